@@ -1,0 +1,155 @@
+"""What crosses between rooms. Every message carries its acquisition stamp (`Clock.now_ns`'s domain).
+
+Units everywhere: radians for joints, 0 (closed) to 1 (open) for a gripper, metres, newtons, seconds.
+Images are RGB uint8 ``[H, W, 3]``; depth is uint16 ``[H, W]`` in device units, 0 meaning no reading.
+`D` is the number of joints of the arm, gripper last.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+ColorImage = NDArray[np.uint8]
+DepthImage = NDArray[np.uint16]
+Mask = NDArray[np.uint8]
+"""``[H, W]``, 1 on the object and 0 elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsics:
+    """Pinhole camera with Brown-Conrady distortion, in pixels (librealsense's convention)."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    coefficients: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraInfo:
+    """What is constant about a camera. `base_from_camera` is 4x4: optical frame (x right, y down, z
+    forward) to the arm's base frame; ``None`` where the camera is not calibrated to the arm.
+    """
+
+    name: str
+    intrinsics: Intrinsics
+    depth_scale_m: float | None = None
+    base_from_camera: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmState:
+    """One synchronised reading of all joints, shapes ``[D]``; `load` is a fraction of stall torque."""
+
+    stamp_ns: int
+    position: Floats
+    velocity: Floats
+    load: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image of one camera; `depth` is aligned to `color` and taken at the same instant."""
+
+    camera: str
+    stamp_ns: int
+    color: ColorImage
+    depth: DepthImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedMask:
+    """Where the instruction's object is in the frame stamped `stamp_ns`."""
+
+    camera: str
+    stamp_ns: int
+    mask: Mask
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything a policy may look at, taken at control tick `tick`.
+
+    Attributes:
+        committed: ``[n, D]`` what the horizon would still execute from `tick` on (empty at a cold start).
+        frozen_steps: how many of `committed` will have been executed when the chunk arrives, as far as
+            consumption so far tells; for ``rtc``.
+    """
+
+    tick: int
+    epoch: int
+    stamp_ns: int
+    arm: ArmState
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+    masks: Mapping[str, TrackedMask] = field(default_factory=dict)
+    force_n: Floats | None = None
+    instruction: str = ""
+    committed: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    frozen_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ActionChunk:
+    """``actions[T, D]`` in the robot's units; row 0 is meant for control tick `tick`.
+
+    `tick` is the tick of the observation that the chunk answers, `epoch` the epoch it was asked in.
+    """
+
+    actions: Floats
+    tick: int
+    epoch: int
+    observed_ns: int = 0
+    inference_s: float = 0.0
+
+
+class Clip(enum.IntFlag):
+    """Why the safety stage changed a target, in the order in which it checks."""
+
+    NONE = 0
+    NOT_FINITE = 1
+    RANGE = 2
+    RELATIVE = 4
+    VELOCITY = 8
+    ACCELERATION = 16
+    COLLISION = 32
+    FORCE = 64
+    STALL = 128
+
+
+class Decision(enum.Enum):
+    """What a fault asks of the control loop."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    STOP = "stop"
+
+
+class DeviceError(Exception):
+    """A device failed. Carries what a decision and a report need.
+
+    Attributes:
+        device: the device's name in the configuration (``"arm"``, ``"head"``).
+        kind: a short, countable word (``"no_reply"``, ``"bad_checksum"``, ``"timeout"``, ``"gone"``).
+        where: port, serial number or address.
+        last_good_ns: stamp of the last good sample, if any.
+    """
+
+    def __init__(
+        self, device: str, kind: str, where: str, detail: str, last_good_ns: int | None = None
+    ) -> None:
+        super().__init__(f"{device} at {where}: {kind}: {detail}")
+        self.device = device
+        self.kind = kind
+        self.where = where
+        self.detail = detail
+        self.last_good_ns = last_good_ns

@@ -1,0 +1,325 @@
+"""A clock that moves only when nobody has anything left to do: discrete events over real threads.
+
+At any moment exactly one of the loop and the threads started by `SteppedClock.spawn` runs; the others
+are parked in a call of this clock. When the loop is about to block and no thread can run, the clock
+jumps to the earliest time that anybody waits for, tells the simulation to come along, and wakes whom it
+concerns. At one instant the order is fixed: simulation, threads in the order of their start, loop. A run
+is therefore a function of its inputs alone, and takes as long as it computes.
+
+Real I/O that is answered without simulated time passing (a servo bus transaction with an emulator, an
+HTTP request to a local server under `SteppedClock.hold`) is simply waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import selectors
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from runtime.clock import NS_PER_S, ClockThread, Signal, Wire
+
+T = TypeVar("T")
+
+READ_GUARD_S = 10.0
+"""How long, in wall time, data that the simulation says it sent may take to arrive."""
+
+
+class Simulation(Protocol):
+    """What moves along with the clock."""
+
+    def next_event_ns(self) -> int | None:
+        """When it will next send something on a wire of its own accord."""
+
+    def advance(self, to_ns: int) -> Mapping[str, int]:
+        """Move to `to_ns`; returns how many units (frames, bytes) were sent, by wire name."""
+
+
+class SteppedClockError(RuntimeError):
+    """The stepped clock was used in a way that would never end or never repeat."""
+
+
+class _Thread:
+    """A participant. `gate` lets it run; it parks by handing control back to the scheduler."""
+
+    def __init__(self, clock: SteppedClock, name: str, order: int, function: Callable[[], None]) -> None:
+        self.name = name
+        self.order = order
+        self.wake_ns: int | None = clock.now_ns()
+        self.runnable = False
+        self.done = False
+        self.gate = threading.Semaphore(0)
+        self._clock = clock
+        self._function = function
+        self._joiners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self.thread.start()
+
+    def _main(self) -> None:
+        self.gate.acquire()
+        try:
+            self._function()
+        finally:
+            self.done = True
+            for loop, event in self._joiners:
+                loop.call_soon_threadsafe(event.set)
+            self._clock._thread_done(self)  # noqa: SLF001 - one mechanism in two classes
+
+    def is_alive(self) -> bool:
+        return not self.done
+
+    async def join(self) -> None:
+        if not self.done:
+            event = asyncio.Event()
+            self._joiners.append((asyncio.get_running_loop(), event))
+            await event.wait()
+        self.thread.join()
+
+
+class _SteppedSignal:
+    def __init__(self, clock: SteppedClock) -> None:
+        self._clock = clock
+        self._set = False
+        self._waiter: _Thread | None = None
+
+    def set(self) -> None:
+        self._set = True
+        if self._waiter is not None:
+            self._waiter.runnable = True
+
+    def wait(self, timeout_ns: int | None = None) -> bool:
+        deadline = None if timeout_ns is None else self._clock.now_ns() + timeout_ns
+        me = self._clock.current_thread()
+        while not self._set and (deadline is None or self._clock.now_ns() < deadline):
+            if me is None:
+                self._clock.step(deadline)
+                continue
+            self._waiter = me
+            self._clock.park(me, deadline)
+            self._waiter = None
+        fired, self._set = self._set, False
+        return fired
+
+
+class _SteppedWire:
+    def __init__(self, clock: SteppedClock, name: str, stream: bool) -> None:
+        self._clock = clock
+        self._name = name
+        self._stream = stream
+        self._credit = 0
+        self._signal = _SteppedSignal(clock)
+
+    def credit(self, units: int) -> None:
+        self._credit += units
+        self._signal.set()
+
+    def receive(self, read: Callable[[int, float], T | None], timeout_ns: int) -> T | None:
+        deadline = self._clock.now_ns() + timeout_ns
+        while self._credit == 0:
+            left = deadline - self._clock.now_ns()
+            if left <= 0:
+                return None
+            self._signal.wait(left)
+        units = self._credit if self._stream else 1
+        self._credit -= units
+        return read(units, READ_GUARD_S)
+
+
+class SteppedClock:
+    """Simulated time, from `start_ns` on."""
+
+    stepped = True
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self._now_ns = start_ns
+        self._simulation: Simulation | None = None
+        self._threads: list[_Thread] = []
+        self._orders = itertools.count()
+        self._wires: dict[str, _SteppedWire] = {}
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._sequence = itertools.count()
+        self._holds = 0
+        self._parked = threading.Semaphore(0)
+
+    # --- the Clock protocol
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    async def sleep_until_ns(self, deadline_ns: int) -> None:
+        if deadline_ns <= self._now_ns:
+            await asyncio.sleep(0)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (deadline_ns, next(self._sequence), future))
+        await future
+
+    def wait_until_ns(self, deadline_ns: int) -> None:
+        me = self.current_thread()
+        while self._now_ns < deadline_ns:
+            if me is None:
+                self.step(deadline_ns)
+            else:
+                self.park(me, deadline_ns)
+
+    def spin_until_ns(self, deadline_ns: int) -> None:
+        if deadline_ns > self._now_ns:
+            raise SteppedClockError("a task spins on the stepped clock before its deadline")
+
+    def signal(self) -> Signal:
+        return _SteppedSignal(self)
+
+    def wire(self, name: str, *, stream: bool = False) -> Wire:
+        if name not in self._wires:
+            self._wires[name] = _SteppedWire(self, name, stream)
+        return self._wires[name]
+
+    def spawn(self, name: str, function: Callable[[], None]) -> ClockThread:
+        thread = _Thread(self, name, next(self._orders), function)
+        self._threads.append(thread)
+        return thread
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+
+    async def run_blocking(self, function: Callable[[], T]) -> T:
+        with self.hold():
+            return await anyio.to_thread.run_sync(function)
+
+    def run(self, main: Callable[..., Awaitable[T]], *args: Any) -> T:
+        options = {"loop_factory": lambda: _SteppedLoop(self)}
+        return anyio.run(main, *args, backend="asyncio", backend_options=options)
+
+    # --- the scheduler
+
+    def attach(self, simulation: Simulation) -> None:
+        """Take `simulation` along from now on."""
+        self._simulation = simulation
+
+    def detach(self) -> None:
+        """Leave the simulation behind (it is about to be closed)."""
+        self._simulation = None
+
+    def current_thread(self) -> _Thread | None:
+        """The participant that calls, or ``None`` for the loop's (or a test's) own thread."""
+        ident = threading.get_ident()
+        return next((t for t in self._threads if t.thread.ident == ident), None)
+
+    def park(self, thread: _Thread, wake_ns: int | None) -> None:
+        """Hand control back until `wake_ns` or until made runnable."""
+        thread.wake_ns = wake_ns
+        self._parked.release()
+        thread.gate.acquire()
+
+    def _thread_done(self, thread: _Thread) -> None:
+        self._threads.remove(thread)
+        self._parked.release()
+
+    def run_threads(self) -> bool:
+        """Run every thread that can run now, one after the other; whether there was any."""
+        ran = False
+        while ready := [t for t in self._threads if t.runnable or self._due(t)]:
+            thread = min(ready, key=lambda t: t.order)
+            thread.runnable, thread.wake_ns = False, None
+            thread.gate.release()
+            self._parked.acquire()
+            ran = True
+        return ran
+
+    def _due(self, thread: _Thread) -> bool:
+        return thread.wake_ns is not None and thread.wake_ns <= self._now_ns
+
+    def step(self, limit_ns: int | None) -> bool:
+        """Run what can run now or, if nothing can, jump to the next event, at most `limit_ns`.
+
+        Returns:
+            ``False`` if there is nothing to wait for at all.
+        """
+        if self.run_threads():
+            return True
+        target = self._next_ns(limit_ns)
+        if target is None:
+            return False
+        self._jump(target)
+        return True
+
+    def _next_ns(self, limit_ns: int | None) -> int | None:
+        candidates = [t.wake_ns for t in self._threads if t.wake_ns is not None]
+        candidates += [s[0] for s in self._sleepers[:1]]
+        if limit_ns is not None:
+            candidates.append(limit_ns)
+        if self._simulation is not None and (event := self._simulation.next_event_ns()) is not None:
+            candidates.append(event)
+        return max(min(candidates), self._now_ns) if candidates else None
+
+    def _jump(self, target_ns: int) -> None:
+        sent: Mapping[str, int] = {}
+        if self._simulation is not None:
+            sent = self._simulation.advance(target_ns)
+        self._now_ns = target_ns
+        for name, units in sent.items():
+            wire = self._wires.get(name)
+            if wire is not None and units:
+                wire.credit(units)
+
+    def wake_sleepers(self) -> bool:
+        """Complete the loop's sleeps that are due; whether there was any."""
+        woke = False
+        while self._sleepers and self._sleepers[0][0] <= self._now_ns:
+            _, _, future = heapq.heappop(self._sleepers)
+            if not future.done():
+                future.set_result(None)
+                woke = True
+        return woke
+
+    @property
+    def held(self) -> bool:
+        """Whether real I/O is in flight, so that time may not move."""
+        return self._holds > 0
+
+
+class _SteppedSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+    """Where an idle loop would block, let the clock move instead."""
+
+    def __init__(self, clock: SteppedClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> Any:
+        clock = self._clock
+        limit = None if timeout is None else clock.now_ns() + max(0, round(timeout * NS_PER_S))
+        while True:
+            events = super().select(0)
+            if events or (limit is not None and limit <= clock.now_ns()):
+                return events
+            if clock.wake_sleepers():
+                return events
+            if clock.run_threads():
+                continue
+            if clock.held or not clock.step(limit):
+                return super().select(None)
+
+
+class _SteppedLoop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: SteppedClock) -> None:
+        self._clock = clock
+        super().__init__(_SteppedSelector(clock))
+
+    def time(self) -> float:
+        return self._clock.now_ns() / NS_PER_S
