@@ -1,0 +1,96 @@
+"""``dexrun``: the command line. Nothing heavy is imported before it is known what is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+OK, NOT_DONE, BAD_CONFIGURATION, STOPPED = 0, 1, 2, 3
+
+HELP = """\
+usage: dexrun --config config.toml [--mode grasp|teleop] [--prompt TEXT] [--TABLE.KEY VALUE ...]
+       dexrun COMMAND [--help]
+
+Runs a tabletop robot arm: cameras and force in, one safe joint target out, every 1/30 s.
+
+  --config FILE        the configuration (default: config.toml)
+  --mode MODE          grasp: clear the table on its own;  teleop: a person moves the leader arm
+  --prompt TEXT        what to do in grasp mode, short for --planner.prompt
+  --TABLE.KEY VALUE    any key of the configuration, e.g. --world.seed 7  --realtime.clock stepped
+  --check              read the configuration, print it resolved, touch nothing
+  --version            print the version
+
+A key is taken from the command line, else from the environment (DEXRUN_WORLD__SEED=7), else from the
+file, else it has its default. Secrets come from the environment only.
+
+commands:
+  serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
+  replay     send a recorded episode to the arm again, or verify it target by target
+  export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
+  info       what is inside a recording or a data set
+  view       open a recording in Rerun
+  convert    turn a policy checkpoint into safetensors, without executing it
+  calibrate  record an arm's homing offsets and ranges
+
+exit codes: 0 done, 1 not done, 2 bad configuration, 3 stopped by a fault or a safety latch
+"""
+
+
+def _commands() -> dict[str, Callable[[list[str]], int]]:
+    from dexrun import commands
+
+    return {
+        "serve": commands.serve,
+        "replay": commands.replay,
+        "export": commands.export,
+        "info": commands.info,
+        "view": commands.view,
+        "convert": commands.convert,
+        "calibrate": commands.calibrate,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(HELP)
+        return OK if arguments else BAD_CONFIGURATION
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"dexrun {version('dexrun')}\n")
+        return OK
+    if not arguments[0].startswith("-"):
+        command = _commands().get(arguments[0])
+        if command is None:
+            return _refuse(f"unknown command {arguments[0]!r}; see dexrun --help")
+        return command(arguments[1:])
+    return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    from dexrun.config import ConfigError, load
+
+    check = "--check" in arguments
+    try:
+        settings = load([a for a in arguments if a != "--check"])
+    except ConfigError as error:
+        return _refuse(str(error))
+    if check:
+        from dexrun.config import dump
+
+        sys.stdout.write(dump(settings) + "\n")
+        return OK
+    from dexrun.app import run
+
+    return run(settings)
+
+
+def _refuse(message: str) -> int:
+    sys.stderr.write("".join(f"dexrun: {line}\n" for line in message.splitlines()))
+    return BAD_CONFIGURATION
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,106 @@
+"""Command line over environment over file over default, each saying where a value came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ENV_PREFIX = "DEXRUN_"
+ALIASES = {"prompt": ("planner", "prompt")}
+
+Path_ = tuple[str, ...]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. One line for each thing that is wrong."""
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[Path, dict[Path_, str]]:
+    """Split ``--config FILE --a.b value --c=value`` into the file and the overrides by key path.
+
+    Raises:
+        ConfigError: an argument is not of that form.
+    """
+    config = Path("config.toml")
+    overrides: dict[Path_, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"unexpected argument {word!r}; options look like --world.seed 7")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"--{name} needs a value")
+            value = rest.pop(0)
+        if name == "config":
+            config = Path(value)
+        else:
+            overrides[ALIASES.get(name) or tuple(name.replace("-", "_").split("."))] = value
+    return config, overrides
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The configuration file as nested tables.
+
+    Raises:
+        ConfigError: it is missing, or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; --config names the configuration to use") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_environment(environment: Mapping[str, str] | None = None) -> dict[Path_, str]:
+    """``DEXRUN_WORLD__SEED=7`` as ``{("world", "seed"): "7"}``."""
+    source = os.environ if environment is None else environment
+    found = {}
+    for name, value in source.items():
+        if name.startswith(ENV_PREFIX):
+            found[tuple(name[len(ENV_PREFIX) :].lower().split("__"))] = value
+    return found
+
+
+def merge(table: dict[str, Any], values: Mapping[Path_, str]) -> dict[str, Any]:
+    """`table` with `values` set at their paths (new dictionaries along the way).
+
+    Raises:
+        ConfigError: a path goes through something that is not a table.
+    """
+    merged = dict(table)
+    for path, text in values.items():
+        here = merged
+        for depth, key in enumerate(path[:-1]):
+            below = here.get(key, {})
+            if not isinstance(below, dict):
+                raise ConfigError(f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is not a table")
+            here[key] = dict(below)
+            here = here[key]
+        here[path[-1]] = _structured(text, path)
+    return merged
+
+
+def _structured(text: str, path: Path_) -> Any:
+    """Arrays and inline tables are written as in TOML; everything else is left to the model."""
+    if text[:1] not in {"[", "{"}:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{'.'.join(path)} = {text}: not a TOML value: {error}") from None
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by `name`."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

@@ -1,0 +1,89 @@
+"""``runs/<UTC time>/``: what a run leaves behind, and the log that goes into it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+
+class RunFolder:
+    """One run's folder. ``latest`` beside it points to the newest one."""
+
+    def __init__(self, runs: Path, wall_ns: int) -> None:
+        started = datetime.datetime.fromtimestamp(wall_ns / 1e9, tz=datetime.UTC)
+        stem = started.strftime("%Y-%m-%dT%H-%M-%S")
+        for attempt in range(1000):
+            self.path = runs / (stem if attempt == 0 else f"{stem}-{attempt}")
+            try:
+                self.path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+        self._link_latest(runs)
+
+    def _link_latest(self, runs: Path) -> None:
+        link = runs / "latest"
+        fresh = runs / f".latest-{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(self.path.name)
+        fresh.replace(link)
+
+    def write_summary(self, summary: dict[str, Any]) -> Path:
+        """Write ``summary.json`` whole or not at all."""
+        return self.write_json("summary.json", summary)
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write a JSON file by renaming it into place."""
+        path = self.path / name
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+        return path
+
+
+class _Intercept(logging.Handler):
+    """Sends the standard library's loggers into loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level: str | int = record.levelname
+        try:
+            logger.level(record.levelname)
+        except ValueError:
+            level = record.levelno
+        logger.opt(exception=record.exc_info).log(level, "{}: {}", record.name, record.getMessage())
+
+
+TERMINAL_FORMAT = "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level> {message}"
+FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} {name}:{line} {message}"
+
+
+def open_log(folder: Path, level: str, terminal: Any = None) -> list[int]:
+    """One sink for the terminal, one in the run's folder, both queued; returns their handles."""
+    logger.remove()
+    sinks = [
+        logger.add(
+            terminal or sys.stderr, level=level, format=TERMINAL_FORMAT, enqueue=True, backtrace=False
+        ),
+        logger.add(
+            folder / "log.txt", level="DEBUG", format=FILE_FORMAT, enqueue=True, backtrace=False, diagnose=False
+        ),
+    ]
+    logging.basicConfig(handlers=[_Intercept()], level=logging.INFO, force=True)
+    for noisy in ("httpx", "httpcore", "openai", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return sinks
+
+
+def close_log(sinks: list[int]) -> None:
+    """Flush and close what `open_log` opened."""
+    logger.complete()
+    for sink in sinks:
+        logger.remove(sink)
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
