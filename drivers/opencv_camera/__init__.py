@@ -1,0 +1,1 @@
+"""UVC and network cameras on OpenCV."""
