@@ -8,7 +8,7 @@ from pydantic import Field
 
 from runtime.options import Options
 
-Joints = Annotated[list[float], Field(min_length=1, max_length=32)]
+Joints = Annotated[tuple[float, ...], Field(min_length=1, max_length=32)]
 
 
 class GraspOptions(Options):
@@ -32,8 +32,8 @@ class GraspOptions(Options):
 
     head: str = "head"
     wrist: str = "wrist"
-    home: Joints = [0.0, -3.0, 3.0, 0.6, 0.0, 0.6]
-    place_m: Annotated[list[float], Field(min_length=3, max_length=3)] = [0.16, 0.22, 0.12]
+    home: Joints = (0.0, -3.0, 3.0, 0.6, 0.0, 0.6)
+    place_m: tuple[float, float, float] = (0.16, 0.22, 0.12)
     check_above_m: float = Field(default=0.08, ge=0.0, le=1.0)
     attempts_per_object: int = Field(default=3, ge=1, le=20)
     attempt_timeout_s: float = Field(default=25.0, gt=0.0, le=600.0)
@@ -57,7 +57,7 @@ class TeleopOptions(Options):
 
     duration_s: float = Field(default=0.0, ge=0.0)
     gain: float = Field(default=1.0, gt=0.0, le=4.0)
-    center: list[float] = []
+    center: tuple[float, ...] = ()
     engage_speed_rad_s: float = Field(default=0.8, gt=0.0, le=10.0)
 
 

@@ -72,7 +72,12 @@ def open_log(folder: Path, level: str, terminal: Any = None) -> list[int]:
             terminal or sys.stderr, level=level, format=TERMINAL_FORMAT, enqueue=True, backtrace=False
         ),
         logger.add(
-            folder / "log.txt", level="DEBUG", format=FILE_FORMAT, enqueue=True, backtrace=False, diagnose=False
+            folder / "log.txt",
+            level="DEBUG",
+            format=FILE_FORMAT,
+            enqueue=True,
+            backtrace=False,
+            diagnose=False,
         ),
     ]
     logging.basicConfig(handlers=[_Intercept()], level=logging.INFO, force=True)

@@ -1,0 +1,75 @@
+"""The commands beside running an arm. Each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dexrun.config_sources import ConfigError
+
+
+def _fail(message: str, code: int = 2) -> int:
+    sys.stderr.write(f"dexrun: {message}\n")
+    return code
+
+
+def serve(arguments: list[str]) -> int:
+    """``dexrun serve``: see `dexrun.serve`."""
+    from dexrun.serve.command import main
+
+    return main(arguments)
+
+
+def replay(arguments: list[str]) -> int:
+    """``dexrun replay``: see `dexrun.replay`."""
+    from dexrun.replay import main
+
+    return main(arguments)
+
+
+def export(arguments: list[str]) -> int:
+    """``dexrun export``: see `dexrun.export`."""
+    from dexrun.export.command import main
+
+    return main(arguments)
+
+
+def info(arguments: list[str]) -> int:
+    """``dexrun info``: see `dexrun.info`."""
+    from dexrun.info import main
+
+    return main(arguments)
+
+
+def view(arguments: list[str]) -> int:
+    """``dexrun view``: see `dexrun.view`."""
+    from dexrun.view import main
+
+    return main(arguments)
+
+
+def convert(arguments: list[str]) -> int:
+    """``dexrun convert SOURCE TARGET``: a policy checkpoint into safetensors."""
+    parser = argparse.ArgumentParser(prog="dexrun convert", description=convert.__doc__)
+    parser.add_argument("source", type=Path, help="checkpoint to read (.ckpt, .pt, .pth)")
+    parser.add_argument("target", type=Path, help="safetensors file to write")
+    options = parser.parse_args(arguments)
+    from dexrun.convert import convert as convert_file
+    from policies.checkpoint import CheckpointError
+
+    try:
+        sys.stdout.write(f"{convert_file(options.source, options.target)}\n")
+    except CheckpointError as error:
+        return _fail(str(error))
+    return 0
+
+
+def calibrate(arguments: list[str]) -> int:
+    """``dexrun calibrate``: see `dexrun.calibrate`."""
+    from dexrun.calibrate import main
+
+    try:
+        return main(arguments)
+    except ConfigError as error:
+        return _fail(str(error))

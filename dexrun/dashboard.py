@@ -1,0 +1,140 @@
+"""What a person at the terminal sees while a run is on: a live panel, or plain lines where there is none.
+
+The picture is drawn on a thread of its own, from a snapshot of numbers; nothing of it happens on the loop.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dexrun.mode_options import TerminalOptions
+from runtime.clock import NS_PER_S, Clock, ClockThread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One moment of a run, in numbers."""
+
+    mode: str
+    step: str
+    state: str
+    elapsed_s: float
+    rate_hz: float
+    period_error_us: Mapping[str, float]
+    work_us: Mapping[str, float]
+    horizon: int
+    ticks: int
+    missed: int
+    starved: int
+    sensor_rates_hz: Mapping[str, float] = field(default_factory=dict)
+    force_n: tuple[float, ...] = ()
+    clips: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return " ".join(f"{name}:{count}" for name, count in counts.items() if count) or "none"
+
+
+def _rates(rates: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {rate:.0f}" for name, rate in rates.items()) or "none"
+
+
+def _force(force: tuple[float, ...]) -> str:
+    return " ".join(f"{value:+.2f}" for value in force) + " N" if force else "none"
+
+
+def as_line(status: Status) -> str:
+    """One plain line."""
+    return (
+        f"{status.elapsed_s:7.1f}s {status.mode} {status.state:<8} {status.rate_hz:5.1f} Hz"
+        f" p99 {status.period_error_us.get('p99', 0.0):.0f}us horizon {status.horizon}"
+        f" sensors [{_rates(status.sensor_rates_hz)}] force [{_force(status.force_n)}]"
+        f" clips [{_counts(status.clips)}] | {status.step}"
+    )
+
+
+def as_table(status: Status) -> Table:
+    """The panel."""
+    from rich.table import Table
+
+    error, work = status.period_error_us, status.work_us
+    table = Table(title=f"dexrun {status.mode}  {status.elapsed_s:.1f} s", show_header=False, min_width=72)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("step", status.step)
+    table.add_row("loop", f"{status.state}, {status.rate_hz:.2f} Hz, {status.ticks} ticks")
+    table.add_row("missed / starved", f"{status.missed} / {status.starved}")
+    table.add_row("period error", f"p50 {error.get('p50', 0):.0f} us, p99 {error.get('p99', 0):.0f} us")
+    table.add_row("work per tick", f"p50 {work.get('p50', 0):.0f} us, p99 {work.get('p99', 0):.0f} us")
+    table.add_row("horizon", f"{status.horizon} steps")
+    table.add_row("sensors (Hz)", _rates(status.sensor_rates_hz))
+    table.add_row("force", _force(status.force_n))
+    table.add_row("clips", _counts(status.clips))
+    faults = {f"{device}.{kind}": n for device, kinds in status.faults.items() for kind, n in kinds.items()}
+    table.add_row("faults", _counts(faults))
+    return table
+
+
+class Dashboard:
+    """Draws `status()` every so often, on a thread of its own."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        options: TerminalOptions,
+        status: Callable[[], Status],
+        out: TextIO | None = None,
+    ) -> None:
+        self._clock = clock
+        self._options = options
+        self._status = status
+        self._out = out if out is not None else sys.stdout
+        self._wake = clock.signal()
+        self._stopping = False
+        self._thread: ClockThread | None = None
+
+    @property
+    def style(self) -> str:
+        """``live``, ``lines`` or ``none``."""
+        if self._options.style != "auto":
+            return self._options.style
+        return "live" if self._out.isatty() and not self._clock.stepped else "lines"
+
+    def start(self) -> None:
+        """Start drawing."""
+        if self.style != "none":
+            draw = self._live if self.style == "live" else self._lines
+            self._thread = self._clock.spawn("dashboard", draw)
+
+    async def stop(self) -> None:
+        """Draw once more and stop."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            await self._thread.join()
+
+    def _rest(self, seconds: float) -> bool:
+        self._wake.wait(round(seconds * NS_PER_S))
+        return not self._stopping
+
+    def _lines(self) -> None:
+        while self._rest(self._options.line_s):
+            self._out.write(as_line(self._status()) + "\n")
+            self._out.flush()
+
+    def _live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console: Any = Console(file=self._out)
+        with Live(as_table(self._status()), console=console, auto_refresh=False) as live:
+            while self._rest(self._options.refresh_s):
+                live.update(as_table(self._status()), refresh=True)
+            live.update(as_table(self._status()), refresh=True)

@@ -1,0 +1,78 @@
+"""Where configuration values come from, and what is said when they cannot be used."""
+
+from pathlib import Path
+
+import pytest
+
+from dexrun.config_sources import (
+    ConfigError,
+    merge,
+    parse_arguments,
+    read_environment,
+    read_file,
+    suggestion,
+)
+
+
+def test_arguments_become_paths() -> None:
+    config, overrides = parse_arguments(
+        ["--config", "lab.toml", "--world.seed", "7", "--prompt=put it away", "--cameras.head.fps", "15"]
+    )
+    assert config == Path("lab.toml")
+    assert overrides == {
+        ("world", "seed"): "7",
+        ("planner", "prompt"): "put it away",
+        ("cameras", "head", "fps"): "15",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["grasp"], "unexpected argument 'grasp'"), (["--mode"], "--mode needs a value")],
+)
+def test_malformed_arguments_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arguments(arguments)
+
+
+def test_a_negative_value_is_a_value() -> None:
+    assert parse_arguments(["--world.seed", "-1"])[1] == {("world", "seed"): "-1"}
+
+
+def test_environment() -> None:
+    found = read_environment({"DEXRUN_PLANNER__PROMPT": "x", "HOME": "/"})
+    assert found == {("planner", "prompt"): "x"}
+
+
+def test_merge_leaves_its_input_alone() -> None:
+    table = {"world": {"seed": 1, "objects": 3}}
+    merged = merge(table, {("world", "seed"): "7", ("grasp", "home"): "[0.0, 1.5]"})
+    assert merged == {"world": {"seed": "7", "objects": 3}, "grasp": {"home": [0.0, 1.5]}}
+    assert table == {"world": {"seed": 1, "objects": 3}}
+
+
+def test_merge_through_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="mode is not a table"):
+        merge({"mode": "grasp"}, {("mode", "x"): "1"})
+
+
+def test_malformed_array_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"grasp\.home = \[1,: not a TOML value"):
+        merge({}, {("grasp", "home"): "[1,"})
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_file(tmp_path / "none.toml")
+
+
+def test_broken_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("mode = \n")
+    with pytest.raises(ConfigError, match="not valid TOML.*line 1"):
+        read_file(path)
+
+
+def test_suggestion() -> None:
+    assert suggestion("sed", ["seed", "objects"]) == "; did you mean 'seed'?"
+    assert suggestion("zzz", ["seed", "objects"]) == "; known: objects, seed"
