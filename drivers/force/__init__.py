@@ -1,0 +1,1 @@
+"""Serial force sensor: the driver, and an emulator of the wire."""
