@@ -52,6 +52,9 @@ class Wire(Protocol):
         the bytes sent so far of a stream. `read` must take exactly that much before it returns.
         """
 
+    def reset(self) -> None:
+        """Forget what was announced so far: the connection that it would have come over is new."""
+
 
 class ClockThread(Protocol):
     """A thread that takes part in the clock."""
@@ -123,6 +126,9 @@ class _RealSignal:
 class _RealWire:
     def receive(self, read: Callable[[int, float], T | None], timeout_ns: int) -> T | None:
         return read(1, timeout_ns / NS_PER_S)
+
+    def reset(self) -> None:
+        pass
 
 
 class _RealThread:

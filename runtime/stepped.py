@@ -121,6 +121,9 @@ class _SteppedWire:
         self._credit += units
         self._signal.set()
 
+    def reset(self) -> None:
+        self._credit = 0
+
     def receive(self, read: Callable[[int, float], T | None], timeout_ns: int) -> T | None:
         deadline = self._clock.now_ns() + timeout_ns
         while self._credit == 0:
