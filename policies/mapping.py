@@ -1,0 +1,361 @@
+"""Between the robot's observation and a policy's own keys, units, joint order and image format.
+
+The robot speaks radians (gripper 0 closed to 1 open), RGB uint8 and its own joint and camera names. What a
+policy was trained on is configured here, never guessed. Everything is a pure function on arrays; the
+constructors check once, before anything moves.
+
+LeRobot's units, as its calibration defines them: ``-100..100`` over the calibrated joint range and
+``0..100`` for the gripper, or degrees about the middle of the range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from runtime.interfaces import PolicyError
+from runtime.messages import ColorImage, Floats, Observation
+from runtime.options import Options
+
+SKIP = "skip"
+"""An action entry that the robot has no use for."""
+ZERO = "zero"
+"""A state entry that is always 0."""
+
+
+class UnitMap(Options):
+    """How a policy expresses joints.
+
+    Attributes:
+        joint_unit: ``rad``; ``deg``; ``percent``, -100 to 100 over the joint's range (LeRobot's);
+            ``symmetric``, -1 to 1 over the joint's range.
+        gripper_unit: ``fraction``, 0 to 1; ``percent``, 0 to 100 (LeRobot's); ``symmetric``, -1 to 1.
+        gripper_open_high: whether the policy's larger gripper value means open.
+        zero_rad: per joint, the robot's angle at which the policy says 0 (``rad`` and ``deg`` only).
+            LeRobot's degrees are 0 in the middle of the calibrated range.
+        reversed: joints whose policy axis runs the other way.
+        range_rad: per joint, ``(low, high)`` in the robot's radians, instead of the robot's own range.
+    """
+
+    joint_unit: Literal["rad", "deg", "percent", "symmetric"] = "rad"
+    gripper_unit: Literal["fraction", "percent", "symmetric"] = "fraction"
+    gripper_open_high: bool = True
+    zero_rad: dict[str, float] = Field(default_factory=dict)
+    reversed: tuple[str, ...] = ()
+    range_rad: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class ImageRule(Options):
+    """The image that a policy wants.
+
+    Attributes:
+        width, height: in pixels; 0 keeps the camera's.
+        order: channel order.
+        resize: ``stretch`` ignores the aspect ratio, ``pad`` keeps it and fills with black, ``crop``
+            keeps it and cuts the middle out.
+        interpolation: ``bilinear``, ``area`` or ``nearest``.
+    """
+
+    width: int = Field(default=0, ge=0)
+    height: int = Field(default=0, ge=0)
+    order: Literal["rgb", "bgr"] = "rgb"
+    resize: Literal["stretch", "pad", "crop"] = "stretch"
+    interpolation: Literal["bilinear", "area", "nearest"] = "bilinear"
+
+
+class KeyMap(Options):
+    """Which of the robot's things a policy wants, under which of its own names.
+
+    Attributes:
+        cameras: the robot's camera name to the policy's key.
+        depths: the same for aligned depth images.
+        masks: the robot's camera name to the key under which the policy wants its tracked mask.
+        state: the policy's key to the entries of that vector, in order: ``<joint>``,
+            ``<joint>.velocity``, ``<joint>.load``, ``force.<i>`` or ``zero``. An empty list means all
+            joints in the robot's order.
+        action: the policy's key to the entries of that part of a row: ``<joint>`` or ``skip``. An empty
+            list means all joints in the robot's order. Joints that no entry names stay where they are.
+        instruction: the policy's key for the text, or ``""``.
+        image: the format of all images, unless `images` says otherwise for a camera.
+    """
+
+    cameras: dict[str, str] = Field(default_factory=dict)
+    depths: dict[str, str] = Field(default_factory=dict)
+    masks: dict[str, str] = Field(default_factory=dict)
+    state: dict[str, tuple[str, ...]] = Field(default_factory=lambda: {"state": ()})
+    action: dict[str, tuple[str, ...]] = Field(default_factory=lambda: {"action": ()})
+    instruction: str = ""
+    image: ImageRule = ImageRule()
+    images: dict[str, ImageRule] = Field(default_factory=dict)
+
+    def rule_for(self, camera: str) -> ImageRule:
+        """The image format for one of the robot's cameras."""
+        return self.images.get(camera, self.image)
+
+
+@dataclass(frozen=True, slots=True)
+class RobotJoints:
+    """The robot's joints: names in order, gripper last, and ``ranges_rad[D, 2]`` (the gripper's row is
+    not used: it is 0 to 1).
+    """
+
+    names: tuple[str, ...]
+    ranges_rad: Floats
+    gripper: str = "gripper"
+
+
+@dataclass(frozen=True, slots=True)
+class JointUnits:
+    """``policy = (robot - offset) * scale``, per joint of the robot, shapes ``[D]``."""
+
+    names: tuple[str, ...]
+    offset: Floats
+    scale: Floats
+
+    def to_policy(self, robot: Floats) -> Floats:
+        """``[..., D]`` in the robot's units to the same joints in the policy's."""
+        return np.asarray((robot - self.offset) * self.scale)
+
+    def to_robot(self, policy: Floats) -> Floats:
+        """The other way."""
+        return np.asarray(policy / self.scale + self.offset)
+
+    def rate_to_policy(self, robot: Floats) -> Floats:
+        """Velocities ``[..., D]``: scaled, not shifted."""
+        return np.asarray(robot * self.scale)
+
+
+def _joint_units(name: str, low: float, high: float, units: UnitMap) -> tuple[float, float]:
+    low, high = units.range_rad.get(name, (low, high))
+    sign = -1.0 if name in units.reversed else 1.0
+    if units.joint_unit in ("percent", "symmetric"):
+        if not high > low:
+            raise PolicyError(f"joint {name}: range {low} to {high} rad is empty; give range_rad low < high")
+        full = 100.0 if units.joint_unit == "percent" else 1.0
+        return (low + high) / 2, sign * 2 * full / (high - low)
+    factor = 180.0 / np.pi if units.joint_unit == "deg" else 1.0
+    return units.zero_rad.get(name, 0.0), sign * factor
+
+
+def _gripper_units(units: UnitMap) -> tuple[float, float]:
+    if units.gripper_unit == "symmetric":
+        return 0.5, 2.0 if units.gripper_open_high else -2.0
+    full = 100.0 if units.gripper_unit == "percent" else 1.0
+    return (0.0, full) if units.gripper_open_high else (1.0, -full)
+
+
+def joint_units(robot: RobotJoints, units: UnitMap) -> JointUnits:
+    """The affine map of every joint.
+
+    Raises:
+        PolicyError: a name in `units` is not a joint, or a range is empty.
+    """
+    for name in (*units.zero_rad, *units.reversed, *units.range_rad):
+        if name not in robot.names:
+            raise PolicyError(f"unit map names joint {name!r}; the robot has {', '.join(robot.names)}")
+    pairs = [
+        _gripper_units(units) if name == robot.gripper else _joint_units(name, float(low), float(high), units)
+        for name, (low, high) in zip(robot.names, robot.ranges_rad, strict=True)
+    ]
+    offset, scale = (np.array(column) for column in zip(*pairs, strict=True))
+    return JointUnits(robot.names, offset, scale)
+
+
+class ObservationMap:
+    """A `KeyMap` and a `UnitMap` bound to a robot; checked once here, then only applied.
+
+    Raises:
+        PolicyError: an entry names a joint that the robot does not have, in one line.
+    """
+
+    def __init__(self, keys: KeyMap, units: UnitMap, robot: RobotJoints) -> None:
+        self.keys = keys
+        self.robot = robot
+        self.units = joint_units(robot, units)
+        self.state = {key: _entries(e, robot, key, state=True) for key, e in keys.state.items()}
+        self.action = {key: _entries(e, robot, key, state=False) for key, e in keys.action.items()}
+        targets = [e for entries in self.action.values() for e in entries if e != SKIP]
+        twice = sorted({name for name in targets if targets.count(name) > 1})
+        if twice:
+            raise PolicyError(f"action map names joint {twice[0]!r} twice; each joint takes one entry")
+
+    @property
+    def state_size(self) -> int:
+        """Entries of all state keys together."""
+        return sum(len(entries) for entries in self.state.values())
+
+    @property
+    def action_size(self) -> int:
+        """Entries of all action keys together: the width of a row of the policy's own."""
+        return sum(len(entries) for entries in self.action.values())
+
+    def state_vectors(self, observation: Observation) -> dict[str, Floats]:
+        """The policy's state, by its keys, each float64 ``[n]`` in its units.
+
+        Raises:
+            PolicyError: the observation lacks a force that an entry asks for.
+        """
+        columns = {
+            "": self.units.to_policy(observation.arm.position),
+            "velocity": self.units.rate_to_policy(observation.arm.velocity),
+            "load": observation.arm.load,
+        }
+        return {
+            key: np.array([self._value(entry, columns, observation) for entry in entries])
+            for key, entries in self.state.items()
+        }
+
+    def _value(self, entry: str, columns: Mapping[str, Floats], observation: Observation) -> float:
+        name, _, quantity = entry.partition(".")
+        if name == ZERO:
+            return 0.0
+        if name != "force":
+            return float(columns[quantity][self.robot.names.index(name)])
+        force = observation.force_n
+        if force is None or int(quantity) >= force.shape[0]:
+            have = 0 if force is None else force.shape[0]
+            raise PolicyError(f"state entry {entry!r}: the observation has {have} force channels")
+        return float(force[int(quantity)])
+
+    def actions_to_robot(self, actions: Mapping[str, Floats], present: Floats) -> Floats:
+        """A chunk by the policy's keys, each ``[T, n]`` in its units, to ``[T, D]`` in the robot's.
+
+        Raises:
+            PolicyError: a key is missing or a part has another width than configured.
+        """
+        parts = [(key, self._part(actions, key), entries) for key, entries in self.action.items()]
+        steps = min(part.shape[0] for _, part, _ in parts)
+        rows = np.repeat(self.units.to_policy(present)[None], steps, axis=0)
+        for _, part, entries in parts:
+            for column, name in enumerate(entries):
+                if name != SKIP:
+                    rows[:, self.robot.names.index(name)] = part[:steps, column]
+        return self.units.to_robot(rows)
+
+    def _part(self, actions: Mapping[str, Floats], key: str) -> Floats:
+        if key not in actions:
+            raise PolicyError(f"the policy answered without {key!r}; it gave {', '.join(sorted(actions))}")
+        part = np.asarray(actions[key], float)
+        if part.ndim != 2 or part.shape[1] != len(self.action[key]):
+            wanted = len(self.action[key])
+            raise PolicyError(f"action {key!r} has shape {list(part.shape)}; expected [steps, {wanted}]")
+        return part
+
+    def rows_to_policy(self, robot_rows: Floats) -> Floats:
+        """``[n, D]`` in the robot's units to the policy's concatenated rows ``[n, action_size]``; entries
+        that are ``skip`` become 0. For handing ``Observation.committed`` to a policy.
+        """
+        rows = self.units.to_policy(robot_rows)
+        out = np.zeros((rows.shape[0], self.action_size))
+        entries = [entry for part in self.action.values() for entry in part]
+        for column, name in enumerate(entries):
+            if name != SKIP:
+                out[:, column] = rows[:, self.robot.names.index(name)]
+        return out
+
+    def split_action(self, rows: Floats) -> dict[str, Floats]:
+        """The policy's concatenated rows ``[T, action_size]`` by its keys."""
+        ends = np.cumsum([len(entries) for entries in self.action.values()])[:-1]
+        return dict(zip(self.action, np.split(rows, ends, axis=1), strict=True))
+
+    def images(self, observation: Observation) -> dict[str, NDArray[Any]]:
+        """Images, depths and masks by the policy's keys, in its format (uint8, uint16, uint8).
+
+        Raises:
+            PolicyError: a camera, its depth or its mask is not in the observation.
+        """
+        out: dict[str, NDArray[Any]] = {}
+        for camera, key in self.keys.cameras.items():
+            frame = _need(observation.frames, camera, "camera")
+            out[key] = fit_image(frame.color, self.keys.rule_for(camera))
+        for camera, key in self.keys.depths.items():
+            depth = _need(observation.frames, camera, "camera").depth
+            if depth is None:
+                raise PolicyError(f"camera {camera!r} gives no depth, which the policy wants as {key!r}")
+            out[key] = fit_plane(depth, self.keys.rule_for(camera))
+        for camera, key in self.keys.masks.items():
+            mask = _need(observation.masks, camera, "mask of camera").mask
+            out[key] = fit_plane(mask, self.keys.rule_for(camera))
+        return out
+
+    def observation(self, observation: Observation) -> dict[str, Any]:
+        """Everything by the policy's keys: state vectors, images and the instruction.
+
+        Raises:
+            PolicyError: something that the map names is not in the observation.
+        """
+        out: dict[str, Any] = {**self.state_vectors(observation), **self.images(observation)}
+        if self.keys.instruction:
+            out[self.keys.instruction] = observation.instruction
+        return out
+
+
+def _need(mapping: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in mapping:
+        have = ", ".join(sorted(mapping)) or "none"
+        raise PolicyError(f"no {what} {name!r} in the observation (there is: {have})")
+    return mapping[name]
+
+
+def _entries(entries: Sequence[str], robot: RobotJoints, key: str, *, state: bool) -> tuple[str, ...]:
+    chosen = tuple(entries) or robot.names
+    for entry in chosen:
+        if not (_is_state_entry(entry, robot) if state else entry == SKIP or entry in robot.names):
+            kind = "state" if state else "action"
+            form = "<joint>[.velocity|.load], force.<i> or zero" if state else f"<joint> or {SKIP}"
+            accepted = f"{form} with joints {', '.join(robot.names)}"
+            raise PolicyError(f"{kind} {key!r}: entry {entry!r}; accepted: {accepted}")
+    return chosen
+
+
+def _is_state_entry(entry: str, robot: RobotJoints) -> bool:
+    name, dot, quantity = entry.partition(".")
+    if name == "force":
+        return quantity.isdecimal()
+    if entry == ZERO:
+        return True
+    return name in robot.names and (not dot or quantity in ("velocity", "load"))
+
+
+def fit_image(image: ColorImage, rule: ImageRule) -> ColorImage:
+    """An RGB image ``[H, W, 3]`` in the size and channel order of `rule`."""
+    sized = _resize(image, rule, rule.interpolation)
+    if rule.order == "bgr":
+        sized = sized[..., ::-1]
+    return np.ascontiguousarray(sized)
+
+
+def fit_plane(plane: NDArray[Any], rule: ImageRule) -> NDArray[Any]:
+    """A depth image or a mask ``[H, W]`` in the size of `rule`: nearest neighbour, no values invented."""
+    return np.ascontiguousarray(_resize(plane, rule, "nearest"))
+
+
+def _resize(image: NDArray[Any], rule: ImageRule, interpolation: str) -> NDArray[Any]:
+    height, width = image.shape[:2]
+    to_w, to_h = rule.width or width, rule.height or height
+    if (to_w, to_h) == (width, height):
+        return image
+    if rule.resize == "stretch":
+        return _scaled(image, to_w, to_h, interpolation)
+    factors = (to_w / width, to_h / height)
+    factor = min(factors) if rule.resize == "pad" else max(factors)
+    mid_w, mid_h = max(1, round(width * factor)), max(1, round(height * factor))
+    scaled = _scaled(image, mid_w, mid_h, interpolation)
+    left, top = (mid_w - to_w) // 2, (mid_h - to_h) // 2
+    if rule.resize == "crop":
+        return scaled[top : top + to_h, left : left + to_w]
+    out = np.zeros((to_h, to_w, *image.shape[2:]), image.dtype)
+    out[-top : -top + mid_h, -left : -left + mid_w] = scaled
+    return out
+
+
+def _scaled(image: NDArray[Any], width: int, height: int, interpolation: str) -> NDArray[Any]:
+    import cv2
+
+    flags = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST_EXACT}
+    return np.asarray(cv2.resize(image, (width, height), interpolation=flags[interpolation]))

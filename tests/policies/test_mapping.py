@@ -1,0 +1,143 @@
+"""Joint units, keys and images between robot and policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from policies.mapping import ImageRule, KeyMap, ObservationMap, RobotJoints, UnitMap, fit_image, fit_plane
+from runtime.interfaces import PolicyError
+from runtime.messages import ArmState, Frame, Observation, TrackedMask
+
+NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+RANGES = np.array([[-2.0, 2.0], [0.0, 3.0], [-3.0, 0.0], [-1.5, 1.5], [-2.8, 2.8], [0.0, 1.0]])
+ROBOT = RobotJoints(NAMES, RANGES)
+MIDDLE = np.array([0.0, 1.5, -1.5, 0.0, 0.0, 0.5])
+
+
+def make(keys: KeyMap | None = None, **units: object) -> ObservationMap:
+    return ObservationMap(keys or KeyMap(), UnitMap.model_validate(units), ROBOT)
+
+
+def observe(position: np.ndarray = MIDDLE, **rest: object) -> Observation:
+    arm = ArmState(5, position, np.arange(6) * 0.1, np.arange(6) * 0.01)
+    return Observation(3, 0, 5, arm, **rest)  # type: ignore[arg-type]
+
+
+def test_lerobot_percent_is_the_joint_range_with_the_gripper_from_0_to_100() -> None:
+    mapped = make(joint_unit="percent", gripper_unit="percent")
+    low = mapped.state_vectors(observe(RANGES[:, 0]))["state"]
+    high = mapped.state_vectors(observe(RANGES[:, 1]))["state"]
+    np.testing.assert_allclose(low, [-100] * 5 + [0])
+    np.testing.assert_allclose(high, [100] * 5 + [100])
+
+
+def test_degrees_about_a_zero_with_a_reversed_axis_and_a_gripper_that_closes_upwards() -> None:
+    mapped = make(
+        joint_unit="deg", zero_rad={"shoulder_lift": 1.5}, reversed=("elbow_flex",), gripper_open_high=False
+    )
+    state = mapped.state_vectors(observe())["state"]
+    np.testing.assert_allclose(state, [0, 0, np.degrees(1.5), 0, 0, 0.5])
+    open_hand = mapped.state_vectors(observe(np.array([0, 0, 0, 0, 0, 1.0])))["state"]
+    assert open_hand[5] == 0.0
+
+
+def test_symmetric_units_span_minus_one_to_one() -> None:
+    mapped = make(joint_unit="symmetric", gripper_unit="symmetric")
+    np.testing.assert_allclose(mapped.state_vectors(observe(RANGES[:, 0]))["state"], [-1.0] * 6)
+    np.testing.assert_allclose(mapped.state_vectors(observe(MIDDLE))["state"], [0.0] * 6, atol=1e-15)
+
+
+@given(
+    arrays(np.float64, (4, 6), elements=st.floats(-3, 3)),
+    st.sampled_from(["rad", "deg", "percent", "symmetric"]),
+    st.sampled_from(["fraction", "percent", "symmetric"]),
+    st.booleans(),
+)
+def test_actions_come_back_as_they_went(rows: np.ndarray, unit: str, gripper: str, high: bool) -> None:
+    mapped = make(joint_unit=unit, gripper_unit=gripper, gripper_open_high=high, reversed=("wrist_roll",))
+    there = mapped.rows_to_policy(rows)
+    back = mapped.actions_to_robot(mapped.split_action(there), MIDDLE)
+    np.testing.assert_allclose(back, rows, atol=1e-9)
+
+
+def test_keys_split_state_and_action_and_missing_joints_stay() -> None:
+    keys = KeyMap(
+        state={
+            "single_arm": NAMES[:5],
+            "extra": ("gripper", "elbow_flex.velocity", "gripper.load", "force.1", "zero"),
+        },
+        action={"arm": ("wrist_roll", "skip", "shoulder_pan")},
+        instruction="task",
+    )
+    mapped = make(keys)
+    made = mapped.observation(observe(force_n=np.array([1.0, 2.0]), instruction="lift"))
+    np.testing.assert_allclose(made["single_arm"], MIDDLE[:5])
+    np.testing.assert_allclose(made["extra"], [0.5, 0.2, 0.05, 2.0, 0.0])
+    assert made["task"] == "lift"
+    rows = mapped.actions_to_robot({"arm": np.array([[0.7, 9.0, 0.3]])}, MIDDLE)
+    np.testing.assert_allclose(rows, [[0.3, 1.5, -1.5, 0.0, 0.7, 0.5]])
+    assert (mapped.state_size, mapped.action_size) == (10, 3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "units", "says"),
+    [
+        ({"state": {"s": ("knee",)}}, {}, r"state 's': entry 'knee'; accepted: .*shoulder_pan"),
+        ({"state": {"s": ("gripper.torque",)}}, {}, "gripper.torque"),
+        ({"state": {"s": ("force.x",)}}, {}, "force.x"),
+        ({"action": {"a": ("zero",)}}, {}, r"action 'a': entry 'zero'; accepted: <joint> or skip"),
+        ({"action": {"a": ("gripper", "gripper")}}, {}, "'gripper' twice"),
+        ({}, {"reversed": ("knee",)}, "joint 'knee'; the robot has"),
+        ({}, {"joint_unit": "percent", "range_rad": {"elbow_flex": (1.0, 1.0)}}, "range 1.0 to 1.0 rad"),
+    ],
+)
+def test_a_wrong_map_says_what_is_accepted(keys: dict, units: dict, says: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(PolicyError, match=says):
+        make(KeyMap.model_validate(keys), **units)
+
+
+def test_a_missing_camera_mask_depth_or_force_is_one_line() -> None:
+    frame = Frame("head", 0, np.zeros((4, 6, 3), np.uint8))
+    for keys, says in (
+        (KeyMap(cameras={"wrist": "w"}), r"no camera 'wrist' in the observation \(there is: head\)"),
+        (KeyMap(depths={"head": "d"}), "camera 'head' gives no depth"),
+        (KeyMap(masks={"head": "m"}), r"no mask of camera 'head'.*none"),
+        (KeyMap(state={"s": ("force.2",)}), "0 force channels"),
+    ):
+        with pytest.raises(PolicyError, match=says):
+            make(keys).observation(observe(frames={"head": frame}))
+    with pytest.raises(PolicyError, match=r"without 'action'; it gave other"):
+        make().actions_to_robot({"other": np.zeros((1, 6))}, MIDDLE)
+    with pytest.raises(PolicyError, match=r"shape \[1, 13\]; expected \[steps, 6\]"):
+        make().actions_to_robot({"action": np.zeros((1, 13))}, MIDDLE)
+
+
+def test_images_change_order_and_size_as_configured() -> None:
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[..., 0] = 200
+    image[:, 2:6, 2] = 100
+    assert fit_image(image, ImageRule(order="bgr"))[0, 0].tolist() == [0, 0, 200]
+    padded = fit_image(image, ImageRule(width=8, height=8, resize="pad"))
+    assert padded.shape == (8, 8, 3)
+    assert padded[:2].max() == 0
+    assert (padded[2:6] == image).all()
+    cropped = fit_image(image, ImageRule(width=4, height=4, resize="crop"))
+    assert (cropped == image[:, 2:6]).all()
+    assert fit_image(image, ImageRule(width=3, height=2)).shape == (2, 3, 3)
+
+
+def test_masks_and_depths_are_never_interpolated() -> None:
+    plane = np.array([[0, 1000], [3000, 65535]], np.uint16)
+    assert set(np.unique(fit_plane(plane, ImageRule(width=7, height=5)))) == {0, 1000, 3000, 65535}
+
+
+def test_frames_depths_and_masks_arrive_under_the_policys_names() -> None:
+    frame = Frame("head", 0, np.full((4, 6, 3), 7, np.uint8), np.full((4, 6), 9, np.uint16))
+    mask = TrackedMask("head", 0, np.ones((4, 6), np.uint8), 1.0)
+    keys = KeyMap(cameras={"head": "rgb"}, depths={"head": "d"}, masks={"head": "m"})
+    made = make(keys).observation(observe(frames={"head": frame}, masks={"head": mask}))
+    assert (made["rgb"].shape, made["d"].dtype, int(made["m"].sum())) == ((4, 6, 3), np.uint16, 24)
