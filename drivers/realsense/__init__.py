@@ -1,0 +1,1 @@
+"""RealSense RGB-D cameras on librealsense."""
