@@ -1,0 +1,68 @@
+"""Inverse kinematics by differential IK (mink): a quadratic program per step, joint ranges as its limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mink
+import numpy as np
+
+from runtime.messages import Floats
+
+if TYPE_CHECKING:
+    from runtime.arm_model import IkOptions
+
+_STEP_S = 1.0
+_SMALL_STEP_RAD = 1e-5
+_LARGEST_STEP_RAD = 0.5
+_DAMPING = 1.0
+"""Levenberg-Marquardt, by the error: without it a stretched arm steps back and forth for ever."""
+
+
+class IkSolver:
+    """Holds mink's tasks for one model; not for use by two threads at once."""
+
+    def __init__(self, model: Any, site: int, qpos: Any, dofs: Any, has_gripper: bool) -> None:
+        self._configuration = mink.Configuration(model)
+        self._site = site
+        self._qpos = qpos
+        self._limits = [mink.ConfigurationLimit(model, gain=0.9)]
+        frozen = [int(dofs[-1])] if has_gripper else []
+        self._constraints = [mink.DofFreezingTask(model, dof_indices=frozen)] if frozen else []
+        self._posture = mink.PostureTask(model, cost=1.0)
+        self._frame = mink.FrameTask(site, "site", 1.0, 1.0, lm_damping=_DAMPING)
+
+    def solve(self, target: Floats, seed: Floats, options: IkOptions) -> Floats:
+        """Native joint positions that bring the site closest to `target`."""
+        full = self._configuration.q.copy()
+        full[self._qpos] = seed
+        self._configuration.update(full)
+        self._frame.set_target(mink.SE3.from_matrix(target))
+        self._frame.set_position_cost(options.position_cost)
+        # The costs are along the site's own axes: x and y tilt the approach direction, z is the yaw.
+        self._frame.set_orientation_cost([options.approach_cost, options.approach_cost, options.yaw_cost])
+        self._posture.set_target(full)
+        self._posture.set_cost(options.posture_cost)
+        for _ in range(options.iterations):
+            if self._step(options):
+                break
+        return np.asarray(self._configuration.q[self._qpos])
+
+    def _step(self, options: IkOptions) -> bool:
+        try:
+            velocity = mink.solve_ik(
+                self._configuration,
+                [self._frame, self._posture],
+                _STEP_S,
+                "daqp",
+                damping=1e-6,
+                limits=self._limits,
+                constraints=self._constraints or None,
+            )
+        except mink.NoSolutionFound:
+            return True
+        largest = float(np.abs(velocity).max())
+        shrink = min(1.0, _LARGEST_STEP_RAD / max(largest, 1e-12))
+        self._configuration.integrate_inplace(velocity * shrink, _STEP_S)
+        error = np.linalg.norm(self._frame.compute_error(self._configuration)[:3])
+        return bool(largest < _SMALL_STEP_RAD or (largest < 1e-3 and error < options.tolerance_m))

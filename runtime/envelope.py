@@ -1,0 +1,138 @@
+"""The joint-space part of the safety stage: pure functions on vectors ``[D]``, gripper last.
+
+Each takes a target and returns the one it allows. They are meant to run in the order in which they
+stand here; what a later one asks for wins over an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.limits import JointOverride, SafetyOptions
+from runtime.messages import Floats
+
+EPSILON = 1e-9
+"""A change below this is rounding, and is not counted as a clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointLimits:
+    """Limits of all joints, each ``[D]``: radians (gripper: fractions of its travel) and seconds."""
+
+    lower: Floats
+    upper: Floats
+    relative: Floats
+    velocity: Floats
+    acceleration: Floats
+
+    @classmethod
+    def build(
+        cls, options: SafetyOptions, names: Sequence[str], ranges: Floats, gripper: bool = True
+    ) -> JointLimits:
+        """Combine the model's `ranges` ``[D, 2]`` with the options.
+
+        Raises:
+            ValueError: an override names a joint that is not there, or leaves an empty range.
+        """
+        unknown = sorted(set(options.joints) - set(names))
+        if unknown:
+            raise ValueError(
+                f"safety.joints: no joint is called {unknown[0]!r}; there are {', '.join(names)}"
+            )
+        rows = [
+            _limits_of(options, name, ranges[i], gripper and i == len(names) - 1)
+            for i, name in enumerate(names)
+        ]
+        columns = np.array(rows, dtype=np.float64).T.copy()
+        return cls(*columns)
+
+
+def _limits_of(
+    options: SafetyOptions, name: str, model_range: Floats, is_gripper: bool
+) -> tuple[float, float, float, float, float]:
+    override = options.joints.get(name, JointOverride())
+    margin = 0.0 if is_gripper else options.range_margin_rad
+    lower, upper = float(model_range[0]) + margin, float(model_range[1]) - margin
+    if override.lower_rad is not None:
+        lower = max(lower, override.lower_rad)
+    if override.upper_rad is not None:
+        upper = min(upper, override.upper_rad)
+    if lower >= upper:
+        raise ValueError(f"safety: joint {name!r} is left with the empty range {lower} to {upper}")
+    common = (
+        (
+            options.max_relative_target_gripper,
+            options.max_velocity_gripper_s,
+            options.max_acceleration_gripper_s2,
+        )
+        if is_gripper
+        else (options.max_relative_target_rad, options.max_velocity_rad_s, options.max_acceleration_rad_s2)
+    )
+    own = (
+        override.max_relative_target_rad,
+        override.max_velocity_rad_s,
+        override.max_acceleration_rad_s2,
+    )
+    relative, velocity, acceleration = (o if o is not None else c for o, c in zip(own, common, strict=True))
+    return lower, upper, relative, velocity, acceleration
+
+
+def differs(a: Floats, b: Floats) -> bool:
+    """Whether a check changed anything worth counting."""
+    return bool((np.abs(a - b) > EPSILON).any())
+
+
+def replace_not_finite(target: Floats, fallback: Floats) -> tuple[Floats, bool]:
+    """`target` with every NaN or infinity taken from `fallback`, and whether there was one."""
+    finite = np.isfinite(target)
+    if finite.all():
+        return target, False
+    return np.where(finite, target, fallback), True
+
+
+def clip_range(target: Floats, limits: JointLimits) -> Floats:
+    """Into the joints' ranges."""
+    return np.minimum(np.maximum(target, limits.lower), limits.upper)
+
+
+def clip_relative(target: Floats, present: Floats, limits: JointLimits) -> Floats:
+    """Within ``limits.relative`` of the measured position, so that no servo is asked to push harder."""
+    return np.minimum(np.maximum(target, present - limits.relative), present + limits.relative)
+
+
+def clip_velocity(target: Floats, previous: Floats, limits: JointLimits, dt_s: float) -> Floats:
+    """Within ``limits.velocity * dt_s`` of the previous target."""
+    step = limits.velocity * dt_s
+    return np.minimum(np.maximum(target, previous - step), previous + step)
+
+
+def braking_speed(distance: Floats, acceleration: Floats, dt_s: float) -> Floats:
+    """The highest speed for the coming step after which a stop within `distance` is still possible.
+
+    Solves ``v * dt + v**2 / (2 a) = distance``: the step itself, then braking. A joint at that speed that
+    brakes by ``a * dt`` every step satisfies the same equation again, so the end is never run over.
+    """
+    step = acceleration * dt_s
+    room = np.maximum(distance, 0.0)
+    speed: NDArray[np.float64] = np.sqrt(step * step + 2.0 * acceleration * room) - step
+    return speed
+
+
+def clip_acceleration(
+    target: Floats, previous: Floats, velocity: Floats, limits: JointLimits, dt_s: float
+) -> Floats:
+    """Change of speed within ``limits.acceleration * dt_s``, braking in time for the end of the range.
+
+    `velocity` ``[D]`` is the speed of the target in the step before.
+    """
+    step = limits.acceleration * dt_s
+    wanted = (target - previous) / dt_s
+    up = braking_speed(limits.upper - previous, limits.acceleration, dt_s)
+    down = braking_speed(previous - limits.lower, limits.acceleration, dt_s)
+    wanted = np.minimum(np.maximum(wanted, -down), up)
+    wanted = np.minimum(np.maximum(wanted, velocity - step), velocity + step)
+    return previous + wanted * dt_s

@@ -1,0 +1,288 @@
+"""The safety stage: the last thing between any target and the arm, in every mode.
+
+Its checks run in a fixed order: finite numbers, joint range, step from the present position, velocity,
+acceleration, collision with the arm itself and with the table, force, stall. A later check wins over an
+earlier one. Limits on range and velocity hold for every output; the limit on acceleration yields to a
+collision, force or stall check, which may stop the target at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from runtime import envelope
+from runtime.envelope import JointLimits
+from runtime.limits import SafetyOptions
+from runtime.messages import Clip, Floats
+from runtime.stall import StallGuard
+
+_NOMINAL_STEP_S = 1.0 / 30.0
+_BISECTIONS = 5
+_SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
+_SAMPLE_RAD = 0.04
+"""Longest joint step between two collision checks; about 15 mm at the tip of an arm of 0.4 m."""
+
+
+class BodyModel(Protocol):
+    """What the stage asks of an arm's model (`runtime.arm_model.ArmModel`)."""
+
+    names: Sequence[str]
+    ranges: Floats
+    has_gripper: bool
+
+    def clearances(self, q: Floats) -> tuple[float, float]:
+        """Least distances to itself and to the table, metres."""
+
+    def grasp_height(self, q: Floats) -> float:
+        """Height of the grasp point, metres."""
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyResult:
+    """What may be sent: ``target[D]``, why it differs from what was asked, and why to stop, if so.
+
+    With a `stop_reason` the target is still safe to send: it is where the arm should stand.
+    """
+
+    target: Floats
+    clips: Clip
+    stop_reason: str | None = None
+
+
+def farthest_clear(
+    model: BodyModel, start: Floats, end: Floats, self_margin_m: float, table_margin_m: float
+) -> Floats:
+    """The farthest point on the segment from `start` to `end` up to which the arm stays clear.
+
+    Where `start` itself is closer than the margins (a folded arm at rest), moving away is allowed and
+    coming closer is not.
+    """
+    span = end - start
+    pieces = max(1, math.ceil(float(np.abs(span).max()) / _SAMPLE_RAD))
+    own, table = model.clearances(end)
+    floors: tuple[float, float] | None = None
+    if own < self_margin_m or table < table_margin_m:
+        floors = _floors(model, start, self_margin_m, table_margin_m)
+        if pieces == 1 and own >= floors[0] and table >= floors[1]:
+            return end
+    elif pieces == 1:
+        return end
+    if floors is None:
+        floors = _floors(model, start, self_margin_m, table_margin_m)
+    return _walk(model, start, span, pieces, floors)
+
+
+def _floors(
+    model: BodyModel, start: Floats, self_margin_m: float, table_margin_m: float
+) -> tuple[float, float]:
+    own, table = model.clearances(start)
+    return min(self_margin_m, own), min(table_margin_m, table)
+
+
+def _clear(model: BodyModel, q: Floats, floors: tuple[float, float]) -> bool:
+    own, table = model.clearances(q)
+    return own >= floors[0] and table >= floors[1]
+
+
+def _walk(model: BodyModel, start: Floats, span: Floats, pieces: int, floors: tuple[float, float]) -> Floats:
+    good, bad = 0.0, 0.0
+    for piece in range(1, pieces + 1):
+        share = piece / pieces
+        if not _clear(model, start + share * span, floors):
+            bad = share
+            break
+        good = share
+    else:
+        return np.asarray(start + span)
+    for _ in range(_BISECTIONS):
+        share = 0.5 * (good + bad)
+        if _clear(model, start + share * span, floors):
+            good = share
+        else:
+            bad = share
+    return np.asarray(start + good * span)
+
+
+def largest_force(force_n: Floats | float | None) -> float:
+    """The greatest magnitude among the channels; infinite if one is not a number; 0 without a sensor."""
+    if force_n is None:
+        return 0.0
+    magnitude = np.abs(np.asarray(force_n, dtype=np.float64))
+    if magnitude.size == 0:
+        return 0.0
+    largest = float(magnitude.max())
+    return largest if math.isfinite(largest) else math.inf
+
+
+class SafetyStage:
+    """Turns any requested target into one that may be sent. One per arm; called from one thread.
+
+    It remembers the speed of the target it gave last, joints that stall, and how long a force has been
+    too high; `reset` forgets all of it.
+    """
+
+    def __init__(self, options: SafetyOptions, model: BodyModel) -> None:
+        """Take limits from `options` and ranges from `model`, which the stage then has for itself.
+
+        Raises:
+            ValueError: the options do not fit the arm.
+        """
+        self.options = options
+        self._model = model
+        self._gripper = len(model.names) - 1 if model.has_gripper else None
+        self.limits = JointLimits.build(options, model.names, model.ranges, model.has_gripper)
+        self._stall = StallGuard(options, model.names, model.has_gripper)
+        self._joints = len(model.names)
+        self._velocity = np.zeros(self._joints)
+        self._last: Floats | None = None
+        self._force_s = 0.0
+
+    def reset(self) -> None:
+        """Forget speed, stalls and forces; the next target starts from rest."""
+        self._last = None
+        self._velocity = np.zeros(self._joints)
+        self._force_s = 0.0
+        self._stall.reset()
+
+    def apply(
+        self,
+        requested: Floats,
+        present: Floats,
+        previous: Floats,
+        force_n: Floats | float | None,
+        load: Floats | None,
+        dt_s: float,
+    ) -> SafetyResult:
+        """The target to send in place of `requested`. Never raises.
+
+        Args:
+            requested: ``[D]`` from the policy or the leader arm; anything at all.
+            present: ``[D]`` measured.
+            previous: ``[D]`` the target sent before (at first: the measured position).
+            force_n: the force sensor's channels, or ``None`` without one.
+            load: ``[D]`` fraction of stall torque, or ``None``.
+            dt_s: time since `previous` was sent.
+        """
+        start, present, reason = self._anchor(previous, present)
+        dt = min(dt_s, self.options.max_step_s) if math.isfinite(dt_s) and dt_s > 0 else _NOMINAL_STEP_S
+        if reason is not None:
+            return SafetyResult(start, Clip.NOT_FINITE, reason)
+        velocity = self._velocity
+        if self._last is None or not np.array_equal(self._last, start):
+            velocity = np.zeros(self._joints)
+        target, clips = self._shape(requested, start, present, velocity, dt)
+        target, more, reason = self._protect(target, start, present, force_n, load, dt)
+        # A stalled joint's target is drawn back while the joint stands still: that is no speed to keep up.
+        self._velocity = np.where(self._stall.mask, 0.0, (target - start) / dt)
+        self._last = target
+        return SafetyResult(target.copy(), clips | more, reason)
+
+    def _anchor(self, previous: Floats, present: Floats) -> tuple[Floats, Floats, str | None]:
+        """Start and measured position, made finite from each other and from the last target."""
+        known = [self._last] if self._last is not None else []
+        start, usable = self._first_finite([previous, *known, present])
+        measured, _ = self._first_finite([present, start])
+        if not usable:
+            middle = self.limits.lower + 0.5 * (self.limits.upper - self.limits.lower)
+            return middle, middle, "no finite arm position is known"
+        return envelope.clip_range(start, self.limits), measured, None
+
+    def _first_finite(self, candidates: Sequence[Floats]) -> tuple[Floats, bool]:
+        out = np.full(self._joints, np.nan)
+        for candidate in candidates:
+            values = _vector(candidate, self._joints)
+            out = np.where(np.isfinite(out), out, values)
+            if np.isfinite(out).all():
+                return out, True
+        return out, False
+
+    def _shape(
+        self, requested: Floats, start: Floats, present: Floats, velocity: Floats, dt: float
+    ) -> tuple[Floats, Clip]:
+        limits = self.limits
+        target, broken = envelope.replace_not_finite(_vector(requested, self._joints), start)
+        clips = Clip.NOT_FINITE if broken else Clip.NONE
+        ranged = envelope.clip_range(target, limits)
+        near = envelope.clip_relative(ranged, present, limits)
+        slow = envelope.clip_velocity(near, start, limits, dt)
+        smooth = envelope.clip_acceleration(slow, start, velocity, limits, dt)
+        stages = (target, ranged, near, slow, smooth)
+        for reason, before, after in zip(_SHAPING, stages, stages[1:], strict=False):
+            if envelope.differs(before, after):
+                clips |= reason
+        # Once more for what the steps from `start` undid: the range, to the last bit, and the velocity.
+        return envelope.clip_range(envelope.clip_velocity(smooth, start, limits, dt), limits), clips
+
+    def _protect(
+        self,
+        target: Floats,
+        start: Floats,
+        present: Floats,
+        force_n: Floats | float | None,
+        load: Floats | None,
+        dt: float,
+    ) -> tuple[Floats, Clip, str | None]:
+        clips = Clip.NONE
+        clear = self._clear_of_collision(start, target)
+        if envelope.differs(clear, target):
+            clips |= Clip.COLLISION
+        eased, forced = self._ease(clear, start, present, largest_force(force_n), dt)
+        if envelope.differs(eased, clear):
+            clips |= Clip.FORCE
+        loads = np.zeros(self._joints) if load is None else _vector(load, self._joints)
+        relaxed, stalled = self._stall.apply(eased, present, loads, dt)
+        if envelope.differs(relaxed, eased):
+            clips |= Clip.STALL
+            relaxed = envelope.clip_velocity(relaxed, start, self.limits, dt)
+        if relaxed is not clear:
+            relaxed = envelope.clip_range(relaxed, self.limits)
+            if clips & (Clip.FORCE | Clip.STALL):
+                relaxed = self._clear_of_collision(start, relaxed)
+        return relaxed, clips, forced or stalled
+
+    def _clear_of_collision(self, start: Floats, target: Floats) -> Floats:
+        options = self.options
+        return farthest_clear(self._model, start, target, options.self_clearance_m, options.table_clearance_m)
+
+    def _ease(
+        self, target: Floats, start: Floats, present: Floats, force: float, dt: float
+    ) -> tuple[Floats, str | None]:
+        """Under force: close no further; above the limit: open towards the measured position, only lift."""
+        options = self.options
+        if force <= options.max_force_n:
+            self._force_s = 0.0
+            if force >= options.soft_force_fraction * options.max_force_n:
+                return self._with_gripper(target, start, 0.0, present), None
+            return target, None
+        self._force_s += dt
+        reason = None
+        if self._force_s > options.force_stop_s:
+            reason = f"force above {options.max_force_n:g} N for {options.force_stop_s:g} s"
+        lifts = self._model.grasp_height(target) > self._model.grasp_height(start)
+        held = target.copy() if lifts else start.copy()
+        if self._gripper is not None:
+            held[self._gripper] = target[self._gripper]
+        return self._with_gripper(held, start, options.force_ease_gripper_s * dt, present), reason
+
+    def _with_gripper(self, target: Floats, start: Floats, opening: float, present: Floats) -> Floats:
+        if self._gripper is None:
+            return target
+        g = self._gripper
+        eased = min(start[g] + opening, max(present[g], start[g]))
+        out = target.copy()
+        out[g] = max(target[g], eased)
+        return out
+
+
+def _vector(values: object, joints: int) -> Floats:
+    """``values`` as float64 ``[D]``; all NaN where it is nothing of the kind."""
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.full(joints, np.nan)
+    return vector if vector.shape == (joints,) else np.full(joints, np.nan)

@@ -1,0 +1,81 @@
+"""Stall detection: a joint that pushes hard and does not move is asked to push less, then to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.limits import SafetyOptions
+from runtime.messages import Floats
+
+
+class StallGuard:
+    """Watches every joint over ticks.
+
+    A joint stalls once its load has been high for `stall_ticks` while its position stayed within
+    `stall_motion_rad` and its target lay beyond it by more than the stall offset. From then on its target
+    is kept at that offset, until it moves or is no longer asked to push that way: without this memory a
+    gripper holding an object would let go as soon as its load fell, and grip again, for ever.
+    """
+
+    def __init__(self, options: SafetyOptions, names: Sequence[str], has_gripper: bool) -> None:
+        self._options = options
+        self._names = tuple(names)
+        joints = len(self._names)
+        self._offset = np.full(joints, options.stall_offset_rad)
+        self._latches = np.ones(joints, dtype=bool)
+        if has_gripper:
+            self._offset[-1] = options.stall_offset_gripper
+            self._latches[-1] = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        joints = len(self._names)
+        self._anchor = np.full(joints, np.nan)
+        self._count = np.zeros(joints, dtype=np.int64)
+        self._push = np.zeros(joints)
+        self._stalled = np.zeros(joints, dtype=bool)
+        self._stalled_s = np.zeros(joints)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """``[D]``, which joints stall now."""
+        return self._stalled
+
+    @property
+    def stalled(self) -> tuple[str, ...]:
+        """Names of the joints that stall now."""
+        return tuple(name for name, is_so in zip(self._names, self._stalled, strict=True) if is_so)
+
+    def apply(self, target: Floats, present: Floats, load: Floats, dt_s: float) -> tuple[Floats, str | None]:
+        """`target` with stalled joints kept near `present`, and a reason to stop if one stalls on."""
+        beyond = target - present
+        direction = np.sign(beyond)
+        pushing = np.abs(beyond) > self._offset
+        moved = ~(np.abs(present - self._anchor) <= self._options.stall_motion_rad)
+        turned = direction != self._push
+        self._anchor = np.where(moved, present, self._anchor)
+        # A load that is not a number says nothing about pushing.
+        loaded = np.abs(load) >= self._options.stall_load
+        counting = loaded & pushing & ~moved & ~turned
+        self._count = np.where(counting, self._count + 1, np.where(self._stalled, self._count, 0))
+        self._push = direction
+        still = pushing & ~moved & ~turned
+        self._stalled = (self._stalled & still) | (self._count >= self._options.stall_ticks)
+        self._stalled &= still
+        self._count = np.where(moved | turned, 0, self._count)
+        self._stalled_s = np.where(self._stalled, self._stalled_s + dt_s, 0.0)
+        if not self._stalled.any():
+            return target, None
+        bound = present + direction * self._offset
+        return np.where(self._stalled, bound, target), self._reason()
+
+    def _reason(self) -> str | None:
+        late = self._latches & (self._stalled_s > self._options.stall_stop_s)
+        if not late.any():
+            return None
+        names = ", ".join(name for name, is_so in zip(self._names, late, strict=True) if is_so)
+        return f"stall: {names} pushing without motion for {self._options.stall_stop_s:g} s"

@@ -1,0 +1,127 @@
+"""Kinematics and clearance of the SO-100 model."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from runtime.arm_model import ArmModel, IkOptions, ModelError
+
+
+def top_down(x: float, y: float, z: float, yaw: float) -> np.ndarray:
+    pose = np.eye(4)
+    jaw = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    pose[:3, 0], pose[:3, 1], pose[:3, 2] = np.cross(jaw, [0, 0, -1]), jaw, [0, 0, -1]
+    pose[:3, 3] = x, y, z
+    return pose
+
+
+def test_the_reference_pose_points_down(arm: ArmModel):
+    pose = arm.fk(np.array([0.0, -1.57079, 1.57079, 1.57079, 0.0, 0.5]))
+    np.testing.assert_allclose(pose[:3, 2], [0, 0, -1], atol=1e-4)
+    np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
+
+
+def test_gripper_units(arm: ArmModel):
+    np.testing.assert_array_equal(arm.ranges[-1], [0, 1])
+    q = arm.middle()
+    np.testing.assert_allclose(arm.from_native(arm.to_native(q)), q)
+    assert arm.to_native(q)[-1] == pytest.approx(arm.model.joint("gripper").range.mean())
+
+
+@pytest.mark.parametrize("x", [0.16, 0.2, 0.25])
+@pytest.mark.parametrize("y", [-0.14, 0.0, 0.12])
+@pytest.mark.parametrize("z", [0.02, 0.09])
+def test_ik_reaches_straight_down(arm: ArmModel, home: np.ndarray, x: float, y: float, z: float):
+    for yaw in (-0.5, 0.0, 0.6):
+        results = [arm.ik(top_down(x, y, z, yaw + turn), home) for turn in (0.0, np.pi)]
+        best = min(results, key=lambda r: r.position_error_m + 0.01 * r.yaw_error_rad + 0.01 * r.tilt_rad)
+        assert best.position_error_m < 5e-4
+        assert best.yaw_error_rad < 0.02
+        assert best.tilt_rad < 0.15
+        np.testing.assert_allclose(arm.fk(best.q)[:3, 3], [x, y, z], atol=5e-4)
+
+
+def test_ik_stays_in_range_and_keeps_the_gripper(arm: ArmModel, home: np.ndarray):
+    far = arm.ik(top_down(0.6, 0.3, 0.0, 1.0), home)
+    assert far.position_error_m > 0.1
+    assert (far.q >= arm.ranges[:, 0] - 1e-9).all()
+    assert (far.q <= arm.ranges[:, 1] + 1e-9).all()
+    assert far.q[5] == home[5]
+
+
+def test_ik_tilts_rather_than_misses(arm: ArmModel, home: np.ndarray):
+    stretched = arm.ik(top_down(0.33, 0.0, 0.1, np.pi / 2), home, IkOptions(iterations=200))
+    assert stretched.position_error_m < 1e-3
+    assert 0.02 < stretched.tilt_rad < 0.5
+
+
+def test_clearance_of_the_fingers_over_the_table(arm: ArmModel, home: np.ndarray):
+    heights = []
+    for z in (0.02, 0.025, 0.03):
+        result = arm.ik(top_down(0.2, 0.0, z, 0.0), home)
+        heights.append(arm.clearances(result.q)[1])
+    np.testing.assert_allclose(np.diff(heights), 0.005, atol=3e-4)
+    assert arm.clearance(home) <= arm.reach_m
+
+
+def test_clearance_agrees_with_pairwise_distances(arm: ArmModel):
+    rng = np.random.default_rng(3)
+    other = arm.copy()
+    model, data = other.model, other.data
+    fixed = {("base", "shoulder")}
+    for _ in range(40):
+        q = rng.uniform(arm.ranges[:, 0], arm.ranges[:, 1])
+        own, _ = other.clearances(q)
+        best = arm.reach_m
+        for a in range(model.ngeom):
+            for b in range(a + 1, model.ngeom):
+                body_a, body_b = model.geom_bodyid[a], model.geom_bodyid[b]
+                names = (model.body(body_a).name, model.body(body_b).name)
+                related = body_b == body_a or model.body_parentid[body_b] == body_a
+                if 0 in (body_a, body_b) or related or names in fixed:
+                    continue
+                best = min(best, mujoco.mj_geomDistance(model, data, a, b, 0.05, None))
+        assert own == pytest.approx(best, abs=1.5e-3)
+
+
+def test_a_copy_serves_another_thread(arm: ArmModel):
+    rng = np.random.default_rng(4)
+    configurations = rng.uniform(arm.ranges[:, 0], arm.ranges[:, 1], (200, 6))
+    expected = [arm.clearance(q) for q in configurations]
+    found: list[list[float]] = []
+
+    def work(model: ArmModel) -> None:
+        found.append([model.clearance(q) for q in configurations])
+
+    threads = [threading.Thread(target=work, args=(arm.copy(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 3
+
+
+def test_any_mjcf_can_be_an_arm(tmp_path: Path):
+    path = tmp_path / "arm.xml"
+    path.write_text(
+        """<mujoco><worldbody><body name="a" pos="0 0 0.3">
+        <joint name="turn" axis="0 1 0" range="-1 1" limited="true"/>
+        <geom type="capsule" fromto="0 0 0 0.2 0 0" size="0.01"/>
+        <site name="tip" pos="0.2 0 0"/></body></worldbody>
+        <compiler angle="radian"/></mujoco>"""
+    )
+    arm = ArmModel.from_mjcf(path, names=("turn",), site="tip", gripper=False)
+    assert arm.grasp_height(np.array([0.0])) == pytest.approx(0.3)
+    assert arm.grasp_height(np.array([1.0])) == pytest.approx(0.3 - 0.2 * np.sin(1.0))
+    assert arm.clearance(np.array([0.0])) == arm.reach_m
+    with pytest.raises(ModelError, match="no joint is called 'bend'"):
+        ArmModel.from_mjcf(path, names=("bend",), site="tip", gripper=False)
+    with pytest.raises(ModelError, match="no site is called 'grasp'"):
+        ArmModel.from_mjcf(path, names=("turn",), gripper=False)
+    with pytest.raises(ModelError, match=r"missing\.xml"):
+        ArmModel.from_mjcf(tmp_path / "missing.xml")

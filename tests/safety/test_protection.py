@@ -1,0 +1,167 @@
+"""Collision, force and stall checks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.arm_model import ArmModel
+from runtime.limits import JointOverride, SafetyOptions
+from runtime.messages import Clip
+from runtime.safety import SafetyStage, farthest_clear, largest_force
+
+DT = 1 / 30
+OPTIONS = SafetyOptions()
+
+
+def drive(
+    stage: SafetyStage, start: np.ndarray, goal: np.ndarray, ticks: int = 200
+) -> tuple[np.ndarray, Clip]:
+    previous, seen = start, Clip.NONE
+    for _ in range(ticks):
+        result = stage.apply(goal, previous, previous, None, None, DT)
+        previous = result.target
+        seen |= result.clips
+    return previous, seen
+
+
+def test_the_arm_stops_above_the_table(arm: ArmModel, home: np.ndarray):
+    down = home + np.array([0, 1.0, 0.3, 0, 0, 0])
+    assert arm.clearance(down) < 0
+    end, seen = drive(SafetyStage(OPTIONS, arm), home, down)
+    _, table = arm.clearances(end)
+    assert seen & Clip.COLLISION
+    assert OPTIONS.table_clearance_m <= table < OPTIONS.table_clearance_m + 0.003
+
+
+def test_the_arm_does_not_fold_into_its_base(arm: ArmModel, home: np.ndarray):
+    folded = np.array([0.0, -2.6, 3.1, 1.7, 0.0, 0.5])
+    assert arm.clearances(folded)[0] < OPTIONS.self_clearance_m
+    end, seen = drive(SafetyStage(OPTIONS, arm), home, folded)
+    assert seen & Clip.COLLISION
+    assert arm.clearances(end)[0] >= OPTIONS.self_clearance_m
+
+
+def test_an_arm_that_starts_too_close_may_move_away_only(arm: ArmModel, home: np.ndarray):
+    low = home.copy()
+    while arm.clearances(low)[1] > 0.0005:
+        low += np.array([0, 0.002, 0, 0, 0, 0])
+    stage = SafetyStage(OPTIONS, arm)
+    further = stage.apply(low + np.array([0, 0.05, 0, 0, 0, 0]), low, low, None, None, DT)
+    assert arm.clearances(further.target)[1] >= arm.clearances(low)[1] - 1e-9
+    away, _ = drive(SafetyStage(OPTIONS, arm), low, home)
+    np.testing.assert_allclose(away, home, atol=1e-6)
+
+
+def test_closing_jaws_is_no_collision(arm: ArmModel, home: np.ndarray):
+    end, seen = drive(SafetyStage(OPTIONS, arm), home, np.append(home[:5], 0.0))
+    assert not seen & Clip.COLLISION
+    assert end[5] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_thin_obstacle_is_not_jumped_over():
+    class Wall:
+        names = ("a",)
+        ranges = np.array([[-1.0, 1.0]])
+        has_gripper = False
+
+        def clearances(self, q: np.ndarray) -> tuple[float, float]:
+            return abs(float(q[0]) - 0.5) - 0.03, 1.0
+
+        def grasp_height(self, q: np.ndarray) -> float:
+            return 0.0
+
+    end = farthest_clear(Wall(), np.array([0.2]), np.array([0.9]), 0.0, 0.0)
+    assert 0.45 <= end[0] <= 0.47
+
+
+def test_force_limit_opens_the_gripper_towards_where_it_is(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    present = home.copy()
+    previous = np.append(home[:5], 0.2)
+    result = stage.apply(np.append(home[:5] + 0.01, 0.0), present, previous, [0.0, 55.0], None, DT)
+    assert result.clips & Clip.FORCE
+    assert result.target[5] == pytest.approx(0.2 + OPTIONS.force_ease_gripper_s * DT)
+    np.testing.assert_array_equal(result.target[:5], previous[:5])
+
+
+def test_force_limit_lets_the_arm_lift_and_the_gripper_open(arm: ArmModel, home: np.ndarray):
+    up = home + np.array([0, -0.02, 0, 0, 0, 0.02])
+    assert arm.grasp_height(up) > arm.grasp_height(home)
+    result = SafetyStage(OPTIONS, arm).apply(up, home, home, 55.0, None, DT)
+    np.testing.assert_allclose(result.target, up)
+
+
+def test_near_the_force_limit_the_gripper_stops_closing(arm: ArmModel, home: np.ndarray):
+    force = 0.9 * OPTIONS.max_force_n
+    result = SafetyStage(OPTIONS, arm).apply(
+        home - np.array([0, 0, 0, 0, 0, 0.01]), home, home, force, None, DT
+    )
+    assert result.clips == Clip.FORCE
+    np.testing.assert_array_equal(result.target, home)
+
+
+def test_a_lasting_force_latches_a_stop(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    reasons = [stage.apply(home, home, home, np.nan, None, DT).stop_reason for _ in range(95)]
+    assert reasons[80] is None
+    assert reasons[-1] == "force above 40 N for 3 s"
+    assert stage.apply(home, home, home, 1.0, None, DT).stop_reason is None
+
+
+def test_largest_force():
+    assert largest_force(None) == 0
+    assert largest_force(np.array([])) == 0
+    assert largest_force([-3.0, 2.0]) == 3
+    assert largest_force([1.0, np.nan]) == np.inf
+
+
+def push(stage: SafetyStage, home: np.ndarray, joint: int, ticks: int) -> tuple[np.ndarray, Clip, str | None]:
+    """Ask joint to move while it stands still; its load follows from how far the target is away."""
+    goal = home.copy()
+    goal[joint] -= 0.3
+    previous, seen, reason = home, Clip.NONE, None
+    for _ in range(ticks):
+        load = np.clip(np.abs(previous - home) / 0.1, 0, 1)
+        result = stage.apply(goal, home, previous, None, load, DT)
+        previous, seen, reason = result.target, seen | result.clips, result.stop_reason
+    return previous, seen, reason
+
+
+def test_a_stalled_joint_is_asked_to_push_less_and_then_to_stop(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    end, seen, reason = push(stage, home, 0, 60)
+    assert seen & Clip.STALL
+    assert end[0] == pytest.approx(home[0] - OPTIONS.stall_offset_rad)
+    assert reason is None
+    _, _, reason = push(SafetyStage(OPTIONS, arm), home, 0, 130)
+    assert reason == "stall: shoulder_pan pushing without motion for 3 s"
+
+
+def test_a_gripper_may_hold_for_ever_without_letting_go(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    end, seen, reason = push(stage, home, 5, 400)
+    assert seen & Clip.STALL
+    assert reason is None
+    assert end[5] == pytest.approx(home[5] - OPTIONS.stall_offset_gripper)
+
+
+def test_a_stall_ends_when_the_push_does(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    end, _, _ = push(stage, home, 0, 60)
+    for _ in range(30):
+        result = stage.apply(home + np.array([0.04, 0, 0, 0, 0, 0]), home, end, None, np.zeros(6), DT)
+        end = result.target
+    assert end[0] == pytest.approx(home[0] + 0.04, abs=1e-6)
+
+
+def test_overrides_are_checked_against_the_arm(arm: ArmModel):
+    with pytest.raises(ValueError, match="no joint is called 'elbow'; there are shoulder_pan"):
+        SafetyStage(SafetyOptions(joints={"elbow": JointOverride()}), arm)
+    with pytest.raises(ValueError, match=r"'elbow_flex' is left with the empty range"):
+        SafetyStage(SafetyOptions(joints={"elbow_flex": JointOverride(upper_rad=-1.0)}), arm)
+    with pytest.raises(ValueError, match=r"lower_rad 1\.0 must be below upper_rad 0\.5"):
+        SafetyOptions(joints={"elbow_flex": JointOverride(lower_rad=1.0, upper_rad=0.5)})
+    stage = SafetyStage(SafetyOptions(joints={"wrist_roll": JointOverride(max_velocity_rad_s=0.5)}), arm)
+    assert stage.limits.velocity[4] == 0.5
+    assert stage.limits.velocity[3] == OPTIONS.max_velocity_rad_s

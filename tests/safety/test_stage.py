@@ -1,0 +1,157 @@
+"""The whole stage, against any input at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from runtime.arm_model import ArmModel
+from runtime.limits import SafetyOptions
+from runtime.messages import Clip
+from runtime.safety import SafetyStage
+
+DT = 1 / 30
+OPTIONS = SafetyOptions()
+FROM_EVERY_TEST = settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+anything = npst.arrays(np.float64, 6, elements=st.floats(allow_nan=True, allow_infinity=True))
+plausible = npst.arrays(np.float64, 6, elements=st.floats(-4, 4))
+vectors = st.one_of(anything, plausible)
+forces = st.one_of(st.none(), st.floats(), npst.arrays(np.float64, 3, elements=st.floats()))
+loads = st.one_of(st.none(), anything, npst.arrays(np.float64, 6, elements=st.floats(-1, 1)))
+steps = st.one_of(st.just(DT), st.floats())
+
+
+def check(stage: SafetyStage, target: np.ndarray, start: np.ndarray, dt: float) -> None:
+    limits = stage.limits
+    assert target.shape == (6,)
+    assert np.isfinite(target).all()
+    assert (target >= limits.lower).all()
+    assert (target <= limits.upper).all()
+    assert (np.abs(target - start) <= limits.velocity * dt + 1e-9).all()
+
+
+@FROM_EVERY_TEST
+@given(vectors, vectors, vectors, forces, loads, steps)
+def test_any_single_call(
+    arm: ArmModel, requested: Any, present: Any, previous: Any, force: Any, load: Any, dt: Any
+):
+    stage = SafetyStage(OPTIONS, arm)
+    result = stage.apply(requested, present, previous, force, load, dt)
+    start = np.where(np.isfinite(previous), previous, present)
+    if not np.isfinite(start).all():
+        assert result.stop_reason == "no finite arm position is known"
+        start = result.target
+    start = np.clip(start, stage.limits.lower, stage.limits.upper)
+    used = dt if np.isfinite(dt) and dt > 0 else DT
+    check(stage, result.target, start, min(used, OPTIONS.max_step_s))
+    own, table = arm.clearances(start)
+    after_own, after_table = arm.clearances(result.target)
+    assert after_own >= min(own, OPTIONS.self_clearance_m) - 1e-9
+    assert after_table >= min(table, OPTIONS.table_clearance_m) - 1e-9
+
+
+@FROM_EVERY_TEST
+@given(st.data())
+def test_any_sequence_keeps_velocity_acceleration_range_and_clearance(arm: ArmModel, data: st.DataObject):
+    stage = SafetyStage(OPTIONS, arm)
+    previous = np.array([0.0, -1.57, 1.57, 1.57, 0.0, 0.5])
+    velocity = np.zeros(6)
+    for _ in range(12):
+        requested = data.draw(vectors)
+        force = data.draw(st.sampled_from([0.0, 0.0, 0.0, 35.0, 60.0]))
+        result = stage.apply(requested, previous, previous, force, np.zeros(6), DT)
+        check(stage, result.target, previous, DT)
+        now = (result.target - previous) / DT
+        if not result.clips & (Clip.COLLISION | Clip.FORCE | Clip.STALL):
+            assert (np.abs(now - velocity) <= stage.limits.acceleration * DT + 1e-6).all()
+        own, table = arm.clearances(result.target)
+        assert own >= OPTIONS.self_clearance_m - 1e-9
+        assert table >= OPTIONS.table_clearance_m - 1e-9
+        previous, velocity = result.target, now
+
+
+@pytest.mark.parametrize("joint", range(6))
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_joint_brakes_before_the_end_of_its_range(joint: int, side: int):
+    stage = SafetyStage(OPTIONS, _Ghost())
+    previous, velocity = np.zeros(6) + 0.5, np.zeros(6)
+    speeds = []
+    for _ in range(200):
+        requested = previous.copy()
+        requested[joint] = side * 9.0
+        target = stage.apply(requested, previous, previous, None, None, DT).target
+        now = (target - previous) / DT
+        assert (np.abs(now - velocity) <= stage.limits.acceleration * DT + 1e-9).all()
+        previous, velocity = target, now
+        speeds.append(abs(now[joint]))
+    end = stage.limits.upper[joint] if side > 0 else stage.limits.lower[joint]
+    assert previous[joint] == pytest.approx(end, abs=1e-3)
+    assert max(speeds) > 0.9 * min(stage.limits.velocity[joint], 2.4)
+
+
+def test_a_trajectory_within_the_limits_passes_unchanged(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    previous = home
+    for tick in range(1, 120):
+        requested = home + 0.25 * (1 - np.cos(tick / 20)) * np.array([1, -1, -1, -0.5, 1, 0.3])
+        result = stage.apply(requested, previous, previous, 1.0, np.zeros(6), DT)
+        assert result.clips == Clip.NONE
+        np.testing.assert_allclose(result.target, requested, atol=1e-12)
+        previous = result.target
+
+
+def test_wrong_shapes_and_types_hold_the_arm(arm: ArmModel, home: np.ndarray):
+    for wrong in (np.zeros(5), np.zeros((6, 1)), None, "up", [object()] * 6):
+        result = SafetyStage(OPTIONS, arm).apply(wrong, home, home, None, None, DT)  # type: ignore[arg-type]
+        assert result.clips == Clip.NOT_FINITE
+        np.testing.assert_array_equal(result.target, home)
+
+
+def test_target_stays_near_an_arm_that_does_not_follow(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    previous = home
+    seen = Clip.NONE
+    for _ in range(60):
+        result = stage.apply(home + np.array([2, 0, 0, 0, 0, 0]), home, previous, None, None, DT)
+        previous = result.target
+        seen |= result.clips
+    assert seen & Clip.RELATIVE
+    assert previous[0] - home[0] <= OPTIONS.max_relative_target_rad + 1e-9
+
+
+def test_a_long_gap_is_not_credited(arm: ArmModel, home: np.ndarray):
+    result = SafetyStage(OPTIONS, arm).apply(home + 0.5, home, home, None, None, 10.0)
+    assert (np.abs(result.target - home) <= OPTIONS.max_velocity_rad_s * OPTIONS.max_step_s + 1e-9).all()
+
+
+def test_a_fresh_stage_starts_from_rest_after_reset(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    previous = home
+    for _ in range(6):
+        previous = stage.apply(home + np.array([1, 0, 0, 0, 0, 0]), previous, previous, None, None, DT).target
+    stage.reset()
+    result = stage.apply(home + np.array([1, 0, 0, 0, 0, 0]), previous, previous, None, None, DT)
+    assert abs(result.target[0] - previous[0]) <= OPTIONS.max_acceleration_rad_s2 * DT * DT + 1e-9
+    assert result.clips & Clip.ACCELERATION
+
+
+class _Ghost:
+    """An arm that is never near anything."""
+
+    names = ("a", "b", "c", "d", "e", "gripper")
+    ranges = np.array([[-2.2, 2.2]] * 5 + [[0.0, 1.0]])
+    has_gripper = True
+
+    def clearances(self, q: np.ndarray) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def grasp_height(self, q: np.ndarray) -> float:
+        return float(q[1])
