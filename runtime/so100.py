@@ -6,7 +6,7 @@ shared by everything that reasons about the arm: origin at the base on the table
 forward over the table, y left, z up.
 
 The site ``"grasp"`` is the point that closes on an object: 9 cm along the fixed jaw and 8 mm from its
-axis to the moving jaw's side (18 mm from the fixed jaw's inner face). Its z axis is the approach
+axis to the moving jaw's side (19 mm from the fixed jaw's inner face). Its z axis is the approach
 direction (out of the gripper) and its y axis points from the fixed jaw to the moving one.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ JOINT_RANGES_RAD: tuple[tuple[float, float], ...] = (
     (0.0, 3.14158),
     (-2.0, 1.8),
     (-3.14158, 3.14158),
-    (-0.17, 1.75),
+    (-0.24, 1.70),
 )
 """Per joint; the last is the jaw's angle, closed at the lower end."""
 
@@ -158,6 +159,45 @@ def jaw_rad_to_gripper(angle_rad: float) -> float:
     """The opening, 0 (closed) to 1 (open), for a jaw angle."""
     low, high = JOINT_RANGES_RAD[-1]
     return (angle_rad - low) / (high - low)
+
+
+_GAPS: tuple[tuple[float, float], ...] = (
+    (-0.24, 0.0060),
+    (-0.1, 0.0154),
+    (0.0, 0.0222),
+    (0.1, 0.0288),
+    (0.2, 0.0354),
+    (0.3, 0.0420),
+    (0.4, 0.0489),
+    (0.5, 0.0560),
+    (0.6, 0.0638),
+    (0.7, 0.0723),
+)
+"""Jaw angle to the free width between the jaws at the grasp site, measured on the collision meshes."""
+
+FIXED_JAW_OFFSET_M = 0.0189
+"""From the grasp site to the fixed jaw's inner face, against the site's y axis."""
+
+FINGERTIP_BELOW_SITE_M = 0.0165
+"""How far the fixed jaw reaches beyond the grasp site along the approach direction."""
+
+
+def gap_to_gripper(gap_m: float) -> float:
+    """The opening, 0 to 1, at which the jaws leave `gap_m` between them (7.2 cm at most) at the site."""
+    return jaw_rad_to_gripper(_interpolate(gap_m, [(g, q) for q, g in _GAPS]))
+
+
+def gripper_to_gap_m(opening: float) -> float:
+    """The free width between the jaws at the grasp site; constant beyond 7.2 cm."""
+    return _interpolate(gripper_to_jaw_rad(opening), list(_GAPS))
+
+
+def _interpolate(x: float, table: list[tuple[float, float]]) -> float:
+    x = min(max(x, table[0][0]), table[-1][0])
+    for (x0, y0), (x1, y1) in pairwise(table):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return table[-1][1]
 
 
 def mesh_folder() -> Path:
