@@ -1,0 +1,23 @@
+"""The one way in which the planner fails."""
+
+from __future__ import annotations
+
+
+class PlannerError(Exception):
+    """A task got no usable answer in spite of all retries.
+
+    Attributes:
+        task: which of the seven tasks.
+        kind: a short, countable word: ``timeout``, ``unreachable``, ``malformed``, ``refused``,
+            ``no_object`` (the model says that what was asked for is not in the picture), ``http_<status>``,
+            ``closed``.
+        detail: one line about what happened.
+        where: the server's address.
+    """
+
+    def __init__(self, task: str, kind: str, detail: str, where: str = "") -> None:
+        super().__init__(f"planner task {task}{f' at {where}' if where else ''}: {kind}: {detail}")
+        self.task = task
+        self.kind = kind
+        self.detail = detail
+        self.where = where

@@ -1,0 +1,228 @@
+"""From a question to a typed reply: retries, backoff, the deadline, and one second chance for bad form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from planner import prompts
+from planner.background import BackgroundClosedError, BackgroundLoop
+from planner.config import PlannerConfig
+from planner.errors import PlannerError
+from planner.images import Picture, encode
+from planner.reply_text import ReplyError
+from planner.statistics import PlannerStatistics
+from planner.transport import Answer, Message, Transport, Trouble
+from runtime.clock import NS_PER_S, Clock
+from runtime.messages import ColorImage
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+Parse = Callable[[str, Sequence[Picture]], T]
+"""Reads a reply, given the pictures that were sent; raises `ReplyError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question and what came of it, for the run's folder. Holds no secret.
+
+    Attributes:
+        task: which of the seven tasks.
+        attempt: 0 for the first exchange of a call, 1 for the next, and so on.
+        model: as named to the server; empty if it was not known yet.
+        prompt: the text sent last.
+        images: the JPEGs sent with it.
+        reply: the text that came back, or ``None``.
+        error: ``"kind: detail"`` if the exchange gave nothing usable.
+        asked_ns: when it began, and `latency_s` how long it took, by the clock.
+    """
+
+    task: str
+    attempt: int
+    model: str
+    prompt: str
+    images: tuple[bytes, ...]
+    reply: str | None
+    error: str | None
+    asked_ns: int
+    latency_s: float
+
+
+ExchangeLog = Callable[[Exchange], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A reply that came and cannot be used."""
+
+    text: str
+    reason: str
+
+
+@dataclass
+class _Call:
+    """A call in progress."""
+
+    task: str
+    asked: str
+    pictures: tuple[Picture, ...]
+    messages: list[Message]
+    deadline_ns: int
+    attempts: int = 0
+
+
+class Asker:
+    """Asks one server. Its coroutines run on the control loop and do nothing there but wait and parse."""
+
+    def __init__(
+        self,
+        config: PlannerConfig,
+        clock: Clock,
+        background: BackgroundLoop,
+        transport: Transport,
+        statistics: PlannerStatistics,
+        log: ExchangeLog | None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._background = background
+        self._transport = transport
+        self._statistics = statistics
+        self._log = log
+
+    async def ask(self, task: str, prompt: str, images: Sequence[ColorImage], parse: Parse[T]) -> T:
+        """The parsed reply to `prompt` about `images`.
+
+        Raises:
+            PlannerError: after the retries, or at the deadline.
+        """
+        start_ns = self._clock.now_ns()
+        self._statistics.calls += 1
+        try:
+            deadline_ns = start_ns + round(self._config.deadline_s * NS_PER_S)
+            pictures, content = await self._elsewhere(task, self._lay_out(prompt, images))
+            system: Message = {"role": "system", "content": prompts.system(self._config.arm_location)}
+            call = _Call(task, prompt, pictures, [system, content], deadline_ns)
+            return await self._converse(call, parse)
+        finally:
+            self._statistics.latency((self._clock.now_ns() - start_ns) / NS_PER_S)
+
+    def failed(self, task: str, kind: str, detail: str) -> PlannerError:
+        """The error to raise, counted."""
+        self._statistics.errors += 1
+        return PlannerError(task, kind, detail, self._transport.base_url)
+
+    async def _converse(self, call: _Call, parse: Parse[T]) -> T:
+        """Ask, and once more with the reason if the reply cannot be read."""
+        reason = ""
+        for last in (False, True):
+            outcome = await self._exchange(call, parse)
+            if not isinstance(outcome, _Unreadable):
+                return outcome
+            reason = outcome.reason
+            if not last:
+                call.asked = prompts.ask_again(reason)
+                if outcome.text:
+                    call.messages.append({"role": "assistant", "content": outcome.text})
+                call.messages.append({"role": "user", "content": call.asked})
+                self._statistics.retries += 1
+        raise self.failed(call.task, "malformed", f"asked twice; {reason}")
+
+    async def _exchange(self, call: _Call, parse: Parse[T]) -> T | _Unreadable:
+        """One reply, over as many exchanges as retries and deadline allow."""
+        backoff_s = self._config.backoff_s
+        tries = 0
+        while True:
+            outcome = await self._once(call, parse)
+            if not isinstance(outcome, Trouble):
+                return outcome
+            tries += 1
+            wait_s = max(backoff_s, outcome.wait_s)
+            resume_ns = self._clock.now_ns() + round(wait_s * NS_PER_S)
+            if not outcome.again or tries > self._config.retries or resume_ns >= call.deadline_ns:
+                raise self.failed(call.task, outcome.kind, f"{outcome.detail} ({_times(tries)})")
+            self._statistics.retries += 1
+            await self._clock.sleep_until_ns(resume_ns)
+            backoff_s = min(2 * backoff_s, self._config.backoff_max_s)
+
+    async def _once(self, call: _Call, parse: Parse[T]) -> T | _Unreadable | Trouble:
+        asked_ns = self._clock.now_ns()
+        outcome = await self._deliver(call, asked_ns)
+        result: T | _Unreadable | Trouble
+        error: str | None = None
+        if isinstance(outcome, Trouble):
+            result, error = outcome, f"{outcome.kind}: {outcome.detail}"
+            if outcome.kind == "malformed":
+                result = _Unreadable("", outcome.detail)
+            self._statistics.fault(outcome.kind)
+        else:
+            try:
+                result = parse(outcome.text, call.pictures)
+            except ReplyError as unreadable:
+                error = f"malformed: {unreadable}"
+                result = _Unreadable(outcome.text, str(unreadable))
+                self._statistics.fault("malformed")
+        self._report(call, asked_ns, outcome, error)
+        call.attempts += 1
+        return result
+
+    async def _deliver(self, call: _Call, asked_ns: int) -> Answer | Trouble:
+        """The exchange, and its outcome at the time at which it is due."""
+        limit_ns = min(asked_ns + round(self._config.timeout_s * NS_PER_S), call.deadline_ns)
+        limit_s = (limit_ns - asked_ns) / NS_PER_S
+        outcome: Answer | Trouble = Trouble("timeout", "the task's deadline has passed", again=False)
+        if limit_s <= 0:
+            return outcome
+        outcome = await self._elsewhere(call.task, self._transport.ask(call.messages, limit_s))
+        if isinstance(outcome, Trouble) and outcome.kind == "timeout":
+            await self._clock.sleep_until_ns(limit_ns)
+            return outcome
+        latency_s = outcome.extra_latency_s + (self._config.simulated_latency_s if self._clock.stepped else 0)
+        due_ns = asked_ns + round(latency_s * NS_PER_S)
+        if due_ns > limit_ns:
+            await self._clock.sleep_until_ns(limit_ns)
+            return Trouble("timeout", f"no answer within {limit_s:.1f} s", again=True)
+        if due_ns > self._clock.now_ns():
+            await self._clock.sleep_until_ns(due_ns)
+        return outcome
+
+    async def _lay_out(
+        self, prompt: str, images: Sequence[ColorImage]
+    ) -> tuple[tuple[Picture, ...], Message]:
+        """On the background loop."""
+        config = self._config
+        pictures = tuple(encode(image, config.jpeg_quality, config.image_max_px) for image in images)
+        parts: list[Message] = [{"type": "text", "text": prompt}]
+        parts += [{"type": "image_url", "image_url": {"url": each.data_url()}} for each in pictures]
+        return pictures, {"role": "user", "content": parts}
+
+    async def _elsewhere(self, task: str, work: Coroutine[Any, Any, U]) -> U:
+        """Run `work` on the background loop while simulated time stands still."""
+        try:
+            with self._clock.hold():
+                return await self._background.call(work)
+        except BackgroundClosedError:
+            raise self.failed(task, "closed", "the planner was closed") from None
+
+    def _report(self, call: _Call, asked_ns: int, outcome: Answer | Trouble, error: str | None) -> None:
+        if self._log is None:
+            return
+        self._log(
+            Exchange(
+                task=call.task,
+                attempt=call.attempts,
+                model=self._transport.model or "",
+                prompt=call.asked,
+                images=tuple(each.jpeg for each in call.pictures),
+                reply=outcome.text if isinstance(outcome, Answer) else None,
+                error=error,
+                asked_ns=asked_ns,
+                latency_s=(self._clock.now_ns() - asked_ns) / NS_PER_S,
+            )
+        )
+
+
+def _times(tries: int) -> str:
+    return "asked once" if tries == 1 else f"asked {tries} times"

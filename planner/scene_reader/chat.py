@@ -1,0 +1,123 @@
+"""The chat-completion format: from a request's body to the words and pictures in it, and back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from planner.scene_reader.response import Response
+from planner.scene_reader.tasks import answer
+from runtime.messages import ColorImage
+
+MODEL = "scene-reader"
+MAX_PICTURE_PX = 4_096
+_JPEG_URL = "data:image/jpeg;base64,"
+
+
+class _Text(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class _Url(BaseModel):
+    url: str
+
+
+class _Image(BaseModel):
+    type: Literal["image_url"]
+    image_url: _Url
+
+
+_Part = Annotated[_Text | _Image, Field(discriminator="type")]
+
+
+class _Message(BaseModel):
+    role: str
+    content: str | list[_Part]
+
+
+class _Request(BaseModel):
+    model: str
+    messages: list[_Message] = Field(min_length=1, max_length=32)
+
+
+def models() -> dict[str, Any]:
+    """The body of ``GET /v1/models``."""
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "dexrun"}
+    return {"object": "list", "data": [model]}
+
+
+def failure(status: int, message: str) -> Response:
+    """An error in OpenAI's format."""
+    return Response(status, json.dumps({"error": {"message": message, "type": "invalid_request_error"}}))
+
+
+def complete(body: bytes, spoil: Callable[[str], str] | None = None) -> Response:
+    """Answer a completion request.
+
+    The question is the first user message with pictures or, without any, the first user message: later ones
+    ask for it again. The system message is not needed.
+    """
+    try:
+        request = _Request.model_validate_json(body)
+        asked = [each for each in request.messages if each.role == "user"]
+        if not asked:
+            return failure(400, "no message has the role user")
+        text, urls = _split(asked[0].content)
+        pictures = [_decode(url) for url in urls]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return failure(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
+    except ValueError as error:
+        return failure(400, str(error))
+    reply = answer(text, pictures)
+    return Response(200, json.dumps(_completion(request.model, spoil(reply) if spoil else reply)))
+
+
+def _split(content: str | list[_Part]) -> tuple[str, list[str]]:
+    if isinstance(content, str):
+        return content, []
+    texts = [part.text for part in content if isinstance(part, _Text)]
+    return "\n".join(texts), [part.image_url.url for part in content if isinstance(part, _Image)]
+
+
+def _decode(url: str) -> ColorImage:
+    """An RGB ``[H, W, 3]`` picture from a data URL.
+
+    Raises:
+        ValueError: it is not a JPEG data URL, or the picture is too large.
+    """
+    import cv2
+
+    if not url.startswith(_JPEG_URL):
+        raise ValueError(f"a picture must be a data URL that begins with {_JPEG_URL}")
+    try:
+        data = base64.b64decode(url[len(_JPEG_URL) :], validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"a picture is not base64: {error}") from None
+    if not data.startswith(b"\xff\xd8"):
+        raise ValueError("a picture is not a JPEG")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("a picture cannot be decoded")
+    if max(image.shape[:2]) > MAX_PICTURE_PX:
+        raise ValueError(f"a picture is larger than {MAX_PICTURE_PX} pixels")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
+
+
+def _completion(model: str, text: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "chatcmpl-scene-reader",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    }

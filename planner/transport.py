@@ -1,0 +1,157 @@
+"""One HTTP exchange with an OpenAI-compatible server, and what can go wrong in it, by kind."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from planner.config import PlannerConfig
+
+SIMULATED_TIME_HEADER = "x-dexrun-simulated-time"
+"""Request: simulated time stands still meanwhile, so tell a delay instead of taking it."""
+SIMULATED_LATENCY_HEADER = "x-dexrun-simulated-latency-s"
+"""Response: how much later than usual this would have come."""
+
+_RETRIED = frozenset({408, 409, 425, 429})
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The text of a reply."""
+
+    text: str
+    extra_latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An exchange that gave no text.
+
+    `again` says whether it is worth trying once more after a while, `wait_s` how long the server asked for.
+    """
+
+    kind: str
+    detail: str
+    again: bool
+    wait_s: float = 0.0
+    extra_latency_s: float = 0.0
+
+
+class Transport:
+    """Owns the client; all its methods run on the planner's background loop."""
+
+    def __init__(self, config: PlannerConfig, base_url: str, api_key: str | None, *, simulated: bool) -> None:
+        self._config = config
+        self.base_url = base_url
+        self._secret = api_key
+        self._headers = {SIMULATED_TIME_HEADER: "1"} if simulated else {}
+        self._embedded = config.base_url is None
+        self._sampling = {} if config.temperature == "default" else {"temperature": config.temperature}
+        self._client: Any = None
+        self.model = config.model
+
+    async def open(self) -> None:
+        """Import the library and build the client (about half a second the first time)."""
+        import openai
+
+        http = openai.DefaultAsyncHttpxClient(trust_env=not self._embedded)
+        self._client = openai.AsyncOpenAI(
+            api_key=self._secret or "none",
+            base_url=self.base_url,
+            timeout=self._config.timeout_s,
+            max_retries=0,
+            http_client=http,
+        )
+        _ = self._client.chat.completions
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def ask(self, messages: Sequence[Message], limit_s: float) -> Answer | Trouble:
+        """Send `messages`, wait for at most `limit_s` of wall time."""
+        import openai
+
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._ask(messages)
+        except (TimeoutError, openai.APITimeoutError):
+            return Trouble("timeout", f"no answer within {limit_s:.1f} s", again=True)
+        except openai.APIConnectionError as error:
+            return Trouble("unreachable", self._redact(str(error.__cause__ or error)), again=True)
+        except openai.APIStatusError as error:
+            return self._status(error.status_code, error.response.headers, error.message)
+        except (openai.OpenAIError, ValueError) as error:
+            return Trouble("malformed", f"not a chat completion: {self._redact(str(error))}", again=False)
+
+    async def _ask(self, messages: Sequence[Message]) -> Answer | Trouble:
+        if self.model is None:
+            self.model = await self._first_model()
+        raw = await self._client.chat.completions.with_raw_response.create(
+            model=self.model,
+            messages=list(messages),
+            max_completion_tokens=self._config.max_completion_tokens,
+            extra_headers=self._headers,
+            **self._sampling,
+        )
+        later = _seconds(raw.headers.get(SIMULATED_LATENCY_HEADER))
+        kind = raw.headers.get("content-type", "nothing").split(";")[0]
+        if not kind.endswith("json"):
+            detail = f"the server answered with {kind}, not a chat completion"
+            return Trouble("malformed", detail, again=False, extra_latency_s=later)
+        return _answer(raw.parse(), later)
+
+    async def _first_model(self) -> str:
+        page = await self._client.models.list()
+        models = getattr(page, "data", None)
+        if not models:
+            raise ValueError("the server lists no model; name one with planner.model")
+        return str(models[0].id)
+
+    def _status(self, status: int, headers: Any, message: str) -> Trouble:
+        return Trouble(
+            f"http_{status}",
+            self._redact(message),
+            again=status in _RETRIED or status >= 500,
+            wait_s=_seconds(headers.get("retry-after")),
+            extra_latency_s=_seconds(headers.get(SIMULATED_LATENCY_HEADER)),
+        )
+
+    def _redact(self, text: str) -> str:
+        line = " ".join(text.split())[:300]
+        return line.replace(self._secret, "***") if self._secret else line
+
+
+def _answer(completion: Any, later: float) -> Answer | Trouble:
+    """The text of the first choice; servers are not trusted to fill in the form."""
+    choices: Any = getattr(completion, "choices", None)
+    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    if message is None:
+        return Trouble("malformed", "a chat completion without a message", again=False, extra_latency_s=later)
+    reason = getattr(choices[0], "finish_reason", None)
+    refusal = getattr(message, "refusal", None)
+    if refusal or reason == "content_filter":
+        detail = " ".join(str(refusal or "filtered by the server").split())[:300]
+        return Trouble("refused", detail, again=False, extra_latency_s=later)
+    text = getattr(message, "content", None)
+    if not isinstance(text, str) or not text.strip():
+        return Trouble("malformed", "the reply is empty", again=False, extra_latency_s=later)
+    if reason == "length":
+        detail = "the reply was cut off at planner.max_completion_tokens"
+        return Trouble("malformed", detail, again=False, extra_latency_s=later)
+    return Answer(text, later)
+
+
+def _seconds(header: str | None) -> float:
+    """A header in seconds; 0 for none and for what is not a number (``Retry-After`` may be a date)."""
+    try:
+        value = float(header or 0.0)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) and value > 0 else 0.0
