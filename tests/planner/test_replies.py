@@ -1,0 +1,252 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import replies
+from planner.reply_text import MAX_REPLY_CHARS, ReplyError
+
+ANALYSIS = {"priority_consideration": "nearest", "accessibility": "free", "risk_assessment": "none"}
+BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red cube on the left"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("True", True),
+        ("false", False),
+        ("**True**", True),
+        ("TRUE.", True),
+        ("False: cup, bottle, plate", False),
+        ("True: it is not there any more", True),
+        ("True - nothing is false here", True),
+        ("The jaws hold the cube, which is off the table. True", True),
+        ("The cube is still on the table.\nFalse", False),
+        ("It is true that the jaws are closed, but nothing is between them.\n\n**False**", False),
+        ("I see no cube.\nFinal answer: **True**", True),
+        ("The answer is False.", False),
+        ("The conclusion is: `true`", True),
+        ("Nothing between the jaws => False", False),
+        ("<think>true? false? true!</think>\nFalse: a cup", False),
+        ('```json\n{"grasped": true, "reason": "between the jaws"}\n```', True),
+        ('{"result": false}', False),
+    ],
+)
+def test_verdicts_that_are_said_clearly(text: str, value: bool) -> None:
+    assert replies.parse_verdict(text).value is value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is true that there are objects on the table",
+        "I believe that this is not true",
+        "The claim that the cube was grasped is true",
+        "true or false",
+        "True/False: it is hard to say",
+        "True: all gone.\nFalse",
+        "Untrue",
+        "truely: yes",
+        "yes",
+        "The answer may be true",
+        "",
+        "   ",
+        "<html><body>true</body></html>",
+        '{"a": true, "b": false}',
+        "x" * (MAX_REPLY_CHARS + 1),
+    ],
+)
+def test_verdicts_that_are_not_said(text: str) -> None:
+    with pytest.raises(ReplyError) as error:
+        replies.parse_verdict(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_conclusion_stands_at_the_end() -> None:
+    assert replies.parse_conclusion("The jaws hold it.\nTrue").value is True
+    assert replies.parse_conclusion("False: the jaws are empty").value is False
+    with pytest.raises(ReplyError, match="does not conclude"):
+        replies.parse_conclusion("True: the jaws hold it.\nThe cube seems to be red.")
+
+
+def test_the_reason_is_what_is_left() -> None:
+    assert replies.parse_verdict("False: cup, plate").reason == "cup, plate"
+    assert replies.parse_verdict("It is off the table.\nTrue").reason == "It is off the table."
+    assert replies.parse_verdict("True").reason == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("True: it names a cup", "I"),
+        ("False: nothing is said about any object", "II"),
+        ("This is a Type II prompt.", "II"),
+        ("Type I", "I"),
+        ("True: this is a Type I prompt, since it names a colour", "I"),
+        ("type 2, as it is abstract", "II"),
+    ],
+)
+def test_prompt_types(text: str, kind: str) -> None:
+    assert replies.parse_prompt_class(text).type == kind
+
+
+@pytest.mark.parametrize(
+    "text", ["Type I or Type II?", "False: this is Type I", "It is about objects", "Type III", "true enough"]
+)
+def test_prompt_types_that_are_not_clear(text: str) -> None:
+    with pytest.raises(ReplyError):
+        replies.parse_prompt_class(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["the red cube on the left", "the blue cube"]',
+        'Here you are:\n```json\n["the red cube on the left", "the blue cube"]\n```\nGood luck!',
+        '```\n["the red cube on the left", "the blue cube"]\n```',
+        'The list is ["the red cube on the left", "the blue cube"].',
+    ],
+)
+def test_decompositions(text: str) -> None:
+    assert replies.parse_decomposition(text).objects == ("the red cube on the left", "the blue cube")
+
+
+def test_an_empty_decomposition_is_an_answer() -> None:
+    assert replies.parse_decomposition("[]").objects == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", '[""]', '["a", "a"]', '["a"] or ["b"]', '["a", "b', '{"objects": ["a"]}', "[[]]", "- a\n- b"],
+)
+def test_decompositions_that_are_not(text: str) -> None:
+    with pytest.raises(ReplyError):
+        replies.parse_decomposition(text)
+
+
+def test_instructions() -> None:
+    reply = replies.parse_instruction("```json\n" + json.dumps({"analysis": ANALYSIS, "target": " a "}) + "```")
+    assert reply.target == "a"
+    assert reply.analysis.accessibility == "free"
+    assert replies.parse_instruction(json.dumps({"analysis": ANALYSIS, "target": None})).target is None
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"analysis": ANALYSIS}, "target"),
+        ({"target": "a"}, "analysis"),
+        ({"analysis": ANALYSIS, "target": ""}, "target"),
+        ({"analysis": ANALYSIS, "target": ["a", "b"]}, "target"),
+        ({"analysis": {**ANALYSIS, "accessibility": 3}, "target": "a"}, "analysis.accessibility"),
+    ],
+)
+def test_instructions_that_lack_something_say_what(value: object, where: str) -> None:
+    with pytest.raises(ReplyError, match=where):
+        replies.parse_instruction(json.dumps(value))
+
+
+def test_boxes() -> None:
+    assert replies.parse_bounding_box(json.dumps(BOX), 640, 480) == replies.BoundingBox(
+        bbox_2d=(10.0, 20.0, 30.0, 40.5), label="red cube", description="a red cube on the left"
+    )
+    assert replies.parse_bounding_box(f"```json\n[{json.dumps(BOX)}]\n```", 640, 480) is not None
+    assert replies.parse_bounding_box(json.dumps({**BOX, "bbox_2d": None}), 640, 480) is None
+    assert replies.parse_bounding_box(json.dumps({**BOX, "bbox_2d": [0, 0, 640, 480]}), 640, 480) is not None
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, 641, 480],
+        [-1, 0, 10, 10],
+        [30, 20, 10, 40],
+        [10, 10, 10, 20],
+        [1, 2, 3],
+        ["1", "2", "3", "4"],
+        [True, False, True, True],
+        [0, 0, 1e400, 1],
+        [10**400, 0, 10**401, 1],
+        "1 2 3 4",
+        {"x": 1},
+    ],
+)
+def test_boxes_that_are_not(box: object) -> None:
+    with pytest.raises(ReplyError):
+        replies.parse_bounding_box(json.dumps({**BOX, "bbox_2d": box}), 640, 480)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([BOX, BOX]),
+        json.dumps(BOX) + json.dumps(BOX),
+        "```json\n" + json.dumps(BOX) + "\n```\n```json\n" + json.dumps(BOX) + "\n```",
+        json.dumps(BOX)[:-9],
+        '{"bbox_2d": [NaN, 0, 1, 1], "label": "a", "description": "b"}',
+        '{"a": ' * 5_000,
+        "[" * 50_000,
+        '{"label": "a", "description": "b"}',
+        "[]",
+        "<!DOCTYPE html><p>{}</p>",
+    ],
+)
+def test_one_box_means_one(text: str) -> None:
+    with pytest.raises(ReplyError) as error:
+        replies.parse_bounding_box(text, 640, 480)
+    assert "\n" not in str(error.value)
+
+
+def test_unasked_fields_are_dropped() -> None:
+    box = replies.parse_bounding_box(json.dumps({**BOX, "confidence": 0.9}), 640, 480)
+    assert box is not None
+    assert not hasattr(box, "confidence")
+
+
+PARSERS = {
+    "verdict": replies.parse_verdict,
+    "conclusion": replies.parse_conclusion,
+    "class": replies.parse_prompt_class,
+    "list": replies.parse_decomposition,
+    "instruction": replies.parse_instruction,
+    "box": lambda text: replies.parse_bounding_box(text, 640, 480),
+}
+FRAGMENTS = st.sampled_from(
+    ["True", "False", ":", "\n", " ", "```", "```json", "{", "}", "[", "]", '"', ",", "bbox_2d", "target", "null",
+     "1", "-1", "1e999", "NaN", "Type I", "Type II", "<think>", "</think>", "the answer is ", "**", "\\", "\ud800"]
+)  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=5)
+    | st.dictionaries(
+        st.sampled_from(["bbox_2d", "label", "description", "target", "analysis", "x"]), inner, max_size=5
+    ),
+    max_leaves=12,
+)
+TEXTS = st.text() | st.lists(FRAGMENTS, max_size=30).map("".join) | VALUES.map(json.dumps)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@given(text=TEXTS)
+def test_any_text_gives_a_reply_or_a_reply_error(name: str, text: str) -> None:
+    try:
+        reply = PARSERS[name](text)
+    except ReplyError as error:
+        assert str(error)  # noqa: PT017 - the message is the point
+    else:
+        if isinstance(reply, replies.BoundingBox):
+            x1, y1, x2, y2 = reply.bbox_2d
+            assert 0 <= x1 < x2 <= 640
+            assert 0 <= y1 < y2 <= 480
+
+
+@given(st.booleans(), st.text(alphabet="abc defg.,:\n", max_size=60))
+def test_a_boolean_on_the_last_line_concludes(value: bool, reason: str) -> None:
+    assert replies.parse_conclusion(f"{reason}\n{value}").value is value
+
+
+@given(st.text(max_size=40).filter(lambda text: "true" not in text.lower() and "false" not in text.lower()))
+def test_no_boolean_without_the_word(text: str) -> None:
+    with pytest.raises(ReplyError):
+        replies.parse_verdict(text)
