@@ -23,7 +23,12 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
-    """Pinhole camera with Brown-Conrady distortion, in pixels (librealsense's convention)."""
+    """Pinhole camera with Brown-Conrady distortion, in pixels.
+
+    `coefficients` are k1, k2, p1, p2, k3. `model` says where the tangential part applies: at the
+    undistorted point (``"brown_conrady"``, as in OpenCV) or at the radially distorted one
+    (``"inverse_brown_conrady"``, as librealsense does for the colour cameras of the D400 series).
+    """
 
     width: int
     height: int
@@ -32,6 +37,7 @@ class Intrinsics:
     cx: float
     cy: float
     coefficients: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    model: str = "brown_conrady"
 
 
 @dataclass(frozen=True, slots=True)
