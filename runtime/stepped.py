@@ -6,6 +6,8 @@ jumps to the earliest time that anybody waits for, tells the simulation to come 
 concerns. At one instant the order is fixed: simulation, threads in the order of their start, loop. A run
 is therefore a function of its inputs alone, and takes as long as it computes.
 
+A thread that is still parked when the loop ends is released by a `ClockClosed` raised in its wait.
+
 Real I/O that is answered without simulated time passing (a servo bus transaction with an emulator, an
 HTTP request to a local server under `SteppedClock.hold`) is simply waited for.
 """
@@ -33,6 +35,10 @@ READ_GUARD_S = 10.0
 """How long, in wall time, data that the simulation says it sent may take to arrive."""
 
 
+OUTSIDE_GUARD_S = 60.0
+"""How long, in wall time, an idle loop waits for real I/O that nobody declared by `SteppedClock.hold`."""
+
+
 class Simulation(Protocol):
     """What moves along with the clock."""
 
@@ -45,6 +51,10 @@ class Simulation(Protocol):
 
 class SteppedClockError(RuntimeError):
     """The stepped clock was used in a way that would never end or never repeat."""
+
+
+class ClockClosed(BaseException):
+    """Raised in a parked thread when its clock is closed: nothing will ever wake it. Not to be caught."""
 
 
 class _Thread:
@@ -66,11 +76,15 @@ class _Thread:
     def _main(self) -> None:
         self.gate.acquire()
         try:
-            self._function()
+            if not self._clock.closed:
+                self._function()
+        except ClockClosed:
+            pass
         finally:
             self.done = True
             for loop, event in self._joiners:
-                loop.call_soon_threadsafe(event.set)
+                with contextlib.suppress(RuntimeError):  # that loop is closed
+                    loop.call_soon_threadsafe(event.set)
             self._clock._thread_done(self)  # noqa: SLF001 - one mechanism in two classes
 
     def is_alive(self) -> bool:
@@ -94,17 +108,20 @@ class _SteppedSignal:
         self._set = True
         if self._waiter is not None:
             self._waiter.runnable = True
+            self._clock.poke()
 
     def wait(self, timeout_ns: int | None = None) -> bool:
         deadline = None if timeout_ns is None else self._clock.now_ns() + timeout_ns
         me = self._clock.current_thread()
         while not self._set and (deadline is None or self._clock.now_ns() < deadline):
             if me is None:
-                self._clock.step(deadline)
+                self._clock.step_or_fail(deadline)
                 continue
             self._waiter = me
-            self._clock.park(me, deadline)
-            self._waiter = None
+            try:
+                self._clock.park(me, deadline)
+            finally:
+                self._waiter = None
         fired, self._set = self._set, False
         return fired
 
@@ -137,9 +154,14 @@ class _SteppedWire:
 
 
 class SteppedClock:
-    """Simulated time, from `start_ns` on."""
+    """Simulated time, from `start_ns` on.
+
+    `run` drives it by an event loop. Without a loop, a thread that is not the clock's own (a test's) drives
+    it by waiting; such a clock is closed by `close`, or by leaving it as a context manager.
+    """
 
     stepped = True
+    spin_ns = 0
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now_ns = start_ns
@@ -150,7 +172,27 @@ class SteppedClock:
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
         self._sequence = itertools.count()
         self._holds = 0
+        self._hold_lock = threading.Lock()
         self._parked = threading.Semaphore(0)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_ident: int | None = None
+        self.closed = False
+
+    def __enter__(self) -> SteppedClock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release every thread that is still parked and wait for its end; time stands still for ever."""
+        self.closed = True
+        while self._threads:
+            thread = self._threads[0]
+            thread.gate.release()
+            if not self._parked.acquire(timeout=READ_GUARD_S):
+                raise SteppedClockError(f"thread {thread.name} does not end although its clock was closed")
+            thread.thread.join()
 
     # --- the Clock protocol
 
@@ -172,7 +214,7 @@ class SteppedClock:
         me = self.current_thread()
         while self._now_ns < deadline_ns:
             if me is None:
-                self.step(deadline_ns)
+                self.step_or_fail(deadline_ns)
             else:
                 self.park(me, deadline_ns)
 
@@ -189,25 +231,41 @@ class SteppedClock:
         return self._wires[name]
 
     def spawn(self, name: str, function: Callable[[], None]) -> ClockThread:
+        if self.closed:
+            raise SteppedClockError(f"thread {name} is started on a closed clock")
         thread = _Thread(self, name, next(self._orders), function)
         self._threads.append(thread)
         return thread
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        self._holds += 1
+        with self._hold_lock:
+            self._holds += 1
         try:
             yield
         finally:
-            self._holds -= 1
+            with self._hold_lock:
+                self._holds -= 1
+            self.poke()
 
     async def run_blocking(self, function: Callable[[], T]) -> T:
         with self.hold():
             return await anyio.to_thread.run_sync(function)
 
     def run(self, main: Callable[..., Awaitable[T]], *args: Any) -> T:
-        options = {"loop_factory": lambda: _SteppedLoop(self)}
-        return anyio.run(main, *args, backend="asyncio", backend_options=options)
+        """Run until `main` returns; then every thread still parked is released and the clock is closed."""
+        if self.closed or self._loop is not None:
+            raise SteppedClockError("a stepped clock runs one loop, once")
+        options = {"loop_factory": self._make_loop}
+        try:
+            return anyio.run(main, *args, backend="asyncio", backend_options=options)
+        finally:
+            self._loop = None
+            self.close()
+
+    def _make_loop(self) -> asyncio.AbstractEventLoop:
+        self._loop, self._loop_ident = _SteppedLoop(self), threading.get_ident()
+        return self._loop
 
     # --- the scheduler
 
@@ -225,10 +283,25 @@ class SteppedClock:
         return next((t for t in self._threads if t.thread.ident == ident), None)
 
     def park(self, thread: _Thread, wake_ns: int | None) -> None:
-        """Hand control back until `wake_ns` or until made runnable."""
-        thread.wake_ns = wake_ns
-        self._parked.release()
-        thread.gate.acquire()
+        """Hand control back until `wake_ns` or until made runnable.
+
+        Raises:
+            ClockClosed: nobody will ever wake this thread.
+        """
+        if not self.closed:
+            thread.wake_ns = wake_ns
+            self._parked.release()
+            thread.gate.acquire()
+        if self.closed:
+            raise ClockClosed
+
+    def poke(self) -> None:
+        """Have a blocked loop look again; needed only when neither it nor a participant calls."""
+        loop = self._loop
+        if loop is None or threading.get_ident() == self._loop_ident or self.current_thread() is not None:
+            return
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            loop.call_soon_threadsafe(lambda: None)
 
     def _thread_done(self, thread: _Thread) -> None:
         self._threads.remove(thread)
@@ -241,9 +314,23 @@ class SteppedClock:
             thread = min(ready, key=lambda t: t.order)
             thread.runnable, thread.wake_ns = False, None
             thread.gate.release()
-            self._parked.acquire()
+            self._await_parked()
             ran = True
         return ran
+
+    def _await_parked(self) -> None:
+        """Wait until the running thread has handed control back; an interrupt comes up only after that."""
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self._parked.acquire()
+                break
+            except KeyboardInterrupt as error:
+                if interrupt is not None:  # the second time: whatever the thread does, it does not end
+                    raise
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def _due(self, thread: _Thread) -> bool:
         return thread.wake_ns is not None and thread.wake_ns <= self._now_ns
@@ -262,8 +349,26 @@ class SteppedClock:
         self._jump(target)
         return True
 
+    def step_or_fail(self, limit_ns: int | None) -> None:
+        """Like `step`, for a caller that would otherwise wait for ever.
+
+        Raises:
+            SteppedClockError: there is nothing to wait for.
+        """
+        if self.closed:
+            raise SteppedClockError("a wait on a closed clock would never end")
+        if not self.step(limit_ns):
+            raise SteppedClockError(self.stuck())
+
+    def stuck(self) -> str:
+        """One line that says who waits although nothing can happen any more."""
+        waiting = ", ".join(t.name for t in self._threads) or "no thread"
+        return f"at {self._now_ns} ns nothing is left to wait for: {waiting} parked, no sleep, no event"
+
     def _next_ns(self, limit_ns: int | None) -> int | None:
         candidates = [t.wake_ns for t in self._threads if t.wake_ns is not None]
+        while self._sleepers and self._sleepers[0][2].done():  # cancelled
+            heapq.heappop(self._sleepers)
         candidates += [s[0] for s in self._sleepers[:1]]
         if limit_ns is not None:
             candidates.append(limit_ns)
@@ -297,7 +402,7 @@ class SteppedClock:
         return self._holds > 0
 
 
-class _SteppedSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _SteppedSelector(selectors.DefaultSelector):
     """Where an idle loop would block, let the clock move instead."""
 
     def __init__(self, clock: SteppedClock) -> None:
@@ -307,16 +412,26 @@ class _SteppedSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-ty
     def select(self, timeout: float | None = None) -> Any:
         clock = self._clock
         limit = None if timeout is None else clock.now_ns() + max(0, round(timeout * NS_PER_S))
+        if limit is not None and limit <= clock.now_ns():
+            return super().select(0)
         while True:
+            clock.run_threads()
             events = super().select(0)
             if events or (limit is not None and limit <= clock.now_ns()):
                 return events
             if clock.wake_sleepers():
                 return events
-            if clock.run_threads():
-                continue
-            if clock.held or not clock.step(limit):
+            if clock.held:
                 return super().select(None)
+            if not clock.step(limit):
+                return self._await_outside()
+
+    def _await_outside(self) -> Any:
+        """Only something outside the clock (a socket, a child, another thread) can go on from here."""
+        events = super().select(OUTSIDE_GUARD_S)
+        if not events:
+            raise SteppedClockError(self._clock.stuck())
+        return events
 
 
 class _SteppedLoop(asyncio.SelectorEventLoop):

@@ -1,0 +1,100 @@
+"""How an arriving chunk is merged with what the horizon still holds: pure functions on arrays.
+
+A blend is called with the rows that both have an opinion on: `old` and `new`, float64 ``[n, D]``, and
+`count`, int64 ``[n]``, how many predictions `old` is made of. It returns the merged rows ``[n, D]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from runtime.messages import Floats
+from runtime.options import Options
+
+Counts = NDArray[np.int64]
+Blend = Callable[[Floats, Floats, Counts], Floats]
+BlendName = Literal["latest", "average", "weighted_average", "conservative", "temporal_ensemble", "rtc"]
+
+
+class BlendOptions(Options):
+    """Which blend, and its constants.
+
+    Attributes:
+        blend: a key of `BLENDS`.
+        new_weight: weight of the new rows for ``weighted_average`` (LeRobot's async client: 0.7).
+        ensemble_decay: ``m`` of ``temporal_ensemble``'s ``w_i = exp(-m * i)``, oldest first (ACT: 0.01);
+            negative values favour the newest prediction.
+    """
+
+    blend: BlendName = "weighted_average"
+    new_weight: float = Field(default=0.7, ge=0, le=1)
+    ensemble_decay: float = 0.01
+
+
+def latest(old: Floats, new: Floats, count: Counts) -> Floats:
+    """The new rows."""
+    del old, count
+    return new
+
+
+def average(old: Floats, new: Floats, count: Counts) -> Floats:
+    """Half and half."""
+    del count
+    return 0.5 * old + 0.5 * new
+
+
+def weighted_average(old: Floats, new: Floats, count: Counts, *, new_weight: float = 0.7) -> Floats:
+    """``(1 - new_weight) * old + new_weight * new``."""
+    del count
+    return (1.0 - new_weight) * old + new_weight * new
+
+
+def conservative(old: Floats, new: Floats, count: Counts) -> Floats:
+    """0.7 old + 0.3 new."""
+    return weighted_average(old, new, count, new_weight=0.3)
+
+
+def temporal_ensemble(old: Floats, new: Floats, count: Counts, *, decay: float = 0.01) -> Floats:
+    """ACT's exponentially weighted mean of all predictions for a row, ``w_i = exp(-decay * i)``, ``w_0`` the
+    oldest (Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware").
+
+    The mean is updated in place of keeping all predictions: memory is one chunk.
+    """
+    weight = np.exp(-decay * count)[:, None]
+    total = _geometric_sum(decay, count)[:, None]
+    merged: Floats = (old * total + new * weight) / (total + weight)
+    return merged
+
+
+def _geometric_sum(decay: float, count: Counts) -> Floats:
+    """Sum of ``exp(-decay * i)`` for i in [0, count)."""
+    if decay == 0.0:
+        return count.astype(np.float64)
+    total: Floats = np.expm1(-decay * count) / np.expm1(-decay)
+    return total
+
+
+BLENDS: dict[str, Callable[..., Floats]] = {
+    "latest": latest,
+    "average": average,
+    "weighted_average": weighted_average,
+    "conservative": conservative,
+    "temporal_ensemble": temporal_ensemble,
+    "rtc": latest,  # the policy was given the committed rows and continues them itself
+}
+
+
+def blend_from(options: BlendOptions) -> Blend:
+    """The configured blend with its constants bound."""
+    constants: dict[str, Any] = {}
+    if options.blend == "weighted_average":
+        constants["new_weight"] = options.new_weight
+    elif options.blend == "temporal_ensemble":
+        constants["decay"] = options.ensemble_decay
+    function = BLENDS[options.blend]
+    return lambda old, new, count: function(old, new, count, **constants)

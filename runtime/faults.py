@@ -1,0 +1,152 @@
+"""From a fault to one decision, and the account of all faults of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from loguru import logger
+
+from runtime.clock import Clock
+from runtime.messages import Decision, DeviceError
+from runtime.options import Options
+
+_STRENGTH = {Decision.RETRY: 0, Decision.HOLD: 1, Decision.STOP: 2}
+
+
+class FaultOptions(Options):
+    """Table ``[faults]``: what a fault asks of the control loop, ``retry``, ``hold`` or ``stop``.
+
+    ``retry`` goes on with the newest good reading (a device is polled again at once, and is reopened if
+    that does not help); ``hold`` holds the position until the fault is over; ``stop`` latches a stop.
+
+    Attributes:
+        device: any device, unless a rule says otherwise.
+        policy: the policy raised, or returned what is not an action chunk.
+        planner: the planner gave up on a question.
+        rules: the exceptions, first match wins in the order ``"<device>.<kind>"``, ``"<device>.*"``,
+            ``"*.<kind>"``; for example ``"wrist.*" = "retry"``.
+    """
+
+    device: Decision = Decision.HOLD
+    policy: Decision = Decision.HOLD
+    planner: Decision = Decision.HOLD
+    rules: Mapping[str, Decision] = {}
+
+
+def decide(options: FaultOptions, name: str, kind: str) -> Decision:
+    """The decision for a fault of `kind` of `name`: a device, ``"policy"`` or ``"planner"``."""
+    for key in (f"{name}.{kind}", f"{name}.*", f"*.{kind}"):
+        if key in options.rules:
+            return options.rules[key]
+    return {"policy": options.policy, "planner": options.planner}.get(name, options.device)
+
+
+def strongest(*decisions: Decision | None) -> Decision | None:
+    """The most careful of `decisions`; ``None`` if there is none."""
+    present = [d for d in decisions if d is not None]
+    return max(present, key=_STRENGTH.__getitem__) if present else None
+
+
+@dataclass(slots=True)
+class Gap:
+    """A stretch without a device's data; `to_ns` is ``None`` while it lasts."""
+
+    device: str
+    kind: str
+    from_ns: int
+    to_ns: int | None = None
+
+
+@dataclass(slots=True)
+class FaultLog:
+    """Counts by device and kind, and the gaps. Written by several threads, one entry by one thread each.
+
+    The GIL makes each dictionary and list operation whole; no device shares a name with another, so no
+    two threads count in the same inner dictionary.
+    """
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+    gap_limit: int = 10_000
+
+    def count(self, name: str, kind: str, times: int = 1) -> int:
+        """Count `times` more faults; returns how many there are of this kind now."""
+        kinds = self.counts.setdefault(name, {})
+        kinds[kind] = total = kinds.get(kind, 0) + times
+        return total
+
+    def open_gap(self, device: str, kind: str, from_ns: int) -> None:
+        """Mark the start of a gap, unless one is open for `device`."""
+        if len(self.gaps) < self.gap_limit and all(g.to_ns is not None for g in self._of(device)):
+            self.gaps.append(Gap(device, kind, from_ns))
+
+    def close_gap(self, device: str, to_ns: int) -> None:
+        """Mark the end of the gap of `device`, if one is open."""
+        for gap in self._of(device):
+            if gap.to_ns is None:
+                gap.to_ns = to_ns
+
+    def _of(self, device: str) -> list[Gap]:
+        return [g for g in list(self.gaps) if g.device == device]
+
+    def summary(self, survived: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, dict[str, int]]:
+        """``{device: {kind: count}}``, with what the drivers `survived` on their own counted in."""
+        total = {name: dict(kinds) for name, kinds in list(self.counts.items())}
+        for name, kinds in (survived or {}).items():
+            for kind, times in kinds.items():
+                if times:
+                    mine = total.setdefault(name, {})
+                    mine[kind] = mine.get(kind, 0) + times
+        return total
+
+
+class FaultPolicy:
+    """Maps every fault to a decision, counts it, and knows which decisions are in force.
+
+    `device`, `policy` and `planner` may be called on any thread; they take microseconds. A line is logged
+    for the 1st, 2nd, 4th, 8th... fault of a kind, so that a dead bus does not fill the log.
+    """
+
+    def __init__(self, options: FaultOptions, clock: Clock, log: FaultLog | None = None) -> None:
+        self.log = log if log is not None else FaultLog()
+        self._options = options
+        self._clock = clock
+        self._active: dict[str, tuple[Decision, str]] = {}
+
+    def device(self, error: DeviceError) -> Decision:
+        """A device failed; in force until `recovered` is called with its name."""
+        since = error.last_good_ns if error.last_good_ns is not None else self._clock.now_ns()
+        self.log.open_gap(error.device, error.kind, since)
+        return self._fault(error.device, error.kind, str(error))
+
+    def policy(self, error: Exception, kind: str | None = None) -> Decision:
+        """The policy failed; in force until `recovered("policy")`."""
+        return self._fault("policy", kind or _kind(error), f"policy: {error}")
+
+    def planner(self, error: Exception, kind: str | None = None) -> Decision:
+        """The planner failed; in force until `recovered("planner")`."""
+        return self._fault("planner", kind or _kind(error), f"planner: {error}")
+
+    def recovered(self, name: str) -> None:
+        """`name` works again: its decision is no longer in force."""
+        self._active.pop(name, None)
+        self.log.close_gap(name, self._clock.now_ns())
+
+    def active(self) -> tuple[Decision, str] | None:
+        """The most careful decision in force, and why; ``None`` if nothing is wrong."""
+        entries = list(self._active.values())
+        return max(entries, key=lambda entry: _STRENGTH[entry[0]]) if entries else None
+
+    def _fault(self, name: str, kind: str, text: str) -> Decision:
+        decision = decide(self._options, name, kind)
+        times = self.log.count(name, kind)
+        self._active[name] = (decision, text)
+        if times & (times - 1) == 0:
+            logger.warning("{} (time {}): {}", text, times, decision.value)
+        return decision
+
+
+def _kind(error: Exception) -> str:
+    kind = getattr(error, "kind", None)
+    return kind if isinstance(kind, str) else type(error).__name__
