@@ -1,0 +1,69 @@
+"""The controller's linear normaliser: ``params_dict.<field>.{scale, offset, input_stats.*}`` in its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+RANGE_EPS = 1e-4
+"""A dimension that varies less than this is only shifted."""
+
+
+class LinearNormalizer(nn.Module):
+    """``normalised = x * scale + offset`` per field; fields come from the file or from `fit`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.params_dict = nn.ParameterDict()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: object) -> None:
+        del rest
+        self.params_dict = nn.ParameterDict()
+        start = prefix + "params_dict."
+        for key, value in state_dict.items():
+            if key.startswith(start):
+                self._put(key[len(start) :].split("."), value)
+
+    def _put(self, path: list[str], value: Tensor) -> None:
+        place = self.params_dict
+        for name in path[:-1]:
+            if name not in place:
+                place[name] = nn.ParameterDict()
+            place = place[name]
+        place[path[-1]] = nn.Parameter(value.clone(), requires_grad=False)
+
+    def __contains__(self, field: str) -> bool:
+        return field in self.params_dict
+
+    def size(self, field: str) -> int:
+        """Number of dimensions of `field`."""
+        return int(self.params_dict[field]["scale"].shape[0])
+
+    def set(self, field: str, scale: Tensor, offset: Tensor) -> None:
+        """Set a field by hand."""
+        self._put([field, "scale"], scale)
+        self._put([field, "offset"], offset)
+
+    def fit(self, field: str, data: Tensor) -> None:
+        """Map the range of ``data[K, D]`` to -1..1, per dimension."""
+        flat = data.reshape(-1, data.shape[-1]).float()
+        low, high = flat.min(0).values, flat.max(0).values
+        span = high - low
+        still = span < RANGE_EPS
+        scale = 2.0 / torch.where(still, torch.full_like(span, 2.0), span)
+        offset = torch.where(still, -low, -1.0 - scale * low)
+        self.set(field, scale, offset)
+        for name, value in (("min", low), ("max", high), ("mean", flat.mean(0)), ("std", flat.std(0))):
+            self._put([field, "input_stats", name], value)
+
+    def normalize(self, field: str, x: Tensor) -> Tensor:
+        """To the network's units."""
+        params = self.params_dict[field]
+        return x * params["scale"] + params["offset"]  # type: ignore[no-any-return]
+
+    def unnormalize(self, field: str, x: Tensor) -> Tensor:
+        """Back."""
+        params = self.params_dict[field]
+        return (x - params["offset"]) / params["scale"]  # type: ignore[no-any-return]
