@@ -1,0 +1,112 @@
+"""What can be configured about the simulated tabletop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from runtime.options import Options
+
+Shape = Literal["cube", "cuboid", "cylinder"]
+Color = Literal["red", "green", "blue", "yellow", "orange", "purple"]
+
+
+class ObjectOptions(Options):
+    """One object placed on purpose; `x_m`, `y_m` in the base frame, on the table."""
+
+    name: str = ""
+    shape: Shape = "cube"
+    color: Color = "red"
+    size_m: tuple[float, float, float] = (0.025, 0.025, 0.025)
+    """Width, depth and height; a cylinder's diameter is the first."""
+    x_m: float = 0.22
+    y_m: float = 0.0
+    yaw_rad: float = 0.0
+
+
+class HeadCameraOptions(Options):
+    """The RGB-D camera over the table, as a pinhole."""
+
+    width: int = Field(640, ge=64, le=1920)
+    height: int = Field(480, ge=48, le=1080)
+    fps: float = Field(30.0, gt=0, le=90)
+    fovy_deg: float = Field(42.0, gt=10, lt=120)
+    position_m: tuple[float, float, float] = (0.03, 0.06, 0.62)
+    look_at_m: tuple[float, float, float] = (0.185, 0.06, 0.0)
+    depth_scale_m: float = Field(0.0001, gt=0, le=0.01)
+    """Metres per depth unit; 16 bits of it bound the range (6.5 m at 0.0001)."""
+    max_depth_m: float = Field(2.0, gt=0.1)
+    """Beyond it there is no reading (0)."""
+    grazing_deg: float = Field(80.0, gt=0, le=90)
+    """Surfaces seen at a flatter angle than this from their normal give no reading (0)."""
+    depth_noise_m: float = Field(0.0004, ge=0, le=0.05)
+    """Standard deviation of a depth reading at 0.6 m; it grows with the square of the distance."""
+
+
+class WristCameraOptions(Options):
+    """The colour camera on the gripper."""
+
+    width: int = Field(320, ge=64, le=1920)
+    height: int = Field(240, ge=48, le=1080)
+    fps: float = Field(30.0, gt=0, le=90)
+    fovy_deg: float = Field(62.0, gt=10, lt=120)
+    jpeg_quality: int = Field(90, ge=10, le=100)
+
+
+class ForceOptions(Options):
+    """The fingertip force sensor in the jaws."""
+
+    rate_hz: float = Field(200.0, gt=0, le=2000)
+    noise_n: float = Field(0.03, ge=0)
+    offset_n: tuple[float, float, float] = (0.42, -0.17, 0.65)
+    """What it reads with nothing between the jaws, before taring."""
+
+
+class RenderOptions(Options):
+    """Quality of both cameras' pictures; every step up costs rendering time."""
+
+    shadows: bool = False
+    samples: int = Field(0, ge=0, le=16)
+    """Multisampling; 0 for none."""
+    threads: int = Field(0, ge=0, le=16)
+    """Extra threads of the software rasteriser (``LP_NUM_THREADS``); 0 renders on the caller's."""
+
+
+class OperatorOptions(Options):
+    """The scripted person at the leader arm (teleoperation without hardware)."""
+
+    enabled: bool = False
+    speed: float = Field(1.0, gt=0.1, le=3.0)
+    """How fast it moves, as a multiple of its usual pace."""
+    start_s: float = Field(1.0, ge=0)
+    """How long it waits before its first move."""
+
+
+class WorldConfig(Options):
+    """The simulated tabletop (its own process)."""
+
+    enabled: bool = True
+    seed: int = Field(0, ge=0)
+    objects: int | None = Field(None, ge=1, le=8)
+    """How many random objects; 3 to 5 by chance if not given."""
+    placed: tuple[ObjectOptions, ...] = ()
+    """These objects instead of random ones."""
+    timestep_s: float = Field(0.002, gt=0.0002, le=0.005)
+    start_rad: tuple[float, float, float, float, float] = (0.0, -2.9, 2.75, 1.55, -1.57)
+    """Where the arm stands at power-up: folded over its base."""
+    start_gripper: float = Field(0.15, ge=0, le=1)
+    head: HeadCameraOptions = HeadCameraOptions()
+    wrist: WristCameraOptions = WristCameraOptions()
+    force: ForceOptions = ForceOptions()
+    render: RenderOptions = RenderOptions()
+    operator: OperatorOptions = OperatorOptions()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WorldConfig:
+        if self.head.max_depth_m / self.head.depth_scale_m > 65535:
+            raise ValueError(
+                f"head.max_depth_m {self.head.max_depth_m} does not fit 16 bits of "
+                f"head.depth_scale_m {self.head.depth_scale_m}"
+            )
+        return self

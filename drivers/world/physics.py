@@ -1,0 +1,144 @@
+"""Steps the table: servo loops, contacts, fingertip force, and where everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from drivers.world.config import WorldConfig
+from drivers.world.layout import ObjectSpec
+from drivers.world.scene import build_scene, object_body
+from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive
+from runtime.clock import NS_PER_S
+from runtime.messages import Floats
+from runtime.so100 import JOINT_NAMES, gripper_to_jaw_rad
+
+_OFF_DAMPING = 0.8
+"""A geared servo without torque turns, but slowly (N m s/rad)."""
+
+
+def start_joints(config: WorldConfig) -> Floats:
+    """Model angles ``[6]`` at power-up."""
+    return np.array([*config.start_rad, gripper_to_jaw_rad(config.start_gripper)])
+
+
+class Tabletop:
+    """The table's physics from `start_ns` on. Not thread-safe: one thread steps it and reads it."""
+
+    def __init__(self, config: WorldConfig, objects: Sequence[ObjectSpec], start_ns: int = 0) -> None:
+        import mujoco
+
+        self._mujoco = mujoco
+        self.objects = tuple(objects)
+        self.model: Any = build_scene(config, objects).compile()
+        self.data: Any = mujoco.MjData(self.model)
+        self.bank = ArmBank(start_joints(config))
+        self.step_ns = round(config.timestep_s * NS_PER_S)
+        self._start_ns = start_ns
+        self._steps = 0
+        self._dofs = np.array([self.model.joint(n).dofadr[0] for n in JOINT_NAMES])
+        self._qpos = np.array([self.model.joint(n).qposadr[0] for n in JOINT_NAMES])
+        self._ctrl = np.array([self.model.actuator(n).id for n in JOINT_NAMES])
+        self._kp = self.model.actuator_gainprm[self._ctrl, 0].copy()
+        self._kv = -self.model.actuator_biasprm[self._ctrl, 2].copy()
+        self._stall = self.model.actuator_forcerange[self._ctrl, 1].copy()
+        self._object_geoms = {self.model.geom(object_body(i)).id: i for i in range(len(self.objects))}
+        self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
+        self._gripper = self.model.body("gripper").id
+        self._jaws = {self._gripper, self.model.body("moving_jaw").id}
+        self._aim = start_joints(config)
+        self.data.qpos[self._qpos] = self._aim
+        self._apply(self.bank.drive())
+        mujoco.mj_forward(self.model, self.data)
+        self._publish()
+
+    @property
+    def now_ns(self) -> int:
+        """Up to when the physics has been computed."""
+        return self._start_ns + self._steps * self.step_ns
+
+    def restart_clock(self, start_ns: int) -> None:
+        """Let the state reached so far be that of `start_ns`."""
+        self._start_ns, self._steps = start_ns, 0
+
+    def advance(self, to_ns: int) -> int:
+        """Step until the next step would pass `to_ns`; returns how many steps were made."""
+        count = max(0, (to_ns - self.now_ns) // self.step_ns)
+        for _ in range(count):
+            self._apply(self.bank.drive())
+            self._mujoco.mj_step(self.model, self.data)
+            self._publish()
+        self._steps += count
+        return int(count)
+
+    def _apply(self, drive: Drive) -> None:
+        """Turn goals into actuator parameters: speed-limited, stiff as the gain register says."""
+        reach = SPEED_LIMIT_RAD_S * self.step_ns / NS_PER_S
+        here = self.data.qpos[self._qpos]
+        self._aim += np.clip(drive.goal_rad - self._aim, -reach, reach)
+        self._aim = np.where(drive.torque > 0, self._aim, here)
+        stiffness = self._kp * drive.gain * drive.torque
+        damping = np.where(drive.torque > 0, self._kv * np.sqrt(drive.gain), _OFF_DAMPING)
+        self.model.actuator_gainprm[self._ctrl, 0] = stiffness
+        self.model.actuator_biasprm[self._ctrl, 1] = -stiffness
+        self.model.actuator_biasprm[self._ctrl, 2] = -damping
+        limit = self._stall * np.where(drive.torque > 0, drive.limit, 1.0)
+        self.model.actuator_forcerange[self._ctrl, 0] = -limit
+        self.model.actuator_forcerange[self._ctrl, 1] = limit
+        self.data.ctrl[self._ctrl] = self._aim
+
+    def _publish(self) -> None:
+        self.bank.publish(
+            self.data.qpos[self._qpos],
+            self.data.qvel[self._dofs],
+            self.data.actuator_force[self._ctrl] / self._stall,
+        )
+
+    def fingertip_force_n(self) -> Floats:
+        """Force ``[3]`` of objects on the fixed jaw's tip, in newtons, in the grasp site's axes.
+
+        The first entry is the squeeze: how hard object and jaws press on each other along the jaws'
+        opening direction (positive, averaged over both jaws); then the net force on the gripper
+        sideways and along its approach direction.
+        """
+        squeeze = 0.0
+        net = np.zeros(3)
+        frame = self.data.site("grasp").xmat.reshape(3, 3)
+        wrench = np.zeros(6)
+        for index in range(self.data.ncon):
+            contact = self.data.contact[index]
+            hit = self._jaw_contact(contact)
+            if hit == 0:
+                continue
+            self._mujoco.mj_contactForce(self.model, self.data, index, wrench)
+            force = hit * (contact.frame.reshape(3, 3).T @ wrench[:3])
+            local = frame.T @ force
+            net += local
+            squeeze += abs(local[1]) / 2
+        return np.array([squeeze, net[0], net[2]])
+
+    def _jaw_contact(self, contact: Any) -> int:
+        """+1 or -1, the sign that makes the contact's force the one on a jaw; 0 if it is not one."""
+        one, other = int(contact.geom1), int(contact.geom2)
+        bodies = self.model.geom_bodyid
+        if other in self._object_geoms and bodies[one] in self._jaws:
+            return -1
+        if one in self._object_geoms and bodies[other] in self._jaws:
+            return 1
+        return 0
+
+    def object_pose(self, index: int) -> tuple[Floats, Floats]:
+        """Position ``[3]`` of the centre, and unit quaternion ``[4]`` (w first)."""
+        at = self._object_qpos[index]
+        return self.data.qpos[at : at + 3].copy(), self.data.qpos[at + 3 : at + 7].copy()
+
+    def move_object(self, index: int, position: Sequence[float], yaw_rad: float = 0.0) -> None:
+        """Put object `index` down somewhere, at rest."""
+        at = self._object_qpos[index]
+        quat = [np.cos(yaw_rad / 2), 0.0, 0.0, np.sin(yaw_rad / 2)]
+        self.data.qpos[at : at + 7] = [*position, *quat]
+        dof = self.model.joint(object_body(index)).dofadr[0]
+        self.data.qvel[dof : dof + 6] = 0.0
+        self._mujoco.mj_forward(self.model, self.data)

