@@ -1,0 +1,215 @@
+"""Reading and writing STS3215 registers on one bus, with retries and an account of what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import scservo_sdk as scs
+
+from drivers.feetech.port import BusPort
+from drivers.feetech.registers import LOCK, MODEL_NUMBER, Register, alarm_names
+from drivers.serial_port import naming_loss
+from runtime.messages import DeviceError
+
+
+class FeetechBus:
+    """One open bus. Used by one thread.
+
+    Args:
+        device: its name in the configuration, for errors.
+        names: joint names by servo id, for errors and counters.
+        port: what it is on.
+        num_retry: further attempts after one that failed.
+
+    Attributes:
+        errors: failed attempts as ``<joint>.<kind>``; kinds are ``no_reply``, ``bad_packet``, and
+            ``alarm_<what>`` each time an alarm appears.
+        alarms: the error byte that each servo sent last, by id.
+    """
+
+    def __init__(self, device: str, names: Mapping[int, str], port: BusPort, num_retry: int) -> None:
+        self.device = device
+        self.where = port.path
+        self.errors: Counter[str] = Counter()
+        self.alarms: dict[int, int] = {}
+        self.last_good_ns: int | None = None
+        """Stamp of the last whole state, set by the arm, for errors."""
+        self._names = dict(names)
+        self._witness = next(iter(names))
+        """A servo that answered not long ago."""
+        self._port = port
+        self._num_retry = num_retry
+        self._packets = scs.PacketHandler(0)
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._port.close()
+
+    def name(self, servo_id: int) -> str:
+        """The joint that a servo drives."""
+        return self._names.get(servo_id, f"servo {servo_id}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # The SDK's busy flag stays up when a call ends in an exception.
+        self._port.is_using = False
+        with naming_loss(self.device, self.where, self.last_good_ns):
+            yield
+
+    def ping(self, servo_id: int) -> int | None:
+        """A servo's model number, or ``None`` if nobody answers under this id."""
+        for _ in range(1 + self._num_retry):
+            with self._transaction(), suppress(IndexError):  # a well-formed answer that is too short
+                model, result, _ = self._packets.ping(self._port, servo_id)
+                if result == scs.COMM_SUCCESS:
+                    return int(model)
+            self._settle()
+        return None
+
+    def read(self, servo_id: int, register: Register) -> int:
+        """One register of one servo.
+
+        Raises:
+            DeviceError: ``no_reply`` or ``bad_packet`` after all retries; ``gone``.
+        """
+        result = scs.COMM_RX_FAIL
+        for _ in range(1 + self._num_retry):
+            with self._transaction():
+                data, result, error = self._packets.readTxRx(
+                    self._port, servo_id, register.address, register.size
+                )
+            if result == scs.COMM_SUCCESS and len(data) == register.size:
+                self._note_alarms(servo_id, error)
+                return register.decode(bytes(data))
+            self._failed(servo_id, result)
+            self._settle()
+        raise self._error(servo_id, result, f"reading {register.name}")
+
+    def write(self, servo_id: int, register: Register, value: int) -> None:
+        """Set one register of one servo, and see it acknowledged.
+
+        Raises:
+            DeviceError: as `read`.
+            ValueError: `value` does not fit.
+        """
+        data = list(register.encode(value))
+        result = scs.COMM_RX_FAIL
+        for _ in range(1 + self._num_retry):
+            with self._transaction():
+                result, error = self._packets.writeTxRx(
+                    self._port, servo_id, register.address, register.size, data
+                )
+            if result == scs.COMM_SUCCESS:
+                self._note_alarms(servo_id, error)
+                return
+            self._failed(servo_id, result)
+            self._settle()
+        raise self._error(servo_id, result, f"writing {register.name}")
+
+    def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
+        """Set one register of several servos in one packet, and wait until it has been carried out.
+
+        Nobody acknowledges such a packet. The bus is in order, though: once any servo has answered a later
+        question, the packet has gone by. One is asked, once; no answer means nothing.
+
+        Raises:
+            DeviceError: ``gone``.
+            ValueError: a value does not fit.
+        """
+        rows: list[int] = []
+        for servo_id, value in values.items():
+            rows.append(servo_id)
+            rows += register.encode(value)
+        with self._transaction():
+            self._packets.syncWriteTxOnly(self._port, register.address, register.size, rows, len(rows))
+            self._packets.readTxRx(self._port, self._witness, LOCK.address, LOCK.size)
+
+    def sync_read(self, ids: Iterable[int], start: int, size: int, num_retry: int = -1) -> dict[int, bytes]:
+        """`size` bytes from address `start` of several servos, asked for in one packet.
+
+        Those that did not answer are asked again, alone; whoever is missing from the result stayed silent.
+        The SDK's ``GroupSyncRead`` stops at the first servo that is silent and loses the rest.
+
+        Raises:
+            DeviceError: ``gone``.
+        """
+        found: dict[int, bytes] = {}
+        missing = list(ids)
+        for attempt in range(1 + (self._num_retry if num_retry < 0 else num_retry)):
+            if attempt:
+                self._settle()
+            with self._transaction():
+                result = self._attempt(missing, start, size, found)
+            missing = [i for i in missing if i not in found]
+            if not missing:
+                break
+            for servo_id in missing:
+                self._failed(servo_id, result)
+        return found
+
+    def _attempt(self, ids: list[int], start: int, size: int, found: dict[int, bytes]) -> int:
+        result = int(self._packets.syncReadTx(self._port, start, size, ids, len(ids)))
+        worst = result
+        asked = len(ids)
+        while result in (scs.COMM_SUCCESS, scs.COMM_RX_CORRUPT) and asked and not self._port.starved:
+            packet, result = self._packets.rxPacket(self._port)
+            if result == scs.COMM_RX_CORRUPT:
+                worst = result
+                asked -= 1
+            elif result == scs.COMM_SUCCESS and packet[scs.PKT_ID] in ids and len(packet) == size + 6:
+                servo_id = packet[scs.PKT_ID]
+                asked -= servo_id not in found
+                found[servo_id] = bytes(packet[5 : 5 + size])
+                self._note_alarms(servo_id, packet[scs.PKT_ERROR])
+        if self._port.pending:
+            # More came than was asked for: an answer from before is among these, so none can be trusted.
+            self.errors["late"] += 1
+            for servo_id in ids:
+                found.pop(servo_id, None)
+            return int(scs.COMM_RX_CORRUPT)
+        return worst if worst != scs.COMM_SUCCESS else int(result)
+
+    def _settle(self) -> None:
+        """After a failure, let stragglers arrive before anything is asked again."""
+        if not self._port.starved:
+            with self._transaction():
+                self._port.drain()
+
+    def _failed(self, servo_id: int, result: int) -> None:
+        self.errors[f"{self.name(servo_id)}.{self._kind(result)}"] += 1
+
+    @staticmethod
+    def _kind(result: int) -> str:
+        return "bad_packet" if result == scs.COMM_RX_CORRUPT else "no_reply"
+
+    def _error(self, servo_id: int, result: int, doing: str) -> DeviceError:
+        detail = f"{self.name(servo_id)} (servo {servo_id}), {doing}, {1 + self._num_retry} attempts"
+        return DeviceError(self.device, self._kind(result), self.where, detail, self.last_good_ns)
+
+    def _note_alarms(self, servo_id: int, error: int) -> None:
+        self._witness = servo_id
+        before = self.alarms.get(servo_id, 0)
+        self.alarms[servo_id] = error
+        for alarm in alarm_names(error & ~before):
+            self.errors[f"{self.name(servo_id)}.alarm_{alarm}"] += 1
+
+    def check_models(self, ids: Iterable[int], model: int) -> None:
+        """See that every servo is there and of the right kind.
+
+        Raises:
+            DeviceError: ``no_reply`` or ``wrong_model``, with the ids and joints concerned.
+        """
+        found = {servo_id: self.ping(servo_id) for servo_id in ids}
+        silent = [f"{i} ({self.name(i)})" for i, m in found.items() if m is None]
+        if silent:
+            heard = ", ".join(str(i) for i, m in found.items() if m is not None) or "none"
+            detail = f"no answer from servo {', '.join(silent)}; answering: {heard}"
+            if heard == "none":
+                detail += " (is the arm powered, and is this its port?)"
+            raise DeviceError(self.device, "no_reply", self.where, detail)
+        wrong = [f"{i} ({self.name(i)}) says {m}" for i, m in found.items() if m != model]
+        if wrong:
+            detail = f"{MODEL_NUMBER.name} should be {model}: servo {', '.join(wrong)}"
+            raise DeviceError(self.device, "wrong_model", self.where, detail)

@@ -1,0 +1,71 @@
+"""What can be set about a Feetech arm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from runtime.options import Options
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Byte = Annotated[int, Field(ge=0, le=254)]
+
+
+class FeetechConfig(Options):
+    """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101, follower or leader.
+
+    Attributes:
+        port: path of the serial port (``/dev/serial/by-id/...`` survives replugging by itself).
+        serial_number: USB serial number of the adapter; looked up among the ports that are there, and
+            preferred to `port`. Without it, the number is learnt from `port` at the first opening.
+        baudrate: of the line, in bit/s.
+        role: a ``follower`` obeys targets; a ``leader`` is moved by hand, torque off, and never written to.
+        calibration: LeRobot calibration file (JSON by joint).
+        write_calibration: write homing offsets and limits that differ from the file into the servos (only
+            while torque is off); otherwise a difference is an error, because positions would be wrong.
+        zero_rad: by joint, the model angle at the middle of its calibrated range, where that is not the
+            middle of the model's range.
+        state_rate_hz: how often position, velocity and load of all servos are read.
+        health_period_s: how often voltage, temperature, current and alarms are read along.
+        packet_timeout_s: silence after which an answer is given up.
+        lockstep_timeout_s: the same on a stepped clock, in wall time: only a servo that will never answer
+            costs it, and a busy machine must not be taken for one.
+        num_retry: further attempts for servos that did not answer.
+        give_up_s: without one whole state for this long, the device has failed.
+        p_gain, i_gain, d_gain: of the servos' position loops. 16, 0, 32 is LeRobot's choice for SO-100; the
+            servos' own 32, 0, 32 shakes.
+        acceleration: 254 for the fastest, in 100 ticks/s^2; 0 for no ramp.
+        torque_limit_fraction: of stall torque, for every joint that is not in `joint_torque_limit_fraction`.
+        joint_torque_limit_fraction: by joint; half for the gripper keeps it from burning out on an object.
+        torque_off_on_close: let go at the end. Off by default: an arm in the air drops.
+    """
+
+    driver: Literal["feetech"] = "feetech"
+    port: str = ""
+    serial_number: str = ""
+    baudrate: Literal[1_000_000, 500_000, 250_000, 115_200, 57_600, 38_400, 19_200] = 1_000_000
+    role: Literal["follower", "leader"] = "follower"
+    calibration: Path | None = None
+    write_calibration: bool = False
+    zero_rad: dict[str, float] = Field(default_factory=dict)
+    state_rate_hz: float = Field(100.0, gt=0, le=400)
+    health_period_s: float = Field(1.0, gt=0)
+    packet_timeout_s: float = Field(0.02, ge=0.001, le=1)
+    lockstep_timeout_s: float = Field(0.25, ge=0.001, le=10)
+    num_retry: int = Field(2, ge=0, le=10)
+    give_up_s: float = Field(0.25, gt=0)
+    p_gain: Byte = 16
+    i_gain: Byte = 0
+    d_gain: Byte = 32
+    acceleration: Byte = 254
+    torque_limit_fraction: Fraction = 1.0
+    joint_torque_limit_fraction: dict[str, Fraction] = Field(default_factory=lambda: {"gripper": 0.5})
+    torque_off_on_close: bool = False
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> FeetechConfig:
+        if not self.port and not self.serial_number:
+            raise ValueError("give port (a path) or serial_number (of the USB adapter)")
+        return self

@@ -1,0 +1,249 @@
+"""An arm of STS3215 servos, as the runtime sees it: states in, targets out, one thread for the bus."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from drivers.feetech import registers as reg
+from drivers.feetech.bus import FeetechBus
+from drivers.feetech.calibration import JointMap, Ticks, TurnCounter
+from drivers.feetech.config import FeetechConfig
+from drivers.feetech.port import BusPort
+from drivers.feetech.setup import check_calibration, configure, hold_here
+from drivers.serial_port import Lister, find_port, list_ports, serial_number_of
+from runtime.clock import NS_PER_S, Clock, Signal
+from runtime.messages import DeviceError
+from runtime.ring import Mailbox, Ring, capacity_for
+
+
+class _Targets(Mailbox):
+    """A mailbox that wakes the bus thread."""
+
+    def __init__(self, joints: int, posted: Signal) -> None:
+        super().__init__({"position": ((joints,), "<f8")})
+        self._posted = posted
+
+    def post(self, stamp_ns: int, **fields: Any) -> None:
+        super().post(stamp_ns, **fields)
+        self._posted.set()
+
+
+class FeetechArm:
+    """`runtime.interfaces.ArmDriver` for a Feetech bus.
+
+    Args:
+        name: in the configuration.
+        joints: which servos there are, and what their ticks mean.
+        lister: where to look ports up; for tests.
+
+    Attributes:
+        states: fields ``position``, ``velocity``, ``load`` (fraction of stall torque), float64 ``[D]``,
+            stamped at the middle of the transaction.
+        targets: field ``position``, float64 ``[D]``. A follower writes it the moment it is posted. A leader
+            never writes.
+        health: fields ``voltage_v``, ``temperature_c``, ``current_a``, float64 ``[D]``, and ``alarms``, the
+            servos' error bytes, int64 ``[D]``.
+        sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: FeetechConfig,
+        joints: JointMap,
+        clock: Clock,
+        lister: Lister = list_ports,
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._joints = joints
+        self._clock = clock
+        self._lister = lister
+        size = (len(joints.names),)
+        rate = config.state_rate_hz
+        layout = dict.fromkeys(("position", "velocity", "load"), (size, "<f8"))
+        self.states = Ring(layout, capacity_for(rate, 1.0))
+        self._posted = clock.signal()
+        self.targets = _Targets(size[0], self._posted)
+        health = dict.fromkeys(("voltage_v", "temperature_c", "current_a"), (size, "<f8"))
+        self.health = Ring({**health, "alarms": (size, "<i8")}, 8)
+        self.sent = Ring({"goal": (size, "<i8")}, 64)
+        self._ids = np.array(joints.ids)
+        self._turns = TurnCounter((joints.low + joints.high) / 2)
+        self._serial_number = config.serial_number
+        self._period_ns = round(NS_PER_S / rate)
+        self._counts: dict[str, int] = {}
+        self._bus: FeetechBus | None = None
+        self._last_good_ns: int | None = None
+        self._deadline_ns = 0
+        self._next_read_ns = 0
+        self._next_health_ns = 0
+        self._failing = False
+        self._located = False
+        """Whether it is known where the joints are, since the last opening."""
+
+    # --- the Driver protocol
+
+    def open(self) -> None:
+        """Find and open the port, check every servo, prepare them; nothing moves.
+
+        Raises:
+            DeviceError: ``not_found``, ``in_use``, ``no_permission``, ``no_reply``, ``wrong_model``,
+                ``wrong_calibration``.
+        """
+        self.close()
+        config = self._config
+        path = find_port(self.name, config.port, self._serial_number, self._lister)
+        timeout = config.packet_timeout_s
+        if self._clock.stepped:
+            timeout = max(timeout, config.lockstep_timeout_s)
+        port = BusPort(self.name, path, config.baudrate, timeout)
+        names = dict(zip(self._joints.ids, self._joints.names, strict=True))
+        bus = FeetechBus(self.name, names, port, config.num_retry)
+        bus.last_good_ns = self._last_good_ns
+        try:
+            self._prepare(bus)
+        except BaseException:
+            self._keep_counts(bus)
+            bus.close()
+            raise
+        self._serial_number = self._serial_number or serial_number_of(path, self._lister)
+        self._bus = bus
+        self.targets.take()  # what was asked before the gap is not obeyed after it
+        now = self._clock.now_ns()
+        self._next_read_ns = self._next_health_ns = now
+        self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
+        self._failing = self._located = False
+
+    def _prepare(self, bus: FeetechBus) -> None:
+        ids = self._joints.ids
+        bus.check_models(ids, reg.MODEL_STS3215)
+        check_calibration(bus, self._joints, self._config.write_calibration)
+        if self._config.role == "leader":
+            for servo_id in ids:
+                bus.write(servo_id, reg.TORQUE_ENABLE, 0)
+            return
+        configure(bus, self._joints, self._config)
+
+    def poll(self) -> None:
+        """Write the newest target when there is one; read the state when it is due."""
+        bus = self._bus
+        if bus is None:
+            raise DeviceError(self.name, "gone", self._config.port, "not open", self._last_good_ns)
+        wait = self._next_read_ns - self._clock.now_ns()
+        if wait > 0:
+            self._posted.wait(wait)
+        if self._located:
+            self._write_target(bus)
+        now = self._clock.now_ns()
+        if now >= self._next_read_ns:
+            # Late by more than a period, the schedule starts again rather than catching up.
+            on_time = self._next_read_ns + self._period_ns
+            self._next_read_ns = on_time if on_time > now else now + self._period_ns
+            self._read_state(bus, now)
+
+    def close(self) -> None:
+        """Let go of the port. The arm holds where it is, unless `torque_off_on_close`."""
+        bus, self._bus = self._bus, None
+        if bus is None:
+            return
+        with contextlib.suppress(DeviceError):  # it may be closed because it is gone
+            self._rest(bus)
+        self._keep_counts(bus)
+        bus.close()
+
+    def statistics(self) -> Mapping[str, int]:
+        """Failures so far: ``late``, ``bad_target``, and ``<joint>.<kind>`` with the kinds ``no_reply``,
+        ``bad_packet``, ``over_the_end``, ``alarm_<what>``.
+        """
+        totals = dict(self._counts)
+        if self._bus is not None:
+            for key, count in self._bus.errors.items():
+                totals[key] = totals.get(key, 0) + count
+        return totals
+
+    # --- inside
+
+    def _count(self, key: str, number: int = 1) -> None:
+        self._counts[key] = self._counts.get(key, 0) + number
+
+    def _keep_counts(self, bus: FeetechBus) -> None:
+        for key, count in bus.errors.items():
+            self._count(key, count)
+        bus.errors.clear()
+
+    def _rest(self, bus: FeetechBus) -> None:
+        if self._config.role == "leader":
+            return
+        if self._config.torque_off_on_close:
+            bus.sync_write(reg.TORQUE_ENABLE, dict.fromkeys(self._joints.ids, 0))
+        else:
+            hold_here(bus, self._joints.ids)
+
+    def _write_target(self, bus: FeetechBus) -> None:
+        sample = self.targets.take()
+        if sample is None or self._config.role == "leader":
+            return
+        wanted = sample["position"]
+        if not np.isfinite(wanted).all():
+            self._count("bad_target")
+            return
+        joints = self._joints
+        goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
+        rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), near, strict=True) if ok}
+        for name, ok in zip(joints.names, near, strict=True):
+            if not ok:
+                self._count(f"{name}.over_the_end")
+        bus.sync_write(reg.GOAL_POSITION, rows)
+        self.sent.push(self._clock.now_ns(), goal=goals)
+
+    def _read_state(self, bus: FeetechBus, before_ns: int) -> None:
+        healthy = before_ns >= self._next_health_ns
+        start, size = reg.HEALTH_BLOCK if healthy else reg.STATE_BLOCK
+        # A servo that was silent a moment ago is asked once, so that the others are not held up for long.
+        answers = bus.sync_read(self._joints.ids, start, size, 0 if self._failing else -1)
+        now = self._clock.now_ns()
+        silent = [n for i, n in zip(self._joints.ids, self._joints.names, strict=True) if i not in answers]
+        self._failing = bool(silent)
+        if silent:
+            if now >= self._deadline_ns:
+                detail = f"no whole state for {self._config.give_up_s:g} s; silent: {', '.join(silent)}"
+                raise DeviceError(self.name, "no_reply", bus.where, detail, self._last_good_ns)
+            return
+        stamp = (before_ns + now) // 2
+        self._located = True
+        self._last_good_ns = bus.last_good_ns = stamp
+        self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
+        self._publish(answers, start, stamp)
+        if healthy:
+            self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)
+            self._publish_health(bus, answers, start, stamp)
+
+    def _column(self, answers: Mapping[int, bytes], start: int, register: reg.Register) -> Ticks:
+        at = register.address - start
+        return np.array([register.decode(answers[i][at : at + register.size]) for i in self._joints.ids])
+
+    def _publish(self, answers: Mapping[int, bytes], start: int, stamp_ns: int) -> None:
+        joints = self._joints
+        ticks = self._turns.update(self._column(answers, start, reg.PRESENT_POSITION))
+        self.states.push(
+            stamp_ns,
+            position=joints.to_units(ticks),
+            velocity=joints.rates(self._column(answers, start, reg.PRESENT_VELOCITY)),
+            load=joints.signs() * self._column(answers, start, reg.PRESENT_LOAD) * reg.LOAD_FRACTION,
+        )
+
+    def _publish_health(
+        self, bus: FeetechBus, answers: Mapping[int, bytes], start: int, stamp_ns: int
+    ) -> None:
+        self.health.push(
+            stamp_ns,
+            voltage_v=self._column(answers, start, reg.PRESENT_VOLTAGE) * reg.VOLTAGE_V,
+            temperature_c=self._column(answers, start, reg.PRESENT_TEMPERATURE),
+            current_a=self._column(answers, start, reg.PRESENT_CURRENT) * reg.CURRENT_A,
+            alarms=[bus.alarms.get(i, 0) for i in self._joints.ids],
+        )

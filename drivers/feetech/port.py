@@ -1,0 +1,109 @@
+"""The port that scservo_sdk talks through: bounded, and without burning a processor while it waits.
+
+The SDK's own port handler polls a non-blocking port in a loop, takes its timeouts from the wall clock
+(at least 34 ms a packet, whatever is asked), and sends the next request with late bytes of the last reply
+still in the buffer. This one has the methods that the SDK calls, and none of that.
+"""
+# ruff: noqa: N802 - scservo_sdk's names
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+from collections.abc import Sequence
+
+import serial
+
+from drivers.serial_port import open_port
+
+READ_BUDGET = 1024
+"""Bytes that one transaction may take in; a babbling line ends there."""
+
+
+class BusPort:
+    """An open port for one `scservo_sdk` packet handler.
+
+    Args:
+        device: the bus's name in the configuration, for errors.
+        path: what to open.
+        timeout_s: how long the line may stay silent while an answer is awaited.
+
+    Raises:
+        DeviceError: the port cannot be opened.
+    """
+
+    def __init__(self, device: str, path: str, baudrate: int, timeout_s: float) -> None:
+        self.path = path
+        self.is_using = False
+        self.starved = False
+        """Whether the last wait for bytes ended in silence."""
+        self._timeout_s = timeout_s
+        self._baudrate = baudrate
+        self._line: serial.Serial = open_port(device, path, baudrate)
+        self._descriptor = int(self._line.fileno())
+        self._buffer = bytearray()
+        self._budget = READ_BUDGET
+
+    def close(self) -> None:
+        """Let go of the port; never raises."""
+        try:
+            self._line.close()
+        except (OSError, termios.error):
+            return
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have come in and nobody asked for."""
+        return len(self._buffer) + int(self._line.in_waiting)
+
+    def drain(self) -> None:
+        """Throw away what comes in until the line has been silent for a timeout (or babbles on)."""
+        self.setPacketTimeout(0)
+        while not self.starved:
+            self.readPort(READ_BUDGET)
+        self._buffer.clear()
+
+    def clearPort(self) -> None:
+        """Forget what came in before the next request goes out."""
+        self._buffer.clear()
+        self._line.reset_input_buffer()
+
+    def writePort(self, packet: Sequence[int]) -> int:
+        """Send."""
+        return int(self._line.write(bytes(packet)) or 0)
+
+    def readPort(self, length: int) -> bytes:
+        """Up to `length` bytes; fewer only if the line fell silent for a timeout, or the budget is spent."""
+        buffer = self._buffer
+        while len(buffer) < length and self._budget > 0:
+            if not select.select([self._descriptor], [], [], self._timeout_s)[0]:
+                break
+            chunk = os.read(self._descriptor, 4096)
+            if not chunk:
+                raise OSError("hung up")
+            self._budget -= len(chunk)
+            buffer += chunk
+        self.starved = len(buffer) < length
+        taken = bytes(buffer[: max(0, length)])
+        del buffer[: max(0, length)]
+        return taken
+
+    def setPacketTimeout(self, packet_length: int) -> None:
+        """A request went out: an answer may take one timeout from now."""
+        del packet_length
+        self.starved = False
+        self._budget = READ_BUDGET
+
+    def setPacketTimeoutMillis(self, milliseconds: float) -> None:
+        """As `setPacketTimeout`; the timeout is this port's own."""
+        del milliseconds
+        self.setPacketTimeout(0)
+
+    def isPacketTimeout(self) -> bool:
+        """Whether the answer is overdue."""
+        return self.starved
+
+    def getBaudRate(self) -> int:
+        """The line's speed in bit/s."""
+        return self._baudrate

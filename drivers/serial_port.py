@@ -1,0 +1,103 @@
+"""Serial ports: finding one by path or USB serial number, opening it for ourselves alone, naming what failed.
+
+A path below ``/dev/serial/by-id`` names a device for good by itself; ``/dev/ttyACM0`` does not, and is
+looked up by the adapter's serial number once it is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import termios
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import serial
+import serial.tools.list_ports
+
+from runtime.messages import DeviceError
+
+
+class PortInfo(Protocol):
+    """What a lister says of a port; pyserial's ``ListPortInfo`` is one."""
+
+    device: str
+    serial_number: str | None
+
+
+Lister = Callable[[], Iterable[PortInfo]]
+"""Lists the serial ports that are there now."""
+
+
+def list_ports() -> Iterable[PortInfo]:
+    """The machine's serial ports."""
+    return serial.tools.list_ports.comports()
+
+
+def serial_number_of(path: str, lister: Lister = list_ports) -> str:
+    """The USB serial number behind `path`, or ``""`` if it has none."""
+    real = os.path.realpath(path)
+    for info in lister():
+        if os.path.realpath(info.device) == real:
+            return info.serial_number or ""
+    return ""
+
+
+def find_port(device: str, port: str, serial_number: str, lister: Lister = list_ports) -> str:
+    """The path to open: the port with `serial_number` if one is asked for, else `port`.
+
+    `device` is the device's name in the configuration, for the error.
+
+    Raises:
+        DeviceError: ``not_found``; says which ports there are.
+    """
+    ports = list(lister()) if serial_number or not os.path.exists(port) else []
+    for info in ports:
+        if serial_number and info.serial_number == serial_number:
+            return info.device
+    if not serial_number and os.path.exists(port):
+        return port
+    there = ", ".join(f"{p.device} ({p.serial_number or 'no serial number'})" for p in ports) or "none"
+    if serial_number:
+        detail = f"no serial port has this serial number; ports that are there: {there}"
+        raise DeviceError(device, "not_found", serial_number, detail)
+    raise DeviceError(device, "not_found", port, f"no such port; ports that are there: {there}")
+
+
+def open_port(device: str, path: str, baudrate: int) -> serial.Serial:
+    """Open `path` non-blocking, locked against other programs that lock, at its lowest latency.
+
+    Raises:
+        DeviceError: ``not_found``, ``in_use``, ``no_permission`` or ``cannot_open``.
+    """
+    try:
+        line = serial.Serial(path, baudrate, timeout=0, write_timeout=0.5, exclusive=True)
+    except (serial.SerialException, OSError, ValueError) as error:
+        raise _opening(device, path, error) from error
+    # USB adapters hold bytes back for up to 16 ms otherwise; not every port has the setting.
+    with contextlib.suppress(ValueError, OSError, NotImplementedError, AttributeError):
+        line.set_low_latency_mode(True)
+    return line
+
+
+def _opening(device: str, path: str, error: Exception) -> DeviceError:
+    number = getattr(error, "errno", None)
+    if number in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY):
+        return DeviceError(device, "in_use", path, "another program has this port open")
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        return DeviceError(device, "not_found", path, "no such port")
+    if number in (errno.EACCES, errno.EPERM):
+        detail = "not allowed to open this port; on Linux, join its group (usually dialout)"
+        return DeviceError(device, "no_permission", path, detail)
+    return DeviceError(device, "cannot_open", path, " ".join(str(error).split()))
+
+
+@contextlib.contextmanager
+def naming_loss(device: str, path: str, last_good_ns: int | None = None) -> Iterator[None]:
+    """Turn what an unplugged port raises into a `DeviceError` of kind ``gone``."""
+    try:
+        yield
+    except (serial.SerialException, OSError, termios.error) as error:
+        detail = f"the port went away ({' '.join(str(error).split())})"
+        raise DeviceError(device, "gone", path, detail, last_good_ns) from error
