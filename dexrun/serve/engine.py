@@ -1,0 +1,229 @@
+"""One thread that asks the policy, for requests that arrive together in one call where it can."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from loguru import logger
+
+from dexrun.serve.metrics import Metrics
+from runtime.clock import NS_PER_S, Clock
+from runtime.interfaces import Policy, PolicyError
+from runtime.messages import Floats, Observation
+
+
+@runtime_checkable
+class BatchPolicy(Protocol):
+    """A `Policy` that takes several observations at once."""
+
+    def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Floats]:
+        """One chunk ``[T, D]`` for each observation, in order."""
+
+
+class Engine(Protocol):
+    """Where inference happens: this process, or Ray's."""
+
+    async def infer(self, observations: Sequence[Observation]) -> list[Floats]:
+        """One chunk ``[T, D]`` for each observation.
+
+        Raises:
+            PolicyError: the policy cannot answer; one line.
+        """
+
+    async def reset(self) -> None:
+        """Make the policy forget the episode."""
+
+    def start(self) -> None:
+        """Begin to answer. Blocks until the policy is warm.
+
+        Raises:
+            PolicyError: it cannot be.
+        """
+
+    def stop(self) -> None:
+        """Finish what was asked, close the policy, end. Blocks."""
+
+
+@dataclass(slots=True)
+class _Job:
+    observations: Sequence[Observation]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    reset: bool = False
+    results: list[Floats] = field(default_factory=list)
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: PolicyError | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+class LocalEngine:
+    """The policy on a thread of its own.
+
+    Args:
+        policy: what to ask; `BatchPolicy` is used where it is one. The thread owns it.
+        clock: times inference and the batch delay.
+        metrics: gets inference times and batch sizes.
+        batch_size: observations asked about in one call, at most.
+        batch_delay_s: how long the first of a batch waits for others.
+    """
+
+    def __init__(
+        self, policy: Policy, clock: Clock, metrics: Metrics, batch_size: int = 1, batch_delay_s: float = 0.0
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._metrics = metrics
+        self._batch_size = batch_size
+        self._delay_ns = round(batch_delay_s * NS_PER_S)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._left_over: _Job | None = None
+        self._thread: threading.Thread | None = None
+        self._warm: queue.SimpleQueue[PolicyError | None] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        """See `Engine`."""
+        self._thread = threading.Thread(target=self._main, name="inference", daemon=True)
+        self._thread.start()
+        error = self._warm.get()
+        if error is not None:
+            self._thread.join()
+            raise error
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        self._jobs.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    async def infer(self, observations: Sequence[Observation]) -> list[Floats]:
+        """See `Engine`."""
+        result: list[Floats] = await self._post(observations, reset=False)
+        return result
+
+    async def reset(self) -> None:
+        """See `Engine`."""
+        await self._post((), reset=True)
+
+    def _post(self, observations: Sequence[Observation], *, reset: bool) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._jobs.put(_Job(observations, loop, future, reset))
+        self._metrics.gauge("pending", self._jobs.qsize())
+        return future
+
+    # --- the thread
+
+    def _main(self) -> None:
+        error = self._warm_up()
+        self._warm.put(error)
+        while error is None and (jobs := self._collect()):
+            self._run(jobs)
+        self._policy.close()
+
+    def _warm_up(self) -> PolicyError | None:
+        try:
+            self._policy.warm_up()
+        except PolicyError as error:
+            return error
+        except Exception as error:
+            return PolicyError(f"policy {self._policy.spec.name}: {type(error).__name__}: {error}")
+        return None
+
+    def _next(self, timeout_s: float | None) -> _Job | None:
+        job, self._left_over = self._left_over, None
+        return job if job is not None else self._jobs.get(timeout=timeout_s)
+
+    def _collect(self) -> list[_Job]:
+        """The next jobs to run together; empty at the end."""
+        first = self._next(None)
+        if first is None or first.reset:
+            return [first] if first is not None else []
+        jobs, size = [first], len(first.observations)
+        deadline = self._clock.now_ns() + self._delay_ns
+        while size < self._batch_size:
+            left_s = max(0, deadline - self._clock.now_ns()) / NS_PER_S
+            try:
+                job = self._jobs.get(timeout=left_s) if left_s > 0 else self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None or job.reset or size + len(job.observations) > self._batch_size:
+                self._put_back(job)
+                break
+            jobs.append(job)
+            size += len(job.observations)
+        return jobs
+
+    def _put_back(self, job: _Job | None) -> None:
+        if job is None:
+            self._jobs.put(None)  # nothing follows the end
+        else:
+            self._left_over = job
+
+    def _run(self, jobs: list[_Job]) -> None:
+        if jobs[0].reset:
+            self._finish(jobs[0], None, self._guard(self._policy.reset)[1])
+            return
+        answers, error = self._infer([o for job in jobs for o in job.observations])
+        if error is not None and len(jobs) > 1:  # one bad observation is not the others' fault
+            for job in jobs:
+                self._finish(job, *self._infer(job.observations))
+            return
+        at = 0
+        for job in jobs:
+            self._finish(job, answers[at : at + len(job.observations)], error)
+            at += len(job.observations)
+
+    def _infer(self, observations: Sequence[Observation]) -> tuple[list[Floats], PolicyError | None]:
+        started = self._clock.now_ns()
+        answers, error = self._guard(lambda: self._chunks(observations))
+        self._metrics.observe("inference_seconds", (self._clock.now_ns() - started) / NS_PER_S)
+        self._metrics.observe("batch_size", len(observations))
+        return answers or [], error
+
+    def _chunks(self, observations: Sequence[Observation]) -> list[Floats]:
+        if len(observations) > 1 and isinstance(self._policy, BatchPolicy):
+            answers = list(self._policy.infer_batch(observations))
+        else:
+            answers = [self._policy.infer(o) for o in observations]
+        return [check_chunk(np.asarray(a), o) for a, o in zip(answers, observations, strict=True)]
+
+    def _guard(self, call: Callable[[], Any]) -> tuple[Any, PolicyError | None]:
+        try:
+            return call(), None
+        except PolicyError as error:
+            return None, error
+        except Exception as error:
+            logger.exception("policy {} raised", self._policy.spec.name)
+            return None, PolicyError(f"policy {self._policy.spec.name} raised {type(error).__name__}")
+
+    def _finish(self, job: _Job, result: Any, error: PolicyError | None) -> None:
+        try:
+            job.loop.call_soon_threadsafe(_settle, job.future, result, error)
+        except RuntimeError:  # the loop has gone: nobody waits any more
+            logger.warning("an answer came after the server's end")
+
+
+def check_chunk(chunk: Floats, observation: Observation) -> Floats:
+    """`chunk` as float64 if it is one.
+
+    Raises:
+        PolicyError: another shape than ``[T, D]``, or not finite.
+    """
+    joints = observation.arm.position.shape[0]
+    if chunk.ndim != 2 or chunk.shape[0] == 0 or chunk.shape[1] != joints:
+        raise PolicyError(f"the policy gave {list(chunk.shape)}; [steps, {joints}] is wanted")
+    if chunk.dtype.kind not in "fiu" or not np.isfinite(chunk).all():
+        raise PolicyError("the policy gave NaN, infinity or no numbers")
+    return chunk.astype(np.float64)

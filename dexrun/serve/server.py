@@ -1,0 +1,135 @@
+"""The server's life: warm the policy up, listen, answer until told to stop, answer what is in flight."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from loguru import logger
+
+from dexrun.serve.engine import Engine, LocalEngine
+from dexrun.serve.metrics import Metrics
+from dexrun.serve.metrics_http import MetricsHttp
+from dexrun.serve.options import ServeOptions
+from dexrun.serve.service import Front, Service
+from policies.mapping import RobotJoints
+from runtime.clock import Clock, RealClock
+from runtime.interfaces import Policy
+
+
+def make_front(service: Service) -> Front:
+    """The listening end for the configured protocol."""
+    protocol = service.options.protocol
+    if protocol == "gr00t":
+        from dexrun.serve.groot import GrootFront
+
+        return GrootFront(service)
+    if protocol == "openpi":
+        from dexrun.serve.openpi import OpenpiFront
+
+        return OpenpiFront(service)
+    if protocol == "act":
+        from dexrun.serve.act import ActFront
+
+        return ActFront(service)
+    from dexrun.serve.lerobot import LerobotFront
+
+    return LerobotFront(service)
+
+
+class Server:
+    """One policy behind one protocol.
+
+    Args:
+        engine: answers observations; started and stopped here.
+        options: the ``[serve]`` table.
+        joints: the robot's.
+        name: of the policy.
+        chunk_steps: rows of its chunks.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: ServeOptions,
+        joints: RobotJoints,
+        name: str,
+        chunk_steps: int,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._make = lambda: Service(options, engine, joints, name, chunk_steps, metrics, clock)
+        self.service: Service | None = None
+        self.address = ""
+        self.metrics_address = ""
+
+    async def run(self, ready: Callable[[], None], signals: bool = False) -> None:
+        """Serve until stopped; `ready` is called once connections are taken.
+
+        Raises:
+            PolicyError: the policy cannot be warmed up, or the token is not there.
+            OSError: the address is taken.
+        """
+        self.service = service = self._make()
+        await anyio.to_thread.run_sync(self._engine.start)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                front = make_front(service)
+                await front.open()
+                stack.push_async_callback(front.close)
+                await self._open_metrics(service, stack)
+                self.address = front.address
+                ready()
+                async with anyio.create_task_group() as group:
+                    if signals:
+                        group.start_soon(_stop_on_signal, service)
+                    await service.stopping_asked.wait()
+                    await front.refuse_new()
+                    if not await service.drained():
+                        logger.warning(
+                            "stopping with requests unanswered after {} s", service.options.drain_s
+                        )
+                    group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._engine.stop)
+
+    async def _open_metrics(self, service: Service, stack: contextlib.AsyncExitStack) -> None:
+        if service.options.metrics_port < 0:
+            return
+        http = MetricsHttp(service)
+        await http.open()
+        stack.push_async_callback(http.close)
+        self.metrics_address = http.address
+
+    def stop(self) -> None:
+        """Ask the server to end, on its loop."""
+        if self.service is not None:
+            self.service.kill()
+
+
+async def _stop_on_signal(service: Service) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        async for number in received:
+            logger.info("{}: answering what is in flight, then stopping", signal.Signals(number).name)
+            service.kill()
+
+
+def local_server(
+    policy: Policy, options: ServeOptions, joints: RobotJoints, clock: Clock | None = None
+) -> Server:
+    """A server that infers in this process."""
+    clock = clock if clock is not None else RealClock()
+    metrics = Metrics()
+    engine = LocalEngine(policy, clock, metrics, options.batch_size, options.batch_delay_s)
+    spec = policy.spec
+    return Server(engine, options, joints, spec.name, spec.chunk_steps, metrics, clock)
+
+
+def describe(options: ServeOptions, server: Server) -> dict[str, Any]:
+    """What a person wants to know once it runs."""
+    return {"protocol": options.protocol, "address": server.address, "metrics": server.metrics_address}

@@ -1,0 +1,197 @@
+"""What the four front ends share: the engine, the clients' own state, the token, the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import anyio
+from loguru import logger
+
+from dexrun.serve.engine import Engine
+from dexrun.serve.metrics import Metrics
+from dexrun.serve.options import ServeOptions
+from policies.mapping import RobotJoints
+from policies.remote.inverse import RobotSide
+from policies.remote.limits import Limits, WireError
+from runtime.clock import NS_PER_S, Clock
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats, Observation
+
+ALONE_NS = 30 * NS_PER_S
+"""A policy with one memory is told to forget only if nobody else asked within this time."""
+
+
+@dataclass(slots=True)
+class Client:
+    """What the server remembers of one client. `memory` is the front end's own."""
+
+    name: str
+    seen_ns: int
+    step: int = 0
+    pending: int = 0
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+class Front(Protocol):
+    """One protocol's listening end."""
+
+    address: str
+
+    async def open(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            OSError: the address is taken.
+        """
+
+    async def refuse_new(self) -> None:
+        """Take no new requests; those in flight are still answered."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class Service:
+    """One server's state.
+
+    Args:
+        options: the ``[serve]`` table.
+        engine: answers observations.
+        joints: the robot's.
+        policy_name: for reports.
+        metrics: gets counted into.
+        clock: the real one, except in tests.
+    """
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        engine: Engine,
+        joints: RobotJoints,
+        policy_name: str,
+        chunk_steps: int,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self.options = options
+        self.engine = engine
+        self.metrics = metrics
+        self.clock = clock
+        self.policy_name = policy_name
+        self.chunk_steps = options.chunk_steps or chunk_steps
+        self.side = RobotSide(options.resolved_keys(), options.resolved_units(), joints)
+        self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024)
+        self.stopping_asked = asyncio.Event()
+        self._clients: dict[str, Client] = {}
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._token = os.environ.get(options.token_env, "") if options.token_env else ""
+        if options.token_env and not self._token:
+            raise PolicyError(f"token_env: environment variable {options.token_env} is not set")
+
+    # --- who may
+
+    def allowed(self, given: object) -> bool:
+        """Whether `given` is the token (in constant time), or none is needed."""
+        if not self._token:
+            return True
+        text = given if isinstance(given, str) else ""
+        return hmac.compare_digest(text.encode(), self._token.encode())
+
+    def client(self, name: str) -> Client:
+        """The state of the client called `name`; the longest silent one makes room."""
+        found = self._clients.pop(name, None) or Client(name, 0)
+        found.seen_ns = self.clock.now_ns()
+        self._clients[name] = found  # last in order: most recently seen
+        while len(self._clients) > self.options.max_clients:
+            oldest = next(iter(self._clients))
+            del self._clients[oldest]
+        self.metrics.gauge("clients", len(self._clients))
+        return found
+
+    def forget(self, name: str) -> None:
+        """The client called `name` has gone."""
+        self._clients.pop(name, None)
+        self.metrics.gauge("clients", len(self._clients))
+
+    # --- asking
+
+    @contextlib.contextmanager
+    def request(self, client: Client, endpoint: str) -> Iterator[None]:
+        """Around the answering of one request: counts, times, and bounds what one client may ask.
+
+        Raises:
+            WireError: kind ``busy`` or ``stopping``.
+        """
+        if self.stopping_asked.is_set():
+            raise WireError("the server is stopping", "stopping")
+        if client.pending >= self.options.max_pending:
+            raise WireError(f"{client.pending} requests of this client wait already", "busy")
+        started = self.clock.now_ns()
+        client.pending += 1
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            client.pending -= 1
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+            self.metrics.observe("latency_seconds", (self.clock.now_ns() - started) / NS_PER_S)
+        self.metrics.request(endpoint)
+
+    async def infer(self, observations: Sequence[Observation]) -> list[Floats]:
+        """Chunks ``[T, D]`` in the robot's units.
+
+        Raises:
+            PolicyError: the policy cannot answer.
+        """
+        answers = await self.engine.infer(observations)
+        return [rows[: self.chunk_steps] for rows in answers]
+
+    async def reset(self, client: Client) -> None:
+        """A new episode of `client`: its own state, and the policy's if nobody else is using it."""
+        client.step = 0
+        client.memory.clear()
+        recent = self.clock.now_ns() - ALONE_NS
+        others = [c.name for c in self._clients.values() if c is not client and c.seen_ns > recent]
+        if others:
+            logger.info(
+                "{} begins an episode beside {} others: the policy is not reset", client.name, len(others)
+            )
+            return
+        await self.engine.reset()
+
+    def refused(self, who: str, error: WireError | PolicyError) -> None:
+        """Count and log a message that got no chunk."""
+        kind = error.kind if isinstance(error, WireError) else "policy"
+        self.metrics.refuse(kind)
+        logger.warning("{}: refused ({}): {}", who, kind, error)
+
+    # --- the way out
+
+    def kill(self) -> None:
+        """Begin to stop. On the loop only."""
+        self.stopping_asked.set()
+
+    async def drained(self) -> bool:
+        """Wait for what is in flight, at most `drain_s`; whether all was answered."""
+        deadline = self.clock.now_ns() + round(self.options.drain_s * NS_PER_S)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._cancel_at, deadline, scope)
+                await self._idle.wait()
+                group.cancel_scope.cancel()
+        return self._idle.is_set()
+
+    async def _cancel_at(self, deadline_ns: int, scope: anyio.CancelScope) -> None:
+        await self.clock.sleep_until_ns(deadline_ns)
+        scope.cancel()

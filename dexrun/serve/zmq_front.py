@@ -1,0 +1,109 @@
+"""A ROUTER socket on the event loop: every request is a task, no client holds up another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import zmq
+from loguru import logger
+
+from dexrun.serve.service import Client, Service
+
+Answer = Callable[[Client, memoryview], Coroutine[Any, Any, list[Any]]]
+ENVELOPE_FRAMES = 4
+
+
+class ZmqFront:
+    """Serves `answer` to REQ and DEALER sockets.
+
+    Args:
+        service: the shared state.
+        answer: gives the reply's pieces to one message; must not raise.
+    """
+
+    def __init__(self, service: Service, answer: Answer) -> None:
+        self._service = service
+        self._answer = answer
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = False
+        self.address = ""
+
+    async def open(self) -> None:
+        """See `Front`."""
+        options = self._service.options
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option, value in (
+            (zmq.LINGER, 1000),
+            (zmq.SNDHWM, 16),
+            (zmq.RCVHWM, 16),
+            (zmq.MAXMSGSIZE, self._service.limits.size_bytes),
+            (zmq.ROUTER_MANDATORY, 1),
+            (zmq.HEARTBEAT_IVL, 10_000),
+            (zmq.HEARTBEAT_TIMEOUT, 30_000),
+            (zmq.IPV6, int(":" in options.host)),
+        ):
+            self._socket.setsockopt(option, value)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        host = "127.0.0.1" if host == "localhost" else host
+        try:
+            self._socket.bind(f"tcp://{host}:{options.port or '*'}")
+        except zmq.ZMQError as error:
+            await self.close()
+            raise OSError(f"tcp://{host}:{options.port}: {error}") from None
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._open = True
+        asyncio.get_running_loop().add_reader(self._socket.FD, self._receive)
+        asyncio.get_running_loop().call_soon(self._receive)
+
+    def _receive(self) -> None:
+        """Take everything that is there: the descriptor tells of a change once, not of each message."""
+        while self._open and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            self._dispatch(frames)
+
+    def _dispatch(self, frames: list[Any]) -> None:
+        empty = next((i for i, f in enumerate(frames[:ENVELOPE_FRAMES]) if i and len(f.buffer) == 0), None)
+        if empty is None or len(frames) != empty + 2:
+            self._service.metrics.refuse("envelope")
+            return
+        envelope = [frame.bytes for frame in frames[: empty + 1]]
+        client = self._service.client(envelope[0].hex())
+        task = asyncio.get_running_loop().create_task(self._serve(client, envelope, frames[-1]))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: Client, envelope: list[bytes], frame: Any) -> None:
+        pieces = await self._answer(client, memoryview(frame.buffer))
+        if not self._open and self._socket is None:
+            return
+        try:
+            self._socket.send_multipart([*envelope, b"".join(pieces)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:  # gone, or does not read its replies
+            self._service.metrics.refuse("gone")
+            self._service.forget(client.name)
+            logger.info("client {} does not take its reply: {}", client.name, error)
+        if self._open:
+            self._receive()  # sending may have swallowed the descriptor's signal
+
+    async def refuse_new(self) -> None:
+        """See `Front`."""
+        if self._open:
+            self._open = False
+            asyncio.get_running_loop().remove_reader(self._socket.FD)
+
+    async def close(self) -> None:
+        """See `Front`."""
+        await self.refuse_new()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._context is not None:
+            context, self._context = self._context, None
+            await asyncio.to_thread(context.term)  # lets the last replies out, at most LINGER

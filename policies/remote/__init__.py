@@ -1,0 +1,1 @@
+"""Policies on another machine, behind the four protocols that the field speaks."""

@@ -1,0 +1,201 @@
+"""A policy that is somewhere else: maps, deadlines, backoff and counters around one protocol's session."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from loguru import logger
+
+from policies.mapping import ObservationMap, RobotJoints
+from policies.remote.config import RemoteOptions
+from policies.remote.limits import Limits, WireError
+from policies.remote.link import Counts, Deadline, LinkError, Request, Session, Waker
+from runtime.clock import NS_PER_S, Clock
+from runtime.interfaces import PolicyError, PolicySpec
+from runtime.messages import Floats, Observation
+
+T = TypeVar("T")
+
+SILENT_LIMIT = 3
+"""Requests in a row without an answer after which the connection itself is suspected."""
+
+
+def token_of(options: RemoteOptions) -> str:
+    """The token that `options` names.
+
+    Raises:
+        PolicyError: the environment variable is not set.
+    """
+    if not options.token_env:
+        return ""
+    token = os.environ.get(options.token_env, "")
+    if not token:
+        raise PolicyError(f"token_env: environment variable {options.token_env} is not set")
+    return token
+
+
+def limits_of(options: RemoteOptions) -> Limits:
+    """How large a server's message may be."""
+    return Limits(size_bytes=options.max_message_mib * 1024 * 1024)
+
+
+class RemotePolicy:
+    """`runtime.interfaces.Policy` over a `Session`.
+
+    `infer`, `warm_up` and `reset` are for one thread, which they block for at most the configured
+    deadlines; `close` may be called from any. A failure is one `PolicyError`, counted, and the next call
+    connects again once the backoff has passed (on the injected clock).
+    """
+
+    def __init__(
+        self, name: str, options: RemoteOptions, robot: RobotJoints, clock: Clock, takes_prefix: bool = False
+    ) -> None:
+        keys = options.keys
+        self.options = options
+        self.map = ObservationMap(keys, options.units, robot)
+        self.spec = PolicySpec(
+            name=name,
+            chunk_steps=options.chunk_steps,
+            joints=len(robot.names),
+            cameras=tuple(dict.fromkeys((*keys.cameras, *keys.depths, *keys.masks))),
+            masks=tuple(keys.masks),
+            takes_prefix=takes_prefix,
+            notes={"server": f"{options.host}:{options.port}"},
+        )
+        self.counts = Counts()
+        self.waker = Waker()
+        self._session: Session | None = None
+        self._clock = clock
+        self._connected = False
+        self._connected_before = False
+        self._closed = False
+        self._silent = 0
+        self._failures = 0
+        self._retry_ns = clock.now_ns()
+        self._busy = threading.Lock()
+
+    def use(self, session: Session) -> None:
+        """Set the protocol's session; the subclass's last act of construction."""
+        self._session = session
+
+    # --- the Policy protocol
+
+    def warm_up(self) -> None:
+        """Connect, and check that the server speaks the protocol and knows the configured keys."""
+        with self._busy:
+            self._guarded(lambda session: None)
+
+    def infer(self, observation: Observation) -> Floats:
+        """Ask the server; see `runtime.interfaces.Policy`."""
+        request = self._request(observation)
+        with self._busy:
+            self.counts.add("requests")
+            parts = self._guarded(lambda s: s.ask(request, Deadline(self.options.request_timeout_s)))
+        try:
+            rows = self.map.actions_to_robot(parts, observation.arm.position)
+        except PolicyError:
+            self.counts.add("wrong_shape")
+            raise
+        if not np.isfinite(rows).all():
+            self.counts.add("not_finite")
+            raise PolicyError(f"{self.spec.name} at {self._where}: actions hold NaN or infinity")
+        self.counts.add("replies")
+        return rows[: self.options.chunk_steps]
+
+    def reset(self) -> None:
+        """Tell the server that a new episode begins. A server that is away is told nothing."""
+        with self._busy:
+            if self._connected:
+                self._guarded(lambda s: s.reset(Deadline(self.options.request_timeout_s)))
+
+    def close(self) -> None:
+        """End a running call, and leave no socket and no thread. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.waker.wake()
+        with self._busy:
+            if self._session is not None:
+                self._session.close()
+            self.waker.close()
+
+    def statistics(self) -> Mapping[str, int]:
+        """Requests, replies and what went wrong, by kind."""
+        return dict(self.counts.by_kind)
+
+    # --- inside
+
+    @property
+    def _where(self) -> str:
+        return self._session.where if self._session is not None else self.spec.notes["server"]
+
+    def _request(self, observation: Observation) -> Request:
+        joints = len(self.map.robot.names)
+        if observation.arm.position.shape != (joints,):
+            have = observation.arm.position.shape[0]
+            raise PolicyError(f"{self.spec.name}: observation of {have} joints; configured are {joints}")
+        committed = observation.committed
+        if committed.size == 0:
+            committed = np.zeros((0, joints))
+        return Request(
+            tick=observation.tick,
+            stamp_s=observation.stamp_ns / NS_PER_S,
+            state=self.map.state_vectors(observation),
+            images=self.map.images(observation),
+            instruction=observation.instruction,
+            prefix=self.map.rows_to_policy(committed),
+            frozen=observation.frozen_steps,
+        )
+
+    def _guarded(self, call: Callable[[Session], T]) -> T:
+        """`call` on an open session; every failure becomes one counted `PolicyError`."""
+        try:
+            session = self._opened()
+            answer = call(session)
+        except (LinkError, WireError) as error:
+            raise self._failed(error) from None
+        self._silent = 0
+        return answer
+
+    def _opened(self) -> Session:
+        if self._closed or self._session is None:
+            raise LinkError("closed", "the client was closed")
+        if self._connected:
+            return self._session
+        wait_ns = self._retry_ns - self._clock.now_ns()
+        if wait_ns > 0:
+            raise LinkError("waiting", f"not connected; next attempt in {wait_ns / NS_PER_S:.1f} s")
+        try:
+            self._session.open(Deadline(self.options.connect_timeout_s))
+        except (LinkError, WireError):
+            self._session.drop()
+            self._back_off()
+            raise
+        self.counts.add("reconnects" if self._connected_before else "connects")
+        self._connected = self._connected_before = True
+        self._failures = self._silent = 0
+        logger.info("{}: connected to {}", self.spec.name, self._where)
+        return self._session
+
+    def _back_off(self) -> None:
+        wait_s = min(self.options.backoff_s * 2.0 ** min(self._failures, 20), self.options.backoff_max_s)
+        self._failures += 1
+        self._retry_ns = self._clock.now_ns() + round(wait_s * NS_PER_S)
+
+    def _failed(self, error: LinkError | WireError) -> PolicyError:
+        self.counts.add(error.kind)
+        broken = isinstance(error, LinkError) and error.broken and error.kind != "waiting"
+        if error.kind == "timeout":
+            self._silent += 1
+            broken = broken or self._silent >= SILENT_LIMIT
+        if isinstance(error, WireError) and error.kind != "refused":
+            broken = True  # what follows such a message cannot be trusted
+        if broken and self._connected and self._session is not None:
+            self._connected = False
+            self._session.drop()
+            self._back_off()
+        return PolicyError(f"{self.spec.name} at {self._where}: {error}")

@@ -1,0 +1,157 @@
+"""The server's side of `policies.mapping`: a client's keys and units back to the robot's observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mapping import ZERO, KeyMap, ObservationMap, RobotJoints, UnitMap
+from policies.remote.limits import WireError
+from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, TrackedMask
+
+CERTAIN = 1.0
+
+
+class RobotSide:
+    """A `KeyMap` and a `UnitMap` read from the server's end.
+
+    Raises:
+        PolicyError: an entry names a joint that the robot does not have.
+    """
+
+    def __init__(self, keys: KeyMap, units: UnitMap, robot: RobotJoints) -> None:
+        self.map = ObservationMap(keys, units, robot)
+        self.keys = keys
+        self.joints = len(robot.names)
+
+    def observation(
+        self,
+        state: Mapping[str, Any],
+        images: Mapping[str, Any],
+        instruction: str,
+        *,
+        tick: int = 0,
+        stamp_ns: int = 0,
+        prefix: Floats | None = None,
+        frozen: int = 0,
+    ) -> Observation:
+        """What the policy gets.
+
+        Args:
+            state: by the client's keys, each ``[n]`` in its units.
+            images: by the client's keys.
+            instruction: the text.
+            tick: which step of the client's this is.
+            stamp_ns: when it arrived.
+            prefix: ``[m, A]`` what the client has committed to, in its units.
+            frozen: how much of that will have been executed.
+
+        Raises:
+            WireError: kind ``keys`` or ``shape``: something is missing, or has another form than configured.
+        """
+        frames = {camera: self._frame(camera, key, images, stamp_ns) for camera, key in self._cameras()}
+        masks = {
+            camera: TrackedMask(camera, stamp_ns, self._plane(images, key, np.uint8), CERTAIN)
+            for camera, key in self.keys.masks.items()
+        }
+        arm, force = self._arm(state, stamp_ns)
+        committed = np.zeros((0, self.joints)) if prefix is None else self._rows(prefix, arm.position)
+        return Observation(
+            tick=tick,
+            epoch=0,
+            stamp_ns=stamp_ns,
+            arm=arm,
+            frames=frames,
+            masks=masks,
+            force_n=force,
+            instruction=instruction,
+            committed=committed,
+            frozen_steps=max(0, min(int(frozen), len(committed))),
+        )
+
+    def actions(self, rows: Floats) -> dict[str, Floats]:
+        """A chunk ``[T, D]`` in the robot's units by the client's keys, each ``[T, n]`` in its units."""
+        return self.map.split_action(self.map.rows_to_policy(rows))
+
+    def _cameras(self) -> list[tuple[str, str]]:
+        return list(self.keys.cameras.items())
+
+    def _frame(self, camera: str, key: str, images: Mapping[str, Any], stamp_ns: int) -> Frame:
+        image = _array(images, key, "image")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise WireError(f"image {key!r} is {_form(image)}; uint8 [height, width, 3] is wanted", "shape")
+        color: ColorImage = image[..., ::-1] if self.keys.rule_for(camera).order == "bgr" else image
+        depth = None
+        if camera in self.keys.depths:
+            depth = self._plane(images, self.keys.depths[camera], np.uint16)
+        return Frame(camera, stamp_ns, color, depth)
+
+    def _plane(self, images: Mapping[str, Any], key: str, dtype: Any) -> NDArray[Any]:
+        plane = _array(images, key, "image")
+        if plane.dtype != dtype or plane.ndim != 2 or 0 in plane.shape:
+            wanted = np.dtype(dtype).name
+            raise WireError(f"image {key!r} is {_form(plane)}; {wanted} [height, width] is wanted", "shape")
+        return plane
+
+    def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, Floats | None]:
+        size = self.joints
+        columns = {"": self.map.units.to_policy(np.zeros(size)), "velocity": np.zeros(size)}
+        columns["load"] = np.zeros(size)
+        force: dict[int, float] = {}
+        for key, entries in self.map.state.items():
+            values = self._vector(state, key, len(entries))
+            for value, entry in zip(values, entries, strict=True):
+                name, _, quantity = entry.partition(".")
+                if name == "force":
+                    force[int(quantity)] = float(value)
+                elif name != ZERO:
+                    columns[quantity][self.map.robot.names.index(name)] = value
+        units = self.map.units
+        position = units.to_robot(columns[""])
+        arm = ArmState(stamp_ns, position, columns["velocity"] / units.scale, columns["load"])
+        return arm, _force(force)
+
+    def _vector(self, state: Mapping[str, Any], key: str, size: int) -> Floats:
+        values = _array(state, key, "state")
+        if values.dtype.kind not in "fiu" or values.shape != (size,):
+            raise WireError(f"state {key!r} is {_form(values)}; {size} numbers are wanted", "shape")
+        values = values.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise WireError(f"state {key!r} holds NaN or infinity", "shape")
+        return values
+
+    def _rows(self, prefix: Floats, present: Floats) -> Floats:
+        if prefix.ndim != 2 or prefix.shape[1] != self.map.action_size or prefix.dtype.kind != "f":
+            wanted = self.map.action_size
+            raise WireError(f"prefix is {_form(prefix)}; [steps, {wanted}] is wanted", "shape")
+        if not np.isfinite(prefix).all() or len(prefix) > 1000:
+            raise WireError("prefix holds NaN or infinity, or more than 1000 steps", "shape")
+        if not len(prefix):
+            return np.zeros((0, self.joints))
+        return self.map.actions_to_robot(self.map.split_action(prefix.astype(np.float64)), present)
+
+
+def _force(channels: Mapping[int, float]) -> Floats | None:
+    if not channels:
+        return None
+    out = np.zeros(max(channels) + 1)
+    for channel, value in channels.items():
+        out[channel] = value
+    return out
+
+
+def _array(values: Mapping[str, Any], key: str, what: str) -> NDArray[Any]:
+    if key not in values:
+        have = ", ".join(sorted(str(k) for k in values)) or "none"
+        raise WireError(f"{what} key {key!r} is missing (there is: {have[:200]})", "keys")
+    value = values[key]
+    if not isinstance(value, np.ndarray):
+        raise WireError(f"{what} {key!r} is a {type(value).__name__}; an array is wanted", "shape")
+    return value
+
+
+def _form(value: NDArray[Any]) -> str:
+    return f"{value.dtype} {list(value.shape)}"

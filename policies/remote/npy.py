@@ -1,0 +1,87 @@
+"""numpy's ``.npy`` format (version 1.0) as views: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.remote.limits import WireError
+
+Array = NDArray[Any]
+
+KINDS = "biuf"
+MAGIC = b"\x93NUMPY"
+MAX_DIMENSIONS = 8
+
+
+def check_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Only booleans, integers and floats cross the wire.
+
+    Raises:
+        WireError: kind ``forbidden`` for anything else (objects, structures, text).
+    """
+    if dtype.kind not in KINDS:
+        raise WireError(f"array of dtype {dtype}; booleans, integers and floats are taken", "forbidden")
+    return dtype
+
+
+def flat(array: Array) -> memoryview:
+    """The bytes of `array` in C order; a view unless it was not contiguous."""
+    check_dtype(array.dtype)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def view(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """`buffer` as an array, not copied.
+
+    Raises:
+        WireError: the sizes do not agree.
+    """
+    check_dtype(dtype)
+    if len(shape) > MAX_DIMENSIONS or any(n < 0 for n in shape):
+        raise WireError(
+            f"array of shape {list(shape)}; at most {MAX_DIMENSIONS} dimensions are taken", "shape"
+        )
+    if math.prod(shape) * dtype.itemsize != buffer.nbytes:
+        raise WireError(f"array of shape {list(shape)} and dtype {dtype} in {buffer.nbytes} bytes", "shape")
+    return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+@functools.lru_cache(maxsize=256)
+def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What `numpy.save` writes before the data of a C-ordered array."""
+    out = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, described)
+    return out.getvalue()
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(head: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(head), max_header_size=1024)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError):
+        raise WireError("the header of an .npy array cannot be read") from None
+    return dtype, shape, fortran
+
+
+def load(buffer: memoryview) -> Array:
+    """The array in `buffer`, as a view of it.
+
+    Raises:
+        WireError: not a version 1.0 ``.npy``, a forbidden dtype, or a length that does not fit.
+    """
+    if len(buffer) < 10 or bytes(buffer[:8]) != MAGIC + b"\x01\x00":
+        raise WireError("an array is not in .npy format, version 1.0")
+    start = 10 + int.from_bytes(buffer[8:10], "little")
+    if start > min(len(buffer), 1034):
+        raise WireError("the header of an .npy array is cut off or longer than 1024 bytes")
+    dtype, shape, fortran = _parse(bytes(buffer[8:start]))
+    if not fortran:
+        return view(buffer[start:], dtype, shape)
+    return view(buffer[start:], dtype, shape[::-1]).transpose()

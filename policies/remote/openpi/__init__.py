@@ -1,0 +1,1 @@
+"""openpi's policy server protocol: msgpack over a websocket."""

@@ -1,0 +1,69 @@
+"""openpi's messages: msgpack, arrays as raw bytes with a dtype and a shape, keys of that as ``bin``.
+
+Source: ``openpi_client/msgpack_numpy.py`` of Physical-Intelligence/openpi (PyPI: openpi-client 0.1.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from policies.remote import npy
+from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.remote.msgpack_views import Bin, Piece, pack, unpack
+
+ARRAY = b"__ndarray__"
+SCALAR = b"__npgeneric__"
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        data = Bin((npy.flat(value),))
+        return {ARRAY: True, b"data": data, b"dtype": value.dtype.str, b"shape": value.shape}
+    if isinstance(value, np.generic):
+        npy.check_dtype(value.dtype)
+        return {SCALAR: True, b"data": value.item(), b"dtype": value.dtype.str}
+    raise WireError(f"a {type(value).__name__} cannot be sent", "type")
+
+
+def _dtype(value: Any) -> np.dtype[Any]:
+    if not isinstance(value, str) or len(value) > 8:
+        raise WireError("an array's dtype is not one of numpy's short names")
+    try:
+        return npy.check_dtype(np.dtype(value))
+    except (TypeError, ValueError, SyntaxError):
+        raise WireError(f"unknown dtype {value!r}", "forbidden") from None
+
+
+def _decode(value: dict[Any, Any]) -> Any:
+    if ARRAY in value:
+        data, shape = value.get(b"data"), value.get(b"shape")
+        if not isinstance(data, memoryview) or not isinstance(shape, list):
+            raise WireError("an array without data or shape")
+        if not all(type(n) is int for n in shape):
+            raise WireError("an array's shape is not integers", "shape")
+        return npy.view(data, _dtype(value.get(b"dtype")), tuple(shape))
+    if SCALAR in value:
+        data = value.get(b"data")
+        if not isinstance(data, bool | int | float):
+            raise WireError("a scalar without a number")
+        try:
+            return _dtype(value.get(b"dtype")).type(data)
+        except (OverflowError, ValueError):
+            raise WireError("a scalar does not fit its dtype") from None
+    return value
+
+
+def encode(value: Any) -> list[Piece]:
+    """`value` (arrays, numpy scalars and plain values) as pieces of one message."""
+    return pack(value, _encode)
+
+
+def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """The value of `message`; arrays are views into it.
+
+    Raises:
+        WireError: it is not one, or is over a limit.
+    """
+    return unpack(message, limits, _decode)

@@ -1,0 +1,38 @@
+"""No test of this folder leaves a thread, a child or a descriptor behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    threads, sockets = set(threading.enumerate()), _sockets()
+    yield
+    left = [t for t in threading.enumerate() if t not in threads and t.name not in POOLS]
+    left = [t for t in left if not t.name.startswith("AnyIO worker")]
+    for thread in left:
+        thread.join(5.0)
+    assert not [t for t in left if t.is_alive()]
+    gc.collect()
+    assert not _sockets() - sockets
+
+
+POOLS = {"asyncio_0", "asyncio_1"}

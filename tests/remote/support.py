@@ -1,0 +1,163 @@
+"""A robot, a deterministic policy, and a server on a thread, for tests of both ends."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import anyio
+import numpy as np
+
+from dexrun.serve.options import ServeOptions
+from dexrun.serve.server import Server, local_server
+from policies.mapping import RobotJoints
+from runtime.interfaces import Policy, PolicyError, PolicySpec
+from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
+
+NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+ROBOT = RobotJoints(NAMES, np.array([[-2.0, 2.0], [-3.3, 0.2], [0.0, 3.1], [-2.5, 1.2], [-3.1, 3.1], [0, 1]]))
+STEPS = 50
+GUARD_S = 30.0
+"""After this a test that hangs fails."""
+
+
+class EchoPolicy:
+    """Row `k` is the observed position plus ``k / 1000``, plus the images' means over 1e5."""
+
+    def __init__(self, steps: int = STEPS, cameras: Sequence[str] = ("head", "wrist")) -> None:
+        self.spec = PolicySpec("echo", steps, 6, tuple(cameras))
+        self.seen: list[Observation] = []
+        self.resets = 0
+        self.closed = False
+
+    def warm_up(self) -> None:
+        pass
+
+    def infer(self, observation: Observation) -> Floats:
+        self.seen.append(observation)
+        if observation.instruction == "refuse":
+            raise PolicyError("told to refuse")
+        if observation.instruction == "raise":
+            raise ZeroDivisionError("told to raise")
+        return expected(observation, self.spec.chunk_steps)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class BatchedEcho(EchoPolicy):
+    """Notes how many it is asked at once; waits for `gate` before it answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def infer(self, observation: Observation) -> Floats:
+        return self.infer_batch([observation])[0]
+
+    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
+        self.sizes.append(len(observations))
+        self.entered.release()
+        assert self.gate.wait(GUARD_S)
+        return [EchoPolicy.infer(self, o) for o in observations]
+
+
+def expected(observation: Observation, steps: int = STEPS) -> Floats:
+    means = sum(float(f.color.mean()) for f in observation.frames.values()) / 1e5
+    return observation.arm.position[None] + np.arange(steps)[:, None] / 1000 + means
+
+
+def observation(
+    tick: int = 7, instruction: str = "pick the red cube", seed: int = 0, **extra: Any
+) -> Observation:
+    random = np.random.default_rng(seed)
+    low, high = ROBOT.ranges_rad.T
+    position = low + (high - low) * random.uniform(0.3, 0.7, 6)
+    frames = {
+        "head": Frame("head", 5, random.integers(0, 255, (48, 64, 3), np.uint8)),
+        "wrist": Frame("wrist", 6, random.integers(0, 255, (24, 32, 3), np.uint8)),
+    }
+    arm = ArmState(1_000_000_000 + tick, position, np.zeros(6), np.zeros(6))
+    return Observation(tick, 0, arm.stamp_ns, arm, frames, instruction=instruction, **extra)
+
+
+def with_planes(made: Observation) -> Observation:
+    """The same with depth and mask of the head camera."""
+    head = made.frames["head"]
+    depth = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:20, 10:30] = 1
+    frames = {**made.frames, "head": Frame("head", head.stamp_ns, head.color, depth)}
+    return Observation(
+        made.tick,
+        0,
+        made.stamp_ns,
+        made.arm,
+        frames,
+        masks={"head": TrackedMask("head", head.stamp_ns, mask, 1.0)},
+        instruction=made.instruction,
+    )
+
+
+class Running:
+    """A server on a thread of its own."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._loop_token: Any = None
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="server")
+
+    def _main(self) -> None:
+        try:
+            anyio.run(self._run, backend_options={"use_uvloop": True})
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _run(self) -> None:
+        self._loop_token = anyio.lowlevel.current_token()
+        await self.server.run(self._ready.set)
+
+    def start(self) -> Running:
+        self._thread.start()
+        assert self._ready.wait(GUARD_S)
+        if self._error is not None:
+            self._thread.join(GUARD_S)
+            raise self._error
+        return self
+
+    @property
+    def port(self) -> int:
+        return int(self.server.address.rsplit(":", 1)[1].split("/")[0])
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call `function` on the server's loop."""
+        return anyio.from_thread.run_sync(function, token=self._loop_token)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError, anyio.RunFinishedError):
+                self.call(self.server.stop)
+        self._thread.join(GUARD_S)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+
+@contextlib.contextmanager
+def serving(policy: Policy, options: ServeOptions) -> Iterator[Running]:
+    running = Running(local_server(policy, options, ROBOT)).start()
+    try:
+        yield running
+    finally:
+        running.stop()
