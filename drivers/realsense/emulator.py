@@ -24,11 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from drivers.realsense.config import HOST_CLOCK_PORT
 from runtime.messages import CameraInfo, Floats, Intrinsics
 from runtime.ring import Ring, Sample
-
-HOST_CLOCK_PORT = "software:CLOCK_MONOTONIC"
-"""Physical port of a device whose hardware timestamps are the host's ``CLOCK_MONOTONIC``."""
 
 FAULTS = ("freeze", "gone", "back", "torn")
 
@@ -70,6 +68,7 @@ class RealSenseEmulator:
         self._scale_m = info.depth_scale_m or 0.001
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
+        self._closed = False
         self._frozen = False
         self._torn = False
         self._pushed = 0
@@ -136,7 +135,10 @@ class RealSenseEmulator:
 
     def close(self) -> None:
         """Unplug, stop the thread, let go of the ring. Idempotent."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread is not None:
             os.write(self._stop_in, b"x")
             self._thread.join()
             for descriptor in (self._bell, self._stop_in, self._stop_out):
