@@ -105,7 +105,7 @@ def test_a_lasting_force_latches_a_stop(arm: ArmModel, home: np.ndarray):
     stage = SafetyStage(OPTIONS, arm)
     reasons = [stage.apply(home, home, home, np.nan, None, DT).stop_reason for _ in range(95)]
     assert reasons[80] is None
-    assert reasons[-1] == "force above 40 N for 3 s"
+    assert reasons[-1] == "force above 30 N for 3 s"
     assert stage.apply(home, home, home, 1.0, None, DT).stop_reason is None
 
 
