@@ -142,7 +142,7 @@ class Ring:
             for key, value in fields.items():
                 slot[key][...] = value
 
-    def _blank(self) -> Sample:
+    def blank(self) -> Sample:
         return Sample(-1, 0, {k: np.empty(s, d) for k, (s, d) in self.layout.items()})
 
     def _copy(self, index: int, into: Sample) -> bool:
@@ -158,7 +158,7 @@ class Ring:
 
     def newest(self, into: Sample | None = None) -> Sample | None:
         """A copy of the newest whole sample; ``None`` if nothing was published yet."""
-        sample = into if into is not None else self._blank()
+        sample = into if into is not None else self.blank()
         while (head := int(self._head[0])) > 0:
             if self._copy(head - 1, sample):
                 return sample
@@ -177,7 +177,7 @@ class Ring:
         """
         if index >= int(self._head[0]):
             return None
-        sample = into if into is not None else self._blank()
+        sample = into if into is not None else self.blank()
         if self._copy(index, sample):
             return sample
         raise Overwritten(index, max(0, int(self._head[0]) - self.capacity + 1))

@@ -1,0 +1,78 @@
+"""Absolute deadlines for a periodic task, and three figures kept apart.
+
+*Work overrun*: the work of a tick lasted beyond the next deadline. *Wake-up error*: the pacer came back
+late from its sleep. *Starvation*: there was no action to execute (counted by the control loop).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from runtime.clock import NS_PER_S, Clock
+from runtime.statistics import RunStatistics
+
+
+class Pacer:
+    """Tick ``n`` is due at ``origin + n / rate``, for ever: nothing that happens moves the deadlines.
+
+    A deadline that passed while the work of an earlier tick ran is skipped and counted; so is one that
+    would follow a late start by less than half a period, so that two ticks never run back to back.
+
+    Attributes:
+        tick: number of the present tick (deadlines since the start, skipped ones included).
+        started_ns: when the present tick started.
+    """
+
+    def __init__(self, clock: Clock, rate_hz: float, statistics: RunStatistics) -> None:
+        rate = Fraction(rate_hz).limit_denominator(1_000_000)
+        self._numerator, self._denominator = NS_PER_S * rate.denominator, rate.numerator
+        self._clock = clock
+        self._statistics = statistics
+        self._origin_ns: int | None = None
+        self.period_ns = self._numerator // self._denominator
+        self.tick = -1
+        self.started_ns = 0
+        self._working = False
+
+    def deadline_ns(self, tick: int) -> int:
+        """When `tick` is due; exact for any number of ticks."""
+        return (self._origin_ns or 0) + tick * self._numerator // self._denominator
+
+    def start(self, origin_ns: int | None = None) -> None:
+        """Fix the deadline of tick 0: `origin_ns`, or one period from now."""
+        self._origin_ns = self._clock.now_ns() + self.period_ns if origin_ns is None else origin_ns
+        self.tick = -1
+
+    def finished(self) -> None:
+        """The work of the present tick is done. `next` calls this if nobody did."""
+        if self._working:
+            self._working = False
+            self._statistics.work.record(self._clock.now_ns() - self.started_ns)
+
+    async def next(self) -> int:
+        """Sleep, then spin, until the next deadline; returns its tick."""
+        if self._origin_ns is None:
+            self.start()
+        self.finished()
+        tick = self._choose()
+        deadline_ns = self.deadline_ns(tick)
+        await self._clock.sleep_until_ns(deadline_ns - self._clock.spin_ns)
+        self._clock.spin_until_ns(deadline_ns)
+        start_ns = self._clock.now_ns()
+        error_ns = None
+        if tick == self.tick + 1 and tick > 0:
+            error_ns = start_ns - self.started_ns - (deadline_ns - self.deadline_ns(tick - 1))
+        self._statistics.woke(deadline_ns, start_ns, error_ns)
+        self.tick, self.started_ns, self._working = tick, start_ns, True
+        return tick
+
+    def _choose(self) -> int:
+        """The next tick that can still be on time; the ones before it are counted by cause."""
+        tick, now_ns = self.tick + 1, self._clock.now_ns()
+        while self.tick >= 0 and self.deadline_ns(tick) < self.started_ns + self.period_ns // 2:
+            self._statistics.missed_wakeup += 1
+            tick += 1
+        while self.deadline_ns(tick) < now_ns:
+            self._statistics.missed_overrun += 1
+            tick += 1
+        return tick
