@@ -93,8 +93,8 @@ class WorldConfig(Options):
     placed: tuple[ObjectOptions, ...] = ()
     """These objects instead of random ones."""
     timestep_s: float = Field(0.002, gt=0.0002, le=0.005)
-    start_rad: tuple[float, float, float, float, float] = (0.0, -2.9, 2.75, 1.55, -1.57)
-    """Where the arm stands at power-up: folded over its base."""
+    start_rad: tuple[float, float, float, float, float] = (-1.57, -3.05, 2.7, 1.2, 0.0)
+    """Where the arm stands at power-up: folded, turned to its right, out of the cameras' way."""
     start_gripper: float = Field(0.15, ge=0, le=1)
     head: HeadCameraOptions = HeadCameraOptions()
     wrist: WristCameraOptions = WristCameraOptions()

@@ -17,6 +17,8 @@ from runtime.so100 import JOINT_NAMES, gripper_to_jaw_rad
 
 _OFF_DAMPING = 0.8
 """A geared servo without torque turns, but slowly (N m s/rad)."""
+_OFF_FRICTION = 0.4
+"""And only under more than this (N m): a folded arm stays put, a stretched one sinks."""
 
 
 def start_joints(config: WorldConfig) -> Floats:
@@ -43,6 +45,7 @@ class Tabletop:
         self._ctrl = np.array([self.model.actuator(n).id for n in JOINT_NAMES])
         self._kp = self.model.actuator_gainprm[self._ctrl, 0].copy()
         self._kv = -self.model.actuator_biasprm[self._ctrl, 2].copy()
+        self._friction = self.model.dof_frictionloss[self._dofs].copy()
         self._stall = self.model.actuator_forcerange[self._ctrl, 1].copy()
         self._object_geoms = {self.model.geom(object_body(i)).id: i for i in range(len(self.objects))}
         self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
@@ -84,6 +87,7 @@ class Tabletop:
         self.model.actuator_gainprm[self._ctrl, 0] = stiffness
         self.model.actuator_biasprm[self._ctrl, 1] = -stiffness
         self.model.actuator_biasprm[self._ctrl, 2] = -damping
+        self.model.dof_frictionloss[self._dofs] = np.where(drive.torque > 0, self._friction, _OFF_FRICTION)
         limit = self._stall * np.where(drive.torque > 0, drive.limit, 1.0)
         self.model.actuator_forcerange[self._ctrl, 0] = -limit
         self.model.actuator_forcerange[self._ctrl, 1] = limit
