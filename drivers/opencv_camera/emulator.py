@@ -28,6 +28,9 @@ BOUNDARY = "frame"
 FAULTS = ("freeze", "gone", "back", "torn", "garbage")
 _QUEUE = 4
 _MAX_REQUEST = 8192
+_FIRST_PART = 4096
+"""Least size of the first JPEG (zeros after its end): FFmpeg looks at 2 KiB before it opens a stream, and
+would wait for the second picture if the first one is smaller."""
 _HEADERS = (
     "HTTP/1.0 200 OK\r\n"
     "Cache-Control: no-store\r\n"
@@ -118,15 +121,17 @@ class MjpegEmulator:
                 return 0
             self._newest = jpeg
             part = self._part(self._damaged(jpeg), stamp_ns)
-            takers = [c for c in self._clients.values() if c.streaming and not c.closing]
             sent = 0
-            for client in takers:
-                if len(client.parts) < _QUEUE:
+            for client in [c for c in self._clients.values() if c.streaming and not c.closing]:
+                if self._hung_up(client):
+                    self._drop(client)
+                elif len(client.parts) < _QUEUE:
                     client.parts.append(part)
+                    self._pump(client)  # in the socket's buffer by the time that this returns
                     sent += 1
+                else:
+                    self._skipped += 1
             self._served += sent
-            self._skipped += len(takers) - sent
-        self._wake()
         return sent
 
     def inject(self, fault: str) -> None:
@@ -235,6 +240,16 @@ class MjpegEmulator:
             self._selector.unregister(client.sock)
             client.sock.close()
 
+    @staticmethod
+    def _hung_up(client: _Client) -> bool:
+        """Whether the client closed its end, even if the serving thread has not noticed yet."""
+        try:
+            return client.sock.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def _serve(self) -> None:
         while not self._stopping:
             events = self._selector.select()
@@ -276,7 +291,7 @@ class MjpegEmulator:
         client.streaming = True
         words = client.request.split(None, 2)
         if len(words) == 3 and words[0] == b"GET" and words[1].decode(errors="replace") == self._path:
-            client.parts.append(_HEADERS + self._part(self._newest, 0))
+            client.parts.append(_HEADERS + self._part(self._newest.ljust(_FIRST_PART, b"\0"), 0))
         else:
             client.closing = True
             client.parts.append(_NOT_FOUND)

@@ -1,0 +1,147 @@
+"""Opening a source with OpenCV, and turning what it gives into RGB."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.opencv_camera.config import OpenCvConfig
+from runtime.messages import ColorImage, DeviceError
+
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtmp": 1935}
+
+
+def is_network(source: int | str) -> bool:
+    """Whether `source` is a URL."""
+    return isinstance(source, str) and "://" in source
+
+
+def library() -> Any:
+    """OpenCV, with its own messages on stderr off: what goes wrong is reported as `DeviceError`."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    return cv2
+
+
+def connect(cv2: Any, name: str, config: OpenCvConfig) -> Any:
+    """An opened ``cv2.VideoCapture`` that hands out frames as encoded by the camera where it can.
+
+    Raises:
+        DeviceError: ``not_found``, the source is not there; ``not_granted``, it does not do what was asked.
+    """
+    capture = _network(cv2, config) if is_network(config.source) else _local(cv2, name, config)
+    if not capture.isOpened():
+        raise DeviceError(name, "not_found", str(config.source), why_not(config))
+    try:
+        if not is_network(config.source):
+            _check(cv2, capture, name, config)
+        # Undecoded frames: FFmpeg and the V4L2 backend both repair a torn JPEG into half a grey picture.
+        if _fourcc(cv2, capture) == "MJPG":
+            raw = (cv2.CAP_PROP_FORMAT, -1) if is_network(config.source) else (cv2.CAP_PROP_CONVERT_RGB, 0)
+            capture.set(*raw)
+    except DeviceError:
+        capture.release()
+        raise
+    return capture
+
+
+def _network(cv2: Any, config: OpenCvConfig) -> Any:
+    # One decoder thread: with more, FFmpeg keeps back as many frames.
+    parameters = {
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(1e3 * config.open_timeout_s),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(1e3 * config.timeout_s),
+        cv2.CAP_PROP_N_THREADS: 1,
+    }
+    return cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, _flat(parameters))
+
+
+def _local(cv2: Any, name: str, config: OpenCvConfig) -> Any:
+    path = Path(f"/dev/video{config.source}" if isinstance(config.source, int) else config.source)
+    if not path.exists():
+        raise DeviceError(name, "not_found", str(config.source), why_not(config))
+    parameters = {
+        cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*config.fourcc),
+        cv2.CAP_PROP_FRAME_WIDTH: config.width,
+        cv2.CAP_PROP_FRAME_HEIGHT: config.height,
+        cv2.CAP_PROP_FPS: config.fps,
+        cv2.CAP_PROP_BUFFERSIZE: 1,
+    }
+    capture = cv2.VideoCapture(config.source, cv2.CAP_V4L2, _flat(parameters))
+    if config.autofocus is not None:
+        capture.set(cv2.CAP_PROP_AUTOFOCUS, float(config.autofocus))
+    if config.exposure_us is not None:
+        capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, 1)  # V4L2_EXPOSURE_MANUAL
+        capture.set(cv2.CAP_PROP_EXPOSURE, config.exposure_us / 100.0)  # V4L2 counts in 100 us
+    return capture
+
+
+def _flat(parameters: Mapping[int, int]) -> list[int]:
+    return [number for pair in parameters.items() for number in pair]
+
+
+def _fourcc(cv2: Any, capture: Any) -> str:
+    return int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False).decode("latin-1")
+
+
+def _check(cv2: Any, capture: Any, name: str, config: OpenCvConfig) -> None:
+    size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+    fps, fourcc = capture.get(cv2.CAP_PROP_FPS), _fourcc(cv2, capture)
+    asked = (config.width, config.height, config.fps, config.fourcc)
+    if (*size, round(fps), fourcc) != asked:
+        raise DeviceError(
+            name,
+            "not_granted",
+            str(config.source),
+            f"asked for {config.width}x{config.height} {config.fourcc} at {config.fps} fps, "
+            f"the camera gives {size[0]}x{size[1]} {fourcc} at {fps:g} fps",
+        )
+
+
+def why_not(config: OpenCvConfig) -> str:
+    """One line on why the source cannot be opened."""
+    if not is_network(config.source):
+        there = sorted(map(str, [*Path("/dev/v4l/by-id").glob("*"), *Path("/dev").glob("video[0-9]*")]))
+        return f"no video device there; there are: {', '.join(there) or 'none'}"
+    url = urlsplit(str(config.source))
+    try:
+        address = (url.hostname or "", url.port or _PORTS.get(url.scheme, 0))
+        socket.create_connection(address, config.open_timeout_s).close()
+    except (OSError, ValueError) as error:
+        return f"cannot connect: {error}"
+    return "the server answers, but sends no video that OpenCV can read"
+
+
+def to_rgb(cv2: Any, data: NDArray[np.uint8], into: ColorImage) -> tuple[int, int] | None:
+    """Write a frame of `VideoCapture.read` into `into` ``[H, W, 3]``, converted to RGB.
+
+    Returns its size (width, height), which may differ from that of `into`, in which case nothing was
+    written; ``None`` if it is no whole picture.
+    """
+    if data.ndim == 3 and data.shape[2] in (2, 3):
+        size = (data.shape[1], data.shape[0])
+        if into.shape[:2] == data.shape[:2]:
+            code = cv2.COLOR_BGR2RGB if data.shape[2] == 3 else cv2.COLOR_YUV2RGB_YUY2
+            cv2.cvtColor(data, code, dst=into)
+        return size
+    encoded = data.tobytes()
+    # A JPEG cut short still decodes, to a picture whose rest is grey; its end marker tells.
+    if not encoded.startswith(b"\xff\xd8") or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return None
+    picture = None
+    with contextlib.suppress(cv2.error):
+        picture = cv2.imdecode(data.reshape(-1), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        return None
+    if picture.shape == into.shape:
+        np.copyto(into, picture)
+    return picture.shape[1], picture.shape[0]

@@ -1,0 +1,54 @@
+"""Options of a camera read through OpenCV."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from runtime.geometry_options import Extrinsics
+from runtime.options import Options
+
+
+class Calibration(Options):
+    """Intrinsics at the configured width and height, as OpenCV's ``calibrateCamera`` gives them.
+
+    fx_px, fy_px: focal lengths. cx_px, cy_px: principal point. distortion: k1, k2, p1, p2, k3.
+    """
+
+    fx_px: float = Field(gt=0)
+    fy_px: float = Field(gt=0)
+    cx_px: float
+    cy_px: float
+    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+class OpenCvConfig(Options):
+    """``[cameras.<name>]`` with ``driver = "opencv"``.
+
+    source: index of a UVC camera (0), its stable path (``/dev/v4l/by-id/...``), or the URL of a network
+        camera (``http://...`` MJPEG, ``rtsp://...``).
+    width, height: what the camera must give; nothing is scaled.
+    fps: asked of a UVC camera and checked; of a network camera the expected rate.
+    fourcc: pixel format asked of a UVC camera. MJPG by default: YUYV at 640x480 and 30 fps takes half of a
+        USB 2 bus, so that a second camera on it does not start.
+    timeout_s: longest wait for a frame. open_timeout_s: for connecting and for the first frame.
+    latency_s: from exposure to arrival; taken off every stamp, which is the arrival otherwise.
+    autofocus, exposure_us: of a UVC camera, left as it is by default; a fixed exposure turns automatic off.
+    calibration: intrinsics; without them focal lengths are NaN, so that nothing is measured by accident.
+    extrinsics: where the camera is relative to the arm's base.
+    """
+
+    driver: Literal["opencv"] = "opencv"
+    source: int | str
+    width: int = Field(640, gt=0)
+    height: int = Field(480, gt=0)
+    fps: int = Field(30, gt=0, le=1000)
+    fourcc: str = Field("MJPG", min_length=4, max_length=4)
+    timeout_s: float = Field(0.2, gt=0, le=0.25)
+    open_timeout_s: float = Field(3.0, gt=0)
+    latency_s: float = Field(0.0, ge=0, lt=1)
+    autofocus: bool | None = None
+    exposure_us: float | None = Field(None, gt=0)
+    calibration: Calibration | None = None
+    extrinsics: Extrinsics | None = None

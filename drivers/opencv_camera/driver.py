@@ -1,0 +1,152 @@
+"""UVC and network cameras on OpenCV, one thread each, stamped on arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.opencv_camera.capture import connect, is_network, library, to_rgb
+from drivers.opencv_camera.config import OpenCvConfig
+from runtime.clock import NS_PER_S, Clock
+from runtime.geometry import base_from_camera
+from runtime.messages import CameraInfo, DeviceError, Intrinsics
+from runtime.ring import Ring, capacity_for
+
+_READ_BUDGET_S = 0.5
+
+
+class _TornError(Exception):
+    """The frame is no whole picture; its slot is not published."""
+
+
+class OpenCvCamera:
+    """A `runtime.interfaces.CameraDriver`; `frames` has field ``color`` only."""
+
+    def __init__(self, name: str, config: OpenCvConfig, clock: Clock) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        shape = (config.height, config.width, 3)
+        self.frames = Ring({"color": (shape, "uint8")}, capacity_for(config.fps, _READ_BUDGET_S))
+        self.info = CameraInfo(
+            name,
+            _intrinsics(config),
+            base_from_camera=None if config.extrinsics is None else base_from_camera(config.extrinsics),
+        )
+        self._wire = clock.wire(name)
+        self._timeout_ns = round(config.timeout_s * NS_PER_S)
+        self._latency_ns = round(config.latency_s * NS_PER_S)
+        self._counts = {"timeout": 0, "torn": 0, "gone": 0}
+        self._last_good_ns: int | None = None
+        self._deadline_ns = 0
+        self._ended = False
+        self._cv2: Any = None
+        self._capture: Any = None
+
+    def open(self) -> None:
+        """Connect, check what the camera grants, and take the first frame (which is not published).
+
+        Raises:
+            DeviceError: ``not_found``, ``not_granted``, or ``timeout`` where no picture follows.
+        """
+        self.close()
+        self._cv2 = library()
+        self._capture = connect(self._cv2, self.name, self._config)
+        self._ended = False
+        try:
+            self._first()
+        except DeviceError:
+            self.close()
+            raise
+        self._wire.reset()
+        self._deadline_ns = self._clock.now_ns() + self._timeout_ns
+
+    def poll(self) -> None:
+        """Wait for the next frame and publish it. A torn one is counted and left out.
+
+        Raises:
+            DeviceError: ``timeout``, no whole picture in time; ``gone``, the connection ended;
+                ``not_granted``, the pictures have another size now.
+        """
+        left_ns = max(self._deadline_ns - self._clock.now_ns(), 1_000_000)
+        data = self._wire.receive(self._read, left_ns)
+        now = self._clock.now_ns()
+        if data is not None and self._publish(data, now - self._latency_ns):
+            self._deadline_ns = now + self._timeout_ns
+        elif now >= self._deadline_ns:
+            self._counts["timeout"] += 1
+            self._deadline_ns = now + self._timeout_ns
+            raise self._error("timeout", f"no whole picture within {self._config.timeout_s:g} s")
+        elif self._ended:
+            self._counts["gone"] += 1
+            raise self._error("gone", "the connection ended")
+
+    def close(self) -> None:
+        """Let go of the camera. Idempotent, never raises."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def statistics(self) -> Mapping[str, int]:
+        """``timeout``: waits without a picture. ``torn``: incomplete pictures. ``gone``: lost connections."""
+        return dict(self._counts)
+
+    def _read(self, units: int, timeout_s: float) -> NDArray[np.uint8] | None:
+        """The next frame as OpenCV gives it; ``None`` if there was none in time, or none will come."""
+        del units  # a framed wire: one frame
+        if self._capture is None:
+            self._ended = True
+            return None
+        if not is_network(self._config.source):
+            # V4L2 would block for 10 s; FFmpeg was told its timeout when it was opened.
+            ready, _ = self._cv2.VideoCapture.waitAny([self._capture], round(timeout_s * NS_PER_S))
+            if not ready:
+                return None
+        got, data = self._capture.read()
+        if not got:
+            self._ended = True  # FFmpeg does not recover from a failed read
+            return None
+        return np.asarray(data)
+
+    def _publish(self, data: NDArray[np.uint8], stamp_ns: int) -> bool:
+        try:
+            with self.frames.write(stamp_ns) as slot:
+                self._decode(data, slot["color"])
+        except _TornError:
+            self._counts["torn"] += 1
+            return False
+        self._last_good_ns = stamp_ns
+        return True
+
+    def _decode(self, data: NDArray[np.uint8], into: Any) -> None:
+        size = to_rgb(self._cv2, data, into)
+        if size is None:
+            raise _TornError
+        if size != (self._config.width, self._config.height):
+            asked = f"{self._config.width}x{self._config.height}"
+            raise self._error("not_granted", f"asked for {asked}, the camera gives {size[0]}x{size[1]}")
+
+    def _first(self) -> None:
+        data = self._read(1, self._config.open_timeout_s)
+        if data is None:
+            raise self._error("timeout", "connected, but no picture came")
+        try:
+            self._decode(data, np.empty((self._config.height, self._config.width, 3), np.uint8))
+        except _TornError:
+            self._counts["torn"] += 1
+
+    def _error(self, kind: str, detail: str) -> DeviceError:
+        return DeviceError(self.name, kind, str(self._config.source), detail, self._last_good_ns)
+
+
+def _intrinsics(config: OpenCvConfig) -> Intrinsics:
+    known = config.calibration
+    if known is None:
+        nan = float("nan")
+        return Intrinsics(config.width, config.height, nan, nan, nan, nan)
+    return Intrinsics(
+        config.width, config.height, known.fx_px, known.fy_px, known.cx_px, known.cy_px, known.distortion
+    )
