@@ -62,7 +62,7 @@ def complete(body: bytes, spoil: Callable[[str], str] | None = None) -> Response
     """Answer a completion request.
 
     The question is the first user message with pictures or, without any, the first user message: later ones
-    ask for it again. The system message is not needed.
+    ask for it again.
     """
     try:
         request = _Request.model_validate_json(body)
@@ -70,13 +70,14 @@ def complete(body: bytes, spoil: Callable[[str], str] | None = None) -> Response
         if not asked:
             return failure(400, "no message has the role user")
         text, urls = _split(asked[0].content)
+        system = "\n".join(_split(each.content)[0] for each in request.messages if each.role == "system")
         pictures = [_decode(url) for url in urls]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         return failure(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
     except ValueError as error:
         return failure(400, str(error))
-    reply = answer(text, pictures)
+    reply = answer(text, pictures, system)
     return Response(200, json.dumps(_completion(request.model, spoil(reply) if spoil else reply)))
 
 
