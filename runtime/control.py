@@ -122,7 +122,10 @@ Source = ChunkSource | LeaderSource
 
 
 class TickFlag(enum.IntFlag):
-    """What was special about a tick, in its record."""
+    """What was special about a tick, in its record.
+
+    ``STARVED``: the source had nothing in time; ``WAITING``: its first chunk has not come yet.
+    """
 
     NONE = 0
     STARVED = 1
@@ -134,6 +137,7 @@ class TickFlag(enum.IntFlag):
     POSTED = 64
     BLENDING = 128
     SKIPPED_BEFORE = 256
+    WAITING = 512
 
 
 def tick_layout(joints: int, force_channels: int = 0) -> Layout:
@@ -437,7 +441,7 @@ class ControlLoop:
         if row is None:
             self._anchor = self.target
             if not self.exhausted:
-                flag |= TickFlag.STARVED
+                flag |= TickFlag.STARVED if self._chunk_rows or flag else TickFlag.WAITING
         return row, flag
 
     def _hold_target(self) -> Floats:
@@ -465,6 +469,7 @@ class ControlLoop:
         if clips:
             self._statistics.clipped(clips)
         self._statistics.starved += bool(flags & TickFlag.STARVED)
+        self._statistics.waiting += bool(flags & TickFlag.WAITING)
         self._statistics.held += bool(flags & (TickFlag.HOLDING | TickFlag.STOPPED))
 
     def _record(self, now_ns: int, requested: Floats, clips: Clip, flags: TickFlag) -> None:

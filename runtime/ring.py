@@ -1,20 +1,51 @@
 """Lock-free rings and mailboxes: the only things that threads and processes share.
 
-One writer, any number of readers, preallocated slots. A slot's own sequence number is odd while it is
-written and even once it is whole; a reader copies and checks that the number did not change meanwhile.
+One writer, any number of readers, preallocated slots. Each slot has a sequence number: ``2 i + 1`` while
+sample ``i`` is written into it, ``2 i + 2`` once it is whole. ``head``, the number of samples published,
+is stored last. A reader takes the head, checks the slot's number, copies, and checks the number again; if
+it changed, the copy is thrown away.
+
+What this relies on
+-------------------
+*Whole numbers.* Sequence numbers, stamps and the head are aligned 64-bit words, each loaded or stored by
+one machine instruction on every 64-bit processor: no reader sees half of one.
+
+*Order, threads of one process.* Every access here is made by a thread that holds the GIL, except the copy
+of a large array, for which numpy gives the GIL up and takes it back. Passing the GIL on is a full memory
+barrier, so that a reader sees the writer's stores in program order on any processor. The checks are
+needed all the same: the GIL changes hands between any two steps, and during large copies.
+
+*Order, processes.* Nothing but the processor's memory order remains. x86-64 keeps stores in order and
+loads in order (large ``memcpy`` with non-temporal stores ends in a fence, and string moves are ordered
+before later stores), which is all that the protocol needs. Other processors (ARM) may reorder, so there
+`_fence` is called between the steps: two lock operations, whose release and acquire order what is before
+against what is after.
+
+*One writer.* Two threads that write one ring corrupt it; nothing checks this.
+
+What follows
+------------
+A sample that a reader returns is whole and is the one it says. `newest` is never older than the newest
+sample published before the call. A slot being written is never the newest one, so that a writer that
+dies in the middle of a sample costs at most the oldest sample: no reader waits for a writer, ever. A
+reader so slow that the writer laps it in `_ATTEMPTS` copies running gets ``None``, and `statistics`
+counts it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+import platform
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.shared_memory import Segment
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Field name to (shape, numpy dtype string), the same for every slot."""
@@ -24,7 +55,7 @@ Fields = dict[str, NDArray[Any]]
 
 @dataclass(slots=True)
 class Sample:
-    """A whole copy of one slot. `index` counts from 0 over the ring's life."""
+    """A whole copy of one slot. `index` counts from 0 over the ring's life; -1 means: holds nothing."""
 
     index: int
     stamp_ns: int
@@ -34,7 +65,7 @@ class Sample:
         return self.fields[name]
 
 
-class Overwritten(Exception):
+class Overwritten(Exception):  # noqa: N818 - not an error: the answer to a late question
     """The sample asked for has been overwritten: `oldest` is the first one still there."""
 
     def __init__(self, index: int, oldest: int) -> None:
@@ -44,130 +75,235 @@ class Overwritten(Exception):
 
 
 def capacity_for(rate_hz: float, read_budget_s: float, margin: int = 2) -> int:
-    """Slots so that a reader may take `read_budget_s` over a copy at `rate_hz` and still find it whole."""
-    return max(3, int(np.ceil(rate_hz * read_budget_s)) + 1 + margin)
+    """Slots so that a reader may take `read_budget_s` over a copy at `rate_hz` and still find it whole.
+
+    While a reader copies sample ``i``, the writer may publish ``ceil(rate_hz * read_budget_s)`` more; one
+    slot is the sample itself, one the slot that is always being written (both in `margin`).
+    """
+    return max(3, math.ceil(rate_hz * read_budget_s) + 1 + margin)
 
 
+_MAGIC = b"dexring1"
 _HEADER = 64
 _ALIGN = 64
+_ATTEMPTS = 64
+
+_lock = threading.Lock()
+
+
+def _nothing() -> None:
+    """Stores and loads stay in order by themselves."""
+
+
+def _locks() -> None:
+    """A full barrier out of the two halves that a lock gives: no access passes both pairs."""
+    with _lock:
+        pass
+    with _lock:
+        pass
+
+
+_fence: Callable[[], None] = _nothing if platform.machine() in ("x86_64", "AMD64") else _locks
 
 
 def _aligned(size: int) -> int:
     return (size + _ALIGN - 1) // _ALIGN * _ALIGN
 
 
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _data_size(layout: Layout, capacity: int) -> int:
+    slot = sum(_aligned(_bytes(shape, dtype)) for shape, dtype in layout.values())
+    return _HEADER + _aligned(16 * capacity) + capacity * slot
+
+
+def _check(layout: Layout, capacity: int) -> None:
+    if capacity < 2:
+        raise ValueError(f"a ring of {capacity} slots: at least 2, one to read while one is written")
+    for name, (shape, dtype) in layout.items():
+        if np.dtype(dtype).hasobject:
+            raise ValueError(f"ring field {name}: dtype {dtype} holds references, not data")
+        if any(n < 0 for n in shape):
+            raise ValueError(f"ring field {name}: shape {shape} is negative")
+
+
+class _Write:
+    """The block in which the next slot is filled; one per ring, since there is one writer."""
+
+    __slots__ = ("_index", "_ring", "stamp_ns")
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+        self._index = -1
+        self.stamp_ns = 0
+
+    def __enter__(self) -> Fields:
+        ring = self._ring
+        self._index = index = ring._head[0]  # noqa: SLF001 - one mechanism in two classes
+        place = index % ring.capacity
+        ring._sequence[place] = 2 * index + 1  # noqa: SLF001
+        _fence()
+        return ring._slots[place]  # noqa: SLF001
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        ring, index = self._ring, self._index
+        if kind is not None:
+            ring._aborted += 1  # noqa: SLF001
+            return
+        place = index % ring.capacity
+        ring._stamps[place] = self.stamp_ns  # noqa: SLF001
+        _fence()
+        ring._sequence[place] = 2 * index + 2  # noqa: SLF001
+        _fence()
+        ring._head[0] = index + 1  # noqa: SLF001
+
+
 class Ring:
     """A ring of samples of one layout, over private memory or, via `create_shared`, shared memory."""
 
-    def __init__(self, layout: Layout, capacity: int) -> None:
-        self._setup(layout, capacity, memoryview(bytearray(self._size(layout, capacity))), None)
-
-    @classmethod
-    def create_shared(cls, layout: Layout, capacity: int, name: str | None = None) -> Ring:
-        """A ring that another process can `attach` to by its ``name``."""
-        text = json.dumps({"layout": {k: [list(s), d] for k, (s, d) in layout.items()}, "n": capacity})
-        head = _aligned(8 + len(text))
-        memory = shared_memory.SharedMemory(name, create=True, size=head + cls._size(layout, capacity))
-        memory.buf[:8] = len(text).to_bytes(8, "little")
-        memory.buf[8 : 8 + len(text)] = text.encode()
-        ring = cls.__new__(cls)
-        ring._setup(layout, capacity, memory.buf[head:], memory)
-        return ring
-
-    @classmethod
-    def attach(cls, name: str) -> Ring:
-        """The ring that another process created under `name`."""
-        memory = shared_memory.SharedMemory(name)
-        # The creator unlinks; without this the tracker of this process would, too (bpo-38119).
-        resource_tracker.unregister(memory._name, "shared_memory")  # type: ignore[attr-defined]  # noqa: SLF001
-        size = int.from_bytes(memory.buf[:8], "little")
-        text = json.loads(bytes(memory.buf[8 : 8 + size]))
-        layout = {k: (tuple(s), d) for k, (s, d) in text["layout"].items()}
-        ring = cls.__new__(cls)
-        ring._setup(layout, text["n"], memory.buf[_aligned(8 + size) :], memory)
-        return ring
-
-    @staticmethod
-    def _size(layout: Layout, capacity: int) -> int:
-        slot = sum(_aligned(int(np.prod(s)) * np.dtype(d).itemsize) for s, d in layout.values())
-        return _HEADER + _aligned(16 * capacity) + capacity * slot
-
-    def _setup(
+    def __init__(
         self,
         layout: Layout,
         capacity: int,
-        buffer: memoryview,
-        memory: shared_memory.SharedMemory | None,
+        *,
+        _memory: memoryview | None = None,
+        _segment: Segment | None = None,
     ) -> None:
-        self.layout = dict(layout)
+        _check(layout, capacity)
+        if _memory is None:
+            # An array, not a bytearray, so that the slots begin on a cache line, as shared ones do.
+            room = np.zeros(_data_size(layout, capacity) + _ALIGN, np.uint8)
+            start = -room.ctypes.data % _ALIGN
+            _memory = room[start : start + _data_size(layout, capacity)].data
+        self.layout: Layout = dict(layout)
         self.capacity = capacity
-        self._memory = memory
-        self._head = np.frombuffer(buffer, np.int64, 1, 0)
-        self._sequence = np.frombuffer(buffer, np.int64, capacity, _HEADER)
-        self._stamps = np.frombuffer(buffer, np.int64, capacity, _HEADER + 8 * capacity)
-        offset = _HEADER + _aligned(16 * capacity)
-        self._slots: list[Fields] = []
-        for _ in range(capacity):
+        self._segment = _segment
+        self._head = _memory[:8].cast("q")
+        self._sequence = _memory[_HEADER : _HEADER + 8 * capacity].cast("q")
+        self._stamps = _memory[_HEADER + 8 * capacity : _HEADER + 16 * capacity].cast("q")
+        self._slots = self._arrays(_memory)
+        self._write = _Write(self)
+        self._aborted = 0
+        self._retries = 0
+        self._lapped = 0
+
+    def _arrays(self, memory: memoryview) -> list[Fields]:
+        offset = _HEADER + _aligned(16 * self.capacity)
+        slots: list[Fields] = []
+        for _ in range(self.capacity):
             slot: Fields = {}
             for key, (shape, dtype) in self.layout.items():
-                count = int(np.prod(shape))
-                slot[key] = np.frombuffer(buffer, dtype, count, offset).reshape(shape)
-                offset += _aligned(count * np.dtype(dtype).itemsize)
-            self._slots.append(slot)
+                slot[key] = np.frombuffer(memory, dtype, math.prod(shape), offset).reshape(shape)
+                offset += _aligned(_bytes(shape, dtype))
+            slots.append(slot)
+        return slots
+
+    @classmethod
+    def create_shared(cls, layout: Layout, capacity: int, name: str | None = None) -> Ring:
+        """A ring that another process can `attach` to by its ``name``.
+
+        Raises:
+            FileExistsError: `name` is taken.
+        """
+        _check(layout, capacity)
+        text = json.dumps({"layout": {k: [list(s), d] for k, (s, d) in layout.items()}, "n": capacity})
+        body = text.encode()
+        start = _aligned(16 + len(body))
+        segment = Segment.create(start + _data_size(layout, capacity), name)
+        view = memoryview(segment.memory)
+        view[16 : 16 + len(body)] = body
+        view[8:16] = len(body).to_bytes(8, "little")
+        view[:8] = _MAGIC
+        return cls(layout, capacity, _memory=view[start:], _segment=segment)
+
+    @classmethod
+    def attach(cls, name: str) -> Ring:
+        """The ring that another process created under `name`.
+
+        Raises:
+            FileNotFoundError: there is none (any more).
+            ValueError: the name belongs to something else.
+        """
+        segment = Segment.attach(name)
+        view = memoryview(segment.memory)
+        if bytes(view[:8]) != _MAGIC:
+            view.release()
+            segment.close()
+            raise ValueError(f"shared memory {name!r} is not a ring of this version")
+        size = int.from_bytes(view[8:16], "little")
+        text = json.loads(bytes(view[16 : 16 + size]))
+        layout = {key: (tuple(shape), dtype) for key, (shape, dtype) in text["layout"].items()}
+        return cls(layout, text["n"], _memory=view[_aligned(16 + size) :], _segment=segment)
 
     @property
     def name(self) -> str:
         """The shared-memory name, or ``""`` for private memory."""
-        return self._memory.name if self._memory is not None else ""
+        return self._segment.name if self._segment is not None else ""
 
     @property
     def published(self) -> int:
         """How many samples were ever published."""
-        return int(self._head[0])
+        return self._head[0]
 
-    @contextlib.contextmanager
-    def write(self, stamp_ns: int) -> Iterator[Fields]:
-        """The next slot's own arrays; published when the block ends, dropped if it raises."""
-        index = int(self._head[0])
-        place = index % self.capacity
-        self._sequence[place] = 2 * index + 1
-        yield self._slots[place]
-        self._stamps[place] = stamp_ns
-        self._sequence[place] = 2 * index + 2
-        self._head[0] = index + 1
+    # --- the writer
+
+    def write(self, stamp_ns: int) -> _Write:
+        """``with ring.write(stamp) as slot:`` fills the next slot's own arrays.
+
+        Published when the block ends, dropped if it raises. The arrays belong to the ring: do not keep them.
+        """
+        write = self._write
+        write.stamp_ns = stamp_ns
+        return write
 
     def push(self, stamp_ns: int, **fields: Any) -> None:
-        """Copy `fields` into the next slot and publish it."""
+        """Copy `fields` into the next slot and publish it. A field that is left out keeps old data."""
         with self.write(stamp_ns) as slot:
             for key, value in fields.items():
                 slot[key][...] = value
 
+    # --- readers
+
     def blank(self) -> Sample:
-        return Sample(-1, 0, {k: np.empty(s, d) for k, (s, d) in self.layout.items()})
+        """A sample to be passed as `into`, so that reading allocates nothing."""
+        return Sample(-1, 0, {k: np.zeros(s, d) for k, (s, d) in self.layout.items()})
 
     def _copy(self, index: int, into: Sample) -> bool:
-        place = index % self.capacity
-        if self._sequence[place] != 2 * index + 2:
+        place, whole = index % self.capacity, 2 * index + 2
+        if self._sequence[place] != whole:
             return False
+        _fence()
         slot = self._slots[place]
         for key, array in into.fields.items():
             np.copyto(array, slot[key])
-        into.stamp_ns = int(self._stamps[place])
-        into.index = index
-        return bool(self._sequence[place] == 2 * index + 2)
+        into.stamp_ns = self._stamps[place]
+        _fence()
+        into.index = index if self._sequence[place] == whole else -1
+        return into.index >= 0
 
     def newest(self, into: Sample | None = None) -> Sample | None:
-        """A copy of the newest whole sample; ``None`` if nothing was published yet."""
+        """A copy of the newest whole sample; ``None`` if nothing was published yet.
+
+        ``None`` as well, with ``into.index`` -1, if the writer lapped every attempt (see the module).
+        """
+        head = self._head[0]
+        if head == 0:
+            return None
         sample = into if into is not None else self.blank()
-        while (head := int(self._head[0])) > 0:
+        for _ in range(_ATTEMPTS):
             if self._copy(head - 1, sample):
                 return sample
+            self._retries += 1
+            head = self._head[0]
+        self._lapped += 1
         return None
 
     def newest_stamp_ns(self) -> int | None:
         """Stamp of the newest sample, without copying it."""
-        head = int(self._head[0])
-        return int(self._stamps[(head - 1) % self.capacity]) if head else None
+        head = self._head[0]
+        return self._stamps[(head - 1) % self.capacity] if head else None
 
     def read(self, index: int, into: Sample | None = None) -> Sample | None:
         """A copy of sample `index`; ``None`` if it is not published yet.
@@ -175,16 +311,16 @@ class Ring:
         Raises:
             Overwritten: it was, and is gone.
         """
-        if index >= int(self._head[0]):
+        if index >= self._head[0]:
             return None
         sample = into if into is not None else self.blank()
-        if self._copy(index, sample):
+        if index >= 0 and self._copy(index, sample):
             return sample
-        raise Overwritten(index, max(0, int(self._head[0]) - self.capacity + 1))
+        raise Overwritten(index, max(0, self._head[0] - self.capacity + 1))
 
     def before(self, stamp_ns: int, into: Sample | None = None) -> Sample | None:
         """The newest sample stamped at or before `stamp_ns` that is still there, else ``None``."""
-        head = int(self._head[0])
+        head = self._head[0]
         for index in range(head - 1, max(-1, head - self.capacity), -1):
             if self._stamps[index % self.capacity] <= stamp_ns:
                 try:
@@ -194,29 +330,37 @@ class Ring:
         return None
 
     def reader(self, start: str = "now") -> RingReader:
-        """A cursor that returns every sample once, in order, and counts the ones it missed."""
+        """A cursor that returns every sample once, in order, and counts the ones it missed.
+
+        `start` is ``"now"`` (the next sample to be published) or ``"oldest"``.
+        """
         return RingReader(self, self.published if start == "now" else 0)
 
     def statistics(self) -> Mapping[str, int]:
-        """Counters for reports."""
-        return {"published": self.published, "capacity": self.capacity}
+        """Counters for reports; all but ``published`` and ``capacity`` count this object's own calls.
+
+        ``aborted``: writes that raised; ``retries``: copies that the writer overtook; ``lapped``: reads that
+        were overtaken every time.
+        """
+        counts = {"aborted": self._aborted, "retries": self._retries, "lapped": self._lapped}
+        return {"published": self.published, "capacity": self.capacity, **counts}
 
     def close(self) -> None:
         """Let go of shared memory. The ring must not be used afterwards."""
-        if self._memory is not None:
-            del self._head, self._sequence, self._stamps
+        if self._segment is not None and self._slots:
+            for view in (self._head, self._sequence, self._stamps):
+                view.release()
             self._slots = []
-            with contextlib.suppress(BufferError):
-                self._memory.close()
+            self._segment.close()
 
     def unlink(self) -> None:
-        """Free the shared memory (the creator's duty)."""
-        if self._memory is not None:
-            self._memory.unlink()
+        """Free the name of the shared memory (the creator's duty), before or after `close`."""
+        if self._segment is not None:
+            self._segment.unlink()
 
 
 class RingReader:
-    """One reader's place in a ring."""
+    """One reader's place in a ring. `lost` counts the samples that were overwritten unread."""
 
     def __init__(self, ring: Ring, index: int) -> None:
         self._ring = ring
@@ -229,8 +373,10 @@ class RingReader:
             try:
                 sample = self._ring.read(self._index, into)
             except Overwritten as gap:
-                self.lost += gap.oldest - self._index
-                self._index = gap.oldest
+                # At least one further on, even if the writer dropped the sample that was due.
+                oldest = max(gap.oldest, self._index + 1)
+                self.lost += oldest - self._index
+                self._index = oldest
                 continue
             if sample is not None:
                 self._index += 1
@@ -238,7 +384,7 @@ class RingReader:
 
 
 class Mailbox:
-    """Latest wins: the reader sees the newest post once, and never an older one."""
+    """Latest wins: the reader sees the newest post once, and never an older one. One poster, one taker."""
 
     def __init__(self, layout: Layout, ring: Ring | None = None) -> None:
         self._ring = ring if ring is not None else Ring(layout, 4)
