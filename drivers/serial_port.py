@@ -65,14 +65,24 @@ def find_port(device: str, port: str, serial_number: str, lister: Lister = list_
     raise DeviceError(device, "not_found", port, f"no such port; ports that are there: {there}")
 
 
-def open_port(device: str, path: str, baudrate: int) -> serial.Serial:
+class _Unflushed(serial.Serial):
+    """A port whose opening leaves alone what came in before."""
+
+    def _reset_input_buffer(self) -> None:
+        return
+
+
+def open_port(device: str, path: str, baudrate: int, *, flush: bool = True) -> serial.Serial:
     """Open `path` non-blocking, locked against other programs that lock, at its lowest latency.
+
+    `flush` says whether what came in before is thrown away.
 
     Raises:
         DeviceError: ``not_found``, ``in_use``, ``no_permission`` or ``cannot_open``.
     """
     try:
-        line = serial.Serial(path, baudrate, timeout=0, write_timeout=0.5, exclusive=True)
+        kind = serial.Serial if flush else _Unflushed
+        line = kind(path, baudrate, timeout=0, write_timeout=0.5, exclusive=True)
     except (serial.SerialException, OSError, ValueError) as error:
         raise _opening(device, path, error) from error
     # USB adapters hold bytes back for up to 16 ms otherwise; not every port has the setting.

@@ -50,12 +50,12 @@ class FeetechConfig(Options):
     calibration: Path | None = None
     write_calibration: bool = False
     zero_rad: dict[str, float] = Field(default_factory=dict)
-    state_rate_hz: float = Field(100.0, gt=0, le=400)
-    health_period_s: float = Field(1.0, gt=0)
-    packet_timeout_s: float = Field(0.02, ge=0.001, le=1)
-    lockstep_timeout_s: float = Field(0.25, ge=0.001, le=10)
-    num_retry: int = Field(2, ge=0, le=10)
-    give_up_s: float = Field(0.25, gt=0)
+    state_rate_hz: float = Field(default=100.0, gt=0, le=400)
+    health_period_s: float = Field(default=1.0, gt=0)
+    packet_timeout_s: float = Field(default=0.02, ge=0.001, le=1)
+    lockstep_timeout_s: float = Field(default=0.25, ge=0.001, le=10)
+    num_retry: int = Field(default=2, ge=0, le=10)
+    give_up_s: float = Field(default=0.25, gt=0)
     p_gain: Byte = 16
     i_gain: Byte = 0
     d_gain: Byte = 32

@@ -1,0 +1,174 @@
+"""A serial force sensor, as the runtime sees it: newtons with the time at which they acted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import termios
+from collections.abc import Mapping
+
+import numpy as np
+import serial
+
+from drivers.force.config import ForceConfig
+from drivers.force.stamps import Dejitter
+from drivers.force.wire import Parser, parser_for
+from drivers.serial_port import Lister, find_port, list_ports, naming_loss, open_port, serial_number_of
+from runtime.clock import NS_PER_S, Clock
+from runtime.messages import DeviceError, Floats
+from runtime.ring import Ring, capacity_for
+
+POLL_NS = 100_000_000
+ARRIVAL_S = 1.0
+"""How long bytes that are known to have been sent are waited for: those lost with a plug never come."""
+
+
+class SerialForce:
+    """`runtime.interfaces.ForceDriver` for a sensor that streams over a serial port.
+
+    Args:
+        name: in the configuration, and of the incoming wire.
+        lister: where to look ports up; for tests.
+
+    Attributes:
+        samples: fields ``force``, float64 ``[K]`` newtons after the tare, and ``saturated``, uint8 ``[K]``.
+    """
+
+    def __init__(self, name: str, config: ForceConfig, clock: Clock, lister: Lister = list_ports) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._lister = lister
+        self._wire = clock.wire(name, stream=True)
+        k = config.channels
+        self.samples = Ring(
+            {"force": ((k,), "<f8"), "saturated": ((k,), "|u1")}, capacity_for(config.rate_hz, 1)
+        )
+        matrix = np.array(config.calibration) if config.calibration else np.eye(k)
+        self._matrix: Floats = matrix * config.newtons_per_count
+        self._zero: Floats = np.zeros(k)
+        self._zeroed = not config.tare_at_start
+        self._tare_wanted = config.tare_at_start
+        self._tare: list[Floats] = []
+        self._saturated = False
+        self._counts: dict[str, int] = {}
+        self._serial_number = config.serial_number
+        self._line: serial.Serial | None = None
+        self._where = config.port
+        self._parser: Parser = parser_for(config)
+        self._bad = 0
+        self._stamps = Dejitter(round(NS_PER_S / config.rate_hz))
+        self._last_good_ns: int | None = None
+        self._deadline_ns = 0
+
+    def open(self) -> None:
+        """Find and open the port. A zero that was taken before a gap stays: the sensor may be under load.
+
+        Raises:
+            DeviceError: ``not_found``, ``in_use``, ``no_permission``.
+        """
+        self.close()
+        config = self._config
+        self._where = find_port(self.name, config.port, self._serial_number, self._lister)
+        self._line = open_port(self.name, self._where, config.baudrate, flush=False)
+        self._serial_number = self._serial_number or serial_number_of(self._where, self._lister)
+        self._bad = 0
+        self._parser = parser_for(config)
+        self._stamps = Dejitter(round(NS_PER_S / config.rate_hz))
+        self._wire.receive(self._read, 0)  # what was sent before has no time
+        self._restart_deadline()
+
+    def poll(self) -> None:
+        """Take in what has come, publish its samples.
+
+        Raises:
+            DeviceError: ``gone``; ``silent``: no sample for `silence_s`, or none that a zero can be taken of.
+        """
+        line = self._line
+        if line is None:
+            raise DeviceError(self.name, "gone", self._where, "not open", self._last_good_ns)
+        data = self._wire.receive(self._read, POLL_NS)
+        if data is None:
+            data = self._read(0, 0.0)  # a plug that was pulled sends nothing, and has to be looked for
+        if data:
+            self._take(data)
+        if self._clock.now_ns() >= self._deadline_ns:
+            self._count("silent")
+            detail = f"no sample for {self._config.silence_s:g} s"
+            if not self._zeroed and self._saturated:
+                detail = "no zero could be taken: the sensor is saturated"
+            raise DeviceError(self.name, "silent", self._where, detail, self._last_good_ns)
+
+    def close(self) -> None:
+        """Let go of the port. Never raises."""
+        line, self._line = self._line, None
+        if line is not None:
+            with contextlib.suppress(OSError, termios.error):
+                line.close()
+
+    def tare(self) -> None:
+        """Take the mean of the coming `tare_samples` samples as zero."""
+        self._tare_wanted = True
+
+    def statistics(self) -> Mapping[str, int]:
+        """``bad_frames``, ``saturated`` (times that it began), ``silent``, ``tares``."""
+        return dict(self._counts)
+
+    def _count(self, key: str, number: int = 1) -> None:
+        self._counts[key] = self._counts.get(key, 0) + number
+
+    def _restart_deadline(self) -> None:
+        self._deadline_ns = self._clock.now_ns() + round(self._config.silence_s * NS_PER_S)
+
+    def _read(self, units: int, timeout_s: float) -> bytes | None:
+        """All that is there, once `units` bytes are; ``None`` if nothing comes."""
+        line = self._line
+        if line is None:
+            return None
+        data = b""
+        with naming_loss(self.name, self._where, self._last_good_ns):
+            while len(data) < max(1, units):
+                if not select.select([line.fileno()], [], [], min(timeout_s, ARRIVAL_S))[0]:
+                    break
+                chunk = os.read(line.fileno(), 65536)
+                if not chunk:
+                    raise OSError("hung up")
+                data += chunk
+        return data or None
+
+    def _take(self, data: bytes) -> None:
+        rows = self._parser.feed(data)
+        lost, self._bad = self._parser.bad - self._bad, self._parser.bad
+        if lost:
+            self._count("bad_frames", lost)
+        stamps = self._stamps.stamps(self._clock.now_ns(), len(rows), lost)
+        for stamp, counts in zip(stamps, rows, strict=True):
+            self._sample(stamp, counts)
+
+    def _sample(self, stamp_ns: int, counts: Floats) -> None:
+        full = self._config.full_scale_counts
+        saturated = np.abs(counts) >= full if full else np.zeros(len(counts), dtype=bool)
+        beyond = bool(saturated.any())
+        if beyond and not self._saturated:
+            self._count("saturated")
+        self._saturated = beyond
+        force = self._matrix @ counts
+        if self._tare_wanted and not beyond:
+            self._tare_with(force)
+        if self._zeroed:
+            self.samples.push(stamp_ns, force=force - self._zero, saturated=saturated)
+            self._last_good_ns = stamp_ns
+            self._restart_deadline()
+        elif not beyond:
+            self._restart_deadline()
+
+    def _tare_with(self, force: Floats) -> None:
+        self._tare.append(force)
+        if len(self._tare) < self._config.tare_samples:
+            return
+        self._zero = np.mean(self._tare, axis=0)
+        self._tare = []
+        self._tare_wanted = False
+        self._zeroed = True
+        self._count("tares")
