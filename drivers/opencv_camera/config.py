@@ -41,14 +41,14 @@ class OpenCvConfig(Options):
 
     driver: Literal["opencv"] = "opencv"
     source: int | str
-    width: int = Field(640, gt=0)
-    height: int = Field(480, gt=0)
-    fps: int = Field(30, gt=0, le=1000)
-    fourcc: str = Field("MJPG", min_length=4, max_length=4)
-    timeout_s: float = Field(0.2, gt=0, le=0.25)
-    open_timeout_s: float = Field(3.0, gt=0)
-    latency_s: float = Field(0.0, ge=0, lt=1)
+    width: int = Field(default=640, gt=0)
+    height: int = Field(default=480, gt=0)
+    fps: int = Field(default=30, gt=0, le=1000)
+    fourcc: str = Field(default="MJPG", min_length=4, max_length=4)
+    timeout_s: float = Field(default=0.2, gt=0, le=0.25)
+    open_timeout_s: float = Field(default=3.0, gt=0)
+    latency_s: float = Field(default=0.0, ge=0, lt=1)
     autofocus: bool | None = None
-    exposure_us: float | None = Field(None, gt=0)
+    exposure_us: float | None = Field(default=None, gt=0)
     calibration: Calibration | None = None
     extrinsics: Extrinsics | None = None

@@ -34,21 +34,21 @@ class RealSenseConfig(Options):
 
     driver: Literal["realsense"] = "realsense"
     serial: str = Field(min_length=1)
-    width: int = Field(640, gt=0)
-    height: int = Field(480, gt=0)
-    fps: int = Field(30, gt=0, le=300)
-    depth_width: int | None = Field(None, gt=0)
-    depth_height: int | None = Field(None, gt=0)
+    width: int = Field(default=640, gt=0)
+    height: int = Field(default=480, gt=0)
+    fps: int = Field(default=30, gt=0, le=300)
+    depth_width: int | None = Field(default=None, gt=0)
+    depth_height: int | None = Field(default=None, gt=0)
     color_format: Literal["rgb8", "yuyv"] = "rgb8"
     align: bool = True
-    timeout_s: float = Field(0.2, gt=0, le=0.25)
-    start_timeout_s: float = Field(5.0, gt=0)
-    pair_gap_s: float | None = Field(None, gt=0)
-    latency_s: float = Field(0.0, ge=0)
-    depth_units_m: float | None = Field(None, gt=0)
+    timeout_s: float = Field(default=0.2, gt=0, le=0.25)
+    start_timeout_s: float = Field(default=5.0, gt=0)
+    pair_gap_s: float | None = Field(default=None, gt=0)
+    latency_s: float = Field(default=0.0, ge=0)
+    depth_units_m: float | None = Field(default=None, gt=0)
     emitter: bool | None = None
-    laser_power_mw: float | None = Field(None, ge=0)
-    exposure_us: float | None = Field(None, gt=0)
-    gain: float | None = Field(None, ge=0)
-    color_exposure_us: float | None = Field(None, gt=0)
+    laser_power_mw: float | None = Field(default=None, ge=0)
+    exposure_us: float | None = Field(default=None, gt=0)
+    gain: float | None = Field(default=None, ge=0)
+    color_exposure_us: float | None = Field(default=None, gt=0)
     extrinsics: Extrinsics | None = None

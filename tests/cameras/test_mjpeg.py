@@ -15,46 +15,7 @@ from runtime.clock import RealClock
 from runtime.interfaces import CameraDriver
 from runtime.messages import DeviceError
 from runtime.stepped import SteppedClock
-
-WIDTH, HEIGHT = 64, 48
-PERIOD_NS = 33_333_333
-
-
-def picture(k: int) -> np.ndarray:
-    """A colour that JPEG keeps to within a step or two, with a red left half."""
-    out = np.full((HEIGHT, WIDTH, 3), (10 * k) % 256, np.uint8)
-    out[:, : WIDTH // 2] = (200, 30, 40)
-    return out
-
-
-def same(a: np.ndarray, b: np.ndarray) -> bool:
-    return float(np.abs(a.astype(int) - b).mean()) < 3.0
-
-
-class World:
-    """Publishes picture k at k periods, as the simulated table does."""
-
-    def __init__(self, clock: SteppedClock) -> None:
-        self.emulator = MjpegEmulator(WIDTH, HEIGHT)
-        self.clock = clock
-        self.published = 0
-        self.running = True
-        clock.attach(self)
-
-    def next_event_ns(self) -> int | None:
-        return (self.published + 1) * PERIOD_NS if self.running else None
-
-    def advance(self, to_ns: int) -> dict[str, int]:
-        credits = 0
-        while (self.published + 1) * PERIOD_NS <= to_ns:
-            self.published += 1
-            sent = self.emulator.publish(picture(self.published), self.published * PERIOD_NS)
-            credits += min(sent, 1)
-        return {"wrist": credits}
-
-    def close(self) -> None:
-        self.clock.detach()
-        self.emulator.close()
+from tests.cameras.worlds import HEIGHT, PERIOD_NS, WIDTH, MjpegWorld, picture, same
 
 
 @pytest.fixture
@@ -63,14 +24,14 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-def world(clock: SteppedClock) -> Iterator[World]:
-    world = World(clock)
+def world(clock: SteppedClock) -> Iterator[MjpegWorld]:
+    world = MjpegWorld(clock)
     yield world
     world.close()
 
 
 @pytest.fixture
-def camera(world: World, clock: SteppedClock) -> Iterator[OpenCvCamera]:
+def camera(world: MjpegWorld, clock: SteppedClock) -> Iterator[OpenCvCamera]:
     camera = OpenCvCamera("wrist", config(world.emulator.url), clock)
     yield camera
     camera.close()

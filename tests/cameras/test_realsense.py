@@ -19,52 +19,7 @@ from runtime.interfaces import CameraDriver
 from runtime.messages import CameraInfo, DeviceError, Intrinsics
 from runtime.ring import Ring
 from runtime.stepped import SteppedClock
-
-WIDTH, HEIGHT = 64, 48
-PINHOLE = Intrinsics(WIDTH, HEIGHT, 60.0, 60.0, 32.0, 24.0)
-PERIOD_NS = 33_333_333
-START_NS = 1_234_567_890_123
-
-
-class World:
-    """Publishes a picture every period and hands it to the emulator, as the simulated table does."""
-
-    def __init__(self, clock: SteppedClock, scale_m: float = 0.0001, **emulator: object) -> None:
-        self.clock = clock
-        self.ring = Ring.create_shared(
-            {"color": ((HEIGHT, WIDTH, 3), "uint8"), "depth": ((HEIGHT, WIDTH), "uint16")}, 4
-        )
-        self.info = CameraInfo("head", PINHOLE, scale_m)
-        self.emulator = RealSenseEmulator(self.ring.name, None, self.info, serial="S1", **emulator)
-        self.random = np.random.default_rng(0)
-        self.sent: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.next_ns = clock.now_ns() + PERIOD_NS
-        self.running = True
-        clock.attach(self)
-
-    def next_event_ns(self) -> int | None:
-        return self.next_ns if self.running else None
-
-    def advance(self, to_ns: int) -> dict[str, int]:
-        credits = 0
-        while self.running and self.next_ns <= to_ns:
-            credits += self.publish(self.next_ns)
-            self.next_ns += PERIOD_NS
-        return {"head": credits}
-
-    def publish(self, stamp_ns: int) -> int:
-        color = self.random.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        depth = np.full((HEIGHT, WIDTH), self.random.integers(3000, 6000), np.uint16)
-        depth[:10] = 0
-        self.sent[stamp_ns] = (color, depth)
-        self.ring.push(stamp_ns, color=color, depth=depth)
-        return self.emulator.deliver(1)
-
-    def close(self) -> None:
-        self.clock.detach()
-        self.emulator.close()
-        self.ring.close()
-        self.ring.unlink()
+from tests.cameras.worlds import HEIGHT, PERIOD_NS, PINHOLE, START_NS, WIDTH, RealSenseWorld
 
 
 @pytest.fixture
@@ -73,20 +28,20 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-def world(clock: SteppedClock) -> Iterator[World]:
-    world = World(clock)
+def world(clock: SteppedClock) -> Iterator[RealSenseWorld]:
+    world = RealSenseWorld(clock)
     yield world
     world.close()
 
 
 @pytest.fixture
-def camera(world: World, clock: SteppedClock) -> Iterator[RealSenseCamera]:
+def camera(world: RealSenseWorld, clock: SteppedClock) -> Iterator[RealSenseCamera]:
     camera = make(world, clock)
     yield camera
     camera.close()
 
 
-def make(world: World, clock: SteppedClock, **options: object) -> RealSenseCamera:
+def make(world: RealSenseWorld, clock: SteppedClock, **options: object) -> RealSenseCamera:
     config = RealSenseConfig(**{"serial": "S1", "width": WIDTH, "height": HEIGHT, **options})
     return RealSenseCamera("head", config, clock, context=world.emulator.context)
 
@@ -120,7 +75,7 @@ def test_calibration_is_the_device_s_own(camera):
 
 @pytest.mark.parametrize("scale_m", [0.001, 0.0001, 0.00025])
 def test_the_scale_is_read_from_the_device_and_never_assumed(clock, scale_m):
-    world = World(clock, scale_m)
+    world = RealSenseWorld(clock, scale_m)
     try:
         camera = make(world, clock)
         camera.open()
@@ -145,7 +100,7 @@ def test_extrinsics_come_from_the_configuration(world, clock):
 def test_depth_is_seen_from_the_colour_camera(clock):
     shift = np.eye(4)
     shift[0, 3] = 0.05  # the depth camera sits 5 cm to the left of the colour camera
-    world = World(clock, 0.0001, color_from_depth=shift)
+    world = RealSenseWorld(clock, 0.0001, color_from_depth=shift)
     try:
         camera = make(world, clock)
         camera.open()
