@@ -1,0 +1,148 @@
+"""A grasp as rows of joint targets, each with the phase that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from policies import motion
+from policies.geometric.config import GeometricConfig
+from policies.geometric.grasp import Grasp
+from policies.motion import MotionError, MotionLimits
+from runtime.arm_model import ArmModel
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats
+
+Phase = Literal["approach", "descend", "close", "lift", "done", "failed"]
+
+_SAFE_RISE_M = 0.02
+_CLEAR_M = 0.004
+_LIFT_STEP_M = 0.01
+_CLOSING_CHECK_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``rows[N, D]`` to execute one per tick, and ``phases[N]``."""
+
+    rows: Floats
+    phases: tuple[Phase, ...]
+
+    def nearest(self, q: Floats, first: int, last: int, joints: int) -> tuple[int, float]:
+        """The row in ``first..last`` closest to `q` in its first `joints` entries, and how close.
+
+        Of equally close rows (a pause) the first is taken.
+        """
+        first = min(max(first, 0), len(self.rows) - 1)
+        window = self.rows[first : max(last + 1, first + 1)]
+        distance = np.abs(window[:, :joints] - q[:joints]).max(axis=1)
+        best = int(np.argmin(distance))
+        return first + best, float(distance[best])
+
+
+class Planner:
+    """Makes the parts of a grasp for one arm."""
+
+    def __init__(self, config: GeometricConfig, arm: ArmModel) -> None:
+        self._config = config
+        self._arm = arm
+        speeds = {
+            "gripper_velocity_s": config.gripper_velocity_s,
+            "gripper_acceleration_s2": 12.0 * config.gripper_velocity_s,
+            "rate_hz": config.control_rate_hz,
+        }
+        v, a, scale = config.velocity_rad_s, config.acceleration_rad_s2, config.careful_scale
+        self.free = MotionLimits.uniform(arm, v, a, **speeds)
+        self.careful = MotionLimits.uniform(arm, v * scale, a * scale, **speeds)
+
+    def grasp(self, start: Floats, velocity: Floats, prefix: Floats, grasp: Grasp) -> Plan:
+        """From `start`, over the object, down, and closing as far as the object should allow.
+
+        Raises:
+            PolicyError: there is no free way.
+        """
+        parts: list[tuple[Floats, Phase]] = [(prefix, "approach")]
+        parts += self._approach(start, velocity, grasp)
+        above = parts[-1][0][-1]
+        try:
+            down = motion.plan_cartesian_move(self._arm, above, grasp.pose, self.careful)
+        except MotionError as error:
+            raise PolicyError(f"the way down to the object: {error}") from None
+        settle = max(1, round(self._config.settle_s * self._config.control_rate_hz))
+        parts += [(down, "descend"), (np.repeat(down[-1:], settle, axis=0), "descend")]
+        parts += self.closing(down[-1], max(0.0, grasp.contact - self._config.squeeze))
+        return joined(parts)
+
+    def _approach(self, start: Floats, velocity: Floats, grasp: Grasp) -> list[tuple[Floats, Phase]]:
+        goal = grasp.q_above
+        direct = motion.plan_joint_move(start, goal, self.free, velocity)
+        height = float(grasp.above[2, 3])
+        if self._free_way(direct, min(self._arm.grasp_height(start), height)):
+            return [(direct, "approach")]
+        rise = self._raised(start, height)
+        onward = motion.plan_joint_move(rise[-1], goal, self.free)
+        if not self._free_way(onward, min(self._arm.grasp_height(rise[-1]), height)):
+            raise PolicyError("no free way to above the object")
+        return [(rise, "approach"), (onward, "approach")]
+
+    def _free_way(self, rows: Floats, lowest_m: float) -> bool:
+        """Whether the arm stays off itself and the grasp point does not dip on the way."""
+        for row in rows[:: max(1, len(rows) // 16)]:
+            own, table = self._arm.clearances(row)
+            if min(own, table) < _CLEAR_M and len(rows) > 1:
+                first = self._arm.clearance(rows[0])
+                if min(own, table) < min(_CLEAR_M, first - 1e-4):
+                    return False
+            if self._arm.grasp_height(row) < lowest_m - _SAFE_RISE_M:
+                return False
+        return True
+
+    def _raised(self, start: Floats, height_m: float) -> Floats:
+        """Straight up from `start` to `height_m`, as far as that goes."""
+        return self.rising(start, max(height_m, self._arm.fk(start)[2, 3] + 0.001))
+
+    def rising(self, start: Floats, height_m: float) -> Floats:
+        """Rows straight up from `start` to `height_m`, as far as the arm reaches."""
+        goal = self._arm.fk(start)
+        while goal[2, 3] < height_m:
+            height_left = height_m - goal[2, 3]
+            aim = goal.copy()
+            aim[2, 3] = height_m
+            try:
+                return motion.plan_cartesian_move(self._arm, start, aim, self.careful)
+            except MotionError:
+                height_m -= max(_LIFT_STEP_M, 0.25 * height_left)
+        return start[None].copy()
+
+    def closing(self, start: Floats, opening: float) -> list[tuple[Floats, Phase]]:
+        """Jaws to `opening`, the arm at rest; the last rows wait for the jaws to follow."""
+        goal = start.copy()
+        goal[-1] = opening
+        rows = motion.plan_joint_move(start, goal, self.careful)
+        wait = np.repeat(rows[-1:], _CLOSING_CHECK_ROWS, axis=0)
+        return [(rows, "close"), (wait, "close")]
+
+    def lift(self, start: Floats, held: float, height_m: float) -> Plan:
+        """Straight up with the jaws' target at `held`."""
+        holding = start.copy()
+        holding[-1] = held
+        grip = motion.plan_joint_move(start, holding, self.careful)
+        return joined([(grip, "lift"), (self.rising(holding, height_m), "lift")])
+
+    def retreat(self, start: Floats, opening: float, height_m: float) -> Plan:
+        """Open the jaws where they are, then straight up."""
+        opened = start.copy()
+        opened[-1] = opening
+        parts = [(motion.plan_joint_move(start, opened, self.careful), "failed")]
+        parts.append((self.rising(opened, height_m), "failed"))
+        return joined(parts)  # type: ignore[arg-type]
+
+
+def joined(parts: Sequence[tuple[Floats, Phase]]) -> Plan:
+    """One plan of several parts; empty parts are left out."""
+    used = [(rows, phase) for rows, phase in parts if len(rows)]
+    phases: list[Phase] = [phase for rows, phase in used for _ in range(len(rows))]
+    return Plan(np.concatenate([rows for rows, _ in used]), tuple(phases))

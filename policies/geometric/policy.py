@@ -1,0 +1,300 @@
+"""The geometric policy: looks, plans a grasp, and says row by row how to make it.
+
+It keeps a plan (rows of joint targets from the approach to the closed jaws) and works out from every
+observation where in that plan the arm is, so that late, dropped or repeated chunks do no harm. Until the
+descent it looks again each time and plans anew where the object turns out to be elsewhere; from the
+descent on the arm hides the object and the plan stands. What follows the closing depends on what the
+jaws met. There is no clock in here: time passes by rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from policies.geometric.config import GeometricConfig
+from policies.geometric.estimate import ObjectEstimate
+from policies.geometric.grasp import Grasp, GraspPlanner
+from policies.geometric.plan import Phase, Plan, Planner, joined
+from policies.geometric.view import estimate_object, obstacles_around
+from runtime.arm_model import ArmModel
+from runtime.interfaces import PolicyError, PolicySpec
+from runtime.messages import CameraInfo, Floats, Observation
+
+_BEHIND_ROWS = 45
+_AHEAD_ROWS = 60
+_ON_PLAN_RAD = 0.05
+_NEAR_PLAN_RAD = 0.15
+_TAIL_ROWS = 10
+_SETTLED_S = 0.08
+_OCCLUDED_SHARE = 0.7
+_JUMP_M = 0.06
+_MISS_OPENING = 0.02
+_STUCK_CALLS = 40
+
+
+class GeometricPolicy:
+    """Implements `runtime.interfaces.Policy` for one arm and one calibrated RGB-D camera.
+
+    Attributes:
+        spec: what it needs.
+        phase: ``"approach"``, ``"descend"``, ``"close"``, ``"lift"``, ``"done"`` or ``"failed"``.
+        failure: why, in one line, once it failed.
+        estimate: the object as last seen.
+        grasp: the grasp being made.
+    """
+
+    def __init__(
+        self, config: GeometricConfig, arm: ArmModel, camera: CameraInfo | Callable[[], CameraInfo]
+    ) -> None:
+        """Take an arm model for itself, and the camera or a way to ask for it once it is open."""
+        self.config = config
+        self._arm = arm
+        self._camera = camera
+        self.spec = PolicySpec(
+            name="geometric",
+            chunk_steps=config.chunk_steps,
+            joints=arm.joints,
+            cameras=(config.camera,),
+            masks=(config.camera,),
+            notes={"units": "radians, gripper 0 to 1"},
+        )
+        self._planner = Planner(config, arm)
+        self._grasps = GraspPlanner(config, arm)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the object, the plan and how it ended."""
+        self.phase: Phase = "approach"
+        self.failure = ""
+        self.estimate: ObjectEstimate | None = None
+        self.grasp: Grasp | None = None
+        self._obstacles = np.zeros((0, 3))
+        self._plan: Plan | None = None
+        self._at = 0
+        self._tick = 0
+        self._tried_harder = False
+        self._waiting = 0
+
+    def warm_up(self) -> None:
+        """Solve one inverse-kinematics problem, so that the first real one is quick."""
+        self._arm.ik(self._arm.fk(self._arm.middle()), self._arm.middle())
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the object is held up."""
+        return self.phase == "done"
+
+    @property
+    def failed(self) -> bool:
+        """Whether this attempt is over without the object."""
+        return self.phase == "failed"
+
+    def infer(self, observation: Observation) -> Floats:
+        """Rows ``[T, D]``, T up to ``chunk_steps``; the first is for ``observation.tick``.
+
+        Raises:
+            PolicyError: the arm's state is unusable; or, before there is a plan, the object cannot be
+                found in mask and depth, is out of reach or too wide.
+        """
+        self._check(observation)
+        start = self._start(observation)
+        if self.phase == "approach":
+            self._look(observation, start)
+        elif self._plan is not None:
+            self._locate(observation, start)
+        plan = self._plan
+        if plan is None:
+            raise PolicyError("there is no plan")
+        self._follow(observation, plan)
+        return self._rows(observation)
+
+    # --- where the arm is
+
+    def _check(self, observation: Observation) -> None:
+        position = observation.arm.position
+        if position.shape != (self._arm.joints,):
+            raise PolicyError(f"the arm has {position.shape[0]} joints; the model has {self._arm.joints}")
+        if not np.isfinite(position).all():
+            raise PolicyError("the arm's position holds NaN or infinity")
+
+    def _start(self, observation: Observation) -> Floats:
+        """The joints that the arm will have been asked for at this tick."""
+        if len(observation.committed) and np.isfinite(observation.committed[0]).all():
+            return np.asarray(observation.committed[0])
+        start = observation.arm.position.copy()
+        if self._plan is not None:
+            # Where the jaw is says nothing about where it was asked to go once it holds something.
+            start[-1] = self._plan.rows[self._at, -1]
+        return start
+
+    def _locate(self, observation: Observation, start: Floats) -> float:
+        """Find the plan's row for this tick; returns how far the arm is off it."""
+        plan = self._plan
+        if plan is None:
+            return float("inf")
+        expected = self._at + max(0, observation.tick - self._tick)
+        self._tick = observation.tick
+        joints = self._arm.joints if len(observation.committed) else self._arm.joints - 1
+        first, last = expected - _BEHIND_ROWS, expected
+        if not len(observation.committed):
+            last = min(expected, self._at + _AHEAD_ROWS)
+        row, off = plan.nearest(start, max(first, self._floor(plan)), last, joints)
+        exact = min(expected, len(plan.rows) - 1)
+        if float(np.abs(plan.rows[exact, :joints] - start[:joints]).max()) <= off + 1e-9:
+            row = exact
+        self._at = row
+        return off
+
+    def _floor(self, plan: Plan) -> int:
+        """The first row of the present phase: a plan is not gone back in."""
+        return plan.phases.index(self.phase) if self.phase in plan.phases else 0
+
+    # --- looking and planning
+
+    def _look(self, observation: Observation, start: Floats) -> None:
+        moved = self._see(observation)
+        estimate = self.estimate
+        if estimate is None:
+            raise PolicyError("the object has not been seen")
+        off = self._locate(observation, start) if self._plan is not None else float("inf")
+        limit = _ON_PLAN_RAD if len(observation.committed) else _NEAR_PLAN_RAD
+        if moved or off > limit:
+            self._replan(observation, start, estimate)
+
+    def _see(self, observation: Observation) -> bool:
+        """Take in what is seen; whether that asks for a new plan."""
+        try:
+            fresh = estimate_object(observation, self._info(), self.config)
+        except PolicyError:
+            if self.estimate is None:
+                raise
+            return False
+        known = self.estimate
+        if known is not None and self._hidden(fresh, known):
+            return False
+        if known is None:
+            self._obstacles = obstacles_around(observation, self._info(), self.config, fresh.center)
+        elif (
+            fresh.shift_from(known) < self.config.replan_shift_m
+            and fresh.turn_from(known) < self.config.replan_turn_rad
+        ):
+            return False
+        self.estimate = fresh
+        return True
+
+    @staticmethod
+    def _hidden(fresh: ObjectEstimate, known: ObjectEstimate) -> bool:
+        """Whether `fresh` looks like a part of the object only, or like something else."""
+        return (
+            fresh.points < _OCCLUDED_SHARE * known.points
+            or fresh.long_m * fresh.short_m < _OCCLUDED_SHARE * known.long_m * known.short_m
+            or fresh.shift_from(known) > _JUMP_M
+        )
+
+    def _info(self) -> CameraInfo:
+        return self._camera() if callable(self._camera) else self._camera
+
+    def _replan(self, observation: Observation, start: Floats, estimate: ObjectEstimate) -> None:
+        known = self.grasp
+        near = None if known is None else float(np.arctan2(known.pose[1, 1], known.pose[0, 1]))
+        prefix, begin, velocity = self._takeover(observation, start)
+        grasp = self._grasps.plan(estimate, self._obstacles, begin, near)
+        self._plan = self._planner.grasp(begin, velocity, prefix, grasp)
+        self.grasp = grasp
+        self._at, self._tick = 0, observation.tick
+
+    def _takeover(self, observation: Observation, start: Floats) -> tuple[Floats, Floats, Floats]:
+        """Rows that stay as they are committed, and from where, how fast, a new plan goes on."""
+        committed = observation.committed
+        if len(committed) == 0 or not np.isfinite(committed).all():
+            return np.zeros((0, self._arm.joints)), start, np.zeros(self._arm.joints)
+        keep = max(1, min(len(committed), max(self.config.lead_steps, observation.frozen_steps)))
+        velocity = np.zeros(self._arm.joints)
+        if keep > 1 and keep < len(committed):
+            velocity = (committed[keep - 1] - committed[keep - 2]) * self.config.control_rate_hz
+        return committed[:keep].copy(), committed[keep - 1].copy(), velocity
+
+    # --- what the phase asks for
+
+    def _follow(self, observation: Observation, plan: Plan) -> None:
+        if self.phase in ("approach", "descend"):
+            self.phase = plan.phases[self._at]
+        if self.phase == "close":
+            self._judge_closing(observation, plan)
+        elif self.phase == "lift":
+            self._judge_lift(observation, plan)
+
+    def _judge_closing(self, observation: Observation, plan: Plan) -> None:
+        grasp = self.grasp
+        asked = float(plan.rows[self._at, -1])
+        at_end = self._at >= len(plan.rows) - 1
+        if grasp is not None and self._holds(observation, asked, grasp.contact):
+            held = max(0.0, min(asked, float(observation.arm.position[-1]) - self.config.squeeze))
+            self._switch(self._planner.lift(plan.rows[self._at], held, self._lift_height()), "lift")
+        elif at_end and self._still(observation):
+            self._close_further(observation, plan)
+        elif at_end:
+            self._waiting += 1
+            if self._waiting > _STUCK_CALLS:
+                self._fail(plan.rows[self._at], "the jaws do not come to rest")
+
+    def _close_further(self, observation: Observation, plan: Plan) -> None:
+        last = plan.rows[-1]
+        if self._tried_harder or last[-1] <= _MISS_OPENING:
+            self._fail(last, f"the jaws closed to {float(observation.arm.position[-1]):.2f} on nothing")
+            return
+        self._tried_harder = True
+        self._switch(joined(self._planner.closing(last, 0.0)), "close")
+
+    def _judge_lift(self, observation: Observation, plan: Plan) -> None:
+        if self._at < len(plan.rows) - 1 or not self._still(observation):
+            return
+        asked = float(plan.rows[-1, -1])
+        if self._pushed_apart(observation, asked):
+            self.phase = "done"
+        else:
+            self._fail(plan.rows[-1], "the object was lost on the way up")
+
+    def _holds(self, observation: Observation, asked: float, contact: float) -> bool:
+        """Whether something stands between the jaws where the object should be."""
+        opening = float(observation.arm.position[-1])
+        plausible = opening < contact + 0.12
+        return plausible and self._still(observation) and self._pushed_apart(observation, asked)
+
+    def _pushed_apart(self, observation: Observation, asked: float) -> bool:
+        opening = float(observation.arm.position[-1])
+        lags = opening - asked > self.config.contact_lag
+        force = observation.force_n
+        if force is not None and len(force) and np.isfinite(force).all():
+            return lags and float(np.abs(force).max()) > self.config.contact_force_n
+        return lags and opening > _MISS_OPENING
+
+    def _still(self, observation: Observation) -> bool:
+        return abs(float(observation.arm.velocity[-1])) < _SETTLED_S
+
+    def _lift_height(self) -> float:
+        return self.config.table_height_m + self.config.lift_height_m
+
+    def _switch(self, plan: Plan, phase: Phase) -> None:
+        self._plan, self.phase, self._at, self._waiting = plan, phase, 0, 0
+
+    def _fail(self, start: Floats, why: str) -> None:
+        self.failure = why
+        opening = self.grasp.opening if self.grasp is not None else 1.0
+        self._switch(self._planner.retreat(start, opening, self._lift_height()), "failed")
+
+    def _rows(self, observation: Observation) -> Floats:
+        plan = self._plan
+        if plan is None:
+            raise PolicyError("there is no plan")
+        self._tick = observation.tick
+        rows = plan.rows[self._at : self._at + self.config.chunk_steps]
+        short = min(_TAIL_ROWS, self.config.chunk_steps) - len(rows)
+        if short > 0:
+            rows = np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)])
+        return rows.copy()
