@@ -49,8 +49,8 @@ def fitting(things: Things, query: Query) -> list[SceneObject]:
         fits = [each for each in fits if _is_at(each, place, things)]
     if query.size:
         fits = _of_size(fits, query.size)
-    if query.extreme and fits:
-        fits = [_extreme(fits, query.extreme)]
+    if query.extreme:
+        fits = _extreme(fits, query.extreme)[: query.count or 1]
     return fits
 
 
@@ -119,7 +119,8 @@ def _of_size(things: list[SceneObject], size: str) -> list[SceneObject]:
     return [each for each in things if (each.area >= middle) == (size == "large")]
 
 
-def _extreme(things: list[SceneObject], word: str) -> SceneObject:
+def _extreme(things: list[SceneObject], word: str) -> list[SceneObject]:
+    """The most extreme first."""
     keys: dict[str, Callable[[SceneObject], float]] = {
         "leftmost": lambda each: each.at[0],
         "rightmost": lambda each: -each.at[0],
@@ -128,7 +129,7 @@ def _extreme(things: list[SceneObject], word: str) -> SceneObject:
         "smallest": lambda each: each.area,
         "largest": lambda each: -each.area,
     }
-    return min(things, key=keys[word])
+    return sorted(things, key=keys[word])
 
 
 def label(thing: SceneObject) -> str:

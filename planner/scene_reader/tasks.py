@@ -80,10 +80,12 @@ def _decompose(question: Question) -> str:
 def _generate(question: Question) -> str:
     things = question.scene().on_table
     ordered = select.grasping_order(things, question.arm_side)
-    tried = [each for text in question.quoted if (each := select.meant(things, parse_query(text)))]
+    tried = {each: text for text in question.quoted if (each := select.meant(things, parse_query(text)))}
     target = next((each for each in ordered if each not in tried), ordered[0] if ordered else None)
     if target is None:
         why, phrase = "there is nothing on the table", None
+    elif target in tried:
+        why, phrase = "all were tried; it is the closest to the arm", tried[target]
     else:
         why, phrase = "it is the closest to the arm of those left to try", select.describe(target, things)
     analysis = {

@@ -170,11 +170,11 @@ def _partly_hidden(hsv: Bits, part: _Part) -> bool:
     rows, columns = part.mask.shape
     inside[part.y - y1 : part.y - y1 + rows, part.x - x1 : part.x - x1 + columns] = part.mask
     wide = np.asarray(cv2.dilate(inside, np.ones((2 * pad + 1, 2 * pad + 1), np.uint8)))
-    rim = wide - np.asarray(cv2.dilate(inside, np.ones((5, 5), np.uint8))) > 0
-    table = np.median(hsv[::16, ::16].reshape(-1, 3), axis=0)
+    rim = (wide > 0) & (np.asarray(cv2.dilate(inside, np.ones((5, 5), np.uint8))) == 0)
+    table = float(np.median(hsv[::16, ::16, 2]))
     weak = around[..., 1] < _MIN_SATURATION
-    foreign = weak & (np.abs(around[..., 2].astype(np.float64) - table[2]) > _TABLE_TOLERANCE)
-    return bool(np.count_nonzero(foreign & rim) > _MAX_FOREIGN_RIM * max(1, np.count_nonzero(rim)))
+    foreign = weak & (np.abs(around[..., 2].astype(np.float64) - table) > _TABLE_TOLERANCE)
+    return int((foreign & rim).sum()) > _MAX_FOREIGN_RIM * int(rim.sum())
 
 
 def _shape(mask: Bits, value: Bits) -> str:

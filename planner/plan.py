@@ -1,0 +1,328 @@
+"""What the grasp mode does next: the planner's logic without any of its I/O.
+
+`GraspPlan` names a step; whoever runs it says what came of it; and so on until `Finished`. The steps are
+questions to the planner (`Classify`, `Decompose`, `Propose`, `Mark`, `CheckGrasp`, `CheckInstruction`,
+`CheckPrompt`) and things for the arm to do (`Home`, `Grasp`, `Place`). The time limit is the runner's: it
+calls `stop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import Field
+
+from planner import replies
+from planner.replies import BoundingBox, Decomposition, Instruction, PromptClass, Verdict
+from runtime.options import Options
+
+
+class PlanConfig(Options):
+    """How persistent the plan is.
+
+    Attributes:
+        attempts_per_object: failed attempts in a row after which an object is left for later.
+        rounds: how often objects that were left are come back to, counting the first time.
+        max_attempts: attempts at all objects together, after which the run ends.
+        check_height_m: the gripper must have come up this high for a grasp to be asked about at all.
+        planner_failures: how often one question is asked anew after the planner failed at it.
+    """
+
+    attempts_per_object: int = Field(default=3, ge=1)
+    rounds: int = Field(default=2, ge=1)
+    max_attempts: int = Field(default=30, ge=1)
+    check_height_m: float = Field(default=0.06, ge=0)
+    planner_failures: int = Field(default=2, ge=0)
+
+
+# --- steps
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Ask for the prompt's type; answered by `PromptClass`."""
+
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decompose:
+    """Ask for the objects of a Type I prompt; answered by `Decomposition`."""
+
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Ask for the next object of a Type II prompt; answered by `Instruction`."""
+
+    avoid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Ask where the object is; answered by `BoundingBox`."""
+
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grasp:
+    """Segment, track, grasp and lift; answered by `Lifted`."""
+
+    instruction: str
+    box: BoundingBox
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGrasp:
+    """Ask whether the gripper holds the object; answered by `Verdict`."""
+
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Carry it to the tray and let go; answered by `Done`."""
+
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Open the gripper and clear the cameras' view; answered by `Done`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckInstruction:
+    """Ask whether the object has left the table; answered by `Verdict`."""
+
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPrompt:
+    """Ask whether the table is empty; answered by `Verdict`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing more to do."""
+
+    completed: bool
+    reason: str
+
+
+Question = Classify | Decompose | Propose | Mark | CheckGrasp | CheckInstruction | CheckPrompt
+Motion = Home | Grasp | Place
+Step = Question | Motion | Finished
+
+# --- outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """How high the closed gripper came, in metres above the table; 0 if it did not get to close."""
+
+    height_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A motion came to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The planner or the motion failed: `PlannerError.kind`, or a word for what hindered the arm."""
+
+    kind: str
+    detail: str = ""
+
+
+Reply = PromptClass | Decomposition | Instruction | BoundingBox | Verdict
+Outcome = Reply | Lifted | Done | Failed
+
+
+@dataclass
+class Attempt:
+    """One try at one object, for ``summary.json``."""
+
+    instruction: str
+    attempt: int
+    grasped: bool = False
+    completed: bool = False
+
+    def summary(self) -> dict[str, object]:
+        """``{instruction, attempt, grasped, completed}``."""
+        return {
+            "instruction": self.instruction,
+            "attempt": self.attempt,
+            "grasped": self.grasped,
+            "completed": self.completed,
+        }
+
+
+T = TypeVar("T", bound=replies.Reply)
+
+
+class PlanError(Exception):
+    """The runner answered a step with something that is no answer to it."""
+
+
+@dataclass
+class GraspPlan:
+    """The plan for one prompt. `step` is what to do now; `tell` says what came of it and moves on.
+
+    Attributes:
+        attempts: what was tried so far, in order.
+    """
+
+    prompt: str
+    config: PlanConfig = field(default_factory=PlanConfig)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._script = self._whole()
+        self.step: Step = next(self._script)
+
+    def tell(self, outcome: Outcome) -> Step:
+        """Answer the present step; returns the next one.
+
+        Raises:
+            PlanError: the outcome does not belong to the step.
+        """
+        if isinstance(self.step, Finished):
+            return self.step
+        self.step = self._script.send(outcome)
+        return self.step
+
+    def stop(self, reason: str) -> Finished:
+        """End here, not completed (unless it was already finished)."""
+        if not isinstance(self.step, Finished):
+            self._script.close()
+            self.step = Finished(False, reason)
+        return self.step
+
+    # --- the script
+
+    def _whole(self) -> Generator[Step, Outcome, None]:
+        yield Home("start")
+        kind = yield from self._ask(Classify(self.prompt), PromptClass)
+        if isinstance(kind, Failed):
+            yield Finished(False, _planner_failed("the prompt's type", kind))
+            return
+        yield (yield from self._named() if kind.type == "I" else self._abstract())
+
+    def _named(self) -> Generator[Step, Outcome, Finished]:
+        """Type I: the objects that the prompt names, those left over once more in the next round."""
+        parts = yield from self._ask(Decompose(self.prompt), Decomposition)
+        if isinstance(parts, Failed):
+            return Finished(False, _planner_failed("the prompt's objects", parts))
+        if not parts.objects:
+            return Finished(False, "nothing on the table fits the prompt")
+        left = list(parts.objects)
+        for _ in range(self.config.rounds):
+            todo, left = left, []
+            for instruction in todo:
+                if not (yield from self._object(instruction)):
+                    left.append(instruction)
+                if self._spent():
+                    left += todo[todo.index(instruction) + 1 :]
+                    break
+            if not left or self._spent():
+                break
+        if left:
+            return Finished(False, "not done: " + "; ".join(dict.fromkeys(left)))
+        return Finished(True, "every object that the prompt names is done")
+
+    def _abstract(self) -> Generator[Step, Outcome, Finished]:
+        """Type II: whatever the planner proposes next, until the table is empty."""
+        avoid: tuple[str, ...] = ()
+        rounds = self.config.rounds
+        while not self._spent():
+            proposal = yield from self._ask(Propose(avoid), Instruction)
+            if isinstance(proposal, Failed):
+                return Finished(False, _planner_failed("the next object", proposal))
+            target = proposal.target
+            if target is None or target in avoid:
+                rounds, avoid = rounds - 1, ()
+            elif not (yield from self._object(target)):
+                avoid = (*avoid, target)
+            empty = yield from self._ask(CheckPrompt(), Verdict)
+            if isinstance(empty, Verdict) and empty.value:
+                return Finished(True, "the table is empty")
+            if rounds <= 0:
+                return Finished(False, _left(empty))
+        return Finished(False, f"{self.config.max_attempts} attempts were made")
+
+    def _object(self, instruction: str) -> Generator[Step, Outcome, bool]:
+        """One object, until it is done or has failed often enough; the arm is home afterwards."""
+        grasped_before = False
+        for number in range(1, self.config.attempts_per_object + 1):
+            if self._spent():
+                return False
+            attempt = Attempt(instruction, number)
+            self.attempts.append(attempt)
+            box = yield from self._ask(Mark(instruction), BoundingBox)
+            if isinstance(box, Failed):
+                # what was once in the gripper and is not to be found on the table has been moved
+                attempt.completed = box.kind == "no_object" and grasped_before
+                if attempt.completed or box.kind == "no_object":
+                    return attempt.completed
+                continue
+            attempt.grasped = yield from self._grasp(instruction, box, number)
+            grasped_before = grasped_before or attempt.grasped
+            if attempt.grasped:
+                yield Place(instruction)
+                yield Home("placed")
+                gone = yield from self._ask(CheckInstruction(instruction), Verdict)
+                attempt.completed = isinstance(gone, Verdict) and gone.value
+            else:
+                yield Home("not grasped")
+            if attempt.completed:
+                return True
+        return False
+
+    def _grasp(self, instruction: str, box: BoundingBox, number: int) -> Generator[Step, Outcome, bool]:
+        """Whether the object is in the gripper and up."""
+        outcome = yield Grasp(instruction, box, number)
+        if isinstance(outcome, Failed):
+            return False
+        if not isinstance(outcome, Lifted):
+            raise PlanError(f"Grasp was answered with {outcome!r}")
+        if outcome.height_m < self.config.check_height_m:
+            return False
+        held = yield from self._ask(CheckGrasp(instruction), Verdict)
+        # with no answer, carrying on is harmless: an empty gripper opens over the tray
+        return True if isinstance(held, Failed) else held.value
+
+    def _ask(self, question: Question, kind: type[T]) -> Generator[Step, Outcome, T | Failed]:
+        """Ask, and again if the planner failed; that the object is not there is an answer."""
+        left = self.config.planner_failures
+        while True:
+            outcome = yield question
+            if isinstance(outcome, kind):
+                return outcome
+            if not isinstance(outcome, Failed):
+                raise PlanError(f"{type(question).__name__} was answered with {outcome!r}")
+            if left == 0 or outcome.kind == "no_object":
+                return outcome
+            left -= 1
+
+    def _spent(self) -> bool:
+        return len(self.attempts) >= self.config.max_attempts
+
+
+def _planner_failed(what: str, failed: Failed) -> str:
+    return f"the planner could not tell {what}: {failed.kind}"
+
+
+def _left(empty: Verdict | Failed) -> str:
+    named = empty.reason if isinstance(empty, Verdict) and empty.reason else "something"
+    return f"left on the table: {named}"
