@@ -123,7 +123,7 @@ class Checker:
         while published < self._total:
             published = self._ring.published
             if published == last:  # nothing new: let others run
-                os.sched_yield()
+                time.sleep(0)
                 continue
             sample = self._ring.newest(into)
             if sample is not None:
@@ -135,6 +135,7 @@ class Checker:
             sample = cursor.next(into)
             if sample is not None:
                 self.check(sample)
+            time.sleep(0)  # hand the GIL to the writer wherever it is
         self.overwritten += cursor.lost
         self.retries = self._ring.statistics()["retries"]
 

@@ -373,10 +373,12 @@ class RingReader:
             try:
                 sample = self._ring.read(self._index, into)
             except Overwritten as gap:
-                # At least one further on, even if the writer dropped the sample that was due.
-                oldest = max(gap.oldest, self._index + 1)
-                self.lost += oldest - self._index
-                self._index = oldest
+                # Not to the oldest one left, which goes next: a fast writer would always be ahead. Half a
+                # ring is room enough to catch up, and at least one sample is given up each time.
+                ahead = max(gap.oldest + self._ring.capacity // 2 - 1, self._index + 1)
+                ahead = min(ahead, max(self._ring.published - 1, self._index + 1))
+                self.lost += ahead - self._index
+                self._index = ahead
                 continue
             if sample is not None:
                 self._index += 1

@@ -1,0 +1,168 @@
+"""What the operating system and the interpreter can be asked to do for punctuality, and its undoing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from loguru import logger
+from pydantic import Field
+
+from runtime.options import Options
+
+_MCL_CURRENT, _MCL_FUTURE = 1, 2
+
+
+class RealtimeOptions(Options):
+    """Table ``[realtime]``, the part that concerns the process.
+
+    Attributes:
+        scheduler: ``fifo`` runs the loop's thread before all ordinary ones (Linux ``SCHED_FIFO``; threads
+            it starts are ordinary). Needs root, ``CAP_SYS_NICE`` or an ``rtprio`` limit.
+        priority: of ``fifo``, 1 to 99.
+        cpu_affinity: processors that this process may use; empty for all.
+        lock_memory: keep all memory in RAM (``mlockall``). Needs an unlimited ``memlock`` limit, or
+            ``CAP_IPC_LOCK``.
+        gc_freeze: take everything that exists at the start out of garbage collection, and collect only
+            between episodes.
+        switch_interval_s: how long a thread may keep the GIL while another wants it. Half of the pacer's
+            spin, so that the loop has the GIL back before its deadline even from a thread that never
+            waits; Python's own default is 5 ms. 0 leaves it alone.
+    """
+
+    scheduler: Literal["other", "fifo"] = "fifo"
+    priority: int = Field(default=50, ge=1, le=99)
+    cpu_affinity: tuple[int, ...] = ()
+    lock_memory: bool = False
+    gc_freeze: bool = True
+    switch_interval_s: float = Field(default=0.0005, ge=0, le=0.1)
+
+
+class Realtime:
+    """What was applied. `refused` holds one line for each thing that the system did not allow."""
+
+    def __init__(self) -> None:
+        self.applied: list[str] = []
+        self.refused: list[str] = []
+        self._undo: list[Callable[[], object]] = []
+        self._collect = False
+
+    def attempt(self, what: str, action: Callable[[], object], undo: Callable[[], object]) -> None:
+        """Do `action`; remember how to undo it, or that it was refused."""
+        try:
+            action()
+        except (OSError, ValueError, AttributeError) as error:
+            self.refused.append(f"{what}: {error}")
+            logger.warning("real time: the system refuses {}: {}", what, error)
+        else:
+            self.applied.append(what)
+            self._undo.append(undo)
+
+    def undo(self) -> None:
+        """Put everything back, the last first. Idempotent."""
+        while self._undo:
+            with contextlib.suppress(OSError, ValueError):
+                self._undo.pop()()
+        self._collect = False
+
+    def keep_collecting(self) -> None:
+        """Let `collect` collect: automatic collection is off."""
+        self._collect = True
+
+    def collect(self) -> None:
+        """Collect garbage now: called between episodes, where a pause of milliseconds hurts nobody."""
+        if self._collect:
+            gc.collect()
+
+
+def apply_realtime(options: RealtimeOptions) -> Realtime:
+    """Apply `options` to this process and, for the scheduler, to the calling thread (the loop's).
+
+    Never raises: what the system refuses is logged once and listed in ``refused``. Call ``undo`` at the end.
+    """
+    done = Realtime()
+    if options.scheduler == "fifo":
+        _scheduler(done, options.priority)
+    if options.cpu_affinity:
+        _affinity(done, set(options.cpu_affinity))
+    if options.lock_memory:
+        done.attempt("locked memory", lambda: _libc("mlockall", _MCL_CURRENT | _MCL_FUTURE), _unlock)
+    if options.gc_freeze:
+        done.attempt("collection kept out of episodes", _freeze, _thaw)
+        done.keep_collecting()
+    if options.switch_interval_s:
+        before = sys.getswitchinterval()
+        what = f"switch interval {options.switch_interval_s * 1e3:g} ms"
+        done.attempt(
+            what,
+            lambda: sys.setswitchinterval(options.switch_interval_s),
+            lambda: sys.setswitchinterval(before),
+        )
+    return done
+
+
+@contextlib.contextmanager
+def realtime(options: RealtimeOptions) -> Iterator[Realtime]:
+    """`apply_realtime` for the length of a block."""
+    done = apply_realtime(options)
+    try:
+        yield done
+    finally:
+        done.undo()
+
+
+def _scheduler(done: Realtime, priority: int) -> None:
+    if not hasattr(os, "sched_setscheduler"):
+        done.refused.append("fifo scheduler: this system has none")
+        return
+    before, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    # Reset on fork: device, inference and recorder threads must not inherit the priority.
+    policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+
+    def restore() -> None:
+        os.sched_setscheduler(0, before, parameter)
+
+    done.attempt(
+        f"fifo scheduler, priority {priority}",
+        lambda: os.sched_setscheduler(0, policy, os.sched_param(priority)),
+        restore,
+    )
+
+
+def _affinity(done: Realtime, processors: set[int]) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        done.refused.append("CPU affinity: this system has none")
+        return
+    before = os.sched_getaffinity(0)
+    done.attempt(
+        f"CPU affinity {sorted(processors)}",
+        lambda: os.sched_setaffinity(0, processors),
+        lambda: os.sched_setaffinity(0, before),
+    )
+
+
+def _libc(function: str, *args: int) -> None:
+    call = getattr(ctypes.CDLL(None, use_errno=True), function)
+    if call(*args) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _unlock() -> None:
+    _libc("munlockall")
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def _thaw() -> None:
+    gc.unfreeze()
+    gc.enable()
