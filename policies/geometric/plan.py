@@ -11,6 +11,7 @@ import numpy as np
 from policies import motion
 from policies.geometric.config import GeometricConfig
 from policies.geometric.grasp import Grasp
+from policies.handling import free_way, rise
 from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
@@ -18,9 +19,6 @@ from runtime.messages import Floats
 
 Phase = Literal["approach", "descend", "close", "lift", "done", "failed"]
 
-_SAFE_RISE_M = 0.02
-_CLEAR_M = 0.004
-_LIFT_STEP_M = 0.01
 _CLOSING_CHECK_ROWS = 3
 
 
@@ -80,42 +78,17 @@ class Planner:
         goal = grasp.q_above
         direct = motion.plan_joint_move(start, goal, self.free, velocity)
         height = float(grasp.above[2, 3])
-        if self._free_way(direct, min(self._arm.grasp_height(start), height)):
+        if free_way(self._arm, direct, min(self._arm.grasp_height(start), height)):
             return [(direct, "approach")]
-        rise = self._raised(start, height)
-        onward = motion.plan_joint_move(rise[-1], goal, self.free)
-        if not self._free_way(onward, min(self._arm.grasp_height(rise[-1]), height)):
+        lift = self.rising(start, height)
+        onward = motion.plan_joint_move(lift[-1], goal, self.free)
+        if not free_way(self._arm, onward, min(self._arm.grasp_height(lift[-1]), height)):
             raise PolicyError("no free way to above the object")
-        return [(rise, "approach"), (onward, "approach")]
-
-    def _free_way(self, rows: Floats, lowest_m: float) -> bool:
-        """Whether the arm stays off itself and the grasp point does not dip on the way."""
-        for row in rows[:: max(1, len(rows) // 16)]:
-            own, table = self._arm.clearances(row)
-            if min(own, table) < _CLEAR_M and len(rows) > 1:
-                first = self._arm.clearance(rows[0])
-                if min(own, table) < min(_CLEAR_M, first - 1e-4):
-                    return False
-            if self._arm.grasp_height(row) < lowest_m - _SAFE_RISE_M:
-                return False
-        return True
-
-    def _raised(self, start: Floats, height_m: float) -> Floats:
-        """Straight up from `start` to `height_m`, as far as that goes."""
-        return self.rising(start, max(height_m, self._arm.fk(start)[2, 3] + 0.001))
+        return [(lift, "approach"), (onward, "approach")]
 
     def rising(self, start: Floats, height_m: float) -> Floats:
         """Rows straight up from `start` to `height_m`, as far as the arm reaches."""
-        goal = self._arm.fk(start)
-        while goal[2, 3] < height_m:
-            height_left = height_m - goal[2, 3]
-            aim = goal.copy()
-            aim[2, 3] = height_m
-            try:
-                return motion.plan_cartesian_move(self._arm, start, aim, self.careful)
-            except MotionError:
-                height_m -= max(_LIFT_STEP_M, 0.25 * height_left)
-        return start[None].copy()
+        return rise(self._arm, start, height_m, self.careful)
 
     def closing(self, start: Floats, opening: float) -> list[tuple[Floats, Phase]]:
         """Jaws to `opening`, the arm at rest; the last rows wait for the jaws to follow."""
