@@ -28,37 +28,37 @@ class ObjectOptions(Options):
 class HeadCameraOptions(Options):
     """The RGB-D camera over the table, as a pinhole."""
 
-    width: int = Field(640, ge=64, le=1920)
-    height: int = Field(480, ge=48, le=1080)
-    fps: float = Field(30.0, gt=0, le=90)
-    fovy_deg: float = Field(42.0, gt=10, lt=120)
+    width: int = Field(default=640, ge=64, le=1920)
+    height: int = Field(default=480, ge=48, le=1080)
+    fps: float = Field(default=30.0, gt=0, le=90)
+    fovy_deg: float = Field(default=42.0, gt=10, lt=120)
     position_m: tuple[float, float, float] = (0.03, 0.06, 0.62)
     look_at_m: tuple[float, float, float] = (0.185, 0.06, 0.0)
-    depth_scale_m: float = Field(0.0001, gt=0, le=0.01)
+    depth_scale_m: float = Field(default=0.0001, gt=0, le=0.01)
     """Metres per depth unit; 16 bits of it bound the range (6.5 m at 0.0001)."""
-    max_depth_m: float = Field(2.0, gt=0.1)
+    max_depth_m: float = Field(default=2.0, gt=0.1)
     """Beyond it there is no reading (0)."""
-    grazing_deg: float = Field(80.0, gt=0, le=90)
+    grazing_deg: float = Field(default=80.0, gt=0, le=90)
     """Surfaces seen at a flatter angle than this from their normal give no reading (0)."""
-    depth_noise_m: float = Field(0.0004, ge=0, le=0.05)
+    depth_noise_m: float = Field(default=0.0004, ge=0, le=0.05)
     """Standard deviation of a depth reading at 0.6 m; it grows with the square of the distance."""
 
 
 class WristCameraOptions(Options):
     """The colour camera on the gripper."""
 
-    width: int = Field(320, ge=64, le=1920)
-    height: int = Field(240, ge=48, le=1080)
-    fps: float = Field(30.0, gt=0, le=90)
-    fovy_deg: float = Field(62.0, gt=10, lt=120)
-    jpeg_quality: int = Field(90, ge=10, le=100)
+    width: int = Field(default=320, ge=64, le=1920)
+    height: int = Field(default=240, ge=48, le=1080)
+    fps: float = Field(default=30.0, gt=0, le=90)
+    fovy_deg: float = Field(default=62.0, gt=10, lt=120)
+    jpeg_quality: int = Field(default=90, ge=10, le=100)
 
 
 class ForceOptions(Options):
     """The fingertip force sensor in the jaws."""
 
-    rate_hz: float = Field(200.0, gt=0, le=2000)
-    noise_n: float = Field(0.03, ge=0)
+    rate_hz: float = Field(default=200.0, gt=0, le=2000)
+    noise_n: float = Field(default=0.03, ge=0)
     offset_n: tuple[float, float, float] = (0.42, -0.17, 0.65)
     """What it reads with nothing between the jaws, before taring."""
 
@@ -67,9 +67,9 @@ class RenderOptions(Options):
     """Quality of both cameras' pictures; every step up costs rendering time."""
 
     shadows: bool = False
-    samples: int = Field(0, ge=0, le=16)
+    samples: int = Field(default=0, ge=0, le=16)
     """Multisampling; 0 for none."""
-    threads: int = Field(0, ge=0, le=16)
+    threads: int = Field(default=0, ge=0, le=16)
     """Extra threads of the software rasteriser (``LP_NUM_THREADS``); 0 renders on the caller's."""
 
 
@@ -77,9 +77,9 @@ class OperatorOptions(Options):
     """The scripted person at the leader arm (teleoperation without hardware)."""
 
     enabled: bool = False
-    speed: float = Field(1.0, gt=0.1, le=3.0)
+    speed: float = Field(default=1.0, gt=0.1, le=3.0)
     """How fast it moves, as a multiple of its usual pace."""
-    start_s: float = Field(1.0, ge=0)
+    start_s: float = Field(default=1.0, ge=0)
     """How long it waits before its first move."""
 
 
@@ -87,15 +87,15 @@ class WorldConfig(Options):
     """The simulated tabletop (its own process)."""
 
     enabled: bool = True
-    seed: int = Field(0, ge=0)
-    objects: int | None = Field(None, ge=1, le=8)
+    seed: int = Field(default=0, ge=0)
+    objects: int | None = Field(default=None, ge=1, le=8)
     """How many random objects; 3 to 5 by chance if not given."""
     placed: tuple[ObjectOptions, ...] = ()
     """These objects instead of random ones."""
-    timestep_s: float = Field(0.002, gt=0.0002, le=0.005)
+    timestep_s: float = Field(default=0.002, gt=0.0002, le=0.005)
     start_rad: tuple[float, float, float, float, float] = (-1.57, -3.05, 2.7, 1.2, 0.0)
     """Where the arm stands at power-up: folded, turned to its right, out of the cameras' way."""
-    start_gripper: float = Field(0.15, ge=0, le=1)
+    start_gripper: float = Field(default=0.15, ge=0, le=1)
     head: HeadCameraOptions = HeadCameraOptions()
     wrist: WristCameraOptions = WristCameraOptions()
     force: ForceOptions = ForceOptions()

@@ -19,7 +19,7 @@ COLORS: dict[str, tuple[float, float, float]] = {
 }
 
 X_RANGE_M = (0.16, 0.29)
-Y_RANGE_M = (-0.16, 0.075)
+Y_RANGE_M = (-0.16, 0.07)
 PAN_AXIS_X_M = 0.0452
 REACH_M = (0.115, 0.24)
 """Distance from the pan axis within which objects are put: reachable top-down with room to lift."""
@@ -27,7 +27,7 @@ REACH_M = (0.115, 0.24)
 GAP_M = 0.026
 """Free table between any two objects, so that the open jaws fit."""
 
-TRAY_CENTER_M = (0.125, 0.205)
+TRAY_CENTER_M = (0.11, 0.188)
 TRAY_INNER_M = (0.14, 0.12)
 TRAY_WALL_M = 0.006
 TRAY_HEIGHT_M = 0.035
@@ -47,6 +47,7 @@ class ObjectSpec:
     x_m: float
     y_m: float
     yaw_rad: float
+    present: bool = True
 
     @property
     def radius_m(self) -> float:
@@ -62,19 +63,35 @@ def object_name(color: str, shape: str) -> str:
 
 
 def draw_objects(config: WorldConfig) -> tuple[ObjectSpec, ...]:
-    """The scene's objects: those placed by configuration, else random ones.
+    """The scene's objects, placed by configuration or random, and last a spare one that waits.
 
     Raises:
         ValueError: two placed objects have one name.
     """
     if config.placed:
-        return _placed(config)
+        return _with_spare(_placed(config))
     rng = np.random.default_rng([config.seed, 1])
     wanted = config.objects if config.objects is not None else int(rng.integers(3, 6))
     while True:
         specs = _attempt(rng, wanted)
         if specs is not None:
-            return specs
+            return _with_spare(specs)
+
+
+def away(index: int) -> tuple[float, float]:
+    """Where object `index` waits while it takes no part: out of every camera's sight."""
+    return 3.0 + 0.2 * index, 3.0
+
+
+def _with_spare(specs: tuple[ObjectSpec, ...]) -> tuple[ObjectSpec, ...]:
+    """One cube more, of a colour that is not there, which waits to be added."""
+    free = [c for c in COLORS if c not in {s.color for s in specs}] or ["red"]
+    name = object_name(free[0], "cube")
+    if any(s.name == name for s in specs):
+        name = f"spare {name}"
+    x, y = away(len(specs))
+    spare = ObjectSpec(name, "cube", free[0], (0.025, 0.025, 0.025), x, y, 0.0, present=False)  # type: ignore[arg-type]
+    return (*specs, spare)
 
 
 def _placed(config: WorldConfig) -> tuple[ObjectSpec, ...]:

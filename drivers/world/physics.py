@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from drivers.world.config import WorldConfig
-from drivers.world.layout import ObjectSpec
+from drivers.world.layout import ObjectSpec, away
 from drivers.world.scene import build_scene, object_body
 from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive
 from runtime.clock import NS_PER_S
@@ -38,6 +38,8 @@ class Tabletop:
         self.data: Any = mujoco.MjData(self.model)
         self.bank = ArmBank(start_joints(config))
         self.step_ns = round(config.timestep_s * NS_PER_S)
+        self.present = [spec.present for spec in self.objects]
+        """Which objects take part; the others wait far away."""
         self._start_ns = start_ns
         self._steps = 0
         self._dofs = np.array([self.model.joint(n).dofadr[0] for n in JOINT_NAMES])
@@ -123,6 +125,16 @@ class Tabletop:
             squeeze += abs(local[1]) / 2
         return np.array([squeeze, net[0], net[2]])
 
+    def held_objects(self) -> set[int]:
+        """Those that touch a jaw."""
+        held = set()
+        for index in range(self.data.ncon):
+            contact = self.data.contact[index]
+            if self._jaw_contact(contact):
+                one, other = int(contact.geom1), int(contact.geom2)
+                held.add(self._object_geoms[one if one in self._object_geoms else other])
+        return held
+
     def _jaw_contact(self, contact: Any) -> int:
         """+1 or -1, the sign that makes the contact's force the one on a jaw; 0 if it is not one."""
         one, other = int(contact.geom1), int(contact.geom2)
@@ -137,6 +149,21 @@ class Tabletop:
         """Position ``[3]`` of the centre, and unit quaternion ``[4]`` (w first)."""
         at = self._object_qpos[index]
         return self.data.qpos[at : at + 3].copy(), self.data.qpos[at + 3 : at + 7].copy()
+
+    def remove_object(self, index: int) -> None:
+        """Take object `index` off the table."""
+        self.present[index] = False
+        self.move_object(index, (*away(index), self.objects[index].size_m[2] / 2))
+
+    def place_object(self, index: int, x_m: float, y_m: float) -> None:
+        """Stand object `index` on the table, whether it was there or not."""
+        self.present[index] = True
+        self.move_object(index, (x_m, y_m, self.objects[index].size_m[2] / 2))
+
+    def yaw_rad(self, index: int) -> float:
+        """Which way the object's own x axis points in the table plane."""
+        _, (w, x, y, z) = self.object_pose(index)
+        return float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
     def move_object(self, index: int, position: Sequence[float], yaw_rad: float = 0.0) -> None:
         """Put object `index` down somewhere, at rest."""

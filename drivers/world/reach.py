@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ _ROTATION_WEIGHT_M = 0.08
 _ROLL_LIMIT = math.pi / 2
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """No joint angles bring the gripper there, pointing down."""
 
 
@@ -47,7 +46,7 @@ class TopDown:
         """Joints ``[5]`` for the grasp site at `position` ``[3]``.
 
         Raises:
-            Unreachable: they do not exist within the joints' ranges.
+            UnreachableError: they do not exist within the joints' ranges.
         """
         target = np.asarray(position, float)
         rotation = top_down_rotation(yaw_rad)
@@ -57,19 +56,18 @@ class TopDown:
             error = np.concatenate([target - place, _ROTATION_WEIGHT_M * rotation_error(frame, rotation)])
             if np.linalg.norm(error[:3]) < 1e-5 and np.linalg.norm(error[3:]) < 1e-5:
                 return joints
-            self._mujoco.mj_jacSite(
-                self._model, self._data, self._jacobian[0], self._jacobian[1], self._site
-            )
+            self._mujoco.mj_jacSite(self._model, self._data, self._jacobian[0], self._jacobian[1], self._site)
             matrix = np.vstack([self._jacobian[0, :, :5], _ROTATION_WEIGHT_M * self._jacobian[1, :, :5]])
             step = matrix.T @ np.linalg.solve(matrix @ matrix.T + _DAMPING**2 * np.eye(6), error)
             joints = np.clip(joints + np.clip(step, -0.3, 0.3), self._low, self._high)
         if np.linalg.norm(error[:3]) < 1e-3 and np.linalg.norm(error[3:]) < 2e-3:
             return joints
-        raise Unreachable(f"no top-down pose at {np.round(target, 3).tolist()} yaw {yaw_rad:.2f}")
+        raise UnreachableError(f"no top-down pose at {np.round(target, 3).tolist()} yaw {yaw_rad:.2f}")
 
     def _first_guess(self, target: Floats, yaw_rad: float) -> Floats:
         pan = math.atan2(target[1], max(0.01, target[0] - 0.0452))
-        return np.clip(np.array([pan, -1.9, 1.9, 1.5, roll_for(yaw_rad, pan)]), self._low, self._high)
+        guess = np.array([pan, -1.9, 1.9, 1.5, roll_for(yaw_rad, pan)])
+        return np.asarray(np.clip(guess, self._low, self._high))
 
 
 def roll_for(yaw_rad: float, pan_rad: float) -> float:
@@ -96,4 +94,4 @@ def rotation_error(present: Floats, wanted: Floats) -> Floats:
     )
     sine = np.linalg.norm(axis)
     angle = math.atan2(sine, np.trace(difference) - 1)
-    return axis * (angle / sine) if sine > 1e-9 else axis / 2
+    return np.asarray(axis * (angle / sine) if sine > 1e-9 else axis / 2)

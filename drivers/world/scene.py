@@ -221,10 +221,8 @@ def _wrist_camera(spec: Any, config: WorldConfig) -> None:
     )
 
 
-def camera_axes(
-    position: Sequence[float], target: Sequence[float], up: Sequence[float]
-) -> list[float]:
-    """x (right) and y (up) axes of a camera at `position` that looks at `target`."""
+def camera_axes(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> list[float]:
+    """The x (right) and y (up) axes of a camera at `position` that looks at `target`."""
     import numpy as np
 
     forward = np.subtract(target, position)

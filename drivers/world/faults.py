@@ -1,0 +1,50 @@
+"""What can be made to go wrong, and where each fault goes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from runtime.options import Options
+
+Device = Literal["follower", "leader", "head", "wrist", "force", "table"]
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "follower": ("lose", "corrupt", "delay", "silent", "unplug", "plug", "clear"),
+    "leader": ("lose", "corrupt", "delay", "silent", "unplug", "plug", "clear"),
+    "head": ("freeze", "gone", "back", "torn"),
+    "wrist": ("freeze", "gone", "back", "torn", "garbage"),
+    "force": ("gone", "back", "saturated", "drift", "constant", "clear"),
+    "table": ("remove", "add", "move"),
+}
+"""By device."""
+
+
+class Fault(Options):
+    """One fault. Which of the values count depends on its kind.
+
+    device, kind: see `KINDS`. Bus: ``lose``, ``corrupt`` and ``delay`` take `count` (the next packets) or
+    `fraction` (of all packets); ``silent`` takes `servo` (an id). Force: ``constant`` takes `value_n`,
+    ``drift`` takes `value_n` as newtons a second. Table: `object` by name, `x_m` and `y_m`; ``add`` without
+    a name puts the spare object on the table.
+    """
+
+    device: Device
+    kind: str
+    count: int = Field(default=0, ge=0, le=100_000)
+    fraction: float = Field(default=0.0, ge=0, le=1)
+    servo: int = Field(default=0, ge=0, le=253)
+    value_n: float = 0.0
+    object: str = ""
+    x_m: float = 0.22
+    y_m: float = -0.05
+
+    @model_validator(mode="after")
+    def _known(self) -> Fault:
+        kinds = KINDS[self.device]
+        if self.kind not in kinds:
+            raise ValueError(f"{self.device} has no fault {self.kind!r}; it has {', '.join(kinds)}")
+        if self.kind == "silent" and self.servo == 0:
+            raise ValueError("fault 'silent' needs servo, the id of the one that goes silent")
+        return self

@@ -1,0 +1,195 @@
+"""A scripted person at the leader arm, who clears the table by looking at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from drivers.world.config import OperatorOptions
+from drivers.world.grasping import GraspPlan, plan_grasp, plan_release, tray_slot
+from drivers.world.judge import in_tray
+from drivers.world.physics import Tabletop
+from drivers.world.reach import TopDown, UnreachableError
+from drivers.world.servos import ArmBank
+from runtime.messages import Floats
+from runtime.so100 import gripper_to_jaw_rad
+
+TICK_S = 0.005
+_SPEED_RAD_S = 0.9
+_FOLLOWED_RAD = 0.02
+_PATIENCE_S = 1.5
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorReport:
+    """What the person is doing.
+
+    phase: ``waiting`` before the first move; then, episode by episode, ``approach``, ``grasp``, ``lift``,
+    ``carry``, ``release``, ``return``, and ``rest`` between two episodes; ``done`` at the end.
+    """
+
+    episode: int = 0
+    """Counts from 1; 0 before the first."""
+    phase: str = "waiting"
+    object: str = ""
+    succeeded: int = 0
+    """Episodes so far that ended with their object in the tray."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing will move any more."""
+        return self.phase == "done"
+
+    def as_json(self) -> dict[str, Any]:
+        """For the control channel."""
+        return asdict(self)
+
+
+class LeaderArm:
+    """The leader's joints: moved by a hand while torque is off, by its servos while it is on."""
+
+    def __init__(self, joints_rad: Floats) -> None:
+        self.bank = ArmBank(joints_rad)
+        self.hand: Floats | None = None
+        """Where a hand holds the joints ``[6]`` (model angles); ``None`` if nobody does."""
+        self._position = np.array(joints_rad, float)
+
+    def step(self, dt_s: float) -> None:
+        """Move on by `dt_s`."""
+        drive = self.bank.drive()
+        reach = 2.0 * dt_s
+        goal = np.where(drive.torque > 0, drive.goal_rad, self._position if self.hand is None else self.hand)
+        powered = drive.torque > 0
+        moved = np.where(powered, np.clip(goal - self._position, -reach, reach), goal - self._position)
+        self._position = self._position + moved
+        self.bank.publish(self._position, moved / dt_s, np.zeros(len(moved)))
+
+
+class Operator:
+    """Picks and places every object, one episode each, by moving the leader.
+
+    A person watches the follower: each move ends only once the follower has arrived, or patience does.
+    """
+
+    def __init__(self, table: Tabletop, leader: LeaderArm, options: OperatorOptions) -> None:
+        self.report = OperatorReport()
+        self._table = table
+        self._leader = leader
+        self._speed = _SPEED_RAD_S * options.speed
+        self._reach = TopDown()
+        self._rest = leader.bank.joints_rad()
+        self._here = self._rest.copy()
+        self._wait_s = options.start_s
+        self._script: Iterator[None] | None = None
+        if options.enabled:
+            self.start()
+
+    def start(self) -> None:
+        """Take the leader in hand and clear the table from now on."""
+        self._here = self._leader.bank.joints_rad()
+        self._rest = self._here.copy()
+        self.report = OperatorReport()
+        self._script = self._clear_table()
+
+    def stop(self) -> None:
+        """Let go of the leader."""
+        self._script = None
+        self._leader.hand = None
+
+    def tick(self) -> None:
+        """Move on by `TICK_S`."""
+        if self._script is None:
+            return
+        next(self._script, None)
+        self._leader.hand = self._here
+
+    # --- the script: each step of a generator is one tick
+
+    def _clear_table(self) -> Iterator[None]:
+        yield from self._pause(self._wait_s)
+        for index, spec in enumerate(self._table.objects):
+            for _ in range(_TRIES):
+                if not self._table.present[index] or self._inside(index):
+                    break
+                self._phase("rest", spec.name, episode=self.report.episode + 1)
+                yield from self._episode(index)
+        self._phase("done", "")
+
+    def _episode(self, index: int) -> Iterator[None]:
+        name = self._table.objects[index].name
+        try:
+            plan = self._plan(index)
+            over = plan_release(self._reach, tray_slot(self._in_tray()))
+        except UnreachableError:
+            return
+        opened = gripper_to_jaw_rad(plan.opening)
+        closed = gripper_to_jaw_rad(0.0)
+        self._phase("approach", name)
+        yield from self._move(np.append(plan.above, opened))
+        yield from self._move(np.append(plan.at, opened))
+        self._phase("grasp", name)
+        yield from self._move(np.append(plan.at, closed), wait=False)
+        yield from self._pause(0.5)
+        self._phase("lift", name)
+        yield from self._move(np.append(plan.above, closed))
+        self._phase("carry", name)
+        yield from self._move(np.append(over, closed))
+        self._phase("release", name)
+        yield from self._move(np.append(over, opened))
+        yield from self._pause(0.4)
+        self._phase("return", name)
+        yield from self._move(self._rest)
+        self._phase("rest", name, won=self._inside(index))
+        yield from self._pause(0.5)
+
+    def _plan(self, index: int) -> GraspPlan:
+        table = self._table
+        others = [
+            table.object_pose(i)[0]
+            for i in range(len(table.objects))
+            if i != index and table.present[i] and not self._inside(i)
+        ]
+        place, _ = table.object_pose(index)
+        return plan_grasp(self._reach, table.objects[index], place, table.yaw_rad(index), others)
+
+    def _inside(self, index: int) -> bool:
+        return in_tray(self._table.object_pose(index)[0])
+
+    def _in_tray(self) -> list[Floats]:
+        count = len(self._table.objects)
+        return [self._table.object_pose(i)[0] for i in range(count) if self._inside(i)]
+
+    def _phase(self, phase: str, name: str, *, episode: int | None = None, won: bool = False) -> None:
+        self.report = OperatorReport(
+            self.report.episode if episode is None else episode,
+            phase,
+            name,
+            self.report.succeeded + won,
+        )
+
+    def _move(self, target: Floats, *, wait: bool = True) -> Iterator[None]:
+        """A minimum-jerk move, as fast as the fastest joint may; then wait for the follower."""
+        start = self._here.copy()
+        peak = 1.875 * float(np.max(np.abs(target - start))) / self._speed
+        ticks = max(1, round(max(0.3, peak) / TICK_S))
+        for tick in range(1, ticks + 1):
+            t = tick / ticks
+            self._here = start + (target - start) * (10 * t**3 - 15 * t**4 + 6 * t**5)
+            yield
+        if wait:
+            yield from self._until_followed()
+
+    def _until_followed(self) -> Iterator[None]:
+        for _ in range(round(_PATIENCE_S / TICK_S)):
+            error = np.abs(self._table.bank.joints_rad() - self._here)[:5]
+            if float(error.max()) < _FOLLOWED_RAD:
+                return
+            yield
+
+    def _pause(self, duration_s: float) -> Iterator[None]:
+        for _ in range(round(duration_s / TICK_S)):
+            yield
