@@ -12,9 +12,8 @@ from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointMap, Ticks, TurnCounter
 from drivers.feetech.config import FeetechConfig
-from drivers.feetech.port import BusPort
-from drivers.feetech.setup import check_calibration, configure, hold_here
-from drivers.serial_port import Lister, find_port, list_ports, serial_number_of
+from drivers.feetech.setup import check_calibration, configure, connect, hold_here
+from drivers.serial_port import Lister, list_ports, serial_number_of
 from runtime.clock import NS_PER_S, Clock, Signal
 from runtime.messages import DeviceError
 from runtime.ring import Mailbox, Ring, capacity_for
@@ -96,14 +95,15 @@ class FeetechArm:
                 ``wrong_calibration``.
         """
         self.close()
-        config = self._config
-        path = find_port(self.name, config.port, self._serial_number, self._lister)
-        timeout = config.packet_timeout_s
-        if self._clock.stepped:
-            timeout = max(timeout, config.lockstep_timeout_s)
-        port = BusPort(self.name, path, config.baudrate, timeout)
         names = dict(zip(self._joints.ids, self._joints.names, strict=True))
-        bus = FeetechBus(self.name, names, port, config.num_retry)
+        bus = connect(
+            self.name,
+            self._config,
+            names,
+            self._clock,
+            serial_number=self._serial_number,
+            lister=self._lister,
+        )
         bus.last_good_ns = self._last_good_ns
         try:
             self._prepare(bus)
@@ -111,7 +111,7 @@ class FeetechArm:
             self._keep_counts(bus)
             bus.close()
             raise
-        self._serial_number = self._serial_number or serial_number_of(path, self._lister)
+        self._serial_number = self._serial_number or serial_number_of(bus.where, self._lister)
         self._bus = bus
         self.targets.take()  # what was asked before the gap is not obeyed after it
         now = self._clock.now_ns()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointMap
 from drivers.feetech.config import FeetechConfig
+from drivers.feetech.port import BusPort
+from drivers.serial_port import Lister, find_port, list_ports
+from runtime.clock import Clock
 from runtime.messages import DeviceError
 
 HOLD_TOLERANCE_TICKS = 60
@@ -19,6 +22,30 @@ _CALIBRATED = (
     (reg.MIN_POSITION_LIMIT, "range_min"),
     (reg.MAX_POSITION_LIMIT, "range_max"),
 )
+
+
+def connect(
+    device: str,
+    config: FeetechConfig,
+    names: Mapping[int, str],
+    clock: Clock,
+    *,
+    serial_number: str = "",
+    lister: Lister = list_ports,
+) -> FeetechBus:
+    """Find and open the port of `config`; nothing is said to the servos yet.
+
+    `names` are the joints by servo id; `serial_number` is what is known of the adapter beyond `config`.
+
+    Raises:
+        DeviceError: ``not_found``, ``in_use``, ``no_permission``, ``cannot_open``.
+    """
+    path = find_port(device, config.port, config.serial_number or serial_number, lister)
+    timeout_s = config.packet_timeout_s
+    if clock.stepped:
+        # Wall time, during which simulated time stands still: only who never answers may run into it.
+        timeout_s = max(timeout_s, config.lockstep_timeout_s)
+    return FeetechBus(device, names, BusPort(device, path, config.baudrate, timeout_s), config.num_retry)
 
 
 def check_calibration(bus: FeetechBus, joints: JointMap, may_write: bool) -> None:

@@ -74,7 +74,7 @@ def rig(
     places = {j.id: encoder(n, (start or {}).get(n, 2500)) for n, j in CALIBRATION.items()}
     bank = SimpleServoBank(clock, places)
     wire = FeetechEmulator(bank, folder / "arm", registers=registers or shipped(), **(emulator or {}))
-    settings = {"port": wire.port, "lockstep_timeout_s": 0.05, **options}
+    settings = {"port": wire.port, **options}
     joints = JointMap.build(CALIBRATION, RANGES)
     arm = FeetechArm("arm", FeetechConfig.model_validate(settings), joints, clock, lister)
     try:

@@ -1,0 +1,283 @@
+"""What can go wrong on the bus, over the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import serial
+
+from drivers.feetech import registers as reg
+from drivers.feetech.emulator import FeetechEmulator
+from runtime.messages import DeviceError
+from tests.feetech.rig import CALIBRATION, MS, NAMES, encoder, rig, shipped
+
+
+def test_a_lost_packet_is_asked_for_again(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.arm.open()
+        r.run(2)
+        r.emulator.faults.lose_next(1)
+        r.run(1)
+        assert r.arm.states.published == 3
+        assert r.arm.statistics() == {"shoulder_pan.no_reply": 1}
+
+
+def test_only_the_missing_servo_is_asked_again(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.arm.open()
+        r.run(2)
+        before = r.emulator.instructions
+        r.emulator.faults.lose_next(6)
+        r.run(1)
+        assert r.emulator.instructions == before + 2
+        assert r.arm.states.published == 3
+        assert sum(r.arm.statistics().values()) == 6
+
+
+def test_corrupted_packets_are_noticed(tmp_path: Path) -> None:
+    with rig(tmp_path, start={"shoulder_pan": 2222}) as r:
+        r.arm.open()
+        r.run(1)
+        first = r.arm.states.newest()
+        assert first is not None
+        for _ in range(12):
+            r.emulator.faults.corrupt_next(1)
+            r.run(1)
+        last = r.arm.states.newest()
+        assert last is not None
+        assert last["position"].tolist() == first["position"].tolist()
+        assert sum(r.arm.statistics().values()) >= 10
+        assert r.arm.states.published >= 11
+
+
+def test_a_bus_that_loses_and_corrupts_at_random_still_delivers(tmp_path: Path) -> None:
+    with rig(tmp_path, emulator={"seed": 3}, lockstep_timeout_s=0.02, num_retry=6) as r:
+        r.arm.open()
+        r.emulator.faults.lose_fraction = 0.05
+        r.emulator.faults.corrupt_fraction = 0.05
+        r.run(60)
+        assert r.arm.states.published == 60
+        assert sum(r.arm.statistics().values()) > 10
+
+
+def test_a_late_packet_is_not_taken_for_a_fresh_one(tmp_path: Path) -> None:
+    with rig(tmp_path, start={"shoulder_pan": 1500}) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.faults.delay_next(1)
+        r.run(1)
+        r.bank.place(1, encoder("shoulder_pan", 2500))
+        r.bank.override(1, position=encoder("shoulder_pan", 2500))
+        r.run(1)
+        state = r.arm.states.newest()
+        assert state is not None
+        assert state["position"][0] == pytest.approx(500 * 2 * np.pi / 4096)
+        assert r.arm.states.published == 3
+
+
+def test_a_silent_servo_costs_one_timeout_a_cycle_and_then_fails_by_name(tmp_path: Path) -> None:
+    with rig(tmp_path, give_up_s=0.05) as r:
+        r.arm.open()
+        r.run(3)
+        good_ns = r.arm.states.newest_stamp_ns()
+        before = r.emulator.instructions
+        r.emulator.faults.silent.add(3)
+        with pytest.raises(DeviceError) as caught:
+            r.run(100)
+        error = caught.value
+        assert (error.kind, error.last_good_ns) == ("no_reply", good_ns)
+        assert "silent: elbow_flex" in error.detail
+        assert r.clock.now_ns() == (good_ns or 0) + 50 * MS
+        # Five cycles: three attempts in the first, one in each that followed.
+        assert r.emulator.instructions - before == 3 + 4
+        assert r.arm.statistics() == {"elbow_flex.no_reply": 7}
+        assert r.arm.states.published == 3
+
+
+def test_the_others_obey_while_one_is_silent(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.faults.silent.add(1)
+        r.run(1)
+        r.arm.targets.post(0, position=np.zeros(6))
+        r.run(1)
+        assert r.bank.motion(2)[1] == encoder("shoulder_lift", 2000)
+
+
+def test_a_servo_that_is_back_is_back(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.arm.open()
+        r.emulator.faults.silent.add(3)
+        r.run(2)
+        r.emulator.faults.clear()
+        r.run(2)
+        assert r.arm.states.published == 2
+
+
+def test_unplugged_and_back(tmp_path: Path) -> None:
+    with rig(tmp_path, start={"shoulder_pan": 2000}) as r:
+        r.arm.open()
+        r.run(2)
+        r.emulator.unplug()
+        with pytest.raises(DeviceError) as caught:
+            r.run(1)
+        assert caught.value.kind == "gone"
+        r.arm.close()
+        with pytest.raises(DeviceError) as caught:
+            r.arm.open()
+        assert caught.value.kind == "not_found"
+        # A target from before the gap must not be obeyed after it.
+        r.arm.targets.post(0, position=np.full(6, 0.5))
+        r.emulator.plug()
+        r.arm.open()
+        r.run(5)
+        assert r.arm.states.published == 6
+        assert r.arm.sent.published == 0
+        assert r.bank.motion(1) == (encoder("shoulder_pan", 2000), encoder("shoulder_pan", 2000), True)
+
+
+def test_found_again_by_the_adapters_serial_number(tmp_path: Path) -> None:
+    ports: list[SimpleNamespace] = []
+    with rig(tmp_path, lister=lambda: ports) as r:
+        ports.append(SimpleNamespace(device=r.emulator.port, serial_number="58FA"))
+        r.arm.open()
+        r.run(1)
+        r.emulator.unplug()
+        with pytest.raises(DeviceError):
+            r.run(1)
+        # It comes back as another device, and something else has taken its old name.
+        other = FeetechEmulator(r.bank, tmp_path / "ttyACM1", registers=shipped())
+        try:
+            (tmp_path / "arm").touch()
+            ports[:] = [SimpleNamespace(device=other.port, serial_number="58FA")]
+            r.arm.open()
+            r.run(2)
+            assert r.arm.states.published == 3
+        finally:
+            r.arm.close()
+            other.close()
+
+
+def test_a_power_cut_makes_no_jump(tmp_path: Path) -> None:
+    with rig(tmp_path, start={"shoulder_lift": 2000}) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.power_cycle()
+        r.bank.place(2, encoder("shoulder_lift", 1200))  # it fell
+        r.arm.open()
+        r.run(5)
+        assert r.bank.motion(2) == (encoder("shoulder_lift", 1200), encoder("shoulder_lift", 1200), True)
+
+
+def test_a_port_that_is_not_there(tmp_path: Path) -> None:
+    ports = [SimpleNamespace(device="/dev/ttyACM7", serial_number="X1")]
+    port = str(tmp_path / "none")
+    with rig(tmp_path, port=port, lister=lambda: ports) as r, pytest.raises(DeviceError) as caught:
+        r.arm.open()
+    text = str(caught.value)
+    assert text == f"arm at {tmp_path}/none: not_found: no such port; ports that are there: /dev/ttyACM7 (X1)"
+
+
+def test_a_serial_number_that_is_not_there(tmp_path: Path) -> None:
+    said = "arm at ABC: not_found: no serial port has this serial number"
+    with rig(tmp_path, serial_number="ABC") as r, pytest.raises(DeviceError, match=said):
+        r.arm.open()
+
+
+def test_a_port_that_is_in_use(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        with serial.Serial(r.emulator.port, 1_000_000, exclusive=True):
+            with pytest.raises(DeviceError) as caught:
+                r.arm.open()
+            assert caught.value.kind == "in_use"
+        r.arm.open()
+
+
+def test_a_path_that_is_no_serial_port(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    with rig(tmp_path, port=str(tmp_path / "file")) as r, pytest.raises(DeviceError) as caught:
+        r.arm.open()
+    assert caught.value.kind == "cannot_open"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_servo_is_named(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.emulator.faults.silent.add(4)
+        with pytest.raises(DeviceError) as caught:
+            r.arm.open()
+        assert caught.value.kind == "no_reply"
+        assert caught.value.detail == "no answer from servo 4 (wrist_flex); answering: 1, 2, 3, 5, 6"
+        assert not any(r.bank.motion(i)[2] for i in range(1, 7))
+
+
+def test_an_unpowered_arm_is_guessed(tmp_path: Path) -> None:
+    with rig(tmp_path, lockstep_timeout_s=0.01, num_retry=0) as r:
+        r.emulator.faults.silent.update(range(1, 7))
+        with pytest.raises(DeviceError, match=r"answering: none \(is the arm powered"):
+            r.arm.open()
+
+
+def test_the_wrong_baud_rate_is_not_understood(tmp_path: Path) -> None:
+    with rig(tmp_path, lockstep_timeout_s=0.01, num_retry=0, baudrate=115_200) as r:
+        with pytest.raises(DeviceError) as caught:
+            r.arm.open()
+        assert caught.value.kind == "no_reply"
+
+
+def test_a_servo_of_another_model_is_refused(tmp_path: Path) -> None:
+    registers = shipped()
+    registers[2][reg.MODEL_NUMBER] = 1284
+    with rig(tmp_path, registers=registers) as r:
+        with pytest.raises(DeviceError) as caught:
+            r.arm.open()
+        assert caught.value.kind == "wrong_model"
+        assert "servo 2 (shoulder_lift) says 1284" in caught.value.detail
+
+
+def test_another_arms_calibration_is_refused_and_nothing_moves(tmp_path: Path) -> None:
+    registers = shipped()
+    registers[2][reg.HOMING_OFFSET] = 5
+    with rig(tmp_path, registers=registers) as r:
+        with pytest.raises(DeviceError) as caught:
+            r.arm.open()
+        assert caught.value.kind == "wrong_calibration"
+        assert "shoulder_lift: Homing_Offset is 5 in the servo and homing_offset is -200 in the file" in str(
+            caught.value
+        )
+        assert not any(r.bank.motion(i)[2] for i in range(1, 7))
+
+
+def test_a_calibration_is_written_when_asked_and_kept_without_power(tmp_path: Path) -> None:
+    with rig(tmp_path, registers={i: {} for i in range(1, 7)}, write_calibration=True) as r:
+        r.arm.open()
+        r.arm.close()
+        r.emulator.power_cycle()
+        for name in NAMES:
+            joint = CALIBRATION[name]
+            servo = r.emulator.servos[joint.id]
+            assert servo.get(reg.HOMING_OFFSET) == joint.homing_offset
+            assert servo.get(reg.MIN_POSITION_LIMIT) == joint.range_min
+            assert servo.get(reg.P_COEFFICIENT) == 32
+
+
+def test_a_calibration_is_not_written_under_torque(tmp_path: Path) -> None:
+    with rig(tmp_path, registers={i: {} for i in range(1, 7)}, write_calibration=True) as r:
+        r.emulator.servos[1].write(reg.TORQUE_ENABLE.address, b"\1")
+        with pytest.raises(DeviceError, match="shoulder_pan: torque is on"):
+            r.arm.open()
+
+
+def test_closing_an_arm_that_is_gone_is_quiet(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.unplug()
+        r.arm.close()
+        r.arm.close()
+        with pytest.raises(DeviceError, match="not open"):
+            r.arm.poll()
