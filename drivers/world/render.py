@@ -21,10 +21,11 @@ class RenderError(Exception):
     """No picture can be made on this machine. One line that says what is missing."""
 
 
-def prepare_environment(options: RenderOptions) -> None:
+def prepare_environment(options: RenderOptions, *, stepped: bool) -> None:
     """Choose EGL and the rasteriser's threads. Must come before MuJoCo and Mesa are loaded."""
     os.environ["MUJOCO_GL"] = "egl"
-    os.environ.setdefault("LP_NUM_THREADS", str(options.threads))
+    threads = options.threads if options.threads is not None else 2 * stepped
+    os.environ.setdefault("LP_NUM_THREADS", str(threads))
 
 
 def pinhole(width: int, height: int, fovy_deg: float) -> Intrinsics:
