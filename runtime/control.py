@@ -81,8 +81,11 @@ class ArmPort(Protocol):
     robot's units and stamped at the write; otherwise what was posted is recorded as sent.
     """
 
-    states: Ring
-    targets: Mailbox
+    @property
+    def states(self) -> Ring: ...
+
+    @property
+    def targets(self) -> Mailbox: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,405 @@
+"""The real control loop at 30 Hz under three loads, beside the usual ways to pace one. One JSON line.
+
+``python -m bench.loop [--seconds 60] [--baseline-seconds 12] [--rounds 3]``
+
+Loads: ``idle`` (the arm's bus alone); ``inference`` (torch on the inference thread, and bus, force, camera
+and planner traffic); ``gil_hog`` (the bus, and a thread of pure Python that never waits). Everything is
+taken in turn: in each round, under each load, first the control loop (with the ``[realtime]`` defaults) and
+then each other way of pacing (with the system's and the interpreter's defaults).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import numpy as np
+
+from bench.ring import machine
+from drivers.feetech.calibration import JointCalibration, JointMap
+from drivers.feetech.config import FeetechConfig
+from drivers.feetech.driver import FeetechArm
+from drivers.force.config import ForceConfig
+from drivers.force.driver import SerialForce
+from drivers.opencv_camera.config import OpenCvConfig
+from drivers.opencv_camera.driver import OpenCvCamera
+from policies.worker import ChunkRequest, InferenceWorker
+from runtime.arm_model import ArmModel
+from runtime.clock import NS_PER_S, RealClock
+from runtime.control import ControlLoop, ControlOptions, Watch, tick_layout
+from runtime.device import DeviceThread
+from runtime.interfaces import PolicySpec
+from runtime.lag import LagMonitor
+from runtime.limits import SafetyOptions
+from runtime.messages import ActionChunk, ArmState, Decision, Floats, Frame, Observation
+from runtime.realtime import RealtimeOptions, realtime
+from runtime.ring import Ring
+from runtime.safety import SafetyStage
+from runtime.statistics import Histogram, RunStatistics
+
+RATE_HZ = 30.0
+PERIOD_S = 1.0 / RATE_HZ
+LOADS = ("idle", "inference", "gil_hog")
+CHUNK = 30
+CLOCK = RealClock()
+
+
+def wave(step: int, rows: int) -> Floats:
+    """``[rows, 6]`` of a slow, small motion around the middle of the ranges, from `step` on."""
+    phase = 2 * np.pi * 0.1 * (step + np.arange(rows)) * PERIOD_S
+    reach = np.array([0.2, 0.1, 0.1, 0.15, 0.3, 0.2])
+    middle = np.array([0.0, -1.57, 1.57, 0.4, 0.0, 0.5])
+    return np.asarray(middle + np.sin(phase)[:, None] * reach)
+
+
+class WaveSource:
+    """A chunk source without a policy behind it."""
+
+    def __init__(self) -> None:
+        self._chunk: ActionChunk | None = None
+
+    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+        del committed, frozen_steps
+        self._chunk = ActionChunk(wave(tick, CHUNK), tick, epoch)
+        return True
+
+    def poll(self) -> ActionChunk | None:
+        chunk, self._chunk = self._chunk, None
+        return chunk
+
+
+class TorchPolicy:
+    """A convolutional network of a few hundred MFLOP, on one torch thread: busy for most of the time."""
+
+    spec = PolicySpec("bench", CHUNK, joints=6, cameras=("head",))
+
+    def __init__(self) -> None:
+        self._net: Any = None
+
+    def warm_up(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        layers: list[Any] = []
+        for wide, narrow in ((3, 32), (32, 64), (64, 128), (128, 128)):
+            layers += [torch.nn.Conv2d(wide, narrow, 5, 2, 2), torch.nn.ReLU()]
+        self._net = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+    def infer(self, observation: Observation) -> Floats:
+        import torch
+
+        with torch.inference_mode():
+            image = torch.from_numpy(observation.frames["head"].color).permute(2, 0, 1)[None].float() / 255
+            for _ in range(3):
+                features = self._net(image)
+        nudge = float(features.mean()) * 1e-6
+        return wave(observation.tick, CHUNK) + nudge
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Cell:
+    """The devices, for the length of the benchmark; the camera and the force sensor come and go."""
+
+    def __init__(self, clock: RealClock, addresses: dict[str, str]) -> None:
+        names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+        self.clock = clock
+        self.model = ArmModel()
+        calibration = {
+            name: JointCalibration(id=i + 1, homing_offset=0, range_min=500, range_max=3596)
+            for i, name in enumerate(names)
+        }
+        ranges = {n: (float(r[0]), float(r[1])) for n, r in zip(names, self.model.ranges, strict=True)}
+        joints = JointMap.build(calibration, ranges)
+        self.arm = FeetechArm("arm", FeetechConfig(port=addresses["arm"]), joints, clock)
+        self.force = SerialForce("force", ForceConfig(port=addresses["force"]), clock)
+        self.camera = OpenCvCamera("head", OpenCvConfig(source=addresses["camera"]), clock)
+        self.faults: list[str] = []
+
+    def report(self, error: Exception) -> Decision:
+        self.faults.append(str(error))
+        return Decision.HOLD
+
+    @contextlib.asynccontextmanager
+    async def device(self, driver: Any) -> AsyncIterator[None]:
+        thread = DeviceThread(driver, self.clock, self.report)
+        await thread.start()
+        try:
+            yield
+        finally:
+            await thread.stop()
+
+    def observe(self, request: ChunkRequest) -> Observation:
+        state, frame = self.arm.states.newest(), self.camera.frames.newest()
+        if state is None or frame is None:
+            raise RuntimeError("no state or frame yet")
+        arm = ArmState(state.stamp_ns, state["position"], state["velocity"], state["load"])
+        frames = {"head": Frame("head", frame.stamp_ns, frame["color"])}
+        return Observation(request.tick, request.epoch, request.stamp_ns, arm, frames)
+
+
+@contextlib.asynccontextmanager
+async def planner_traffic(cell: Cell) -> AsyncIterator[None]:
+    """Four times a second: JPEG encoding off the loop, a request of that size over loopback HTTP."""
+    import cv2
+    import httpx
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                await reader.readexactly(size)
+                body = json.dumps({"choices": [{"message": {"content": "x" * 2000}}]}).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+                await writer.drain()
+        writer.close()
+
+    def question() -> bytes:
+        frame = cell.camera.frames.newest()
+        jpeg = b"" if frame is None else cv2.imencode(".jpg", frame["color"])[1].tobytes()
+        return json.dumps({"image": base64.b64encode(jpeg).decode()}).encode()
+
+    async def ask(client: httpx.AsyncClient, url: str) -> None:
+        due = cell.clock.now_ns()
+        while True:
+            due += NS_PER_S // 4
+            content = await cell.clock.run_blocking(question)
+            (await client.post(url, content=content)).json()
+            await cell.clock.sleep_until_ns(due)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, client, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+    server.close()
+
+
+@contextlib.contextmanager
+def gil_hog() -> Iterator[None]:
+    stopping = False
+
+    def main() -> None:
+        count = 0
+        while not stopping:
+            count += 1
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping = True
+        thread.join()
+
+
+@contextlib.asynccontextmanager
+async def under(load: str, cell: Cell) -> AsyncIterator[Any]:
+    """Everything that goes on under `load`; gives the chunk source."""
+    async with contextlib.AsyncExitStack() as stack:
+        if load == "gil_hog":
+            stack.enter_context(gil_hog())
+        if load != "inference":
+            yield WaveSource()
+            return
+        await stack.enter_async_context(cell.device(cell.force))
+        await stack.enter_async_context(cell.device(cell.camera))
+        await stack.enter_async_context(planner_traffic(cell))
+        worker = InferenceWorker(TorchPolicy(), cell.observe, cell.clock)
+        worker.start()
+        try:
+            await worker.ready()
+            yield worker
+        finally:
+            worker.stop()
+            await worker.join()
+
+
+async def control(cell: Cell, load: str, source: Any, seconds: float, statistics: RunStatistics) -> list[int]:
+    """Run the control loop for `seconds`; returns the start of every tick."""
+    sensors = load == "inference"
+    options = ControlOptions(rate_hz=RATE_HZ, request_below=1.0)
+    records = Ring(tick_layout(6, 3 if sensors else 0), 64)
+    watches = (
+        (Watch("force", cell.force.samples, 0.5), Watch("head", cell.camera.frames, 0.5)) if sensors else ()
+    )
+    loop = ControlLoop(
+        cell.clock,
+        options,
+        cell.arm,
+        SafetyStage(SafetyOptions(), cell.model),
+        statistics,
+        force=cell.force.samples if sensors else None,
+        watches=watches,
+        records=records,
+    )
+    starts: list[int] = []
+    cursor = records.reader()
+    loop.follow(source)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(loop.run)
+        while len(starts) < round(seconds * RATE_HZ):
+            await loop.ticked()
+            while (record := cursor.next()) is not None:
+                starts.append(record.stamp_ns)
+        loop.close()
+    if loop.state == "stopped":
+        raise RuntimeError(f"the control loop stopped: {loop.reason}")
+    return starts
+
+
+def sleep_per_tick(count: int) -> list[int]:
+    """As LeRobot does without its busy wait: sleep for what is left of the period."""
+    starts = []
+    for _ in range(count):
+        start = time.monotonic_ns()
+        starts.append(start)
+        time.sleep(max(0.0, PERIOD_S - (time.monotonic_ns() - start) / 1e9))
+    return starts
+
+
+def bare_spin(count: int) -> list[int]:
+    """Absolute deadlines, all of the time burnt: the best there is, and nothing else can run."""
+    starts, due = [], time.monotonic_ns()
+    for _ in range(count):
+        due += round(PERIOD_S * 1e9)
+        while time.monotonic_ns() < due:
+            pass
+        starts.append(time.monotonic_ns())
+    return starts
+
+
+async def asyncio_sleep(count: int) -> list[int]:
+    """``asyncio.sleep`` for what is left of the period, on the same uvloop."""
+    starts = []
+    for _ in range(count):
+        start = time.monotonic_ns()
+        starts.append(start)
+        await asyncio.sleep(max(0.0, PERIOD_S - (time.monotonic_ns() - start) / 1e9))
+    return starts
+
+
+class Pace:
+    """Period errors and drift of one way of pacing, over several stretches."""
+
+    def __init__(self) -> None:
+        self.errors = Histogram()
+        self.ticks = 0
+        self.drift_ms_per_min: list[float] = []
+
+    def add(self, starts: list[int]) -> None:
+        gaps = np.diff(starts)
+        for error in np.abs(gaps - PERIOD_S * 1e9).round().astype(int).tolist():
+            self.errors.record(error)
+        self.ticks += len(starts)
+        drift_ns = (starts[-1] - starts[0]) - len(gaps) * PERIOD_S * 1e9
+        self.drift_ms_per_min.append(drift_ns / 1e6 / (len(gaps) * PERIOD_S / 60))
+
+    def report(self) -> dict[str, Any]:
+        worst = max(self.drift_ms_per_min, key=abs)
+        error = self.errors.summary(1e-6, 4)
+        return {"ticks": self.ticks, "period_error_ms": error, "drift_ms_per_min": round(worst, 3)}
+
+
+async def measure(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
+    statistics = {load: RunStatistics() for load in LOADS}
+    paces: dict[str, dict[str, Pace]] = {load: {} for load in LOADS}
+    few = max(2, round(args.baseline_seconds / args.rounds * RATE_HZ))
+    for _ in range(args.rounds):
+        for load in LOADS:
+            async with under(load, cell) as source, anyio.create_task_group() as tasks:
+                tasks.start_soon(LagMonitor(cell.clock, statistics[load].loop_lag).run)
+                with realtime(RealtimeOptions()) as applied:
+                    starts = await control(cell, load, source, args.seconds / args.rounds, statistics[load])
+                paces[load].setdefault("control_loop", Pace()).add(starts)
+                tasks.cancel_scope.cancel()
+            async with under(load, cell):
+                await others(paces[load], few)
+    return {
+        "realtime": {"applied": applied.applied, "refused": applied.refused},
+        "loads": {load: describe(paces[load], statistics[load]) for load in LOADS},
+    }
+
+
+async def others(paces: dict[str, Pace], count: int) -> None:
+    ways: dict[str, Callable[[int], list[int]]] = {"sleep_per_tick": sleep_per_tick, "bare_spin": bare_spin}
+    for name, way in ways.items():
+        paces.setdefault(name, Pace()).add(way(count))
+    paces.setdefault("asyncio_sleep", Pace()).add(await asyncio_sleep(count))
+
+
+def describe(paces: dict[str, Pace], statistics: RunStatistics) -> dict[str, Any]:
+    summary = statistics.summary()
+    keys = (
+        "ticks",
+        "missed_ticks",
+        "starved_ticks",
+        "held_ticks",
+        "wakeup_error_us",
+        "work_us",
+        "loop_lag_us",
+    )
+    report: dict[str, Any] = {name: pace.report() for name, pace in paces.items()}
+    report["control_loop"].update({key: summary[key] for key in keys})
+    report["control_loop"]["policy"] = summary["policy"]
+    return report
+
+
+def verdict(loads: dict[str, Any]) -> dict[str, bool]:
+    """Against the limits that this project set itself."""
+    loop = {load: loads[load]["control_loop"] for load in LOADS}
+    limits = {"idle": 0.3, "inference": 0.3, "gil_hog": 1.0}
+    return {
+        **{f"p99_{load}": loop[load]["period_error_ms"]["p99"] <= limits[load] for load in LOADS},
+        "no_missed_ticks": all(loop[load]["missed_ticks"] == 0 for load in LOADS),
+        "work_p99": all(loop[load]["work_us"]["p99"] <= 2000 for load in LOADS),
+    }
+
+
+async def bench(args: argparse.Namespace) -> None:
+    clock = CLOCK
+    command = [sys.executable, "-m", "bench.loop_hardware"]
+    hardware = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - once, before anything runs
+    try:
+        line = hardware.stdout.readline() if hardware.stdout is not None else ""
+        if not line:
+            raise RuntimeError("the emulated hardware did not start")
+        addresses = json.loads(line)
+        cell = Cell(clock, addresses)
+        async with cell.device(cell.arm):
+            measured = await measure(cell, args)
+        report = {"bench": "loop", "machine": machine(), "rate_hz": RATE_HZ, "seconds": args.seconds}
+        report.update(measured, passed=verdict(measured["loads"]), device_faults=cell.faults)
+        print(json.dumps(report))
+    finally:
+        hardware.communicate(timeout=10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the control loop, under each load")
+    parser.add_argument("--baseline-seconds", type=float, default=12.0, help="of each other way, likewise")
+    parser.add_argument("--rounds", type=int, default=3)
+    CLOCK.run(bench, parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
