@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,33 +99,34 @@ def choose(rs: Any, device: Any, name: str, config: RealSenseConfig) -> Streams:
     color_size = (config.width, config.height)
     depth_size = (config.depth_width or config.width, config.depth_height or config.height)
     wanted = getattr(rs.format, config.color_format)
-    color_sensor, color = _stream(device, rs.stream.color, wanted, color_size, name, config)
-    depth_sensor, depth = _stream(device, rs.stream.depth, rs.format.z16, depth_size, name, config)
+    sensors = list(device.query_sensors())  # asked twice, one sensor would be two objects
+    color_sensor, color = _stream(sensors, rs.stream.color, wanted, color_size, name, config)
+    depth_sensor, depth = _stream(sensors, rs.stream.depth, rs.format.z16, depth_size, name, config)
     return Streams(device, color, depth, depth_sensor, color_sensor)
 
 
-def _profiles(device: Any, kind: Any) -> list[tuple[Any, Any]]:
+def _profiles(sensors: Sequence[Any], kind: Any) -> list[tuple[Any, Any]]:
     return [
         (sensor, profile.as_video_stream_profile())
-        for sensor in device.query_sensors()
+        for sensor in sensors
         for profile in sensor.get_stream_profiles()
         if profile.stream_type() == kind
     ]
 
 
 def _stream(
-    device: Any, kind: Any, fmt: Any, size: tuple[int, int], name: str, config: RealSenseConfig
+    sensors: Sequence[Any], kind: Any, fmt: Any, size: tuple[int, int], name: str, config: RealSenseConfig
 ) -> tuple[Any, Any]:
-    for sensor, profile in _profiles(device, kind):
+    for sensor, profile in _profiles(sensors, kind):
         fits = (profile.width(), profile.height()) == size and profile.format() == fmt
         if fits and profile.fps() == config.fps:
             return sensor, profile
     asked = f"no {kind.name} stream {size[0]}x{size[1]} {fmt.name} at {config.fps} fps"
-    raise DeviceError(name, "no_stream", config.serial, f"{asked}; there are: {_offered(device, kind)}")
+    raise DeviceError(name, "no_stream", config.serial, f"{asked}; there are: {_offered(sensors, kind)}")
 
 
-def _offered(device: Any, kind: Any) -> str:
-    offers = {(p.width(), p.height(), p.format().name, p.fps()) for _, p in _profiles(device, kind)}
+def _offered(sensors: Sequence[Any], kind: Any) -> str:
+    offers = {(p.width(), p.height(), p.format().name, p.fps()) for _, p in _profiles(sensors, kind)}
     return ", ".join(f"{w}x{h} {f} at {r}" for w, h, f, r in sorted(offers)) or "none"
 
 

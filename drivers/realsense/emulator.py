@@ -20,7 +20,7 @@ import os
 import selectors
 import socket
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class RealSenseEmulator:
         info: name, colour intrinsics and depth scale of the simulated camera.
         depth_intrinsics: where the depth sensor differs from the colour sensor.
         color_from_depth: 4x4, depth sensor's optical frame to the colour sensor's, metres.
+        color_format: ``rgb8``, or ``yuyv`` as most of these cameras have it on the wire.
+        one_sensor: both streams from one sensor, as on a D405.
 
     Raises:
         FileNotFoundError: there is no ring of that name, or no doorbell at that path.
@@ -55,6 +57,8 @@ class RealSenseEmulator:
         fps: int = 30,
         depth_intrinsics: Intrinsics | None = None,
         color_from_depth: Floats | None = None,
+        color_format: Literal["rgb8", "yuyv"] = "rgb8",
+        one_sensor: bool = False,
     ) -> None:
         import pyrealsense2 as rs
 
@@ -65,6 +69,8 @@ class RealSenseEmulator:
         self._fps = fps
         self._depth_intrinsics = depth_intrinsics or info.intrinsics
         self._color_from_depth = np.eye(4) if color_from_depth is None else color_from_depth
+        self._color_format = color_format
+        self._one_sensor = one_sensor
         self._scale_m = info.depth_scale_m or 0.001
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
@@ -169,18 +175,22 @@ class RealSenseEmulator:
         ):
             device.register_info(key, value)
         depth = device.add_sensor("Stereo Module")
-        color = device.add_sensor("RGB Camera")
+        color = depth if self._one_sensor else device.add_sensor("RGB Camera")
+        color_bytes = 3 if self._color_format == "rgb8" else 2
         depth.add_read_only_option(rs.option.depth_units, self._scale_m)
         depth_profile = depth.add_video_stream(
             self._stream(rs.stream.depth, 0, rs.format.z16, 2, self._depth_intrinsics), True
         )
         color_profile = color.add_video_stream(
-            self._stream(rs.stream.color, 1, rs.format.rgb8, 3, self._info.intrinsics), True
+            self._stream(
+                rs.stream.color, 1, getattr(rs.format, self._color_format), color_bytes, self._info.intrinsics
+            ),
+            True,
         )
         depth_profile.register_extrinsics_to(color_profile, self._extrinsics())
         device.add_to(self.context)
         self._sensors = [
-            (color, color_profile.as_video_stream_profile(), "color", 3),
+            (color, color_profile.as_video_stream_profile(), "color", color_bytes),
             (depth, depth_profile.as_video_stream_profile(), "depth", 2),
         ]
         self._device = device
@@ -236,7 +246,7 @@ class RealSenseEmulator:
         sensors, self._torn = self._sensors[: 1 if self._torn else 2], False
         for sensor, profile, field, pixel_bytes in sensors:
             frame = self._rs.software_video_frame()
-            frame.pixels = sample[field]  # copied by the binding
+            frame.pixels = self._on_the_wire(sample[field], pixel_bytes)  # copied by the binding
             frame.bpp = pixel_bytes
             frame.stride = sample[field].shape[1] * pixel_bytes
             frame.timestamp = sample.stamp_ns / 1e6
@@ -246,6 +256,13 @@ class RealSenseEmulator:
             frame.depth_units = self._scale_m
             sensor.on_video_frame(frame)
         return True
+
+    def _on_the_wire(self, pixels: Any, pixel_bytes: int) -> Any:
+        if pixels.ndim == 2 or pixel_bytes == 3:
+            return pixels
+        import cv2
+
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV_YUY2)
 
     def _streaming(self) -> bool:
         return all(sensor.get_active_streams() for sensor, *_ in self._sensors)

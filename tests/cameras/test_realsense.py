@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import numpy as np
@@ -144,6 +145,39 @@ def test_depth_may_have_its_own_size(clock):
     ring.unlink()
 
 
+def test_colour_as_the_camera_sends_it_is_converted_here(clock):
+    world = RealSenseWorld(clock, color_format="yuyv")
+    try:
+        camera = make(world, clock, color_format="yuyv")
+        camera.open()
+        ramp = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        ramp[..., 0], ramp[..., 1], ramp[..., 2] = 200, np.arange(HEIGHT)[:, None] * 4, 60
+        clock.detach()
+        world.ring.push(1, color=ramp, depth=5000)
+        camera._wire.credit(world.emulator.deliver(1))
+        camera.poll()
+        sample = camera.frames.newest()
+        assert np.abs(sample["color"].astype(int) - ramp).max() <= 4
+        camera.close()
+    finally:
+        world.close()
+
+
+def test_both_streams_may_come_from_one_sensor(clock):
+    world = RealSenseWorld(clock, one_sensor=True)
+    try:
+        camera = make(world, clock)
+        for _ in range(2):
+            camera.open()
+            camera.poll()
+            sample = camera.frames.newest()
+            assert np.array_equal(sample["color"], world.sent[sample.stamp_ns][0])
+            assert np.array_equal(sample["depth"], world.sent[sample.stamp_ns][1])
+            camera.close()
+    finally:
+        world.close()
+
+
 # --- what is not there
 
 
@@ -277,6 +311,22 @@ def test_the_doorbell_wakes_the_emulator():
         poll_often(camera)
     camera.close()
     emulator.close()
+    emulator.close()
+    ring.close()
+    ring.unlink()
+
+
+def test_the_doorbell_may_be_a_socket_s_path(tmp_path):
+    ring = Ring.create_shared({"color": ((48, 64, 3), "uint8"), "depth": ((48, 64), "uint16")}, 4)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "bell"))
+        listener.listen(1)
+        emulator = RealSenseEmulator(ring.name, str(tmp_path / "bell"), CameraInfo("head", PINHOLE, 0.001))
+        bell, _ = listener.accept()
+    with bell:
+        ring.push(1, color=1, depth=1)
+        bell.send(b"!")
+        assert emulator.deliver(1) == 0  # nobody has opened the camera
     emulator.close()
     ring.close()
     ring.unlink()
