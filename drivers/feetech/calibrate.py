@@ -111,9 +111,7 @@ class Calibrator:
             moved = self.ranges.get(name, JointRange(0, 0, 0))
             if moved.high - moved.low < LEAST_RANGE_TICKS:
                 ticks = moved.high - moved.low
-                raise CalibrationError(
-                    f"calibrating {name}: moved by {ticks} ticks; move it from stop to stop"
-                )
+                raise CalibrationError(f"calibrating {name}: moved by {ticks} ticks; move it stop to stop")
             if moved.low < low or moved.high > high:
                 raise CalibrationError(
                     f"calibrating {name}: it went over its encoder's end ({moved.low} to {moved.high}); "

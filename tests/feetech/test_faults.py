@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +39,7 @@ def test_only_the_missing_servo_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_corrupted_packets_are_noticed(tmp_path: Path) -> None:
-    with rig(tmp_path, start={"shoulder_pan": 2222}) as r:
+    with rig(tmp_path, lockstep_timeout_s=0.1, start={"shoulder_pan": 2222}) as r:
         r.arm.open()
         r.run(1)
         first = r.arm.states.newest()
@@ -63,6 +64,32 @@ def test_a_bus_that_loses_and_corrupts_at_random_still_delivers(tmp_path: Path) 
         assert sum(r.arm.statistics().values()) > 10
 
 
+def test_junk_on_the_line_never_becomes_a_position(tmp_path: Path) -> None:
+    chance = random.Random(11)
+    with rig(tmp_path, lockstep_timeout_s=0.02, give_up_s=10) as r:
+        r.arm.open()
+        r.run(1)
+        first = r.arm.states.newest()
+        assert first is not None
+        for _ in range(40):
+            junk = chance.choices([0xFF, 1, 2, 6, 8, 0, 200], k=chance.randrange(1, 30))
+            r.emulator._held_back = bytes(junk)
+            r.run(1)
+            state = r.arm.states.newest()
+            assert state is not None
+            assert state["position"].tolist() == first["position"].tolist()
+        assert r.arm.states.published >= 30
+
+
+def test_a_babbling_line_ends_the_transaction(tmp_path: Path) -> None:
+    with rig(tmp_path, lockstep_timeout_s=0.02) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator._held_back = b"\x00" * 3000
+        r.run(2)
+        assert r.arm.states.published >= 2
+
+
 def test_a_late_packet_is_not_taken_for_a_fresh_one(tmp_path: Path) -> None:
     with rig(tmp_path, start={"shoulder_pan": 1500}) as r:
         r.arm.open()
@@ -79,7 +106,7 @@ def test_a_late_packet_is_not_taken_for_a_fresh_one(tmp_path: Path) -> None:
 
 
 def test_a_silent_servo_costs_one_timeout_a_cycle_and_then_fails_by_name(tmp_path: Path) -> None:
-    with rig(tmp_path, give_up_s=0.05) as r:
+    with rig(tmp_path, lockstep_timeout_s=0.1, give_up_s=0.05) as r:
         r.arm.open()
         r.run(3)
         good_ns = r.arm.states.newest_stamp_ns()
@@ -98,7 +125,7 @@ def test_a_silent_servo_costs_one_timeout_a_cycle_and_then_fails_by_name(tmp_pat
 
 
 def test_the_others_obey_while_one_is_silent(tmp_path: Path) -> None:
-    with rig(tmp_path) as r:
+    with rig(tmp_path, lockstep_timeout_s=0.1) as r:
         r.arm.open()
         r.run(1)
         r.emulator.faults.silent.add(1)
@@ -109,7 +136,7 @@ def test_the_others_obey_while_one_is_silent(tmp_path: Path) -> None:
 
 
 def test_a_servo_that_is_back_is_back(tmp_path: Path) -> None:
-    with rig(tmp_path) as r:
+    with rig(tmp_path, lockstep_timeout_s=0.1) as r:
         r.arm.open()
         r.emulator.faults.silent.add(3)
         r.run(2)
@@ -206,7 +233,7 @@ def test_a_path_that_is_no_serial_port(tmp_path: Path) -> None:
 
 
 def test_a_missing_servo_is_named(tmp_path: Path) -> None:
-    with rig(tmp_path) as r:
+    with rig(tmp_path, lockstep_timeout_s=0.1) as r:
         r.emulator.faults.silent.add(4)
         with pytest.raises(DeviceError) as caught:
             r.arm.open()
