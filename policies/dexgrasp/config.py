@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from policies.config import PolicyOptions
 from policies.mapping import KeyMap, UnitMap
 from runtime.options import Options
 
@@ -95,7 +96,7 @@ UMI_SHAPE = ControllerShape(
 """One 224x224 camera, pose state and 9-dim actions with a 6-D rotation."""
 
 
-class DexGraspConfig(Options):
+class DexGraspConfig(PolicyOptions):
     """``[policy] type = "dexgrasp"``.
 
     Attributes:
@@ -107,7 +108,6 @@ class DexGraspConfig(Options):
         cuda_graphs: replay each chunk as one CUDA graph, where the device is a CUDA one.
         threads: torch's threads on the CPU; 0 leaves them alone.
         seed: of the sampler's noise.
-        execute_steps: rows of a chunk that are handed to the horizon; 0 hands over all.
         rtc: how the committed steps enter sampling: ``inpaint`` replaces them in each prediction,
             ``guidance`` steers by the gradient as in the paper (slower), ``none`` ignores them.
         image_order: channel order that the checkpoint was trained with; the public controller's is
@@ -127,7 +127,6 @@ class DexGraspConfig(Options):
     cuda_graphs: bool = True
     threads: int = Field(default=0, ge=0)
     seed: int = 0
-    execute_steps: int = Field(default=0, ge=0)
     rtc: Literal["inpaint", "guidance", "none"] = "inpaint"
     image_order: Literal["rgb", "bgr"] = "rgb"
     normalizer_key: str = "action"

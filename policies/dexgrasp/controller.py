@@ -66,11 +66,8 @@ class Controller(nn.Module):
 
     def encode(self, observation: ControllerInput) -> Tensor:
         """Observation tokens ``[B, N, C]`` in the network's dtype."""
-        as_input = (
-            None if x is None else x.to(self.device, self.dtype)
-            for x in (observation.head, observation.wrist)
-        )
-        head, wrist = as_input
+        images = (observation.head, observation.wrist)
+        head, wrist = (None if image is None else image.to(self.device) for image in images)
         return self.obs_encoder(head, wrist, observation.state.to(self.device, self.dtype))  # type: ignore[no-any-return]
 
     def denoiser_for(self, tokens: Tensor) -> Denoise:

@@ -44,9 +44,6 @@ def _fuse(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class ObservationEncoder(nn.Module):
     """Observation tokens ``[B, T*(2*patches)+T, dim]``: head, wrist, state, in this order."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, shape: ControllerShape) -> None:
         super().__init__()
         self.shape = shape
@@ -63,8 +60,7 @@ class ObservationEncoder(nn.Module):
             self.dino_wrist = DinoVit(wrist, shape.position_grid)
             self.wrist_net = _fuse(wrist.dim, self.dim, self.dim)
         self.state_net = _fuse(shape.state_size, 256, self.dim)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self._colors: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.one_pass = False
 
     def share_backbones(self) -> bool:
@@ -91,7 +87,7 @@ class ObservationEncoder(nn.Module):
         head_rgb, wrist_rgb = self._images(head, wrist)
         head_features, wrist_features = self._backbones(head_rgb, wrist_rgb)
         if head is not None and head_features is not None:
-            mask = self.mask_features(head.flatten(0, 1)[:, 3:])
+            mask = self.mask_features(head.flatten(0, 1)[:, 3:].to(state.dtype))
             parts.append(self.head_net(torch.cat((head_features, mask), dim=-1)))
         if wrist_features is not None:
             parts.append(self.wrist_net(wrist_features))
@@ -105,9 +101,17 @@ class ObservationEncoder(nn.Module):
         )
 
     def _images(self, head: Tensor | None, wrist: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        head_rgb = None if head is None else (head.flatten(0, 1)[:, :3] - self.mean) / self.std
-        wrist_rgb = None if wrist is None else (wrist.flatten(0, 1) - self.mean) / self.std
+        head_rgb = None if head is None else self.normalized(head.flatten(0, 1)[:, :3])
+        wrist_rgb = None if wrist is None else self.normalized(wrist.flatten(0, 1))
         return head_rgb, wrist_rgb
+
+    def normalized(self, image: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` in 0..1 to ImageNet's mean and deviation, in float32, then the network's dtype."""
+        if image.device not in self._colors:
+            mean, std = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+            self._colors[image.device] = mean, std
+        mean, std = self._colors[image.device]
+        return ((image - mean) / std).to(next(self.state_net.parameters()).dtype)
 
     def _backbones(self, head: Tensor | None, wrist: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         with torch.no_grad():

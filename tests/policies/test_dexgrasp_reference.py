@@ -64,15 +64,13 @@ def test_state_dict_has_the_public_names_and_shapes(controller: Controller) -> N
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-def test_backbone_interpolates_positions_as_dinov2(
-    controller: Controller, reference: Reference
-) -> None:
+def test_backbone_interpolates_positions_as_dinov2(controller: Controller, reference: Reference) -> None:
     wide = controller.obs_encoder.dino_wrist(reference["vit_wide_in"])
     torch.testing.assert_close(wide, reference["vit_wide"], **CLOSE)
     head = observation(reference).head
     assert head is not None
     encoder = controller.obs_encoder
-    features = encoder.dino_head((head[:, 0, :3] - encoder.mean) / encoder.std)
+    features = encoder.dino_head(encoder.normalized(head[:, 0, :3]))
     torch.testing.assert_close(features, reference["head_rgb_features"], **CLOSE)
 
 

@@ -1,0 +1,65 @@
+"""``dexrun convert``: weights from a pickle into a safetensors file, without running the pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policies.act.config import ActConfig
+from policies.checkpoint import CheckpointError, read_state, write_safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def convert(source: Path, target: Path) -> str:
+    """Write the weights of `source` to `target`, checked.
+
+    ``source`` is a DexGraspVLA workspace checkpoint, ACT's ``policy_best.ckpt`` with
+    ``dataset_stats.pkl`` beside it (its statistics come along), or any other file of weights, which is
+    taken over name by name.
+
+    Args:
+        source: ``.ckpt``, ``.pt``, ``.pth`` or ``.safetensors``.
+        target: the ``.safetensors`` file to write; an existing file is replaced.
+
+    Returns:
+        One line that says what was written.
+
+    Raises:
+        CheckpointError: `source` cannot be read or `target` has another ending; one line.
+    """
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target}: the result must end in .safetensors")
+    state = read_state(source)
+    kind = _kind(state)
+    metadata = {"format": "pt", "kind": kind, "source": source.name}
+    if kind == "act":
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+        state |= _act_statistics(source)
+    try:
+        write_safetensors(target, state, metadata)
+    except OSError as error:
+        raise CheckpointError(f"{target}: not written: {error.strerror or error}") from error
+    size = sum(t.numel() * t.element_size() for t in state.values()) / 2**20
+    return f"{target}: {kind}, {len(state)} tensors, {size:.1f} MiB"
+
+
+def _kind(state: Mapping[str, object]) -> str:
+    if "model.cond_pos_emb" in state:
+        return "dexgrasp"
+    if any(key.removeprefix("model.") == "additional_pos_embed.weight" for key in state):
+        return "act"
+    if "pos_embed" in state and "cls_token" in state:
+        return "dinov2"
+    return "weights"
+
+
+def _act_statistics(source: Path) -> dict[str, Tensor]:
+    import torch
+
+    from policies.act.load import STATS, STATS_PREFIX, load_act
+
+    stats = load_act(ActConfig(checkpoint=str(source)))[1]
+    return {STATS_PREFIX + name: torch.from_numpy(getattr(stats, name)) for name in STATS}

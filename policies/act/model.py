@@ -1,0 +1,270 @@
+"""The DETR-VAE of ACT (Zhao et al., arXiv 2304.13705), with the original's names and numbers.
+
+The original reads the *first* decoder layer's output and computes the others for nothing; here there is
+only that layer, and the weights of the others in a checkpoint are left out. Its self-attention sees only
+learned queries, so that part is a constant and computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own custom
+from torch import Tensor, nn
+
+from policies.act.config import ActShape
+from policies.act.resnet import MEAN, STD, Folded, ResNet18
+
+UNUSED = ("transformer.decoder.layers.",)
+"""Weights of an original checkpoint that the output does not depend on, except layer 0's."""
+
+
+def sinusoid_table(positions: int, dim: int) -> Tensor:
+    """The CVAE encoder's fixed position table ``[1, positions, dim]``."""
+    place = torch.arange(positions, dtype=torch.float64)[:, None]
+    index = torch.arange(dim, dtype=torch.float64)[None]
+    angle = place / torch.pow(torch.tensor(10000.0, dtype=torch.float64), 2 * (index // 2) / dim)
+    angle[:, 0::2] = angle[:, 0::2].sin()
+    angle[:, 1::2] = angle[:, 1::2].cos()
+    return angle.float()[None]
+
+
+def image_positions(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """DETR's normalised sine embedding of a feature map, ``[height, width, dim]``."""
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=device)
+    wave = 10000 ** (2 * (index // 2) / half)
+
+    def axis(n: int) -> Tensor:
+        place = torch.arange(1, n + 1, dtype=torch.float32, device=device)
+        angle = (place / (n + 1e-6) * 2 * math.pi)[:, None] / wave
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
+
+    rows = axis(height)[:, None].expand(height, width, half)
+    columns = axis(width)[None].expand(height, width, half)
+    return torch.cat((rows, columns), dim=2)
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(shape.hidden, shape.heads)
+        self.linear1 = nn.Linear(shape.hidden, shape.feedforward)
+        self.linear2 = nn.Linear(shape.feedforward, shape.hidden)
+        self.norm1 = nn.LayerNorm(shape.hidden)
+        self.norm2 = nn.LayerNorm(shape.hidden)
+
+    def forward(self, x: Tensor, pos: Tensor, padding: Tensor | None = None) -> Tensor:
+        """``x[S, B, C]``; `padding` is ``[B, S]``, true where there is nothing."""
+        at = x + pos
+        y = self.self_attn(at, at, x, key_padding_mask=padding, need_weights=False)[0]
+        x = self.norm1(x + y)
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.encoder_layers))
+
+    def forward(self, x: Tensor, pos: Tensor, padding: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, pos, padding)
+        return x
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(shape.hidden, shape.heads)
+        self.multihead_attn = nn.MultiheadAttention(shape.hidden, shape.heads)
+        self.linear1 = nn.Linear(shape.hidden, shape.feedforward)
+        self.linear2 = nn.Linear(shape.feedforward, shape.hidden)
+        self.norm1 = nn.LayerNorm(shape.hidden)
+        self.norm2 = nn.LayerNorm(shape.hidden)
+        self.norm3 = nn.LayerNorm(shape.hidden)
+
+    def queries(self, query_pos: Tensor) -> Tensor:
+        """What the layer's own self-attention makes of nothing: ``[T, 1, C]``."""
+        nothing = torch.zeros_like(query_pos)
+        y = self.self_attn(query_pos, query_pos, nothing, need_weights=False)[0]
+        return self.norm1(y)  # type: ignore[no-any-return]
+
+    def forward(self, target: Tensor, query_pos: Tensor, memory: Tensor, pos: Tensor) -> Tensor:
+        y = self.multihead_attn(target + query_pos, memory + pos, memory, need_weights=False)[0]
+        x = self.norm2(target + y)
+        return self.norm3(x + self.linear2(F.relu(self.linear1(x))))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([DecoderLayer(shape)])
+        self.norm = nn.LayerNorm(shape.hidden)
+
+    @property
+    def first(self) -> DecoderLayer:
+        """The layer that counts."""
+        return cast("DecoderLayer", self.layers[0])
+
+
+class _Transformer(nn.Module):
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape)
+        self.decoder = Decoder(shape)
+
+
+class _Backbone(nn.Module):
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.body = ResNet18(shape.base_width)
+
+
+@dataclass(frozen=True, slots=True)
+class ActLoss:
+    """The training loss and its parts."""
+
+    loss: Tensor
+    l1: Tensor
+    kl: Tensor
+
+
+class ActModel(nn.Module):
+    """State ``[B, S]`` and images to ``[B, chunk, action_size]``, all normalised."""
+
+    pos_table: Tensor
+
+    def __init__(self, shape: ActShape) -> None:
+        super().__init__()
+        self.shape = shape
+        hidden = shape.hidden
+        self.transformer = _Transformer(shape)
+        self.encoder = Encoder(shape)
+        self.action_head = nn.Linear(hidden, shape.action_size)
+        self.is_pad_head = nn.Linear(hidden, 1)
+        self.query_embed = nn.Embedding(shape.chunk, hidden)
+        self.backbones = nn.ModuleList([nn.ModuleList([_Backbone(shape)])])
+        self.input_proj = nn.Conv2d(self._resnet.channels, hidden, 1)
+        self.input_proj_robot_state = nn.Linear(shape.state_size, hidden)
+        self.cls_embed = nn.Embedding(1, hidden)
+        self.encoder_action_proj = nn.Linear(shape.action_size, hidden)
+        self.encoder_joint_proj = nn.Linear(shape.state_size, hidden)
+        self.latent_proj = nn.Linear(hidden, shape.latent * 2)
+        self.latent_out_proj = nn.Linear(shape.latent, hidden)
+        self.additional_pos_embed = nn.Embedding(2, hidden)
+        self.register_buffer("pos_table", sinusoid_table(2 + shape.chunk, hidden))
+
+    @property
+    def _resnet(self) -> ResNet18:
+        backbone = cast("nn.ModuleList", self.backbones[0])[0]
+        return cast("_Backbone", backbone).body
+
+    def folded(self) -> Folded:
+        """The backbone for inference; weights are copied."""
+        return Folded(self._resnet)
+
+    def features(self, images: Tensor) -> Tensor:
+        """``[B, cameras, 3, H, W]``, RGB in 0..1, to ``[B, cameras, C, h, w]``."""
+        batch, cameras = images.shape[:2]
+        mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+        maps: Tensor = self._resnet((images.flatten(0, 1) - mean) / std)
+        return maps.view(batch, cameras, *maps.shape[1:])
+
+    def decode(
+        self,
+        state: Tensor,
+        maps: Tensor,
+        latent: Tensor | None = None,
+        constant_queries: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Actions and padding logits.
+
+        Args:
+            state: ``[B, state_size]``, normalised.
+            maps: ``[B, cameras, C, h, w]`` from the backbone.
+            latent: ``[B, latent]``; zeros if absent, as at inference.
+            constant_queries: `Decoder` layer 0's ``queries``, if they were computed before.
+        """
+        batch = state.shape[0]
+        if latent is None:
+            latent = state.new_zeros(batch, self.shape.latent)
+        tokens = self._tokens(state, maps, latent)
+        pos = self._positions(maps)
+        memory = self.transformer.encoder(tokens, pos)
+        query_pos = self.query_embed.weight[:, None]
+        layer = self.transformer.decoder.first
+        target = layer.queries(query_pos) if constant_queries is None else constant_queries
+        wide = (self.shape.chunk, batch, self.shape.hidden)
+        out = self.transformer.decoder.norm(layer(target.expand(wide), query_pos, memory, pos))
+        out = out.transpose(0, 1)
+        return self.action_head(out), self.is_pad_head(out)
+
+    def _tokens(self, state: Tensor, maps: Tensor, latent: Tensor) -> Tensor:
+        projected: Tensor = self.input_proj(maps.flatten(0, 1))
+        projected = projected.view(*maps.shape[:2], *projected.shape[1:])
+        wide = projected.permute(3, 1, 4, 0, 2).flatten(0, 2)  # rows, cameras, columns; batch; channels
+        extra = torch.stack((self.latent_out_proj(latent), self.input_proj_robot_state(state)))
+        return torch.cat((extra, wide))
+
+    def _positions(self, maps: Tensor) -> Tensor:
+        cameras, _, height, width = maps.shape[1:]
+        grid = image_positions(height, width, self.shape.hidden, maps.device).to(maps.dtype)
+        wide = grid[:, None].expand(-1, cameras, -1, -1).flatten(0, 2)
+        return torch.cat((self.additional_pos_embed.weight, wide))[:, None]
+
+    def posterior(self, state: Tensor, actions: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latent ``[B, latent]`` given ``actions[B, chunk, A]``."""
+        batch = state.shape[0]
+        cls = self.cls_embed.weight[None].expand(batch, -1, -1)
+        joint = self.encoder_joint_proj(state)[:, None]
+        tokens = torch.cat((cls, joint, self.encoder_action_proj(actions)), dim=1)
+        pad = torch.cat((is_pad.new_zeros(batch, 2), is_pad), dim=1)
+        out = self.encoder(tokens.transpose(0, 1), self.pos_table.transpose(0, 1), pad)[0]
+        mean, log_variance = self.latent_proj(out).chunk(2, dim=1)
+        return mean, log_variance
+
+    def loss(
+        self,
+        state: Tensor,
+        images: Tensor,
+        actions: Tensor,
+        is_pad: Tensor,
+        kl_weight: float,
+        noise: Tensor | None = None,
+    ) -> ActLoss:
+        """The original's training loss; ``images[B, cameras, 3, H, W]`` in 0..1, the rest normalised.
+
+        `noise` ``[B, latent]`` is drawn unless given.
+        """
+        actions, is_pad = actions[:, : self.shape.chunk], is_pad[:, : self.shape.chunk]
+        mean, log_variance = self.posterior(state, actions, is_pad)
+        noise = torch.randn_like(mean) if noise is None else noise
+        latent = mean + log_variance.div(2).exp() * noise
+        predicted, _ = self.decode(state, self.features(images), latent)
+        l1 = (F.l1_loss(predicted, actions, reduction="none") * ~is_pad[..., None]).mean()
+        kl = (-0.5 * (1 + log_variance - mean**2 - log_variance.exp())).sum(1).mean()
+        return ActLoss(l1 + kl * kl_weight, l1, kl)
+
+    def load(self, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+        """Load weights by their original names, with or without the leading ``model.``.
+
+        Returns missing and unexpected keys; decoder layers that nothing depends on are neither.
+        """
+        plain = {key.removeprefix("model."): value for key, value in state.items()}
+        used = {key: value for key, value in plain.items() if not is_unused(key)}
+        result = self.load_state_dict(used, strict=False)
+        return list(result.missing_keys), list(result.unexpected_keys)
+
+
+def is_unused(key: str) -> bool:
+    """Whether the output does not depend on this weight of an original checkpoint."""
+    prefix = UNUSED[0]
+    if key.startswith(prefix):
+        return not key.startswith(prefix + "0.")
+    return key.endswith("num_batches_tracked")

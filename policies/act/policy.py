@@ -1,0 +1,123 @@
+"""ACT as a policy of the runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policies.accelerate import Replay, Upload, compile_each, open_device, place, set_threads
+from policies.act.config import ActConfig
+from policies.act.load import load_act, random_act
+from policies.act.model import ActModel
+from policies.act.resnet import Folded
+from policies.checkpoint import CheckpointError
+from policies.mapping import ImageRule, ObservationMap, RobotJoints, fit_image
+from runtime.interfaces import PolicyError, PolicySpec
+from runtime.messages import ColorImage, Floats, Observation
+
+
+class ActInference:
+    """A network made ready for inference: batch norms and image normalisation folded, constants kept."""
+
+    def __init__(self, model: ActModel, device: torch.device, precision: str) -> None:
+        self._model = model
+        self._backbone: Folded = model.folded()
+        place(model, device, precision)
+        place(self._backbone, device, precision)
+        self._dtype = model.action_head.weight.dtype
+        with torch.no_grad():
+            layer = model.transformer.decoder.first
+            self._queries = layer.queries(model.query_embed.weight[:, None])
+
+    def compile(self) -> None:
+        """Compile the parts that are called."""
+        compile_each([self._backbone, *self._model.transformer.encoder.layers])
+
+    @torch.inference_mode()
+    def __call__(self, state: Tensor, images: Tensor) -> Tensor:
+        """``state[B, S]``, normalised, and ``images[B, cameras, H, W, 3]`` uint8 to ``[B, chunk, A]``."""
+        batch, cameras = images.shape[:2]
+        maps = self._backbone(images.flatten(0, 1))
+        maps = maps.view(batch, cameras, *maps.shape[1:])
+        actions, _ = self._model.decode(state.to(self._dtype), maps, None, self._queries)
+        return actions.float()
+
+
+class ActPolicy:
+    """`runtime.interfaces.Policy`. Reading the checkpoint happens here, moving it to the device in `warm_up`.
+
+    Raises:
+        PolicyError: checkpoint, statistics, device, or key map do not fit the robot; one line.
+    """
+
+    def __init__(self, config: ActConfig, robot: RobotJoints) -> None:
+        if not config.cameras:
+            raise PolicyError("policy.cameras is empty; ACT needs at least one camera")
+        self._config = config
+        self._device = open_device(config.device)
+        self._map = ObservationMap(config.keys, config.units, robot)
+        model, stats = load_act(config) if config.checkpoint else random_act(config.shape, config.seed)
+        shape = model.shape
+        if (self._map.state_size, self._map.action_size) != (shape.state_size, shape.action_size):
+            raise CheckpointError(
+                f"{config.checkpoint or 'policy.shape'}: takes a state of {shape.state_size} and gives "
+                f"actions of {shape.action_size}; policy.keys make {self._map.state_size} and "
+                f"{self._map.action_size} of the robot's {len(robot.names)} joints (fill up with 'zero' in "
+                "state, 'skip' in action)"
+            )
+        self._model = model
+        self._stats = stats
+        self._rule = ImageRule(width=config.image_width, height=config.image_height)
+        self._upload = Upload(self._device)
+        self._replay: Replay | None = None
+        self.spec = PolicySpec("act", shape.chunk, joints=len(robot.names), cameras=config.cameras)
+
+    def warm_up(self) -> None:
+        """Move the network to its device and run it once."""
+        set_threads(self._config.threads)
+        network = ActInference(self._model, self._device, self._config.precision)
+        if self._config.compile:
+            network.compile()
+        self._replay = Replay(network, self._device, self._config.cuda_graphs)
+        size = (self._config.image_height, self._config.image_width, 3)
+        blank = {camera: np.zeros(size, np.uint8) for camera in self._config.cameras}
+        try:
+            self._run(np.zeros(self._model.shape.state_size), blank)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise PolicyError(f"out of memory on {self._device} for one chunk of act") from error
+
+    def infer(self, observation: Observation) -> Floats:
+        """A chunk ``[chunk, D]`` in the robot's units.
+
+        Raises:
+            PolicyError: a camera or state entry is missing from the observation.
+        """
+        images: dict[str, ColorImage] = {}
+        for camera in self._config.cameras:
+            frame = observation.frames.get(camera)
+            if frame is None:
+                raise PolicyError(f"act: no frame of camera {camera!r} in the observation")
+            images[camera] = fit_image(frame.color, self._rule)
+        state = np.concatenate(list(self._map.state_vectors(observation).values()))
+        rows = self._run(state, images)
+        return self._map.actions_to_robot(self._map.split_action(rows), observation.arm.position)
+
+    def _run(self, state: Floats, images: dict[str, ColorImage]) -> Floats:
+        if self._replay is None:
+            raise PolicyError("act: asked before warm_up")
+        normalised = ((state - self._stats.qpos_mean) / self._stats.qpos_std).astype(np.float32)
+        stacked = torch.stack([self._upload(camera, images[camera]) for camera in self._config.cameras])
+        actions = self._replay(self._upload("state", normalised)[None], stacked[None])
+        out = actions[0].double().cpu().numpy()
+        return out * self._stats.action_std + self._stats.action_mean
+
+    def reset(self) -> None:
+        """Nothing is kept between chunks; temporal ensembling is the horizon's."""
+
+    def close(self) -> None:
+        """Release device memory."""
+        self._replay = None
+        if self._device.type == "cuda":
+            self._model.to("cpu")
+            torch.cuda.empty_cache()
