@@ -16,6 +16,7 @@ from drivers.world.layout import (
     TRAY_WALL_M,
     ObjectSpec,
 )
+from drivers.world.meshes import lighten
 from runtime.so100 import JOINT_NAMES, so100_spec
 
 ARM_FORCE_NM = 8.0
@@ -62,6 +63,8 @@ def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec]) -> Any:
 
     spec = so100_spec()
     spec.modelname = "tabletop"
+    if config.render.mesh_cell_m:
+        lighten(spec, config.render.mesh_cell_m)
     _options(spec, config)
     _grip_contacts(spec)
     _actuators(spec)
