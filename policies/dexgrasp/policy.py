@@ -83,6 +83,7 @@ class DexGraspPolicy:
                 self._run(made, np.zeros((1, shape.action_size)))
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(f"out of memory on {self._device} for one chunk of dexgrasp") from error
+        self._noise.manual_seed(self._config.seed)
 
     def infer(self, observation: Observation) -> Floats:
         """A chunk ``[horizon, D]`` in the robot's units.
