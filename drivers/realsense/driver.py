@@ -50,7 +50,7 @@ class RealSenseCamera:
         )
         self._wire = clock.wire(name)
         self._timeout_ns = round(config.timeout_s * NS_PER_S)
-        self._counts = {"timeout": 0, "unpaired": 0}
+        self._unpaired = 0
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
         self._streams: device.Streams | None = None
@@ -109,7 +109,6 @@ class RealSenseCamera:
         if pair is not None:
             self._deadline_ns = now + self._timeout_ns
         elif now >= self._deadline_ns:
-            self._counts["timeout"] += 1
             self._deadline_ns = now + self._timeout_ns
             raise self._error("timeout", "no complete pair of colour and depth came in time")
 
@@ -117,13 +116,13 @@ class RealSenseCamera:
         """Stop both streams. Idempotent, never raises."""
         if self._streams is not None:
             self._streams.stop()
-            self._counts["unpaired"] += self._pairing.dropped
+            self._unpaired += self._pairing.dropped
             self._streams = None
 
     def statistics(self) -> Mapping[str, int]:
-        """``timeout``: waits without a pair. ``unpaired``: frames whose other half never came."""
+        """``unpaired``: frames whose other half never came."""
         current = self._pairing.dropped if self._streams is not None else 0
-        return {**self._counts, "unpaired": self._counts["unpaired"] + current}
+        return {"unpaired": self._unpaired + current}
 
     # --- frames
 
