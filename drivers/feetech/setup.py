@@ -88,6 +88,7 @@ def configure(bus: FeetechBus, joints: JointMap, config: FeetechConfig) -> None:
     for name, servo_id in zip(joints.names, joints.ids, strict=True):
         limit = config.joint_torque_limit_fraction.get(name, config.torque_limit_fraction)
         for register, value in (
+            (reg.LOCK, 1),  # left open by other programs; what follows would be burnt in at every start
             (reg.RETURN_DELAY_TIME, 0),
             (reg.OPERATING_MODE, 0),
             (reg.P_COEFFICIENT, config.p_gain),
@@ -96,7 +97,8 @@ def configure(bus: FeetechBus, joints: JointMap, config: FeetechConfig) -> None:
             (reg.ACCELERATION, config.acceleration),
             (reg.TORQUE_LIMIT, round(limit / reg.LOAD_FRACTION)),
         ):
-            bus.write(servo_id, register, value)
+            if bus.read(servo_id, register) != value:
+                bus.write(servo_id, register, value)
         if not bus.read(servo_id, reg.TORQUE_ENABLE):
             bus.write(servo_id, reg.GOAL_POSITION, bus.read(servo_id, reg.PRESENT_POSITION))
             bus.write(servo_id, reg.TORQUE_ENABLE, 1)

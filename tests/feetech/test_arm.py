@@ -200,6 +200,7 @@ def test_alarms_are_counted_once_with_the_joints_name(tmp_path: Path) -> None:
 
 def test_gains_and_limits_reach_the_servos(tmp_path: Path) -> None:
     with rig(tmp_path, p_gain=20, i_gain=1, d_gain=30, joint_torque_limit_fraction={"gripper": 0.3}) as r:
+        r.emulator.servos[3].write(reg.LOCK.address, b"\0")
         r.arm.open()
         servos = r.emulator.servos
         gains = (reg.P_COEFFICIENT, reg.I_COEFFICIENT, reg.D_COEFFICIENT)
