@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import Any
@@ -62,6 +63,11 @@ class Channel:
                 raise ChannelClosedError("end of stream")
             parts += piece
         return bytes(parts)
+
+    def hang_up(self) -> None:
+        """End the conversation from another thread: whoever waits in `receive` is told."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up. Idempotent."""

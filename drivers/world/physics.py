@@ -13,7 +13,7 @@ from drivers.world.scene import build_scene, object_body
 from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
-from runtime.so100 import JOINT_NAMES, gripper_to_jaw_rad
+from runtime.so100 import BODY_NAMES, JOINT_NAMES, gripper_to_jaw_rad
 
 _OFF_DAMPING = 0.8
 """A geared servo without torque turns, but slowly (N m s/rad)."""
@@ -51,8 +51,8 @@ class Tabletop:
         self._stall = self.model.actuator_forcerange[self._ctrl, 1].copy()
         self._object_geoms = {self.model.geom(object_body(i)).id: i for i in range(len(self.objects))}
         self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
-        self._gripper = self.model.body("gripper").id
-        self._jaws = {self._gripper, self.model.body("moving_jaw").id}
+        self._jaws = {self.model.body(n).id for n in ("gripper", "moving_jaw")}
+        self._arm = {self.model.body(n).id for n in BODY_NAMES}
         self._aim = start_joints(config)
         self.data.qpos[self._qpos] = self._aim
         self._apply(self.bank.drive())
@@ -103,11 +103,11 @@ class Tabletop:
         )
 
     def fingertip_force_n(self) -> Floats:
-        """Force ``[3]`` of objects on the fixed jaw's tip, in newtons, in the grasp site's axes.
+        """What the sensor in the fingertips feels, ``[3]`` in newtons, in the grasp site's axes.
 
         The first entry is the squeeze: how hard object and jaws press on each other along the jaws'
-        opening direction (positive, averaged over both jaws); then the net force on the gripper
-        sideways and along its approach direction.
+        opening direction (positive, averaged over both jaws); then the net force on the jaws from
+        objects, table and tray, sideways and along the approach direction.
         """
         squeeze = 0.0
         net = np.zeros(3)
@@ -119,31 +119,31 @@ class Tabletop:
             if hit == 0:
                 continue
             self._mujoco.mj_contactForce(self.model, self.data, index, wrench)
-            force = hit * (contact.frame.reshape(3, 3).T @ wrench[:3])
-            local = frame.T @ force
+            local = hit * (frame.T @ (contact.frame.reshape(3, 3).T @ wrench[:3]))
             net += local
-            squeeze += abs(local[1]) / 2
+            if self._touched_object(contact) is not None:
+                squeeze += abs(local[1]) / 2
         return np.array([squeeze, net[0], net[2]])
 
     def held_objects(self) -> set[int]:
         """Those that touch a jaw."""
-        held = set()
-        for index in range(self.data.ncon):
-            contact = self.data.contact[index]
-            if self._jaw_contact(contact):
-                one, other = int(contact.geom1), int(contact.geom2)
-                held.add(self._object_geoms[one if one in self._object_geoms else other])
-        return held
+        contacts = [self.data.contact[i] for i in range(self.data.ncon)]
+        touched = {self._touched_object(c) for c in contacts if self._jaw_contact(c)}
+        return {index for index in touched if index is not None}
 
     def _jaw_contact(self, contact: Any) -> int:
         """+1 or -1, the sign that makes the contact's force the one on a jaw; 0 if it is not one."""
-        one, other = int(contact.geom1), int(contact.geom2)
         bodies = self.model.geom_bodyid
-        if other in self._object_geoms and bodies[one] in self._jaws:
+        one, other = int(bodies[contact.geom1]), int(bodies[contact.geom2])
+        if one in self._jaws and other not in self._arm:
             return -1
-        if one in self._object_geoms and bodies[other] in self._jaws:
+        if other in self._jaws and one not in self._arm:
             return 1
         return 0
+
+    def _touched_object(self, contact: Any) -> int | None:
+        first = self._object_geoms.get(int(contact.geom1))
+        return first if first is not None else self._object_geoms.get(int(contact.geom2))
 
     def object_pose(self, index: int) -> tuple[Floats, Floats]:
         """Position ``[3]`` of the centre, and unit quaternion ``[4]`` (w first)."""

@@ -28,6 +28,8 @@ TICK_NS = 5_000_000
 SLIP_NS = 60_000_000
 """When the physics is further behind than this, the time in between is left out, and said so."""
 
+_WATCH_S = 1.0
+
 
 @dataclass(slots=True)
 class Health:
@@ -51,6 +53,7 @@ def serve(channel_fd: int, doorbell_fd: int) -> int:
     bell = socket.socket(fileno=doorbell_fd)
     bell.setblocking(False)
     folder: Path | None = None
+    _die_with(os.getppid(), channel)
     try:
         hello = channel.receive()
         folder = Path(hello["folder"])
@@ -68,6 +71,18 @@ def serve(channel_fd: int, doorbell_fd: int) -> int:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def _die_with(parent: int, channel: Channel) -> None:
+    """End the conversation when `parent` is gone, even if a child of its own still holds our channel."""
+
+    def watch() -> None:
+        never = threading.Event()
+        while os.getppid() == parent:
+            never.wait(_WATCH_S)
+        channel.hang_up()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _serve_world(channel: Channel, bell: socket.socket, hello: Message, folder: Path) -> None:
