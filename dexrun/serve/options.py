@@ -43,7 +43,7 @@ class ServeOptions(Options):
             fraction of its range. The original compares the norm of the raw state with 1.
         observation_wait_s: LeRobot: how long ``GetActions`` waits for an observation.
         fps: LeRobot: time stamps of a chunk's steps are so far apart.
-        aggregation: ACT: weight of an older prediction of the same step, ``exp(-aggregation * age)``.
+        aggregation: ACT: predictions of the same step weigh ``exp(-aggregation * i)``, oldest first.
         chunk_steps: rows of a chunk that are sent; 0 sends all.
         engine: infer in this process, or in Ray Serve's replicas.
         replicas: with Ray, how many.

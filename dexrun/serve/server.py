@@ -62,7 +62,9 @@ class Server:
         clock: Clock,
     ) -> None:
         self._engine = engine
-        self._make = lambda: Service(options, engine, joints, name, chunk_steps, metrics, clock)
+        self._make: Callable[[], Service] = lambda: Service(
+            options, engine, joints, name, chunk_steps, metrics, clock
+        )
         self.service: Service | None = None
         self.address = ""
         self.metrics_address = ""

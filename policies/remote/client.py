@@ -118,6 +118,8 @@ class RemotePolicy:
             return
         self._closed = True
         self.waker.wake()
+        if self._session is not None:
+            self._session.interrupt()
         with self._busy:
             if self._session is not None:
                 self._session.close()
@@ -154,8 +156,13 @@ class RemotePolicy:
     def _guarded(self, call: Callable[[Session], T]) -> T:
         """`call` on an open session; every failure becomes one counted `PolicyError`."""
         try:
-            session = self._opened()
-            answer = call(session)
+            try:
+                answer = call(self._opened())
+            except LinkError as error:
+                if error.kind != "stale":
+                    raise
+                self._give_up()  # nothing was asked on it yet: connect again, at once
+                answer = call(self._opened())
         except (LinkError, WireError) as error:
             raise self._failed(error) from None
         self._silent = 0
@@ -181,6 +188,11 @@ class RemotePolicy:
         logger.info("{}: connected to {}", self.spec.name, self._where)
         return self._session
 
+    def _give_up(self) -> None:
+        self._connected = False
+        if self._session is not None:
+            self._session.drop()
+
     def _back_off(self) -> None:
         wait_s = min(self.options.backoff_s * 2.0 ** min(self._failures, 20), self.options.backoff_max_s)
         self._failures += 1
@@ -194,8 +206,7 @@ class RemotePolicy:
             broken = broken or self._silent >= SILENT_LIMIT
         if isinstance(error, WireError) and error.kind != "refused":
             broken = True  # what follows such a message cannot be trusted
-        if broken and self._connected and self._session is not None:
-            self._connected = False
-            self._session.drop()
+        if broken and self._connected:
+            self._give_up()
             self._back_off()
         return PolicyError(f"{self.spec.name} at {self._where}: {error}")

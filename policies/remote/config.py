@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from policies.config import PolicyOptions
 from policies.mapping import KeyMap, UnitMap
 
+_ARM = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
+
 
 class RemoteOptions(PolicyOptions):
     """What every remote policy has in common.
@@ -65,11 +67,11 @@ class GrootOptions(RemoteOptions):
     keys: KeyMap = KeyMap(
         cameras={"head": "front", "wrist": "wrist"},
         state={
-            "single_arm": ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"),
+            "single_arm": _ARM,
             "gripper": ("gripper",),
         },
         action={
-            "single_arm": ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"),
+            "single_arm": _ARM,
             "gripper": ("gripper",),
         },
         instruction="annotation.human.task_description",
@@ -96,20 +98,19 @@ class LerobotOptions(RemoteOptions):
     classes: Literal["lerobot.async_inference.helpers", "lerobot.scripts.server.helpers"] = (
         "lerobot.async_inference.helpers"
     )
-    keys: KeyMap = KeyMap(cameras={"head": "front", "wrist": "wrist"}, instruction="task")
+    keys: KeyMap = KeyMap(
+        cameras={"head": "front", "wrist": "wrist"},
+        state={f"{joint}.pos": (joint,) for joint in (*_ARM, "gripper")},
+        instruction="task",
+    )
     units: UnitMap = UnitMap(joint_unit="percent", gripper_unit="percent")
 
 
 class OpenpiOptions(RemoteOptions):
-    """openpi's policy server (websocket and msgpack).
-
-    Attributes:
-        actions_key: where the reply has its chunk.
-    """
+    """openpi's policy server (websocket and msgpack)."""
 
     type: Literal["openpi"] = "openpi"
     port: int = Field(default=8000, ge=1, le=65535)
-    actions_key: str = "actions"
     keys: KeyMap = KeyMap(
         cameras={"head": "observation/image", "wrist": "observation/wrist_image"},
         state={"observation/state": ()},

@@ -125,7 +125,7 @@ class Counts:
 
 
 class Session(Protocol):
-    """One protocol's side of a client. All but `close` are called on one thread only."""
+    """One protocol's side of a client. All but `interrupt` are called under one lock."""
 
     where: str
 
@@ -145,6 +145,9 @@ class Session(Protocol):
 
     def reset(self, deadline: Deadline) -> None:
         """Tell the server that a new episode begins, where the protocol can say it."""
+
+    def interrupt(self) -> None:
+        """End a wait that does not look at the waker. From any thread."""
 
     def drop(self) -> None:
         """Give the connection up. Never raises; `open` may follow."""

@@ -13,6 +13,9 @@ import numpy as np
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import Server, local_server
 from policies.mapping import RobotJoints
+from policies.remote.client import RemotePolicy
+from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
+from runtime.clock import Clock, RealClock
 from runtime.interfaces import Policy, PolicyError, PolicySpec
 from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
 
@@ -161,3 +164,38 @@ def serving(policy: Policy, options: ServeOptions) -> Iterator[Running]:
         yield running
     finally:
         running.stop()
+
+
+OPTIONS: dict[str, Any] = {
+    "gr00t": GrootOptions,
+    "openpi": OpenpiOptions,
+    "act": ActRemoteOptions,
+    "lerobot": LerobotOptions,
+}
+PROTOCOLS = tuple(OPTIONS)
+
+
+def make_client(protocol: str, port: int, clock: Clock | None = None, **options: Any) -> RemotePolicy:
+    from policies.remote.make import make_remote
+
+    made = OPTIONS[protocol](port=port, **{"backoff_s": 0.0, "request_timeout_s": GUARD_S, **options})
+    return make_remote(made, ROBOT, clock if clock is not None else RealClock())
+
+
+@contextlib.contextmanager
+def connected(protocol: str, port: int, clock: Clock | None = None, **options: Any) -> Iterator[RemotePolicy]:
+    remote = make_client(protocol, port, clock, **options)
+    try:
+        yield remote
+    finally:
+        remote.close()
+
+
+@contextlib.contextmanager
+def both_ends(
+    protocol: str, policy: Policy, serve: dict[str, Any] | None = None, **options: Any
+) -> Iterator[RemotePolicy]:
+    """A client of a server of `policy`."""
+    made = ServeOptions(**{"protocol": protocol, **(serve or {})})
+    with serving(policy, made) as server, connected(protocol, server.port, **options) as remote:
+        yield remote

@@ -111,6 +111,9 @@ class GrootSession:
         """One `reset`."""
         self._call("reset", {"options": None}, deadline)
 
+    def interrupt(self) -> None:
+        """Nothing to do: the waker ends every wait."""
+
     def drop(self) -> None:
         """Give the connection up."""
         self._link.drop()

@@ -1,0 +1,106 @@
+"""The ACT server's protocol around any policy, with its temporal aggregation, per client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dexrun.serve.service import Client, Service
+from dexrun.serve.zmq_front import ZmqFront
+from policies.remote import jpeg
+from policies.remote.act_zmq import codec
+from policies.remote.act_zmq.client import CAPABILITIES
+from policies.remote.limits import WireError
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats, Observation
+
+CHUNKS = "chunks"
+
+
+class ActFront(ZmqFront):
+    """``RESET`` and steps over ZeroMQ."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, self._reply)
+        self._service = service
+        (self._state_key,) = service.side.keys.state
+        (self._action_key,) = service.side.keys.action
+
+    async def _reply(self, client: Client, message: memoryview) -> list[Any]:
+        try:
+            return codec.encode(await self._handle(client, message))
+        except (WireError, PolicyError) as error:
+            self._service.refused(client.name, error)
+            return codec.encode({"status": "ERROR", "message": str(error)})
+
+    async def _handle(self, client: Client, message: memoryview) -> Mapping[str, Any]:
+        value = codec.decode(message, self._service.limits)
+        asked = {"command": codec.RESET} if value == codec.RESET else value
+        if not isinstance(asked, dict):
+            raise WireError(f"a request is 'RESET' or a dictionary, not a {type(asked).__name__}")
+        if not self._service.allowed(asked.get("token")):
+            raise WireError("a valid token is needed", "token")
+        command = asked.get("command", "")
+        if command in (codec.RESET, "reset_policy"):
+            with self._service.request(client, "reset"):
+                await self._service.reset(client)
+            return {"status": "OK" if command == codec.RESET else "RESET_OK"}
+        if command == CAPABILITIES:
+            return {"status": "OK", "jpeg": self._service.options.jpeg}
+        if command not in ("", "step"):
+            raise WireError(f"unknown command {str(command)[:100]!r}", "endpoint")
+        with self._service.request(client, "step"):
+            action = await self._step(client, asked)
+        if command == "step":
+            return {"joint_positions": action}
+        return {"status": "OK", self._action_key: action}
+
+    async def _step(self, client: Client, asked: Mapping[str, Any]) -> Any:
+        (rows,) = await self._service.infer([self._observation(client, asked)])
+        steps = asked.get("steps")
+        if isinstance(steps, int) and steps > 0:
+            return self._wire(rows[:steps])
+        return self._wire(aggregate(client, rows, self._service.options.aggregation)[None])[0]
+
+    def _wire(self, rows: Floats) -> Any:
+        return self._service.side.actions(rows)[self._action_key].astype(np.float32)
+
+    def _observation(self, client: Client, asked: Mapping[str, Any]) -> Observation:
+        images = asked.get("images", {})
+        if not isinstance(images, dict):
+            raise WireError("images is not a dictionary", "shape")
+        keys = self._service.side.keys
+        text = asked.get(keys.instruction, "") if keys.instruction else ""
+        state = asked.get(self._state_key)
+        if isinstance(state, list):
+            state = codec.matrix(state)[0] if state else None
+        packed = (
+            {k: v for k, v in images.items() if isinstance(v, memoryview)}
+            if self._service.options.jpeg
+            else {}
+        )
+        return self._service.side.observation(
+            {} if state is None else {self._state_key: state},
+            {**images, **{k: jpeg.decode(v) for k, v in packed.items()}},
+            text if isinstance(text, str) else "",
+            tick=client.step,
+            stamp_ns=self._service.clock.now_ns(),
+        )
+
+
+def aggregate(client: Client, rows: Floats, decay: float) -> Floats:
+    """The client's present step as ACT averages it (Zhao et al. 2023, section IV-B).
+
+    All chunks that reach this step are weighted ``exp(-decay * i)``, `i` = 0 for the oldest. Counts one
+    step of the client's.
+    """
+    chunks: list[tuple[int, Floats]] = client.memory.setdefault(CHUNKS, [])
+    step = client.step
+    client.step += 1
+    chunks.append((step, rows))
+    chunks[:] = [(start, chunk) for start, chunk in chunks if step - start < len(chunk)]
+    votes = np.array([chunk[step - start] for start, chunk in chunks])
+    weights = np.exp(-decay * np.arange(len(votes)))
+    return np.asarray((votes * (weights / weights.sum())[:, None]).sum(axis=0))

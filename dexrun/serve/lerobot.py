@@ -1,0 +1,239 @@
+"""LeRobot's asynchronous inference around any policy, every client with a queue and rules of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+
+from dexrun.serve.service import Client, Service
+from policies.remote import jpeg
+from policies.remote.lerobot import codec, protobuf
+from policies.remote.lerobot.client import JPEG_METADATA, channel_options
+from policies.remote.limits import WireError
+from runtime.clock import NS_PER_S
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats, Observation
+
+MEMORY = "lerobot"
+KEPT_TIMESTEPS = 10_000
+Handler = Callable[[Client, Any, Any], Awaitable[bytes]]
+
+
+@dataclass(slots=True)
+class _Asked:
+    timed: codec.TimedObservation
+    observation: Observation
+
+
+@dataclass(slots=True)
+class _Memory:
+    """One client's: the newest observation, what was predicted, and what it asked for."""
+
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    newest: _Asked | None = None
+    processed: Floats | None = None
+    predicted: dict[int, None] = field(default_factory=dict)
+    steps: int = 0
+    module: str = codec.HELPERS
+
+
+class LerobotFront:
+    """The four calls of ``transport.AsyncInference``."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._server: Any = None
+        self.address = ""
+        ranges = service.side.map.robot.ranges_rad
+        spans = ranges[:, 1] - ranges[:, 0]
+        spans[service.side.map.robot.names.index(service.side.map.robot.gripper)] = 1.0
+        self._spans = spans
+        (self._action_key,) = service.side.keys.action
+
+    async def open(self) -> None:
+        """See `Front`."""
+        options = self._service.options
+        self._server = grpc.aio.server(options=channel_options(self._service.limits.size_bytes))
+        unary = grpc.unary_unary_rpc_method_handler
+        handlers = {
+            "Ready": unary(self._guarded(self._ready)),
+            "SendPolicyInstructions": unary(self._guarded(self._instructions)),
+            "SendObservations": grpc.stream_unary_rpc_method_handler(self._guarded(self._observations)),
+            "GetActions": unary(self._guarded(self._actions)),
+        }
+        generic = grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers)
+        self._server.add_generic_rpc_handlers((generic,))
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        try:
+            port = self._server.add_insecure_port(f"{host}:{options.port}")
+        except RuntimeError as error:
+            raise OSError(f"{host}:{options.port}: {error}") from None
+        await self._server.start()
+        self.address = f"grpc://{host}:{port}"
+
+    def _guarded(self, handler: Handler) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """Around every call: the token, the client's state, and errors as gRPC's statuses."""
+
+        async def answer(request: Any, context: Any) -> bytes:
+            given = dict(context.invocation_metadata() or ()).get("authorization", "")
+            if not self._service.allowed(given.removeprefix("Bearer ")):
+                self._service.metrics.refuse("token")
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
+            client = self._service.client(context.peer())
+            if self._service.options.jpeg:
+                await context.send_initial_metadata(((JPEG_METADATA, "1"),))
+            try:
+                return await handler(client, request, context)
+            except (WireError, PolicyError) as error:
+                self._service.refused(client.name, error)
+                code = grpc.StatusCode.INVALID_ARGUMENT
+                if isinstance(error, WireError) and error.kind in ("busy", "stopping"):
+                    code = grpc.StatusCode.UNAVAILABLE
+                await context.abort(code, str(error))
+            raise AssertionError("abort raises")
+
+        return answer
+
+    def _memory(self, client: Client) -> _Memory:
+        memory: _Memory | None = client.memory.get(MEMORY)
+        if memory is None:
+            memory = client.memory[MEMORY] = _Memory()
+        return memory
+
+    async def _ready(self, client: Client, request: bytes, context: Any) -> bytes:
+        with self._service.request(client, "Ready"):
+            waiting = self._memory(client)
+            await self._service.reset(client)
+            waiting.arrived.set()  # who still waits for an observation of the last episode gets none
+        return b""
+
+    async def _instructions(self, client: Client, request: bytes, context: Any) -> bytes:
+        with self._service.request(client, "SendPolicyInstructions"):
+            setup = codec.decode_setup(protobuf.read_data(request), self._service.limits)
+            if not 1 <= setup.actions_per_chunk <= 10_000:
+                raise WireError(f"actions_per_chunk {setup.actions_per_chunk}; 1 to 10000 are taken", "shape")
+            memory = self._memory(client)
+            memory.steps = setup.actions_per_chunk
+            self._check_features(setup.lerobot_features)
+        return b""
+
+    def _check_features(self, features: Mapping[str, Any]) -> None:
+        """The client's features must have what the policy wants; what it has beyond that is ignored."""
+        keys = self._service.side.keys
+        state = features.get("observation.state")
+        named = state.get("names", ()) if isinstance(state, dict) else ()
+        missing = [k for k in keys.state if k not in named]
+        missing += [k for k in keys.cameras.values() if f"observation.images.{k}" not in features]
+        if missing:
+            raise WireError(f"the client's features lack {', '.join(missing)}", "keys")
+
+    async def _observations(self, client: Client, request: AsyncIterator[bytes], context: Any) -> bytes:
+        body = await self._body(request)
+        with self._service.request(client, "SendObservations"):
+            timed = codec.decode_observation(body, self._service.limits)
+            asked = _Asked(timed, self._observation(timed))
+            memory = self._memory(client)
+            if self._goes_through(asked, memory):
+                memory.newest = asked  # the latest wins
+                memory.arrived.set()
+            else:
+                self._service.metrics.refuse("filtered")
+        return b""
+
+    async def _body(self, request: AsyncIterator[bytes]) -> memoryview:
+        pieces: list[memoryview] = []
+        size = 0
+        async for message in request:
+            state, data = protobuf.read_observation(message)
+            if state == protobuf.BEGIN:
+                pieces, size = [], 0
+            pieces.append(data)
+            size += len(data)
+            self._service.limits.check_size(size)
+            if state == protobuf.END:
+                return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+        raise WireError("a stream of observations ended before its END")
+
+    def _observation(self, timed: codec.TimedObservation) -> Observation:
+        side, values = self._service.side, timed.observation
+        state = {}
+        for key in side.keys.state:
+            value = values.get(key)
+            if not isinstance(value, int | float | np.number | np.ndarray):
+                have = ", ".join(sorted(str(k) for k in values))[:200]
+                raise WireError(f"observation {key!r} is not a number (there is: {have})", "keys")
+            state[key] = np.asarray(value, np.float64).reshape(-1)
+        task = values.get(side.keys.instruction, "") if side.keys.instruction else ""
+        images = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
+        if self._service.options.jpeg:
+            images |= {k: jpeg.decode(v) for k, v in values.items() if isinstance(v, memoryview)}
+        return side.observation(
+            state,
+            images,
+            task if isinstance(task, str) else "",
+            tick=timed.timestep,
+            stamp_ns=self._service.clock.now_ns(),
+        )
+
+    def _goes_through(self, asked: _Asked, memory: _Memory) -> bool:
+        """LeRobot's rule, with a scale: a joint must have moved by a fraction of its own range."""
+        if asked.timed.must_go or memory.processed is None:
+            return True
+        if asked.timed.timestep in memory.predicted:
+            return False
+        moved = np.abs(asked.observation.arm.position - memory.processed) / self._spans
+        return bool(moved.max() >= self._service.options.similar_fraction)
+
+    async def _actions(self, client: Client, request: bytes, context: Any) -> bytes:
+        memory = self._memory(client)
+        asked = await self._next(memory)
+        if asked is None:
+            self._service.metrics.request("GetActions_empty")
+            return b""
+        with self._service.request(client, "GetActions"):
+            memory.predicted[asked.timed.timestep] = None
+            while len(memory.predicted) > KEPT_TIMESTEPS:
+                del memory.predicted[next(iter(memory.predicted))]
+            memory.processed = asked.observation.arm.position
+            try:
+                (rows,) = await self._service.infer([asked.observation])
+            except PolicyError as error:  # the protocol's way of saying so
+                self._service.refused(client.name, error)
+                return b""
+        actions = self._service.side.actions(rows)[self._action_key]
+        actions = actions[: memory.steps or len(actions)]
+        timed = asked.timed
+        step_s = 1 / self._service.options.fps
+        return protobuf.data_message(
+            codec.encode_actions(actions, timed.timestamp, timed.timestep, step_s, memory.module)
+        )
+
+    async def _next(self, memory: _Memory) -> _Asked | None:
+        """The newest observation, waited for; ``None`` if none comes or the server stops."""
+        if memory.newest is None:
+            memory.arrived.clear()
+            stop = asyncio.ensure_future(self._service.stopping_asked.wait())
+            arrived = asyncio.ensure_future(memory.arrived.wait())
+            end = self._service.clock.now_ns() + round(self._service.options.observation_wait_s * NS_PER_S)
+            late = asyncio.ensure_future(self._service.clock.sleep_until_ns(end))
+            waits = (stop, arrived, late)
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waits:
+                    task.cancel()
+        asked, memory.newest = memory.newest, None
+        return asked
+
+    async def refuse_new(self) -> None:
+        """See `Front`."""
+
+    async def close(self) -> None:
+        """See `Front`."""
+        if self._server is not None:
+            await self._server.stop(self._service.options.drain_s)

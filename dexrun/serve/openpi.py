@@ -1,0 +1,158 @@
+"""openpi's websocket around any policy; ``/healthz`` and ``/metrics`` on the same port."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from dexrun.serve.service import Client, Service
+from policies.remote import jpeg
+from policies.remote.limits import WireError
+from policies.remote.openpi import codec
+from policies.remote.openpi.client import OURS
+from runtime.clock import NS_PER_S
+from runtime.interfaces import PolicyError
+from runtime.messages import Observation
+
+MAX_WAITING = 16
+
+
+class OpenpiFront:
+    """One task per connection; requests of one connection are answered in order."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._server: Server | None = None
+        self.address = ""
+
+    async def open(self) -> None:
+        """See `Front`."""
+        options = self._service.options
+        self._server = await serve(
+            self._connection,
+            options.host,
+            options.port,
+            compression=None,
+            max_size=self._service.limits.size_bytes,
+            max_queue=MAX_WAITING,
+            process_request=self._before,
+            logger=_quiet_logger(),
+            server_header=None,
+        )
+        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        self.address = f"ws://{host}:{port}"
+
+    def _before(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.path == "/healthz":
+            return connection.respond(http.HTTPStatus.OK, "OK\n")
+        if request.path == "/metrics":
+            return connection.respond(http.HTTPStatus.OK, self._service.metrics.text())
+        given = request.headers.get("Authorization", "")
+        scheme, _, token = given.partition(" ")
+        if not self._service.allowed(token if scheme in ("Api-Key", "Bearer") else None):
+            self._service.metrics.refuse("token")
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "a valid Api-Key is needed\n")
+        return None
+
+    async def _connection(self, connection: ServerConnection) -> None:
+        client = self._service.client(str(connection.id))
+        try:
+            await connection.send(b"".join(codec.encode(self._metadata())))
+            while True:
+                message = await connection.recv()
+                self._service.client(client.name)
+                await connection.send(b"".join(await self._answer(client, message)))
+        except ConnectionClosed:
+            pass
+        except (WireError, PolicyError) as error:
+            self._service.refused(client.name, error)
+            await _goodbye(connection, str(error))
+        finally:
+            self._service.forget(client.name)
+
+    def _metadata(self) -> dict[str, Any]:
+        ours = {"jpeg": self._service.options.jpeg, "prefix": True, "reset": True}
+        return {"policy": self._service.policy_name, "horizon": self._service.chunk_steps, OURS: ours}
+
+    async def _answer(self, client: Client, message: str | bytes) -> list[Any]:
+        if isinstance(message, str):
+            raise WireError("a text frame; an observation is a binary one")
+        started = self._service.clock.now_ns()
+        value = codec.decode(message, self._service.limits)
+        if not isinstance(value, dict):
+            raise WireError(f"an observation is a map, not a {type(value).__name__}")
+        extra = value.get(OURS)
+        extra = extra if isinstance(extra, dict) else {}
+        with self._service.request(client, "reset" if extra.get("reset") else "infer"):
+            if extra.get("reset"):
+                await self._service.reset(client)
+                return codec.encode({"status": "ok"})
+            rows = (await self._service.infer([self._observation(client, value, extra)]))[0]
+        parts = self._service.side.actions(rows)
+        reply: dict[str, Any] = {key: part.astype(np.float32) for key, part in parts.items()}
+        reply["server_timing"] = {"infer_ms": (self._service.clock.now_ns() - started) / (NS_PER_S / 1000)}
+        return codec.encode(reply)
+
+    def _observation(self, client: Client, value: Mapping[Any, Any], extra: Mapping[Any, Any]) -> Observation:
+        keys = self._service.side.keys
+        wanted = (*keys.cameras.values(), *keys.depths.values(), *keys.masks.values())
+        images = {key: self._image(value[key]) for key in wanted if key in value}
+        text = value.get(keys.instruction, "") if keys.instruction else ""
+        if not isinstance(text, str):
+            raise WireError(f"{keys.instruction!r} is a {type(text).__name__}; text is wanted", "shape")
+        prefix = extra.get("prefix")
+        client.step += 1
+        return self._service.side.observation(
+            {key: value[key] for key in keys.state if key in value},
+            images,
+            text,
+            tick=client.step - 1,
+            stamp_ns=self._service.clock.now_ns(),
+            prefix=prefix if isinstance(prefix, np.ndarray) else None,
+            frozen=_int(extra.get("frozen_steps", 0)),
+        )
+
+    def _image(self, value: Any) -> Any:
+        if isinstance(value, dict) and self._service.options.jpeg:
+            return jpeg.decode(value.get(jpeg.KEY))
+        return value
+
+    async def refuse_new(self) -> None:
+        """See `Front`."""
+        if self._server is not None:
+            self._server.close(close_connections=False)
+
+    async def close(self) -> None:
+        """See `Front`."""
+        if self._server is not None:
+            self._server.close()
+            for connection in list(self._server.connections):
+                await connection.close(1001)
+            await self._server.wait_closed()
+
+
+def _int(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+async def _goodbye(connection: ServerConnection, text: str) -> None:
+    try:
+        await connection.send(text)
+        await connection.close(1011, "the reason is in the previous frame")
+    except ConnectionClosed:
+        pass
+
+
+def _quiet_logger() -> Any:
+    """Websockets' own log, from warnings up: a hostile handshake is not worth a traceback each."""
+    import logging
+
+    logger = logging.getLogger("dexrun.serve.websockets")
+    logger.setLevel(logging.CRITICAL)
+    return logger

@@ -1,0 +1,1 @@
+"""The ACT server's protocol: pickles over ZeroMQ request and reply."""

@@ -1,0 +1,109 @@
+"""The ACT client: joints and images as a pickle, an action or a chunk back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from policies.mapping import RobotJoints
+from policies.remote import jpeg
+from policies.remote.act_zmq import codec
+from policies.remote.client import RemotePolicy, limits_of, token_of
+from policies.remote.config import ActRemoteOptions
+from policies.remote.limits import WireError
+from policies.remote.link import Deadline, Request
+from policies.remote.zmq_link import ZmqLink
+from runtime.clock import Clock
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats
+
+CAPABILITIES = "dexrun_capabilities"
+
+
+class ActRemotePolicy(RemotePolicy):
+    """An ACT server as a `runtime.interfaces.Policy`.
+
+    The original server answers one action per request, aggregated over time on its side: then a chunk has
+    one row. Ours can be asked for the chunk itself, which is blended on the robot, where it is known what
+    was executed.
+    """
+
+    def __init__(self, options: ActRemoteOptions, robot: RobotJoints, clock: Clock) -> None:
+        super().__init__("act_zmq", options, robot, clock)
+        if len(options.keys.state) != 1 or len(options.keys.action) != 1:
+            raise PolicyError("act_zmq: keys.state and keys.action take one key each")
+        self.use(ActSession(options, token_of(options), self))
+
+
+class ActSession:
+    """Steps and resets over one ZeroMQ link."""
+
+    def __init__(self, options: ActRemoteOptions, token: str, policy: RemotePolicy) -> None:
+        self._options = options
+        self._token = {"token": token} if token else {}
+        self._limits = limits_of(options)
+        self._command = options.dialect == "command"
+        self._jpeg = False
+        self._link = ZmqLink(
+            options.host, options.port, self._limits, options.keep_alive_s, policy.waker, policy.counts
+        )
+        self.where = self._link.where
+
+    def _call(self, value: Any, deadline: Deadline) -> Mapping[str, Any]:
+        return codec.reply(self._link.exchange(codec.encode(value), deadline), self._limits)
+
+    def open(self, deadline: Deadline) -> None:
+        """Connect, and begin an episode: the protocol has no other greeting."""
+        self._link.open(deadline)
+        self.reset(deadline)
+        self._jpeg = bool(self._options.jpeg_quality) and self._takes_jpeg(deadline)
+
+    def _takes_jpeg(self, deadline: Deadline) -> bool:
+        try:
+            answer = self._call({"command": CAPABILITIES, **self._token}, deadline)
+        except WireError as error:
+            if error.kind != "refused":
+                raise
+            return False
+        return bool(answer.get("jpeg"))
+
+    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+        """One step."""
+        ((state_key, state),) = request.state.items()
+        images = {
+            key: jpeg.encode(image, self._options.jpeg_quality) if self._jpeg and image.ndim == 3 else image
+            for key, image in request.images.items()
+        }
+        message: dict[str, Any] = {"command": "step"} if self._command else {}
+        message |= {state_key: state.astype(np.float32), "images": images, **self._token}
+        if self._options.keys.instruction:
+            message[self._options.keys.instruction] = request.instruction
+        if self._options.ask_steps:
+            message["steps"] = self._options.chunk_steps
+        answer = self._call(message, deadline)
+        (action_key,) = self._options.keys.action
+        for key in (action_key, "action", "joint_positions"):
+            if key in answer:
+                return {action_key: codec.matrix(answer[key])}
+        have = ", ".join(sorted(answer))[:200]
+        raise WireError(
+            f"the answer has neither {action_key!r} nor joint_positions (there is: {have})", "shape"
+        )
+
+    def reset(self, deadline: Deadline) -> None:
+        """A new episode."""
+        plain = not self._command and not self._token
+        self._call(codec.RESET if plain else {"command": "reset_policy", **self._token}, deadline)
+
+    def interrupt(self) -> None:
+        """Nothing to do: the waker ends every wait."""
+
+    def drop(self) -> None:
+        """Give the connection up."""
+        self._link.drop()
+
+    def close(self) -> None:
+        """Give everything up."""
+        self._link.drop()

@@ -1,0 +1,1 @@
+"""LeRobot's asynchronous inference: pickles in protobuf messages over gRPC."""

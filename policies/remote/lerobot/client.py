@@ -1,0 +1,206 @@
+"""The LeRobot client: observations and chunks as two calls of one gRPC service."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+
+from policies.mapping import RobotJoints
+from policies.remote import jpeg
+from policies.remote.client import RemotePolicy, limits_of, token_of
+from policies.remote.config import LerobotOptions
+from policies.remote.lerobot import codec, protobuf
+from policies.remote.limits import WireError
+from policies.remote.link import Deadline, LinkError, Request
+from runtime.clock import Clock
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats
+
+JPEG_METADATA = "dexrun-jpeg"
+"""Our own server says in the metadata of its answers that it takes compressed frames."""
+FRAME_BYTES = 1 << 22
+HEIGHT, WIDTH = 480, 640
+"""Said of images whose size is the camera's; LeRobot does not look at it."""
+
+
+def channel_options(limit_bytes: int, keep_alive_s: float = 10.0) -> list[tuple[str, int]]:
+    """What both our ends tell gRPC: large frames and windows, and a sign of life."""
+    return [
+        ("grpc.max_receive_message_length", limit_bytes),
+        ("grpc.max_send_message_length", limit_bytes),
+        ("grpc.http2.max_frame_size", FRAME_BYTES),
+        ("grpc.http2.lookahead_bytes", FRAME_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.keepalive_time_ms", round(keep_alive_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+class LerobotPolicy(RemotePolicy):
+    """A LeRobot policy server as a `runtime.interfaces.Policy`.
+
+    Every observation is marked ``must_go``: the runtime asks when its horizon is short, so one that the
+    server drops as too similar would starve the arm.
+    """
+
+    def __init__(self, options: LerobotOptions, robot: RobotJoints, clock: Clock) -> None:
+        super().__init__("lerobot", options, robot, clock)
+        wide = [key for key, entries in self.map.state.items() if len(entries) != 1]
+        if wide or len(options.keys.action) != 1:
+            raise PolicyError("lerobot: every key of keys.state takes one entry, and keys.action has one key")
+        self.use(LerobotSession(options, token_of(options), self))
+
+
+class LerobotSession:
+    """``Ready``, ``SendPolicyInstructions``, ``SendObservations`` and ``GetActions``."""
+
+    def __init__(self, options: LerobotOptions, token: str, policy: RemotePolicy) -> None:
+        self._options = options
+        self._metadata = [("authorization", f"Bearer {token}")] if token else []
+        self._limits = limits_of(options)
+        self._counts = policy.counts
+        self._policy = policy
+        self._channel: Any = None
+        self._calls: dict[str, Any] = {}
+        self._jpeg = False
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        self.where = f"{host}:{options.port}"
+
+    def open(self, deadline: Deadline) -> None:
+        """Connect, say `Ready`, and have the policy loaded."""
+        self.drop()
+        options = channel_options(self._limits.size_bytes, self._options.keep_alive_s)
+        self._channel = grpc.insecure_channel(self.where, options=options)
+        plain = {"request_serializer": None, "response_deserializer": None}
+        prefix = f"/{protobuf.SERVICE}/"
+        for name in ("Ready", "SendPolicyInstructions", "SendObservations", "GetActions"):
+            # a stream of one message is a single message on the wire, and needs no thread here
+            self._calls[name] = self._channel.unary_unary(prefix + name, **plain)
+        self._calls["stream"] = self._channel.stream_unary(prefix + "SendObservations", **plain)
+        _, first = self._call("Ready", b"", deadline, wait=True)
+        self._jpeg = (JPEG_METADATA, "1") in first
+        body = codec.encode_setup(self._setup(), self._options.classes)
+        self._call(
+            "SendPolicyInstructions", protobuf.data_message(body), Deadline(self._options.setup_timeout_s)
+        )
+
+    def _setup(self) -> codec.PolicySetup:
+        keys = self._options.keys
+        names = list(keys.state)
+        features: dict[str, Any] = {
+            "observation.state": {"dtype": "float32", "shape": (len(names),), "names": names}
+        }
+        for camera, key in keys.cameras.items():
+            rule = keys.rule_for(camera)
+            shape = (rule.height or HEIGHT, rule.width or WIDTH, 3)
+            described = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+            features[f"observation.images.{key}"] = described
+        return codec.PolicySetup(
+            self._options.policy_type,
+            self._options.pretrained,
+            features,
+            self._options.chunk_steps,
+            self._options.device,
+        )
+
+    def _call(
+        self, name: str, message: Any, deadline: Deadline, wait: bool = False
+    ) -> tuple[bytes, list[tuple[str, Any]]]:
+        if self._policy.waker.woken:
+            raise LinkError("closed", "the client was closed")
+        with _translated(deadline, connecting=wait):
+            reply, call = self._calls[name].with_call(
+                message, timeout=max(deadline.left_s(), 0.001), metadata=self._metadata, wait_for_ready=wait
+            )
+            return reply, [(key, value) for key, value in call.initial_metadata()]
+
+    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+        """Send one observation, then ask until its chunk comes."""
+        pieces = codec.encode_observation(self._observation(request), self._options.classes)
+        messages = protobuf.observation_messages(pieces)
+        if len(messages) == 1:
+            self._call("SendObservations", messages[0], deadline)
+        else:
+            self._call("stream", iter(messages), deadline)
+        while True:
+            body = protobuf.read_data(self._call("GetActions", b"", deadline)[0])
+            if len(body):
+                actions = codec.decode_actions(body, self._limits)
+                if actions[0].timestep == request.tick:
+                    (key,) = self._options.keys.action
+                    return {key: np.stack([a.action for a in actions])}
+                self._counts.add("late")
+            else:
+                self._counts.add("empty")
+            if deadline.passed:
+                raise LinkError("timeout", f"no actions within {deadline.seconds:g} s", broken=False)
+
+    def _observation(self, request: Request) -> codec.TimedObservation:
+        values: dict[str, Any] = {key: float(value[0]) for key, value in request.state.items()}
+        quality = self._options.jpeg_quality if self._jpeg else 0
+        for key, image in request.images.items():
+            values[key] = jpeg.encode(image, quality) if quality and image.ndim == 3 else image
+        if self._options.keys.instruction:
+            values[self._options.keys.instruction] = request.instruction
+        return codec.TimedObservation(request.stamp_s, request.tick, values, must_go=True)
+
+    def reset(self, deadline: Deadline) -> None:
+        """``Ready`` flushes the server's state of this client."""
+        self._call("Ready", b"", deadline)
+
+    def interrupt(self) -> None:
+        """End a call in flight, from any thread."""
+        channel = self._channel
+        if channel is not None:
+            channel.close()
+
+    def drop(self) -> None:
+        """Close the channel; a call in flight ends."""
+        channel, self._channel = self._channel, None
+        self._calls = {}
+        if channel is not None:
+            channel.close()
+
+    def close(self) -> None:
+        """Give everything up."""
+        self.drop()
+
+
+_KINDS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("timeout", False),
+    grpc.StatusCode.UNAUTHENTICATED: ("token", True),
+    grpc.StatusCode.PERMISSION_DENIED: ("token", True),
+    grpc.StatusCode.UNAVAILABLE: ("lost", True),
+    grpc.StatusCode.CANCELLED: ("closed", True),
+}
+
+
+@contextlib.contextmanager
+def _translated(deadline: Deadline, connecting: bool) -> Iterator[None]:
+    """Failures of gRPC as `LinkError`.
+
+    Raises:
+        LinkError, WireError: what went wrong, in one line.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code()
+        detail = " ".join(str(error.details()).split())[:300]
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) and connecting:
+            raise LinkError("connect", f"no gRPC server answered within {deadline.seconds:g} s") from None
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            detail = f"no answer within {deadline.seconds:g} s"
+        if code not in _KINDS:
+            raise WireError(f"the server answered {code.name}: {detail}", "refused") from None
+        kind, broken = _KINDS[code]
+        raise LinkError(kind, detail, broken=broken) from None
+    except ValueError as error:  # the channel was closed meanwhile
+        raise LinkError("closed", f"the client was closed: {error}") from None

@@ -1,0 +1,116 @@
+"""The openpi client: an observation as one flat map, a chunk back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from policies.mapping import RobotJoints
+from policies.remote import jpeg
+from policies.remote.client import RemotePolicy, limits_of, token_of
+from policies.remote.config import OpenpiOptions
+from policies.remote.limits import WireError
+from policies.remote.link import Counts, Deadline, Request
+from policies.remote.openpi import codec
+from policies.remote.openpi.socket import WebSocket
+from runtime.clock import Clock
+from runtime.messages import Floats
+
+OURS = "dexrun"
+"""In the metadata: what our own server can do beyond openpi's. In a message: what is asked of it."""
+
+
+class OpenpiPolicy(RemotePolicy):
+    """An openpi policy server as a `runtime.interfaces.Policy`."""
+
+    def __init__(self, options: OpenpiOptions, robot: RobotJoints, clock: Clock) -> None:
+        super().__init__("openpi", options, robot, clock, takes_prefix=options.blend == "rtc")
+        self.use(OpenpiSession(options, token_of(options), self))
+
+
+class OpenpiSession:
+    """Observations out, chunks in, in order: what is late is what was not waited for."""
+
+    def __init__(self, options: OpenpiOptions, token: str, policy: RemotePolicy) -> None:
+        self._options = options
+        self._limits = limits_of(options)
+        self._socket = WebSocket(options.host, options.port, self._limits, token, policy.waker)
+        self._counts: Counts = policy.counts
+        self._unanswered = 0
+        self._ours: Mapping[str, Any] = {}
+        self.where = self._socket.where
+
+    def open(self, deadline: Deadline) -> None:
+        """Connect and read the server's metadata."""
+        self._unanswered = 0
+        self._socket.open(deadline)
+        metadata = codec.decode(self._socket.receive(deadline), self._limits)
+        if not isinstance(metadata, dict):
+            raise WireError("the server's first message is not openpi's metadata", "version")
+        ours = metadata.get(OURS)
+        self._ours = ours if isinstance(ours, dict) else {}
+
+    def _call(self, message: dict[str, Any], deadline: Deadline) -> dict[Any, Any]:
+        pieces = codec.encode(message)
+        self._socket.refresh(deadline)
+        self._socket.send(pieces, deadline)
+        self._unanswered += 1
+        while True:
+            reply = self._socket.receive(deadline)
+            self._unanswered -= 1
+            if not self._unanswered:
+                break
+            self._counts.add("late")
+        answer = codec.decode(reply, self._limits)
+        if not isinstance(answer, dict):
+            raise WireError(f"the server answered with a {type(answer).__name__}, not a map")
+        return answer
+
+    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+        """One observation."""
+        quality = self._options.jpeg_quality if self._ours.get("jpeg") else 0
+        message: dict[str, Any] = {}
+        for key, image in request.images.items():
+            packed = quality and image.ndim == 3
+            message[key] = {jpeg.KEY: jpeg.encode(image, quality)} if packed else image
+        message |= {key: value.astype(np.float32) for key, value in request.state.items()}
+        if self._options.keys.instruction:
+            message[self._options.keys.instruction] = request.instruction
+        if self._ours.get("prefix") and len(request.prefix):
+            message[OURS] = {"prefix": request.prefix.astype(np.float32), "frozen_steps": request.frozen}
+        return parse_actions(self._call(message, deadline), tuple(self._options.keys.action))
+
+    def reset(self, deadline: Deadline) -> None:
+        """Openpi has none; our own server has."""
+        if self._ours.get("reset"):
+            self._call({OURS: {"reset": True}}, deadline)
+
+    def interrupt(self) -> None:
+        """Nothing to do: the waker ends every wait."""
+
+    def drop(self) -> None:
+        """Give the connection up."""
+        self._socket.drop()
+
+    def close(self) -> None:
+        """Give everything up."""
+        self._socket.drop()
+
+
+def parse_actions(reply: Mapping[Any, Any], keys: tuple[str, ...]) -> Mapping[str, Floats]:
+    """The chunk by `keys`, each ``[T, n]``.
+
+    Raises:
+        WireError: kind ``shape``: a key is missing or is not a matrix of numbers.
+    """
+    out = {}
+    for key in keys:
+        value = reply.get(key)
+        if not isinstance(value, np.ndarray) or value.ndim != 2 or not len(value):
+            shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+            have = ", ".join(sorted(str(k) for k in reply))[:200]
+            raise WireError(f"reply {key!r} is {shape}; [steps, size] is wanted (there is: {have})", "shape")
+        out[key] = value.astype(np.float64)
+    return out

@@ -1,0 +1,189 @@
+"""What numpy and torch leave in a pickle, turned into arrays by our own hands."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from policies.remote import npy
+from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.remote.pickle_reader import Builder, Machine, Name, Named, Persistent
+
+_NDARRAY: Name = ("numpy", "ndarray")
+_STORAGES = {
+    ("torch", "FloatStorage"): "<f4",
+    ("torch", "DoubleStorage"): "<f8",
+    ("torch", "HalfStorage"): "<f2",
+    ("torch", "LongStorage"): "<i8",
+    ("torch", "IntStorage"): "<i4",
+    ("torch", "ShortStorage"): "<i2",
+    ("torch", "CharStorage"): "|i1",
+    ("torch", "ByteStorage"): "|u1",
+    ("torch", "BoolStorage"): "|b1",
+}
+_MAGIC = 0x1950A86A20F9469CFC6C
+_TORCH_VERSION = 1001
+
+
+def _never(args: tuple[Any, ...], state: Any) -> Any:
+    raise WireError("a class that is only passed around is called", "forbidden")
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or not all(type(n) is int for n in value):
+        raise WireError("an array's shape is not integers", "shape")
+    return tuple(value)
+
+
+def _dtype(args: tuple[Any, ...], state: Any) -> np.dtype[Any]:
+    name = args[0] if args else None
+    if not isinstance(name, str) or len(name) > 4:
+        raise WireError("an array's dtype is not one of numpy's short names", "forbidden")
+    try:
+        made = npy.check_dtype(np.dtype(name))
+    except (TypeError, ValueError, SyntaxError):
+        raise WireError(f"unknown dtype {name!r}", "forbidden") from None
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
+    if order not in ("<", ">", "|", "="):
+        raise WireError("an array's byte order is none of < > | =")
+    return np.dtype(order + made.str[1:]) if order in "<>" else made
+
+
+def _bytes(value: Any) -> memoryview:
+    if not isinstance(value, memoryview):
+        raise WireError("an array's data is not bytes")
+    return value
+
+
+def _array(args: tuple[Any, ...], state: Any) -> npy.Array:
+    if len(args) != 3 or args[0] != Named(_NDARRAY):
+        raise WireError("an array of a class that is not numpy's", "forbidden")
+    if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], np.dtype):
+        raise WireError("an array without shape, dtype and data")
+    shape = _integers(state[1])
+    if state[3]:
+        return npy.view(_bytes(state[4]), state[2], shape[::-1]).transpose()
+    return npy.view(_bytes(state[4]), state[2], shape)
+
+
+def _from_buffer(args: tuple[Any, ...], state: Any) -> npy.Array:
+    if len(args) != 4 or not isinstance(args[1], np.dtype):
+        raise WireError("an array without data, dtype, shape and order")
+    shape = _integers(args[2])
+    if args[3] == "F":
+        return npy.view(_bytes(args[0]), args[1], shape[::-1]).transpose()
+    return npy.view(_bytes(args[0]), args[1], shape)
+
+
+def _scalar(args: tuple[Any, ...], state: Any) -> Any:
+    if len(args) != 2 or not isinstance(args[0], np.dtype):
+        raise WireError("a scalar without dtype and data")
+    return npy.view(_bytes(args[1]), args[0], ())[()]
+
+
+NUMPY: Mapping[Name, Builder] = {
+    _NDARRAY: _never,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+}
+
+
+@functools.lru_cache(maxsize=8)
+def _storage_of(data: bytes) -> npy.Array:
+    return _read_storage(memoryview(data), DEFAULT_LIMITS)
+
+
+def _read_storage(view: memoryview, limits: Limits) -> npy.Array:
+    """``torch.save``'s legacy layout: four pickles (magic, version, system, object), keys, raw data."""
+    allowed = dict.fromkeys(_STORAGES, _never)
+    values = []
+    for _ in range(5):
+        machine = Machine(view, allowed, limits)
+        values.append(machine.run())
+        view = view[machine.at :]
+    magic, version, system, stored, _ = values
+    if magic != _MAGIC or version != _TORCH_VERSION or not isinstance(system, dict):
+        raise WireError("a tensor's storage is not in torch's legacy format", "version")
+    key = stored.key if isinstance(stored, Persistent) else None
+    if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], Named):
+        raise WireError("a tensor's storage is not a storage")
+    if key[3] != "cpu":
+        raise WireError(f"a tensor on device {str(key[3])[:20]!r}; cpu is taken", "forbidden")
+    dtype = np.dtype(_STORAGES[key[1].name])
+    count = key[4]
+    if type(count) is not int or int.from_bytes(view[:8], "little") != count:
+        raise WireError("a tensor's storage has another length than it says", "shape")
+    return npy.view(view[8:], dtype, (count,))
+
+
+def _load_from_bytes(args: tuple[Any, ...], state: Any) -> npy.Array:
+    if len(args) != 1:
+        raise WireError("a tensor's storage is not bytes")
+    data = _bytes(args[0])
+    # LeRobot sends the same whole storage with every row: read it once
+    return _storage_of(bytes(data)) if len(data) < 1 << 20 else _read_storage(data, DEFAULT_LIMITS)
+
+
+def _tensor(args: tuple[Any, ...], state: Any) -> npy.Array:
+    if len(args) < 4 or not isinstance(args[0], np.ndarray) or type(args[1]) is not int:
+        raise WireError("a tensor without storage, offset, size and stride")
+    storage, offset, size, stride = args[0], args[1], _integers(args[2]), _integers(args[3])
+    if stride == (1,) and len(size) == 1 and 0 <= offset <= offset + size[0] <= storage.size:
+        return storage[offset : offset + size[0]]
+    if len(size) != len(stride) or len(size) > npy.MAX_DIMENSIONS or min((*size, *stride, offset, 0)) < 0:
+        raise WireError("a tensor's size and stride do not fit", "shape")
+    if 0 in size:
+        return np.zeros(size, storage.dtype)
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if last >= storage.size or math.prod(size) > storage.size:
+        raise WireError("a tensor reaches beyond its storage", "shape")
+    strides = tuple(s * storage.itemsize for s in stride)
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
+
+
+def _ordered(args: tuple[Any, ...], state: Any) -> dict[str, Any]:
+    if args or state:
+        raise WireError("a tensor with hooks", "forbidden")
+    return {}
+
+
+TORCH: Mapping[Name, Builder] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch.storage", "_load_from_bytes"): _load_from_bytes,
+    ("collections", "OrderedDict"): _ordered,
+}
+
+
+def storage_bytes(values: npy.Array) -> bytes:
+    """A float32 vector as torch's `_load_from_bytes` takes it, without torch.
+
+    The layout is that of ``torch.save(storage, _use_new_zipfile_serialization=False)``.
+    """
+    if sys.byteorder != "little":
+        raise WireError("tensors are only written on little-endian machines", "type")
+    data = np.ascontiguousarray(values, "<f4")
+    count = data.size
+    return b"".join(
+        (
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+            b"\x80\x02M\xe9\x03.",
+            b"\x80\x02}q\x00(X\x10\x00\x00\x00protocol_versionq\x01M\xe9\x03",
+            b"X\x0d\x00\x00\x00little_endianq\x02\x88X\x0a\x00\x00\x00type_sizesq\x03}q\x04(",
+            b"X\x05\x00\x00\x00shortq\x05K\x02X\x03\x00\x00\x00intq\x06K\x04X\x04\x00\x00\x00longq\x07K\x04uu.",
+            b"\x80\x02(X\x07\x00\x00\x00storageq\x00ctorch\nFloatStorage\nq\x01X\x01\x00\x00\x000q\x02",
+            b"X\x03\x00\x00\x00cpuq\x03J" + count.to_bytes(4, "little") + b"Ntq\x04Q.",
+            b"\x80\x02]q\x00X\x01\x00\x00\x000q\x01a.",
+            count.to_bytes(8, "little"),
+            data.tobytes(),
+        )
+    )

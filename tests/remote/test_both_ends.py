@@ -1,0 +1,138 @@
+"""Our client against our server, in all four protocols."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from policies.mapping import ImageRule, KeyMap
+from runtime.interfaces import Policy, PolicyError
+from tests.remote.support import (
+    OPTIONS,
+    PROTOCOLS,
+    EchoPolicy,
+    both_ends,
+    expected,
+    observation,
+    with_planes,
+)
+
+pytestmark = pytest.mark.parametrize("protocol", PROTOCOLS)
+WANTED = r"wrist|image|rgb_left"
+CLOSE = 2e-5
+"""float32 in the policy's units; LeRobot's are percent of a range of up to 6.2 rad."""
+
+
+def test_a_chunk_crosses(protocol: str) -> None:
+    policy = EchoPolicy()
+    with both_ends(protocol, policy) as remote:
+        assert isinstance(remote, Policy)
+        remote.warm_up()
+        made = observation()
+        rows = remote.infer(made)
+        assert np.abs(rows - expected(made)).max() < CLOSE
+        (seen,) = policy.seen
+        assert np.abs(seen.arm.position - made.arm.position).max() < CLOSE
+        assert seen.instruction == (made.instruction if protocol != "act" else "")
+        for camera, frame in made.frames.items():
+            assert (seen.frames[camera].color == frame.color).all()
+        counts = remote.statistics()
+        assert (counts["connects"], counts["requests"], counts["replies"]) == (1, 1, 1)
+    assert policy.closed
+
+
+def test_many_chunks_on_one_connection_and_resets(protocol: str) -> None:
+    policy = EchoPolicy()
+    with both_ends(protocol, policy) as remote:
+        remote.warm_up()
+        before = policy.resets
+        for tick in range(20):
+            made = observation(tick, seed=tick)
+            assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+        remote.reset()
+        assert policy.resets == before + 1
+        assert remote.statistics()["connects"] == 1
+        assert remote.statistics().get("late", 0) == 0
+
+
+def test_an_error_of_the_policy_is_one_line(protocol: str) -> None:
+    keys = OPTIONS[protocol]().keys
+    keys = keys.model_copy(update={"instruction": keys.instruction or "task"})  # ACT has none by default
+    timeout_s = 0.5 if protocol == "lerobot" else 30
+    serve = {"observation_wait_s": 0.05, "keys": keys}
+    with both_ends(protocol, EchoPolicy(), serve, request_timeout_s=timeout_s, keys=keys) as remote:
+        for instruction in ("refuse", "raise"):
+            with pytest.raises(PolicyError) as caught:
+                remote.infer(observation(instruction=instruction))
+            assert "\n" not in str(caught.value)
+        made = observation(tick=99)
+        assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+
+
+def test_depth_and_masks_cross_where_they_are_mapped(protocol: str) -> None:
+    keys = OPTIONS[protocol]().keys
+    keys = keys.model_copy(update={"depths": {"head": "head_depth"}, "masks": {"head": "head_mask"}})
+    policy = EchoPolicy()
+    with both_ends(protocol, policy, {"keys": keys}, keys=keys) as remote:
+        made = with_planes(observation())
+        remote.infer(made)
+    (seen,) = policy.seen
+    assert (seen.frames["head"].depth == made.frames["head"].depth).all()
+    assert (seen.masks["head"].mask == made.masks["head"].mask).all()
+
+
+def test_frames_are_resized_and_swapped_before_they_are_sent(protocol: str) -> None:
+    keys: KeyMap = OPTIONS[protocol]().keys
+    rule = ImageRule(width=32, height=24, order="bgr")
+    keys = keys.model_copy(update={"image": rule})
+    policy = EchoPolicy()
+    with both_ends(protocol, policy, {"keys": keys}, keys=keys) as remote:
+        made = observation()
+        remote.infer(made)
+    (seen,) = policy.seen
+    assert seen.frames["head"].color.shape == (24, 32, 3)
+    assert (seen.frames["wrist"].color == made.frames["wrist"].color).all()
+
+
+def test_jpeg_is_used_only_if_both_ends_take_it(protocol: str) -> None:
+    made = observation()
+    flat = {
+        name: dataclasses.replace(frame, color=np.full_like(frame.color, 90))
+        for name, frame in made.frames.items()
+    }
+    made = dataclasses.replace(made, frames=flat)
+    for takes in (True, False):
+        policy = EchoPolicy()
+        with both_ends(protocol, policy, {"jpeg": takes}, jpeg_quality=90) as remote:
+            remote.infer(made)
+        color = policy.seen[0].frames["head"].color.astype(int)
+        assert color.shape == (48, 64, 3)
+        assert abs(color - 90).max() <= (2 if takes else 0)
+
+
+def test_the_prefix_reaches_the_policy_where_the_protocol_has_room(protocol: str) -> None:
+    policy = EchoPolicy()
+    committed = np.linspace(0.0, 0.5, 18).reshape(3, 6)
+    with both_ends(protocol, policy, blend="rtc") as remote:
+        remote.infer(observation(committed=committed, frozen_steps=2))
+        takes = remote.spec.takes_prefix
+    assert takes == (protocol in ("gr00t", "openpi"))
+    if takes:
+        assert np.abs(policy.seen[0].committed - committed).max() < CLOSE
+        assert policy.seen[0].frozen_steps == 2
+
+
+def test_another_number_of_joints_is_said_before_anything_is_sent(protocol: str) -> None:
+    with both_ends(protocol, EchoPolicy()) as remote:
+        made = observation()
+        arm = dataclasses.replace(made.arm, position=np.zeros(5))
+        with pytest.raises(PolicyError, match="observation of 5 joints; configured are 6"):
+            remote.infer(dataclasses.replace(made, arm=arm))
+
+
+def test_a_request_without_a_key_is_refused_by_name(protocol: str) -> None:
+    keys = OPTIONS[protocol]().keys.model_copy(update={"cameras": {"head": "elsewhere"}})
+    with both_ends(protocol, EchoPolicy(), keys=keys) as remote, pytest.raises(PolicyError, match=WANTED):
+        remote.infer(observation())
