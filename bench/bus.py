@@ -39,6 +39,10 @@ READ_REQUEST, READ_REPLY = 8 + len(IDS), (6 + SIZE) * len(IDS)
 WRITE_REQUEST = 8 + 3 * len(IDS)
 
 
+Way = Callable[[], bool]
+"""One transaction; whether it succeeded."""
+
+
 def serve(folder: Path) -> None:
     """Two emulated arms and an echo, until standard input ends."""
     clock = RealClock()
@@ -78,19 +82,19 @@ def served() -> Iterator[Path]:
             server.communicate()
 
 
-def ours(folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+def ours(folder: Path) -> tuple[Way, Way]:
     """Reading and writing as the driver does."""
     config = FeetechConfig(port=str(folder / "ours"))
     bus = connect("arm", config, {i: str(i) for i in IDS}, RealClock())
 
-    def read() -> None:
-        if len(bus.sync_read(IDS, START, SIZE)) != len(IDS):
-            raise RuntimeError("a servo did not answer")
+    def write() -> bool:
+        bus.sync_write(reg.GOAL_POSITION, dict.fromkeys(IDS, 2048))
+        return True
 
-    return read, lambda: bus.sync_write(reg.GOAL_POSITION, dict.fromkeys(IDS, 2048))
+    return lambda: len(bus.sync_read(IDS, START, SIZE)) == len(IDS), write
 
 
-def sdk(folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+def sdk(folder: Path) -> tuple[Way, Way]:
     """Reading and writing as the SDK's examples do."""
     port, packets = scs.PortHandler(str(folder / "sdk")), scs.PacketHandler(0)
     port.openPort()
@@ -100,37 +104,39 @@ def sdk(folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
         reader.addParam(servo_id)
         writer.addParam(servo_id, [0, 8])
 
-    def read() -> None:
-        if reader.txRxPacket() != scs.COMM_SUCCESS:
-            raise RuntimeError("a servo did not answer")
+    return (
+        lambda: bool(reader.txRxPacket() == scs.COMM_SUCCESS),
+        lambda: bool(writer.txPacket() == scs.COMM_SUCCESS),
+    )
 
-    return read, writer.txPacket
 
-
-def floor(folder: Path) -> Callable[[], None]:
+def floor(folder: Path) -> Way:
     """As many bytes each way, and nothing else."""
     descriptor = os.open(folder / "echo", os.O_RDWR | os.O_NOCTTY)
     request = bytes(READ_REQUEST)
 
-    def read() -> None:
+    def read() -> bool:
         os.write(descriptor, request)
         left = READ_REPLY
         while left:
             select.select([descriptor], [], [])
             left -= len(os.read(descriptor, left))
+        return True
 
     return read
 
 
-def measure(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[str, float]]:
+def measure(ways: dict[str, Way], rounds: int) -> dict[str, dict[str, float]]:
     """Microseconds each way takes, interleaved, and the processor time that it burns meanwhile."""
     wall = {name: np.empty(rounds) for name in ways}
     cpu = dict.fromkeys(ways, 0.0)
+    failed = dict.fromkeys(ways, 0)
     for i in range(-50, rounds):
         for name, way in ways.items():
             before_cpu, before = time.process_time(), time.perf_counter()
-            way()
+            worked = way()
             if i >= 0:
+                failed[name] += not worked
                 wall[name][i] = time.perf_counter() - before
                 cpu[name] += time.process_time() - before_cpu
     return {
@@ -138,6 +144,7 @@ def measure(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[
             "p50_us": round(float(np.percentile(taken, 50)) * 1e6, 1),
             "p99_us": round(float(np.percentile(taken, 99)) * 1e6, 1),
             "cpu_us": round(cpu[name] / rounds * 1e6, 1),
+            "failed": failed[name],
         }
         for name, taken in wall.items()
     }

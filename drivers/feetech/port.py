@@ -54,8 +54,8 @@ class BusPort:
 
     @property
     def pending(self) -> int:
-        """Bytes that have come in and nobody asked for."""
-        return len(self._buffer) + int(self._line.in_waiting)
+        """Bytes that have come in along with what was asked for."""
+        return len(self._buffer)
 
     def drain(self) -> None:
         """Throw away what comes in until the line has been silent for a timeout (or babbles on)."""
@@ -71,7 +71,9 @@ class BusPort:
 
     def writePort(self, packet: Sequence[int]) -> int:
         """Send."""
-        return int(self._line.write(bytes(packet)) or 0)
+        # Every system call lets go of the interpreter, and costs up to a switch interval to get it back from
+        # a thread that computes: pyserial's write would wait for the line as well.
+        return os.write(self._descriptor, bytes(packet))
 
     def readPort(self, length: int) -> bytes:
         """Up to `length` bytes; fewer only if the line fell silent for a timeout, or the budget is spent."""
