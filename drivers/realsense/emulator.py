@@ -88,7 +88,11 @@ class RealSenseEmulator:
         self._sample: Sample | None = None
         self.context = rs.context()
         """The librealsense context in which the device is found."""
-        self.context.set_devices_changed_callback(self._keep)
+        # A context only holds weak references to software devices; whoever keeps the announcement keeps
+        # the device in its list. Letting go of it is how a software device is unplugged. (No reference to
+        # this object in there: the context would keep it, and it the context, for ever.)
+        listed = self._listed
+        self.context.set_devices_changed_callback(lambda event: listed.append(event.get_new_devices()))
         self._appear()
         self._thread: threading.Thread | None = None
         if doorbell is not None:
@@ -155,11 +159,6 @@ class RealSenseEmulator:
             self._ring.close()
 
     # --- the device
-
-    def _keep(self, event: Any) -> None:
-        # A context only holds weak references to software devices; whoever keeps the announcement keeps
-        # the device in its list. Letting go of it is how a software device is unplugged.
-        self._listed.append(event.get_new_devices())
 
     def _vanish(self) -> None:
         self._listed.clear()
@@ -254,7 +253,10 @@ class RealSenseEmulator:
             frame.frame_number = sample.index
             frame.profile = profile
             frame.depth_units = self._scale_m
-            sensor.on_video_frame(frame)
+            try:
+                sensor.on_video_frame(frame)
+            except RuntimeError:  # being opened or closed right now
+                return False
         return True
 
     def _on_the_wire(self, pixels: Any, pixel_bytes: int) -> Any:

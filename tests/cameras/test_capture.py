@@ -1,0 +1,103 @@
+"""From what OpenCV hands out to RGB, and what a UVC camera grants against what was asked."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from drivers.opencv_camera.capture import _check, to_rgb
+from drivers.opencv_camera.config import OpenCvConfig
+from drivers.realsense.config import RealSenseConfig
+from runtime.messages import DeviceError
+
+RAMP = np.zeros((48, 64, 3), np.uint8)
+RAMP[..., 0], RAMP[..., 1], RAMP[..., 2] = 200, np.arange(48)[:, None] * 4, np.arange(64) // 2 * 4
+JPEG = cv2.imencode(".jpg", RAMP[..., ::-1])[1].reshape(1, -1)
+
+
+@pytest.mark.parametrize(
+    ("data", "tolerance"),
+    [
+        (np.ascontiguousarray(RAMP[..., ::-1]), 0),
+        (cv2.cvtColor(RAMP, cv2.COLOR_RGB2YUV_YUY2), 4),
+        (JPEG, 40),
+        (np.pad(JPEG, ((0, 0), (0, 5000))), 40),
+    ],
+    ids=["bgr", "yuyv", "jpeg", "padded-jpeg"],
+)
+def test_every_form_of_a_frame_becomes_rgb(data, tolerance):
+    into = np.zeros_like(RAMP)
+    assert to_rgb(cv2, data, into) == (64, 48)
+    error = np.abs(into.astype(int) - RAMP)
+    assert error.max() <= tolerance
+    assert error.mean() <= 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, JPEG.size - 1))
+def test_a_jpeg_cut_anywhere_is_refused(length):
+    into = np.full_like(RAMP, 7)
+    assert to_rgb(cv2, JPEG[:, :length], into) is None
+    assert (into == 7).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300), st.booleans())
+def test_noise_is_refused(noise, dressed):
+    data = b"\xff\xd8" + noise + b"\xff\xd9" if dressed else noise
+    into = np.full_like(RAMP, 7)
+    assert to_rgb(cv2, np.frombuffer(data, np.uint8).reshape(1, -1), into) is None
+    assert (into == 7).all()
+
+
+def test_another_size_is_told_and_nothing_is_written():
+    into = np.full((24, 32, 3), 7, np.uint8)
+    assert to_rgb(cv2, JPEG, into) == (64, 48)
+    assert to_rgb(cv2, RAMP, into) == (64, 48)
+    assert (into == 7).all()
+
+
+class _Granted:
+    """What V4L2 reports after the request."""
+
+    def __init__(self, width: int, height: int, fps: float, fourcc: str) -> None:
+        self._values = {
+            cv2.CAP_PROP_FRAME_WIDTH: width,
+            cv2.CAP_PROP_FRAME_HEIGHT: height,
+            cv2.CAP_PROP_FPS: fps,
+            cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*fourcc),
+        }
+
+    def get(self, key: int) -> float:
+        return float(self._values[key])
+
+
+def test_what_is_not_granted_is_listed():
+    config = OpenCvConfig(source=0)
+    _check(cv2, _Granted(640, 480, 30.0, "MJPG"), "wrist", config)
+    with pytest.raises(
+        DeviceError,
+        match=r"asked for 640x480 MJPG at 30 fps, the camera gives 800x600 YUYV at 15 fps",
+    ):
+        _check(cv2, _Granted(800, 600, 15.0, "YUYV"), "wrist", config)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (OpenCvConfig, {"source": 0, "widht": 640}),
+        (OpenCvConfig, {"source": 0, "fourcc": "MJPEG"}),
+        (OpenCvConfig, {"source": 0, "timeout_s": 2.0}),
+        (OpenCvConfig, {}),
+        (RealSenseConfig, {"serial": ""}),
+        (RealSenseConfig, {"serial": "1", "color_format": "bgr8"}),
+        (RealSenseConfig, {"serial": "1", "timeout_s": float("nan")}),
+    ],
+)
+def test_impossible_options_are_refused(model, options):
+    with pytest.raises(ValidationError):
+        model(**options)
