@@ -6,43 +6,54 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from planner.plan import PlanConfig
 from runtime.options import Options
 
 Joints = Annotated[tuple[float, ...], Field(min_length=1, max_length=32)]
 
 
-class GraspOptions(Options):
-    """The autonomous mode.
+class GraspOptions(PlanConfig):
+    """The autonomous mode: how persistent its plan is (`planner.plan.PlanConfig`), and where it moves.
 
     Attributes:
         head: name of the camera that the planner looks through.
         wrist: name of the camera that confirms a grasp, or empty.
         home: joints of the pose from which the table is in view, radians, gripper 0 to 1.
-        place_m: where an object is let go, metres in the base frame; the gripper points down there.
-        check_above_m: the planner judges a grasp only once the grasp point is above this height.
-        attempts_per_object: failures after which an object is given up until the table is looked at again.
+        place_m: where objects are let go, metres in the base frame: the grasp point when the jaws open.
+        place_spread_m: objects are let go around `place_m`, so far apart in x and y.
+        carry_height_m: height of the grasp point while something is carried.
         attempt_timeout_s: one attempt may take this long before it counts as failed.
         time_limit_s: the whole run may take this long.
-        move_speed_rad_s: peak joint speed of homing and placement.
-        move_acceleration_rad_s2: peak joint acceleration of homing and placement.
-        gripper_open: opening before a grasp and for letting go.
+        move_speed_rad_s, move_acceleration_rad_s2: peak joint speed and acceleration of homing and placement.
         settle_s: how long the arm stands still before the planner looks at the table.
-        on_planner_failure: hold and try the next object, or stop.
+        stale_camera_s: without a head frame for this long, the arm holds.
+        stale_force_s: the same for the force sensor.
     """
 
     head: str = "head"
     wrist: str = "wrist"
-    home: Joints = (0.0, -3.0, 3.0, 0.6, 0.0, 0.6)
-    place_m: tuple[float, float, float] = (0.16, 0.22, 0.12)
-    check_above_m: float = Field(default=0.08, ge=0.0, le=1.0)
-    attempts_per_object: int = Field(default=3, ge=1, le=20)
+    home: Joints = (-1.57, -3.05, 2.7, 1.2, 0.0, 0.3)
+    place_m: tuple[float, float, float] = (0.125, 0.205, 0.075)
+    place_spread_m: tuple[float, float] = (0.035, 0.03)
+    carry_height_m: float = Field(default=0.1, gt=0.0, le=1.0)
     attempt_timeout_s: float = Field(default=25.0, gt=0.0, le=600.0)
     time_limit_s: float = Field(default=300.0, gt=0.0, le=86400.0)
     move_speed_rad_s: float = Field(default=1.8, gt=0.0, le=10.0)
     move_acceleration_rad_s2: float = Field(default=6.0, gt=0.0, le=100.0)
-    gripper_open: float = Field(default=0.7, ge=0.0, le=1.0)
     settle_s: float = Field(default=0.3, ge=0.0, le=10.0)
-    on_planner_failure: Literal["continue", "stop"] = "continue"
+    stale_camera_s: float = Field(default=0.5, gt=0.0, le=60.0)
+    stale_force_s: float = Field(default=0.5, gt=0.0, le=60.0)
+
+    def spot(self, number: int) -> tuple[float, float]:
+        """Where object `number` (from 0) is let go: over a grid of six around `place_m`."""
+        along, across = _SPOTS[number % len(_SPOTS)]
+        return (
+            self.place_m[0] + along * self.place_spread_m[0],
+            self.place_m[1] + across * self.place_spread_m[1],
+        )
+
+
+_SPOTS = ((-1, 1), (1, -1), (-1, -1), (1, 1), (-1, 0), (1, 0))
 
 
 class TeleopOptions(Options):

@@ -50,8 +50,11 @@ class ArmDriver(Driver, Protocol):
     `targets` takes field ``position`` float64 ``[D]``; only the newest matters.
     """
 
-    states: Ring
-    targets: Mailbox
+    @property
+    def states(self) -> Ring: ...
+
+    @property
+    def targets(self) -> Mailbox: ...
 
 
 @runtime_checkable
@@ -61,15 +64,19 @@ class CameraDriver(Driver, Protocol):
     `info` is final once `open` returned.
     """
 
-    frames: Ring
-    info: CameraInfo
+    @property
+    def frames(self) -> Ring: ...
+
+    @property
+    def info(self) -> CameraInfo: ...
 
 
 @runtime_checkable
 class ForceDriver(Driver, Protocol):
     """`samples` has field ``force`` float64 ``[K]`` in newtons, at the sensor's own rate."""
 
-    samples: Ring
+    @property
+    def samples(self) -> Ring: ...
 
     def tare(self) -> None:
         """Take the mean of the coming samples as zero. Callable from any thread; takes effect later."""

@@ -31,9 +31,14 @@ _SAMPLE_RAD = 0.04
 class BodyModel(Protocol):
     """What the stage asks of an arm's model (`runtime.arm_model.ArmModel`)."""
 
-    names: Sequence[str]
-    ranges: Floats
-    has_gripper: bool
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def ranges(self) -> Floats: ...
+
+    @property
+    def has_gripper(self) -> bool: ...
 
     def clearances(self, q: Floats) -> tuple[float, float]:
         """Least distances to itself and to the table, metres."""

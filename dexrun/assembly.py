@@ -1,0 +1,299 @@
+"""Puts a robot together: the simulated world if one is addressed, drivers on their threads, the control loop.
+
+Everything is brought up in order of need and taken down in reverse, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from loguru import logger
+
+from dexrun.config import WORLD_ADDRESS, Settings
+from dexrun.devices import build_arm, build_cameras
+from drivers.feetech.calibration import Calibration, JointCalibration
+from drivers.feetech.driver import FeetechArm
+from drivers.force.driver import SerialForce
+from drivers.opencv_camera.config import OpenCvConfig
+from drivers.realsense.config import RealSenseConfig
+from drivers.world.config import WorldConfig
+from runtime.arm_model import ArmModel
+from runtime.clock import Clock
+from runtime.control import ControlLoop, Watch, tick_layout
+from runtime.device import DeviceThread
+from runtime.faults import FaultLog, FaultPolicy
+from runtime.interfaces import CameraDriver, Driver
+from runtime.messages import DeviceError
+from runtime.ring import Ring
+from runtime.safety import SafetyStage
+from runtime.statistics import RunStatistics
+from runtime.stepped import SteppedClock
+
+if TYPE_CHECKING:
+    from drivers.world.client import WorldClient
+
+_RECORD_SECONDS = 20
+_CLOSE_S = 10.0
+
+
+@dataclass
+class Robot:
+    """Everything that a mode works with.
+
+    Attributes:
+        threads: one per device that runs, by name.
+        model: of the arm, for the loop's own thread; others take a copy.
+        world: the simulated tabletop, if any device is its.
+    """
+
+    settings: Settings
+    clock: Clock
+    arm: FeetechArm
+    leader: FeetechArm | None
+    cameras: dict[str, CameraDriver]
+    force: SerialForce | None
+    control: ControlLoop
+    model: ArmModel
+    records: Ring
+    statistics: RunStatistics
+    faults: FaultPolicy
+    world: WorldClient | None = None
+    threads: dict[str, DeviceThread] = field(default_factory=dict)
+    calibrations: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def drivers(self) -> dict[str, Driver]:
+        """Every device, by its name in the configuration."""
+        return {name: thread.driver for name, thread in self.threads.items()}
+
+    def survived(self) -> dict[str, Mapping[str, int]]:
+        """Faults that the drivers dealt with by themselves."""
+        return {name: driver.statistics() for name, driver in self.drivers.items()}
+
+
+@contextlib.asynccontextmanager
+async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
+    """A robot whose devices deliver and whose control loop ticks, holding the arm where it is.
+
+    Raises:
+        DeviceError: a device is not there; nothing has moved.
+        drivers.world.client.WorldError: the simulated tabletop does not start.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        world = await _open_world(settings, clock, stack)
+        robot = _build(_real_addresses(settings, world), clock, world)
+        for name, driver in _wanted(robot):
+            thread = DeviceThread(
+                driver, clock, robot.faults.device, robot.faults.recovered, settings.devices
+            )
+            robot.threads[name] = thread
+            stack.push_async_callback(thread.stop)
+        await _start_all(robot)
+        stack.push_async_callback(_before_teardown, robot)
+        yield robot
+
+
+async def _before_teardown(robot: Robot) -> None:
+    logger.debug("letting go of {}", ", ".join(robot.threads))
+
+
+# --- the simulated world
+
+
+async def _open_world(
+    settings: Settings, clock: Clock, stack: contextlib.AsyncExitStack
+) -> WorldClient | None:
+    if not settings.simulated:
+        return None
+    from drivers.world.client import WorldClient
+
+    client = WorldClient(_world_as_configured(settings), clock, settings.force)
+    stack.push_async_callback(_close_world, client, clock)
+    await clock.run_blocking(client.wait_ready)
+    _ = client.head  # the emulated camera must be plugged in before anybody looks for it
+    if isinstance(clock, SteppedClock):
+        clock.attach(client)
+    return client
+
+
+async def _close_world(client: WorldClient, clock: Clock) -> None:
+    if isinstance(clock, SteppedClock):
+        clock.detach()
+    with anyio.CancelScope(shield=True):
+        await clock.run_blocking(client.close)
+
+
+def _world_as_configured(settings: Settings) -> WorldConfig:
+    """The world's cameras are where, and as large as, the configured cameras say."""
+    world = settings.world
+    for name, camera in settings.cameras.items():
+        if isinstance(camera, RealSenseConfig) and camera.serial == f"{WORLD_ADDRESS}head":
+            placed = {} if camera.extrinsics is None else _placement(name, camera)
+            size = {"width": camera.width, "height": camera.height, "fps": camera.fps}
+            world = world.model_copy(update={"head": world.head.model_copy(update={**size, **placed})})
+        elif isinstance(camera, OpenCvConfig) and camera.source == f"{WORLD_ADDRESS}wrist":
+            size = {"width": camera.width, "height": camera.height, "fps": camera.fps}
+            world = world.model_copy(update={"wrist": world.wrist.model_copy(update=size)})
+    if settings.mode == "teleop":
+        world = world.model_copy(update={"operator": world.operator.model_copy(update={"enabled": True})})
+    return world
+
+
+def _placement(name: str, camera: RealSenseConfig) -> dict[str, Any]:
+    where = camera.extrinsics
+    if where is None or where.position_m is None or where.look_at_m is None:
+        raise DeviceError(
+            name, "unsupported", camera.serial, "the simulated camera is placed by position_m and look_at_m"
+        )
+    return {"position_m": where.position_m, "look_at_m": where.look_at_m}
+
+
+def _real_addresses(settings: Settings, world: WorldClient | None) -> Settings:
+    """`settings` with every ``world:`` address replaced by the one that the world opened.
+
+    Raises:
+        DeviceError: the world has no such device.
+    """
+    if world is None:
+        return settings
+    addresses = world.addresses
+
+    def real(device: str, address: str) -> str:
+        if not address.startswith(WORLD_ADDRESS):
+            return address
+        name = address.removeprefix(WORLD_ADDRESS)
+        if name not in addresses:
+            known = ", ".join(WORLD_ADDRESS + each for each in sorted(addresses))
+            raise DeviceError(device, "not_found", address, f"the simulated tabletop has {known}")
+        return addresses[name]
+
+    update: dict[str, Any] = {"arm": _with(settings.arm, "port", real("arm", settings.arm.port))}
+    if settings.leader is not None:
+        update["leader"] = _with(settings.leader, "port", real("leader", settings.leader.port))
+    if settings.force is not None:
+        update["force"] = _with(settings.force, "port", real("force", settings.force.port))
+    cameras: dict[str, Any] = {}
+    for name, camera in settings.cameras.items():
+        key = "serial" if isinstance(camera, RealSenseConfig) else "source"
+        address = getattr(camera, key)
+        cameras[name] = _with(camera, key, real(name, address) if isinstance(address, str) else address)
+    return settings.model_copy(update={**update, "cameras": cameras})
+
+
+def _with(options: Any, key: str, value: object) -> Any:
+    return options.model_copy(update={key: value})
+
+
+# --- the robot
+
+
+def _build(settings: Settings, clock: Clock, world: WorldClient | None) -> Robot:
+    calibration = None if world is None else _calibration(world.calibration)
+    arm = build_arm("arm", settings.arm, clock, calibration)
+    leader = None
+    if settings.leader is not None and settings.mode == "teleop":
+        leader = build_arm("leader", settings.leader, clock, calibration)
+    contexts = {} if world is None else _contexts(settings, world)
+    cameras = build_cameras(settings.cameras, clock, contexts)
+    force = SerialForce("force", settings.force, clock) if settings.force is not None else None
+    model = ArmModel()
+    statistics = RunStatistics()
+    faults = FaultPolicy(settings.faults, clock, FaultLog())
+    rate = settings.control.rate_hz
+    channels = settings.force.channels if settings.force is not None else 0
+    records = Ring(tick_layout(model.joints, channels), max(64, round(_RECORD_SECONDS * rate)))
+    control = ControlLoop(
+        clock,
+        settings.control,
+        arm,
+        SafetyStage(settings.safety, model),
+        statistics,
+        force=force.samples if force is not None else None,
+        watches=_watches(settings, cameras, force),
+        faults=faults.active,
+        records=records,
+    )
+    return Robot(
+        settings,
+        clock,
+        arm,
+        leader,
+        cameras,
+        force,
+        control,
+        model.copy(),
+        records,
+        statistics,
+        faults,
+        world,
+    )
+
+
+def _calibration(entries: Mapping[str, Mapping[str, int]]) -> Calibration:
+    return {name: JointCalibration(**entry) for name, entry in entries.items()}
+
+
+def _contexts(settings: Settings, world: WorldClient) -> dict[str, Any]:
+    serial = world.head.serial
+    return {
+        name: world.realsense_context
+        for name, camera in settings.cameras.items()
+        if isinstance(camera, RealSenseConfig) and camera.serial == serial
+    }
+
+
+def _watches(
+    settings: Settings, cameras: Mapping[str, CameraDriver], force: SerialForce | None
+) -> list[Watch]:
+    """Sensors without whose fresh data the arm must not move."""
+    watches = [Watch(name, cameras[name].frames, settings.grasp.stale_camera_s) for name in _needed(settings)]
+    if force is not None:
+        watches.append(Watch("force", force.samples, settings.grasp.stale_force_s))
+    return watches
+
+
+def _needed(settings: Settings) -> list[str]:
+    return [settings.grasp.head] if settings.mode == "grasp" else []
+
+
+def _wanted(robot: Robot) -> list[tuple[str, Driver]]:
+    wanted: list[tuple[str, Driver]] = [("arm", robot.arm)]
+    if robot.leader is not None:
+        wanted.append(("leader", robot.leader))
+    wanted += list(robot.cameras.items())
+    if robot.force is not None:
+        wanted.append(("force", robot.force))
+    return wanted
+
+
+async def _start_all(robot: Robot) -> None:
+    """Open every device at once; the first that cannot be opened ends it all.
+
+    Raises:
+        DeviceError: that one's.
+    """
+    failures: list[DeviceError] = []
+
+    async def start(thread: DeviceThread) -> None:
+        try:
+            await thread.start()
+        except DeviceError as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for thread in robot.threads.values():
+            group.start_soon(start, thread)
+    if failures:
+        raise failures[0]
+    now = robot.clock.now_ns()
+    rings = {"arm": robot.arm.states, **{name: camera.frames for name, camera in robot.cameras.items()}}
+    if robot.leader is not None:
+        rings["leader"] = robot.leader.states
+    if robot.force is not None:
+        rings["force"] = robot.force.samples
+    for name, ring in rings.items():
+        robot.statistics.meter(name, ring, now)

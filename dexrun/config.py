@@ -1,0 +1,226 @@
+"""The one configuration model: every room's options, composed. ``load`` is the only way in.
+
+Precedence: command line over environment over file over default. Whatever is wrong is said in one line
+per mistake: which key, which value, where it came from, and what would be accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dexrun.config_sources import (
+    ConfigError,
+    Path_,
+    merge,
+    parse_arguments,
+    read_environment,
+    read_file,
+    suggestion,
+)
+from dexrun.mode_options import GraspOptions, TeleopOptions, TerminalOptions
+from drivers.feetech.config import FeetechConfig
+from drivers.force.config import ForceConfig
+from drivers.opencv_camera.config import OpenCvConfig
+from drivers.realsense.config import RealSenseConfig
+from drivers.world.config import WorldConfig
+from planner.config import PlannerConfig
+from planner.perception.config import PerceptionConfig
+from policies.act.config import ActConfig
+from policies.dexgrasp.config import DexGraspConfig
+from policies.geometric.config import GeometricConfig
+from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
+from runtime.control import ControlOptions
+from runtime.device import DeviceOptions
+from runtime.faults import FaultOptions
+from runtime.limits import SafetyOptions
+from runtime.realtime import RealtimeOptions
+
+__all__ = ["ConfigError", "Settings", "dump", "load"]
+
+WORLD_ADDRESS = "world:"
+
+CameraConfig = Annotated[RealSenseConfig | OpenCvConfig, Field(discriminator="driver")]
+PolicyConfig = Annotated[
+    GeometricConfig
+    | DexGraspConfig
+    | ActConfig
+    | GrootOptions
+    | LerobotOptions
+    | OpenpiOptions
+    | ActRemoteOptions,
+    Field(discriminator="type"),
+]
+
+
+class RealtimeTable(RealtimeOptions):
+    """``[realtime]``: the process's options, and which clock everything follows.
+
+    Attributes:
+        clock: ``real``; or ``stepped``, simulated time that moves only when nobody has anything left to
+            do: repeatable, and as fast as it computes. For the simulated tabletop only.
+    """
+
+    clock: Literal["real", "stepped"] = "real"
+
+
+class _Tables(PydanticBaseSettingsSource):
+    """Nested tables that were merged beforehand (see `load`)."""
+
+    def __init__(self, settings: type[BaseSettings], tables: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self._tables = dict(tables)
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        del field
+        return self._tables.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._tables
+
+
+class Settings(BaseSettings):
+    """The whole configuration, frozen.
+
+    Attributes:
+        mode: ``grasp`` works on its own; ``teleop`` follows a leader arm.
+        runs: folder in which every run leaves its own.
+        control: the control loop and how chunks are spliced.
+        safety: limits that every target passes.
+        faults: what each fault asks for.
+        realtime: clock, scheduling, memory.
+        arm: the follower. leader: the arm that a person moves, for teleop.
+        cameras: by name; the name is the camera's everywhere else.
+        force: the force sensor, if any.
+        world: the simulated tabletop; started when any address begins with ``world:``.
+        planner, perception, policy, grasp: the autonomous mode. teleop: the other one.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DEXRUN_")
+
+    mode: Literal["grasp", "teleop"] = "grasp"
+    runs: Path = Path("runs")
+    arm: FeetechConfig
+    leader: FeetechConfig | None = None
+    cameras: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], CameraConfig] = {}
+    force: ForceConfig | None = None
+    world: WorldConfig = WorldConfig()
+    control: ControlOptions = ControlOptions()
+    safety: SafetyOptions = SafetyOptions()
+    devices: DeviceOptions = DeviceOptions()
+    faults: FaultOptions = FaultOptions()
+    realtime: RealtimeTable = RealtimeTable()
+    planner: PlannerConfig = PlannerConfig()
+    perception: PerceptionConfig = PerceptionConfig()
+    policy: PolicyConfig = GeometricConfig()
+    grasp: GraspOptions = GraspOptions()
+    teleop: TeleopOptions = TeleopOptions()
+    terminal: TerminalOptions = TerminalOptions()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (_Tables(settings_cls, init_settings.init_kwargs),)
+
+    @model_validator(mode="after")
+    def _cameras_exist(self) -> Settings:
+        wanted = {"grasp.head": self.grasp.head, "grasp.wrist": self.grasp.wrist}
+        for key, name in wanted.items():
+            if self.mode == "grasp" and name and name not in self.cameras:
+                known = ", ".join(sorted(self.cameras)) or "none"
+                raise ValueError(f"{key} = {name!r} is not a camera; [cameras] has: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _modes_have_what_they_need(self) -> Settings:
+        if self.mode == "teleop" and self.leader is None:
+            raise ValueError("mode = 'teleop' needs a [leader] table")
+        if self.simulated and not self.world.enabled:
+            raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
+        if self.realtime.clock == "stepped" and not self.simulated:
+            raise ValueError(
+                "realtime.clock = 'stepped' needs the simulated tabletop: real devices do not wait"
+            )
+        return self
+
+    @property
+    def addresses(self) -> list[str]:
+        """Every device's address, as configured."""
+        arms = [self.arm.port] + ([self.leader.port] if self.leader else [])
+        cameras = [c.serial if isinstance(c, RealSenseConfig) else c.source for c in self.cameras.values()]
+        return [*arms, *map(str, cameras), *([self.force.port] if self.force else [])]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any device is the simulated tabletop's."""
+        return any(address.startswith(WORLD_ADDRESS) for address in self.addresses)
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """Read command line, environment and file.
+
+    Raises:
+        ConfigError: something cannot be used; one line for each mistake.
+    """
+    file, overrides = parse_arguments(arguments)
+    variables = read_environment(environment)
+    tables = merge(merge(read_file(file), variables), overrides)
+    try:
+        return Settings(**tables)
+    except ValidationError as error:
+        lines = [_explain(one, file, variables, overrides) for one in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(error: Any, file: Path, variables: Mapping[Path_, str], overrides: Mapping[Path_, str]) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    keys = _without_tags(path)
+    where = _origin(keys, file, variables, overrides)
+    name = ".".join(keys)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(keys[:-1]))}"
+    if error["type"] == "missing":
+        return f"{where}: {name}: this key is required"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not name:
+        return f"{where}: {message}"
+    value = error.get("input")
+    shown = "" if isinstance(value, dict | list | tuple) else f" = {value!r}"
+    return f"{where}: {name}{shown}: {message[:1].lower()}{message[1:]}"
+
+
+_TAGS = {"realsense", "opencv", "geometric", "dexgrasp", "act", "groot", "lerobot", "openpi", "act_zmq"}
+
+
+def _without_tags(path: Path_) -> Path_:
+    """Pydantic puts a union's tag into the path; the file has no such table."""
+    return tuple(p for i, p in enumerate(path) if not (p in _TAGS and 0 < i < len(path)))
+
+
+def _origin(keys: Path_, file: Path, variables: Mapping[Path_, str], overrides: Mapping[Path_, str]) -> str:
+    def among(given: Mapping[Path_, str]) -> bool:
+        return any(path[: len(keys)] == keys or keys[: len(path)] == path for path in given if keys)
+
+    if among(overrides):
+        return "command line"
+    return "environment" if among(variables) else str(file)
+
+
+def _known(path: Path_) -> list[str]:
+    """Names of the keys of the table at `path`, as far as the model tells."""
+    model: Any = Settings
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return list(getattr(model, "model_fields", {}))
+
+
+def dump(settings: Settings) -> str:
+    """The resolved configuration as JSON. It holds no secrets: those are only named."""
+    return json.dumps(settings.model_dump(mode="json"), indent=2)

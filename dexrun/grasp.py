@@ -1,0 +1,271 @@
+"""The autonomous mode: carries out a `GraspPlan`, one step after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import numpy as np
+from loguru import logger
+
+from dexrun.assembly import Robot
+from dexrun.motion_source import MotionSource
+from dexrun.observer import frame_of
+from dexrun.outcome import NOT_DONE, Outcome, stopped
+from dexrun.perception import NotSegmentedError, Perception
+from dexrun.pictures import save_png, sketch
+from dexrun.run_folder import RunFolder
+from planner import plan
+from planner.dialog import put
+from policies.handling import PlaceOptions, plan_home, plan_place
+from policies.motion import MotionError, MotionLimits
+from runtime.clock import NS_PER_S
+from runtime.messages import Floats, Frame, TrackedMask
+
+if TYPE_CHECKING:
+    from planner.client import Planner
+    from policies.worker import InferenceWorker
+
+_QUIET_TICKS = 90
+"""Ticks without a usable chunk, while the policy reports failures, that end an attempt."""
+
+
+class PlannerFailedError(Exception):
+    """The planner failed and the configuration says to stop then."""
+
+
+class GraspMode:
+    """Looks, decides, grasps, places, until the plan is finished.
+
+    Args:
+        robot: ticking.
+        planner: answers the plan's questions.
+        perception: tracks the object.
+        worker: asks the policy, as a chunk source.
+        folder: takes the pictures of what was about to be grasped.
+
+    Attributes:
+        instruction: what the policy is asked to do at present.
+        step: what is going on, in words.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        planner: Planner,
+        perception: Perception,
+        worker: InferenceWorker,
+        folder: RunFolder,
+    ) -> None:
+        options = robot.settings.grasp
+        self._options = options
+        self._robot = robot
+        self._clock = robot.clock
+        self._control = robot.control
+        self._arm = robot.model
+        self._planner = planner
+        self._perception = perception
+        self._worker = worker
+        self._folder = folder
+        self._limits = MotionLimits.uniform(
+            robot.model,
+            options.move_speed_rad_s,
+            options.move_acceleration_rad_s2,
+            rate_hz=robot.settings.control.rate_hz,
+        )
+        self._plan = plan.GraspPlan(robot.settings.planner.prompt, options)
+        self._marked: Frame | None = None
+        self._placed = 0
+        self._sketches = 0
+        self._failures = 0
+        self._lowest = 0.0
+        self.instruction = ""
+        self.step = "starting"
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """``[{instruction, attempt, grasped, completed}]`` so far."""
+        return [attempt.summary() for attempt in self._plan.attempts]
+
+    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The planner's and the policy's part of the summary."""
+        return self._planner.statistics(), self._worker.statistics()
+
+    async def run(self) -> Outcome:
+        """Carry out the prompt."""
+        steps = self._plan
+        try:
+            with anyio.move_on_after(self._options.time_limit_s) as limit:
+                while not isinstance(steps.step, plan.Finished):
+                    self.step = _in_words(steps.step)
+                    logger.info("{}", self.step)
+                    steps.tell(await self._do(steps.step))
+        except PlannerFailedError as error:
+            self._control.idle()
+            steps.stop(str(error))
+            return stopped(str(error), self.attempts())
+        if limit.cancelled_caught:
+            self._control.idle()
+            steps.stop(f"time limit of {self._options.time_limit_s:g} s")
+        end = steps.step
+        assert isinstance(end, plan.Finished)  # noqa: S101 - the loop above ends in no other way
+        self.step = end.reason
+        logger.info("{}: {}", "completed" if end.completed else "not completed", end.reason)
+        if end.completed:
+            return Outcome("completed", end.reason, self.attempts())
+        return Outcome("incomplete", end.reason, self.attempts(), NOT_DONE)
+
+    async def _do(self, step: plan.Step) -> plan.Outcome:
+        match step:
+            case plan.Home():
+                return await self._home()
+            case plan.Grasp():
+                return await self._grasp(step)
+            case plan.Place():
+                return await self._place()
+            case plan.Finished():
+                raise AssertionError("the run is over")
+        return await self._ask(step)
+
+    # --- questions
+
+    async def _ask(self, question: plan.Question) -> plan.Outcome:
+        head = self._look(self._options.head)
+        if head is None:
+            return plan.Failed("no_image", f"camera {self._options.head} has not delivered a frame")
+        wrist = self._look(self._options.wrist) if self._options.wrist else None
+        if isinstance(question, plan.Mark):
+            self._marked = head
+        answer = await put(self._planner, question, head.color, None if wrist is None else wrist.color)
+        if isinstance(answer, plan.Failed) and answer.kind != "no_object":
+            logger.warning("planner: {}: {}", answer.kind, answer.detail)
+            self._robot.faults.log.count("planner", answer.kind)
+            if self._robot.settings.planner.on_failure == "stop":
+                raise PlannerFailedError(f"planner: {answer.kind}: {answer.detail}")
+        return answer
+
+    def _look(self, camera: str) -> Frame | None:
+        ring = self._robot.cameras[camera].frames
+        sample = ring.newest()
+        return None if sample is None else frame_of(camera, sample, ring)
+
+    # --- motions
+
+    async def _grasp(self, step: plan.Grasp) -> plan.Outcome:
+        self.instruction = step.instruction
+        assert self._marked is not None  # noqa: S101 - the plan asks Mark before Grasp
+        try:
+            mask = await self._perception.track(self._marked, step.box)
+        except NotSegmentedError as error:
+            logger.warning("no mask for {}: {}", step.instruction, error)
+            return plan.Failed("not_segmented", str(error))
+        self._worker.reset()
+        self._failures = sum(self._worker.failures.values())
+        self._lowest = float("inf")
+        self._control.follow(self._worker)
+        try:
+            return await self._attempt(step, self._marked, mask)
+        finally:
+            self._control.idle()
+            self._perception.forget()
+
+    async def _attempt(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> plan.Outcome:
+        """Follow the policy until it has the object up, gives up, or time is up."""
+        quiet, drawn = 0, False
+        with anyio.move_on_after(self._options.attempt_timeout_s):
+            while True:
+                await self._control.ticked()
+                if not drawn and len(self._control.horizon):
+                    drawn = True
+                    await self._draw(step, frame, mask)
+                policy = self._worker.policy
+                if getattr(policy, "failed", False):
+                    return plan.Failed("policy", str(getattr(policy, "failure", "")))
+                if getattr(policy, "done", False) or self._came_up(policy):
+                    return plan.Lifted(self._height())
+                quiet = quiet + 1 if len(self._control.horizon) == 0 else 0
+                if quiet > _QUIET_TICKS and sum(self._worker.failures.values()) > self._failures:
+                    return plan.Failed("policy", self._worker.last_error)
+        return plan.Failed("timeout", f"no grasp within {self._options.attempt_timeout_s:g} s")
+
+    async def _draw(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> None:
+        """Leave a picture of what is about to be grasped, and how, in the run's folder."""
+        rows = self._control.horizon.pending()
+        info = self._robot.cameras[frame.camera].info
+        path = self._folder.path / f"grasp-{self._sketches:03d}.png"
+        self._sketches += 1
+
+        def draw() -> None:
+            way = np.array([self._arm.fk(row)[:3, 3] for row in rows])
+            save_png(path, sketch(frame, step.box, mask, step.instruction, way, info))
+
+        await self._clock.run_blocking(draw)
+
+    def _came_up(self, policy: object) -> bool:
+        """For a policy that does not say when it is done: down at the table, and up again."""
+        if hasattr(policy, "done"):
+            return False
+        height = self._height()
+        self._lowest = min(self._lowest, height)
+        above = self._options.check_height_m
+        return self._lowest < 0.5 * above and height > above
+
+    def _height(self) -> float:
+        position = self._control.position
+        return 0.0 if position is None else self._arm.grasp_height(position)
+
+    async def _place(self) -> plan.Outcome:
+        spot = self._options.spot(self._placed)
+        self._placed += 1
+        options = PlaceOptions(
+            carry_height_m=self._options.carry_height_m, release_height_m=self._options.place_m[2]
+        )
+        held = self._control.position
+
+        def planned(start: Floats) -> Floats:
+            opening = None if held is None else float(held[-1])
+            return plan_place(self._arm, start, spot, self._limits, options, opening).rows
+
+        return await self._move(planned)
+
+    async def _home(self) -> plan.Outcome:
+        home = np.asarray(self._options.home, dtype=np.float64)
+        height = self._options.carry_height_m
+        outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
+        await self._clock.sleep_until_ns(self._clock.now_ns() + round(self._options.settle_s * NS_PER_S))
+        return outcome
+
+    async def _move(self, planned: Callable[[Floats], Floats]) -> plan.Outcome:
+        """Plan a move from where the arm is asked to be, and make it; waits out faults that hold it."""
+        while self._control.target is None:
+            await self._control.ticked()
+        start = self._control.target.copy()
+        try:
+            rows = await self._clock.run_blocking(lambda: planned(start))
+        except MotionError as error:
+            logger.warning("{}", error)
+            return plan.Failed("motion", str(error))
+        self._control.follow(MotionSource(rows))
+        while not self._control.exhausted:
+            await self._control.ticked()
+        self._control.idle()
+        return plan.Done()
+
+
+_WORDS = {
+    plan.Classify: "planner: what kind of prompt?",
+    plan.Decompose: "planner: which objects?",
+    plan.Propose: "planner: what next?",
+    plan.CheckPrompt: "planner: is the table empty?",
+    plan.Mark: "planner: where is {0.instruction}?",
+    plan.Grasp: "grasp {0.instruction} (attempt {0.attempt})",
+    plan.CheckGrasp: "planner: is {0.instruction} in the gripper?",
+    plan.Place: "place {0.instruction}",
+    plan.Home: "home ({0.reason})",
+    plan.CheckInstruction: "planner: has {0.instruction} left the table?",
+    plan.Finished: "{0.reason}",
+}
+
+
+def _in_words(step: plan.Step) -> str:
+    return _WORDS[type(step)].format(step)

@@ -1,0 +1,118 @@
+"""Opens the configured mode with all that it needs beside the robot."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+import anyio
+from loguru import logger
+
+from dexrun.assembly import Robot
+from dexrun.outcome import Outcome
+from dexrun.run_folder import RunFolder
+from runtime.clock import NS_PER_S
+
+
+class Mode(Protocol):
+    """What the application needs of a mode."""
+
+    step: str
+
+    async def run(self) -> Outcome:
+        """Do it."""
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """What was tried so far."""
+
+    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The planner's and the policy's part of the summary."""
+
+
+@contextlib.asynccontextmanager
+async def open_mode(robot: Robot, folder: RunFolder, extra: dict[str, Any]) -> AsyncIterator[Mode]:
+    """The configured mode, ready to run.
+
+    Raises:
+        PolicyError: the policy cannot be used; nothing has moved.
+        PlannerError: the planner cannot be started.
+    """
+    if robot.settings.mode == "teleop":
+        from dexrun.teleop import open_teleop
+
+        async with open_teleop(robot, folder, extra) as mode:
+            yield mode
+    else:
+        async with _open_grasp(robot, folder) as mode:
+            yield mode
+
+
+@contextlib.asynccontextmanager
+async def _open_grasp(robot: Robot, folder: RunFolder) -> AsyncIterator[Mode]:
+    from dexrun.grasp import GraspMode
+    from dexrun.perception import Perception
+    from dexrun.planner_log import PlannerLog
+    from planner.client import Planner
+    from planner.perception.backends import build_segmenter, build_tracker
+
+    settings, clock = robot.settings, robot.clock
+    async with contextlib.AsyncExitStack() as stack:
+        log = PlannerLog(folder.path)
+        stack.callback(log.close)
+        planner = await stack.enter_async_context(Planner(settings.planner, clock, log.record))
+        segmenter, tracker = await clock.run_blocking(
+            lambda: (build_segmenter(settings.perception), build_tracker(settings.perception))
+        )
+        perception = Perception(robot.cameras[settings.grasp.head], segmenter, tracker, clock)
+        perception.start()
+        stack.push_async_callback(_shielded, perception.stop)
+        mode: list[GraspMode] = []
+        worker = await _open_worker(robot, perception.newest, lambda: mode[0].instruction, stack)
+        mode.append(GraspMode(robot, planner, perception, worker, folder))
+        yield mode[0]
+
+
+async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: contextlib.AsyncExitStack) -> Any:
+    from dexrun.observer import Observer
+    from dexrun.policies import build_policy
+    from policies.worker import InferenceWorker
+
+    settings, clock = robot.settings, robot.clock
+    policy = await clock.run_blocking(
+        lambda: build_policy(settings.policy, robot.model.copy(), robot.cameras)
+    )
+    observer = Observer(
+        policy.spec,
+        robot.arm,
+        robot.cameras,
+        robot.force,
+        tracked,
+        instruction,
+        round(settings.grasp.stale_camera_s * NS_PER_S),
+    )
+    latency_s = settings.policy.simulated_latency_s if clock.stepped else None
+    worker = InferenceWorker(policy, observer, clock, latency_s)
+    worker.start()
+    stack.push_async_callback(_end_worker, worker)
+    await worker.ready()
+    logger.info("policy {} is ready", policy.spec.name)
+    return worker
+
+
+async def _end_worker(worker: Any) -> None:
+    worker.stop()
+    with anyio.move_on_after(5.0, shield=True):
+        await worker.join()
+        return
+    logger.error("the inference thread did not end: the policy does not return")
+
+
+async def _shielded(function: Any) -> None:
+    with anyio.CancelScope(shield=True):
+        await function()
+
+
+def merged(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Both counts together."""
+    return {key: counts.get(key, 0) + more.get(key, 0) for key in {**counts, **more}}

@@ -1,0 +1,46 @@
+"""From the ``[policy]`` table to a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dexrun.config import PolicyConfig
+from policies.act.config import ActConfig
+from policies.dexgrasp.config import DexGraspConfig
+from policies.geometric.config import GeometricConfig
+from runtime.arm_model import ArmModel
+from runtime.interfaces import CameraDriver, Policy, PolicyError
+
+
+def build_policy(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver]) -> Policy:
+    """The configured policy, not warmed up yet; `model` is the policy's own from now on.
+
+    Raises:
+        PolicyError: it cannot be built for this robot; one line.
+    """
+    if isinstance(config, GeometricConfig):
+        from policies.geometric.policy import GeometricPolicy
+
+        if config.camera not in cameras:
+            known = ", ".join(sorted(cameras)) or "none"
+            raise PolicyError(f"policy.camera = {config.camera!r} is not a camera; [cameras] has: {known}")
+        camera = cameras[config.camera]
+        return GeometricPolicy(config, model, lambda: camera.info)
+    return _other(config, model, cameras)
+
+
+def _other(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver]) -> Policy:
+    from policies.mapping import RobotJoints
+
+    joints = RobotJoints(model.names, model.ranges)
+    if isinstance(config, DexGraspConfig):
+        from policies.dexgrasp.policy import DexGraspPolicy
+
+        return DexGraspPolicy(config, joints)
+    if isinstance(config, ActConfig):
+        from policies.act.policy import ActPolicy
+
+        return ActPolicy(config, joints)
+    from policies.remote.client import build_remote
+
+    return build_remote(config, joints)

@@ -1,0 +1,35 @@
+"""The judge's figures for the summary: what was asked for against the simulation's ground truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dexrun.assembly import Robot
+
+if TYPE_CHECKING:
+    from drivers.world.judge import JudgeReport, ObjectReport
+
+
+def score(robot: Robot, prompt: str) -> dict[str, Any]:
+    """``{objects_total, objects_in_tray, success, asked}`` now."""
+    assert robot.world is not None  # noqa: S101 - asked only of simulated runs
+    return judged(robot.world.judge(), prompt)
+
+
+def judged(report: JudgeReport, prompt: str) -> dict[str, Any]:
+    """A prompt that names objects has succeeded when those, and no others, are in the tray."""
+    asked = [each for each in report.objects if _named(each, prompt)] or list(report.objects)
+    names = {each.name for each in asked}
+    in_tray = {each.name for each in report.objects if each.in_tray}
+    return {**report.summary(), "success": in_tray == names, "asked": sorted(names)}
+
+
+def _named(entry: ObjectReport, prompt: str) -> bool:
+    words = prompt.lower()
+    shapes = [shape for shape in ("cuboid", "cylinder", "cube") if shape in words]
+    if entry.color in words:
+        return not shapes or entry.shape in shapes
+    return not any(color in words for color in _COLORS) and entry.shape in shapes
+
+
+_COLORS = ("red", "green", "blue", "yellow", "orange", "purple")

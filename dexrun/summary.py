@@ -1,0 +1,49 @@
+"""``summary.json``: the run explains itself. Fields as docs/summary.md lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dexrun.assembly import Robot
+from dexrun.config import Settings
+from dexrun.outcome import Outcome
+from runtime.clock import NS_PER_S
+
+NO_PLANNER = {"calls": 0, "retries": 0, "errors": 0, "latency_s": {"p50": 0.0, "max": 0.0}}
+
+
+def summarise(
+    settings: Settings,
+    outcome: Outcome,
+    duration_ns: int,
+    robot: Robot | None,
+    *,
+    planner: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything that the run measured about itself; `robot` is ``None`` if it never came up."""
+    summary: dict[str, Any] = {
+        "mode": settings.mode,
+        "prompt": settings.planner.prompt if settings.mode == "grasp" else None,
+        "outcome": outcome.outcome,
+        "stop_reason": outcome.reason,
+        "duration_s": round(duration_ns / NS_PER_S, 3),
+    }
+    if robot is not None:
+        summary.update(robot.statistics.summary(robot.clock.now_ns()))
+        summary["device_faults"] = robot.faults.log.summary(robot.survived())
+        summary["gaps"] = [
+            {"device": gap.device, "kind": gap.kind, "from_ns": gap.from_ns, "to_ns": gap.to_ns}
+            for gap in robot.faults.log.gaps
+        ]
+    summary["planner"] = dict(planner or NO_PLANNER)
+    if policy is not None:
+        measured = summary.setdefault("policy", {})
+        measured.update({key: policy[key] for key in ("failures", "last_error")})
+        measured["asked_chunks"] = policy["chunks"]
+        measured["inference_s"] = policy["inference_s"]
+    summary["attempts"] = outcome.attempts
+    summary.update(extra or {})
+    return summary

@@ -1,0 +1,40 @@
+"""The front door."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dexrun.__main__ import BAD_CONFIGURATION, OK, main
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == OK
+    assert "--TABLE.KEY VALUE" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == OK
+    assert capsys.readouterr().out.startswith("dexrun ")
+
+
+def test_nothing_asked_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == BAD_CONFIGURATION
+    assert capsys.readouterr().out.startswith("usage:")
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grsp"]) == BAD_CONFIGURATION
+    assert "unknown command 'grsp'" in capsys.readouterr().err
+
+
+def test_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "none.toml"]) == BAD_CONFIGURATION
+    assert capsys.readouterr().err == "dexrun: none.toml: no such file; --config names the configuration to use\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from dexrun.__main__ import main; main(['--help']); print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("torch", "numpy", "pydantic", "mujoco", "cv2", "pyrealsense2", "openai"):
+        assert f"'{heavy}'" not in out
