@@ -1,0 +1,1 @@
+"""From a box in a picture to a mask that follows its object."""
