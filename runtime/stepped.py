@@ -39,6 +39,10 @@ OUTSIDE_GUARD_S = 60.0
 """How long, in wall time, an idle loop waits for real I/O that nobody declared by `SteppedClock.hold`."""
 
 
+_LOOP_FOREVER_S = 24 * 3600.0
+"""What asyncio cuts longer waits to (``asyncio.base_events.MAXIMUM_SELECT_TIMEOUT``)."""
+
+
 class Simulation(Protocol):
     """What moves along with the clock."""
 
@@ -411,6 +415,8 @@ class _SteppedSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         clock = self._clock
+        if timeout is not None and timeout >= _LOOP_FOREVER_S:
+            timeout = None  # a sleep without end: time does not move for its sake
         limit = None if timeout is None else clock.now_ns() + max(0, round(timeout * NS_PER_S))
         if limit is not None and limit <= clock.now_ns():
             return super().select(0)

@@ -1,0 +1,85 @@
+"""Guards for every test: what a test started, it has ended.
+
+Looked at after each test: Python threads, asyncio tasks, child processes, sockets and pseudo-terminals,
+shared memory. Threads of C libraries (torch, OpenBLAS, librealsense) are nobody's leak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+GRACE_S = 2.0
+"""What was told to end may take this long; only a leak ever waits for it."""
+
+
+def threads() -> set[str]:
+    return {f"thread {t.name} ({t.ident})" for t in threading.enumerate() if t.is_alive()}
+
+
+def tasks() -> set[str]:
+    known = getattr(asyncio.tasks, "_all_tasks", None) or getattr(asyncio.tasks, "_scheduled_tasks", ())
+    return {f"task {t.get_name()} ({id(t)})" for t in list(known) if not t.done()}
+
+
+def children() -> set[str]:
+    found = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(f"child process {pid}" for pid in listing.read_text().split() if not helper(pid))
+        except OSError:
+            continue
+    return found
+
+
+def helper(pid: str) -> bool:
+    """Whether this is multiprocessing's own helper, which lives as long as the interpreter."""
+    try:
+        command = Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:
+        return True
+    return b"resource_tracker" in command or b"forkserver" in command
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+        if target.startswith(("socket:", "/dev/ptmx", "/dev/pts/")):
+            found.add(f"file descriptor {entry} ({target})")
+    return found
+
+
+def shared_memory() -> set[str]:
+    return {f"shared memory {path.name}" for path in Path("/dev/shm").glob(f"*-{os.getpid()}-*")}
+
+
+PROBES: tuple[Callable[[], set[str]], ...] = (threads, tasks, children, descriptors, shared_memory)
+
+
+def left_over(before: list[set[str]]) -> list[str]:
+    return sorted(name for probe, known in zip(PROBES, before, strict=True) for name in probe() - known)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    before = [probe() for probe in PROBES]
+    yield
+    if not left_over(before):
+        return
+    gc.collect()
+    deadline = time.monotonic() + GRACE_S
+    while (leaks := left_over(before)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if leaks:
+        pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
