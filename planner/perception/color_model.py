@@ -11,6 +11,7 @@ from runtime.messages import ColorImage
 
 _HUES, _SATURATIONS, _VALUES = 30, 8, 4
 _BINS = _HUES * _SATURATIONS * _VALUES
+_COLORFUL = 96
 _UNSEEN = 2e-3
 """Share of pixels below which a colour counts as unseen."""
 
@@ -20,13 +21,16 @@ Bits = NDArray[np.uint8]
 
 
 def color_bins(image: ColorImage) -> Indices:
-    """The bin of each pixel's hue, saturation and (coarsely) brightness, ``[H, W]``."""
+    """The bin of each pixel's hue and saturation and, where it has little colour, its brightness, ``[H, W]``.
+
+    The faces of a coloured object differ in nothing but brightness, and change it as the object turns.
+    """
     import cv2
 
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), dtype=np.uint8)
     bins: Indices = _HUE_BIN[hsv[..., 0]]
     bins += _SATURATION_BIN[hsv[..., 1]]
-    bins += hsv[..., 2] >> 6
+    bins += np.where(hsv[..., 1] < _COLORFUL, hsv[..., 2] >> 6, 0)
     return bins
 
 

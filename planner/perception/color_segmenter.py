@@ -12,7 +12,8 @@ from runtime.messages import ColorImage, Mask
 
 Bits = NDArray[np.uint8]
 _MARGIN_PX = 3
-"""How far beyond its box an object may reach."""
+_MARGIN = 0.2
+"""How far beyond its box an object may reach: pixels, and besides a fraction of the box's shorter side."""
 _CORE = 0.5
 """Middle part of the box, in each direction, that is taken to be the object."""
 _SURE = 0.5
@@ -28,7 +29,7 @@ class ColorSegmenter:
         """See `Segmenter.segment`."""
         height, width = image.shape[:2]
         x1, y1, x2, y2 = _whole(box, width, height)
-        ring = max(_MARGIN_PX + 2, round(self._config.ring * max(x2 - x1, y2 - y1)))
+        ring = _margin((x1, y1, x2, y2)) + max(3, round(self._config.ring * max(x2 - x1, y2 - y1)))
         left, top = max(0, x1 - ring), max(0, y1 - ring)
         crop = np.ascontiguousarray(image[top : y2 + ring, left : x2 + ring])
         inner = (x1 - left, y1 - top, x2 - left, y2 - top)
@@ -45,11 +46,15 @@ class ColorSegmenter:
         bins = color_bins(crop)
         core, outside = _core(crop, inner), np.ones(crop.shape[:2], np.uint8)
         x1, y1, x2, y2 = inner
-        outside[y1:y2, x1:x2] = 0
-        if not outside.any():
-            return None
-        model = ColorModel.learn(bins, core, outside)
-        return self._accepted((model.probability(bins) > _SURE).astype(np.uint8), inner)
+        margin = _margin(inner)
+        outside[max(0, y1 - margin) : y2 + margin, max(0, x1 - margin) : x2 + margin] = 0
+        found: Bits | None = core
+        for _ in range(2):  # the second time from all that the first one found
+            if found is None or not outside.any():
+                return None
+            model = ColorModel.learn(bins, found, outside)
+            found = self._accepted((model.probability(bins) > _SURE).astype(np.uint8), inner)
+        return found
 
     def _by_grabcut(self, crop: ColorImage, inner: tuple[int, int, int, int]) -> Bits | None:
         import cv2
@@ -74,8 +79,9 @@ class ColorSegmenter:
         import cv2
 
         x1, y1, x2, y2 = inner
+        margin = _margin(inner)
         allowed = np.zeros_like(rough)
-        allowed[max(0, y1 - _MARGIN_PX) : y2 + _MARGIN_PX, max(0, x1 - _MARGIN_PX) : x2 + _MARGIN_PX] = 1
+        allowed[max(0, y1 - margin) : y2 + margin, max(0, x1 - margin) : x2 + margin] = 1
         rough = np.asarray(cv2.morphologyEx(rough & allowed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
         _, labels = cv2.connectedComponents(rough)
         votes = np.bincount(labels[_core(rough, inner) > 0].ravel())
@@ -95,6 +101,11 @@ def _core(image: NDArray[np.uint8], inner: tuple[int, int, int, int]) -> Bits:
     dx, dy = int((x2 - x1) * (1 - _CORE) / 2), int((y2 - y1) * (1 - _CORE) / 2)
     core[y1 + dy : max(y2 - dy, y1 + dy + 1), x1 + dx : max(x2 - dx, x1 + dx + 1)] = 1
     return core
+
+
+def _margin(inner: tuple[int, int, int, int]) -> int:
+    x1, y1, x2, y2 = inner
+    return _MARGIN_PX + round(_MARGIN * min(x2 - x1, y2 - y1))
 
 
 def _whole(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
