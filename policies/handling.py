@@ -86,13 +86,20 @@ def plan_place(
     return PlaceMove(np.concatenate(parts[1:]), release_row)
 
 
-def plan_home(arm: ArmModel, start: Floats, home: Floats, limits: MotionLimits, height_m: float) -> Floats:
+def plan_home(
+    arm: ArmModel,
+    start: Floats,
+    home: Floats,
+    limits: MotionLimits,
+    height_m: float,
+    start_velocity: Floats | None = None,
+) -> Floats:
     """Rows from `start` to `home`: up to `height_m` first where a direct way would sweep the table.
 
     Raises:
         MotionError: no free way was found.
     """
-    direct = motion.plan_joint_move(start, home, limits)
+    direct = motion.plan_joint_move(start, home, limits, start_velocity)
     lowest = min(arm.grasp_height(start), arm.grasp_height(home), height_m)
     if arm.grasp_height(start) >= height_m and free_way(arm, direct, lowest):
         return direct

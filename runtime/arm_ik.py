@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _STEP_S = 1.0
 _SMALL_STEP_RAD = 1e-5
 _LARGEST_STEP_RAD = 0.5
+_OFF_LIMITS_RAD = 0.012
+"""Solutions keep this far from the ends of the ranges: a little more than the safety stage's margin."""
 _DAMPING = 1.0
 """Levenberg-Marquardt, by the error: without it a stretched arm steps back and forth for ever."""
 
@@ -26,7 +28,7 @@ class IkSolver:
         self._configuration = mink.Configuration(model)
         self._site = site
         self._qpos = qpos
-        self._limits = [mink.ConfigurationLimit(model, gain=0.9)]
+        self._limits = [mink.ConfigurationLimit(model, gain=0.9, min_distance_from_limits=_OFF_LIMITS_RAD)]
         frozen = [int(dofs[-1])] if has_gripper else []
         self._constraints = [mink.DofFreezingTask(model, dof_indices=frozen)] if frozen else []
         self._posture = mink.PostureTask(model, cost=1.0)

@@ -11,7 +11,7 @@ import numpy as np
 from policies import motion
 from policies.geometric.config import GeometricConfig
 from policies.geometric.grasp import Grasp
-from policies.handling import free_way, rise
+from policies.handling import free_way, plan_home, rise
 from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
@@ -73,6 +73,20 @@ class Planner:
         parts += [(down, "descend"), (np.repeat(down[-1:], settle, axis=0), "descend")]
         parts += self.closing(down[-1], max(0.0, grasp.contact - self._config.squeeze))
         return joined(parts)
+
+    def aside(self, start: Floats, velocity: Floats, prefix: Floats) -> Plan:
+        """Out of the camera's view: to where the arm hides nothing.
+
+        Raises:
+            PolicyError: there is no free way.
+        """
+        goal = start.copy()
+        goal[: len(self._config.look_rad)] = self._config.look_rad
+        try:
+            rows = plan_home(self._arm, start, goal, self.free, self._config.lift_height_m, velocity)
+        except MotionError as error:
+            raise PolicyError(f"out of the camera's view: {error}") from None
+        return joined([(prefix, "approach"), (rows, "approach")])
 
     def _approach(self, start: Floats, velocity: Floats, grasp: Grasp) -> list[tuple[Floats, Phase]]:
         goal = grasp.q_above

@@ -60,3 +60,10 @@ def eroded(mask: Mask, pixels: int) -> NDArray[np.bool_]:
 def dilated(mask: Mask, pixels: int) -> NDArray[np.bool_]:
     """`mask` grown by `pixels`, by four-neighbourhood."""
     return ~eroded((mask == 0).astype(np.uint8), pixels)
+
+
+def around(mask: Mask, pixels: int) -> tuple[slice, slice]:
+    """The part of the image within `pixels` of the mask's bounding box."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = max(0, int(rows[0]) - pixels), max(0, int(columns[0]) - pixels)
+    return slice(top, int(rows[-1]) + pixels + 1), slice(left, int(columns[-1]) + pixels + 1)

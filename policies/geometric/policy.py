@@ -17,7 +17,7 @@ from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
 from policies.geometric.grasp import Grasp, GraspPlanner
 from policies.geometric.plan import Phase, Plan, Planner, joined
-from policies.geometric.view import estimate_object, obstacles_around
+from policies.geometric.view import estimate_object, hidden_share, obstacles_around
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import CameraInfo, Floats, Observation
@@ -32,6 +32,7 @@ _OCCLUDED_SHARE = 0.7
 _JUMP_M = 0.06
 _MISS_OPENING = 0.02
 _STUCK_CALLS = 40
+_ASIDE_RAD = 0.1
 
 
 class GeometricPolicy:
@@ -76,6 +77,7 @@ class GeometricPolicy:
         self._tick = 0
         self._tried_harder = False
         self._waiting = 0
+        self._aside = False
 
     def warm_up(self) -> None:
         """Solve one inverse-kinematics problem, so that the first real one is quick."""
@@ -158,6 +160,9 @@ class GeometricPolicy:
 
     def _look(self, observation: Observation, start: Floats) -> None:
         moved = self._see(observation)
+        if self._aside:
+            self._step_aside(observation, start)
+            return
         estimate = self.estimate
         if estimate is None:
             raise PolicyError("the object has not been seen")
@@ -166,15 +171,28 @@ class GeometricPolicy:
         if moved or off > limit:
             self._replan(observation, start, estimate)
 
+    def _step_aside(self, observation: Observation, start: Floats) -> None:
+        """Keep moving out of the view, or begin to."""
+        if self.grasp is None and self._plan is not None:
+            self._locate(observation, start)
+            return
+        prefix, begin, velocity = self._takeover(observation, start)
+        self._plan, self.grasp = self._planner.aside(begin, velocity, prefix), None
+        self._at, self._tick = 0, observation.tick
+
     def _see(self, observation: Observation) -> bool:
         """Take in what is seen; whether that asks for a new plan."""
+        known, self._aside = self.estimate, False
         try:
+            hidden = hidden_share(observation, self._info(), self.config) > self.config.max_hidden_share
+            if hidden and (known is not None or self._can_step_aside(observation)):
+                self._aside = known is None
+                return False
             fresh = estimate_object(observation, self._info(), self.config)
         except PolicyError:
-            if self.estimate is None:
+            if known is None:
                 raise
             return False
-        known = self.estimate
         if known is not None and self._hidden(fresh, known):
             return False
         if known is None:
@@ -186,6 +204,11 @@ class GeometricPolicy:
             return False
         self.estimate = fresh
         return True
+
+    def _can_step_aside(self, observation: Observation) -> bool:
+        """Whether the arm is somewhere else than where it hides nothing."""
+        look = np.array(self.config.look_rad)
+        return bool(np.abs(observation.arm.position[: len(look)] - look).max() > _ASIDE_RAD)
 
     @staticmethod
     def _hidden(fresh: ObjectEstimate, known: ObjectEstimate) -> bool:

@@ -6,13 +6,15 @@ import numpy as np
 
 from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate, fit_object
-from policies.geometric.points import deproject, dilated, eroded
+from policies.geometric.points import around, deproject, dilated, eroded
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
 from runtime.messages import CameraInfo, DepthImage, Floats, Frame, Mask, Observation, TrackedMask
 
 _OBSTACLE_STRIDE = 3
 _MASK_BORDER_PX = 4
+_RING_PX = (2, 5)
+_OCCLUDER_M = 0.03
 
 
 def masked_frame(observation: Observation, config: GeometricConfig) -> tuple[Frame, DepthImage, Mask]:
@@ -66,6 +68,19 @@ def estimate_object(observation: Observation, info: CameraInfo, config: Geometri
     return fit_object(
         points, config.table_height_m, _pixel_m(points, info), 1.0 + 2.0 * config.mask_erosion_px
     )
+
+
+def hidden_share(observation: Observation, info: CameraInfo, config: GeometricConfig) -> float:
+    """Share of the mask's outline that borders on something much nearer to the camera: the arm."""
+    _, depth, mask = masked_frame(observation, config)
+    window = around(mask, _RING_PX[1])
+    near_mask, metres = mask[window], depth[window] * float(info.depth_scale_m or 0.0)
+    own = metres[(near_mask > 0) & (metres > 0)]
+    if len(own) == 0:
+        return 1.0
+    ring = dilated(near_mask, _RING_PX[1]) & ~dilated(near_mask, _RING_PX[0])
+    nearer = (metres > 0) & (metres < float(np.median(own)) - _OCCLUDER_M)
+    return float((ring & nearer).sum() / max(1, int(ring.sum())))
 
 
 def obstacles_around(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
 from drivers.world.config import WorldConfig
 from drivers.world.layout import COLORS, ObjectSpec
 from drivers.world.physics import Tabletop
@@ -23,7 +24,6 @@ from runtime.safety import SafetyStage
 from runtime.so100 import gripper_to_jaw_rad, jaw_rad_to_gripper
 
 DT_NS = 33_333_333
-LATENCY_TICKS = 3
 GRIPPER_LIMIT = 0.5
 
 
@@ -69,9 +69,7 @@ class Table:
     def step(self, requested: np.ndarray) -> None:
         state = self.state()
         force = self.world.fingertip_force_n()
-        result = self.stage.apply(
-            requested, state.position, self.previous, force, state.load, DT_NS / 1e9
-        )
+        result = self.stage.apply(requested, state.position, self.previous, force, state.load, DT_NS / 1e9)
         for clip in Clip:
             if clip & result.clips:
                 self.clips[clip.name or ""] = self.clips.get(clip.name or "", 0) + 1
@@ -106,7 +104,9 @@ def color_mask(frame: Frame, color: str) -> np.ndarray:
 class Episode:
     """Runs the policy on a table with a horizon, a request threshold and inference latency."""
 
-    def __init__(self, table: Table, policy: GeometricPolicy, color: str) -> None:
+    def __init__(
+        self, table: Table, policy: GeometricPolicy, color: str, latency: int = 3, lost: float = 0.0
+    ) -> None:
         self.table, self.policy, self.color = table, policy, color
         self.horizon: list[np.ndarray] = []
         self.arriving: tuple[int, int, np.ndarray] | None = None
@@ -114,6 +114,9 @@ class Episode:
         self.errors: list[str] = []
         self.phases: list[str] = []
         self.seams: list[float] = []
+        self.latency = latency
+        self.lost = lost
+        self.random = np.random.default_rng(0)
 
     def observe(self) -> Observation:
         table = self.table
@@ -130,7 +133,7 @@ class Episode:
             {"head": mask},
             force,
             committed=committed,
-            frozen_steps=min(LATENCY_TICKS, len(committed)),
+            frozen_steps=min(self.latency, len(committed)),
         )
 
     def ask(self) -> None:
@@ -141,7 +144,9 @@ class Episode:
             rows = np.zeros((0, 6))
         if not self.phases or self.phases[-1] != self.policy.phase:
             self.phases.append(self.policy.phase)
-        self.arriving = (self.table.tick + LATENCY_TICKS, self.table.tick, rows)
+        if self.random.random() < self.lost:
+            rows = rows[:0]
+        self.arriving = (self.table.tick + self.latency, self.table.tick, rows)
 
     def collect(self) -> None:
         if self.arriving is None or self.table.tick < self.arriving[0]:
