@@ -89,14 +89,14 @@ class Controller(nn.Module):
 
     def _time_tokens(self, tokens: int) -> TimeTokens:
         if self.fast.time is None:
-            self.fast.time = self.model.time_tokens(self.sampler.timesteps(self.device), tokens)
+            with torch.inference_mode(False), torch.no_grad():  # guidance differentiates through them
+                self.fast.time = self.model.time_tokens(self.sampler.timesteps(self.device), tokens)
         return self.fast.time
 
     def forget_time_tokens(self) -> None:
         """To be called when weights, device or dtype changed."""
         self.fast.time = None
 
-    @torch.no_grad()
     def predict_action(
         self, observation: ControllerInput, noise: Tensor, prefix: Prefix | None = None
     ) -> Tensor:
@@ -110,9 +110,11 @@ class Controller(nn.Module):
         Returns:
             float32 ``[B, horizon, action_size]``.
         """
-        denoise = self.denoiser_for(self.encode(observation))
-        chunk = self.sampler.sample(denoise, noise.to(self.device), prefix)
-        return self.normalizer.unnormalize(ACTION, chunk)
+        guided = prefix is not None and prefix.guidance
+        with torch.no_grad() if guided else torch.inference_mode():
+            denoise = self.denoiser_for(self.encode(observation))
+            chunk = self.sampler.sample(denoise, noise.to(self.device), prefix)
+            return self.normalizer.unnormalize(ACTION, chunk)
 
     @torch.no_grad()
     def attention_maps(
