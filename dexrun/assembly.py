@@ -138,8 +138,6 @@ def _world_as_configured(settings: Settings) -> WorldConfig:
         elif isinstance(camera, OpenCvConfig) and camera.source == f"{WORLD_ADDRESS}wrist":
             size = {"width": camera.width, "height": camera.height, "fps": camera.fps}
             world = world.model_copy(update={"wrist": world.wrist.model_copy(update=size)})
-    if settings.mode == "teleop":
-        world = world.model_copy(update={"operator": world.operator.model_copy(update={"enabled": True})})
     return world
 
 

@@ -61,12 +61,15 @@ class TeleopOptions(Options):
 
     Attributes:
         duration_s: stop after this long; 0 goes on until stopped.
+        scripted: with the simulated leader, a scripted operator picks and places every object, and the
+            mode ends when it is done.
         gain: leader's joint angles are multiplied by this about `center`.
         center: joint angles about which `gain` scales, radians; empty means zero.
         engage_speed_rad_s: how fast the follower moves to the leader's pose before it follows it.
     """
 
     duration_s: float = Field(default=0.0, ge=0.0)
+    scripted: bool = True
     gain: float = Field(default=1.0, gt=0.0, le=4.0)
     center: tuple[float, ...] = ()
     engage_speed_rad_s: float = Field(default=0.8, gt=0.0, le=10.0)

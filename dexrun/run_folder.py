@@ -81,7 +81,7 @@ def open_log(folder: Path, level: str, terminal: Any = None) -> list[int]:
         ),
     ]
     logging.basicConfig(handlers=[_Intercept()], level=logging.INFO, force=True)
-    for noisy in ("httpx", "httpcore", "openai", "asyncio"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return sinks
 
