@@ -29,16 +29,20 @@ class Plan:
     rows: Floats
     phases: tuple[Phase, ...]
 
-    def nearest(self, q: Floats, first: int, last: int, joints: int) -> tuple[int, float]:
-        """The row in ``first..last`` closest to `q` in its first `joints` entries, and how close.
+    def nearest(
+        self, q: Floats, first: int, last: int, joints: int, slack_rad: float = 0.0
+    ) -> tuple[int, float]:
+        """The row in ``first..last`` closest to `q` in its first `joints` entries, and how close that is.
 
-        Of equally close rows (a pause) the first is taken.
+        With `slack_rad`, the last row that is at most so much less close: an arm at rest is never quite
+        where it was asked to be.
         """
         first = min(max(first, 0), len(self.rows) - 1)
         window = self.rows[first : max(last + 1, first + 1)]
         distance = np.abs(window[:, :joints] - q[:joints]).max(axis=1)
-        best = int(np.argmin(distance))
-        return first + best, float(distance[best])
+        best = float(distance.min())
+        row = int(np.flatnonzero(distance <= best + slack_rad)[-1 if slack_rad else 0])
+        return first + row, best
 
 
 class Planner:

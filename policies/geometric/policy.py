@@ -32,6 +32,8 @@ _OCCLUDED_SHARE = 0.7
 _JUMP_M = 0.06
 _MISS_OPENING = 0.02
 _STUCK_CALLS = 40
+_SAME = 1e-9
+_SLACK_RAD = 0.015
 _ASIDE_RAD = 0.1
 
 
@@ -78,6 +80,8 @@ class GeometricPolicy:
         self._tried_harder = False
         self._waiting = 0
         self._aside = False
+        self._asked = False
+        self._tail = _TAIL_ROWS
 
     def warm_up(self) -> None:
         """Solve one inverse-kinematics problem, so that the first real one is quick."""
@@ -141,15 +145,18 @@ class GeometricPolicy:
             return float("inf")
         expected = self._at + max(0, observation.tick - self._tick)
         self._tick = observation.tick
-        joints = self._arm.joints if len(observation.committed) else self._arm.joints - 1
-        first, last = expected - _BEHIND_ROWS, expected
-        if not len(observation.committed):
-            last = min(expected, self._at + _AHEAD_ROWS)
-        row, off = plan.nearest(start, max(first, self._floor(plan)), last, joints)
-        exact = min(expected, len(plan.rows) - 1)
-        if float(np.abs(plan.rows[exact, :joints] - start[:joints]).max()) <= off + 1e-9:
-            row = exact
-        self._at = row
+        first = max(expected - _BEHIND_ROWS, self._floor(plan))
+        if len(observation.committed):
+            self._at, off = plan.nearest(start, first, expected, self._arm.joints)
+            exact = min(expected, len(plan.rows) - 1)
+            if float(np.abs(plan.rows[exact] - start).max()) <= off + _SAME:
+                self._at = exact
+            return off
+        # The horizon ran dry: what was executed last is not known, only where the arm has come to. Closing
+        # jaws are found by their opening, and asked to close on from there.
+        joints = self._arm.joints if self.phase == "close" else self._arm.joints - 1
+        last = min(expected, self._at + _AHEAD_ROWS)
+        self._at, off = plan.nearest(observation.arm.position, first, last, joints, _SLACK_RAD)
         return off
 
     def _floor(self, plan: Plan) -> int:
@@ -317,7 +324,11 @@ class GeometricPolicy:
             raise PolicyError("there is no plan")
         self._tick = observation.tick
         rows = plan.rows[self._at : self._at + self.config.chunk_steps]
-        short = min(_TAIL_ROWS, self.config.chunk_steps) - len(rows)
+        # A chunk that is over before it arrives is no use: after a starved horizon they grow.
+        starved = self._asked and len(observation.committed) == 0
+        self._tail = min(2 * self._tail if starved else _TAIL_ROWS, self.config.chunk_steps)
+        self._asked = True
+        short = self._tail - len(rows)
         if short > 0:
             rows = np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)])
         return rows.copy()
