@@ -29,7 +29,7 @@ class OperatorReport:
     """What the person is doing.
 
     phase: ``waiting`` before the first move; then, episode by episode, ``approach``, ``grasp``, ``lift``,
-    ``carry``, ``release``, ``return``, and ``rest`` between two episodes; ``done`` at the end.
+    ``carry``, ``release``, ``return``, and ``rest`` for half a second; ``done`` at the end.
     """
 
     episode: int = 0
@@ -111,11 +111,10 @@ class Operator:
 
     def _clear_table(self) -> Iterator[None]:
         yield from self._pause(self._wait_s)
-        for index, spec in enumerate(self._table.objects):
+        for index in range(len(self._table.objects)):
             for _ in range(_TRIES):
                 if not self._table.present[index] or self._inside(index):
                     break
-                self._phase("rest", spec.name, episode=self.report.episode + 1)
                 yield from self._episode(index)
         self._phase("done", "")
 
@@ -128,7 +127,7 @@ class Operator:
             return
         opened = gripper_to_jaw_rad(plan.opening)
         closed = gripper_to_jaw_rad(0.0)
-        self._phase("approach", name)
+        self._phase("approach", name, episode=self.report.episode + 1)
         yield from self._move(np.append(plan.above, opened))
         yield from self._move(np.append(plan.at, opened))
         self._phase("grasp", name)

@@ -142,6 +142,7 @@ class Renderer:
         return view, rect, np.empty((height, width, 3), np.uint8)
 
     def _draw(self, data: Any, camera: str) -> tuple[Any, ColorImage]:
+        self._context_egl.make_current()
         view, rect, image = self._views[camera]
         everything = self._mujoco.mjtCatBit.mjCAT_ALL
         self._mujoco.mjv_updateScene(self._model, data, self._option, None, view, everything, self._scene)

@@ -1,0 +1,106 @@
+"""What the tests of the simulated table share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from drivers.feetech.calibration import JointMap, load_calibration
+from drivers.feetech.config import FeetechConfig
+from drivers.feetech.driver import FeetechArm
+from drivers.world.client import WorldClient
+from drivers.world.config import HeadCameraOptions, ObjectOptions, WorldConfig, WristCameraOptions
+from drivers.world.layout import ObjectSpec, draw_objects
+from drivers.world.operator import TICK_S, LeaderArm, Operator
+from drivers.world.physics import Tabletop, start_joints
+from drivers.world.servos import encoder_ticks
+from runtime.clock import Clock
+from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
+from runtime.stepped import SteppedClock
+
+MS = 1_000_000
+SECOND = 1_000_000_000
+SMALL_HEAD = HeadCameraOptions(width=160, height=120)
+SMALL_WRIST = WristCameraOptions(width=80, height=64)
+
+
+def small(**options: object) -> WorldConfig:
+    """A world whose pictures cost little."""
+    return WorldConfig.model_validate({"head": SMALL_HEAD, "wrist": SMALL_WRIST, **options})
+
+
+def one_object(**options: object) -> WorldConfig:
+    return small(placed=(ObjectOptions.model_validate(options),))
+
+
+def tabletop(config: WorldConfig) -> Tabletop:
+    return Tabletop(config, draw_objects(config))
+
+
+def power(table: Tabletop, *, on: bool = True) -> None:
+    for servo in table.bank.ids:
+        table.bank.set_torque(servo, on)
+
+
+def aim(table: Tabletop, joints: np.ndarray) -> None:
+    for joint, angle in enumerate(joints):
+        table.bank.set_goal(joint + 1, encoder_ticks(joint, float(angle)))
+
+
+class Teleoperation:
+    """The scripted operator with a follower that is told the leader's joints 30 times a second."""
+
+    def __init__(self, config: WorldConfig) -> None:
+        self.table = tabletop(config)
+        self.leader = LeaderArm(start_joints(config))
+        self.operator = Operator(self.table, self.leader, config.operator)
+        power(self.table)
+        self.table.bank.set_torque_limit(6, 500)
+        self.phases: list[tuple[int, str]] = []
+
+    def run(self, limit_s: float) -> None:
+        for tick in range(round(limit_s / TICK_S)):
+            self.operator.tick()
+            self.leader.step(TICK_S)
+            if tick % 7 == 0:
+                aim(self.table, self.leader.bank.joints_rad())
+            self.table.advance(self.table.now_ns + 5 * MS)
+            report = self.operator.report
+            if not self.phases or self.phases[-1] != (report.episode, report.phase):
+                self.phases.append((report.episode, report.phase))
+            if report.done:
+                return
+
+
+def present(config: WorldConfig) -> list[ObjectSpec]:
+    return [spec for spec in draw_objects(config) if spec.present]
+
+
+def joint_map(client: WorldClient, folder: Path) -> tuple[Path, JointMap]:
+    path = folder / "calibration.json"
+    path.write_text(json.dumps(client.calibration))
+    ranges = dict(zip(JOINT_NAMES, JOINT_RANGES_RAD, strict=True))
+    return path, JointMap.build(load_calibration(path, JOINT_NAMES), ranges)
+
+
+def arm(name: str, client: WorldClient, folder: Path, clock: Clock) -> FeetechArm:
+    path, joints = joint_map(client, folder)
+    role = "leader" if name == "leader" else "follower"
+    config = FeetechConfig(port=client.addresses[name], calibration=path, role=role, lockstep_timeout_s=0.02)
+    return FeetechArm(name, config, joints, clock)
+
+
+@contextmanager
+def stepped_world(config: WorldConfig) -> Iterator[tuple[SteppedClock, WorldClient]]:
+    with SteppedClock() as clock, WorldClient(config, clock) as client:
+        client.wait_ready()
+        clock.attach(client)
+        try:
+            yield clock, client
+        finally:
+            clock.detach()
+            clock.close()
