@@ -221,7 +221,8 @@ def between_jaws(wrist: ColorImage) -> str | None:
     """The colour of what the jaws hold in a wrist camera's picture, or ``None``.
 
     The camera is taken to see the fingertips in the lower middle. A held object covers that place, near to
-    the camera and therefore large; what lies on the table beneath looks smaller or stands higher up.
+    the camera and therefore large, and a jaw borders on it on either side; what lies on the table beneath
+    looks smaller or stands higher up, or there is table to be seen beside it.
     """
     import cv2
 
@@ -230,11 +231,34 @@ def between_jaws(wrist: ColorImage) -> str | None:
     for color, part in _colored_parts(hsv, _HELD_MIN_AREA * height * width):
         rows, columns = np.nonzero(part.mask)
         u, v = (part.x + columns.mean()) / width, (part.y + rows.mean()) / height
-        if _HELD_U[0] <= u <= _HELD_U[1] and _HELD_V[0] <= v <= _HELD_V[1]:
+        if not (_HELD_U[0] <= u <= _HELD_U[1] and _HELD_V[0] <= v <= _HELD_V[1]):
+            continue
+        if min(_bordered(hsv, part, -1), _bordered(hsv, part, 1)) >= _HELD_BORDER:
             return color
     return None
 
 
+def _bordered(hsv: Bits, part: _Part, side: int) -> float:
+    """Share of the part's rows that have something darker than the table on the left (-1) or right (1)."""
+    height, width = hsv.shape[:2]
+    table = float(np.median(hsv[: height // 4, ::4, 2]))
+    gap = round(_HELD_GAP * width)
+    columns = np.arange(part.mask.shape[1])
+    dark = 0
+    for row, line in enumerate(part.mask):
+        filled = columns[line > 0]
+        if filled.size == 0:
+            continue
+        x = part.x + (filled[0] - gap if side < 0 else filled[-1] + gap)
+        if 0 <= x < width:
+            near = hsv[part.y + row, x]
+            dark += int(near[1] < _MIN_SATURATION and float(near[2]) < table - _JAW_CONTRAST)
+    return dark / part.mask.shape[0]
+
+
+_HELD_BORDER = 0.2
+_JAW_CONTRAST = 12
+_HELD_GAP = 0.016
 _HELD_MIN_AREA = 0.018
 _HELD_U = (0.30, 0.68)
 _HELD_V = (0.42, 0.90)
