@@ -11,6 +11,11 @@ from policies.geometric.config import GeometricConfig
 from runtime.arm_model import ArmModel
 from runtime.interfaces import CameraDriver, Policy, PolicyError
 
+_IN_PROCESS = {
+    "dexgrasp": "policies.dexgrasp.policy:DexGraspPolicy",
+    "act": "policies.act.policy:ActPolicy",
+}
+
 
 def build_policy(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver]) -> Policy:
     """The configured policy, not warmed up yet; `model` is the policy's own from now on.
@@ -33,6 +38,10 @@ def _other(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDr
     from policies.mapping import RobotJoints
 
     joints = RobotJoints(model.names, model.ranges)
+    if isinstance(config, DexGraspConfig | ActConfig) and config.worker == "process":
+        from policies.process import ProcessPolicy
+
+        return ProcessPolicy(_IN_PROCESS[config.type], config, joints)
     if isinstance(config, DexGraspConfig):
         from policies.dexgrasp.policy import DexGraspPolicy
 

@@ -44,6 +44,7 @@ class ActConfig(PolicyOptions):
             (seeded with `seed`), which only tests and benchmarks want.
         stats: ``dataset_stats.pkl``; ``""`` looks beside the checkpoint. A converted file holds them.
         device: ``cpu``, ``cuda``, ``cuda:1``...
+        worker: ``thread`` runs the policy on the inference thread, ``process`` in a process of its own.
         precision: of the network.
         compile: use ``torch.compile``.
         cuda_graphs: replay each chunk as one CUDA graph, where the device is a CUDA one.
@@ -60,6 +61,7 @@ class ActConfig(PolicyOptions):
     checkpoint: str = ""
     stats: str = ""
     device: str = "cpu"
+    worker: Literal["thread", "process"] = "thread"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     cuda_graphs: bool = True

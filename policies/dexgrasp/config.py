@@ -103,6 +103,7 @@ class DexGraspConfig(PolicyOptions):
         checkpoint: a ``.safetensors``, ``.ckpt``, ``.pt`` or ``.pth`` file; ``""`` runs random weights
             (seeded with `seed`), which only tests and benchmarks want.
         device: ``cpu``, ``cuda``, ``cuda:1``...
+        worker: ``thread`` runs the policy on the inference thread, ``process`` in a process of its own.
         precision: of the networks; sampling itself stays in float32.
         compile: use ``torch.compile`` on the networks.
         cuda_graphs: replay each chunk as one CUDA graph, where the device is a CUDA one.
@@ -122,6 +123,7 @@ class DexGraspConfig(PolicyOptions):
     type: Literal["dexgrasp"] = "dexgrasp"
     checkpoint: str = ""
     device: str = "cpu"
+    worker: Literal["thread", "process"] = "thread"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     cuda_graphs: bool = True

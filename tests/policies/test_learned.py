@@ -230,3 +230,15 @@ def test_projecting_once_changes_nothing(kind: str, prediction: str) -> None:
     once = controller.predict_action(made, noise)
     controller.fast.project_once = False
     torch.testing.assert_close(controller.predict_action(made, noise), once, rtol=0, atol=1e-5)
+
+
+def test_act_in_a_process_of_its_own_answers_the_same() -> None:
+    from policies.process import ProcessPolicy
+
+    config = ActConfig(
+        shape=TINY_ACT, units=SYMMETRIC, image_width=64, image_height=64, worker="process", threads=1
+    )
+    there = ProcessPolicy("policies.act.policy:ActPolicy", config, ROBOT)
+    there.warm_up()
+    np.testing.assert_allclose(there.infer(observe()), act().infer(observe()), atol=1e-6)
+    there.close()

@@ -1,0 +1,155 @@
+"""The other end of `policies.process`: makes the policy, answers line by line, ends with its parent."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from policies.mapping import RobotJoints
+from runtime.interfaces import Policy, PolicyError
+from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
+from runtime.ring import Ring, Sample
+
+ROOM = "policies."
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    if not module.startswith(ROOM) and not module.startswith("tests."):
+        raise PolicyError(f"{path}: only policies of this program run in a process")
+    return getattr(importlib.import_module(module), name)
+
+
+def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
+    """The observation that `policies.process.write_observation` took apart."""
+    arrays = sample.fields
+    frames = {
+        name: Frame(name, stamp, arrays[f"color/{name}"], arrays.get(f"depth/{name}"))
+        for name, stamp in message["frames"].items()
+    }
+    masks = {
+        name: TrackedMask(name, stamp, arrays[f"mask/{name}"], confidence)
+        for name, (stamp, confidence) in message["masks"].items()
+    }
+    arm = ArmState(message["arm_ns"], arrays["position"], arrays["velocity"], arrays["load"])
+    return Observation(
+        message["tick"],
+        message["epoch"],
+        message["stamp_ns"],
+        arm,
+        frames,
+        masks,
+        arrays.get("force"),
+        message["instruction"],
+        arrays["committed"][: message["committed"]],
+        message["frozen_steps"],
+    )
+
+
+class Server:
+    """One policy, asked by lines."""
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+        self._observations: Ring | None = None
+        self._sample: Sample | None = None
+        self._chunks: Ring | None = None
+
+    def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one line; a policy's error is one, too."""
+        try:
+            handle = getattr(self, f"do_{message['do']}")
+            return handle(message)  # type: ignore[no-any-return]
+        except PolicyError as error:
+            return {"error": " ".join(str(error).split())}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+    def do_make(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Import and construct."""
+        config = _named(message["config_class"]).model_validate(message["config"])
+        given = message["robot"]
+        robot = RobotJoints(tuple(given["names"]), np.array(given["ranges_rad"]), given["gripper"])
+        policy: Policy = _named(message["target"])(config, robot)
+        self._policy = policy
+        spec = {f.name: getattr(policy.spec, f.name) for f in dataclasses.fields(policy.spec)}
+        return {"spec": {**spec, "notes": dict(policy.spec.notes)}}
+
+    def do_warm_up(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Warm up."""
+        self.policy.warm_up()
+        return {}
+
+    def do_reset(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Forget the episode."""
+        self.policy.reset()
+        return {}
+
+    def do_infer(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the observation, leave a chunk."""
+        if self._observations is None or self._observations.name != message["ring"]:
+            if self._observations is not None:
+                self._observations.close()
+            self._observations = Ring.attach(message["ring"])
+            self._sample = self._observations.blank()
+        sample = self._observations.newest(self._sample)
+        if sample is None:
+            raise PolicyError("asked without an observation")
+        observation = read_observation(sample, message["observation"])
+        return {"ring": self._leave(self.policy.infer(observation), observation.stamp_ns)}
+
+    def _leave(self, actions: Floats, stamp_ns: int) -> str:
+        actions = np.asarray(actions, np.float64)
+        layout = {"actions": (actions.shape, "<f8")}
+        if self._chunks is None or self._chunks.layout != layout:
+            self._free()
+            self._chunks = Ring.create_shared(layout, 3)
+        self._chunks.push(stamp_ns, actions=actions)
+        return self._chunks.name
+
+    @property
+    def policy(self) -> Policy:
+        """The policy, once it was made."""
+        if self._policy is None:
+            raise PolicyError("asked before it was made")
+        return self._policy
+
+    def _free(self) -> None:
+        if self._chunks is not None:
+            self._chunks.close()
+            self._chunks.unlink()
+            self._chunks = None
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._free()
+        if self._observations is not None:
+            self._observations.close()
+        if self._policy is not None:
+            self._policy.close()
+
+
+def main() -> None:
+    """Answer lines on standard input until it closes; other output goes to standard error."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    server = Server()
+    try:
+        for line in sys.stdin.buffer:
+            out.write(json.dumps(server.answer(json.loads(line))).encode() + b"\n")
+            out.flush()
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass  # the parent has gone, or is being interrupted and will close the pipe
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Policies that a child process makes, for tests."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from policies.mapping import RobotJoints
+from runtime.interfaces import PolicyError, PolicySpec
+from runtime.messages import Floats, Observation
+from runtime.options import Options
+
+
+class ScriptOptions(Options):
+    mode: str = "echo"
+
+
+class Scripted:
+    """Answers with sums over what it was given, so that a test can tell whether all of it arrived."""
+
+    def __init__(self, config: ScriptOptions, robot: RobotJoints) -> None:
+        if config.mode == "refuse":
+            raise PolicyError("no such\ncheckpoint")
+        if config.mode == "noise":
+            os.write(1, b"a library prints\n")
+        self._mode = config.mode
+        self._resets = 0
+        self.spec = PolicySpec("scripted", 4, len(robot.names), cameras=("head",), notes={"a": "b"})
+
+    def warm_up(self) -> None:
+        if self._mode == "cold":
+            raise RuntimeError("no kernel image")
+
+    def infer(self, observation: Observation) -> Floats:
+        if observation.instruction == "die":
+            os._exit(3)
+        if observation.instruction == "hang":
+            import threading
+
+            threading.Event().wait()
+        if observation.instruction == "fail":
+            raise PolicyError("no mask")
+        frame, tracked = observation.frames["head"], observation.masks["head"]
+        assert frame.depth is not None
+        assert observation.force_n is not None
+        row = [
+            float(frame.color.sum()), float(frame.depth.sum()), float(tracked.mask.sum()),
+            float(observation.force_n.sum()), float(observation.committed.sum()), float(self._resets),
+        ]  # fmt: skip
+        last = [observation.tick, observation.epoch, observation.frozen_steps, os.getpid(), frame.stamp_ns, 0]
+        return np.array([row, last, observation.arm.position, observation.arm.load])
+
+    def reset(self) -> None:
+        self._resets += 1
+
+    def close(self) -> None:
+        pass

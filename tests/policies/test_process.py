@@ -1,0 +1,111 @@
+"""A policy in a process of its own: everything arrives, and every way to fail is one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies.mapping import RobotJoints
+from policies.process import ProcessPolicy
+from runtime.interfaces import Policy, PolicyError
+from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from tests.policies.scripted_process import ScriptOptions
+
+ROBOT = RobotJoints(tuple("abcdef"), np.tile([-1.0, 1.0], (6, 1)), "f")
+TARGET = "tests.policies.scripted_process:Scripted"
+
+
+def observe(instruction: str = "", height: int = 4) -> Observation:
+    rng = np.random.default_rng(height)
+    color = rng.integers(0, 255, (height, 6, 3), dtype=np.uint8)
+    depth = rng.integers(0, 9999, (height, 6), dtype=np.uint16)
+    mask = np.ones((height, 6), np.uint8)
+    return Observation(
+        7, 2, 99, ArmState(98, np.arange(6.0), np.zeros(6), np.full(6, 0.5)),
+        {"head": Frame("head", 97, color, depth)}, {"head": TrackedMask("head", 96, mask, 0.5)},
+        np.array([1.0, 2.0]), instruction, np.full((3, 6), 0.25), 2,
+    )  # fmt: skip
+
+
+def shared() -> set[str]:
+    """Names of our shared memory that belongs to this process or a child of it."""
+    return {p.name for p in Path("/dev/shm").glob("dexrun-*")}  # noqa: S108
+
+
+@pytest.fixture
+def policy() -> Iterator[ProcessPolicy]:
+    before = shared()
+    made = ProcessPolicy(TARGET, ScriptOptions(), ROBOT, timeout_s=60.0)
+    yield made
+    made.close()
+    assert not {name for name in shared() - before if name.startswith(f"dexrun-{os.getpid()}-")}
+
+
+def test_everything_arrives_and_comes_back(policy: ProcessPolicy) -> None:
+    asked: Policy = policy
+    assert (asked.spec.name, asked.spec.cameras, asked.spec.notes) == ("scripted", ("head",), {"a": "b"})
+    asked.warm_up()
+    asked.reset()
+    for height in (4, 8, 4):  # images that change size get a new ring
+        given = observe("lift", height)
+        frame = given.frames["head"]
+        assert frame.depth is not None
+        rows = asked.infer(given)
+        assert rows[0].tolist() == [frame.color.sum(), frame.depth.sum(), 6 * height, 3.0, 4.5, 1.0]
+        assert rows[1, :3].tolist() == [7, 2, 2]
+        assert rows[1, 3] != os.getpid()
+        assert rows[1, 4] == 97
+        np.testing.assert_array_equal(rows[2:], [np.arange(6.0), np.full(6, 0.5)])
+
+
+def test_a_policy_that_fails_goes_on(policy: ProcessPolicy) -> None:
+    with pytest.raises(PolicyError, match="no mask"):
+        policy.infer(observe("fail"))
+    assert policy.infer(observe()).shape == (4, 6)
+
+
+def test_a_child_that_dies_is_said_so_and_started_anew(policy: ProcessPolicy) -> None:
+    first = policy.infer(observe())[1, 3]
+    with pytest.raises(PolicyError, match="process ended with code 3"):
+        policy.infer(observe("die"))
+    assert policy.infer(observe())[1, 3] != first
+
+
+def test_a_child_that_hangs_is_ended() -> None:
+    made = ProcessPolicy(TARGET, ScriptOptions(), ROBOT, timeout_s=60.0)
+    made.warm_up()
+    assert made._child is not None
+    made._child._timeout_s = 0.2
+    with pytest.raises(PolicyError, match=r"said nothing for 0\.2 s; ended it"):
+        made.infer(observe("hang"))
+    made.close()
+
+
+def test_what_a_library_prints_does_not_disturb() -> None:
+    made = ProcessPolicy(TARGET, ScriptOptions(mode="noise"), ROBOT, timeout_s=60.0)
+    assert made.infer(observe()).shape == (4, 6)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "says"),
+    [
+        (TARGET, "refuse", "^no such checkpoint$"),
+        ("os:system", "", "only policies of this program"),
+        ("policies.absent:Nothing", "", "ModuleNotFoundError"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(target: str, mode: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        ProcessPolicy(target, ScriptOptions(mode=mode), ROBOT, timeout_s=60.0)
+
+
+def test_warm_up_that_fails_is_one_line() -> None:
+    made = ProcessPolicy(TARGET, ScriptOptions(mode="cold"), ROBOT, timeout_s=60.0)
+    with pytest.raises(PolicyError, match="RuntimeError: no kernel image"):
+        made.warm_up()
+    made.close()
