@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,12 +18,17 @@ class BackgroundClosedError(Exception):
     """The loop was closed before the work was done."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class BackgroundLoop:
     """Runs coroutines elsewhere; `call` awaits them here."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._closing = False
+        self._ended: Callable[[], object] = _nothing
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
 
@@ -33,7 +38,9 @@ class BackgroundLoop:
             self._loop.run_forever()
         finally:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+            self._ended()
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` over there and wait for it here; cancelling the wait cancels the work.
@@ -53,11 +60,16 @@ class BackgroundLoop:
                 raise BackgroundClosedError from None
             raise
 
-    def stop(self) -> None:
-        """Cancel what is running there and let the loop end. Any thread; returns at once."""
-        if not self._closing:
-            self._closing = True
-            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._wind_down()))
+    async def close(self) -> None:
+        """Cancel what is running there, end the loop, and wait for its thread. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        here, ended = asyncio.get_running_loop(), asyncio.Event()
+        self._ended = lambda: here.call_soon_threadsafe(ended.set)
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._wind_down()))
+        await ended.wait()
+        self._thread.join()  # has nothing left to do
 
     async def _wind_down(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -65,7 +77,3 @@ class BackgroundLoop:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._loop.stop()
-
-    def join(self) -> None:
-        """Block until the thread has ended (after `stop`)."""
-        self._thread.join()

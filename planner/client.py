@@ -103,8 +103,7 @@ class Planner:
             return
         with anyio.CancelScope(shield=True), self._clock.hold():
             await background.call(self._stop())
-            background.stop()
-            await self._clock.run_blocking(background.join)
+            await background.close()
 
     async def _stop(self) -> None:
         """On the background loop."""

@@ -253,7 +253,7 @@ def _bordered(hsv: Bits, part: _Part, side: int) -> float:
         if 0 <= x < width:
             near = hsv[part.y + row, x]
             dark += int(near[1] < _MIN_SATURATION and float(near[2]) < table - _JAW_CONTRAST)
-    return dark / part.mask.shape[0]
+    return dark / len(part.mask)
 
 
 _HELD_BORDER = 0.2

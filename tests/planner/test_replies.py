@@ -126,7 +126,9 @@ def test_decompositions_that_are_not(text: str) -> None:
 
 
 def test_instructions() -> None:
-    reply = replies.parse_instruction("```json\n" + json.dumps({"analysis": ANALYSIS, "target": " a "}) + "```")
+    reply = replies.parse_instruction(
+        "```json\n" + json.dumps({"analysis": ANALYSIS, "target": " a "}) + "```"
+    )
     assert reply.target == "a"
     assert reply.analysis.accessibility == "free"
     assert replies.parse_instruction(json.dumps({"analysis": ANALYSIS, "target": None})).target is None
@@ -218,9 +220,11 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=5)
-    | st.dictionaries(
-        st.sampled_from(["bbox_2d", "label", "description", "target", "analysis", "x"]), inner, max_size=5
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(["bbox_2d", "label", "description", "target", "analysis", "x"]), inner, max_size=5
+        )
     ),
     max_leaves=12,
 )
