@@ -61,7 +61,7 @@ def descriptors() -> set[str]:
 
 
 def shared_memory() -> set[str]:
-    return {f"shared memory {path.name}" for path in Path("/dev/shm").glob(f"*-{os.getpid()}-*")}
+    return {f"shared memory {path.name}" for path in Path("/dev", "shm").glob(f"*-{os.getpid()}-*")}
 
 
 PROBES: tuple[Callable[[], set[str]], ...] = (threads, tasks, children, descriptors, shared_memory)

@@ -128,14 +128,13 @@ def test_cancelled_sleeps_are_not_visited_on_the_way() -> None:
 def test_framed_wire_gives_one_frame_at_a_time() -> None:
     with SteppedClock() as clock:
         clock.attach(Script([(3 * MS, {"head": 1}), (4 * MS, {"head": 2, "nobody": 5})]))
-        wire, got = clock.wire("head"), []
+        wire = clock.wire("head")
 
         def read(units: int, timeout_s: float) -> tuple[int, int]:
             assert timeout_s > 0
             return clock.now_ns(), units
 
-        for _ in range(3):
-            got.append(wire.receive(read, 50 * MS))
+        got = [wire.receive(read, 50 * MS) for _ in range(3)]
         assert got == [(3 * MS, 1), (4 * MS, 1), (4 * MS, 1)]
         assert wire.receive(read, 50 * MS) is None
         assert clock.now_ns() == 54 * MS
@@ -399,36 +398,38 @@ def test_a_closed_clock_says_so() -> None:
         clock.run(clock.sleep_until_ns, MS)
 
 
+def exchange() -> list[tuple[str, int]]:
+    """What a reader, a worker and the loop did, and when."""
+    clock, log = SteppedClock(), []
+    clock.attach(Script([(n * 7 * MS, {"w": 1}) for n in range(1, 40)]))
+    wire, wake = clock.wire("w"), clock.signal()
+
+    def reader() -> None:
+        while clock.now_ns() < 250 * MS:
+            if wire.receive(lambda units, _: units, 100 * MS):
+                log.append(("reader", clock.now_ns()))
+                wake.set()
+
+    def worker() -> None:
+        while clock.now_ns() < 250 * MS:
+            woken = wake.wait(5 * MS)
+            log.append((f"worker {woken}", clock.now_ns()))
+
+    async def main() -> None:
+        threads = [clock.spawn("reader", reader), clock.spawn("worker", worker)]
+        for n in range(8):
+            await clock.sleep_until_ns(n * 33 * MS)
+            log.append(("loop", clock.now_ns()))
+        for thread in threads:
+            await thread.join()
+
+    clock.run(main)
+    return log
+
+
 def test_runs_repeat_exactly() -> None:
-    def run() -> list[tuple[str, int]]:
-        clock, log = SteppedClock(), []
-        clock.attach(Script([(n * 7 * MS, {"w": 1}) for n in range(1, 40)]))
-        wire, wake = clock.wire("w"), clock.signal()
-
-        def reader() -> None:
-            while clock.now_ns() < 250 * MS:
-                if wire.receive(lambda units, _: units, 100 * MS):
-                    log.append(("reader", clock.now_ns()))
-                    wake.set()
-
-        def worker() -> None:
-            while clock.now_ns() < 250 * MS:
-                woken = wake.wait(5 * MS)
-                log.append((f"worker {woken}", clock.now_ns()))
-
-        async def main() -> None:
-            threads = [clock.spawn("reader", reader), clock.spawn("worker", worker)]
-            for n in range(8):
-                await clock.sleep_until_ns(n * 33 * MS)
-                log.append(("loop", clock.now_ns()))
-            for thread in threads:
-                await thread.join()
-
-        clock.run(main)
-        return log
-
-    first = run()
-    assert first == run()
+    first = exchange()
+    assert first == exchange()
     assert len(first) > 80
 
 
