@@ -24,6 +24,7 @@ from dexrun.config_sources import (
     suggestion,
 )
 from dexrun.mode_options import GraspOptions, TeleopOptions, TerminalOptions
+from dexrun.serve.options import ServeOptions
 from drivers.feetech.config import FeetechConfig
 from drivers.force.config import ForceConfig
 from drivers.opencv_camera.config import OpenCvConfig
@@ -121,6 +122,7 @@ class Settings(BaseSettings):
     grasp: GraspOptions = GraspOptions()
     teleop: TeleopOptions = TeleopOptions()
     terminal: TerminalOptions = TerminalOptions()
+    serve: ServeOptions = ServeOptions()
 
     @classmethod
     def settings_customise_sources(

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from dexrun.serve.extras import Extras, extras
 from dexrun.serve.service import Client, Service
 from dexrun.serve.zmq_front import ZmqFront
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec
-from policies.remote.act_zmq.client import CAPABILITIES
+from policies.remote.act_zmq.client import CAPABILITIES, OURS
 from policies.remote.limits import WireError
 from runtime.interfaces import PolicyError
 from runtime.messages import Floats, Observation
@@ -48,26 +49,27 @@ class ActFront(ZmqFront):
                 await self._service.reset(client)
             return {"status": "OK" if command == codec.RESET else "RESET_OK"}
         if command == CAPABILITIES:
-            return {"status": "OK", "jpeg": self._service.options.jpeg}
+            ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
+            return {"status": "OK", OURS: ours}
         if command not in ("", "step"):
             raise WireError(f"unknown command {str(command)[:100]!r}", "endpoint")
+        extra = extras(asked.get(OURS))
         with self._service.request(client, "step"):
-            action = await self._step(client, asked)
-        if command == "step":
-            return {"joint_positions": action}
-        return {"status": "OK", self._action_key: action}
-
-    async def _step(self, client: Client, asked: Mapping[str, Any]) -> Any:
-        (rows,) = await self._service.infer([self._observation(client, asked)])
-        steps = asked.get("steps")
-        if isinstance(steps, int) and steps > 0:
-            return self._wire(rows[:steps])
-        return self._wire(aggregate(client, rows, self._service.options.aggregation)[None])[0]
+            (answer,) = await self._service.infer(client, [self._observation(client, asked, extra)])
+        rows = answer.rows
+        if extra.steps:
+            action = self._wire(rows[: extra.steps])
+        else:
+            action = self._wire(aggregate(client, rows, self._service.options.aggregation)[None])[0]
+        reply = (
+            {"joint_positions": action} if command == "step" else {"status": "OK", self._action_key: action}
+        )
+        return {**reply, OURS: dict(answer.status)} if extra.asked else reply
 
     def _wire(self, rows: Floats) -> Any:
         return self._service.side.actions(rows)[self._action_key].astype(np.float32)
 
-    def _observation(self, client: Client, asked: Mapping[str, Any]) -> Observation:
+    def _observation(self, client: Client, asked: Mapping[str, Any], extra: Extras) -> Observation:
         images = asked.get("images", {})
         if not isinstance(images, dict):
             raise WireError("images is not a dictionary", "shape")
@@ -85,8 +87,10 @@ class ActFront(ZmqFront):
             {} if state is None else {self._state_key: state},
             {**images, **{k: jpeg.decode(v) for k, v in packed.items()}},
             text if isinstance(text, str) else "",
-            tick=client.step,
+            tick=client.step if extra.tick is None else extra.tick,
             stamp_ns=self._service.clock.now_ns(),
+            prefix=extra.prefix,
+            frozen=extra.frozen,
         )
 
 

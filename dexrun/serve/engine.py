@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from loguru import logger
@@ -26,18 +26,34 @@ class BatchPolicy(Protocol):
         """One chunk ``[T, D]`` for each observation, in order."""
 
 
-class Engine(Protocol):
-    """Where inference happens: this process, or Ray's."""
+class Answer(NamedTuple):
+    """A chunk ``[T, D]`` in the robot's units, and what the policy says about the episode, if anything."""
 
-    async def infer(self, observations: Sequence[Observation]) -> list[Floats]:
-        """One chunk ``[T, D]`` for each observation.
+    rows: Floats
+    status: Mapping[str, Any]
+
+
+class Engine(Protocol):
+    """Where inference happens: this process, or Ray's.
+
+    Attributes:
+        isolated: whether every client has a policy of its own.
+    """
+
+    isolated: bool
+
+    async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
+        """One answer for each observation.
 
         Raises:
             PolicyError: the policy cannot answer; one line.
         """
 
-    async def reset(self) -> None:
-        """Make the policy forget the episode."""
+    async def reset(self, client: str) -> None:
+        """Make the client's policy forget the episode."""
+
+    def forget(self, client: str) -> None:
+        """The client has gone."""
 
     def start(self) -> None:
         """Begin to answer. Blocks until the policy is warm.
@@ -53,10 +69,10 @@ class Engine(Protocol):
 @dataclass(slots=True)
 class _Job:
     observations: Sequence[Observation]
+    client: str
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    reset: bool = False
-    results: list[Floats] = field(default_factory=list)
+    kind: Literal["infer", "reset", "forget"] = "infer"
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: PolicyError | None) -> None:
@@ -69,10 +85,12 @@ def _settle(future: asyncio.Future[Any], result: Any, error: PolicyError | None)
 
 
 class LocalEngine:
-    """The policy on a thread of its own.
+    """The policy, or one policy for each client, on one thread.
 
     Args:
         policy: what to ask; `BatchPolicy` is used where it is one. The thread owns it.
+        fresh: makes another policy like it. Given for a policy that remembers the episode: then every client
+            gets its own, and no batch is made of several clients' observations.
         clock: times inference and the batch delay.
         metrics: gets inference times and batch sizes.
         batch_size: observations asked about in one call, at most.
@@ -80,9 +98,19 @@ class LocalEngine:
     """
 
     def __init__(
-        self, policy: Policy, clock: Clock, metrics: Metrics, batch_size: int = 1, batch_delay_s: float = 0.0
+        self,
+        policy: Policy,
+        clock: Clock,
+        metrics: Metrics,
+        batch_size: int = 1,
+        batch_delay_s: float = 0.0,
+        fresh: Callable[[], Policy] | None = None,
     ) -> None:
+        self.isolated = fresh is not None
         self._policy = policy
+        self._fresh = fresh
+        self._spare: Policy | None = policy if fresh is not None else None
+        self._own: dict[str, Policy] = {}
         self._clock = clock
         self._metrics = metrics
         self._batch_size = batch_size
@@ -107,19 +135,24 @@ class LocalEngine:
         if self._thread is not None:
             self._thread.join()
 
-    async def infer(self, observations: Sequence[Observation]) -> list[Floats]:
+    async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
         """See `Engine`."""
-        result: list[Floats] = await self._post(observations, reset=False)
+        result: list[Answer] = await self._post(observations, client, "infer")
         return result
 
-    async def reset(self) -> None:
+    async def reset(self, client: str) -> None:
         """See `Engine`."""
-        await self._post((), reset=True)
+        await self._post((), client, "reset")
 
-    def _post(self, observations: Sequence[Observation], *, reset: bool) -> asyncio.Future[Any]:
+    def forget(self, client: str) -> None:
+        """See `Engine`."""
+        if self.isolated:
+            self._post((), client, "forget")
+
+    def _post(self, observations: Sequence[Observation], client: str, kind: Any) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._jobs.put(_Job(observations, loop, future, reset))
+        self._jobs.put(_Job(observations, client, loop, future, kind))
         self._metrics.gauge("pending", self._jobs.qsize())
         return future
 
@@ -130,7 +163,8 @@ class LocalEngine:
         self._warm.put(error)
         while error is None and (jobs := self._collect()):
             self._run(jobs)
-        self._policy.close()
+        for policy in (self._policy, *self._own.values()):
+            self._guard(policy.close)
 
     def _warm_up(self) -> PolicyError | None:
         try:
@@ -148,7 +182,7 @@ class LocalEngine:
     def _collect(self) -> list[_Job]:
         """The next jobs to run together; empty at the end."""
         first = self._next(None)
-        if first is None or first.reset:
+        if first is None or first.kind != "infer" or self.isolated:
             return [first] if first is not None else []
         jobs, size = [first], len(first.observations)
         deadline = self._clock.now_ns() + self._delay_ns
@@ -158,7 +192,7 @@ class LocalEngine:
                 job = self._jobs.get(timeout=left_s) if left_s > 0 else self._jobs.get_nowait()
             except queue.Empty:
                 break
-            if job is None or job.reset or size + len(job.observations) > self._batch_size:
+            if job is None or job.kind != "infer" or size + len(job.observations) > self._batch_size:
                 self._put_back(job)
                 break
             jobs.append(job)
@@ -172,32 +206,57 @@ class LocalEngine:
             self._left_over = job
 
     def _run(self, jobs: list[_Job]) -> None:
-        if jobs[0].reset:
-            self._finish(jobs[0], None, self._guard(self._policy.reset)[1])
+        first = jobs[0]
+        if first.kind == "forget":
+            self._let_go(first)
             return
-        answers, error = self._infer([o for job in jobs for o in job.observations])
+        policy, error = self._guard(lambda: self._policy_of(first.client))
+        if error is None and first.kind == "reset":
+            self._finish(first, *self._guard(policy.reset))
+        elif error is not None:
+            self._finish(first, None, error)
+        else:
+            self._run_batch(policy, jobs)
+
+    def _policy_of(self, client: str) -> Policy:
+        if self._fresh is None:
+            return self._policy
+        found = self._own.get(client)
+        if found is None:
+            found, self._spare = self._spare or self._fresh(), None
+            if found is not self._policy:
+                found.warm_up()
+            self._own[client] = found
+        return found
+
+    def _let_go(self, job: _Job) -> None:
+        found = self._own.pop(job.client, None)
+        if found is not None and found is not self._policy:
+            self._guard(found.close)
+        elif found is not None:
+            self._guard(found.reset)
+            self._spare = found
+        self._finish(job, None, None)
+
+    def _run_batch(self, policy: Policy, jobs: list[_Job]) -> None:
+        answers, error = self._infer(policy, [o for job in jobs for o in job.observations])
         if error is not None and len(jobs) > 1:  # one bad observation is not the others' fault
             for job in jobs:
-                self._finish(job, *self._infer(job.observations))
+                self._finish(job, *self._infer(policy, job.observations))
             return
         at = 0
         for job in jobs:
             self._finish(job, answers[at : at + len(job.observations)], error)
             at += len(job.observations)
 
-    def _infer(self, observations: Sequence[Observation]) -> tuple[list[Floats], PolicyError | None]:
+    def _infer(
+        self, policy: Policy, observations: Sequence[Observation]
+    ) -> tuple[list[Answer], PolicyError | None]:
         started = self._clock.now_ns()
-        answers, error = self._guard(lambda: self._chunks(observations))
+        answers, error = self._guard(lambda: ask(policy, observations))
         self._metrics.observe("inference_seconds", (self._clock.now_ns() - started) / NS_PER_S)
         self._metrics.observe("batch_size", len(observations))
         return answers or [], error
-
-    def _chunks(self, observations: Sequence[Observation]) -> list[Floats]:
-        if len(observations) > 1 and isinstance(self._policy, BatchPolicy):
-            answers = list(self._policy.infer_batch(observations))
-        else:
-            answers = [self._policy.infer(o) for o in observations]
-        return [check_chunk(np.asarray(a), o) for a, o in zip(answers, observations, strict=True)]
 
     def _guard(self, call: Callable[[], Any]) -> tuple[Any, PolicyError | None]:
         try:
@@ -213,6 +272,27 @@ class LocalEngine:
             job.loop.call_soon_threadsafe(_settle, job.future, result, error)
         except RuntimeError:  # the loop has gone: nobody waits any more
             logger.warning("an answer came after the server's end")
+
+
+def ask(policy: Policy, observations: Sequence[Observation]) -> list[Answer]:
+    """Checked answers of `policy`, in one call if it is a `BatchPolicy`.
+
+    Raises:
+        PolicyError: it cannot answer, or gave no chunk.
+    """
+    if len(observations) > 1 and isinstance(policy, BatchPolicy):
+        chunks = list(policy.infer_batch(observations))
+    else:
+        chunks = [policy.infer(o) for o in observations]
+    checked = [check_chunk(np.asarray(a), o) for a, o in zip(chunks, observations, strict=True)]
+    return [Answer(rows, _status(policy)) for rows in checked]
+
+
+def _status(policy: Policy) -> Mapping[str, Any]:
+    if not hasattr(policy, "done"):
+        return {}
+    failure = str(getattr(policy, "failure", ""))
+    return {"done": bool(policy.done), "failed": bool(getattr(policy, "failed", False)), "failure": failure}
 
 
 def check_chunk(chunk: Floats, observation: Observation) -> Floats:

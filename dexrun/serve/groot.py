@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dexrun.serve.extras import Extras, extras
 from dexrun.serve.service import Client, Service
 from dexrun.serve.zmq_front import ZmqFront
 from policies.remote import jpeg
@@ -14,7 +15,7 @@ from policies.remote.groot import codec
 from policies.remote.groot.client import CAPABILITIES
 from policies.remote.limits import WireError
 from runtime.interfaces import PolicyError
-from runtime.messages import Floats, Observation
+from runtime.messages import Observation
 
 MAX_BATCH = 64
 UNAUTHORIZED = {"error": "Unauthorized: Invalid API token"}
@@ -83,7 +84,7 @@ class GrootFront(ZmqFront):
         return {name: codec.ModalityConfig(steps, named) for name, (steps, named) in wanted.items() if named}
 
     async def _capabilities(self, client: Client, data: Mapping[Any, Any]) -> Any:
-        return {"jpeg": self._service.options.jpeg, "prefix": True}
+        return {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
 
     async def _get_action(self, client: Client, data: Mapping[Any, Any]) -> Any:
         observation = data.get("observation")
@@ -93,17 +94,18 @@ class GrootFront(ZmqFront):
             str(k).startswith(("video.", "state.")) for k in observation
         )
         nested = _nested(observation, self._service.side.keys.instruction) if flat else observation
-        batch = self._batch(nested, data.get("options"), client)
-        rows = await self._service.infer(batch)
+        extra = extras(data.get("options"))
+        answers = await self._service.infer(client, self._batch(nested, extra, client))
+        rows = [answer.rows for answer in answers]
         parts = [self._service.side.actions(r) for r in rows]
         steps = min(len(r) for r in rows)
         name = "action.{}" if flat else "{}"
         actions = {
             name.format(key): np.stack([p[key][:steps] for p in parts]).astype(np.float32) for key in parts[0]
         }
-        return [actions, {}]
+        return [actions, dict(answers[0].status) if extra.asked else {}]
 
-    def _batch(self, observation: Mapping[Any, Any], options: Any, client: Client) -> list[Observation]:
+    def _batch(self, observation: Mapping[Any, Any], extra: Extras, client: Client) -> list[Observation]:
         keys = self._service.side.keys
         groups = {name: _group(observation, name) for name in ("video", "state")}
         language = _group(observation, "language") if keys.instruction else {}
@@ -115,7 +117,6 @@ class GrootFront(ZmqFront):
         if keys.instruction:
             sizes[f"language {keys.instruction}"] = _length(language, keys.instruction, "language")
         count = _agreed(sizes)
-        prefix, frozen = _prefix(options)
         client.step += 1
 
         def element(i: int) -> Observation:
@@ -123,10 +124,10 @@ class GrootFront(ZmqFront):
                 {k: _step(groups["state"][k], i, 3, "state", k) for k in names["state"]},
                 {k: self._image(groups["video"][k], i, k) for k in names["video"]},
                 _text(language.get(keys.instruction), i) if keys.instruction else "",
-                tick=client.step - 1,
+                tick=client.step - 1 if extra.tick is None else extra.tick,
                 stamp_ns=self._service.clock.now_ns(),
-                prefix=prefix if count == 1 else None,
-                frozen=frozen,
+                prefix=extra.prefix if count == 1 else None,
+                frozen=extra.frozen,
             )
 
         return [element(i) for i in range(count)]
@@ -184,15 +185,6 @@ def _text(value: Any, index: int) -> str:
     if not isinstance(item, list) or len(item) != 1 or not isinstance(item[0], str):
         raise WireError("language must be a list, for each of the batch, of one string", "shape")
     return item[0]
-
-
-def _prefix(options: Any) -> tuple[Floats | None, int]:
-    if not isinstance(options, dict) or "prefix" not in options:
-        return None, 0
-    prefix, frozen = options["prefix"], options.get("frozen_steps", 0)
-    if not isinstance(prefix, np.ndarray) or not isinstance(frozen, int):
-        raise WireError("options.prefix is not an array, or frozen_steps not an integer", "shape")
-    return prefix, frozen
 
 
 def _nested(flat: Mapping[Any, Any], instruction: str) -> dict[str, Any]:

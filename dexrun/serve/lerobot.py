@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import grpc
 import numpy as np
 
+from dexrun.serve.extras import extras
 from dexrun.serve.service import Client, Service
 from policies.remote import jpeg
 from policies.remote.lerobot import codec, protobuf
-from policies.remote.lerobot.client import JPEG_METADATA, channel_options
+from policies.remote.lerobot.client import CAPABILITIES, STATUS, channel_options
 from policies.remote.limits import WireError
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
@@ -54,6 +56,8 @@ class LerobotFront:
         spans[service.side.map.robot.names.index(service.side.map.robot.gripper)] = 1.0
         self._spans = spans
         (self._action_key,) = service.side.keys.action
+        able = {"jpeg": service.options.jpeg, "prefix": service.takes_prefix}
+        self._capabilities = " ".join(name for name, yes in able.items() if yes) or "none"
 
     async def open(self) -> None:
         """See `Front`."""
@@ -85,8 +89,7 @@ class LerobotFront:
                 self._service.metrics.refuse("token")
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
             client = self._service.client(context.peer())
-            if self._service.options.jpeg:
-                await context.send_initial_metadata(((JPEG_METADATA, "1"),))
+            await context.send_initial_metadata(((CAPABILITIES, self._capabilities),))
             try:
                 return await handler(client, request, context)
             except (WireError, PolicyError) as error:
@@ -172,12 +175,15 @@ class LerobotFront:
         images = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
         if self._service.options.jpeg:
             images |= {k: jpeg.decode(v) for k, v in values.items() if isinstance(v, memoryview)}
+        extra = extras(values.get(CAPABILITIES))
         return side.observation(
             state,
             images,
             task if isinstance(task, str) else "",
             tick=timed.timestep,
             stamp_ns=self._service.clock.now_ns(),
+            prefix=extra.prefix,
+            frozen=extra.frozen,
         )
 
     def _goes_through(self, asked: _Asked, memory: _Memory) -> bool:
@@ -201,11 +207,13 @@ class LerobotFront:
                 del memory.predicted[next(iter(memory.predicted))]
             memory.processed = asked.observation.arm.position
             try:
-                (rows,) = await self._service.infer([asked.observation])
+                (answer,) = await self._service.infer(client, [asked.observation])
             except PolicyError as error:  # the protocol's way of saying so
                 self._service.refused(client.name, error)
                 return b""
-        actions = self._service.side.actions(rows)[self._action_key]
+        if answer.status:
+            context.set_trailing_metadata(((STATUS, json.dumps(answer.status)),))
+        actions = self._service.side.actions(answer.rows)[self._action_key]
         actions = actions[: memory.steps or len(actions)]
         timed = asked.timed
         step_s = 1 / self._service.options.fps

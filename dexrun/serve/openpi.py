@@ -11,6 +11,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from dexrun.serve.extras import Extras, extras
 from dexrun.serve.service import Client, Service
 from policies.remote import jpeg
 from policies.remote.limits import WireError
@@ -77,7 +78,7 @@ class OpenpiFront:
             self._service.forget(client.name)
 
     def _metadata(self) -> dict[str, Any]:
-        ours = {"jpeg": self._service.options.jpeg, "prefix": True, "reset": True}
+        ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix, "reset": True}
         return {"policy": self._service.policy_name, "horizon": self._service.chunk_steps, OURS: ours}
 
     async def _answer(self, client: Client, message: str | bytes) -> list[Any]:
@@ -87,35 +88,36 @@ class OpenpiFront:
         value = codec.decode(message, self._service.limits)
         if not isinstance(value, dict):
             raise WireError(f"an observation is a map, not a {type(value).__name__}")
-        extra = value.get(OURS)
-        extra = extra if isinstance(extra, dict) else {}
-        with self._service.request(client, "reset" if extra.get("reset") else "infer"):
-            if extra.get("reset"):
+        extra = extras(value.get(OURS))
+        with self._service.request(client, "reset" if extra.reset else "infer"):
+            if extra.reset:
                 await self._service.reset(client)
                 return codec.encode({"status": "ok"})
-            rows = (await self._service.infer([self._observation(client, value, extra)]))[0]
-        parts = self._service.side.actions(rows)
+            made = self._observation(client, value, extra)
+            (answer,) = await self._service.infer(client, [made])
+        parts = self._service.side.actions(answer.rows)
         reply: dict[str, Any] = {key: part.astype(np.float32) for key, part in parts.items()}
         reply["server_timing"] = {"infer_ms": (self._service.clock.now_ns() - started) / (NS_PER_S / 1000)}
+        if extra.asked:
+            reply[OURS] = dict(answer.status)
         return codec.encode(reply)
 
-    def _observation(self, client: Client, value: Mapping[Any, Any], extra: Mapping[Any, Any]) -> Observation:
+    def _observation(self, client: Client, value: Mapping[Any, Any], extra: Extras) -> Observation:
         keys = self._service.side.keys
         wanted = (*keys.cameras.values(), *keys.depths.values(), *keys.masks.values())
         images = {key: self._image(value[key]) for key in wanted if key in value}
         text = value.get(keys.instruction, "") if keys.instruction else ""
         if not isinstance(text, str):
             raise WireError(f"{keys.instruction!r} is a {type(text).__name__}; text is wanted", "shape")
-        prefix = extra.get("prefix")
         client.step += 1
         return self._service.side.observation(
             {key: value[key] for key in keys.state if key in value},
             images,
             text,
-            tick=client.step - 1,
+            tick=client.step - 1 if extra.tick is None else extra.tick,
             stamp_ns=self._service.clock.now_ns(),
-            prefix=prefix if isinstance(prefix, np.ndarray) else None,
-            frozen=_int(extra.get("frozen_steps", 0)),
+            prefix=extra.prefix,
+            frozen=extra.frozen,
         )
 
     def _image(self, value: Any) -> Any:
@@ -135,10 +137,6 @@ class OpenpiFront:
             for connection in list(self._server.connections):
                 await connection.close(1001)
             await self._server.wait_closed()
-
-
-def _int(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 async def _goodbye(connection: ServerConnection, text: str) -> None:

@@ -34,6 +34,7 @@ class ServeOptions(Options):
         metrics_port: where ``/metrics`` is; 0 takes a free one, -1 serves none (openpi: also on `port`).
         max_message_mib: a larger message is refused and its connection closed.
         max_clients: clients known at the same time.
+        client_idle_s: a client that is silent for longer is forgotten, with its episode.
         max_pending: requests of one client that may wait; more are refused.
         batch_size: so many requests that wait together are inferred together.
         batch_delay_s: how long the first of a batch waits for others.
@@ -47,6 +48,7 @@ class ServeOptions(Options):
         chunk_steps: rows of a chunk that are sent; 0 sends all.
         engine: infer in this process, or in Ray Serve's replicas.
         replicas: with Ray, how many.
+        ray_address: of a running Ray cluster; empty starts a local one.
         keys: the clients' names; without them the protocol's usual ones.
         units: the clients' units; without them the protocol's usual ones.
     """
@@ -60,6 +62,7 @@ class ServeOptions(Options):
     metrics_port: int = Field(default=-1, ge=-1, le=65535)
     max_message_mib: int = Field(default=32, ge=1, le=1024)
     max_clients: int = Field(default=256, ge=1, le=10_000)
+    client_idle_s: float = Field(default=300.0, gt=0.0, le=86400.0)
     max_pending: int = Field(default=4, ge=1, le=1000)
     batch_size: int = Field(default=8, ge=1, le=1024)
     batch_delay_s: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -72,6 +75,7 @@ class ServeOptions(Options):
     chunk_steps: int = Field(default=0, ge=0, le=1000)
     engine: Literal["local", "ray"] = "local"
     replicas: int = Field(default=2, ge=1, le=64)
+    ray_address: str = ""
     keys: KeyMap | None = None
     units: UnitMap | None = None
 

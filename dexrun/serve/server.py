@@ -17,7 +17,7 @@ from dexrun.serve.options import ServeOptions
 from dexrun.serve.service import Front, Service
 from policies.mapping import RobotJoints
 from runtime.clock import Clock, RealClock
-from runtime.interfaces import Policy
+from runtime.interfaces import Policy, PolicySpec
 
 
 def make_front(service: Service) -> Front:
@@ -47,8 +47,7 @@ class Server:
         engine: answers observations; started and stopped here.
         options: the ``[serve]`` table.
         joints: the robot's.
-        name: of the policy.
-        chunk_steps: rows of its chunks.
+        spec: of the policy.
     """
 
     def __init__(
@@ -56,15 +55,12 @@ class Server:
         engine: Engine,
         options: ServeOptions,
         joints: RobotJoints,
-        name: str,
-        chunk_steps: int,
+        spec: PolicySpec,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         self._engine = engine
-        self._make: Callable[[], Service] = lambda: Service(
-            options, engine, joints, name, chunk_steps, metrics, clock
-        )
+        self._make: Callable[[], Service] = lambda: Service(options, engine, joints, spec, metrics, clock)
         self.service: Service | None = None
         self.address = ""
         self.metrics_address = ""
@@ -122,14 +118,17 @@ async def _stop_on_signal(service: Service) -> None:
 
 
 def local_server(
-    policy: Policy, options: ServeOptions, joints: RobotJoints, clock: Clock | None = None
+    policy: Policy,
+    options: ServeOptions,
+    joints: RobotJoints,
+    clock: Clock | None = None,
+    fresh: Callable[[], Policy] | None = None,
 ) -> Server:
-    """A server that infers in this process."""
+    """A server that infers in this process; `fresh` as `LocalEngine` takes it."""
     clock = clock if clock is not None else RealClock()
     metrics = Metrics()
-    engine = LocalEngine(policy, clock, metrics, options.batch_size, options.batch_delay_s)
-    spec = policy.spec
-    return Server(engine, options, joints, spec.name, spec.chunk_steps, metrics, clock)
+    engine = LocalEngine(policy, clock, metrics, options.batch_size, options.batch_delay_s, fresh)
+    return Server(engine, options, joints, policy.spec, metrics, clock)
 
 
 def describe(options: ServeOptions, server: Server) -> dict[str, Any]:

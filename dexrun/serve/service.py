@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import anyio
 from loguru import logger
 
-from dexrun.serve.engine import Engine
+from dexrun.serve.engine import Answer, Engine
 from dexrun.serve.metrics import Metrics
 from dexrun.serve.options import ServeOptions
 from policies.mapping import RobotJoints
 from policies.remote.inverse import RobotSide
 from policies.remote.limits import Limits, WireError
 from runtime.clock import NS_PER_S, Clock
-from runtime.interfaces import PolicyError
-from runtime.messages import Floats, Observation
+from runtime.interfaces import PolicyError, PolicySpec
+from runtime.messages import Observation
 
 ALONE_NS = 30 * NS_PER_S
 """A policy with one memory is told to forget only if nobody else asked within this time."""
@@ -64,7 +64,7 @@ class Service:
         options: the ``[serve]`` table.
         engine: answers observations.
         joints: the robot's.
-        policy_name: for reports.
+        spec: of the policy.
         metrics: gets counted into.
         clock: the real one, except in tests.
     """
@@ -74,8 +74,7 @@ class Service:
         options: ServeOptions,
         engine: Engine,
         joints: RobotJoints,
-        policy_name: str,
-        chunk_steps: int,
+        spec: PolicySpec,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
@@ -83,8 +82,9 @@ class Service:
         self.engine = engine
         self.metrics = metrics
         self.clock = clock
-        self.policy_name = policy_name
-        self.chunk_steps = options.chunk_steps or chunk_steps
+        self.policy_name = spec.name
+        self.takes_prefix = spec.takes_prefix
+        self.chunk_steps = options.chunk_steps or spec.chunk_steps
         self.side = RobotSide(options.resolved_keys(), options.resolved_units(), joints)
         self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024)
         self.stopping_asked = asyncio.Event()
@@ -110,15 +110,23 @@ class Service:
         found = self._clients.pop(name, None) or Client(name, 0)
         found.seen_ns = self.clock.now_ns()
         self._clients[name] = found  # last in order: most recently seen
-        while len(self._clients) > self.options.max_clients:
-            oldest = next(iter(self._clients))
-            del self._clients[oldest]
+        while self._crowded():
+            self.forget(next(iter(self._clients)))
         self.metrics.gauge("clients", len(self._clients))
         return found
 
+    def _crowded(self) -> bool:
+        """Whether the longest silent client should make room."""
+        oldest = next(iter(self._clients.values()))
+        idle_ns = self.clock.now_ns() - oldest.seen_ns
+        return len(self._clients) > self.options.max_clients or (
+            idle_ns > self.options.client_idle_s * NS_PER_S and not oldest.pending
+        )
+
     def forget(self, name: str) -> None:
         """The client called `name` has gone."""
-        self._clients.pop(name, None)
+        if self._clients.pop(name, None) is not None:
+            self.engine.forget(name)
         self.metrics.gauge("clients", len(self._clients))
 
     # --- asking
@@ -148,19 +156,22 @@ class Service:
             self.metrics.observe("latency_seconds", (self.clock.now_ns() - started) / NS_PER_S)
         self.metrics.request(endpoint)
 
-    async def infer(self, observations: Sequence[Observation]) -> list[Floats]:
-        """Chunks ``[T, D]`` in the robot's units.
+    async def infer(self, client: Client, observations: Sequence[Observation]) -> list[Answer]:
+        """Chunks of at most `chunk_steps`, in the robot's units.
 
         Raises:
             PolicyError: the policy cannot answer.
         """
-        answers = await self.engine.infer(observations)
-        return [rows[: self.chunk_steps] for rows in answers]
+        answers = await self.engine.infer(observations, client.name)
+        return [Answer(rows[: self.chunk_steps], status) for rows, status in answers]
 
     async def reset(self, client: Client) -> None:
         """A new episode of `client`: its own state, and the policy's if nobody else is using it."""
         client.step = 0
         client.memory.clear()
+        if self.engine.isolated:
+            await self.engine.reset(client.name)
+            return
         recent = self.clock.now_ns() - ALONE_NS
         others = [c.name for c in self._clients.values() if c is not client and c.seen_ns > recent]
         if others:
@@ -168,7 +179,7 @@ class Service:
                 "{} begins an episode beside {} others: the policy is not reset", client.name, len(others)
             )
             return
-        await self.engine.reset()
+        await self.engine.reset(client.name)
 
     def refused(self, who: str, error: WireError | PolicyError) -> None:
         """Count and log a message that got no chunk."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from loguru import logger
@@ -14,7 +15,7 @@ from policies.mapping import ObservationMap, RobotJoints
 from policies.remote.config import RemoteOptions
 from policies.remote.limits import Limits, WireError
 from policies.remote.link import Counts, Deadline, LinkError, Request, Session, Waker
-from runtime.clock import NS_PER_S, Clock
+from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Floats, Observation
 
@@ -51,9 +52,7 @@ class RemotePolicy:
     connects again once the backoff has passed (on the injected clock).
     """
 
-    def __init__(
-        self, name: str, options: RemoteOptions, robot: RobotJoints, clock: Clock, takes_prefix: bool = False
-    ) -> None:
+    def __init__(self, name: str, options: RemoteOptions, robot: RobotJoints, clock: Clock) -> None:
         keys = options.keys
         self.options = options
         self.map = ObservationMap(keys, options.units, robot)
@@ -63,10 +62,12 @@ class RemotePolicy:
             joints=len(robot.names),
             cameras=tuple(dict.fromkeys((*keys.cameras, *keys.depths, *keys.masks))),
             masks=tuple(keys.masks),
-            takes_prefix=takes_prefix,
             notes={"server": f"{options.host}:{options.port}"},
         )
         self.counts = Counts()
+        self.failed = False
+        self.failure = ""
+        self._done: bool | None = None
         self.waker = Waker()
         self._session: Session | None = None
         self._clock = clock
@@ -94,9 +95,9 @@ class RemotePolicy:
         request = self._request(observation)
         with self._busy:
             self.counts.add("requests")
-            parts = self._guarded(lambda s: s.ask(request, Deadline(self.options.request_timeout_s)))
+            reply = self._guarded(lambda s: s.ask(request, Deadline(self.options.request_timeout_s)))
         try:
-            rows = self.map.actions_to_robot(parts, observation.arm.position)
+            rows = self.map.actions_to_robot(reply.actions, observation.arm.position)
         except PolicyError:
             self.counts.add("wrong_shape")
             raise
@@ -104,11 +105,13 @@ class RemotePolicy:
             self.counts.add("not_finite")
             raise PolicyError(f"{self.spec.name} at {self._where}: actions hold NaN or infinity")
         self.counts.add("replies")
+        self._take_status(reply.status)
         return rows[: self.options.chunk_steps]
 
     def reset(self) -> None:
         """Tell the server that a new episode begins. A server that is away is told nothing."""
         with self._busy:
+            self._take_status({})
             if self._connected:
                 self._guarded(lambda s: s.reset(Deadline(self.options.request_timeout_s)))
 
@@ -128,6 +131,22 @@ class RemotePolicy:
     def statistics(self) -> Mapping[str, int]:
         """Requests, replies and what went wrong, by kind."""
         return dict(self.counts.by_kind)
+
+    @property
+    def done(self) -> bool:
+        """Whether the policy says that it has the object up.
+
+        Raises:
+            AttributeError: the server does not say such things.
+        """
+        if self._done is None:
+            raise AttributeError("the server does not say when an episode is done")
+        return self._done
+
+    def _take_status(self, status: Mapping[str, Any]) -> None:
+        self._done = status.get("done", None if self._done is None else False)
+        self.failed = bool(status.get("failed", False))
+        self.failure = str(status.get("failure", ""))
 
     # --- inside
 
@@ -182,6 +201,7 @@ class RemotePolicy:
             self._session.drop()
             self._back_off()
             raise
+        self.spec = replace(self.spec, takes_prefix=self._session.takes_prefix)
         self.counts.add("reconnects" if self._connected_before else "connects")
         self._connected = self._connected_before = True
         self._failures = self._silent = 0
@@ -210,3 +230,10 @@ class RemotePolicy:
             self._give_up()
             self._back_off()
         return PolicyError(f"{self.spec.name} at {self._where}: {error}")
+
+
+def build_remote(options: Any, robot: RobotJoints, clock: Clock | None = None) -> RemotePolicy:
+    """The client for a configured protocol; see `policies.remote.make.make_remote`."""
+    from policies.remote.make import make_remote
+
+    return make_remote(options, robot, clock if clock is not None else RealClock())

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from runtime.clock import NS_PER_S, RealClock
@@ -113,6 +114,19 @@ class Request:
     frozen: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's answer.
+
+    Attributes:
+        actions: the chunk by the policy's keys, each ``[T, n]``, in its units.
+        status: what our own server adds about the episode: ``done``, ``failed``, ``failure``.
+    """
+
+    actions: Mapping[str, Floats]
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Counts:
     """Events of one client, by kind."""
@@ -124,10 +138,28 @@ class Counts:
         self.by_kind[kind] = self.by_kind.get(kind, 0) + count
 
 
+def extras_of(request: Request) -> dict[str, Any]:
+    """What our own server is told beyond the protocol."""
+    prefix = request.prefix.astype(np.float32)
+    return {"tick": request.tick, "prefix": prefix, "frozen_steps": request.frozen}
+
+
+def status_of(value: Any) -> dict[str, Any]:
+    """The plain part of what a server says about the episode; nothing from one that is not ours."""
+    if not isinstance(value, dict):
+        return {}
+    kinds = {"done": bool, "failed": bool, "failure": str}
+    return {k: value[k] for k, kind in kinds.items() if isinstance(value.get(k), kind)}
+
+
 class Session(Protocol):
     """One protocol's side of a client. All but `interrupt` are called under one lock."""
 
     where: str
+
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether the policy behind the server goes on from a prefix; known once open."""
 
     def open(self, deadline: Deadline) -> None:
         """Connect and check who answers.
@@ -136,8 +168,8 @@ class Session(Protocol):
             LinkError, WireError: not reachable, or not a server of this protocol.
         """
 
-    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
-        """The chunk by the policy's keys, each ``[T, n]``, in its units.
+    def ask(self, request: Request, deadline: Deadline) -> Reply:
+        """One chunk.
 
         Raises:
             LinkError, WireError: no answer, or one that cannot be used.

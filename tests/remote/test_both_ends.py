@@ -112,16 +112,37 @@ def test_jpeg_is_used_only_if_both_ends_take_it(protocol: str) -> None:
         assert abs(color - 90).max() <= (2 if takes else 0)
 
 
-def test_the_prefix_reaches_the_policy_where_the_protocol_has_room(protocol: str) -> None:
+def test_tick_and_prefix_reach_our_own_server(protocol: str) -> None:
     policy = EchoPolicy()
+    policy.spec = dataclasses.replace(policy.spec, takes_prefix=True)
     committed = np.linspace(0.0, 0.5, 18).reshape(3, 6)
-    with both_ends(protocol, policy, blend="rtc") as remote:
-        remote.infer(observation(committed=committed, frozen_steps=2))
-        takes = remote.spec.takes_prefix
-    assert takes == (protocol in ("gr00t", "openpi"))
-    if takes:
-        assert np.abs(policy.seen[0].committed - committed).max() < CLOSE
-        assert policy.seen[0].frozen_steps == 2
+    with both_ends(protocol, policy) as remote:
+        remote.infer(observation(tick=41, committed=committed, frozen_steps=2))
+        assert remote.spec.takes_prefix
+    (seen,) = policy.seen
+    assert seen.tick == 41
+    assert np.abs(seen.committed - committed).max() < CLOSE
+    assert seen.frozen_steps == 2
+
+
+def test_what_the_policy_says_about_the_episode_crosses(protocol: str) -> None:
+    class Says(EchoPolicy):
+        done = failed = False
+        failure = ""
+
+    policy = Says()
+    with both_ends(protocol, policy) as remote:
+        assert not hasattr(remote, "done")
+        remote.infer(observation(1))
+        assert (remote.done, remote.failed) == (False, False)
+        policy.done = True
+        remote.infer(observation(2))
+        assert remote.done
+        policy.done, policy.failed, policy.failure = False, True, "closed on nothing"
+        remote.infer(observation(3))
+        assert (remote.done, remote.failed, remote.failure) == (False, True, "closed on nothing")
+        remote.reset()
+        assert (remote.done, remote.failed, remote.failure) == (False, False, "")
 
 
 def test_another_number_of_joints_is_said_before_anything_is_sent(protocol: str) -> None:

@@ -13,13 +13,13 @@ from policies.remote.act_zmq import codec
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import ActRemoteOptions
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, Request
+from policies.remote.link import Deadline, Reply, Request, extras_of, status_of
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
-from runtime.messages import Floats
 
 CAPABILITIES = "dexrun_capabilities"
+OURS = "dexrun"
 
 
 class ActRemotePolicy(RemotePolicy):
@@ -45,7 +45,7 @@ class ActSession:
         self._token = {"token": token} if token else {}
         self._limits = limits_of(options)
         self._command = options.dialect == "command"
-        self._jpeg = False
+        self._ours: Mapping[str, Any] = {}
         self._link = ZmqLink(
             options.host, options.port, self._limits, options.keep_alive_s, policy.waker, policy.counts
         )
@@ -58,35 +58,43 @@ class ActSession:
         """Connect, and begin an episode: the protocol has no other greeting."""
         self._link.open(deadline)
         self.reset(deadline)
-        self._jpeg = bool(self._options.jpeg_quality) and self._takes_jpeg(deadline)
+        self._ours = self._capabilities(deadline)
 
-    def _takes_jpeg(self, deadline: Deadline) -> bool:
+    def _capabilities(self, deadline: Deadline) -> Mapping[str, Any]:
         try:
             answer = self._call({"command": CAPABILITIES, **self._token}, deadline)
         except WireError as error:
             if error.kind != "refused":
                 raise
-            return False
-        return bool(answer.get("jpeg"))
+            return {}
+        ours = answer.get(OURS)
+        return ours if isinstance(ours, dict) else {}
 
-    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether the policy behind the server goes on from a prefix."""
+        return bool(self._ours.get("prefix"))
+
+    def ask(self, request: Request, deadline: Deadline) -> Reply:
         """One step."""
         ((state_key, state),) = request.state.items()
+        quality = self._options.jpeg_quality if self._ours.get("jpeg") else 0
         images = {
-            key: jpeg.encode(image, self._options.jpeg_quality) if self._jpeg and image.ndim == 3 else image
+            key: jpeg.encode(image, quality) if quality and image.ndim == 3 else image
             for key, image in request.images.items()
         }
         message: dict[str, Any] = {"command": "step"} if self._command else {}
         message |= {state_key: state.astype(np.float32), "images": images, **self._token}
         if self._options.keys.instruction:
             message[self._options.keys.instruction] = request.instruction
-        if self._options.ask_steps:
-            message["steps"] = self._options.chunk_steps
+        if self._ours:
+            steps = {"steps": self._options.chunk_steps} if self._options.ask_steps else {}
+            message[OURS] = {**extras_of(request), **steps}
         answer = self._call(message, deadline)
         (action_key,) = self._options.keys.action
         for key in (action_key, "action", "joint_positions"):
             if key in answer:
-                return {action_key: codec.matrix(answer[key])}
+                return Reply({action_key: codec.matrix(answer[key])}, status_of(answer.get(OURS)))
         have = ", ".join(sorted(answer))[:200]
         raise WireError(
             f"the answer has neither {action_key!r} nor joint_positions (there is: {have})", "shape"

@@ -13,7 +13,7 @@ from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import GrootOptions
 from policies.remote.groot import codec
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, Request
+from policies.remote.link import Deadline, Reply, Request, extras_of, status_of
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.messages import Floats
@@ -26,7 +26,7 @@ class GrootPolicy(RemotePolicy):
     """A GR00T policy server as a `runtime.interfaces.Policy`."""
 
     def __init__(self, options: GrootOptions, robot: RobotJoints, clock: Clock) -> None:
-        super().__init__("groot", options, robot, clock, takes_prefix=options.blend == "rtc")
+        super().__init__("groot", options, robot, clock)
         self.use(GrootSession(options, token_of(options), self))
 
 
@@ -55,8 +55,7 @@ class GrootSession:
             raise WireError("the server's answer to ping is not GR00T's", "version")
         if self._options.check_modalities:
             self._check_modalities(self._call("get_modality_config", None, deadline))
-        if self._options.jpeg_quality or self._options.blend == "rtc":
-            self._capabilities = self._ask_capabilities(deadline)
+        self._capabilities = self._ask_capabilities(deadline)
 
     def _ask_capabilities(self, deadline: Deadline) -> Mapping[str, Any]:
         try:
@@ -86,13 +85,18 @@ class GrootSession:
             extra = ", ".join(sorted(set(keys.action) - set(action.modality_keys)))
             raise WireError(f"keys.action names {extra}, which the server does not give", "keys")
 
-    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether the policy behind the server goes on from a prefix."""
+        return bool(self._capabilities.get("prefix"))
+
+    def ask(self, request: Request, deadline: Deadline) -> Reply:
         """One `get_action`."""
-        options: dict[str, Any] | None = None
-        if self._capabilities.get("prefix") and len(request.prefix):
-            options = {"prefix": request.prefix.astype(np.float32), "frozen_steps": request.frozen}
+        options = extras_of(request) if self._capabilities else None
         data = {"observation": self._observation(request), "options": options}
-        return parse_actions(self._call("get_action", data, deadline), self._options.flat_keys)
+        answer = self._call("get_action", data, deadline)
+        actions = parse_actions(answer, self._options.flat_keys)
+        return Reply(actions, status_of(answer[1]))
 
     def _observation(self, request: Request) -> dict[str, Any]:
         quality = self._options.jpeg_quality if self._capabilities.get("jpeg") else 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,13 +16,14 @@ from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import LerobotOptions
 from policies.remote.lerobot import codec, protobuf
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, LinkError, Request
+from policies.remote.link import Deadline, LinkError, Reply, Request, extras_of, status_of
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
-from runtime.messages import Floats
 
-JPEG_METADATA = "dexrun-jpeg"
-"""Our own server says in the metadata of its answers that it takes compressed frames."""
+CAPABILITIES = "dexrun"
+"""Our own server says in the metadata of its answers what it can do beyond LeRobot's: ``jpeg prefix``."""
+STATUS = "dexrun-status"
+"""Trailing metadata of ``GetActions``: the episode's status, as JSON."""
 FRAME_BYTES = 1 << 22
 HEIGHT, WIDTH = 480, 640
 """Said of images whose size is the camera's; LeRobot does not look at it."""
@@ -69,7 +71,7 @@ class LerobotSession:
         self._policy = policy
         self._channel: Any = None
         self._calls: dict[str, Any] = {}
-        self._jpeg = False
+        self._ours: frozenset[str] | None = None
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.where = f"{host}:{options.port}"
 
@@ -84,8 +86,9 @@ class LerobotSession:
             # a stream of one message is a single message on the wire, and needs no thread here
             self._calls[name] = self._channel.unary_unary(prefix + name, **plain)
         self._calls["stream"] = self._channel.stream_unary(prefix + "SendObservations", **plain)
-        _, first = self._call("Ready", b"", deadline, wait=True)
-        self._jpeg = (JPEG_METADATA, "1") in first
+        _, call = self._call("Ready", b"", deadline, wait=True)
+        said = dict(call.initial_metadata()).get(CAPABILITIES)
+        self._ours = None if said is None else frozenset(str(said).split())
         body = codec.encode_setup(self._setup(), self._options.classes)
         self._call(
             "SendPolicyInstructions", protobuf.data_message(body), Deadline(self._options.setup_timeout_s)
@@ -110,18 +113,21 @@ class LerobotSession:
             self._options.device,
         )
 
-    def _call(
-        self, name: str, message: Any, deadline: Deadline, wait: bool = False
-    ) -> tuple[bytes, list[tuple[str, Any]]]:
+    def _call(self, name: str, message: Any, deadline: Deadline, wait: bool = False) -> tuple[bytes, Any]:
         if self._policy.waker.woken:
             raise LinkError("closed", "the client was closed")
         with _translated(deadline, connecting=wait):
             reply, call = self._calls[name].with_call(
                 message, timeout=max(deadline.left_s(), 0.001), metadata=self._metadata, wait_for_ready=wait
             )
-            return reply, [(key, value) for key, value in call.initial_metadata()]
+            return reply, call
 
-    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether the policy behind the server goes on from a prefix."""
+        return self._ours is not None and "prefix" in self._ours
+
+    def ask(self, request: Request, deadline: Deadline) -> Reply:
         """Send one observation, then ask until its chunk comes."""
         pieces = codec.encode_observation(self._observation(request), self._options.classes)
         messages = protobuf.observation_messages(pieces)
@@ -130,12 +136,13 @@ class LerobotSession:
         else:
             self._call("stream", iter(messages), deadline)
         while True:
-            body = protobuf.read_data(self._call("GetActions", b"", deadline)[0])
+            answer, call = self._call("GetActions", b"", deadline)
+            body = protobuf.read_data(answer)
             if len(body):
                 actions = codec.decode_actions(body, self._limits)
                 if actions[0].timestep == request.tick:
                     (key,) = self._options.keys.action
-                    return {key: np.stack([a.action for a in actions])}
+                    return Reply({key: np.stack([a.action for a in actions])}, _status(call))
                 self._counts.add("late")
             else:
                 self._counts.add("empty")
@@ -144,7 +151,9 @@ class LerobotSession:
 
     def _observation(self, request: Request) -> codec.TimedObservation:
         values: dict[str, Any] = {key: float(value[0]) for key, value in request.state.items()}
-        quality = self._options.jpeg_quality if self._jpeg else 0
+        quality = self._options.jpeg_quality if self._ours is not None and "jpeg" in self._ours else 0
+        if self._ours is not None:
+            values[CAPABILITIES] = extras_of(request)
         for key, image in request.images.items():
             values[key] = jpeg.encode(image, quality) if quality and image.ndim == 3 else image
         if self._options.keys.instruction:
@@ -171,6 +180,14 @@ class LerobotSession:
     def close(self) -> None:
         """Give everything up."""
         self.drop()
+
+
+def _status(call: Any) -> dict[str, Any]:
+    text = dict(call.trailing_metadata() or ()).get(STATUS, "{}")
+    try:
+        return status_of(json.loads(text)) if len(text) < 4096 else {}
+    except (ValueError, RecursionError):
+        return {}
 
 
 _KINDS = {

@@ -12,7 +12,7 @@ from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import OpenpiOptions
 from policies.remote.limits import WireError
-from policies.remote.link import Counts, Deadline, Request
+from policies.remote.link import Counts, Deadline, Reply, Request, extras_of, status_of
 from policies.remote.openpi import codec
 from policies.remote.openpi.socket import WebSocket
 from runtime.clock import Clock
@@ -26,7 +26,7 @@ class OpenpiPolicy(RemotePolicy):
     """An openpi policy server as a `runtime.interfaces.Policy`."""
 
     def __init__(self, options: OpenpiOptions, robot: RobotJoints, clock: Clock) -> None:
-        super().__init__("openpi", options, robot, clock, takes_prefix=options.blend == "rtc")
+        super().__init__("openpi", options, robot, clock)
         self.use(OpenpiSession(options, token_of(options), self))
 
 
@@ -68,7 +68,12 @@ class OpenpiSession:
             raise WireError(f"the server answered with a {type(answer).__name__}, not a map")
         return answer
 
-    def ask(self, request: Request, deadline: Deadline) -> Mapping[str, Floats]:
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether the policy behind the server goes on from a prefix."""
+        return bool(self._ours.get("prefix"))
+
+    def ask(self, request: Request, deadline: Deadline) -> Reply:
         """One observation."""
         quality = self._options.jpeg_quality if self._ours.get("jpeg") else 0
         message: dict[str, Any] = {}
@@ -78,9 +83,10 @@ class OpenpiSession:
         message |= {key: value.astype(np.float32) for key, value in request.state.items()}
         if self._options.keys.instruction:
             message[self._options.keys.instruction] = request.instruction
-        if self._ours.get("prefix") and len(request.prefix):
-            message[OURS] = {"prefix": request.prefix.astype(np.float32), "frozen_steps": request.frozen}
-        return parse_actions(self._call(message, deadline), tuple(self._options.keys.action))
+        if self._ours:
+            message[OURS] = extras_of(request)
+        answer = self._call(message, deadline)
+        return Reply(parse_actions(answer, tuple(self._options.keys.action)), status_of(answer.get(OURS)))
 
     def reset(self, deadline: Deadline) -> None:
         """Openpi has none; our own server has."""

@@ -1,0 +1,162 @@
+"""``dexrun serve --config config.toml --protocol gr00t --port N``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from dexrun.config_sources import ConfigError
+
+if TYPE_CHECKING:
+    from dexrun.config import Settings
+    from dexrun.serve.server import Server
+    from policies.mapping import RobotJoints
+    from runtime.interfaces import CameraDriver, Policy
+    from runtime.messages import CameraInfo
+
+OK, BAD_CONFIGURATION, STOPPED = 0, 2, 3
+SHORT = ("protocol", "host", "port", "engine", "replicas")
+HELP = """\
+usage: dexrun serve --config config.toml --protocol gr00t|lerobot|openpi|act [--port N]
+                    [--TABLE.KEY VALUE ...]
+
+Puts the configuration's policy behind a protocol that robots already speak. Loopback only, unless
+--serve.token_env names the environment variable with a token, or --insecure is given.
+
+  --protocol P     which protocol
+  --host ADDRESS   address to bind (default 127.0.0.1)
+  --port N         port to bind; 0, the default, takes a free one and says which
+  --engine ray     infer in Ray Serve's replicas instead of here; --replicas N of them
+  --insecure       serve other machines without a token
+"""
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """``--port 5555`` means ``--serve.port 5555``; ``--insecure`` needs no value."""
+    out: list[str] = []
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if word == "--insecure":
+            out += ["--serve.insecure", "true"]
+        elif name[:2] == "--" and name[2:] in SHORT:
+            out.append(f"--serve.{name[2:]}{equals}{value}")
+        else:
+            out.append(word)
+    return out
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        sys.stdout.write(HELP)
+        return OK if arguments else BAD_CONFIGURATION
+    from dexrun.config import load
+
+    try:
+        settings = load(expand(arguments))
+    except ConfigError as error:
+        return _fail(str(error), BAD_CONFIGURATION)
+    return run(settings)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write("".join(f"dexrun serve: {line}\n" for line in message.splitlines()))
+    return code
+
+
+def run(settings: Settings) -> int:
+    """Serve the policy of `settings` as its ``[serve]`` table says; the exit code."""
+    from runtime.clock import RealClock
+    from runtime.interfaces import PolicyError
+
+    try:
+        server = _server(settings)
+        RealClock().run(server.run, _announce(settings, server), True)
+    except PolicyError as error:
+        return _fail(str(error), BAD_CONFIGURATION)
+    except OSError as error:
+        return _fail(f"cannot listen: {error}", STOPPED)
+    return OK
+
+
+def _announce(settings: Settings, server: Server) -> Callable[[], None]:
+    def announce() -> None:
+        metrics = f", metrics at {server.metrics_address}" if server.metrics_address else ""
+        name = settings.policy.type
+        sys.stdout.write(f"serving {name} as {settings.serve.protocol} at {server.address}{metrics}\n")
+        sys.stdout.flush()
+
+    return announce
+
+
+def _server(settings: Settings) -> Server:
+    import numpy as np
+
+    from dexrun.serve.server import local_server
+    from policies.mapping import RobotJoints
+    from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
+
+    joints = RobotJoints(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float))
+    make = policy_maker(settings, joints)
+    if settings.serve.engine == "ray":
+        from dexrun.serve.ray_engine import ray_server
+
+        return ray_server(make, settings.serve, joints)
+    fresh = make if settings.policy.type == "geometric" else None  # it remembers the grasp it is making
+    return local_server(make(), settings.serve, joints, fresh=fresh)
+
+
+def policy_maker(settings: Settings, joints: RobotJoints) -> Callable[[], Policy]:
+    """What makes the configured policy, without any device.
+
+    Raises:
+        PolicyError: it cannot be made here.
+    """
+    from dexrun.policies import build_policy
+    from runtime.arm_model import ArmModel
+    from runtime.interfaces import PolicyError
+
+    config = settings.policy
+    if config.type in ("groot", "lerobot", "openpi", "act_zmq"):
+        raise PolicyError(f"policy.type = {config.type!r} is itself behind a server; serve a local one")
+    infos = {name: _Calibrated(name, info) for name, info in simulated_cameras(settings).items()}
+    if config.type == "geometric" and config.camera not in infos:
+        raise PolicyError(
+            f"policy 'geometric' needs the calibration of camera {config.camera!r}, which only the robot's "
+            "own process has (the simulated tabletop's is known); it needs no GPU: run it there"
+        )
+    cameras = cast("Mapping[str, CameraDriver]", infos)  # asked for `info` only
+    return lambda: build_policy(config, ArmModel(), cameras)
+
+
+class _Calibrated:
+    """Stands for a camera whose calibration is all that a policy asks for."""
+
+    def __init__(self, name: str, info: CameraInfo) -> None:
+        self.name = name
+        self.info = info
+
+
+def simulated_cameras(settings: Settings) -> dict[str, CameraInfo]:
+    """Calibration of the cameras that are the simulated tabletop's, from the configuration alone."""
+    from drivers.realsense.config import RealSenseConfig
+    from runtime.geometry import base_from_camera
+    from runtime.messages import CameraInfo, Intrinsics
+
+    found = {}
+    for name, camera in settings.cameras.items():
+        if not isinstance(camera, RealSenseConfig) or camera.serial != "world:head":
+            continue
+        if camera.extrinsics is None:
+            continue
+        focal = camera.height / 2 / math.tan(math.radians(settings.world.head.fovy_deg) / 2)
+        center = ((camera.width - 1) / 2, (camera.height - 1) / 2)
+        found[name] = CameraInfo(
+            name,
+            Intrinsics(camera.width, camera.height, focal, focal, *center),
+            settings.world.head.depth_scale_m,
+            base_from_camera(camera.extrinsics),
+        )
+    return found

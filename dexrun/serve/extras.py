@@ -1,0 +1,49 @@
+"""What our own clients say beyond their protocol: the tick, and what the horizon still holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policies.remote.limits import WireError
+from runtime.messages import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """As `policies.remote.link.extras_of` sends them; `asked` is false for a client that is not ours."""
+
+    asked: bool = False
+    tick: int | None = None
+    prefix: Floats | None = None
+    frozen: int = 0
+    steps: int = 0
+    reset: bool = False
+
+
+def extras(value: Any) -> Extras:
+    """Read them from a message.
+
+    Raises:
+        WireError: kind ``shape``.
+    """
+    if not isinstance(value, dict):
+        return Extras()
+    prefix = value.get("prefix")
+    if prefix is not None and not isinstance(prefix, np.ndarray):
+        raise WireError(f"prefix is a {type(prefix).__name__}; an array is wanted", "shape")
+    tick = value.get("tick")
+    return Extras(
+        asked="tick" in value,
+        tick=tick if type(tick) is int else None,
+        prefix=prefix,
+        frozen=_count(value.get("frozen_steps")),
+        steps=_count(value.get("steps")),
+        reset=value.get("reset") is True,
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0

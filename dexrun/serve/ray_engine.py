@@ -1,0 +1,139 @@
+"""The same policy class under Ray Serve: replicas and batching are Ray's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dexrun.serve.engine import Answer, ask
+from dexrun.serve.metrics import Metrics
+from dexrun.serve.options import ServeOptions
+from dexrun.serve.server import Server
+from policies.mapping import RobotJoints
+from runtime.clock import NS_PER_S, RealClock
+from runtime.interfaces import Policy, PolicyError
+from runtime.messages import Observation
+
+APPLICATION = "dexrun"
+NO_RAY = "engine 'ray' needs the package ray: pip install 'dexrun[ray]'"
+
+
+class Replica:
+    """One policy in one of Ray's processes."""
+
+    def __init__(self, make: Callable[[], Policy]) -> None:
+        self._policy = make()
+        self._policy.warm_up()
+
+    def infer(self, observations: Sequence[Observation]) -> list[Answer]:
+        """One answer for each observation."""
+        return ask(self._policy, observations)
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self._policy.reset()
+
+
+class RayEngine:
+    """`Engine` over a Ray Serve application of `options.replicas` replicas.
+
+    Requests of all clients go to whichever replica is free, so a policy that remembers an episode cannot be
+    served this way. Ray Serve batches on the replica, up to `batch_size` after `batch_delay_s`.
+
+    Raises:
+        PolicyError: Ray is not installed.
+    """
+
+    isolated = False
+
+    def __init__(self, make: Callable[[], Policy], options: ServeOptions, metrics: Metrics) -> None:
+        self._make = make
+        self._options = options
+        self._metrics = metrics
+        self._handle: Any = None
+        self._own_ray = False
+        self._clock = RealClock()
+
+    def start(self) -> None:
+        """See `Engine`."""
+        try:
+            import ray
+            from ray import serve
+        except ModuleNotFoundError:
+            raise PolicyError(NO_RAY) from None
+        if not ray.is_initialized():
+            ray.init(address=self._options.ray_address or None, log_to_driver=False, configure_logging=False)
+            self._own_ray = True
+        options = self._options
+
+        class Deployed:
+            def __init__(self, make: Callable[[], Policy]) -> None:
+                self._replica = Replica(make)
+
+            @serve.batch(max_batch_size=options.batch_size, batch_wait_timeout_s=options.batch_delay_s)
+            async def infer(self, batch: list[Sequence[Observation]]) -> list[Any]:
+                return await asyncio.to_thread(self._answers, batch)
+
+            def _answers(self, batch: list[Sequence[Observation]]) -> list[Any]:
+                sizes = [len(observations) for observations in batch]
+                try:
+                    answers = self._replica.infer([o for observations in batch for o in observations])
+                except Exception:
+                    return [self._alone(observations) for observations in batch]
+                ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+                return [answers[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+            def _alone(self, observations: Sequence[Observation]) -> Any:
+                try:
+                    return self._replica.infer(observations)
+                except PolicyError as error:
+                    return str(error)
+                except Exception as error:
+                    return f"the policy raised {type(error).__name__}"
+
+        deployment = serve.deployment(
+            Deployed, num_replicas=options.replicas, max_ongoing_requests=4 * options.batch_size
+        )
+        try:
+            self._handle = serve.run(deployment.bind(self._make), name=APPLICATION, route_prefix=None)
+        except RuntimeError as error:
+            raise PolicyError(f"Ray Serve did not start: {' '.join(str(error).split())[:300]}") from None
+
+    async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
+        """See `Engine`."""
+        del client
+        started = self._clock.now_ns()
+        result = await self._handle.infer.remote(list(observations))
+        self._metrics.observe("inference_seconds", (self._clock.now_ns() - started) / NS_PER_S)
+        self._metrics.observe("batch_size", len(observations))
+        if isinstance(result, str):
+            raise PolicyError(result)
+        return [Answer(*answer) for answer in result]
+
+    async def reset(self, client: str) -> None:
+        """Nothing is kept between requests."""
+
+    def forget(self, client: str) -> None:
+        """Nothing is kept between requests."""
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        import ray
+        from ray import serve
+
+        serve.delete(APPLICATION)
+        if self._own_ray:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: RobotJoints) -> Server:
+    """A server that infers in Ray's replicas.
+
+    Raises:
+        PolicyError: the policy cannot be made.
+    """
+    metrics = Metrics()
+    spec = make().spec
+    return Server(RayEngine(make, options, metrics), options, joints, spec, metrics, RealClock())
