@@ -1,0 +1,259 @@
+"""The plan on its own: steps out, outcomes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import plan
+from planner.plan import GraspPlan, PlanConfig
+from planner.replies import Analysis, BoundingBox, Decomposition, Instruction, PromptClass, Verdict
+
+ANALYSIS = Analysis(priority_consideration="", accessibility="", risk_assessment="")
+HIGH, LOW = plan.Lifted(0.12), plan.Lifted(0.01)
+
+
+def box(name: str) -> BoundingBox:
+    return BoundingBox(bbox_2d=(1, 2, 3, 4), label=name, description=name)
+
+
+class Table:
+    """Answers a plan's steps as a table with `things` on it would.
+
+    `slips[name]` is how many grasps at it fail; what slips is let go where it was.
+    """
+
+    def __init__(self, *things: str, slips: dict[str, int] | None = None, named: bool = False) -> None:
+        self.things = list(things)
+        self.slips = dict(slips or {})
+        self.named = named
+        self.held: str | None = None
+        self.steps: list[plan.Step] = []
+
+    def answer(self, step: plan.Step) -> plan.Outcome:
+        self.steps.append(step)
+        match step:
+            case plan.Classify():
+                return PromptClass(type="I" if self.named else "II")
+            case plan.Decompose():
+                return Decomposition(objects=tuple(self.things))
+            case plan.Propose(avoid):
+                fresh = [each for each in self.things if each not in avoid] or self.things
+                return Instruction(analysis=ANALYSIS, target=fresh[0] if fresh else None)
+            case plan.Mark(name):
+                return box(name) if name in self.things else plan.Failed("no_object")
+            case plan.Grasp(name):
+                return self.grasp(name)
+            case plan.CheckGrasp():
+                return Verdict(value=self.held is not None)
+            case plan.Place(name):
+                assert self.held == name
+                self.things.remove(name)
+                return plan.Done()
+            case plan.Home():
+                self.held = None
+                return plan.Done()
+            case plan.CheckInstruction(name):
+                return Verdict(value=name not in self.things)
+            case plan.CheckPrompt():
+                return Verdict(value=not self.things, reason=", ".join(self.things))
+        raise AssertionError(step)
+
+    def grasp(self, name: str) -> plan.Outcome:
+        if self.slips.get(name, 0) > 0:
+            self.slips[name] -= 1
+            return HIGH
+        self.held = name
+        return HIGH
+
+    def run(self, whole: GraspPlan, limit: int = 1000) -> plan.Finished:
+        for _ in range(limit):
+            if isinstance(whole.step, plan.Finished):
+                return whole.step
+            whole.tell(self.answer(whole.step))
+        raise AssertionError("the plan does not end")
+
+    def kinds(self) -> list[str]:
+        return [type(each).__name__ for each in self.steps]
+
+
+OBJECT = ["Mark", "Grasp", "CheckGrasp", "Place", "Home", "CheckInstruction"]
+
+
+def test_an_abstract_prompt_goes_on_until_the_table_is_empty() -> None:
+    table, whole = Table("a", "b"), GraspPlan("clear the table")
+    assert table.run(whole) == plan.Finished(True, "the table is empty")
+    assert table.kinds() == ["Home", "Classify", *(2 * ["Propose", *OBJECT, "CheckPrompt"])]
+    assert [each.summary() for each in whole.attempts] == [
+        {"instruction": name, "attempt": 1, "grasped": True, "completed": True} for name in "ab"
+    ]
+
+
+def test_a_prompt_that_names_objects_does_those_in_order() -> None:
+    table, whole = Table("b", "a", named=True), GraspPlan("b and a")
+    assert table.run(whole).completed
+    assert table.kinds() == ["Home", "Classify", "Decompose", *OBJECT, *OBJECT]
+    assert [each.instruction for each in whole.attempts] == ["b", "a"]
+
+
+def test_nothing_fits() -> None:
+    result = Table(named=True).run(GraspPlan("the banana"))
+    assert result == plan.Finished(False, "nothing on the table fits the prompt")
+
+
+def test_a_failed_grasp_is_tried_again_from_a_new_box() -> None:
+    table, whole = Table("a", slips={"a": 2}, named=True), GraspPlan("a")
+    assert table.run(whole).completed
+    failed = ["Mark", "Grasp", "CheckGrasp", "Home"]
+    assert table.kinds() == ["Home", "Classify", "Decompose", *failed, *failed, *OBJECT]
+    assert [(each.attempt, each.grasped) for each in whole.attempts] == [(1, False), (2, False), (3, True)]
+
+
+def test_three_failures_and_the_next_object_comes_first() -> None:
+    table, whole = Table("a", "b", slips={"a": 4}), GraspPlan("clear the table")
+    assert table.run(whole).completed
+    assert [each.instruction for each in whole.attempts] == ["a", "a", "a", "b", "a", "a"]
+    assert plan.Propose(("a",)) in table.steps
+
+
+def test_what_cannot_be_grasped_is_given_up() -> None:
+    table = Table("a", "b", slips={"a": 99})
+    whole = GraspPlan("clear the table", PlanConfig(rounds=2, attempts_per_object=3))
+    assert table.run(whole) == plan.Finished(False, "left on the table: a")
+    assert [each.instruction for each in whole.attempts] == [*"aaabaaa"]
+    named = Table("a", "b", slips={"a": 99}, named=True)
+    whole = GraspPlan("a and b", PlanConfig(rounds=2, attempts_per_object=1))
+    assert named.run(whole) == plan.Finished(False, "not done: a")
+    assert [each.instruction for each in whole.attempts] == [*"aba"]
+
+
+def test_attempts_are_bounded() -> None:
+    table = Table("a", slips={"a": 99})
+    whole = GraspPlan("clear the table", PlanConfig(rounds=50, max_attempts=5))
+    assert table.run(whole) == plan.Finished(False, "5 attempts were made")
+    assert len(whole.attempts) == 5
+    named = Table("a", "b", slips={"a": 99}, named=True)
+    whole = GraspPlan("a", PlanConfig(rounds=50, max_attempts=2))
+    assert named.run(whole) == plan.Finished(False, "not done: a; b")
+
+
+def test_a_grasp_is_asked_about_only_once_it_is_up() -> None:
+    table, whole = Table("a", named=True), GraspPlan("a", PlanConfig(check_height_m=0.06))
+    while not isinstance(whole.step, plan.Grasp):
+        whole.tell(table.answer(whole.step))
+    assert whole.tell(LOW) == plan.Home("not grasped")
+    while not isinstance(whole.step, plan.Grasp):
+        whole.tell(table.answer(whole.step))
+    assert whole.tell(plan.Lifted(0.06)) == plan.CheckGrasp("a")
+
+
+def test_a_motion_that_fails_counts_as_not_grasped() -> None:
+    table, whole = Table("a", named=True), GraspPlan("a")
+    while not isinstance(whole.step, plan.Grasp):
+        whole.tell(table.answer(whole.step))
+    assert whole.tell(plan.Failed("policy")) == plan.Home("not grasped")
+    assert table.run(whole).completed
+
+
+def failing(kind: type, times: int, inner: Table) -> Callable[[plan.Step], plan.Outcome]:
+    left = [times]
+
+    def answer(step: plan.Step) -> plan.Outcome:
+        if isinstance(step, kind) and left[0] > 0:
+            left[0] -= 1
+            return plan.Failed("timeout")
+        return inner.answer(step)
+
+    return answer
+
+
+def drive(whole: GraspPlan, answer: Callable[[plan.Step], plan.Outcome]) -> plan.Finished:
+    for _ in range(1000):
+        if isinstance(whole.step, plan.Finished):
+            return whole.step
+        whole.tell(answer(whole.step))
+    raise AssertionError("the plan does not end")
+
+
+@pytest.mark.parametrize("kind", [plan.Classify, plan.Propose, plan.Mark, plan.CheckGrasp, plan.CheckPrompt])
+def test_a_planner_that_fails_for_a_while_is_asked_again(kind: type) -> None:
+    whole = GraspPlan("clear the table", PlanConfig(planner_failures=2))
+    assert drive(whole, failing(kind, 2, Table("a", "b"))).completed
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("kind", [plan.Classify, plan.Propose, plan.Decompose, plan.Mark, plan.CheckInstruction])
+def test_a_planner_that_fails_for_good_ends_the_run_or_the_object(kind: type, named: bool) -> None:
+    whole = GraspPlan("clear", PlanConfig(planner_failures=1))
+    result = drive(whole, failing(kind, 10_000, Table("a", named=named)))
+    concerned = {plan.Propose: not named, plan.Decompose: named, plan.CheckInstruction: False}.get(kind, True)
+    assert result.completed is not concerned
+
+
+def test_with_no_answer_about_the_grasp_the_arm_carries_on() -> None:
+    whole = GraspPlan("a", PlanConfig(planner_failures=0))
+    assert drive(whole, failing(plan.CheckGrasp, 10_000, Table("a", named=True))).completed
+
+
+def test_the_time_limit() -> None:
+    whole = GraspPlan("clear the table")
+    assert whole.stop("time limit of 300 s") == plan.Finished(False, "time limit of 300 s")
+    assert whole.tell(plan.Done()) == plan.Finished(False, "time limit of 300 s")
+    done = GraspPlan("clear the table")
+    Table().run(done)
+    assert done.stop("too late").completed
+
+
+def test_an_answer_to_another_question_is_refused() -> None:
+    whole = GraspPlan("clear the table")
+    whole.tell(plan.Done())
+    with pytest.raises(plan.PlanError, match="Classify"):
+        whole.tell(Verdict(value=True))
+
+
+OUTCOMES = st.sampled_from(["yes", "no", "failed", "no_object"])
+
+
+@given(st.data(), st.booleans())
+def test_whatever_happens_the_plan_ends(data: st.DataObject, named: bool) -> None:
+    """And never places what was not grasped, nor grasps before homing."""
+    whole = GraspPlan("clear", PlanConfig(max_attempts=6, planner_failures=1))
+    home = False
+    for _ in range(400):
+        step = whole.step
+        if isinstance(step, plan.Finished):
+            break
+        if isinstance(step, plan.Home):
+            home = True
+        if isinstance(step, plan.Grasp):
+            assert home
+            home = False
+        if isinstance(step, plan.Place):
+            assert whole.attempts[-1].instruction == step.instruction
+        whole.tell(invented(step, data.draw(OUTCOMES), named))
+    assert isinstance(whole.step, plan.Finished)
+    assert len(whole.attempts) <= 6
+
+
+def invented(step: plan.Step, mood: str, named: bool) -> plan.Outcome:
+    if isinstance(step, plan.Home | plan.Place):
+        return plan.Done() if mood == "yes" else plan.Failed("motion")
+    if mood in ("failed", "no_object"):
+        return plan.Failed("timeout" if mood == "failed" else mood)
+    yes = mood == "yes"
+    match step:
+        case plan.Classify():
+            return PromptClass(type="I" if named else "II")
+        case plan.Decompose():
+            return Decomposition(objects=("a", "b") if yes else ())
+        case plan.Propose():
+            return Instruction(analysis=ANALYSIS, target="a" if yes else None)
+        case plan.Mark(name):
+            return box(name)
+        case plan.Grasp():
+            return HIGH if yes else LOW
+        case _:
+            return Verdict(value=yes)
