@@ -42,6 +42,9 @@ class GeometricConfig(PolicyOptions):
         squeeze: how far beyond the object's surface the jaw's target goes, as a fraction of its travel.
         contact_lag: the jaw is held up by something where it stays behind its target by this fraction.
         contact_force_n: a force that tells the same.
+        touch_force_n: a force on the way down that means the fingers stand on something.
+        careful_chunk_steps: rows of a chunk once the fingers are near the object, so that what they feel
+            is soon answered; more where inference is so slow that these would be over before they arrive.
         settle_s: pause before the jaws close, for the arm to come to rest.
         replan_shift_m, replan_turn_rad: an estimate that moved by more than this makes a new plan.
         obstacle_height_m: lower things than this are not avoided by the fingers.
@@ -76,6 +79,8 @@ class GeometricConfig(PolicyOptions):
     squeeze: float = Field(default=0.06, gt=0, le=0.5)
     contact_lag: float = Field(default=0.02, gt=0)
     contact_force_n: float = Field(default=2.0, gt=0)
+    touch_force_n: float = Field(default=8.0, gt=0)
+    careful_chunk_steps: int = Field(default=14, ge=4, le=400)
     settle_s: float = Field(default=0.2, ge=0)
     replan_shift_m: float = Field(default=0.0025, gt=0)
     replan_turn_rad: float = Field(default=0.08, gt=0)

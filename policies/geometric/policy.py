@@ -31,6 +31,7 @@ _SETTLED_S = 0.08
 _OCCLUDED_SHARE = 0.7
 _JUMP_M = 0.06
 _MISS_OPENING = 0.02
+_STILL_OPEN = 0.08
 _STUCK_CALLS = 40
 _SAME = 1e-9
 _SLACK_RAD = 0.015
@@ -254,10 +255,19 @@ class GeometricPolicy:
     def _follow(self, observation: Observation, plan: Plan) -> None:
         if self.phase in ("approach", "descend"):
             self.phase = plan.phases[self._at]
-        if self.phase == "close":
+        if self._touches(observation):
+            self._fail(plan.rows[self._at], "the fingers met something on the way down")
+        elif self.phase == "close":
             self._judge_closing(observation, plan)
         elif self.phase == "lift":
             self._judge_lift(observation, plan)
+
+    def _touches(self, observation: Observation) -> bool:
+        """Whether the fingers press on something before they can have closed on the object."""
+        if self.phase not in ("descend", "close") or self.grasp is None:
+            return False
+        wide = float(observation.arm.position[-1]) > self.grasp.contact + _STILL_OPEN
+        return wide and self._force(observation) > self.config.touch_force_n
 
     def _judge_closing(self, observation: Observation, plan: Plan) -> None:
         grasp = self.grasp
@@ -299,10 +309,17 @@ class GeometricPolicy:
     def _pushed_apart(self, observation: Observation, asked: float) -> bool:
         opening = float(observation.arm.position[-1])
         lags = opening - asked > self.config.contact_lag
-        force = observation.force_n
-        if force is not None and len(force) and np.isfinite(force).all():
-            return lags and float(np.abs(force).max()) > self.config.contact_force_n
+        if observation.force_n is not None and np.isfinite(observation.force_n).all():
+            return lags and self._force(observation) > self.config.contact_force_n
         return lags and opening > _MISS_OPENING
+
+    @staticmethod
+    def _force(observation: Observation) -> float:
+        """The largest force felt; 0 without a sensor or a reading."""
+        force = observation.force_n
+        if force is None or force.size == 0 or not np.isfinite(force).all():
+            return 0.0
+        return float(np.abs(force).max())
 
     def _still(self, observation: Observation) -> bool:
         return abs(float(observation.arm.velocity[-1])) < _SETTLED_S
@@ -323,12 +340,21 @@ class GeometricPolicy:
         if plan is None:
             raise PolicyError("there is no plan")
         self._tick = observation.tick
-        rows = plan.rows[self._at : self._at + self.config.chunk_steps]
-        # A chunk that is over before it arrives is no use: after a starved horizon they grow.
-        starved = self._asked and len(observation.committed) == 0
-        self._tail = min(2 * self._tail if starved else _TAIL_ROWS, self.config.chunk_steps)
-        self._asked = True
+        steps = self._steps(observation)
+        rows = plan.rows[self._at : self._at + steps]
         short = self._tail - len(rows)
         if short > 0:
             rows = np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)])
         return rows.copy()
+
+    def _steps(self, observation: Observation) -> int:
+        """How many rows of the plan to give at most."""
+        config = self.config
+        # A chunk that is over before it arrives is no use: after a starved horizon they grow.
+        starved = self._asked and len(observation.committed) == 0
+        self._tail = min(2 * self._tail if starved else _TAIL_ROWS, config.chunk_steps)
+        self._asked = True
+        if self.phase not in ("descend", "close"):
+            return config.chunk_steps
+        needed = max(config.careful_chunk_steps, self._tail, 2 * observation.frozen_steps + _TAIL_ROWS)
+        return min(needed, config.chunk_steps)
