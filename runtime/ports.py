@@ -1,0 +1,53 @@
+"""What the control loop knows of the arm and of the safety stage."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from runtime.messages import Clip, Floats
+from runtime.ring import Mailbox, Ring
+
+
+class SafetyOutcome(Protocol):
+    """What the safety stage answers: a target that may be sent, why it differs, and why to stop, if so."""
+
+    @property
+    def target(self) -> Floats: ...
+
+    @property
+    def clips(self) -> Clip: ...
+
+    @property
+    def stop_reason(self) -> str | None: ...
+
+
+class Safety(Protocol):
+    """`runtime.safety.SafetyStage`, as far as the loop knows it."""
+
+    def apply(
+        self,
+        requested: Floats,
+        present: Floats,
+        previous: Floats,
+        force_n: Floats | None,
+        load: Floats | None,
+        dt_s: float,
+    ) -> SafetyOutcome:
+        """The target to send in place of `requested`."""
+
+    def reset(self) -> None:
+        """The next target starts from rest."""
+
+
+class ArmPort(Protocol):
+    """What the loop needs of `runtime.interfaces.ArmDriver`.
+
+    A driver that knows what it wrote may also have a ring ``sent`` with field ``position`` ``[D]``, in the
+    robot's units and stamped at the write; otherwise what was posted is recorded as sent.
+    """
+
+    @property
+    def states(self) -> Ring: ...
+
+    @property
+    def targets(self) -> Mailbox: ...

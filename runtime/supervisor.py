@@ -1,0 +1,126 @@
+"""Whether the control loop runs, holds or stands: the state machine, without the arm."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from runtime.clock import NS_PER_S
+from runtime.messages import Decision
+
+Trouble = tuple[Decision, str]
+"""What is wrong, and what it asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state or of its reason."""
+
+    tick: int
+    stamp_ns: int
+    state: str
+    reason: str
+
+
+class Patience:
+    """Says when something has lasted too long."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._since_ns: int | None = None
+
+    def tried(self, lasting: bool, now_ns: int) -> bool:
+        """Whether it lasts for `limit_s` by now; a limit of 0 is never reached."""
+        if not lasting:
+            self._since_ns = None
+            return False
+        if self._since_ns is None:
+            self._since_ns = now_ns
+        return self.limit_s > 0 and now_ns - self._since_ns >= self.limit_s * NS_PER_S
+
+
+class Supervisor:
+    """States: ``"idle"``, ``"running"``, ``"holding"``, ``"stopped"`` (see `runtime.control.ControlLoop`).
+
+    A latched stop wins over trouble, trouble over a hold that was asked for.
+    """
+
+    def __init__(
+        self, hold_limit_s: float, starve_limit_s: float, faults: Callable[[], Trouble | None]
+    ) -> None:
+        self.state, self.reason = "idle", ""
+        self.transitions: deque[Transition] = deque(maxlen=256)
+        self._faults = faults
+        self._holding = Patience(hold_limit_s)
+        self._starving = Patience(starve_limit_s)
+        self._asked = ""
+        self._latched = ""
+        self._changed = anyio.Event()
+
+    def hold(self, reason: str) -> None:
+        """Hold until `resume`."""
+        self._asked = reason
+
+    def resume(self) -> None:
+        """End what `hold` began."""
+        self._asked = ""
+
+    def stop(self, reason: str) -> None:
+        """Latch; the first reason stays."""
+        self._latched = self._latched or reason
+
+    def reset(self) -> None:
+        """Forget the latch and how long anything lasted."""
+        self._latched = ""
+        self._holding.tried(lasting=False, now_ns=0)
+        self._starving.tried(lasting=False, now_ns=0)
+
+    def starved(self, starved: bool, now_ns: int) -> None:
+        """Once a tick: whether the source had nothing. Latches a stop if that lasts."""
+        if self._starving.tried(starved, now_ns):
+            self.stop(f"no action for {self._starving.limit_s:g} s")
+
+    def decide(self, tick: int, now_ns: int, input_trouble: str | None, *, following: bool) -> str:
+        """The state of this tick; returns the one of the tick before.
+
+        `input_trouble` says which input is missing or too old, if one is.
+        """
+        trouble = self._worst(input_trouble)
+        if trouble is not None and trouble[0] is Decision.STOP:
+            self.stop(trouble[1])
+        elif self._holding.tried(trouble is not None, now_ns) and trouble is not None:
+            self.stop(f"{trouble[1]} (held for {self._holding.limit_s:g} s)")
+        before = self.state
+        self._enter(tick, now_ns, *self._choose(trouble, following))
+        return before
+
+    def _worst(self, input_trouble: str | None) -> Trouble | None:
+        fault = self._faults()
+        if fault is not None and fault[0] is Decision.STOP:
+            return fault
+        if input_trouble is not None:
+            return Decision.HOLD, input_trouble
+        return fault if fault is not None and fault[0] is Decision.HOLD else None
+
+    def _choose(self, trouble: Trouble | None, following: bool) -> tuple[str, str]:
+        if self._latched:
+            return "stopped", self._latched
+        if trouble is not None:
+            return "holding", trouble[1]
+        if self._asked:
+            return "holding", self._asked
+        return ("running", "") if following else ("idle", "")
+
+    def _enter(self, tick: int, now_ns: int, state: str, reason: str) -> None:
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self.transitions.append(Transition(tick, now_ns, state, reason))
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    async def changed(self) -> None:
+        """Wait until state or reason change."""
+        await self._changed.wait()
