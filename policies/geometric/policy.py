@@ -17,7 +17,8 @@ from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
 from policies.geometric.grasp import Grasp, GraspPlanner
 from policies.geometric.plan import Phase, Plan, Planner, joined
-from policies.geometric.view import estimate_object, hidden_share, obstacles_around
+from policies.geometric.touch import MISS_OPENING, Touch
+from policies.geometric.watch import Watch
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import CameraInfo, Floats, Observation
@@ -27,15 +28,9 @@ _AHEAD_ROWS = 60
 _ON_PLAN_RAD = 0.05
 _NEAR_PLAN_RAD = 0.15
 _TAIL_ROWS = 10
-_SETTLED_S = 0.08
-_OCCLUDED_SHARE = 0.7
-_JUMP_M = 0.06
-_MISS_OPENING = 0.02
-_STILL_OPEN = 0.08
 _STUCK_CALLS = 40
 _SAME = 1e-9
 _SLACK_RAD = 0.015
-_ASIDE_RAD = 0.1
 
 
 class GeometricPolicy:
@@ -45,7 +40,6 @@ class GeometricPolicy:
         spec: what it needs.
         phase: ``"approach"``, ``"descend"``, ``"close"``, ``"lift"``, ``"done"`` or ``"failed"``.
         failure: why, in one line, once it failed.
-        estimate: the object as last seen.
         grasp: the grasp being made.
     """
 
@@ -55,7 +49,6 @@ class GeometricPolicy:
         """Take an arm model for itself, and the camera or a way to ask for it once it is open."""
         self.config = config
         self._arm = arm
-        self._camera = camera
         self.spec = PolicySpec(
             name="geometric",
             chunk_steps=config.chunk_steps,
@@ -64,6 +57,8 @@ class GeometricPolicy:
             masks=(config.camera,),
             notes={"units": "radians, gripper 0 to 1"},
         )
+        self._watch = Watch(config, camera)
+        self._touch = Touch(config)
         self._planner = Planner(config, arm)
         self._grasps = GraspPlanner(config, arm)
         self.reset()
@@ -72,15 +67,13 @@ class GeometricPolicy:
         """Forget the object, the plan and how it ended."""
         self.phase: Phase = "approach"
         self.failure = ""
-        self.estimate: ObjectEstimate | None = None
         self.grasp: Grasp | None = None
-        self._obstacles = np.zeros((0, 3))
+        self._watch.reset()
         self._plan: Plan | None = None
         self._at = 0
         self._tick = 0
         self._tried_harder = False
         self._waiting = 0
-        self._aside = False
         self._asked = False
         self._tail = _TAIL_ROWS
 
@@ -90,6 +83,11 @@ class GeometricPolicy:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    @property
+    def estimate(self) -> ObjectEstimate | None:
+        """The object as last seen."""
+        return self._watch.estimate
 
     @property
     def done(self) -> bool:
@@ -167,13 +165,11 @@ class GeometricPolicy:
     # --- looking and planning
 
     def _look(self, observation: Observation, start: Floats) -> None:
-        moved = self._see(observation)
-        if self._aside:
-            self._step_aside(observation, start)
-            return
+        moved = self._watch.look(observation)
         estimate = self.estimate
         if estimate is None:
-            raise PolicyError("the object has not been seen")
+            self._step_aside(observation, start)
+            return
         off = self._locate(observation, start) if self._plan is not None else float("inf")
         limit = _ON_PLAN_RAD if len(observation.committed) else _NEAR_PLAN_RAD
         if moved or off > limit:
@@ -188,53 +184,11 @@ class GeometricPolicy:
         self._plan, self.grasp = self._planner.aside(begin, velocity, prefix), None
         self._at, self._tick = 0, observation.tick
 
-    def _see(self, observation: Observation) -> bool:
-        """Take in what is seen; whether that asks for a new plan."""
-        known, self._aside = self.estimate, False
-        try:
-            hidden = hidden_share(observation, self._info(), self.config) > self.config.max_hidden_share
-            if hidden and (known is not None or self._can_step_aside(observation)):
-                self._aside = known is None
-                return False
-            fresh = estimate_object(observation, self._info(), self.config)
-        except PolicyError:
-            if known is None:
-                raise
-            return False
-        if known is not None and self._hidden(fresh, known):
-            return False
-        if known is None:
-            self._obstacles = obstacles_around(observation, self._info(), self.config, fresh.center)
-        elif (
-            fresh.shift_from(known) < self.config.replan_shift_m
-            and fresh.turn_from(known) < self.config.replan_turn_rad
-        ):
-            return False
-        self.estimate = fresh
-        return True
-
-    def _can_step_aside(self, observation: Observation) -> bool:
-        """Whether the arm is somewhere else than where it hides nothing."""
-        look = np.array(self.config.look_rad)
-        return bool(np.abs(observation.arm.position[: len(look)] - look).max() > _ASIDE_RAD)
-
-    @staticmethod
-    def _hidden(fresh: ObjectEstimate, known: ObjectEstimate) -> bool:
-        """Whether `fresh` looks like a part of the object only, or like something else."""
-        return (
-            fresh.points < _OCCLUDED_SHARE * known.points
-            or fresh.long_m * fresh.short_m < _OCCLUDED_SHARE * known.long_m * known.short_m
-            or fresh.shift_from(known) > _JUMP_M
-        )
-
-    def _info(self) -> CameraInfo:
-        return self._camera() if callable(self._camera) else self._camera
-
     def _replan(self, observation: Observation, start: Floats, estimate: ObjectEstimate) -> None:
         known = self.grasp
         near = None if known is None else float(np.arctan2(known.pose[1, 1], known.pose[0, 1]))
         prefix, begin, velocity = self._takeover(observation, start)
-        grasp = self._grasps.plan(estimate, self._obstacles, begin, near)
+        grasp = self._grasps.plan(estimate, self._watch.obstacles, begin, near)
         self._plan = self._planner.grasp(begin, velocity, prefix, grasp)
         self.grasp = grasp
         self._at, self._tick = 0, observation.tick
@@ -255,28 +209,20 @@ class GeometricPolicy:
     def _follow(self, observation: Observation, plan: Plan) -> None:
         if self.phase in ("approach", "descend"):
             self.phase = plan.phases[self._at]
-        if self._touches(observation):
+        if self.phase in ("descend", "close") and self._touch.presses(observation, self._contact()):
             self._fail(plan.rows[self._at], "the fingers met something on the way down")
         elif self.phase == "close":
             self._judge_closing(observation, plan)
         elif self.phase == "lift":
             self._judge_lift(observation, plan)
 
-    def _touches(self, observation: Observation) -> bool:
-        """Whether the fingers press on something before they can have closed on the object."""
-        if self.phase not in ("descend", "close") or self.grasp is None:
-            return False
-        wide = float(observation.arm.position[-1]) > self.grasp.contact + _STILL_OPEN
-        return wide and self._force(observation) > self.config.touch_force_n
-
     def _judge_closing(self, observation: Observation, plan: Plan) -> None:
-        grasp = self.grasp
         asked = float(plan.rows[self._at, -1])
         at_end = self._at >= len(plan.rows) - 1
-        if grasp is not None and self._holds(observation, asked, grasp.contact):
+        if self._touch.holds_object(observation, asked, self._contact()):
             held = max(0.0, min(asked, float(observation.arm.position[-1]) - self.config.squeeze))
             self._switch(self._planner.lift(plan.rows[self._at], held, self._lift_height()), "lift")
-        elif at_end and self._still(observation):
+        elif at_end and self._touch.still(observation):
             self._close_further(observation, plan)
         elif at_end:
             self._waiting += 1
@@ -285,44 +231,24 @@ class GeometricPolicy:
 
     def _close_further(self, observation: Observation, plan: Plan) -> None:
         last = plan.rows[-1]
-        if self._tried_harder or last[-1] <= _MISS_OPENING:
+        if self._tried_harder or last[-1] <= MISS_OPENING:
             self._fail(last, f"the jaws closed to {float(observation.arm.position[-1]):.2f} on nothing")
             return
         self._tried_harder = True
         self._switch(joined(self._planner.closing(last, 0.0)), "close")
 
     def _judge_lift(self, observation: Observation, plan: Plan) -> None:
-        if self._at < len(plan.rows) - 1 or not self._still(observation):
+        if self._at < len(plan.rows) - 1 or not self._touch.still(observation):
             return
         asked = float(plan.rows[-1, -1])
-        if self._pushed_apart(observation, asked):
+        if self._touch.holds(observation, asked):
             self.phase = "done"
         else:
             self._fail(plan.rows[-1], "the object was lost on the way up")
 
-    def _holds(self, observation: Observation, asked: float, contact: float) -> bool:
-        """Whether something stands between the jaws where the object should be."""
-        opening = float(observation.arm.position[-1])
-        plausible = opening < contact + 0.12
-        return plausible and self._still(observation) and self._pushed_apart(observation, asked)
-
-    def _pushed_apart(self, observation: Observation, asked: float) -> bool:
-        opening = float(observation.arm.position[-1])
-        lags = opening - asked > self.config.contact_lag
-        if observation.force_n is not None and np.isfinite(observation.force_n).all():
-            return lags and self._force(observation) > self.config.contact_force_n
-        return lags and opening > _MISS_OPENING
-
-    @staticmethod
-    def _force(observation: Observation) -> float:
-        """The largest force felt; 0 without a sensor or a reading."""
-        force = observation.force_n
-        if force is None or force.size == 0 or not np.isfinite(force).all():
-            return 0.0
-        return float(np.abs(force).max())
-
-    def _still(self, observation: Observation) -> bool:
-        return abs(float(observation.arm.velocity[-1])) < _SETTLED_S
+    def _contact(self) -> float:
+        """The opening at which the jaws should meet the object."""
+        return self.grasp.contact if self.grasp is not None else 0.0
 
     def _lift_height(self) -> float:
         return self.config.table_height_m + self.config.lift_height_m
