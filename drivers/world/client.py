@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 READY_S = 30.0
 REPLY_S = 30.0
 _CLOSE_S = 3.0
-_RENICE = 5
 
 
 class WorldError(Exception):
@@ -78,7 +77,7 @@ class WorldClient:
             "folder": self._folder,
             "stepped": self._stepped,
             "start_ns": clock.now_ns(),
-            "nice": 0 if self._stepped else _RENICE,
+            "nice": 0 if self._stepped else config.nice,
         }
         with contextlib.suppress(ChannelClosedError):  # told by wait_ready
             self._channel.send(hello)

@@ -95,6 +95,8 @@ class WorldConfig(Options):
     """How many random objects; 3 to 5 by chance if not given."""
     placed: tuple[ObjectOptions, ...] = ()
     """These objects instead of random ones."""
+    nice: int = Field(default=5, ge=0, le=19)
+    """How far the process steps back from the runtime when the processor is short, in real time."""
     timestep_s: float = Field(default=0.002, gt=0.0002, le=0.005)
     start_rad: tuple[float, float, float, float, float] = (-1.57, -3.05, 2.7, 1.2, 0.0)
     """Where the arm stands at power-up: folded, turned to its right, out of the cameras' way."""
