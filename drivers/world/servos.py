@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,15 +136,3 @@ class ArmBank:
         """Present model angles ``[6]``."""
         with self._lock:
             return self._position.copy()
-
-
-def bus_registers() -> Mapping[str, Mapping[str, int]]:
-    """What each servo has in its EEPROM, by joint name: as left behind by the calibration."""
-    return {
-        name: {
-            "homing_offset": entry["homing_offset"],
-            "min_position_limit": entry["range_min"],
-            "max_position_limit": entry["range_max"],
-        }
-        for name, entry in calibration().items()
-    }
