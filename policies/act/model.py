@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from policies.act.config import ActShape
 from policies.act.resnet import MEAN, STD, Folded, ResNet18
+from policies.linear import Linear, MultiHead
 
 UNUSED = ("transformer.decoder.layers.",)
 """Weights of an original checkpoint that the output does not depend on, except layer 0's."""
@@ -52,18 +53,17 @@ def image_positions(height: int, width: int, dim: int, device: torch.device) -> 
 class EncoderLayer(nn.Module):
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(shape.hidden, shape.heads)
-        self.linear1 = nn.Linear(shape.hidden, shape.feedforward)
-        self.linear2 = nn.Linear(shape.feedforward, shape.hidden)
+        self.self_attn = MultiHead(shape.hidden, shape.heads)
+        self.linear1 = Linear(shape.hidden, shape.feedforward)
+        self.linear2 = Linear(shape.feedforward, shape.hidden)
         self.norm1 = nn.LayerNorm(shape.hidden)
         self.norm2 = nn.LayerNorm(shape.hidden)
 
     def forward(self, x: Tensor, pos: Tensor, padding: Tensor | None = None) -> Tensor:
-        """``x[S, B, C]``; `padding` is ``[B, S]``, true where there is nothing."""
+        """``x[B, S, C]``; `padding` is ``[B, S]``, true where there is nothing."""
         at = x + pos
-        y = self.self_attn(at, at, x, key_padding_mask=padding, need_weights=False)[0]
-        x = self.norm1(x + y)
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))  # type: ignore[no-any-return]
+        x = self.norm1(x + self.self_attn(at, at, x, padding))
+        return self.norm2(x + self.linear2(self.linear1(x, "relu")))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
@@ -80,24 +80,22 @@ class Encoder(nn.Module):
 class DecoderLayer(nn.Module):
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(shape.hidden, shape.heads)
-        self.multihead_attn = nn.MultiheadAttention(shape.hidden, shape.heads)
-        self.linear1 = nn.Linear(shape.hidden, shape.feedforward)
-        self.linear2 = nn.Linear(shape.feedforward, shape.hidden)
+        self.self_attn = MultiHead(shape.hidden, shape.heads)
+        self.multihead_attn = MultiHead(shape.hidden, shape.heads)
+        self.linear1 = Linear(shape.hidden, shape.feedforward)
+        self.linear2 = Linear(shape.feedforward, shape.hidden)
         self.norm1 = nn.LayerNorm(shape.hidden)
         self.norm2 = nn.LayerNorm(shape.hidden)
         self.norm3 = nn.LayerNorm(shape.hidden)
 
     def queries(self, query_pos: Tensor) -> Tensor:
-        """What the layer's own self-attention makes of nothing: ``[T, 1, C]``."""
+        """What the layer's own self-attention makes of nothing: ``[1, T, C]``."""
         nothing = torch.zeros_like(query_pos)
-        y = self.self_attn(query_pos, query_pos, nothing, need_weights=False)[0]
-        return self.norm1(y)  # type: ignore[no-any-return]
+        return self.norm1(self.self_attn(query_pos, query_pos, nothing))  # type: ignore[no-any-return]
 
     def forward(self, target: Tensor, query_pos: Tensor, memory: Tensor, pos: Tensor) -> Tensor:
-        y = self.multihead_attn(target + query_pos, memory + pos, memory, need_weights=False)[0]
-        x = self.norm2(target + y)
-        return self.norm3(x + self.linear2(F.relu(self.linear1(x))))  # type: ignore[no-any-return]
+        x = self.norm2(target + self.multihead_attn(target + query_pos, memory + pos, memory))
+        return self.norm3(x + self.linear2(self.linear1(x, "relu")))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
@@ -145,17 +143,17 @@ class ActModel(nn.Module):
         hidden = shape.hidden
         self.transformer = _Transformer(shape)
         self.encoder = Encoder(shape)
-        self.action_head = nn.Linear(hidden, shape.action_size)
-        self.is_pad_head = nn.Linear(hidden, 1)
+        self.action_head = Linear(hidden, shape.action_size)
+        self.is_pad_head = Linear(hidden, 1)
         self.query_embed = nn.Embedding(shape.chunk, hidden)
         self.backbones = nn.ModuleList([nn.ModuleList([_Backbone(shape)])])
         self.input_proj = nn.Conv2d(self._resnet.channels, hidden, 1)
-        self.input_proj_robot_state = nn.Linear(shape.state_size, hidden)
+        self.input_proj_robot_state = Linear(shape.state_size, hidden)
         self.cls_embed = nn.Embedding(1, hidden)
-        self.encoder_action_proj = nn.Linear(shape.action_size, hidden)
-        self.encoder_joint_proj = nn.Linear(shape.state_size, hidden)
-        self.latent_proj = nn.Linear(hidden, shape.latent * 2)
-        self.latent_out_proj = nn.Linear(shape.latent, hidden)
+        self.encoder_action_proj = Linear(shape.action_size, hidden)
+        self.encoder_joint_proj = Linear(shape.state_size, hidden)
+        self.latent_proj = Linear(hidden, shape.latent * 2)
+        self.latent_out_proj = Linear(shape.latent, hidden)
         self.additional_pos_embed = nn.Embedding(2, hidden)
         self.register_buffer("pos_table", sinusoid_table(2 + shape.chunk, hidden))
 
@@ -197,26 +195,25 @@ class ActModel(nn.Module):
         tokens = self._tokens(state, maps, latent)
         pos = self._positions(maps)
         memory = self.transformer.encoder(tokens, pos)
-        query_pos = self.query_embed.weight[:, None]
+        query_pos = self.query_embed.weight[None]
         layer = self.transformer.decoder.first
         target = layer.queries(query_pos) if constant_queries is None else constant_queries
-        wide = (self.shape.chunk, batch, self.shape.hidden)
+        wide = (batch, self.shape.chunk, self.shape.hidden)
         out = self.transformer.decoder.norm(layer(target.expand(wide), query_pos, memory, pos))
-        out = out.transpose(0, 1)
         return self.action_head(out), self.is_pad_head(out)
 
     def _tokens(self, state: Tensor, maps: Tensor, latent: Tensor) -> Tensor:
         projected: Tensor = self.input_proj(maps.flatten(0, 1))
         projected = projected.view(*maps.shape[:2], *projected.shape[1:])
-        wide = projected.permute(3, 1, 4, 0, 2).flatten(0, 2)  # rows, cameras, columns; batch; channels
-        extra = torch.stack((self.latent_out_proj(latent), self.input_proj_robot_state(state)))
-        return torch.cat((extra, wide))
+        wide = projected.permute(0, 3, 1, 4, 2).flatten(1, 3)  # rows, cameras, columns
+        extra = torch.stack((self.latent_out_proj(latent), self.input_proj_robot_state(state)), dim=1)
+        return torch.cat((extra, wide), dim=1)
 
     def _positions(self, maps: Tensor) -> Tensor:
         cameras, _, height, width = maps.shape[1:]
         grid = image_positions(height, width, self.shape.hidden, maps.device).to(maps.dtype)
         wide = grid[:, None].expand(-1, cameras, -1, -1).flatten(0, 2)
-        return torch.cat((self.additional_pos_embed.weight, wide))[:, None]
+        return torch.cat((self.additional_pos_embed.weight, wide))[None]
 
     def posterior(self, state: Tensor, actions: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent ``[B, latent]`` given ``actions[B, chunk, A]``."""
@@ -225,7 +222,7 @@ class ActModel(nn.Module):
         joint = self.encoder_joint_proj(state)[:, None]
         tokens = torch.cat((cls, joint, self.encoder_action_proj(actions)), dim=1)
         pad = torch.cat((is_pad.new_zeros(batch, 2), is_pad), dim=1)
-        out = self.encoder(tokens.transpose(0, 1), self.pos_table.transpose(0, 1), pad)[0]
+        out = self.encoder(tokens, self.pos_table, pad)[:, 0]
         mean, log_variance = self.latent_proj(out).chunk(2, dim=1)
         return mean, log_variance
 

@@ -12,6 +12,7 @@ from policies.act.load import load_act, random_act
 from policies.act.model import ActModel
 from policies.act.resnet import Folded
 from policies.checkpoint import CheckpointError
+from policies.linear import pack_all
 from policies.mapping import ImageRule, ObservationMap, RobotJoints, fit_image
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import ColorImage, Floats, Observation
@@ -25,10 +26,11 @@ class ActInference:
         self._backbone: Folded = model.folded()
         place(model, device, precision)
         place(self._backbone, device, precision)
-        self._dtype = model.action_head.weight.dtype
+        pack_all(model)
+        self._dtype = model.query_embed.weight.dtype
         with torch.no_grad():
             layer = model.transformer.decoder.first
-            self._queries = layer.queries(model.query_embed.weight[:, None])
+            self._queries = layer.queries(model.query_embed.weight[None])
 
     def compile(self) -> None:
         """Compile the parts that are called."""

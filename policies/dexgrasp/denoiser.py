@@ -20,6 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
 from policies.dexgrasp.config import ControllerShape
+from policies.linear import Linear
 
 EPS = 1e-6
 HIDING_PROBABILITIES = (0.1, 0.1, 0.1, 0.7)
@@ -50,10 +51,10 @@ class ChunkAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, dim * 3)
+        self.qkv = Linear(dim, dim * 3)
         self.q_norm = ScaleNorm(dim // heads, norm)
         self.k_norm = ScaleNorm(dim // heads, norm)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -74,11 +75,11 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.dropout = shape.dropout
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, dim * 2)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, dim * 2)
         self.q_norm = ScaleNorm(dim // shape.heads, shape.norm)
         self.k_norm = ScaleNorm(dim // shape.heads, shape.norm)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.hides = shape.attention_mask
         if shape.attention_mask:
             self.register_buffer("masks", _hiding_masks(shape))
@@ -128,11 +129,11 @@ def _hiding_masks(shape: ControllerShape) -> Tensor:
 class FeedForward(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, dim)
-        self.fc2 = nn.Linear(dim, dim)
+        self.fc1 = Linear(dim, dim)
+        self.fc2 = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
+        return self.fc2(self.fc1(x, "gelu_tanh"))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -156,7 +157,7 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(self.FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.mlp = nn.Sequential(Linear(self.FREQUENCIES, dim), nn.SiLU(), Linear(dim, dim))
 
     def forward(self, timesteps: Tensor) -> Tensor:
         half = self.FREQUENCIES // 2
@@ -191,13 +192,13 @@ class Denoiser(nn.Module):
     def __init__(self, dim: int, shape: ControllerShape) -> None:
         super().__init__()
         self._dummy_variable = nn.Parameter(torch.empty(0), requires_grad=False)  # in the public files
-        self.input_emb = nn.Linear(shape.action_size, dim)
+        self.input_emb = Linear(shape.action_size, dim)
         self.pos_emb = nn.Parameter(torch.randn(1, shape.horizon, dim) * 0.02)
         self.time_emb = TimestepEmbedder(dim)
         self.cond_pos_emb = nn.Parameter(torch.randn(1, shape.condition_tokens + 1, dim) * 0.02)
         self.blocks = nn.ModuleList(Block(dim, shape) for _ in range(shape.layers))
         self.ln_f = ScaleNorm(dim, shape.norm)
-        self.head = nn.Linear(dim, shape.action_size)
+        self.head = Linear(dim, shape.action_size)
 
     def forward(
         self, sample: Tensor, timesteps: Tensor, condition: Tensor, maps: list[Tensor] | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from policies.dexgrasp.config import ControllerShape
 from policies.dexgrasp.vit import BACKBONES, PATCH, DinoVit
+from policies.linear import Linear, MultiHead
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -21,22 +22,46 @@ class _ToTokens(nn.Module):
         return x.transpose(1, 2)
 
 
+class MaskLayer(nn.Module):
+    """`torch.nn.TransformerEncoderLayer`, norm first, GELU, with its names."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.self_attn = MultiHead(dim, heads)
+        self.linear1 = Linear(dim, dim * 4)
+        self.linear2 = Linear(dim * 4, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.self_attn(y, y, y)
+        return x + self.linear2(self.linear1(self.norm2(x), "gelu"))  # type: ignore[no-any-return]
+
+
+class MaskStack(nn.Module):
+    def __init__(self, dim: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MaskLayer(dim, heads) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 def _mask_network(dim: int, layers: int, heads: int) -> nn.ModuleDict:
     embed = nn.Sequential(nn.Conv2d(1, dim, PATCH, PATCH), nn.Flatten(2), _ToTokens(), nn.LayerNorm(dim))
-    layer = nn.TransformerEncoderLayer(
-        dim, heads, dim * 4, dropout=0.0, activation=nn.GELU(), batch_first=True, norm_first=True
-    )
-    stack = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-    return nn.ModuleDict({"patch_embed": embed, "transformer": stack})
+    return nn.ModuleDict({"patch_embed": embed, "transformer": MaskStack(dim, layers, heads)})
 
 
 def _fuse(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, hidden),
+        Linear(inputs, hidden),
         nn.LayerNorm(hidden),
         nn.GELU(),
         nn.Dropout(0.1),
-        nn.Linear(hidden, outputs),
+        Linear(hidden, outputs),
         nn.LayerNorm(outputs),
     )
 

@@ -16,6 +16,7 @@ from policies.dexgrasp.config import DexGraspConfig
 from policies.dexgrasp.controller import ACTION, Controller, ControllerInput
 from policies.dexgrasp.load import load_controller, random_controller
 from policies.dexgrasp.sampler import Prefix
+from policies.linear import pack_all
 from policies.mapping import ObservationMap, RobotJoints
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import ColorImage, Floats, Mask, Observation
@@ -71,6 +72,9 @@ class DexGraspPolicy:
         self._controller.eval()
         self._controller.obs_encoder.share_backbones()
         self._controller.forget_time_tokens()
+        pack_all(self._controller.obs_encoder)
+        if self._config.rtc != "guidance":  # which needs gradients, and packed layers have none
+            pack_all(self._controller.model)
         if self._config.compile:
             compile_each(_blocks(self._controller))
         shape = self._controller.shape

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from policies.dexgrasp.config import ControllerShape
 from policies.dexgrasp.controller import Controller, ControllerInput, assign_noise
 from policies.dexgrasp.sampler import make_scheduler
+from policies.linear import pack_all
 
 DATA = Path(__file__).parent / "data"
 SHAPE = ControllerShape(
@@ -92,6 +93,17 @@ def test_full_sampling_with_given_noise(
 ) -> None:
     controller.fast.project_once = project_once
     actions = controller.predict_action(observation(reference), reference["noise"])
+    torch.testing.assert_close(actions, reference["actions"], **CLOSE)
+
+
+def test_full_sampling_with_packed_layers(reference: Reference) -> None:
+    packed = Controller(SHAPE).eval()
+    packed.load(load_file(DATA / "dexgrasp_weights.safetensors"))
+    pack_all(packed)
+    with torch.inference_mode():
+        tokens = packed.encode(observation(reference))
+    torch.testing.assert_close(tokens, reference["tokens"], **CLOSE)
+    actions = packed.predict_action(observation(reference), reference["noise"])
     torch.testing.assert_close(actions, reference["actions"], **CLOSE)
 
 
