@@ -75,7 +75,7 @@ class GeometricConfig(PolicyOptions):
     velocity_rad_s: float = Field(default=1.8, gt=0)
     acceleration_rad_s2: float = Field(default=8.0, gt=0)
     careful_scale: float = Field(default=0.5, gt=0, le=1)
-    gripper_velocity_s: float = Field(default=0.8, gt=0)
+    gripper_velocity_s: float = Field(default=0.5, gt=0)
     squeeze: float = Field(default=0.06, gt=0, le=0.5)
     contact_lag: float = Field(default=0.02, gt=0)
     contact_force_n: float = Field(default=2.0, gt=0)
