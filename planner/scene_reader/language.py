@@ -81,6 +81,7 @@ class Query:
         count: how many are asked for.
         one_of: of how many alike it is said to be one.
         unknown: nouns that are none of the shapes known here: nothing fits them.
+        bare: whether it has no noun at all, as "the red" in "the red and green cubes".
     """
 
     colors: frozenset[str] = frozenset()
@@ -92,6 +93,7 @@ class Query:
     count: int | None = None
     one_of: int | None = None
     unknown: tuple[str, ...] = ()
+    bare: bool = False
 
     @property
     def specific(self) -> bool:
@@ -161,7 +163,7 @@ def _queries(text: str) -> tuple[Query, ...]:
     for index, each in enumerate(found):
         after = found[index + 1] if index + 1 < len(found) else None
         before = found[index - 1] if index else None
-        if each.colors and not each.shapes and not each.unknown and after is not None and after.colors:
+        if each.colors and each.bare and after is not None and after.colors:
             found[index] = replace(each, shapes=after.shapes)  # "the red and green cubes"
         elif not each.kind and before is not None and before.kind:
             found[index] = replace(each, colors=before.colors, shapes=before.shapes)  # "left and right"
@@ -190,10 +192,12 @@ def parse_query(text: str) -> Query:
         at=(int(at.group(1)) / 100, int(at.group(2)) / 100) if at else None,
         count=None if one_of else count,
         one_of=_NUMBERS.get(one_of.group(1)) if one_of else None,
-        unknown=_unknown(words.text),
+        unknown=(unknown := _unknown(words.text)),
+        bare=not (shapes or unknown or _SOME_NOUN.search(words.text)),
     )
 
 
+_SOME_NOUN = re.compile(rf"(?<![a-z])(?:{_GENERIC})(?![a-z])|的|东西|物体")
 _KNOWN = re.compile(
     rf"(?:{_GENERIC}|{_ADJECTIVES}|{'|'.join(_NUMBERS)}|of|on|in|at|to|from|with|by|for|is|are|that|which|"
     r"the|a|an|all|please|now|up|away|down|off|out|together|it|them|and|or|you|can|see|there|"

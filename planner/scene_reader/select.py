@@ -28,15 +28,15 @@ def grasping_order(things: Things, arm_side: str) -> list[SceneObject]:
 
 
 def of_kind(things: Things, query: Query) -> list[SceneObject]:
-    """Those whose colour and shape fit; none if something unheard of is asked for."""
+    """Those whose colour and shape fit; none if something unheard of is asked for.
+
+    A half hidden thing's shape fits anything, unless one that is seen whole fits.
+    """
     if query.unknown:
         return []
-    return [
-        each
-        for each in things
-        if (not query.colors or each.color in query.colors)
-        and (not query.shapes or each.shape in query.shapes)
-    ]
+    same = [each for each in things if not query.colors or each.color in query.colors]
+    exact = [each for each in same if not query.shapes or each.shape in query.shapes]
+    return exact or [each for each in same if each.partly_hidden and query.colors]
 
 
 def fitting(things: Things, query: Query) -> list[SceneObject]:

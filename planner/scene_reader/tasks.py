@@ -14,7 +14,7 @@ from runtime.messages import ColorImage
 
 _QUOTED = re.compile(r"<<<(.*?)>>>", re.DOTALL)
 _LOOSE = re.compile(
-    r"(?:user prompt|description|whether|object)\s*:?\s*(.+?)\s*(?:\n|$|\bexists\b)", re.IGNORECASE
+    r"(?:(?:user prompt|description)[^:\n]*:|\bwhether\b)\s*(.+?)\s*(?:\n|$|\bexists\b)", re.IGNORECASE
 )
 _ARM = re.compile(r"\barm is\b[^.]*?\b(left|right|bottom|top|near|far)\b", re.IGNORECASE)
 

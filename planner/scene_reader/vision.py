@@ -126,16 +126,20 @@ def _colored_parts(hsv: Bits, min_area: float) -> list[tuple[str, _Part]]:
     present = np.bincount(classes.ravel(), minlength=len(COLORS) + 1)
     parts = []
     for index, color in enumerate(COLORS):
-        if present[index + 1] < min_area:
+        if present[index + 1] < max(1, min_area):
             continue
         mask = np.asarray(cv2.inRange(classes, index + 1, index + 1), dtype=np.uint8)
         opened = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), dtype=np.uint8)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
+        left, top, w, h = cv2.boundingRect(opened)
+        if w == 0:
+            continue
+        crop = np.ascontiguousarray(opened[top : top + h, left : left + w])
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(crop)
         for label in range(1, count):
             x, y, w, h, area = (int(v) for v in stats[label])
             if area >= min_area:
                 inside = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
-                parts.append((color, _Part(x, y, inside, area)))
+                parts.append((color, _Part(left + x, top + y, inside, area)))
     return parts
 
 

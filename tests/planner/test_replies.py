@@ -214,7 +214,7 @@ PARSERS = {
     "instruction": replies.parse_instruction,
     "box": lambda text: replies.parse_bounding_box(text, 640, 480),
 }
-WORDS = "True False : \n ``` ```json { } [ ] \" , bbox_2d target null 1 -1 1e999 NaN ** \\ <think> </think>"
+WORDS = 'True False : \n ``` ```json { } [ ] " , bbox_2d target null 1 -1 1e999 NaN ** \\ <think> </think>'
 FRAGMENTS = st.sampled_from([*WORDS.split(" "), " ", "Type I", "Type II", "the answer is ", "\ud800"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
