@@ -124,7 +124,7 @@ async def _whole(
         last.append(robot)
         async with open_mode(robot, folder, report.extra) as mode:
             try:
-                async with _ticking(robot):
+                async with ticking(robot):
                     report.extra["first_tick_s"] = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
                     with _realtime(settings, clock, report):
                         outcome = await _with_terminal(robot, mode)
@@ -155,7 +155,7 @@ def _realtime(settings: Settings, clock: Clock, report: Report) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(robot: Robot) -> AsyncIterator[None]:
+async def ticking(robot: Robot) -> AsyncIterator[None]:
     """The control loop runs; afterwards the arm is asked to stay where it is."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(robot.control.run, name="control")

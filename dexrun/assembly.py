@@ -18,6 +18,7 @@ from dexrun.devices import build_arm, build_cameras
 from drivers.feetech.calibration import Calibration, JointCalibration
 from drivers.feetech.driver import FeetechArm
 from drivers.force.driver import SerialForce
+from drivers.opencv_camera.config import Calibration as PinholeCalibration
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.realsense.config import RealSenseConfig
 from drivers.world.config import WorldConfig
@@ -27,7 +28,7 @@ from runtime.control import ControlLoop, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import CameraDriver, Driver
-from runtime.messages import DeviceError
+from runtime.messages import CameraInfo, DeviceError
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
@@ -178,8 +179,25 @@ def _real_addresses(settings: Settings, world: WorldClient | None) -> Settings:
     for name, camera in settings.cameras.items():
         key = "serial" if isinstance(camera, RealSenseConfig) else "source"
         address = getattr(camera, key)
-        cameras[name] = _with(camera, key, real(name, address) if isinstance(address, str) else address)
+        camera = _with(camera, key, real(name, address) if isinstance(address, str) else address)
+        wire = str(address).removeprefix(WORLD_ADDRESS)
+        cameras[name] = _calibrated(camera, world.camera_infos.get(wire)) if wire != address else camera
     return settings.model_copy(update={**update, "cameras": cameras})
+
+
+def _calibrated(camera: Any, info: CameraInfo | None) -> Any:
+    """A simulated colour camera's intrinsics, as a lab would have measured them, unless configured."""
+    if info is None or not isinstance(camera, OpenCvConfig) or camera.calibration is not None:
+        return camera
+    pinhole = info.intrinsics
+    measured = PinholeCalibration(
+        fx_px=pinhole.fx,
+        fy_px=pinhole.fy,
+        cx_px=pinhole.cx,
+        cy_px=pinhole.cy,
+        distortion=pinhole.coefficients,
+    )
+    return _with(camera, "calibration", measured)
 
 
 def _with(options: Any, key: str, value: object) -> Any:

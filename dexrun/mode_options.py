@@ -33,7 +33,7 @@ class GraspOptions(PlanConfig):
     head: str = "head"
     wrist: str = "wrist"
     home: Joints = (-1.57, -3.05, 2.7, 1.2, 0.0, 0.3)
-    place_m: tuple[float, float, float] = (0.125, 0.205, 0.075)
+    place_m: tuple[float, float, float] = (0.11, 0.188, 0.075)
     place_spread_m: tuple[float, float] = (0.035, 0.03)
     carry_height_m: float = Field(default=0.1, gt=0.0, le=1.0)
     attempt_timeout_s: float = Field(default=25.0, gt=0.0, le=600.0)

@@ -26,13 +26,36 @@ class Replica:
         self._policy = make()
         self._policy.warm_up()
 
-    def infer(self, observations: Sequence[Observation]) -> list[Answer]:
-        """One answer for each observation."""
-        return ask(self._policy, observations)
+    def infer_each(self, batch: Sequence[Sequence[Observation]]) -> list[list[Answer] | str]:
+        """For each request its answers or, if it got none, why: one request's fault is not the others'."""
+        sizes = [len(observations) for observations in batch]
+        try:
+            answers = ask(self._policy, [o for observations in batch for o in observations])
+        except Exception:
+            return [self._alone(observations) for observations in batch]
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        return [answers[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
-    def reset(self) -> None:
-        """Forget the episode."""
-        self._policy.reset()
+    def _alone(self, observations: Sequence[Observation]) -> list[Answer] | str:
+        try:
+            return ask(self._policy, observations)
+        except PolicyError as error:
+            return str(error)
+        except Exception as error:
+            return f"the policy raised {type(error).__name__}"
+
+
+def _deployed(serve: Any, options: ServeOptions) -> Any:
+    """The class that Ray Serve runs, with Ray's own batching around `Replica`."""
+
+    async def infer(self: Any, batch: list[Sequence[Observation]]) -> list[Any]:
+        return await asyncio.to_thread(self.replica.infer_each, batch)
+
+    def init(self: Any, make: Callable[[], Policy]) -> None:
+        self.replica = Replica(make)
+
+    batched = serve.batch(max_batch_size=options.batch_size, batch_wait_timeout_s=options.batch_delay_s)
+    return type("DexrunPolicy", (), {"__init__": init, "infer": batched(infer)})
 
 
 class RayEngine:
@@ -65,35 +88,10 @@ class RayEngine:
         if not ray.is_initialized():
             ray.init(address=self._options.ray_address or None, log_to_driver=False, configure_logging=False)
             self._own_ray = True
-        options = self._options
-
-        class Deployed:
-            def __init__(self, make: Callable[[], Policy]) -> None:
-                self._replica = Replica(make)
-
-            @serve.batch(max_batch_size=options.batch_size, batch_wait_timeout_s=options.batch_delay_s)
-            async def infer(self, batch: list[Sequence[Observation]]) -> list[Any]:
-                return await asyncio.to_thread(self._answers, batch)
-
-            def _answers(self, batch: list[Sequence[Observation]]) -> list[Any]:
-                sizes = [len(observations) for observations in batch]
-                try:
-                    answers = self._replica.infer([o for observations in batch for o in observations])
-                except Exception:
-                    return [self._alone(observations) for observations in batch]
-                ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-                return [answers[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-
-            def _alone(self, observations: Sequence[Observation]) -> Any:
-                try:
-                    return self._replica.infer(observations)
-                except PolicyError as error:
-                    return str(error)
-                except Exception as error:
-                    return f"the policy raised {type(error).__name__}"
-
         deployment = serve.deployment(
-            Deployed, num_replicas=options.replicas, max_ongoing_requests=4 * options.batch_size
+            _deployed(serve, self._options),
+            num_replicas=self._options.replicas,
+            max_ongoing_requests=4 * self._options.batch_size,
         )
         try:
             self._handle = serve.run(deployment.bind(self._make), name=APPLICATION, route_prefix=None)
