@@ -21,12 +21,13 @@ from runtime.messages import ColorImage, Floats, Observation
 class ActInference:
     """A network made ready for inference: batch norms and image normalisation folded, constants kept."""
 
-    def __init__(self, model: ActModel, device: torch.device, precision: str) -> None:
+    def __init__(self, model: ActModel, device: torch.device, precision: str, *, pack: bool = True) -> None:
         self._model = model
         self._backbone: Folded = model.folded()
         place(model, device, precision)
         place(self._backbone, device, precision)
-        pack_all(model)
+        if pack:
+            pack_all(model)
         self._dtype = model.query_embed.weight.dtype
         with torch.no_grad():
             layer = model.transformer.decoder.first
