@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from dexrun.config_sources import ConfigError
-
 
 def _fail(message: str, code: int = 2) -> int:
     sys.stderr.write(f"dexrun: {message}\n")
@@ -69,7 +67,4 @@ def calibrate(arguments: list[str]) -> int:
     """``dexrun calibrate``: see `dexrun.calibrate`."""
     from dexrun.calibrate import main
 
-    try:
-        return main(arguments)
-    except ConfigError as error:
-        return _fail(str(error))
+    return main(arguments)

@@ -1,0 +1,101 @@
+"""``dexrun calibrate``: a person moves the arm, the program reads how far every joint goes."""
+
+from __future__ import annotations
+
+import argparse
+import select
+import sys
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from drivers.feetech.calibrate import Calibrator
+from drivers.feetech.calibration import CalibrationError, save_calibration
+from drivers.feetech.config import FeetechConfig
+from drivers.feetech.setup import connect
+from runtime.clock import RealClock
+from runtime.messages import DeviceError
+from runtime.so100 import JOINT_NAMES
+
+SAMPLE_S = 0.05
+
+
+class Person(Protocol):
+    """Who holds the arm."""
+
+    def confirm(self, text: str) -> None:
+        """Show `text` and wait for Enter."""
+
+    def confirmed(self) -> bool:
+        """Whether Enter was pressed meanwhile; waits for a moment at most."""
+
+    def show(self, text: str) -> None:
+        """Show one line."""
+
+
+class Terminal:
+    """A person at a terminal."""
+
+    def __init__(self, keys: TextIO = sys.stdin, out: TextIO = sys.stdout) -> None:
+        self._keys = keys
+        self._out = out
+
+    def confirm(self, text: str) -> None:
+        self.show(text)
+        self._keys.readline()
+
+    def confirmed(self) -> bool:
+        ready, _, _ = select.select([self._keys], [], [], SAMPLE_S)
+        return bool(ready) and bool(self._keys.readline() or True)
+
+    def show(self, text: str) -> None:
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
+    """Middle, then ranges, then the file.
+
+    Raises:
+        DeviceError: a servo does not answer. CalibrationError: a joint was not moved; nothing is written.
+    """
+    person.confirm("Torque is off: hold the arm. Bring every joint to about its middle, then press Enter.")
+    calibrator.set_middle()
+    person.show("Move every joint from stop to stop (wrist_roll may stay), then press Enter.")
+    ranges = calibrator.sample()
+    while not person.confirmed():
+        ranges = calibrator.sample()
+    for name, moved in ranges.items():
+        person.show(f"  {name:<14} {moved.low:5d} to {moved.high:5d}")
+    save_calibration(target, calibrator.finish())
+    person.show(f"written to {target}")
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"dexrun: {message}\n")
+    return code
+
+
+def main(arguments: list[str], person: Person | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="dexrun calibrate", description=__doc__)
+    parser.add_argument("--port", required=True, help="serial port of the arm's bus")
+    parser.add_argument("--to", required=True, type=Path, help="calibration file to write (LeRobot's layout)")
+    parser.add_argument("--baudrate", type=int, default=1_000_000)
+    parser.add_argument(
+        "--reversed", nargs="*", default=[], metavar="JOINT", help="joints that turn backwards"
+    )
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.reversed) - set(JOINT_NAMES)):
+        return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(JOINT_NAMES)}", 2)
+    ids = {name: number for number, name in enumerate(JOINT_NAMES, start=1)}
+    config = FeetechConfig.model_validate({"port": options.port, "baudrate": options.baudrate})
+    try:
+        bus = connect("arm", config, {number: name for name, number in ids.items()}, RealClock())
+        try:
+            calibrator = Calibrator(bus, ids, reversed_joints=options.reversed)
+            calibrate(calibrator, person or Terminal(), options.to)
+        finally:
+            bus.close()
+    except (DeviceError, CalibrationError) as error:
+        return _fail(str(error), 3)
+    return 0
