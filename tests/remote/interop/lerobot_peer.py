@@ -1,0 +1,122 @@
+"""Runs in LeRobot's environment: its own `RobotClient` or its own `PolicyServer`, unchanged.
+
+``lerobot_peer.py client PORT STEPS`` lets its client drive a toy robot for so many steps and prints them;
+``lerobot_peer.py server FOLDER`` makes a tiny ACT checkpoint in FOLDER, serves, and prints its port and the
+checkpoint's path, then every chunk that it computes.
+"""
+
+import json
+import os
+import sys
+import threading
+
+import torch
+
+# The wheel's compiled operators want a CUDA build of torch. Nothing here uses them, but importing
+# torchvision does look for two names.
+_operators = torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+
+def client(port, steps):
+    from lerobot.async_inference.configs import RobotClientConfig
+    from lerobot.async_inference.robot_client import RobotClient
+    from lerobot_robot import ToyRobotConfig
+
+    config = RobotClientConfig(
+        policy_type="act",
+        pretrained_name_or_path="whatever",
+        robot=ToyRobotConfig(id="toy"),
+        actions_per_chunk=10,
+        task="stack",
+        server_address=f"127.0.0.1:{port}",
+        fps=60,
+    )
+    running = RobotClient(config)
+    assert running.start()
+    threads = [
+        threading.Thread(target=running.receive_actions),
+        threading.Thread(target=running.control_loop, args=("stack",)),
+    ]
+    for thread in threads:
+        thread.start()
+    pause = threading.Event()
+    while len(running.robot.sent) < steps and not pause.wait(0.02):
+        pass
+    running.shutdown_event.set()
+    for thread in threads:
+        thread.join(10)
+    sent = [list(action.values()) for action in running.robot.sent]
+    running.stop()
+    print("RESULT " + json.dumps({"sent": sent, "latest": running.latest_action}), flush=True)
+
+
+def checkpoint(folder):
+    from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
+    from lerobot.policies.act.configuration_act import ACTConfig
+    from lerobot.policies.act.modeling_act import ACTPolicy
+    from lerobot.policies.factory import make_pre_post_processors
+
+    torch.manual_seed(0)
+    identity = dict.fromkeys(("VISUAL", "STATE", "ACTION"), NormalizationMode.IDENTITY)
+    config = ACTConfig(
+        input_features={
+            "observation.state": PolicyFeature(FeatureType.STATE, (6,)),
+            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 48, 64)),
+            "observation.images.wrist": PolicyFeature(FeatureType.VISUAL, (3, 48, 64)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (6,))},
+        normalization_mapping=identity,
+        chunk_size=8,
+        n_action_steps=8,
+        dim_model=32,
+        dim_feedforward=32,
+        n_heads=2,
+        n_encoder_layers=1,
+        n_vae_encoder_layers=1,
+        pretrained_backbone_weights=None,
+        device="cpu",
+    )
+    ACTPolicy(config).save_pretrained(folder)
+    before, after = make_pre_post_processors(config)
+    before.save_pretrained(folder)
+    after.save_pretrained(folder)
+
+
+def server(folder):
+    from concurrent import futures
+
+    import grpc
+    from lerobot.async_inference.configs import PolicyServerConfig
+    from lerobot.async_inference.policy_server import PolicyServer
+    from lerobot.transport import services_pb2_grpc
+
+    checkpoint(folder)
+    served = PolicyServer(PolicyServerConfig(host="127.0.0.1", port=8080, inference_latency=0.0))
+    predict = served._predict_action_chunk
+
+    def told(observation):
+        actions = predict(observation)
+        said = {"timestep": observation.get_timestep(), "task": observation.get_observation()["task"]}
+        said["actions"] = [a.get_action().tolist() for a in actions]
+        print("CHUNK " + json.dumps(said), flush=True)
+        return actions
+
+    served._predict_action_chunk = told
+    running = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    services_pb2_grpc.add_AsyncInferenceServicer_to_server(served, running)
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    print(f"PORT {port}", flush=True)
+    sys.stdin.read()
+    running.stop(None)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "client":
+        client(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        server(sys.argv[2])

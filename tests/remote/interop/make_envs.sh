@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The real peers, each in an environment of its own: openpi-client pins numpy below 2, LeRobot pins most things.
+# Usage: make_envs.sh [openpi] [lerobot]     (both by default; run from anywhere)
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
+python="${PYTHON:-python3}"
+
+make_openpi() {
+    "$python" -m venv "$root/.venv-openpi"
+    "$root/.venv-openpi/bin/pip" install -q "openpi-client==0.1.2" typing_extensions
+}
+
+make_lerobot() {
+    "$python" -m venv "$root/.venv-lerobot"
+    local pip="$root/.venv-lerobot/bin/pip"
+    # What its async_inference modules import. LeRobot asks for torch < 2.11 and would bring CUDA, wandb,
+    # pygame and more, so it goes in without its dependencies.
+    "$pip" install -q torch==2.13.0 torchvision==0.28.0 "numpy>=2,<2.3" "draccus==0.10.0" "grpcio>=1.73" \
+        "protobuf>=6.31" "huggingface-hub>=0.34.2,<0.36" "transformers>=4.57.1,<5" "diffusers<0.36" \
+        "datasets>=4,<4.5" "accelerate>=1.10,<2" "gymnasium<2" "einops<0.9" jsonlines deepdiff termcolor \
+        pyserial opencv-python-headless av imageio pandas safetensors packaging
+    "$pip" install -q --no-deps "lerobot==0.4.4"
+}
+
+for peer in "${@:-openpi lerobot}"; do
+    for name in $peer; do "make_$name"; done
+done

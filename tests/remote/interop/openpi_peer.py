@@ -1,0 +1,69 @@
+"""Runs in openpi-client's environment: its client, or a server made of its codec as openpi's is.
+
+``openpi_peer.py client PORT [API_KEY]`` asks twice and prints what it got as JSON;
+``openpi_peer.py server`` prints its port and answers until its input ends.
+"""
+
+import asyncio
+import json
+import sys
+
+import numpy as np
+from openpi_client import msgpack_numpy
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+
+def observation(tick):
+    random = np.random.default_rng(tick)
+    return {
+        "observation/image": random.integers(0, 255, (48, 64, 3), np.uint8),
+        "observation/wrist_image": random.integers(0, 255, (24, 32, 3), np.uint8),
+        "observation/state": np.linspace(0.1, 0.6, 6) + tick,
+        "prompt": f"do {tick}",
+    }
+
+
+def client(port, api_key=None):
+    policy = WebsocketClientPolicy("127.0.0.1", port, api_key)
+    replies = [policy.infer(observation(tick)) for tick in range(2)]
+    out = {
+        "metadata": sorted(policy.get_server_metadata()),
+        "actions": [reply["actions"].tolist() for reply in replies],
+        "dtype": str(replies[0]["actions"].dtype),
+        "timing": replies[0]["server_timing"]["infer_ms"] >= 0,
+    }
+    bad = observation(0)
+    del bad["observation/image"]
+    try:
+        policy.infer(bad)
+    except RuntimeError as error:
+        out["error"] = str(error)
+    print(json.dumps(out), flush=True)
+
+
+async def server():
+    from websockets.asyncio.server import serve
+
+    async def answer(socket):
+        packer = msgpack_numpy.Packer()
+        await socket.send(packer.pack({"action_horizon": 5}))
+        async for message in socket:
+            seen = msgpack_numpy.unpackb(message)
+            if seen["prompt"] == "fail":
+                await socket.send("Traceback (most recent call last):\nValueError: told to fail")
+                await socket.close(1011, "Internal server error.")
+                return
+            images = float(seen["observation/image"].mean() + seen["observation/wrist_image"].mean())
+            rows = seen["observation/state"][None] + np.arange(5)[:, None] + images / 1e3
+            await socket.send(packer.pack({"actions": rows, "server_timing": {"infer_ms": 1.0}}))
+
+    async with serve(answer, "127.0.0.1", 0, compression=None, max_size=None) as running:
+        print(running.sockets[0].getsockname()[1], flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "client":
+        client(int(sys.argv[2]), *sys.argv[3:])
+    else:
+        asyncio.run(server())
