@@ -1,0 +1,521 @@
+"""The control loop, tick by tick."""
+
+from __future__ import annotations
+
+import anyio
+import numpy as np
+import pytest
+
+from runtime.control import LeaderSource, TickFlag, Watch
+from runtime.messages import Clip, Decision
+from runtime.ring import Ring
+from tests.runtime.control_rig import MS, STATES, TICK, Chunks, D, Motion, Outcome, Rig
+
+HELD, WAITING, STARVED, STOPPED, IDLE, POSTED = (
+    TickFlag.HOLDING,
+    TickFlag.WAITING,
+    TickFlag.STARVED,
+    TickFlag.STOPPED,
+    TickFlag.IDLE,
+    TickFlag.POSTED,
+)
+
+
+def ramp(step: int) -> list[float]:
+    """Four rows, each the number of its step in thousandths."""
+    return [(step + k) / 1000 for k in range(4)]
+
+
+def test_idle_holds_where_the_arm_is() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ticks(3)
+        assert (rig.loop.state, rig.loop.reason) == ("idle", "")
+        np.testing.assert_array_equal(rig.loop.target, np.zeros(D))
+        np.testing.assert_array_equal(rig.loop.position, np.zeros(D))
+
+    rig.run(main)
+    assert rig.flags() == [IDLE | POSTED] * 4
+    assert rig.statistics.starved == rig.statistics.waiting == rig.statistics.held == 0
+
+
+def test_a_policy_without_delay_is_followed_row_by_row() -> None:
+    rig, source = Rig(), Chunks(ramp)
+
+    async def main() -> None:
+        rig.loop.follow(source)
+        await rig.ticks(12)
+
+    rig.run(main)
+    assert rig.requested()[:12] == [0.0] + [n / 1000 for n in range(11)]
+    assert rig.flags()[0] == WAITING | POSTED
+    assert set(rig.flags()[1:]) == {POSTED}
+    # asked first with nothing, and then whenever half of the last chunk is left
+    assert [(tick, len(committed)) for tick, _, committed, _ in source.requests][:4] == [
+        (0, 0),
+        (2, 2),
+        (4, 2),
+        (6, 2),
+    ]
+    assert rig.statistics.splices["spliced"] >= 5
+    assert rig.statistics.seam.max == 0
+    assert rig.statistics.missed == rig.statistics.starved == 0
+
+
+def test_a_slow_policy_starves_and_goes_on_where_the_arm_waited() -> None:
+    rig, source = Rig({"blend": "latest"}), Chunks(ramp, delay=4)
+
+    async def main() -> None:
+        rig.loop.follow(source)
+        await rig.ticks(30)
+
+    rig.run(main)
+    requested = rig.requested()
+    steps = [r for r in requested if r]
+    assert sorted(set(steps)) == [n / 1000 for n in range(1, len(set(steps)) + 1)]  # none skipped
+    assert requested == sorted(requested)
+    starved = sum(bool(f & STARVED) for f in rig.flags())
+    assert starved == rig.statistics.starved > 3
+    assert rig.statistics.waiting == 5
+    for before, now, flag in zip(requested, requested[1:], rig.flags()[1:], strict=False):
+        if flag & STARVED:
+            assert now == before  # holds what was sent last
+
+
+def test_the_policy_is_told_what_will_be_executed_before_its_answer() -> None:
+    rig, source = Rig({"request_below": 1.0}), Chunks(lambda s: [float(s + k) for k in range(20)], delay=3)
+
+    async def main() -> None:
+        rig.loop.follow(source)
+        await rig.ticks(30)
+
+    rig.run(main)
+    tick, _, committed, frozen = source.requests[-1]
+    assert frozen == 3
+    assert committed == [float(tick + k) for k in range(len(committed))]
+
+
+def test_records_say_what_happened() -> None:
+    rig = Rig(force=Ring({"force": ((2,), "<f8")}, 4))
+    assert rig.force is not None
+    rig.guard.rule = lambda requested: Outcome(np.minimum(requested, 0.002), Clip.RANGE | Clip.VELOCITY)
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(2)
+        assert rig.force is not None
+        rig.force.push(17, force=[1.5, -2.0])
+        await rig.ticks(4)
+
+    rig.run(main)
+    records = rig.history()
+    first, last = records[0], records[5]
+    assert np.isnan(first["force"]).all()
+    assert first["force_stamp_ns"] == -1
+    assert last["requested"] == pytest.approx(0.004)
+    assert last["clipped"] == pytest.approx(0.002)
+    assert last["sent"] == pytest.approx(0.002)
+    assert last["position"] == pytest.approx(0.002)
+    assert last["force"].tolist() == [1.5, -2.0]
+    assert last["force_stamp_ns"] == 17
+    assert (last["tick"], last["step"], last["epoch"]) == (5, 5, 1)
+    assert last.stamp_ns == last["sent_stamp_ns"] == 6 * TICK
+    assert last["state_stamp_ns"] == 6 * TICK - 5 * MS
+    assert Clip(int(last["clips"])) == Clip.RANGE | Clip.VELOCITY
+    assert rig.statistics.clips == {"range": 7, "velocity": 7}
+    assert rig.guard.calls[-1]["force"].tolist() == [1.5, -2.0]
+    assert rig.guard.calls[0]["force"] is None
+    assert {c["dt_s"] for c in rig.guard.calls} == {0.01}
+
+
+def test_what_the_driver_says_it_sent_is_recorded() -> None:
+    sent = Ring({"position": ((D,), "<f8")}, 4)
+    rig = Rig(sent=sent)
+
+    async def main() -> None:
+        await rig.ticks(1)
+        sent.push(123, position=0.25)
+        await rig.ticks(1)
+
+    rig.run(main)
+    first, second = rig.history()[:2]
+    assert first["sent_stamp_ns"] == TICK
+    assert (second["sent"][0], second["sent_stamp_ns"]) == (0.25, 123)
+
+
+# --- sources
+
+
+def test_a_new_source_is_a_new_epoch_and_is_faded_in() -> None:
+    rig = Rig({"follow_blend_s": 0.03, "blend": "latest"})
+    old, new = Chunks(lambda s: [0.5] * 40), Chunks(lambda s: [1.5] * 40)
+
+    async def main() -> None:
+        assert rig.loop.follow(old) == 1
+        await rig.ticks(10)
+        assert rig.loop.follow(new) == 2
+        await rig.ticks(10)
+
+    rig.run(main)
+    requested = rig.requested()
+    assert requested[:6] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    assert requested[10:16] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.5]
+    assert [bool(f & TickFlag.BLENDING) for f in rig.flags()[10:15]] == [False, True, True, True, False]
+
+
+def test_a_chunk_asked_for_before_the_change_is_dropped() -> None:
+    rig = Rig()
+    source = Chunks(lambda s: [9.0] * 4, delay=3)
+
+    async def main() -> None:
+        rig.loop.follow(source)
+        await rig.ticks(2)
+        rig.loop.follow(source)  # the same source: its chunk in flight is of the old epoch
+        await rig.ticks(4)
+
+    rig.run(main)
+    assert rig.statistics.splices == {"stale": 1}
+    assert set(rig.requested()) == {0.0}
+
+
+def test_a_prepared_motion_ends_without_starving() -> None:
+    rig, ends = Rig(), []
+
+    async def main() -> None:
+        rig.loop.follow(Motion([0.1, 0.2, 0.3]))
+        assert not rig.loop.exhausted
+        assert await rig.loop.finished()
+        ends.append(rig.clock.now_ns())
+        await rig.ticks(5)
+        rig.loop.idle()
+        await rig.ticks(2)
+        assert rig.loop.state == "idle"
+
+    rig.run(main)
+    assert rig.requested() == [0.0, 0.1, 0.2] + [0.3] * 9
+    assert rig.statistics.starved == 0
+    assert ends == [4 * TICK]
+
+
+def test_waiting_for_a_motion_ends_with_a_stop() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        rig.loop.follow(Motion([0.1] * 50))
+        await rig.ticks(3)
+        rig.loop.stop("enough")
+        assert await rig.loop.finished() is False
+
+    rig.run(main)
+
+
+@pytest.mark.parametrize("rows", [[np.nan] * 4, [1.0, np.inf], [], np.zeros((4, D + 1)), np.zeros((2, 2, 2))])
+def test_a_useless_chunk_changes_nothing_but_the_count(rows: list[float]) -> None:
+    rig = Rig({"stop_after_starved_s": 0.2})
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(lambda s: rows))
+        await rig.ticks(10)
+        assert rig.loop.state == "running"
+        await rig.ticks(20)
+        assert (rig.loop.state, rig.loop.reason) == ("stopped", "no action for 0.2 s")
+
+    rig.run(main)
+    assert set(rig.requested()) == {0.0}
+    assert "spliced" not in rig.statistics.splices
+    summary = rig.statistics.summary()["policy"]
+    assert isinstance(summary, dict)
+    assert summary["dropped_chunks"] == summary["chunks"] > 3
+
+
+def test_a_leader_is_followed() -> None:
+    leader = Ring(STATES, 8)
+    rig = Rig({"follow_blend_s": 0.02, "stop_after_hold_s": 0.05})
+
+    async def main() -> None:
+        rig.loop.follow(LeaderSource(leader, 0.02, lambda q: 2 * q))
+        await rig.ticks(2)
+        assert (rig.loop.state, rig.loop.reason) == ("holding", "leader: no state for 0.02 s")
+        for n in range(6):
+            leader.push(rig.clock.now_ns() + 9 * MS, position=0.3, velocity=0, load=n)
+            await rig.ticks(1)
+        assert rig.loop.state == "running"
+        await rig.ticks(4)
+        assert rig.loop.state == "holding"
+        await rig.ticks(10)
+        assert rig.loop.state == "stopped"
+
+    rig.run(main)
+    assert rig.requested()[2:7] == [0.2, 0.4, 0.6, 0.6, 0.6]
+    assert rig.flags()[6] == TickFlag.LEADER | POSTED
+    assert set(rig.requested()[7:]) == {0.6}
+
+
+# --- holding and stopping
+
+
+def test_hold_and_resume_keep_the_plan() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        rig.loop.follow(Motion([n / 10 for n in range(1, 9)]))
+        await rig.ticks(4)
+        rig.loop.hold("look")
+        await rig.ticks(3)
+        assert (rig.loop.state, rig.loop.reason) == ("holding", "look")
+        rig.loop.resume()
+        await rig.ticks(3)
+        assert rig.loop.state == "running"
+
+    rig.run(main)
+    assert rig.requested()[:10] == [0.0, 0.1, 0.2, 0.3, 0.3, 0.3, 0.3, 0.4, 0.5, 0.6]
+    assert rig.statistics.held == 3
+    states = [(t.tick, t.state, t.reason) for t in rig.loop.transitions]
+    assert states == [(0, "running", ""), (4, "holding", "look"), (7, "running", "")]
+
+
+def test_a_stop_is_latched_until_it_is_reset() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(4)
+        rig.loop.stop("first")
+        rig.loop.stop("second")
+        await rig.ticks(2)
+        rig.loop.resume()
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(2)
+        assert (rig.loop.state, rig.loop.reason) == ("stopped", "first")
+        resets = rig.guard.resets
+        rig.loop.reset_latch()
+        assert rig.guard.resets == resets + 1
+        await rig.ticks(2)
+        assert rig.loop.state == "idle"
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(3)
+        assert rig.loop.state == "running"
+
+    rig.run(main)
+    assert set(rig.requested()[4:10]) == {0.002}
+
+
+def test_the_safety_stage_can_stop_the_run_where_it_says() -> None:
+    rig = Rig()
+
+    def rule(requested: np.ndarray) -> Outcome:
+        if requested[0] > 0.0025:
+            return Outcome(np.full(D, 0.001), Clip.FORCE, "force above 30 N")
+        return Outcome(requested.copy())
+
+    rig.guard.rule = rule
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(8)
+        assert (rig.loop.state, rig.loop.reason) == ("stopped", "force above 30 N")
+        np.testing.assert_array_equal(rig.loop.target, np.full(D, 0.001))
+
+    rig.run(main)
+    assert rig.requested()[:8] == [0.0, 0.0, 0.001, 0.002, 0.003, 0.001, 0.001, 0.001]
+    assert rig.statistics.clips == {"force": 1}
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_fault_decisions(decision: Decision) -> None:
+    rig = Rig()
+    state = {Decision.RETRY: "running", Decision.HOLD: "holding", Decision.STOP: "stopped"}[decision]
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(3)
+        rig.fault = (decision, "head: gone")
+        await rig.ticks(3)
+        assert rig.loop.state == state
+        assert rig.loop.reason == ("" if state == "running" else "head: gone")
+        rig.fault = None
+        await rig.ticks(2)
+        assert rig.loop.state == ("stopped" if state == "stopped" else "running")
+
+    rig.run(main)
+
+
+def test_a_hold_for_a_fault_becomes_a_stop_in_time() -> None:
+    rig = Rig({"stop_after_hold_s": 0.1})
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        for _ in range(3):  # each too short
+            rig.fault = (Decision.HOLD, "wrist: timeout")
+            await rig.ticks(9)
+            assert rig.loop.state == "holding"
+            rig.fault = None
+            await rig.ticks(2)
+            assert rig.loop.state == "running"
+        rig.fault = (Decision.HOLD, "wrist: timeout")
+        await rig.ticks(12)
+        assert rig.loop.reason == "wrist: timeout (held for 0.1 s)"
+        assert rig.loop.state == "stopped"
+
+    rig.run(main)
+
+
+def test_a_hold_that_was_asked_for_may_last() -> None:
+    rig = Rig({"stop_after_hold_s": 0.1})
+
+    async def main() -> None:
+        rig.loop.hold()
+        await rig.ticks(200)
+        assert rig.loop.state == "holding"
+
+    rig.run(main)
+
+
+def test_without_arm_state_nothing_is_sent_and_then_it_begins_where_the_arm_is() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        rig.loop.follow(Motion([0.1, 0.2, 0.3, 0.4, 0.5]))
+        await rig.ticks(4)
+        rig.alive = False
+        await rig.ticks(6)
+        assert (rig.loop.state, rig.loop.reason) == ("holding", "arm: no state for 0.025 s")
+        resets = rig.guard.resets
+        rig.arm.states.push(rig.clock.now_ns() + 5 * MS, position=0.05, velocity=0, load=0)  # moved by hand
+        await rig.ticks(1)
+        assert rig.loop.state == "running"
+        assert rig.guard.resets == resets + 1
+
+    rig.run(main)
+    flags = rig.flags()
+    blind = [n for n, f in enumerate(flags) if f & TickFlag.STALE_STATE]
+    assert blind == list(range(blind[0], 10))
+    for n in blind:
+        assert not flags[n] & POSTED
+        assert np.isnan(rig.history()[n]["clipped"]).all()
+    assert rig.guard.calls[blind[0]]["previous"][0] == 0.05
+
+
+def test_after_a_gap_the_arm_does_not_jump_back() -> None:
+    rig = Rig({"follow_blend_s": 0.03})
+
+    async def main() -> None:
+        rig.loop.follow(Motion([1.0] * 60))
+        await rig.ticks(10)
+        rig.alive = False
+        await rig.ticks(10)
+        rig.arm.states.push(rig.clock.now_ns() + 5 * MS, position=0.2, velocity=0, load=0)
+        await rig.ticks(2)
+
+    rig.run(main)
+    assert rig.requested()[20] == pytest.approx(0.2 + 0.25 * 0.8)
+
+
+def test_before_the_first_state_nothing_is_sent() -> None:
+    rig = Rig()
+    rig.alive = False
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(3)
+        assert rig.loop.state == "holding"
+        assert rig.loop.position is None
+        assert rig.loop.target is None
+
+    rig.run(main)
+    assert rig.arm.targets.peek() is None
+    assert rig.guard.calls == []
+    assert all(np.isnan(s["requested"]).all() for s in rig.history())
+
+
+def test_a_watched_sensor_must_be_fresh_while_something_is_followed() -> None:
+    camera = Ring({"color": ((2, 2, 3), "|u1")}, 3)
+    rig = Rig(watches=(Watch("head", camera, 0.03),))
+
+    async def main() -> None:
+        await rig.ticks(2)
+        assert rig.loop.state == "idle"
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(2)
+        assert (rig.loop.state, rig.loop.reason) == ("holding", "head: no data for 0.03 s")
+        camera.push(rig.clock.now_ns(), color=0)
+        await rig.ticks(2)
+        assert rig.loop.state == "running"
+        await rig.ticks(3)
+        assert rig.loop.state == "holding"
+
+    rig.run(main)
+
+
+def test_changes_can_be_waited_for() -> None:
+    rig, seen = Rig(), []
+
+    async def watch() -> None:
+        while rig.loop.state != "stopped":
+            await rig.loop.changed()
+            seen.append((rig.loop.state, rig.loop.reason))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            await rig.ticks(1)
+            rig.loop.hold("a")
+            await rig.ticks(1)
+            rig.loop.hold("b")
+            await rig.ticks(1)
+            rig.loop.stop("c")
+
+    rig.run(main)
+    assert seen == [("holding", "a"), ("holding", "b"), ("stopped", "c")]
+
+
+def test_however_it_ends_the_arm_is_told_to_stay() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(rig.loop.run)
+            rig.clock.spawn("arm", rig._device)
+            rig.loop.follow(Chunks(ramp))
+            await rig.ticks(5)
+            tasks.cancel_scope.cancel()
+
+    rig.clock.run(main)
+    last = rig.arm.targets.peek()
+    assert last is not None
+    np.testing.assert_array_equal(last["position"], rig.loop.position)
+    assert last["position"][0] == 0.002  # measured before the last tick, which asked for 0.003
+    assert rig.history()[-1]["requested"][0] == 0.003
+
+
+def test_a_late_chunk_source_never_moves_the_deadlines() -> None:
+    rig, source = Rig(), Chunks(ramp, delay=2)
+
+    async def main() -> None:
+        rig.loop.follow(source)
+        await rig.ticks(50)
+
+    rig.run(main)
+    assert [s.stamp_ns for s in rig.history()][:50] == [n * TICK for n in range(1, 51)]
+
+
+def test_two_runs_are_the_same() -> None:
+    def run() -> list[tuple[object, ...]]:
+        rig = Rig({"blend": "temporal_ensemble", "request_below": 1.0, "follow_blend_s": 0.05})
+        rng = np.random.default_rng(7)
+
+        async def main() -> None:
+            rig.loop.follow(Chunks(lambda s: rng.normal(size=(20, D)), delay=3))
+            await rig.ticks(60)
+            rig.alive = False
+            await rig.ticks(10)
+            rig.alive = True
+            await rig.ticks(20)
+
+        rig.run(main)
+        return [(s.stamp_ns, *(a.tobytes() for a in s.fields.values())) for s in rig.history()]
+
+    first = run()
+    assert first == run()
+    assert len(first) > 80

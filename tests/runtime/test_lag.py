@@ -1,0 +1,83 @@
+"""The loop-lag monitor: what is late, by how much, and whose fault it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import anyio
+import pytest
+
+from runtime.clock import RealClock
+from runtime.lag import LagMonitor, LagOptions
+from runtime.stepped import SteppedClock
+
+MS = 1_000_000
+
+
+def hog_the_loop(until: float) -> None:
+    while time.monotonic() < until:
+        pass
+
+
+async def culprit() -> None:
+    # Long enough for the watcher to look at it, whatever the machine does.
+    hog_the_loop(time.monotonic() + 0.25)
+
+
+@pytest.mark.parametrize("as_task", [True, False])
+def test_the_culprit_is_named(as_task: bool) -> None:
+    clock = RealClock()
+    monitor = LagMonitor(clock, options=LagOptions(beat_s=0.005, threshold_s=0.02))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(monitor.run)
+            await clock.sleep_until_ns(clock.now_ns() + 20 * MS)
+            if as_task:
+                await asyncio.create_task(culprit(), name="the culprit")
+            else:
+                asyncio.get_running_loop().call_soon(lambda: hog_the_loop(time.monotonic() + 0.25))
+            await clock.sleep_until_ns(clock.now_ns() + 50 * MS)
+            tasks.cancel_scope.cancel()
+
+    clock.run(main)
+    lag = max(monitor.lags, key=lambda lag: lag.late_ns)
+    assert lag.late_ns > 100 * MS
+    assert lag.task == ("task the culprit" if as_task else "a callback")
+    assert "in hog_the_loop" in lag.stack[-1]
+    assert "test_lag.py" in str(lag)
+    assert monitor.histogram.max >= lag.late_ns
+    assert monitor.count >= 1
+
+
+def test_on_a_stepped_clock_nothing_is_ever_late() -> None:
+    clock = SteppedClock()
+    monitor = LagMonitor(clock, options=LagOptions(beat_s=0.02))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(monitor.run)
+            await clock.sleep_until_ns(1010 * MS)
+            tasks.cancel_scope.cancel()
+
+    clock.run(main)
+    assert (monitor.histogram.count, monitor.histogram.max, monitor.count) == (50, 0, 0)
+
+
+def test_beats_after_a_late_one_are_not_doubled() -> None:
+    clock = SteppedClock()
+    monitor = LagMonitor(clock, options=LagOptions(beat_s=0.01, threshold_s=0.005))
+    seen = []
+
+    async def main() -> None:
+        monitor._due_ns = 10 * MS
+        for now in (10, 20, 57, 67):
+            monitor._beat(now * MS)
+            seen.append(monitor._due_ns // MS)
+        await anyio.lowlevel.checkpoint()
+
+    clock.run(main)
+    assert seen == [20, 30, 67, 77]
+    (lag,) = monitor.lags
+    assert (lag.late_ns, lag.task) == (27 * MS, "unknown")

@@ -1,0 +1,138 @@
+"""What the system grants is applied and undone; what it refuses is reported and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from runtime import realtime as module
+from runtime.realtime import Realtime, RealtimeOptions, apply_realtime, realtime
+
+NOTHING = RealtimeOptions(scheduler="other", gc_freeze=False, switch_interval_s=0)
+
+
+def state() -> tuple[object, ...]:
+    return (
+        sys.getswitchinterval(),
+        gc.isenabled(),
+        gc.get_freeze_count() > 0,
+        os.sched_getscheduler(0),
+        os.sched_getaffinity(0),
+    )
+
+
+def refuse(*args: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_nothing_asked_nothing_done() -> None:
+    before = state()
+    with realtime(NOTHING) as done:
+        assert state() == before
+    assert (done.applied, done.refused) == ([], [])
+
+
+def test_everything_is_undone() -> None:
+    before = state()
+    options = RealtimeOptions(cpu_affinity=(min(os.sched_getaffinity(0)),), switch_interval_s=0.002)
+    with realtime(options) as done:
+        assert sys.getswitchinterval() == pytest.approx(0.002)
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        assert len(os.sched_getaffinity(0)) == 1
+        assert len(done.applied) + len(done.refused) == 4
+    assert state() == before
+    done.undo()
+    assert state() == before
+
+
+def test_undone_after_an_error_too() -> None:
+    before = state()
+    with pytest.raises(KeyError), realtime(RealtimeOptions(scheduler="other")):
+        raise KeyError
+    assert state() == before
+
+
+def test_garbage_is_collected_between_episodes_only() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+    def alive() -> int:
+        return sum(isinstance(o, Cycle) for o in gc.get_objects())
+
+    with realtime(RealtimeOptions(scheduler="other", switch_interval_s=0)) as done:
+        Cycle()
+        assert alive() == 1
+        done.collect()
+        assert alive() == 0
+    gc.collect()
+    Cycle()
+    done.collect()  # after the end it is the interpreter's business again
+    assert alive() == 1
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "what"),
+    [
+        (RealtimeOptions(scheduler="fifo"), (os, "sched_setscheduler"), "fifo scheduler, priority 50"),
+        (RealtimeOptions(cpu_affinity=(0,)), (os, "sched_setaffinity"), "CPU affinity [0]"),
+        (RealtimeOptions(lock_memory=True), (module, "_libc"), "locked memory"),
+    ],
+)
+def test_what_is_refused_is_listed_and_not_fatal(
+    options: RealtimeOptions, target: tuple[object, str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*target, refuse)
+    if options.scheduler == "fifo" and what[0] != "f":
+        options = options.model_copy(update={"scheduler": "other"})
+    with realtime(options) as done:
+        assert done.refused == [f"{what}: [Errno 1] Operation not permitted"]
+        assert what not in done.applied
+
+
+def test_processors_that_are_not_there() -> None:
+    done = apply_realtime(NOTHING.model_copy(update={"cpu_affinity": (4000,)}))
+    assert len(done.refused) == 1
+    assert "CPU affinity [4000]" in done.refused[0]
+    done.undo()
+
+
+def test_locked_memory_is_asked_for_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(module, "_libc", lambda *args: calls.append(args))
+    with realtime(NOTHING.model_copy(update={"lock_memory": True})) as done:
+        assert done.applied == ["locked memory"]
+    assert calls == [("mlockall", 3), ("munlockall",)]
+
+
+def test_a_failing_system_call_says_why() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        module._libc("mlockall", 0x7FFF)
+
+
+def test_undoing_goes_on_after_a_failure() -> None:
+    log: list[str] = []
+    done = Realtime()
+    steps: list[Callable[[], object]] = [lambda: log.append("first"), refuse, lambda: log.append("last")]
+    for step in steps:
+        done.attempt("x", lambda: None, step)
+    done.undo()
+    assert log == ["last", "first"]
+
+
+def test_threads_do_not_inherit_the_priority() -> None:
+    with realtime(RealtimeOptions(gc_freeze=False, switch_interval_s=0)) as done:
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+        assert seen == [os.SCHED_OTHER]
+        if not done.refused:
+            assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
