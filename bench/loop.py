@@ -310,8 +310,10 @@ class Pace:
         for error in np.abs(gaps - PERIOD_S * 1e9).round().astype(int).tolist():
             self.errors.record(error)
         self.ticks += len(starts)
-        drift_ns = (starts[-1] - starts[0]) - len(gaps) * PERIOD_S * 1e9
-        self.drift_ms_per_min.append(drift_ns / 1e6 / (len(gaps) * PERIOD_S / 60))
+        # The slope of a line through all starts: one late tick, first or last, is no drift.
+        ticks = np.arange(len(starts))
+        slope_ns = float(np.polyfit(ticks, np.array(starts) - starts[0] - ticks * PERIOD_S * 1e9, 1)[0])
+        self.drift_ms_per_min.append(slope_ns * 60 * RATE_HZ / 1e6)
 
     def report(self) -> dict[str, Any]:
         worst = max(self.drift_ms_per_min, key=abs)
