@@ -61,8 +61,8 @@ class GraspPlanner:
 
     def plan(
         self, estimate: ObjectEstimate, obstacles: Floats, seed: Floats, near_yaw: float | None = None
-    ) -> Grasp:
-        """The best grasp of `estimate`.
+    ) -> list[Grasp]:
+        """Grasps of `estimate`, the best first; at least one.
 
         Args:
             estimate: the object.
@@ -87,7 +87,7 @@ class GraspPlanner:
         if not found:
             x, y = estimate.center
             raise PolicyError(f"no grasp within reach of the object at ({x:.3f}, {y:.3f}) m")
-        return min(found, key=lambda g: g.cost)
+        return sorted(found, key=lambda g: g.cost)
 
     def _candidates(self, estimate: ObjectEstimate) -> list[tuple[float, float]]:
         """Directions in which the jaw may open, with the object's width in each."""

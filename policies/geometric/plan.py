@@ -20,6 +20,8 @@ from runtime.messages import Floats
 Phase = Literal["approach", "descend", "close", "lift", "done", "failed"]
 
 _CLOSING_CHECK_ROWS = 3
+_TRIES = 4
+"""Grasps tried at most; each costs some 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,22 @@ class Planner:
         v, a, scale = config.velocity_rad_s, config.acceleration_rad_s2, config.careful_scale
         self.free = MotionLimits.uniform(arm, v, a, **speeds)
         self.careful = MotionLimits.uniform(arm, v * scale, a * scale, **speeds)
+
+    def first_possible(
+        self, start: Floats, velocity: Floats, prefix: Floats, grasps: Sequence[Grasp]
+    ) -> tuple[Plan, Grasp]:
+        """The plan of the first of `grasps` (best first, not empty) to which there is a free way.
+
+        Raises:
+            PolicyError: there is none; says what is in the way of the best.
+        """
+        first: PolicyError | None = None
+        for grasp in grasps[:_TRIES]:
+            try:
+                return self.grasp(start, velocity, prefix, grasp), grasp
+            except PolicyError as error:
+                first = first or error
+        raise first or PolicyError("there is nothing to grasp")
 
     def grasp(self, start: Floats, velocity: Floats, prefix: Floats, grasp: Grasp) -> Plan:
         """From `start`, over the object, down, and closing as far as the object should allow.

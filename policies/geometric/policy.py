@@ -28,6 +28,7 @@ _AHEAD_ROWS = 60
 _ON_PLAN_RAD = 0.05
 _NEAR_PLAN_RAD = 0.15
 _TAIL_ROWS = 10
+_LAST_LOOK_ROWS = 8
 _STUCK_CALLS = 40
 _SAME = 1e-9
 _SLACK_RAD = 0.015
@@ -188,9 +189,8 @@ class GeometricPolicy:
         known = self.grasp
         near = None if known is None else float(np.arctan2(known.pose[1, 1], known.pose[0, 1]))
         prefix, begin, velocity = self._takeover(observation, start)
-        grasp = self._grasps.plan(estimate, self._watch.obstacles, begin, near)
-        self._plan = self._planner.grasp(begin, velocity, prefix, grasp)
-        self.grasp = grasp
+        grasps = self._grasps.plan(estimate, self._watch.obstacles, begin, near)
+        self._plan, self.grasp = self._planner.first_possible(begin, velocity, prefix, grasps)
         self._at, self._tick = 0, observation.tick
 
     def _takeover(self, observation: Observation, start: Floats) -> tuple[Floats, Floats, Floats]:
@@ -267,11 +267,19 @@ class GeometricPolicy:
             raise PolicyError("there is no plan")
         self._tick = observation.tick
         steps = self._steps(observation)
-        rows = plan.rows[self._at : self._at + steps]
+        last = min(self._at + steps, self._until(plan))
+        rows = plan.rows[self._at : last]
         short = self._tail - len(rows)
         if short > 0:
             rows = np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)])
         return rows.copy()
+
+    def _until(self, plan: Plan) -> int:
+        """Up to which row a chunk may go: not beyond the approach before a last look from close by."""
+        if self.phase != "approach" or "descend" not in plan.phases:
+            return len(plan.rows)
+        descent = plan.phases.index("descend")
+        return descent if descent - self._at > _LAST_LOOK_ROWS else len(plan.rows)
 
     def _steps(self, observation: Observation) -> int:
         """How many rows of the plan to give at most."""

@@ -94,20 +94,20 @@ def test_turns_of_squares_and_discs():
 def test_fingers_keep_away_from_neighbours(arm: ArmModel, home: np.ndarray):
     planner = GraspPlanner(CONFIG, arm)
     cube = ObjectEstimate(np.array([0.21, 0.0]), 0.0, 0.026, 0.026, 0.026, False, 300)
-    free = planner.plan(cube, np.zeros((0, 3)), home)
+    free = planner.plan(cube, np.zeros((0, 3)), home)[0]
     opens = free.pose[:2, 1]
     side = cube.center + np.outer((-0.026, 0.032), opens)
     wall = np.concatenate(
         [np.c_[p + np.outer(np.linspace(-0.01, 0.01, 9), free.pose[:2, 0]), np.full(9, 0.03)] for p in side]
     )
-    blocked = planner.plan(cube, wall, home)
+    blocked = planner.plan(cube, wall, home)[0]
     assert abs(opens @ blocked.pose[:2, 1]) < 0.1
 
 
 def test_low_objects_are_grasped_off_the_table(arm: ArmModel, home: np.ndarray):
     planner = GraspPlanner(CONFIG, arm)
     flat = ObjectEstimate(np.array([0.2, 0.03]), 0.4, 0.03, 0.022, 0.012, False, 300)
-    grasp = planner.plan(flat, np.zeros((0, 3)), home)
+    grasp = planner.plan(flat, np.zeros((0, 3)), home)[0]
     for opening in (grasp.opening, grasp.contact, 0.0):
         q = grasp.q_pose.copy()
         q[5] = opening

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from drivers.world.config import WorldConfig
+from drivers.world.config import ObjectOptions, WorldConfig
 from drivers.world.layout import TRAY_CENTER_M, TRAY_INNER_M, draw_objects
 from policies.geometric.config import GeometricConfig
 from policies.geometric.policy import GeometricPolicy
@@ -68,6 +68,21 @@ def test_two_tables_are_cleared(arm: ArmModel):
 def test_a_table_is_cleared_through_slow_inference_and_lost_chunks(arm: ArmModel):
     outcome = clear_table(arm, 5, latency=12, lost=0.3)
     assert outcome.placed == outcome.objects
+
+
+def test_an_object_that_moves_during_the_approach_is_followed(arm: ArmModel):
+    config = WorldConfig(
+        placed=(ObjectOptions(color="green", size_m=(0.024, 0.024, 0.03), x_m=0.22, y_m=-0.05),)
+    )
+    table = Table(config, draw_objects(config)[:1], arm.copy())
+    policy = GeometricPolicy(GeometricConfig(), arm.copy(), table.info)
+    episode = Episode(table, policy, "green")
+    episode.run(30)
+    assert policy.phase == "approach"
+    table.world.move_object(0, (0.2, -0.02, 0.015), 0.5)
+    assert episode.run() == "done"
+    assert table.world.object_pose(0)[0][2] > 0.05
+    table.close()
 
 
 def test_two_runs_are_identical(arm: ArmModel):
