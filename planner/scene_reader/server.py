@@ -39,7 +39,6 @@ class SceneReader:
         self.requests = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._closed = asyncio.Event()
 
     def inject(self, fault: FaultName, requests: int = 0) -> None:
         """Do `fault` for the next `requests` completions, or until told otherwise if 0."""
@@ -65,10 +64,10 @@ class SceneReader:
         if self._server is None:
             return
         self._server.close()
-        self._closed.set()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        while self._connections:
+            for task in self._connections:
+                task.cancel()
+            await asyncio.wait(tuple(self._connections), timeout=0.1)
         await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,10 +113,10 @@ class SceneReader:
         response = spoil(self._next_fault(), body, self._config.slow_s)
         if simulated:
             response = response.telling_its_delay()
-        with contextlib.suppress(TimeoutError):
-            # what a slow or hanging server does: nothing, until later or until it is closed
-            if response.delay_s > 0:
-                await asyncio.wait_for(self._closed.wait(), response.delay_s)
+        if response.delay_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(response.delay_s):
+                    await asyncio.Event().wait()
         await connection.send(response)
 
     def _next_fault(self) -> FaultName:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import plan
@@ -220,6 +220,7 @@ def test_an_answer_to_another_question_is_refused() -> None:
 OUTCOMES = st.sampled_from(["yes", "no", "failed", "no_object"])
 
 
+@settings(deadline=None)
 @given(st.data(), st.booleans())
 def test_whatever_happens_the_plan_ends(data: st.DataObject, named: bool) -> None:
     """And never places what was not grasped, nor grasps before homing."""

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import replies
@@ -230,6 +230,7 @@ TEXTS = st.text() | st.lists(FRAGMENTS, max_size=30).map("".join) | VALUES.map(j
 
 
 @pytest.mark.parametrize("name", PARSERS)
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_any_text_gives_a_reply_or_a_reply_error(name: str, text: str) -> None:
     try:
@@ -243,11 +244,13 @@ def test_any_text_gives_a_reply_or_a_reply_error(name: str, text: str) -> None:
             assert 0 <= y1 < y2 <= 480
 
 
+@settings(deadline=None)
 @given(st.booleans(), st.text(alphabet="abc defg.,:\n", max_size=60))
 def test_a_boolean_on_the_last_line_concludes(value: bool, reason: str) -> None:
     assert replies.parse_conclusion(f"{reason}\n{value}").value is value
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40).filter(lambda text: "true" not in text.lower() and "false" not in text.lower()))
 def test_no_boolean_without_the_word(text: str) -> None:
     with pytest.raises(ReplyError):

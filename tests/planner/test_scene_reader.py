@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import prompts, replies
@@ -105,6 +105,7 @@ def test_an_empty_picture() -> None:
     assert vision.read(np.zeros((48, 64, 3), np.uint8)).on_table == ()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_any_picture_can_be_read(height: int, width: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -179,6 +180,7 @@ def test_prompts_that_name_none(prompt: str) -> None:
     assert replies.parse_prompt_class(answer(prompts.classify_user_prompt(prompt), [])).type == "II"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_words_are_parsed(text: str) -> None:
     parse_request(text)
@@ -187,6 +189,7 @@ def test_any_words_are_parsed(text: str) -> None:
     assert replies.parse_prompt_class(reply).type in ("I", "II")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_a_quotation_cannot_change_the_question(text: str) -> None:
     picture = table(("red", "cube", 400, 120))
