@@ -23,12 +23,13 @@ class LagOptions(Options):
 
     Attributes:
         beat_s: how often the loop's heartbeat is due.
-        threshold_s: a beat this late has its culprit looked for and named.
+        threshold_s: a beat this late has its culprit looked for and named. A tick of the control loop, with
+            its spin, is well below it.
         stack_depth: innermost frames that are kept of the culprit.
     """
 
     beat_s: float = Field(default=0.02, gt=0)
-    threshold_s: float = Field(default=0.02, gt=0)
+    threshold_s: float = Field(default=0.005, gt=0)
     stack_depth: int = Field(default=8, ge=1)
 
 
@@ -50,7 +51,7 @@ class LagMonitor:
     """A heartbeat on the loop, and a watcher thread that looks at the loop's stack while a beat is overdue.
 
     The heartbeat's lateness goes into `histogram`; what held it up into `lags` (the newest 64), and one
-    line into the log for the 1st, 2nd, 4th, 8th... of them. On a stepped clock, where a callback takes no
+    line into the log for the 1st, 2nd, 4th, 8th... whose culprit was seen. On a stepped clock, where a callback takes no
     time, nothing is ever late. A thread that hogs the GIL makes the loop late without being on its stack;
     then the lag is blamed on whatever the loop was about to do, or on ``"idle"``.
     """
@@ -61,6 +62,7 @@ class LagMonitor:
         self.histogram = histogram if histogram is not None else Histogram()
         self.lags: deque[Lag] = deque(maxlen=64)
         self.count = 0
+        self._named = 0
         self._clock = clock
         self._options = options or LagOptions()
         self._beat_ns = round(self._options.beat_s * NS_PER_S)
@@ -99,8 +101,9 @@ class LagMonitor:
             lag.late_ns = late_ns
             self.lags.append(lag)
             self.count += 1
-            if self.count & (self.count - 1) == 0:
-                asyncio.get_running_loop().call_soon(self._report, lag, self.count)
+            self._named += bool(lag.stack)
+            if lag.stack and self._named & (self._named - 1) == 0:
+                asyncio.get_running_loop().call_soon(self._report, lag, self._named)
 
     def _report(self, lag: Lag, count: int) -> None:
         logger.warning("{} (time {})\n{}", lag, count, "\n".join(lag.stack))
