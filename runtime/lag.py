@@ -51,9 +51,9 @@ class LagMonitor:
     """A heartbeat on the loop, and a watcher thread that looks at the loop's stack while a beat is overdue.
 
     The heartbeat's lateness goes into `histogram`; what held it up into `lags` (the newest 64), and one
-    line into the log for the 1st, 2nd, 4th, 8th... whose culprit was seen. On a stepped clock, where a callback takes no
-    time, nothing is ever late. A thread that hogs the GIL makes the loop late without being on its stack;
-    then the lag is blamed on whatever the loop was about to do, or on ``"idle"``.
+    line into the log for the 1st, 2nd, 4th, 8th... whose culprit was seen. On a stepped clock, where a
+    callback takes no time, nothing is ever late. A thread that hogs the GIL, or a busy machine, makes the
+    loop late without being on its stack: such a lag is counted, and blamed on "nothing it runs".
     """
 
     def __init__(
