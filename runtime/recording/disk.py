@@ -1,0 +1,143 @@
+"""The thread that compresses and writes, so that a slow disk is waited for by nobody else."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+from loguru import logger
+
+from runtime.recording.mcap_file import Batch, Channel, McapFile
+
+Metadata = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(slots=True)
+class Draft:
+    """One file on its way. Written by the disk's thread; the flags are read by anyone.
+
+    Attributes:
+        failed: why nothing more can be written, if so.
+        lost: messages that could not be written, by channel id.
+        state: ``open``, ``finished``, ``discarded``, or ``left`` (to be mended later).
+    """
+
+    path: Path
+    channels: Sequence[Channel]
+    failed: str = ""
+    lost: dict[int, int] = field(default_factory=dict)
+    state: str = "open"
+    size: int = 0
+    file: McapFile | None = None
+
+
+class Disk:
+    """Does what it is told, in order. Nothing here raises: a failure is in the draft.
+
+    Attributes:
+        written: bytes of batches dealt with so far, to be compared with what was handed over.
+        free_bytes: room left when last looked; ``None`` before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.written = 0
+        self.free_bytes: int | None = None
+        self._folder = folder
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name="record-disk", daemon=True)
+        self._thread.start()
+
+    def open(self, draft: Draft, metadata: Metadata) -> None:
+        """Create the draft's file."""
+        self._jobs.put(lambda: self._open(draft, metadata))
+
+    def write(self, draft: Draft, batches: Sequence[Batch]) -> None:
+        """Append `batches` and make them last."""
+        self._jobs.put(lambda: self._write(draft, batches))
+
+    def finish(self, draft: Draft, metadata: Callable[[], Metadata]) -> None:
+        """Close the file with `metadata`, asked for once everything is written."""
+        self._jobs.put(lambda: self._finish(draft, metadata))
+
+    def discard(self, draft: Draft) -> None:
+        """Remove the file."""
+        self._jobs.put(lambda: self._discard(draft))
+
+    def look(self) -> int:
+        """Room left, in bytes."""
+        status = os.statvfs(self._folder)
+        self.free_bytes = status.f_bavail * status.f_frsize
+        return self.free_bytes
+
+    def close(self) -> None:
+        """Do what is left, and end. Blocks."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    # --- on the thread
+
+    def _main(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _open(self, draft: Draft, metadata: Metadata) -> None:
+        try:
+            draft.file = McapFile(draft.path, draft.channels)
+            for name, values in metadata.items():
+                draft.file.write_metadata(name, values)
+            draft.file.sync()
+            self.look()
+        except OSError as error:
+            self._fail(draft, error)
+
+    def _write(self, draft: Draft, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            if draft.file is None or draft.failed:
+                self._lose(draft, batch)
+            else:
+                try:
+                    draft.file.write(batch)
+                except OSError as error:
+                    self._fail(draft, error)
+                    self._lose(draft, batch)
+            self.written += batch.size
+        if draft.file is not None and not draft.failed:
+            try:
+                draft.file.sync()
+                draft.size = draft.file.size
+                self.look()
+            except OSError as error:
+                self._fail(draft, error)
+
+    def _finish(self, draft: Draft, metadata: Callable[[], Metadata]) -> None:
+        if draft.file is None:
+            draft.state = "left"
+            return
+        try:
+            for name, values in metadata().items():
+                draft.file.write_metadata(name, values)
+            draft.file.finish()
+            draft.size, draft.state = draft.file.size, "finished"
+        except OSError as error:
+            self._fail(draft, error)
+            logger.error("{} stays as it is and is mended at the next start", draft.file.draft)
+            draft.state = "left"
+            draft.file.close()
+
+    def _discard(self, draft: Draft) -> None:
+        if draft.file is not None:
+            draft.file.discard()
+        draft.state = "discarded"
+
+    def _fail(self, draft: Draft, error: OSError) -> None:
+        if not draft.failed:
+            draft.failed = f"{draft.path.name}: {error.strerror or error}"
+            logger.error("recording: cannot write {}", draft.failed)
+
+    def _lose(self, draft: Draft, batch: Batch) -> None:
+        for channel, entries in batch.index.items():
+            draft.lost[channel] = draft.lost.get(channel, 0) + len(entries)

@@ -1,0 +1,335 @@
+"""Mends what a crash left behind: cuts a draft after its last whole chunk and gives it its summary.
+
+The file is mended in place and then renamed, both of which may be interrupted and begun again: a draft is
+anything that still has its ``.open`` name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from runtime.clock import NS_PER_S
+from runtime.recording.mcap_file import (
+    MAGIC,
+    OPEN_SUFFIX,
+    Summary,
+    chunk_index,
+    ending,
+    index_of,
+    index_records,
+    metadata_record,
+    sync_folder,
+)
+
+_HEAD = struct.Struct("<BQ")
+_LARGEST = 1 << 34
+_HEADER, _SCHEMA, _CHANNEL, _CHUNK, _INDEX, _METADATA = 1, 3, 4, 6, 7, 12
+
+
+class RepairError(Exception):
+    """A draft cannot be mended. One line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was found in a draft, and made of it.
+
+    Attributes:
+        path: the finished episode; ``None`` if there was nothing in the draft, which is gone then.
+        cut_bytes: what was behind the last whole chunk.
+    """
+
+    draft: Path
+    path: Path | None
+    messages: int = 0
+    duration_s: float = 0.0
+    cut_bytes: int = 0
+
+    def __str__(self) -> str:
+        if self.path is None:
+            return f"{self.draft}: nothing had been recorded yet; removed"
+        what = f"{self.messages} messages, {self.duration_s:.2f} s"
+        return f"{self.path}: mended after a crash: {what}; {self.cut_bytes} bytes of an unfinished chunk cut"
+
+
+@dataclass(slots=True)
+class Scan:
+    """The whole records of a file.
+
+    Attributes:
+        end: offset after the last whole record that is worth keeping.
+        channels: the Schema and Channel records as they are. topics: by channel id.
+        metadata: by name, the last of each.
+        missing_index: of the last chunk, where the crash cut it off.
+    """
+
+    end: int = 0
+    channels: bytes = b""
+    schemas: int = 0
+    topics: dict[int, str] = field(default_factory=dict)
+    metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    summary: Summary = field(default_factory=Summary)
+    label: str = "none"
+    missing_index: bytes = b""
+
+
+def _records(file: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """``(opcode, offset, content)`` of whole records, as far as there are any."""
+    at = len(MAGIC)
+    while at + _HEAD.size <= size:
+        file.seek(at)
+        opcode, length = _HEAD.unpack(file.read(_HEAD.size))
+        if opcode == 0 or length > _LARGEST or at + _HEAD.size + length > size:
+            return
+        yield opcode, at, file.read(length)
+        at += _HEAD.size + length
+
+
+def scan(file: BinaryIO, size: int) -> Scan:
+    """Every whole chunk of a draft, in order, until the first that is not.
+
+    Raises:
+        RepairError: this is not one of our files.
+    """
+    file.seek(0)
+    if file.read(len(MAGIC)) != MAGIC:
+        raise RepairError("it does not begin like an MCAP file")
+    found = Scan(end=len(MAGIC))
+    for opcode, at, content in _records(file, size):
+        after = at + _HEAD.size + len(content)
+        if opcode == _CHUNK:
+            if not _chunk(found, file, at, content):
+                break
+        elif opcode == _METADATA:
+            _metadata(found, at, content)
+            found.end = after
+        elif opcode in (_SCHEMA, _CHANNEL):
+            _channel(found, opcode, content)
+            found.end = after
+        elif opcode == _HEADER:
+            found.end = after
+        elif opcode != _INDEX:
+            break
+    return found
+
+
+def _channel(found: Scan, opcode: int, content: bytes) -> None:
+    from mcap.data_stream import ReadDataStream
+    from mcap.records import Channel
+
+    found.channels += _HEAD.pack(opcode, len(content)) + content
+    if opcode == _SCHEMA:
+        found.schemas += 1
+        return
+    channel = Channel.read(ReadDataStream(_stream(content)))
+    found.topics[channel.id] = channel.topic
+
+
+def _stream(content: bytes) -> BinaryIO:
+    import io
+
+    return io.BytesIO(content)
+
+
+def _metadata(found: Scan, at: int, content: bytes) -> None:
+    from mcap.data_stream import ReadDataStream
+    from mcap.records import Metadata, MetadataIndex
+
+    record = Metadata.read(ReadDataStream(_stream(content)))
+    found.metadata[record.name] = dict(record.metadata)
+    index = MetadataIndex(offset=at, length=_HEAD.size + len(content), name=record.name)
+    found.summary.metadata.append(index)
+
+
+def _chunk_parts(content: bytes) -> tuple[int, int, int, int, str, memoryview]:
+    """Start, end, size, checksum, compression, stored messages.
+
+    Raises:
+        struct.error: the record is too short.
+    """
+    start, end, size, crc, name = struct.unpack_from("<QQQII", content)
+    at = 32 + name
+    (stored,) = struct.unpack_from("<Q", content, at)
+    return (
+        start,
+        end,
+        size,
+        crc,
+        content[32:at].decode(errors="replace"),
+        memoryview(content)[at + 8 :][:stored],
+    )
+
+
+def unpacked(compression: str, stored: memoryview, size: int) -> bytes:
+    """A chunk's messages.
+
+    Raises:
+        RepairError: they cannot be unpacked.
+    """
+    if compression == "":
+        return bytes(stored)
+    if compression == "zstd":
+        import zstandard
+
+        try:
+            return zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
+        except zstandard.ZstdError as error:
+            raise RepairError(f"a chunk cannot be unpacked: {error}") from error
+    if compression == "lz4":
+        import lz4.frame
+
+        try:
+            return bytes(lz4.frame.decompress(stored))
+        except RuntimeError as error:
+            raise RepairError(f"a chunk cannot be unpacked: {error}") from error
+    raise RepairError(f"a chunk is compressed by {compression!r}, which is not known here")
+
+
+def chunk_messages(content: bytes) -> bytes:
+    """A Chunk record's messages, checked: on power loss a file may be longer than what reached the disk.
+
+    Raises:
+        RepairError: they are not what was written.
+    """
+    try:
+        _, _, size, crc, compression, stored = _chunk_parts(content)
+    except struct.error:
+        raise RepairError("a chunk is too short") from None
+    messages = unpacked(compression, stored, size)
+    if len(messages) != size or (crc and zlib.crc32(messages) != crc):
+        raise RepairError("a chunk's checksum is wrong")
+    return messages
+
+
+def _chunk(found: Scan, file: BinaryIO, at: int, content: bytes) -> bool:
+    """Take a chunk in; ``False`` if it, or its index, is the end of what is usable."""
+    try:
+        messages = chunk_messages(content)
+        index = index_of(messages)
+    except (RepairError, struct.error):
+        return False
+    start, end, size, _, compression, stored = _chunk_parts(content)
+    length = _HEAD.size + len(content)
+    expected, offsets = index_records(index)
+    file.seek(at + length)
+    whole = file.read(len(expected)) == expected
+    found.summary.saw(index, start, end)
+    found.summary.chunks.append(
+        chunk_index((start, end, size, compression), at, length, len(stored), offsets, len(expected))
+    )
+    _look_for_label(found, index, messages)
+    found.end = at + length + (len(expected) if whole else 0)
+    found.missing_index = b"" if whole else expected
+    return whole
+
+
+def _look_for_label(found: Scan, index: Mapping[int, Sequence[tuple[int, int]]], messages: bytes) -> None:
+    for channel, entries in index.items():
+        if found.topics.get(channel) != "/events":
+            continue
+        for _, at in entries:
+            (length,) = struct.unpack_from("<Q", messages, at + 1)
+            with contextlib.suppress(ValueError):
+                event = json.loads(messages[at + 31 : at + 9 + length])
+                if event.get("kind") in ("label", "episode_end"):
+                    found.label = str(event.get("label", found.label))
+
+
+def mend(draft: Path) -> Mended | None:
+    """Finish `draft`; ``None`` if another process is still writing it.
+
+    Raises:
+        RepairError: it is no recording, or the disk does not let it be mended; it stays as it is.
+    """
+    target = draft.with_name(draft.name.removesuffix(OPEN_SUFFIX))
+    with draft.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None
+        size = os.fstat(file.fileno()).st_size
+        if target.exists():
+            raise RepairError(f"{draft}: {target.name} is there as well; move one of them away")
+        if size <= len(MAGIC):
+            return _remove(draft, size)
+        try:
+            found = scan(file, size)
+        except RepairError as error:
+            raise RepairError(f"{draft}: {error}") from None
+        if not found.summary.counts:
+            return _remove(draft, size)
+        try:
+            _rewrite(file, found, size)
+        except OSError as error:
+            raise RepairError(f"{draft}: cannot be mended: {error.strerror}") from None
+        draft.rename(target)
+        sync_folder(draft.parent)
+    messages = sum(found.summary.counts.values())
+    seconds = (found.summary.end_ns - found.summary.start_ns) / NS_PER_S
+    return Mended(draft, target, messages, seconds, size - found.end)
+
+
+def _remove(draft: Path, size: int) -> Mended:
+    draft.unlink()
+    sync_folder(draft.parent)
+    return Mended(draft, None, cut_bytes=size)
+
+
+def _rewrite(file: BinaryIO, found: Scan, size: int) -> None:
+    from mcap.records import MetadataIndex
+
+    episode = metadata_record("episode", _episode(found, size))
+    at = found.end + len(found.missing_index)
+    found.summary.metadata.append(MetadataIndex(offset=at, length=len(episode), name="episode"))
+    tail = ending(found.channels, found.schemas, len(found.topics), found.summary, at + len(episode))
+    file.truncate(found.end)
+    file.seek(found.end)
+    file.write(found.missing_index + episode + tail)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _episode(found: Scan, size: int) -> dict[str, str]:
+    begin = found.metadata.get("episode_start", {})
+    offset = int(found.metadata.get("clock", {}).get("offset_ns", "0"))
+    counts = {
+        found.topics.get(channel, str(channel)): n for channel, n in sorted(found.summary.counts.items())
+    }
+    return {
+        **begin,
+        "label": found.label,
+        "discarded": "false",
+        "repaired": "true",
+        "end_ns": str(found.summary.end_ns - offset),
+        "end_time_ns": str(found.summary.end_ns),
+        "duration_s": f"{(found.summary.end_ns - found.summary.start_ns) / NS_PER_S:.6f}",
+        "stop_reason": "the program or the machine was stopped before the episode was finished",
+        "messages": json.dumps(counts),
+        "drops": "{}",
+        "cut_bytes": str(size - found.end),
+    }
+
+
+def mend_all(folders: list[Path]) -> tuple[list[Mended], list[str]]:
+    """Mend every draft in `folders`; returns what was mended, and what could not be and why."""
+    mended: list[Mended] = []
+    refused: list[str] = []
+    for folder in folders:
+        for draft in sorted(folder.glob(f"*.mcap{OPEN_SUFFIX}")):
+            try:
+                result = mend(draft)
+            except (RepairError, OSError) as error:
+                refused.append(str(error))
+                continue
+            if result is not None:
+                mended.append(result)
+    return mended, refused
