@@ -213,3 +213,8 @@ class TurnCounter:
         ends = clipped + shift
         on_the_way = (np.minimum(goals, self._last) <= ends) & (ends <= np.maximum(goals, self._last))
         return clipped, on_the_way
+
+    def from_servo(self, ticks: Ticks) -> Ticks:
+        """Continuous ticks ``[D]`` for goals as the servos count now."""
+        continuous: Ticks = ticks + self._turns * TICKS_PER_TURN
+        return continuous

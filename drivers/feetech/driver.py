@@ -46,7 +46,8 @@ class FeetechArm:
             never writes.
         health: fields ``voltage_v``, ``temperature_c``, ``current_a``, float64 ``[D]``, and ``alarms``, the
             servos' error bytes, int64 ``[D]``.
-        sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were.
+        sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were; field
+            ``position``, float64 ``[D]``: the same in the robot's units, NaN where nothing was written.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class FeetechArm:
         self.targets = _Targets(size[0], self._posted)
         health = dict.fromkeys(("voltage_v", "temperature_c", "current_a"), (size, "<f8"))
         self.health = Ring({**health, "alarms": (size, "<i8")}, 8)
-        self.sent = Ring({"goal": (size, "<i8")}, 64)
+        self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8")}, 64)
         self._ids = np.array(joints.ids)
         self._turns = TurnCounter((joints.low + joints.high) / 2)
         self._serial_number = config.serial_number
@@ -199,7 +200,8 @@ class FeetechArm:
             if not ok:
                 self._count(f"{name}.over_the_end")
         bus.sync_write(reg.GOAL_POSITION, rows)
-        self.sent.push(self._clock.now_ns(), goal=goals)
+        position = np.where(near, joints.to_units(self._turns.from_servo(goals)), np.nan)
+        self.sent.push(self._clock.now_ns(), goal=goals, position=position)
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> None:
         healthy = before_ns >= self._next_health_ns

@@ -51,6 +51,7 @@ def test_writes_a_target_the_moment_it_is_posted(tmp_path: Path) -> None:
         step = 4096 / (2 * math.pi)
         wanted = [round(2000 + 0.1 * step), 2000, round(2000 - 0.2 * step), 2000, 2048, 3500]
         assert sent["goal"].tolist() == wanted
+        assert sent["position"] == pytest.approx(target, abs=1e-3)
         r.run(60)
         for name, goal in zip(NAMES, wanted, strict=True):
             assert r.bank.motion(CALIBRATION[name].id)[:2] == pytest.approx([encoder(name, goal)] * 2, abs=1)
