@@ -1,0 +1,40 @@
+"""A server in a process of its own, to be killed and frozen: ``python -m tests.remote.serve_process P PORT``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from dexrun.serve.options import ServeOptions
+from dexrun.serve.server import local_server
+from runtime.clock import RealClock
+from runtime.messages import Floats, Observation
+from tests.remote.support import ROBOT, EchoPolicy
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+class HangingPolicy(EchoPolicy):
+    """Says when it is asked; never answers an observation at tick 666, and 777 only after its input."""
+
+    def infer(self, observation: Observation) -> Floats:
+        say("asked")
+        if observation.tick == 666:
+            threading.Event().wait()
+        if observation.tick == 777:
+            sys.stdin.readline()
+        return super().infer(observation)
+
+
+def main(protocol: Any, port: int) -> None:
+    server = local_server(HangingPolicy(), ServeOptions(protocol=protocol, port=port, drain_s=20.0), ROBOT)
+    RealClock().run(server.run, lambda: say(server.address), True)
+    say("ended")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,130 @@
+"""GR00T's and ACT's message flows, byte for byte, from exchanges kept as data."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from dexrun.serve.options import ServeOptions
+from runtime.messages import Floats, Frame, Observation
+from tests.remote.support import EchoPolicy, connected, observation, serving
+
+DATA = Path(__file__).parent / "data"
+STATE = np.array([0.125, -1.5, 1.25, 0.5, -0.25, 0.5])
+CAPABILITIES_OF_US = b"dexrun_capabilities"
+
+
+class Recorded(EchoPolicy):
+    """Answers as the recording does."""
+
+    def infer(self, observation: Observation) -> Floats:
+        return observation.arm.position[None] + (np.arange(self.spec.chunk_steps) / 8)[:, None]
+
+
+def exchange(name: str) -> dict[str, tuple[bytes, bytes]]:
+    rows = json.loads((DATA / f"{name}.json").read_text())["exchange"]
+    return {r["name"]: (base64.b64decode(r["request"]), base64.b64decode(r["reply"])) for r in rows}
+
+
+def recorded_observation() -> Observation:
+    ramp = np.arange(24 * 32 * 3).reshape(24, 32, 3)
+    made = observation(instruction="pick the red cube")
+    images = {"head": (ramp % 251).astype(np.uint8), "wrist": (ramp % 241).astype(np.uint8)}
+    frames = {name: Frame(name, 1, image) for name, image in images.items()}
+    return dataclasses.replace(made, arm=dataclasses.replace(made.arm, position=STATE), frames=frames)
+
+
+def ask(port: int, message: bytes) -> bytes:
+    """As the reference client does: a plain REQ socket."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.rcvtimeo = 20_000
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        socket.send(message)
+        return socket.recv()
+
+
+class ReferenceServer:
+    """A plain REP socket that gives the recorded reply to a recorded request and an error to others."""
+
+    def __init__(self, rows: dict[str, tuple[bytes, bytes]], error: bytes) -> None:
+        self._replies = dict(rows.values())
+        self._error = error
+        self.asked: list[bytes] = []
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.REP)
+        self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            message = self._socket.recv()
+            if message == b"stop":
+                self._socket.send(b"")
+                break
+            self.asked.append(message)
+            self._socket.send(self._replies.get(message, self._error))
+
+    def close(self) -> None:
+        ask(self.port, b"stop")
+        self._thread.join()
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+@pytest.mark.parametrize(("protocol", "name", "skip"), [("gr00t", "groot", {"token"}), ("act", "act", set())])
+def test_our_server_writes_the_recorded_replies(protocol: Any, name: str, skip: set[str]) -> None:
+    with serving(Recorded(steps=4), ServeOptions(protocol=protocol)) as server:
+        for title, (request, reply) in exchange(name).items():
+            if title not in skip:
+                assert ask(server.port, request) == reply, title
+
+
+def test_our_server_refuses_a_wrong_token_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "DEXRUN_TEST_KEY"
+    monkeypatch.setenv(variable, "right")
+    request, reply = exchange("groot")["token"]
+    with serving(Recorded(), ServeOptions(protocol="gr00t", token_env=variable)) as server:
+        assert ask(server.port, request) == reply
+
+
+@pytest.fixture(params=["gr00t", "act"])
+def reference(request: pytest.FixtureRequest) -> Iterator[tuple[str, ReferenceServer]]:
+    name = {"gr00t": "groot", "act": "act"}[request.param]
+    rows = exchange(name)
+    errors = {
+        "groot": rows.get("unknown", (b"", b""))[1],
+        "act": pickle.dumps({"status": "ERROR", "message": "'qpos'"}),
+    }
+    server = ReferenceServer(rows, errors[name])
+    yield request.param, server
+    server.close()
+
+
+def test_our_client_writes_the_recorded_requests(reference: tuple[str, ReferenceServer]) -> None:
+    protocol, server = reference
+    with connected(protocol, server.port) as remote:
+        remote.warm_up()
+        rows = remote.infer(recorded_observation())
+        remote.reset()
+    known = [message for message in server.asked if CAPABILITIES_OF_US not in message]
+    rows_of = exchange({"gr00t": "groot", "act": "act"}[protocol])
+    order = {
+        "gr00t": ["ping", "get_modality_config", "get_action", "reset"],
+        "act": ["reset", "step", "reset"],
+    }
+    assert known == [rows_of[title][0] for title in order[protocol]]
+    steps = {"gr00t": 4, "act": 1}[protocol]
+    assert np.abs(rows - (STATE[None] + (np.arange(steps) / 8)[:, None])).max() < 1e-6
+    assert not remote.spec.takes_prefix
