@@ -123,16 +123,22 @@ def braking_speed(distance: Floats, acceleration: Floats, dt_s: float) -> Floats
 
 
 def clip_acceleration(
-    target: Floats, previous: Floats, velocity: Floats, limits: JointLimits, dt_s: float
+    target: Floats, previous: Floats, present: Floats, velocity: Floats, limits: JointLimits, dt_s: float
 ) -> Floats:
-    """Change of speed within ``limits.acceleration * dt_s``, braking in time for the end of the range.
+    """Change of speed within ``limits.acceleration * dt_s``.
 
+    Brakes in time for the end of the range, and for the end of the step from the measured position.
     `velocity` ``[D]`` is the speed of the target in the step before.
     """
     step = limits.acceleration * dt_s
     wanted = (target - previous) / dt_s
-    up = braking_speed(limits.upper - previous, limits.acceleration, dt_s)
-    down = braking_speed(previous - limits.lower, limits.acceleration, dt_s)
+    upper = np.minimum(limits.upper, present + limits.relative)
+    lower = np.maximum(limits.lower, present - limits.relative)
+    up = braking_speed(upper - previous, limits.acceleration, dt_s)
+    down = braking_speed(previous - lower, limits.acceleration, dt_s)
+    # Where the previous target is beyond such an end already, the way back is free.
+    up = np.where(previous < lower, np.inf, up)
+    down = np.where(previous > upper, np.inf, down)
     wanted = np.minimum(np.maximum(wanted, -down), up)
     wanted = np.minimum(np.maximum(wanted, velocity - step), velocity + step)
     return previous + wanted * dt_s

@@ -215,7 +215,7 @@ class SafetyStage:
         ranged = envelope.clip_range(target, limits)
         near = envelope.clip_relative(ranged, present, limits)
         slow = envelope.clip_velocity(near, start, limits, dt)
-        smooth = envelope.clip_acceleration(slow, start, velocity, limits, dt)
+        smooth = envelope.clip_acceleration(slow, start, present, velocity, limits, dt)
         stages = (target, ranged, near, slow, smooth)
         for reason, before, after in zip(_SHAPING, stages, stages[1:], strict=False):
             if envelope.differs(before, after):

@@ -18,7 +18,7 @@ from runtime.safety import SafetyStage
 DT = 1 / 30
 OPTIONS = SafetyOptions()
 FROM_EVERY_TEST = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 anything = npst.arrays(np.float64, 6, elements=st.floats(allow_nan=True, allow_infinity=True))
@@ -125,6 +125,26 @@ def test_target_stays_near_an_arm_that_does_not_follow(arm: ArmModel, home: np.n
         seen |= result.clips
     assert seen & Clip.RELATIVE
     assert previous[0] - home[0] <= OPTIONS.max_relative_target_rad + 1e-9
+
+
+@FROM_EVERY_TEST
+@given(st.data())
+def test_the_step_from_an_arm_that_stands_still_is_never_exceeded(data: st.DataObject):
+    stage = SafetyStage(OPTIONS, _Ghost())
+    present = data.draw(npst.arrays(np.float64, 6, elements=st.floats(0.0, 1.0)))
+    previous = present
+    for _ in range(25):
+        requested = data.draw(st.one_of(anything, npst.arrays(np.float64, 6, elements=st.floats(-3, 3))))
+        previous = stage.apply(requested, present, previous, None, None, DT).target
+        assert (np.abs(previous - present) <= stage.limits.relative + 1e-9).all()
+
+
+def test_a_target_far_from_the_arm_comes_back_to_it(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    previous = home + np.array([1.5, 0, 0, 0, 0, 0])
+    for _ in range(60):
+        previous = stage.apply(home + np.array([2.0, 0, 0, 0, 0, 0]), home, previous, None, None, DT).target
+    assert previous[0] - home[0] == pytest.approx(OPTIONS.max_relative_target_rad, abs=1e-3)
 
 
 def test_a_long_gap_is_not_credited(arm: ArmModel, home: np.ndarray):
