@@ -14,14 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dexrun.config_errors import explain
 from dexrun.config_sources import (
     ConfigError,
-    Path_,
     merge,
     parse_arguments,
     read_environment,
     read_file,
-    suggestion,
 )
 from dexrun.mode_options import GraspOptions, TeleopOptions, TerminalOptions
 from dexrun.serve.options import ServeOptions
@@ -151,6 +150,14 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _files_exist(self) -> Settings:
+        for name, arm in {"arm": self.arm, "leader": self.leader}.items():
+            file = None if arm is None else arm.calibration
+            if file is not None and not file.is_file():
+                raise ValueError(f"{name}.calibration = {str(file)!r}: no such file")
+        return self
+
     @property
     def addresses(self) -> list[str]:
         """Every device's address, as configured."""
@@ -176,51 +183,9 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     try:
         return Settings(**tables)
     except ValidationError as error:
-        lines = [_explain(one, file, variables, overrides) for one in error.errors()]
+        given = {"command line": overrides, "environment": variables}
+        lines = [explain(one, Settings, str(file), given) for one in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _explain(error: Any, file: Path, variables: Mapping[Path_, str], overrides: Mapping[Path_, str]) -> str:
-    path = tuple(str(part) for part in error["loc"])
-    keys = _without_tags(path)
-    where = _origin(keys, file, variables, overrides)
-    name = ".".join(keys)
-    if error["type"] == "extra_forbidden":
-        return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(keys[:-1]))}"
-    if error["type"] == "missing":
-        return f"{where}: {name}: this key is required"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not name:
-        return f"{where}: {message}"
-    value = error.get("input")
-    shown = "" if isinstance(value, dict | list | tuple) else f" = {value!r}"
-    return f"{where}: {name}{shown}: {message[:1].lower()}{message[1:]}"
-
-
-_TAGS = {"realsense", "opencv", "geometric", "dexgrasp", "act", "groot", "lerobot", "openpi", "act_zmq"}
-
-
-def _without_tags(path: Path_) -> Path_:
-    """Pydantic puts a union's tag into the path; the file has no such table."""
-    return tuple(p for i, p in enumerate(path) if not (p in _TAGS and 0 < i < len(path)))
-
-
-def _origin(keys: Path_, file: Path, variables: Mapping[Path_, str], overrides: Mapping[Path_, str]) -> str:
-    def among(given: Mapping[Path_, str]) -> bool:
-        return any(path[: len(keys)] == keys or keys[: len(path)] == path for path in given if keys)
-
-    if among(overrides):
-        return "command line"
-    return "environment" if among(variables) else str(file)
-
-
-def _known(path: Path_) -> list[str]:
-    """Names of the keys of the table at `path`, as far as the model tells."""
-    model: Any = Settings
-    for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else None
-    return list(getattr(model, "model_fields", {}))
 
 
 def dump(settings: Settings) -> str:

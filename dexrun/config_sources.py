@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 ENV_PREFIX = "DEXRUN_"
+SECRETS = ("_API_KEY", "_TOKEN")
+"""Variables that end so hold secrets: they are read where they are needed, and are no configuration."""
 ALIASES = {"prompt": ("planner", "prompt")}
 
 Path_ = tuple[str, ...]
@@ -66,7 +68,7 @@ def read_environment(environment: Mapping[str, str] | None = None) -> dict[Path_
     source = os.environ if environment is None else environment
     found = {}
     for name, value in source.items():
-        if name.startswith(ENV_PREFIX):
+        if name.startswith(ENV_PREFIX) and not name.endswith(SECRETS):
             found[tuple(name[len(ENV_PREFIX) :].lower().split("__"))] = value
     return found
 
@@ -103,4 +105,4 @@ def _structured(text: str, path: Path_) -> Any:
 def suggestion(name: str, known: Sequence[str]) -> str:
     """What may have been meant by `name`."""
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
