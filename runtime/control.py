@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import anyio
 import numpy as np
@@ -18,6 +19,7 @@ from runtime.messages import Clip, Floats
 from runtime.pacer import Pacer
 from runtime.ports import ArmPort, Safety
 from runtime.ring import Ring
+from runtime.snapshots import State, recall, remember
 from runtime.statistics import RunStatistics
 from runtime.supervisor import Supervisor, Transition, Trouble
 from runtime.tick import TickFlag, TickRecorder, tick_layout
@@ -60,6 +62,15 @@ class ControlOptions(BlendOptions):
 
 Source = ChunkSource | LeaderSource
 
+Journal = Callable[[str, Mapping[str, Any]], None]
+"""Told every command and every chunk, on the loop: kind and values. Must return at once."""
+
+_STATE = ("target", "position", "_tick", "_chunk_rows", "_delays", "_anchor", "_fade_left", "_fresh")
+
+
+def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
+    """Nobody keeps it."""
+
 
 class ControlLoop:
     """Follows a source of targets through the safety stage, 30 times a second.
@@ -71,6 +82,7 @@ class ControlLoop:
         target: ``[D]`` the last target that was posted; ``None`` before the first.
         horizon: rows left and steps executed.
         watches: sensors without which a source is not followed.
+        journal: told what the loop was asked to do and what it was given, so that a run can be replayed.
     """
 
     def __init__(
@@ -90,6 +102,7 @@ class ControlLoop:
         self.position: Floats | None = None
         self.target: Floats | None = None
         self.watches = tuple(watches)
+        self.journal: Journal = _no_journal
         self.horizon = Horizon(joints, blend_from(options), options.horizon_rows)
         self._clock = clock
         self._options = options
@@ -117,6 +130,7 @@ class ControlLoop:
 
         Chunks of the source followed before are of an older epoch, and dropped.
         """
+        self._note("follow", **_about(source))
         self._source, self._chunk_rows = source, 0
         self._delays.clear()
         self._fade_in()
@@ -124,26 +138,50 @@ class ControlLoop:
 
     def idle(self) -> None:
         """Follow nothing; hold the last target."""
+        self._note("idle")
+        self._follow_nothing()
+
+    def _follow_nothing(self) -> None:
         self._source, self._anchor = None, self.target
         self.horizon.restart()
 
     def hold(self, reason: str = "asked to hold") -> None:
         """Hold the last target until `resume`; the horizon is kept and goes on from where it was."""
+        self._note("hold", reason=reason)
         self._supervisor.hold(reason)
 
     def resume(self) -> None:
         """Go on after `hold`."""
+        self._note("resume")
         self._supervisor.resume()
 
     def stop(self, reason: str) -> None:
         """Latch a stop: hold until `reset_latch`. The first reason stays."""
+        self._note("stop", reason=reason)
         self._supervisor.stop(reason)
 
     def reset_latch(self) -> None:
         """Forget the latched stop and what led to it; nothing is followed until `follow`."""
+        self._note("reset_latch")
         self._supervisor.reset()
         self._safety.reset()
-        self.idle()
+        self._follow_nothing()
+
+    def _note(self, kind: str, **values: Any) -> None:
+        self.journal(kind, {"after_tick": self._tick, **values})
+
+    def snapshot(self) -> State:
+        """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
+        supervisor, horizon = self._supervisor.snapshot(), self.horizon.snapshot()
+        state = remember(self, _STATE)
+        return {**state, **_about(self._source), "supervisor": supervisor, "horizon": horizon}
+
+    def restore(self, state: State, source: Source | None) -> None:
+        """Go on from where another loop was at its `snapshot`, following `source`."""
+        recall(self, _STATE, state)
+        self._supervisor.restore(state["supervisor"])
+        self.horizon.restore(state["horizon"])
+        self._source = source
 
     def close(self) -> None:
         """Make `run` return after the present tick."""
@@ -260,6 +298,7 @@ class ControlLoop:
         if source is None or isinstance(source, LeaderSource):
             return
         while (chunk := source.poll()) is not None:
+            self._note("chunk", chunk=chunk)
             splice = self.horizon.splice(chunk)
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
             if chunk.epoch == self.horizon.epoch:
@@ -309,7 +348,7 @@ class ControlLoop:
         self.target = result.target
         self._arm.targets.post(now_ns, position=result.target)
         if result.stop_reason is not None:
-            self.stop(result.stop_reason)
+            self._supervisor.stop(result.stop_reason)
             self._anchor = result.target
         return result.clips, result.target
 
@@ -329,7 +368,11 @@ class ControlLoop:
             return
         horizon = self.horizon
         numbers = {"tick": self._tick, "step": horizon.step, "epoch": horizon.epoch, "horizon": len(horizon)}
-        self._recorder.write(now_ns, requested, posted, self._state, self._force, numbers, clips, flags)
+        numbers["trouble"] = self._supervisor.trouble
+        leader = self._source.sample if isinstance(self._source, LeaderSource) else None
+        self._recorder.write(
+            now_ns, requested, posted, self._state, self._force, leader, numbers, clips, flags
+        )
 
     def _ask(self) -> None:
         """Ask for the next chunk once the horizon is short."""
@@ -347,6 +390,13 @@ class ControlLoop:
         self._read(now_ns)
         if self._fresh and self.position is not None:
             self._arm.targets.post(now_ns, position=self.position)
+
+
+def _about(source: Source | None) -> dict[str, Any]:
+    """What a replay must know of a source."""
+    delivered = getattr(source, "delivered", None)
+    kind = "leader" if isinstance(source, LeaderSource) else "none" if source is None else "chunks"
+    return {"source": kind, "finite": delivered is not None, "delivered": bool(delivered)}
 
 
 _FLAGS = {"idle": TickFlag.IDLE, "holding": TickFlag.HOLDING, "stopped": TickFlag.STOPPED}

@@ -14,7 +14,9 @@ import numpy as np
 
 from runtime.blends import Blend, Counts, latest
 from runtime.messages import ActionChunk, Floats
+from runtime.snapshots import State, recall, remember
 
+_STATE = ("step", "epoch", "_rows", "_count", "_next", "_last")
 CAPACITY = 4096
 """Rows that a horizon holds at most, by default: 136 s at 30 Hz."""
 
@@ -104,6 +106,14 @@ class Horizon:
         self._keep(np.zeros((0, self.joints)), np.zeros(0, np.int64))
         self._last = None
         return self.epoch
+
+    def snapshot(self) -> State:
+        """What is remembered between ticks, for `restore`."""
+        return remember(self, _STATE)
+
+    def restore(self, state: State) -> None:
+        """Go on from where another one was at its `snapshot`."""
+        recall(self, _STATE, state)
 
     def splice(self, chunk: ActionChunk) -> Splice:
         """Merge `chunk` with the rows left, or drop it and say why."""

@@ -34,6 +34,11 @@ class LeaderSource:
         self._convert = convert
         self._sample: Sample | None = None
 
+    @property
+    def sample(self) -> Sample | None:
+        """The leader's state from which the newest target was made."""
+        return self._sample
+
     def missing(self, now_ns: int) -> str | None:
         """Why there is no target, if there is none."""
         if not stale(self._states.newest_stamp_ns(), now_ns, self._max_age_ns / NS_PER_S):

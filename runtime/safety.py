@@ -19,11 +19,13 @@ from runtime import envelope
 from runtime.envelope import JointLimits
 from runtime.limits import SafetyOptions
 from runtime.messages import Clip, Floats
+from runtime.snapshots import State, recall, remember
 from runtime.stall import StallGuard
 
 _NOMINAL_STEP_S = 1.0 / 30.0
 _BISECTIONS = 5
 _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
+_STATE = ("_velocity", "_last", "_force_s")
 _SAMPLE_RAD = 0.04
 """Longest joint step between two collision checks; about 15 mm at the tip of an arm of 0.4 m."""
 
@@ -153,6 +155,15 @@ class SafetyStage:
         self._velocity = np.zeros(self._joints)
         self._force_s = 0.0
         self._stall.reset()
+
+    def snapshot(self) -> State:
+        """What is remembered between ticks, for `restore`."""
+        return {**remember(self, _STATE), "stall": self._stall.snapshot()}
+
+    def restore(self, state: State) -> None:
+        """Go on from where another stage was at its `snapshot`."""
+        recall(self, _STATE, state)
+        self._stall.restore(state["stall"])
 
     def apply(
         self,

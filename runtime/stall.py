@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from runtime.limits import SafetyOptions
 from runtime.messages import Floats
+from runtime.snapshots import State, recall, remember
+
+_STATE = ("_anchor", "_count", "_push", "_stalled", "_stalled_s")
 
 
 class StallGuard:
@@ -39,6 +42,14 @@ class StallGuard:
         self._push = np.zeros(joints)
         self._stalled = np.zeros(joints, dtype=bool)
         self._stalled_s = np.zeros(joints)
+
+    def snapshot(self) -> State:
+        """What is remembered between ticks, for `restore`."""
+        return remember(self, _STATE)
+
+    def restore(self, state: State) -> None:
+        """Go on from where another one was at its `snapshot`."""
+        recall(self, _STATE, state)
 
     @property
     def mask(self) -> NDArray[np.bool_]:

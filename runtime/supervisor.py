@@ -10,9 +10,14 @@ import anyio
 
 from runtime.clock import NS_PER_S
 from runtime.messages import Decision
+from runtime.snapshots import State, recall, remember
+
+_STATE = ("state", "reason", "trouble", "_asked", "_latched")
 
 Trouble = tuple[Decision, str]
 """What is wrong, and what it asks for."""
+
+_TROUBLE = {Decision.RETRY: 0, Decision.HOLD: 1, Decision.STOP: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +35,22 @@ class Patience:
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self._since_ns: int | None = None
+        self.since_ns: int | None = None
 
     def tried(self, lasting: bool, now_ns: int) -> bool:
         """Whether it lasts for `limit_s` by now; a limit of 0 is never reached."""
         if not lasting:
-            self._since_ns = None
+            self.since_ns = None
             return False
-        if self._since_ns is None:
-            self._since_ns = now_ns
-        return self.limit_s > 0 and now_ns - self._since_ns >= self.limit_s * NS_PER_S
+        if self.since_ns is None:
+            self.since_ns = now_ns
+        return self.limit_s > 0 and now_ns - self.since_ns >= self.limit_s * NS_PER_S
 
 
 class Supervisor:
     """States: ``"idle"``, ``"running"``, ``"holding"``, ``"stopped"`` (see `runtime.control.ControlLoop`).
+
+    `trouble` says what the newest tick was asked for by what is wrong: 0 nothing, 1 hold, 2 stop.
 
     A latched stop wins over trouble, trouble over a hold that was asked for.
     """
@@ -52,6 +59,7 @@ class Supervisor:
         self, hold_limit_s: float, starve_limit_s: float, faults: Callable[[], Trouble | None]
     ) -> None:
         self.state, self.reason = "idle", ""
+        self.trouble = 0
         self.transitions: deque[Transition] = deque(maxlen=256)
         self._faults = faults
         self._holding = Patience(hold_limit_s)
@@ -78,6 +86,16 @@ class Supervisor:
         self._holding.tried(lasting=False, now_ns=0)
         self._starving.tried(lasting=False, now_ns=0)
 
+    def snapshot(self) -> State:
+        """What is remembered between ticks, for `restore`."""
+        patience = {"holding": self._holding.since_ns, "starving": self._starving.since_ns}
+        return {**remember(self, _STATE), **patience}
+
+    def restore(self, state: State) -> None:
+        """Go on from where another one was at its `snapshot`."""
+        recall(self, _STATE, state)
+        self._holding.since_ns, self._starving.since_ns = state["holding"], state["starving"]
+
     def starved(self, starved: bool, now_ns: int) -> None:
         """Once a tick: whether the source had nothing. Latches a stop if that lasts."""
         if self._starving.tried(starved, now_ns):
@@ -89,6 +107,7 @@ class Supervisor:
         `input_trouble` says which input is missing or too old, if one is.
         """
         trouble = self._worst(input_trouble)
+        self.trouble = 0 if trouble is None else _TROUBLE[trouble[0]]
         if trouble is not None and trouble[0] is Decision.STOP:
             self.stop(trouble[1])
         elif self._holding.tried(trouble is not None, now_ns) and trouble is not None:

@@ -35,10 +35,13 @@ def tick_layout(joints: int, force_channels: int = 0) -> Layout:
     ``requested``, ``clipped`` (after safety), ``sent`` (what the driver wrote last before this tick ended,
     at ``sent_stamp_ns``), the arm's ``position``, ``velocity``, ``load`` at ``state_stamp_ns``, all float64
     ``[D]``; ``force`` ``[K]`` at ``force_stamp_ns``; ``clips`` (`Clip`), ``flags`` (`TickFlag`), ``tick``,
-    ``step`` (rows executed), ``epoch``, ``horizon`` (rows left). What does not exist is NaN, or -1.
+    ``step`` (rows executed), ``epoch``, ``horizon`` (rows left), ``trouble`` (what a fault or a missing input
+    asked for: 0 nothing, 1 hold, 2 stop), and the ``leader``'s position ``[D]`` at ``leader_stamp_ns`` if one
+    was followed. What does not exist is NaN, or -1.
     """
-    vectors = ("requested", "clipped", "sent", "position", "velocity", "load")
-    numbers = ("state_stamp_ns", "sent_stamp_ns", "force_stamp_ns", "tick", "step", "epoch", "horizon")
+    vectors = ("requested", "clipped", "sent", "position", "velocity", "load", "leader")
+    stamps = ("state_stamp_ns", "sent_stamp_ns", "force_stamp_ns", "leader_stamp_ns")
+    numbers = (*stamps, "tick", "step", "epoch", "horizon", "trouble")
     layout: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(vectors, ((joints,), "<f8"))
     layout["force"] = ((force_channels,), "<f8")
     layout.update(dict.fromkeys((*numbers, "clips", "flags"), ((), "<i8")))
@@ -65,6 +68,7 @@ class TickRecorder:
         posted: Floats | None,
         state: Sample,
         force: Sample | None,
+        leader: Sample | None,
         numbers: dict[str, int],
         clips: Clip,
         flags: TickFlag,
@@ -81,6 +85,8 @@ class TickRecorder:
             known = force is not None and force.index >= 0
             slot["force"][:] = force["force"] if known else np.nan  # type: ignore[index]
             slot["force_stamp_ns"][...] = force.stamp_ns if known else -1  # type: ignore[union-attr]
+            slot["leader"][:] = self._nothing if leader is None else leader["position"]
+            slot["leader_stamp_ns"][...] = -1 if leader is None else leader.stamp_ns
             slot["state_stamp_ns"][...] = state.stamp_ns if state.index >= 0 else -1
             slot["sent_stamp_ns"][...], slot["clips"][...], slot["flags"][...] = sent_ns, clips, flags
             for name, number in numbers.items():
