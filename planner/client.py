@@ -7,6 +7,8 @@ and its outcome then arrives `PlannerConfig.simulated_latency_s` later.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from planner.scene_reader.server import SceneReader
 
 T = TypeVar("T")
+
+_CLOSE_S = 2.0
+"""Wall time that saying goodbye to the server may take."""
 
 
 class Planner:
@@ -82,6 +87,8 @@ class Planner:
 
     async def _start(self) -> Transport:
         """On the background loop."""
+        import cv2  # noqa: F401 - here, rather than when the first picture is compressed
+
         if self._config.base_url is None:
             from planner.scene_reader.server import SceneReader
 
@@ -108,7 +115,9 @@ class Planner:
     async def _stop(self) -> None:
         """On the background loop."""
         if self._transport is not None:
-            await self._transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._transport.close()
         if self.scene_reader is not None:
             await self.scene_reader.close()
 

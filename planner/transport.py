@@ -67,7 +67,7 @@ class Transport:
             max_retries=0,
             http_client=http,
         )
-        _ = self._client.chat.completions
+        _ = self._client.chat.completions.with_raw_response.create  # imports what the first call would
 
     async def close(self) -> None:
         """Close every connection."""
