@@ -64,9 +64,10 @@ def test_any_sequence_keeps_velocity_acceleration_range_and_clearance(arm: ArmMo
     stage = SafetyStage(OPTIONS, arm)
     previous = np.array([0.0, -1.57, 1.57, 1.57, 0.0, 0.5])
     velocity = np.zeros(6)
-    for _ in range(12):
-        requested = data.draw(vectors)
-        force = data.draw(st.sampled_from([0.0, 0.0, 0.0, 27.0, 60.0]))
+    for step in range(15):
+        if step % 3 == 0:
+            requested = data.draw(vectors)
+            force = data.draw(st.sampled_from([0.0, 0.0, 0.0, 27.0, 60.0]))
         result = stage.apply(requested, previous, previous, force, np.zeros(6), DT)
         check(stage, result.target, previous, DT)
         now = (result.target - previous) / DT
@@ -133,10 +134,11 @@ def test_the_step_from_an_arm_that_stands_still_is_never_exceeded(data: st.DataO
     stage = SafetyStage(OPTIONS, _Ghost())
     present = data.draw(npst.arrays(np.float64, 6, elements=st.floats(0.0, 1.0)))
     previous = present
-    for _ in range(25):
-        requested = data.draw(st.one_of(anything, npst.arrays(np.float64, 6, elements=st.floats(-3, 3))))
-        previous = stage.apply(requested, present, previous, None, None, DT).target
-        assert (np.abs(previous - present) <= stage.limits.relative + 1e-9).all()
+    for _ in range(6):
+        requested = data.draw(vectors)
+        for _ in range(6):
+            previous = stage.apply(requested, present, previous, None, None, DT).target
+            assert (np.abs(previous - present) <= stage.limits.relative + 1e-9).all()
 
 
 def test_a_target_far_from_the_arm_comes_back_to_it(arm: ArmModel, home: np.ndarray):
