@@ -63,7 +63,7 @@ class GraspMode:
         self._robot = robot
         self._clock = robot.clock
         self._control = robot.control
-        self._arm = robot.model
+        self._arm = robot.model.copy()  # moves are planned on other threads than the safety stage runs on
         self._planner = planner
         self._perception = perception
         self._worker = worker
