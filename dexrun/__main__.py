@@ -52,7 +52,14 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # before a run has begun to look after signals itself
+        sys.stderr.write("dexrun: interrupted\n")
+        return NOT_DONE
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         sys.stdout.write(HELP)
         return OK if arguments else BAD_CONFIGURATION

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from dexrun.assembly import Robot, open_robot
 from dexrun.config import Settings, dump
 from dexrun.dashboard import Dashboard, Status
 from dexrun.modes import Mode, open_mode
-from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, Outcome, stopped
+from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, STOPPED, Outcome, stopped
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.score import score
 from dexrun.summary import summarise
@@ -26,30 +27,53 @@ from runtime.interfaces import PolicyError
 from runtime.lag import LagMonitor
 from runtime.messages import DeviceError
 from runtime.realtime import realtime
-from runtime.stepped import SteppedClock
+from runtime.stepped import SteppedClock, SteppedClockError
 
 _FIRST_TICK_S = 5.0
 
 
 @dataclass
 class Report:
-    """What is known for the summary, filled in as the run goes on, so that it is there however it ends."""
+    """What is known for the summary, filled in as the run goes on, so that it is there however it ends.
+
+    Attributes:
+        decided: whether `outcome` is the run's own, or a person's signal: nothing later changes it.
+        robot: once it is up.
+    """
 
     outcome: Outcome = field(default_factory=lambda: stopped("the run was cut short"))
+    decided: bool = False
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    robot: Robot | None = None
     planner: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def fail(self, error: BaseException, exit_code: int = STOPPED) -> None:
+        """The run ends because of `error`; a fault on the way down does not hide what ended it."""
+        if not self.decided:
+            self.outcome = stopped(_first_line(error), exit_code=exit_code)
 
 
 def run(settings: Settings, clock: Clock | None = None) -> int:
     """Run the configured mode; returns the exit code."""
     if clock is None:
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
-    folder = RunFolder(settings.runs, clock.wall_ns())
+    try:
+        folder = RunFolder(settings.runs, clock.wall_ns())
+    except OSError as error:
+        sys.stderr.write(f"dexrun: runs = {str(settings.runs)!r}: no folder can be made there: {error}\n")
+        return BAD_CONFIGURATION
     sinks = open_log(folder.path, settings.terminal.level)
+    report, began_ns = Report(), clock.now_ns()
     try:
         folder.write_json("config.json", _resolved(settings))
-        outcome = clock.run(_supervise, settings, clock, folder)
+        try:
+            clock.run(_supervise, settings, clock, folder, report)
+        except (WorldError, SteppedClockError) as error:  # simulated time itself came to its end
+            report.fail(error)
+            _conclude(settings, clock, folder, report, began_ns)
+        outcome = report.outcome
         if outcome.exit_code:
             logger.error("{}: {}", outcome.outcome, outcome.reason)
         logger.info("summary in {}", folder.path / "summary.json")
@@ -64,38 +88,62 @@ def _resolved(settings: Settings) -> Any:
     return json.loads(dump(settings))
 
 
-async def _supervise(settings: Settings, clock: Clock, folder: RunFolder) -> Outcome:
-    """The root: ends on the mode's own end, on a fault at start, or on a signal; always writes a summary."""
+async def _supervise(settings: Settings, clock: Clock, folder: RunFolder, report: Report) -> None:
+    """The root: ends on the mode's own end, on a fault, or on a signal; always writes a summary."""
     began_ns = clock.now_ns()
-    report = Report()
-    last: list[Robot] = []
     async with anyio.create_task_group() as root:
-        await root.start(_signals, root.cancel_scope, report)
-        try:
-            await _whole(settings, clock, folder, report, last)
-        except* (DeviceError, WorldError, PlannerError) as errors:
-            report.outcome = stopped(_first_line(errors))
-        except* PolicyError as errors:
-            report.outcome = stopped(_first_line(errors), exit_code=BAD_CONFIGURATION)
+        with anyio.CancelScope() as work:
+            await root.start(_signals, work, report)
+            try:
+                await _whole(settings, clock, folder, report)
+            except* DeviceError as errors:
+                report.fail(errors)
+                report.extra.setdefault("device_faults", _as_faults(errors))
+            except* (WorldError, PlannerError) as errors:
+                report.fail(errors)
+            except* PolicyError as errors:
+                report.fail(errors, BAD_CONFIGURATION)
+            except* Exception as errors:
+                logger.opt(exception=errors).debug("a defect")
+                report.fail(errors)
+        _conclude(settings, clock, folder, report, began_ns)
         root.cancel_scope.cancel()
+
+
+def _conclude(settings: Settings, clock: Clock, folder: RunFolder, report: Report, began_ns: int) -> None:
+    """Write the summary."""
+    if report.attempts:
+        report.outcome = replace(report.outcome, attempts=report.attempts)
+    robot, extra = report.robot, dict(report.extra)
+    faults = extra.pop("device_faults", {})
     summary = summarise(
         settings,
         report.outcome,
         clock.now_ns() - began_ns,
-        last[0] if last else None,
+        robot,
         planner=report.planner,
         policy=report.policy,
-        extra=report.extra,
+        extra=extra if robot is not None else {"device_faults": faults, **extra},
     )
     folder.write_summary(summary)
-    return report.outcome
 
 
-def _first_line(errors: BaseExceptionGroup[Any]) -> str:
-    error: BaseException = errors
+def _as_faults(errors: BaseExceptionGroup[DeviceError]) -> dict[str, dict[str, int]]:
+    error = _first(errors)
+    return {error.device: {error.kind: 1}} if isinstance(error, DeviceError) else {}
+
+
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return " ".join(str(error).split())
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    first = _first(error)
+    expected = isinstance(first, DeviceError | WorldError | PlannerError | PolicyError)
+    text = " ".join(str(first).split())
+    return text if expected else f"{type(first).__name__}: {text}".rstrip(": ")
 
 
 async def _signals(
@@ -104,43 +152,44 @@ async def _signals(
     *,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Ctrl-C and SIGTERM end the run cleanly."""
+    """Ctrl-C and SIGTERM end the run cleanly; once it ends, further ones change nothing."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for number in signals:
             reason = f"interrupted ({signal.Signals(number).name})"
+            if report.decided:
+                logger.warning("{}: the run is ending already", reason)
+                continue
             logger.warning("{}: stopping", reason)
-            report.outcome = stopped(reason, report.outcome.attempts, NOT_DONE)
+            report.outcome, report.decided = stopped(reason, exit_code=NOT_DONE), True
             scope.cancel()
-            return
 
 
-async def _whole(
-    settings: Settings, clock: Clock, folder: RunFolder, report: Report, last: list[Robot]
-) -> None:
+async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Report) -> None:
     began_ns = clock.now_ns()
-    interrupted = report.outcome
     async with open_robot(settings, clock) as robot:
-        last.append(robot)
+        report.robot = robot
         async with open_mode(robot, folder, report.extra) as mode:
             try:
                 async with ticking(robot):
                     report.extra["first_tick_s"] = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
                     with _realtime(settings, clock, report):
                         outcome = await _with_terminal(robot, mode)
-                    report.outcome = outcome
+                    report.outcome, report.decided = outcome, True
             finally:
-                if report.outcome is not interrupted and not report.outcome.attempts:
-                    report.outcome = _with_attempts(report.outcome, mode)
+                report.attempts = mode.attempts()
                 report.planner, report.policy = mode.statistics()
-            if robot.world is not None:
-                report.extra["judge"] = await clock.run_blocking(
-                    lambda: score(robot, settings.planner.prompt)
-                )
+                await _judge(robot, report)
 
 
-def _with_attempts(outcome: Outcome, mode: Mode) -> Outcome:
-    return Outcome(outcome.outcome, outcome.reason, mode.attempts(), outcome.exit_code)
+async def _judge(robot: Robot, report: Report) -> None:
+    """The score, where there is ground truth to score by; however the run ended."""
+    if robot.world is None:
+        return
+    with anyio.CancelScope(shield=True), contextlib.suppress(WorldError):  # it may be gone: then no score
+        report.extra["judge"] = await robot.clock.run_blocking(
+            lambda: score(robot, robot.settings.planner.prompt)
+        )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Everything is brought up in order of need and taken down in reverse, whatever ha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from runtime.control import ControlLoop, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import CameraDriver, Driver
-from runtime.messages import CameraInfo, DeviceError
+from runtime.messages import CameraInfo, Decision, DeviceError
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
@@ -88,14 +88,24 @@ async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
         world = await _open_world(settings, clock, stack)
         robot = _build(_real_addresses(settings, world), clock, world)
         for name, driver in _wanted(robot):
-            thread = DeviceThread(
-                driver, clock, robot.faults.device, robot.faults.recovered, settings.devices
-            )
+            thread = DeviceThread(driver, clock, _reporter(robot), robot.faults.recovered, settings.devices)
             robot.threads[name] = thread
             stack.push_async_callback(thread.stop)
         await _start_all(robot)
         stack.push_async_callback(_before_teardown, robot)
         yield robot
+
+
+def _reporter(robot: Robot) -> Callable[[DeviceError], Decision]:
+    """Counts a device's faults. One that cannot be opened at the start ends the run, which tells of it."""
+
+    def report(error: DeviceError) -> Decision:
+        if robot.threads[error.device].state == "opening":
+            robot.faults.log.count(error.device, error.kind)
+            return Decision.STOP
+        return robot.faults.device(error)
+
+    return report
 
 
 async def _before_teardown(robot: Robot) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from dexrun.assembly import Robot
 from dexrun.config import Settings
 from dexrun.outcome import Outcome
 from runtime.clock import NS_PER_S
+from runtime.statistics import RunStatistics
 
 NO_PLANNER = {"calls": 0, "retries": 0, "errors": 0, "latency_s": {"p50": 0.0, "max": 0.0}}
 
@@ -31,13 +33,10 @@ def summarise(
         "stop_reason": outcome.reason,
         "duration_s": round(duration_ns / NS_PER_S, 3),
     }
-    if robot is not None:
-        summary.update(robot.statistics.summary(robot.clock.now_ns()))
-        summary["device_faults"] = robot.faults.log.summary(robot.survived())
-        summary["gaps"] = [
-            {"device": gap.device, "kind": gap.kind, "from_ns": gap.from_ns, "to_ns": gap.to_ns}
-            for gap in robot.faults.log.gaps
-        ]
+    statistics = RunStatistics() if robot is None else robot.statistics
+    summary.update(statistics.summary(None if robot is None else robot.clock.now_ns()))
+    summary["device_faults"] = {} if robot is None else robot.faults.log.summary(robot.survived())
+    summary["gaps"] = [] if robot is None else [asdict(gap) for gap in robot.faults.log.gaps]
     summary["planner"] = dict(planner or NO_PLANNER)
     if policy is not None:
         measured = summary.setdefault("policy", {})
