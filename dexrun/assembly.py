@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from drivers.world.client import WorldClient
 
 _RECORD_SECONDS = 20
-_CLOSE_S = 10.0
+_COUNTED_ELSEWHERE = ("tares", "silent")
+"""What drivers count that is no fault, or is reported as one besides."""
 
 
 @dataclass
@@ -58,13 +59,13 @@ class Robot:
     cameras: dict[str, CameraDriver]
     force: SerialForce | None
     control: ControlLoop
+    safety: SafetyStage
     model: ArmModel
     records: Ring
     statistics: RunStatistics
     faults: FaultPolicy
     world: WorldClient | None = None
     threads: dict[str, DeviceThread] = field(default_factory=dict)
-    calibrations: dict[str, Any] = field(default_factory=dict)
 
     @property
     def drivers(self) -> dict[str, Driver]:
@@ -73,7 +74,11 @@ class Robot:
 
     def survived(self) -> dict[str, Mapping[str, int]]:
         """Faults that the drivers dealt with by themselves."""
-        return {name: driver.statistics() for name, driver in self.drivers.items()}
+        counted = {name: driver.statistics() for name, driver in self.drivers.items()}
+        return {
+            name: {kind: times for kind, times in kinds.items() if kind not in _COUNTED_ELSEWHERE}
+            for name, kinds in counted.items()
+        }
 
 
 @contextlib.asynccontextmanager
@@ -232,11 +237,12 @@ def _build(settings: Settings, clock: Clock, world: WorldClient | None) -> Robot
     rate = settings.control.rate_hz
     channels = settings.force.channels if settings.force is not None else 0
     records = Ring(tick_layout(model.joints, channels), max(64, round(_RECORD_SECONDS * rate)))
+    safety = SafetyStage(settings.safety, model)
     control = ControlLoop(
         clock,
         settings.control,
         arm,
-        SafetyStage(settings.safety, model),
+        safety,
         statistics,
         force=force.samples if force is not None else None,
         watches=_watches(settings, cameras, force),
@@ -251,6 +257,7 @@ def _build(settings: Settings, clock: Clock, world: WorldClient | None) -> Robot
         cameras,
         force,
         control,
+        safety,
         model.copy(),
         records,
         statistics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from planner.dialog import put
 from policies.handling import PlaceOptions, plan_home, plan_place
 from policies.motion import MotionError, MotionLimits
 from runtime.clock import NS_PER_S
-from runtime.messages import Floats, Frame, TrackedMask
+from runtime.faults import decide
+from runtime.messages import Decision, Floats, Frame, TrackedMask
 
 if TYPE_CHECKING:
     from planner.client import Planner
@@ -79,6 +81,7 @@ class GraspMode:
         self._placed = 0
         self._sketches = 0
         self._failures = 0
+        self._noted: Counter[str] = Counter()
         self._lowest = 0.0
         self.instruction = ""
         self.step = "starting"
@@ -140,7 +143,8 @@ class GraspMode:
         if isinstance(answer, plan.Failed) and answer.kind != "no_object":
             logger.warning("planner: {}: {}", answer.kind, answer.detail)
             self._robot.faults.log.count("planner", answer.kind)
-            if self._robot.settings.planner.on_failure == "stop":
+            asked = decide(self._robot.settings.faults, "planner", answer.kind)
+            if asked is Decision.STOP or self._robot.settings.planner.on_failure == "stop":
                 raise PlannerFailedError(f"planner: {answer.kind}: {answer.detail}")
         return answer
 
@@ -166,6 +170,7 @@ class GraspMode:
         try:
             return await self._attempt(step, self._marked, mask)
         finally:
+            self._note_failures()
             self._control.idle()
             self._perception.forget()
 
@@ -175,6 +180,7 @@ class GraspMode:
         with anyio.move_on_after(self._options.attempt_timeout_s):
             while True:
                 await self._control.ticked()
+                self._note_failures()
                 if not drawn and len(self._control.horizon):
                     drawn = True
                     await self._draw(step, frame, mask)
@@ -187,6 +193,15 @@ class GraspMode:
                 if quiet > _QUIET_TICKS and sum(self._worker.failures.values()) > self._failures:
                     return plan.Failed("policy", self._worker.last_error)
         return plan.Failed("timeout", f"no grasp within {self._options.attempt_timeout_s:g} s")
+
+    def _note_failures(self) -> None:
+        """Account for what the policy failed at. Meanwhile the horizon runs dry, and the arm holds."""
+        failures = Counter(self._worker.failures)
+        for kind in (failures - self._noted).elements():
+            self._robot.faults.log.count("policy", kind)
+            if decide(self._robot.settings.faults, "policy", kind) is Decision.STOP:
+                self._control.stop(f"policy: {kind}: {self._worker.last_error}")
+        self._noted = failures
 
     async def _draw(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> None:
         """Leave a picture of what is about to be grasped, and how, in the run's folder."""

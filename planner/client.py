@@ -96,7 +96,9 @@ class Planner:
             try:
                 await self.scene_reader.start()
             except OSError as error:
-                raise PlannerError("start", "unreachable", str(error), "the scene reader's port") from error
+                where = f"planner.scene_reader.port = {self._config.scene_reader.port}"
+                detail = f"cannot listen there: {os.strerror(error.errno or 0).lower()}; 0 takes a free port"
+                raise PlannerError("start", "unreachable", detail, where) from error
             self.where = self.scene_reader.base_url
         key = os.environ.get(self._config.api_key_env) if self._config.base_url is not None else None
         self._transport = Transport(self._config, self.where, key, simulated=self._clock.stepped)

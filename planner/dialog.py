@@ -15,7 +15,7 @@ async def put(
     try:
         return await _put(planner, question, head, wrist)
     except PlannerError as error:
-        return plan.Failed(error.kind, error.detail)
+        return plan.Failed(error.kind, f"at {error.where}: {error.detail}" if error.where else error.detail)
 
 
 async def _put(
