@@ -61,7 +61,7 @@ class SafetyOptions(Options):
     max_acceleration_rad_s2: float = Field(default=20.0, gt=0)
     max_acceleration_gripper_s2: float = Field(default=60.0, gt=0)
     self_clearance_m: float = Field(default=0.004, ge=0, le=0.02)
-    table_clearance_m: float = Field(default=0.002, ge=0, le=0.02)
+    table_clearance_m: float = Field(default=0.001, ge=0, le=0.02)
     max_force_n: float = Field(default=30.0, gt=0)
     soft_force_fraction: float = Field(default=0.8, gt=0, le=1)
     force_ease_gripper_s: float = Field(default=0.6, gt=0)
