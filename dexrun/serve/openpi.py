@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from runtime.interfaces import PolicyError
 from runtime.messages import Observation
 
 MAX_WAITING = 16
+CLOSE_S = 1.0
 
 
 class OpenpiFront:
@@ -42,6 +44,7 @@ class OpenpiFront:
             compression=None,
             max_size=self._service.limits.size_bytes,
             max_queue=MAX_WAITING,
+            close_timeout=CLOSE_S,
             process_request=self._before,
             logger=_quiet_logger(),
             server_header=None,
@@ -134,8 +137,7 @@ class OpenpiFront:
         """See `Front`."""
         if self._server is not None:
             self._server.close()
-            for connection in list(self._server.connections):
-                await connection.close(1001)
+            await asyncio.gather(*(connection.close(1001) for connection in self._server.connections))
             await self._server.wait_closed()
 
 

@@ -124,13 +124,13 @@ class RobotSide:
         return values
 
     def _rows(self, prefix: Floats, present: Floats) -> Floats:
+        if prefix.ndim == 2 and not len(prefix):
+            return np.zeros((0, self.joints))
         if prefix.ndim != 2 or prefix.shape[1] != self.map.action_size or prefix.dtype.kind != "f":
             wanted = self.map.action_size
             raise WireError(f"prefix is {_form(prefix)}; [steps, {wanted}] is wanted", "shape")
         if not np.isfinite(prefix).all() or len(prefix) > 1000:
             raise WireError("prefix holds NaN or infinity, or more than 1000 steps", "shape")
-        if not len(prefix):
-            return np.zeros((0, self.joints))
         return self.map.actions_to_robot(self.map.split_action(prefix.astype(np.float64)), present)
 
 

@@ -49,6 +49,7 @@ class ZmqLink:
         self._poller = zmq.Poller()
         self._buffer = bytearray()
         self._lent = False
+        self._up = False
 
     def open(self, deadline: Deadline) -> None:
         """Connect and wait for the handshake.
@@ -85,9 +86,25 @@ class ZmqLink:
         while not deadline.passed:
             if self._wait(deadline, "connect"):
                 continue
-            if recv_monitor_message(self._monitor)["event"] == _UP:
+            if self._event() == _UP:
+                self._up = True
                 return
         raise LinkError("connect", f"no ZeroMQ server answered within {deadline.seconds:g} s")
+
+    def _event(self) -> int:
+        """Take the connection's next event."""
+        return int(recv_monitor_message(self._monitor)["event"])
+
+    def _refresh(self) -> None:
+        """Take in what happened to the connection while nobody looked.
+
+        Raises:
+            LinkError: kind ``stale``: it has ended; nothing was asked on it yet.
+        """
+        while self._monitor.poll(0):
+            self._up = self._event() == _UP
+        if not self._up:
+            raise LinkError("stale", "the connection ended while it was idle")
 
     def _wait(self, deadline: Deadline, kind: str) -> bool:
         """Whether a message is there; ``False`` for an event of the connection.
@@ -120,6 +137,7 @@ class ZmqLink:
         Raises:
             LinkError: ``timeout``, ``lost`` or ``closed``.
         """
+        self._refresh()
         number = next(self._numbers).to_bytes(8, "big")
         message = self._join(pieces)
         self._lent = True
@@ -129,7 +147,7 @@ class ZmqLink:
             raise LinkError("lost", "the connection is down") from None
         while True:
             if not self._wait(deadline, "timeout"):
-                if recv_monitor_message(self._monitor)["event"] != _UP:
+                if self._event() != _UP:
                     raise LinkError("lost", "the server closed the connection")
                 continue
             frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)

@@ -1,4 +1,4 @@
-"""A server in a process of its own, to be killed and frozen: ``python -m tests.remote.serve_process P PORT``."""
+"""A server in a process of its own, to be killed and frozen: protocol and port as arguments."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class WebSocket:
         self._protocol: ClientProtocol | None = None
         self._buffer = np.zeros(0, np.uint8)
         self._parts: list[bytes] = []
+        self._messages: list[tuple[bool, bytes]] = []
         self._text = False
 
     @property
@@ -115,9 +116,15 @@ class WebSocket:
             try:
                 data = data[self._peer.send(data) :]
             except BlockingIOError:
-                wait_for(self._peer, self._waker, deadline, writing=True)
+                self._wait_to_write(deadline)
             except OSError as error:
                 raise LinkError("lost", f"the connection broke: {error}") from None
+
+    def _wait_to_write(self, deadline: Deadline) -> None:
+        try:
+            wait_for(self._peer, self._waker, deadline, writing=True)
+        except LinkError as error:  # half a message is on its way: nothing can follow it
+            raise LinkError(error.kind, f"the server does not read: {error}") from None
 
     def refresh(self, deadline: Deadline) -> None:
         """Answer pings that came while nobody looked.
@@ -160,9 +167,9 @@ class WebSocket:
         """
         while True:
             for event in self._state.events_received():
-                message = self._take(event)
-                if message is not None:
-                    return message
+                self._take(event)
+            if self._messages:
+                return self._next()
             if self._state.state is not State.OPEN:
                 raise LinkError("lost", f"the server closed the connection{self._reason()}")
             self._pump(deadline)
@@ -173,21 +180,24 @@ class WebSocket:
             return f": {error.rcvd.code} {error.rcvd.reason[:200]}".rstrip()
         return ""
 
-    def _take(self, event: Any) -> bytes | None:
-        """A whole message once its last frame is there."""
-        if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return None
-        if event.opcode is not Opcode.CONT:
-            self._parts, self._text = [], event.opcode is Opcode.TEXT
-        self._parts.append(bytes(event.data))
-        if not event.fin:
-            return None
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
-        if self._text:
+    def _next(self) -> bytes:
+        text, data = self._messages.pop(0)
+        if text:
             lines = data.decode(errors="replace").strip().splitlines() or [""]
             raise LinkError("refused", f"the server answered: {lines[-1][:300]}")
         return data
+
+    def _take(self, event: Any) -> None:
+        """Keep a frame; a whole message once its last one is there."""
+        if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if event.opcode is not Opcode.CONT:
+            self._parts, self._text = [], event.opcode is Opcode.TEXT
+        self._parts.append(bytes(event.data))
+        if event.fin:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._messages.append((self._text, data))
+            self._parts = []
 
     def drop(self) -> None:
         """Say goodbye if that needs no waiting, and close. Never raises."""
@@ -200,7 +210,7 @@ class WebSocket:
                 peer.send(b"".join(self._protocol.data_to_send()))
         peer.close()
         self._protocol = None
-        self._parts = []
+        self._parts, self._messages = [], []
 
 
 def _frame_head(size: int) -> bytes:
