@@ -1,0 +1,1 @@
+"""Turns recordings into the data sets that trainers read. See docs/export.md."""

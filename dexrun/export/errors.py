@@ -1,0 +1,22 @@
+"""What an export says when it cannot go on."""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """One line: what, where, what would be accepted.
+
+    Attributes:
+        usage: whether what was asked for is at fault (exit code 2), rather than how it went (1).
+    """
+
+    def __init__(self, message: str, *, usage: bool = True) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (str(self), self.usage)
+
+
+def _rebuild(message: str, usage: bool) -> ExportError:
+    return ExportError(message, usage=usage)

@@ -1,0 +1,347 @@
+"""Runs an export: looks at every episode, resamples and writes them in parallel, puts the result in place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dexrun.export import target
+from dexrun.export.errors import ExportError
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef, check_alike, describe, episode_files
+from dexrun.export.sampled import Sampled, SensorReport, sample
+
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An episode's place in the data set.
+
+    Attributes:
+        number: of the episode in this export, from 0. start: rows of this export before it.
+        length: its rows.
+    """
+
+    ref: EpisodeRef
+    number: int
+    start: int
+    length: int
+    reports: Mapping[str, SensorReport]
+
+    @property
+    def largest_error_s(self) -> float:
+        return max((report.largest_error_s for report in self.reports.values()), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is exported, into `folder` (or, for formats that are one file, to the file `folder`)."""
+
+    slots: tuple[Slot, ...]
+    options: ExportOptions
+    folder: Path
+    append: bool = False
+
+    @property
+    def rows(self) -> int:
+        return sum(slot.length for slot in self.slots)
+
+
+class Format(Protocol):
+    """How a data set of one kind is written. Crosses to worker processes.
+
+    Attributes:
+        file: whether the data set is one file. appends: whether it can grow.
+        streams: image streams that `work` reads of each episode, for progress.
+    """
+
+    name: str
+    file: bool
+    appends: bool
+
+    def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
+        """What can be done for an episode independently. Raises ExportError if it cannot be exported."""
+
+    def start(self, plan: Plan) -> Any:
+        """Prepare `plan.folder`, before any work; what it returns is given to `work`."""
+
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> Any:
+        """Do `task` of one episode, in any process."""
+
+    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+        """Complete the data set from what `work` returned, by episode and task."""
+
+
+@dataclass
+class Outcome:
+    """What became of an export.
+
+    Attributes:
+        slots: episodes that are in the data set. skipped: names of those that are not, and why.
+    """
+
+    target: Path
+    slots: tuple[Slot, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        """For the data set and the terminal."""
+        return report_of(self.slots, self.skipped)
+
+
+def report_of(slots: Sequence[Slot], skipped: Mapping[str, str]) -> dict[str, Any]:
+    """Where every episode came from, and how well its sensors fit the grid."""
+    return {
+        "episodes": [
+            {
+                "episode": slot.number,
+                "source": slot.ref.name,
+                "task": slot.ref.task,
+                "label": slot.ref.label,
+                "rows": slot.length,
+                "repaired": slot.ref.repaired,
+                "dropped_while_recording": dict(slot.ref.drops),
+                "sensors": {name: report.as_json() for name, report in slot.reports.items()},
+            }
+            for slot in slots
+        ],
+        "skipped": dict(skipped),
+        "largest_stamp_error_s": max((slot.largest_error_s for slot in slots), default=0.0),
+        "gaps": sum(len(report.gaps) for slot in slots for report in slot.reports.values()),
+    }
+
+
+class Progress(Protocol):
+    """Told how far an export is, in images."""
+
+    def stage(self, title: str, total: int) -> None: ...
+
+    def at(self, done: int) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def stage(self, title: str, total: int) -> None:
+        """Nothing."""
+
+    def at(self, done: int) -> None:
+        """Nothing."""
+
+
+def export(
+    runs: Sequence[Path],
+    kind: Format,
+    to: Path,
+    options: ExportOptions,
+    *,
+    append: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Export `runs` as a data set at `to`, whole or not at all.
+
+    Raises:
+        ExportError: something cannot be exported; one line.
+    """
+    if append and not kind.appends:
+        raise ExportError(f"{kind.name} data sets cannot be appended to; export all runs at once")
+    target.check(to, file=kind.file, append=append)
+    outcome = Outcome(to)
+    refs = _choose(runs, options, outcome)
+    check_alike(refs)
+    for ref in refs:
+        kind.tasks(ref, options)
+    shown = progress or Silent()
+    with _told_in_one_line(to), target.building(to, file=kind.file, append=append) as draft:
+        with _Workers(options.jobs, len(refs)) as workers:
+            plan = _survey(refs, options, draft, workers, shown, outcome)
+            plan = replace(plan, append=append)
+            prepared = kind.start(plan)
+            results = _write(kind, plan, prepared, workers, shown)
+        kind.finish(plan, prepared, results)
+    outcome.slots = plan.slots
+    return outcome
+
+
+def _choose(runs: Sequence[Path], options: ExportOptions, outcome: Outcome) -> list[EpisodeRef]:
+    refs = []
+    for path in episode_files(runs):
+        ref = describe(path)
+        if ref is None:
+            outcome.skipped[str(path)] = "discarded"
+        elif options.labels and ref.label not in options.labels:
+            outcome.skipped[ref.name] = f"label is {ref.label}"
+        else:
+            refs.append(ref)
+    return _some(refs, outcome)
+
+
+def _some(refs: list[Any], outcome: Outcome) -> list[Any]:
+    if not refs:
+        why = "; ".join(f"{name}: {reason}" for name, reason in outcome.skipped.items())
+        raise ExportError(f"no episode is left to export ({why})", usage=False)
+    return refs
+
+
+def _survey(
+    refs: Sequence[EpisodeRef],
+    options: ExportOptions,
+    draft: Path,
+    workers: _Workers,
+    progress: Progress,
+    outcome: Outcome,
+) -> Plan:
+    """How many rows each episode has, and which fit badly."""
+    progress.stage("looking", len(refs))
+    surveyed = workers.map(_look, [(ref, options) for ref in refs], lambda done, images: progress.at(done))
+    kept: list[Slot] = []
+    for ref, (length, reports) in zip(refs, surveyed, strict=True):
+        slot = Slot(ref, len(kept), sum(s.length for s in kept), length, reports)
+        limit = options.max_stamp_error_s
+        if limit and slot.largest_error_s > limit:
+            outcome.skipped[ref.name] = f"a stamp error of {slot.largest_error_s:.3f} s is over {limit} s"
+        else:
+            kept.append(slot)
+    return Plan(tuple(_some(kept, outcome)), options, draft)
+
+
+def _write(
+    kind: Format, plan: Plan, prepared: Any, workers: _Workers, progress: Progress
+) -> list[dict[str, Any]]:
+    todo = [(slot, task) for slot in plan.slots for task in kind.tasks(slot.ref, plan.options)]
+    images = sum(slot.length for slot, task in todo if ":" in task)
+    progress.stage("writing", images or len(todo))
+    calls = [(kind, task, slot, plan, prepared) for slot, task in todo]
+    done = workers.map(_work, calls, lambda tasks, seen: progress.at(seen if images else tasks))
+    results: list[dict[str, Any]] = [{} for _ in plan.slots]
+    for (slot, task), result in zip(todo, done, strict=True):
+        results[slot.number][task] = result
+    return results
+
+
+# --- in a worker's process
+
+_opened: list[tuple[EpisodeRef, ExportOptions, Sampled]] = []
+_counter: Any = None
+
+
+def _count(images: int) -> None:
+    if _counter is not None:
+        with _counter.get_lock():
+            _counter.value += images
+
+
+def _set_counter(counter: Any) -> None:
+    global _counter
+    _counter = counter
+
+
+def _sampled(ref: EpisodeRef, options: ExportOptions) -> Sampled:
+    """The episode; the last one is kept, since tasks of an episode follow each other."""
+    if _opened and _opened[0][:2] == (ref, options):
+        return _opened[0][2]
+    _close()
+    sampled = replace(sample(ref, options), progress=_count)
+    _opened.append((ref, options, sampled))
+    return sampled
+
+
+def _close() -> None:
+    while _opened:
+        _opened.pop()[2].recording.close()
+
+
+def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, SensorReport]]:
+    sampled = _sampled(ref, options)
+    return len(sampled), sampled.reports
+
+
+def _work(kind: Format, task: str, slot: Slot, plan: Plan, prepared: Any) -> Any:
+    return kind.work(task, _sampled(slot.ref, plan.options), slot, plan, prepared)
+
+
+# --- workers
+
+
+class _Workers:
+    """Processes, or, where one is enough, this one."""
+
+    def __init__(self, jobs: int, episodes: int) -> None:
+        import multiprocessing
+
+        wanted = jobs or len(os.sched_getaffinity(0))
+        context = multiprocessing.get_context("spawn")
+        self._counter = context.Value("q", 0)
+        self._pool: ProcessPoolExecutor | None = None
+        if wanted > 1:
+            self._pool = ProcessPoolExecutor(
+                wanted, mp_context=context, initializer=_set_counter, initargs=(self._counter,)
+            )
+
+    def __enter__(self) -> _Workers:
+        _set_counter(self._counter)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        _close()
+        _set_counter(None)
+
+    def map(
+        self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], told: Callable[[int, int], None]
+    ) -> list[Any]:
+        """Results in order; the first failure ends it."""
+        self._counter.value = 0
+        if self._pool is None:
+            results = []
+            for done, values in enumerate(arguments, 1):
+                results.append(call(*values))
+                told(done, self._counter.value)
+            return results
+        futures = [self._pool.submit(call, *values) for values in arguments]
+        self._follow(futures, told)
+        return [future.result() for future in futures]
+
+    def _follow(self, futures: Sequence[Future[Any]], told: Callable[[int, int], None]) -> None:
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = wait(waiting, _LOOK_S, FIRST_COMPLETED)
+            told(len(futures) - len(waiting), self._counter.value)
+            for future in finished:
+                future.result()
+
+
+@contextlib.contextmanager
+def _told_in_one_line(to: Path) -> Iterator[None]:
+    """What goes wrong while writing, as one line."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from runtime.recording.reader import RecordingError
+
+    try:
+        yield
+    except RecordingError as error:
+        raise ExportError(str(error)) from None
+    except BrokenProcessPool:
+        raise ExportError(
+            "a worker process was ended from outside; nothing was exported", usage=False
+        ) from None
+    except OSError as error:
+        raise ExportError(_explain(error, to), usage=False) from None
+
+
+def _explain(error: OSError, to: Path) -> str:
+    text = " ".join(str(error).split())
+    if error.errno == errno.ENOSPC or "No space left" in text:
+        return f"{to}: the disk is full; nothing was exported"
+    if error.errno == errno.EDQUOT:
+        return f"{to}: the disk quota is used up; nothing was exported"
+    return f"{to}: cannot be written: {text}; nothing was exported"

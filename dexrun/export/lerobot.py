@@ -1,0 +1,197 @@
+"""What both LeRobot formats share: features, columns of an episode, and one camera's video."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexrun.export import depth_video, stats, video
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Plan, Slot
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef, Shape
+from dexrun.export.sampled import Sampled
+from policies.mapping import JointUnits, UnitMap
+
+UNITS = UnitMap(joint_unit="percent", gripper_unit="percent")
+"""LeRobot's for SO-100: -100 to 100 over the calibrated range, the gripper 0 to 100."""
+
+STATE, ACTION, FORCE = "observation.state", "action", "observation.force"
+IMAGES = "observation.images."
+CHUNK_FILES = 1000
+_MM = 1e-3
+
+INDEX_FEATURES: dict[str, dict[str, Any]] = {
+    "timestamp": {"dtype": "float32", "shape": [1], "names": None},
+    "frame_index": {"dtype": "int64", "shape": [1], "names": None},
+    "episode_index": {"dtype": "int64", "shape": [1], "names": None},
+    "index": {"dtype": "int64", "shape": [1], "names": None},
+    "task_index": {"dtype": "int64", "shape": [1], "names": None},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which features a data set has.
+
+    Attributes:
+        videos: colour: key to camera. depth_videos, depth_images: the same for depth.
+    """
+
+    shape: Shape
+    units: JointUnits
+    fps: int
+    videos: Mapping[str, str]
+    depth_videos: Mapping[str, str]
+    depth_images: Mapping[str, str]
+
+    @property
+    def video_keys(self) -> list[str]:
+        return [*self.videos, *self.depth_videos]
+
+    def features(self) -> dict[str, dict[str, Any]]:
+        """As in ``info.json``; videos still without their ``info``."""
+        joints = [f"{name}.pos" for name in self.shape.joints]
+        vector = {"dtype": "float32", "shape": [len(joints)], "names": joints}
+        out: dict[str, dict[str, Any]] = {ACTION: dict(vector), STATE: dict(vector)}
+        if self.shape.force_channels:
+            names = [f"force.{i}" for i in range(self.shape.force_channels)]
+            out[FORCE] = {"dtype": "float32", "shape": [len(names)], "names": names}
+        for key, camera in self.videos.items():
+            out[key] = self._picture("video", camera, 3)
+        for key, camera in self.depth_videos.items():
+            out[key] = self._picture("video", camera, 1)
+        for key, camera in self.depth_images.items():
+            scale = self.shape.cameras[camera].depth_scale_m
+            unit = {"depth_unit": "mm"} if abs(scale - _MM) < 1e-9 else {}
+            info = {"is_depth_map": True, **unit, "depth_scale_m": scale}
+            out[key] = {**self._picture("image", camera, 1), "info": info}
+        return {**out, **INDEX_FEATURES}
+
+    def _picture(self, dtype: str, camera: str, channels: int) -> dict[str, Any]:
+        size = self.shape.cameras[camera]
+        names = ["height", "width", "channels"]
+        return {"dtype": dtype, "shape": [size.height, size.width, channels], "names": names}
+
+
+def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
+    """The features to export; `depth` is ``video``, ``images``, ``both`` or ``none``.
+
+    Raises:
+        ExportError: the frame rate is not whole, or a camera or unit does not exist.
+    """
+    if options.fps != int(options.fps):
+        raise ExportError(f"fps is {options.fps}; LeRobot data sets have a whole number of frames per second")
+    cameras = shape.chosen(options)
+    with_depth = [c for c in cameras if shape.cameras[c].depth]
+    as_video = with_depth if depth in ("video", "both") else []
+    as_images = with_depth if depth in ("images", "both") else []
+    suffix = "_depth_raw" if depth == "both" else "_depth"
+    return Layout(
+        shape,
+        shape.units(options.units or UNITS),
+        int(options.fps),
+        {f"{IMAGES}{c}": c for c in cameras},
+        {f"{IMAGES}{c}_depth": c for c in as_video},
+        {f"{IMAGES}{c}{suffix}": c for c in as_images},
+    )
+
+
+def tasks(ref: EpisodeRef, options: ExportOptions, depth: str) -> tuple[str, ...]:
+    """One for the rows, one for each video."""
+    return ("rows", *(f"video:{key}" for key in layout(ref.shape, options, depth).video_keys))
+
+
+def columns(sampled: Sampled, slot: Slot, of: Layout) -> dict[str, NDArray[Any]]:
+    """The low-dimensional features and what LeRobot counts, ``[T, ...]``; ``task_index`` is left out."""
+    rows = np.arange(slot.length, dtype=np.int64)
+    out: dict[str, NDArray[Any]] = {
+        ACTION: of.units.to_policy(sampled.action).astype(np.float32),
+        STATE: of.units.to_policy(sampled.position).astype(np.float32),
+    }
+    if sampled.force is not None:
+        out[FORCE] = sampled.force.astype(np.float32)
+    return {**out, "timestamp": (rows / of.fps).astype(np.float32), "frame_index": rows}
+
+
+def row_stats(data: Mapping[str, NDArray[Any]], *, quantiles: bool) -> dict[str, stats.Stats]:
+    """Statistics of low-dimensional features."""
+    return {key: stats.of_rows(values, quantiles=quantiles) for key, values in data.items()}
+
+
+def write_video(
+    path: Path, key: str, sampled: Sampled, of: Layout, plan: Plan, *, quantiles: bool
+) -> stats.Stats:
+    """Encode one camera of one episode to `path`; returns its statistics."""
+    if key in of.depth_videos:
+        return _write_depth(path, of.depth_videos[key], sampled, of, quantiles=quantiles)
+    camera = of.videos[key]
+    size = of.shape.cameras[camera]
+    seen = stats.ImageStats(len(sampled), 3)
+
+    def images() -> Any:
+        for row, image in enumerate(sampled.colors(camera)):
+            seen.add(row, image)
+            yield image
+
+    options = video.color_options(plan.options.codec, plan.options.crf, threads=1)
+    video.encode_color(path, images(), (size.height, size.width), of.fps, options)
+    return seen.result(quantiles=quantiles)
+
+
+def _write_depth(path: Path, camera: str, sampled: Sampled, of: Layout, *, quantiles: bool) -> stats.Stats:
+    size = of.shape.cameras[camera]
+    table = depth_video.code_table(size.depth_scale_m)
+    seen = stats.ImageStats(len(sampled), 1, levels=65536, unit=size.depth_scale_m * 1000.0)
+
+    def codes() -> Any:
+        for row, image in enumerate(sampled.depth_images(camera)):
+            seen.add(row, image)
+            yield table[image]
+
+    video.encode_gray12(path, codes(), (size.height, size.width), of.fps)
+    return seen.result(quantiles=quantiles)
+
+
+def depth_pngs(sampled: Sampled, camera: str) -> tuple[list[bytes], stats.ImageStats]:
+    """Every row's depth as 16-bit PNG in device units, and what was seen of it."""
+    import cv2
+
+    seen = stats.ImageStats(len(sampled), 1, levels=65536, unit=1.0)
+    out = []
+    for row, image in enumerate(sampled.depth_images(camera)):
+        seen.add(row, image)
+        _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        out.append(data.tobytes())
+    return out, seen
+
+
+def task_numbers(slots: Sequence[Slot], known: Sequence[str] = ()) -> dict[str, int]:
+    """Every task's number, in order of appearance after the `known` ones."""
+    names = dict.fromkeys([*known, *(slot.ref.task for slot in slots)])
+    return {name: number for number, name in enumerate(names)}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented, as LeRobot writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def write_lines(path: Path, rows: Sequence[Any]) -> None:
+    """One JSON object per line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+
+
+def video_info(path: Path, key: str, of: Layout) -> dict[str, Any]:
+    """A video feature's ``info``."""
+    info = video.describe(path, of.fps)
+    return {**info, **depth_video.INFO} if key in of.depth_videos else info

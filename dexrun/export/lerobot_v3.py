@@ -1,0 +1,331 @@
+"""LeRobot data sets of version 3.0: many episodes to a parquet file, and to a video.
+
+Layout as written and read by LeRobot 0.4.4: parquet files roll at 100 MB, videos at 200 MB, one row group
+per episode; ``meta/`` has info, statistics, tasks and episodes. An appended export begins new files, as
+LeRobot's own resumed recordings do, so that nothing that is there is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dexrun.export import lerobot, stats, video
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.lerobot import Layout
+from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef
+from dexrun.export.sampled import Sampled
+
+VERSION = "v3.0"
+FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+DATA = f"data/{FILE}.parquet"
+VIDEOS = f"videos/{{video_key}}/{FILE}.mp4"
+EPISODES = f"meta/episodes/{FILE}.parquet"
+DATA_MB, VIDEO_MB = 100, 200
+PARTS = ".parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What is in the data set that is appended to; empty for a new one.
+
+    Attributes:
+        files: next free file number of the data, of the episodes' metadata, and of each video.
+    """
+
+    info: dict[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    stats: dict[str, stats.Stats] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    episodes: int = 0
+    frames: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A file of a rolling series, and where in it something begins."""
+
+    number: int
+    start: int
+
+    @property
+    def indices(self) -> dict[str, int]:
+        chunk, file = divmod(self.number, lerobot.CHUNK_FILES)
+        return {"chunk_index": chunk, "file_index": file}
+
+
+class LerobotV3:
+    """The format."""
+
+    name = "lerobot-v3"
+    file = False
+    appends = True
+
+    def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
+        return lerobot.tasks(ref, options, _depth(options))
+
+    def start(self, plan: Plan) -> Existing:
+        (plan.folder / PARTS).mkdir()
+        if not plan.append:
+            return Existing()
+        existing = read_existing(plan.folder)
+        _check_same(existing.info, _layout(plan), plan)
+        return existing
+
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
+        of = _layout(plan)
+        part = plan.folder / PARTS / f"{slot.number:06d}"
+        if task != "rows":
+            key = task.removeprefix("video:")
+            path = part.with_name(f"{part.name}-{key}.mp4")
+            return lerobot.write_video(path, key, sampled, of, plan, quantiles=True)
+        data = lerobot.columns(sampled, slot, of)
+        data["episode_index"] = np.full(slot.length, prepared.episodes + slot.number, np.int64)
+        data["index"] = np.arange(slot.length, dtype=np.int64) + prepared.frames + slot.start
+        number = lerobot.task_numbers(plan.slots, prepared.tasks)[slot.ref.task]
+        data["task_index"] = np.full(slot.length, number, np.int64)
+        found = lerobot.row_stats(data, quantiles=True)
+        pictures: dict[str, list[bytes]] = {}
+        for key, camera in of.depth_images.items():
+            pictures[key], seen = lerobot.depth_pngs(sampled, camera)
+            found[key] = seen.result()
+        _write_part(part.with_suffix(".arrow"), data_table(of.features(), data, pictures))
+        return found
+
+    def finish(self, plan: Plan, prepared: Existing, results: Sequence[Mapping[str, Any]]) -> None:
+        of = _layout(plan)
+        data_places = _join_data(plan, of, prepared)
+        video_places = {key: _join_videos(plan, key, of, prepared) for key in of.video_keys}
+        shutil.rmtree(plan.folder / PARTS)
+        found = [{**r["rows"], **{key: r[f"video:{key}"] for key in of.video_keys}} for r in results]
+        _write_episodes(plan, of, prepared, data_places, video_places, found)
+        numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
+        _write_table(plan.folder / "meta" / "tasks.parquet", task_table(list(numbers)))
+        parts = ([prepared.stats] if prepared.stats else []) + found
+        lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(stats.aggregate(parts)))
+        _write_info(plan, of, prepared, len(numbers))
+        report = report_of(plan.slots, {})
+        for entry in report["episodes"]:
+            entry["episode"] += prepared.episodes
+        report["episodes"] = [*prepared.report.get("episodes", []), *report["episodes"]]
+        lerobot.write_json(plan.folder / "meta" / "dexrun.json", report)
+
+
+def _depth(options: ExportOptions) -> str:
+    return "video" if options.depth == "auto" else options.depth
+
+
+def _layout(plan: Plan) -> Layout:
+    return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
+
+
+def _write_part(path: Path, table: Any) -> None:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_part(path: Path) -> Any:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def _write_table(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="snappy", use_dictionary=True)
+
+
+def _join_data(plan: Plan, of: Layout, existing: Existing) -> list[_Place]:
+    """Parquet files with a row group for each episode."""
+    import pyarrow.parquet as pq
+
+    number, size, writer = existing.files.get("data", 0), 0, None
+    places = []
+    schema = data_schema(of.features())
+    try:
+        for slot in plan.slots:
+            part = plan.folder / PARTS / f"{slot.number:06d}.arrow"
+            table = _read_part(part)
+            if writer is not None and size + table.nbytes >= DATA_MB << 20:
+                writer.close()
+                writer, number, size = None, number + 1, 0
+            if writer is None:
+                path = plan.folder / DATA.format(**_Place(number, 0).indices)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writer = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
+            writer.write_table(table, row_group_size=max(1, len(table)))
+            part.unlink()
+            size += table.nbytes
+            places.append(_Place(number, 0))
+    finally:
+        if writer is not None:
+            writer.close()
+    return places
+
+
+def _join_videos(plan: Plan, key: str, of: Layout, existing: Existing) -> list[_Place]:
+    """Video files of one camera, filled with whole episodes."""
+    number, size, start = existing.files.get(key, 0), 0, 0
+    places: list[_Place] = []
+    groups: dict[int, list[Slot]] = {}
+    for slot in plan.slots:
+        length = _part(plan, slot, key).stat().st_size
+        if size and size + length >= VIDEO_MB << 20:
+            number, size, start = number + 1, 0, 0
+        places.append(_Place(number, start))
+        groups.setdefault(number, []).append(slot)
+        size, start = size + length, start + slot.length
+    for file, slots in groups.items():
+        path = plan.folder / VIDEOS.format(video_key=key, **_Place(file, 0).indices)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = [_part(plan, slot, key) for slot in slots]
+        if len(parts) == 1:
+            parts[0].rename(path)
+        else:
+            video.join(path, parts, [slot.length for slot in slots], of.fps)
+            for part in parts:
+                part.unlink()
+    return places
+
+
+def _part(plan: Plan, slot: Slot, key: str) -> Path:
+    return plan.folder / PARTS / f"{slot.number:06d}-{key}.mp4"
+
+
+def _write_episodes(
+    plan: Plan,
+    of: Layout,
+    existing: Existing,
+    data: Sequence[_Place],
+    videos: Mapping[str, Sequence[_Place]],
+    found: Sequence[Mapping[str, stats.Stats]],
+) -> None:
+    place = _Place(existing.files.get("episodes", 0), 0)
+    rows = []
+    for slot, at, one in zip(plan.slots, data, found, strict=True):
+        first = existing.frames + slot.start
+        row: dict[str, Any] = {
+            "episode_index": existing.episodes + slot.number,
+            "tasks": [slot.ref.task],
+            "length": slot.length,
+            "data/chunk_index": at.indices["chunk_index"],
+            "data/file_index": at.indices["file_index"],
+            "dataset_from_index": first,
+            "dataset_to_index": first + slot.length,
+        }
+        for key, places in videos.items():
+            where = places[slot.number]
+            row.update({f"videos/{key}/{name}": value for name, value in where.indices.items()})
+            row[f"videos/{key}/from_timestamp"] = where.start / of.fps
+            row[f"videos/{key}/to_timestamp"] = (where.start + slot.length) / of.fps
+        for key, values in one.items():
+            row.update({f"stats/{key}/{name}": value.tolist() for name, value in values.items()})
+        row.update({f"meta/episodes/{name}": value for name, value in place.indices.items()})
+        rows.append(row)
+    _write_table(plan.folder / EPISODES.format(**place.indices), episode_table(rows))
+
+
+def _write_info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> None:
+    features = existing.info.get("features") or of.features()
+    if not existing.info:
+        for key in of.video_keys:
+            path = plan.folder / VIDEOS.format(video_key=key, chunk_index=0, file_index=0)
+            features[key]["info"] = lerobot.video_info(path, key, of)
+    episodes = existing.episodes + len(plan.slots)
+    info = {
+        "codebase_version": VERSION,
+        "robot_type": plan.options.robot_type,
+        "total_episodes": episodes,
+        "total_frames": existing.frames + plan.rows,
+        "total_tasks": tasks,
+        "chunks_size": lerobot.CHUNK_FILES,
+        "data_files_size_in_mb": DATA_MB,
+        "video_files_size_in_mb": VIDEO_MB,
+        "fps": of.fps,
+        "splits": {"train": f"0:{episodes}"},
+        "data_path": DATA,
+        "video_path": VIDEOS if of.video_keys else None,
+        "features": features,
+    }
+    lerobot.write_json(plan.folder / "meta" / "info.json", {**existing.info, **info})
+
+
+def read_existing(folder: Path) -> Existing:
+    """What a data set holds.
+
+    Raises:
+        ExportError: it is not one of version 3.0.
+    """
+    meta = folder / "meta"
+    try:
+        info = json.loads((meta / "info.json").read_text(encoding="utf-8"))
+        if info["codebase_version"] != VERSION:
+            raise ExportError(f"{folder}: LeRobot data set {info['codebase_version']}; expected {VERSION}")
+        found = json.loads((meta / "stats.json").read_text(encoding="utf-8"))
+        tasks = read_table(meta / "tasks.parquet").to_pydict()
+        report = meta / "dexrun.json"
+        about = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{folder}: not a LeRobot {VERSION} data set: {error}") from None
+    names = next(name for name in tasks if name != "task_index")
+    ordered = sorted(zip(tasks["task_index"], tasks[names], strict=True))
+    keys = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    series = {"data": folder / "data", "episodes": meta / "episodes"}
+    series.update({key: folder / "videos" / key for key in keys})
+    return Existing(
+        info=info,
+        tasks=tuple(name for _, name in ordered),
+        stats={key: {n: np.array(v) for n, v in one.items()} for key, one in found.items()},
+        files={name: _next_file(path) for name, path in series.items()},
+        episodes=info["total_episodes"],
+        frames=info["total_frames"],
+        report=about,
+    )
+
+
+def _next_file(folder: Path) -> int:
+    taken = [
+        int(path.parent.name[6:]) * lerobot.CHUNK_FILES + int(path.stem[5:])
+        for path in folder.glob("chunk-*/file-*.*")
+    ]
+    return max(taken, default=-1) + 1
+
+
+def _check_same(info: Mapping[str, Any], of: Layout, plan: Plan) -> None:
+    """Whether what is exported fits the data set that is there."""
+    there = {key: (f["dtype"], list(f["shape"])) for key, f in info["features"].items()}
+    here = {key: (f["dtype"], list(f["shape"])) for key, f in of.features().items()}
+    if info["fps"] != of.fps:
+        raise ExportError(
+            f"the data set has {info['fps']} fps, the export {of.fps}; give --fps {info['fps']}"
+        )
+    for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key):
+            raise ExportError(
+                f"feature {key} is {_feature(there.get(key))} in the data set "
+                f"and {_feature(here.get(key))} in the export; they must be the same to append"
+            )
+    joints = of.features()[lerobot.STATE]["names"]
+    if info["features"][lerobot.STATE]["names"] != joints:
+        raise ExportError(
+            f"the data set's joints are {info['features'][lerobot.STATE]['names']}, not {joints}"
+        )
+
+
+def _feature(feature: tuple[str, list[int]] | None) -> str:
+    return "absent" if feature is None else f"{feature[0]} {feature[1]}"

@@ -1,0 +1,54 @@
+"""What can be configured about exports."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from policies.mapping import UnitMap
+from runtime.options import Options
+
+
+class ExportOptions(Options):
+    """Table ``[export]``; ``dexrun export`` takes the same keys as options.
+
+    Attributes:
+        fps: of the grid onto which everything is resampled.
+        action: which of the control loop's targets becomes the action: what was ``sent`` to the arm, what
+            was ``requested`` before the safety stage, or the ``clipped`` target that left it.
+        latency_s: per sensor (``arm``, ``force``, or a camera's name), how long before its stamp what it
+            shows had happened.
+        cameras: the ones to export; none named means all.
+        head, wrist: the cameras that take these parts where a format knows them; empty picks the one of
+            that name, else the first of those with depth for the head and the first other for the wrist.
+        units: how joints are expressed, instead of the format's own way.
+        codec: of colour video. H.264 takes half the work of AV1 at like size and quality.
+        crf: quality of colour video, lower is better; 0 takes the codec's usual one.
+        depth: how LeRobot data sets hold depth: LeRobot's 12-bit ``video``, lossless 16-bit ``images``,
+            ``both`` or ``none``; ``auto`` is ``video`` in v3 and ``none`` in v2.1, whose readers know none.
+        max_stamp_error_s: episodes with a larger one are left out; 0 leaves none out.
+        labels: only episodes with one of these labels; none named means all.
+        missing_mask: what becomes of a frame of which no tracked mask is known: ``zeros`` says that nothing
+            is on the object, ``refuse`` does not export.
+        image_size: edge of UMI's square images, in pixels.
+        robot_type: as LeRobot data sets name it.
+        jobs: processes; 0 is one for each processor.
+    """
+
+    fps: float = Field(default=30.0, gt=0, le=1000)
+    action: Literal["sent", "clipped", "requested"] = "sent"
+    latency_s: dict[str, float] = Field(default_factory=dict)
+    cameras: tuple[str, ...] = ()
+    head: str = ""
+    wrist: str = ""
+    units: UnitMap | None = None
+    codec: Literal["h264", "av1"] = "h264"
+    crf: int = Field(default=0, ge=0, le=63)
+    depth: Literal["auto", "video", "images", "both", "none"] = "auto"
+    max_stamp_error_s: float = Field(default=0.0, ge=0)
+    labels: tuple[Literal["success", "failure", "none"], ...] = ()
+    missing_mask: Literal["refuse", "zeros"] = "zeros"
+    image_size: int = Field(default=224, ge=8)
+    robot_type: str = "so100_follower"
+    jobs: int = Field(default=0, ge=0)

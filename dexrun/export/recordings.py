@@ -1,0 +1,249 @@
+"""Which episodes there are to export, and whether they go together in one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dexrun.export.errors import ExportError
+from dexrun.export.options import ExportOptions
+from policies.mapping import JointUnits, RobotJoints, UnitMap, joint_units
+from runtime.interfaces import PolicyError
+from runtime.messages import Floats
+
+if TYPE_CHECKING:
+    from runtime.recording.reader import Episode
+
+
+@dataclass(frozen=True, slots=True)
+class CameraShape:
+    """Size of a camera's images; `depth_scale_m` of its depth's unit, 0 if it has none."""
+
+    height: int
+    width: int
+    depth: bool
+    depth_scale_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What all episodes of one data set have in common.
+
+    Attributes:
+        joints: names, gripper last. ranges: ``(low, high)`` of each, radians; of the gripper 0 to 1.
+        force_channels: 0 without a force sensor.
+    """
+
+    joints: tuple[str, ...]
+    ranges: tuple[tuple[float, float], ...]
+    force_channels: int
+    cameras: Mapping[str, CameraShape]
+
+    def chosen(self, options: ExportOptions) -> tuple[str, ...]:
+        """The cameras to export, in the recording's order.
+
+        Raises:
+            ExportError: one was asked for that is not there.
+        """
+        for name in options.cameras:
+            if name not in self.cameras:
+                raise ExportError(f"no camera {name!r} was recorded; there is: {_list(self.cameras)}")
+        return tuple(c for c in self.cameras if not options.cameras or c in options.cameras)
+
+    def head(self, options: ExportOptions) -> str:
+        """The camera that sees the scene; empty if there is no camera at all."""
+        names = self.chosen(options)
+        if options.head:
+            return self._known(options.head, names)
+        for name in ("head", "front"):
+            if name in names:
+                return name
+        others = [n for n in names if n != "wrist"]
+        with_depth = [n for n in others if self.cameras[n].depth]
+        return (with_depth or others or list(names) or [""])[0]
+
+    def wrist(self, options: ExportOptions) -> str:
+        """The camera on the gripper; empty if there is no second camera."""
+        names = [n for n in self.chosen(options) if n != self.head(options)]
+        if options.wrist:
+            return self._known(options.wrist, self.chosen(options))
+        return "wrist" if "wrist" in names else (names or [""])[0]
+
+    def _known(self, name: str, names: Iterable[str]) -> str:
+        if name not in names:
+            raise ExportError(f"no camera {name!r} is exported; there is: {_list(names)}")
+        return name
+
+    def units(self, units: UnitMap) -> JointUnits:
+        """How joints are expressed.
+
+        Raises:
+            ExportError: `units` names something that the robot does not have.
+        """
+        try:
+            return joint_units(RobotJoints(self.joints, self.range_array(), self.joints[-1]), units)
+        except PolicyError as error:
+            raise ExportError(str(error)) from None
+
+    def range_array(self) -> Floats:
+        """``[D, 2]``."""
+        return np.array(self.ranges, np.float64)
+
+    def difference(self, other: Shape) -> str:
+        """What is not the same in `other`; empty if everything is."""
+        if self.joints != other.joints:
+            return f"joints {_list(self.joints)} against {_list(other.joints)}"
+        if not np.allclose(self.range_array(), other.range_array(), atol=1e-3):
+            return "joint ranges"
+        if self.force_channels != other.force_channels:
+            return f"{self.force_channels} force channels against {other.force_channels}"
+        if set(self.cameras) != set(other.cameras):
+            return f"cameras {_list(self.cameras)} against {_list(other.cameras)}"
+        for name, camera in self.cameras.items():
+            if camera != other.cameras[name]:
+                return f"camera {name}: {_size(camera)} against {_size(other.cameras[name])}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRef:
+    """An episode and where it is; crosses to other processes.
+
+    Attributes:
+        name: run and episode, for messages.
+        masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
+    """
+
+    path: Path
+    name: str
+    index: int
+    task: str
+    label: str
+    simulated: bool
+    shape: Shape
+    masks: tuple[str, ...] = ()
+    drops: Mapping[str, int] = field(default_factory=dict)
+    repaired: bool = False
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _size(camera: CameraShape) -> str:
+    depth = f" with depth in {camera.depth_scale_m} m" if camera.depth else ""
+    return f"{camera.width}x{camera.height}{depth}"
+
+
+def open_episode(path: Path) -> Episode:
+    """The episode's reader.
+
+    Raises:
+        ExportError: the file is truncated, or is not a recording.
+    """
+    from runtime.recording.reader import Episode, RecordingError
+
+    try:
+        return Episode(path)
+    except RecordingError as error:
+        raise ExportError(str(error)) from None
+
+
+def episode_files(runs: Iterable[Path]) -> list[Path]:
+    """Finished episodes' files of runs and single files, in order.
+
+    Raises:
+        ExportError: something is neither, or a run has none.
+    """
+    found: list[Path] = []
+    for run in runs:
+        if run.is_file():
+            found.append(run)
+            continue
+        if not run.is_dir():
+            raise ExportError(f"{run}: no such run; expected a run's folder or an episode's .mcap file")
+        files = sorted((run / "episodes").glob("*.mcap")) or sorted(run.glob("*.mcap"))
+        if not files:
+            raise ExportError(f"{run}: no finished episode in it; expected episodes/episode_*.mcap")
+        found.extend(files)
+    return found
+
+
+def describe(path: Path) -> EpisodeRef | None:
+    """What an episode's file holds; ``None`` if the episode was discarded.
+
+    Raises:
+        ExportError: the file is truncated, or is not a recording, or a topic is missing.
+    """
+    with open_episode(path) as episode:
+        if episode.metadata.get("discarded") == "true":
+            return None
+        run = path.resolve().parent
+        run = run.parent if run.name == "episodes" else run
+        return EpisodeRef(
+            path=path.resolve(),
+            name=f"{run.name}/{path.name}",
+            index=episode.index,
+            task=episode.task,
+            label=episode.label,
+            simulated=str(episode.config.get("arm", {}).get("port", "")).startswith("world:"),
+            shape=shape_of(episode),
+            masks=tuple(
+                t.removeprefix("/mask/") for t, n in episode.topics.items() if t[:6] == "/mask/" and n
+            ),
+            drops=episode.drops,
+            repaired=episode.repaired,
+        )
+
+
+def shape_of(episode: Episode) -> Shape:
+    """Names, ranges and sizes.
+
+    Raises:
+        ExportError: a topic that every recording has is missing or empty.
+    """
+    path, topics = episode.path, episode.topics
+    for topic in ("/ticks", "/arm/state"):
+        if not topics.get(topic):
+            there = ", ".join(t for t, n in topics.items() if n) or "nothing"
+            raise ExportError(
+                f"{path}: topic {topic} is missing or empty, and exports need it; there is: {there}"
+            )
+    robot = episode.robot
+    names, ranges = robot.get("joint_names", []), robot.get("ranges_rad", [])
+    if not names or len(ranges) != len(names):
+        raise ExportError(f"{path}: metadata record 'robot' must give joint_names and as many ranges_rad")
+    channels = episode.array("/force", "force").shape[1] if topics.get("/force") else 0
+    cameras = {name: _camera(episode, name) for name in episode.cameras}
+    pairs = tuple((float(low), float(high)) for low, high in ranges)
+    return Shape(tuple(names), pairs, channels, cameras)
+
+
+def _camera(episode: Episode, name: str) -> CameraShape:
+    height, width = episode.color(name, 0).shape[:2]
+    depth = name in episode.depth_cameras
+    scale = episode.camera_info(name).depth_scale_m if depth else 0.0
+    if depth and not scale:
+        raise ExportError(f"{episode.path}: camera {name} has depth and no depth_scale_m to read it by")
+    return CameraShape(height, width, depth, float(scale or 0.0))
+
+
+def check_alike(refs: Iterable[EpisodeRef]) -> None:
+    """All have the same shape.
+
+    Raises:
+        ExportError: two differ; says in what.
+    """
+    first: EpisodeRef | None = None
+    for ref in refs:
+        if first is None:
+            first = ref
+        elif difference := first.shape.difference(ref.shape):
+            raise ExportError(
+                f"{ref.name} and {first.name} are of different robots: {difference}; "
+                "export them into data sets of their own"
+            )

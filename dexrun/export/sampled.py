@@ -1,0 +1,236 @@
+"""One episode of a recording, resampled: what every format writes, in the robot's units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexrun.export import resample
+from dexrun.export.errors import ExportError
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef, Shape, open_episode
+from dexrun.export.resample import Gap, Stamps
+from runtime.clock import NS_PER_S
+from runtime.messages import Floats
+
+if TYPE_CHECKING:
+    from runtime.recording.reader import Episode
+
+TICKS, STATE, FORCE = "/ticks", "/arm/state", "/force"
+
+
+@dataclass(frozen=True, slots=True)
+class SensorReport:
+    """How well one sensor's samples fit the grid.
+
+    Attributes:
+        samples: in the recording. rate_hz: from the usual distance of two.
+        largest_error_s, mean_error_s: of the distance from a grid point to the sample nearest to it.
+        gaps: from the grid's start in seconds, and how long.
+    """
+
+    name: str
+    samples: int
+    rate_hz: float
+    largest_error_s: float
+    mean_error_s: float
+    gaps: tuple[tuple[float, float], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "samples": self.samples,
+            "rate_hz": round(self.rate_hz, 3),
+            "largest_stamp_error_s": round(self.largest_error_s, 6),
+            "mean_stamp_error_s": round(self.mean_error_s, 6),
+            "gaps": [{"start_s": round(s, 6), "duration_s": round(d, 6)} for s, d in self.gaps],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """An episode on the grid. Row `i` of everything belongs to ``times[i]``.
+
+    Attributes:
+        times: ``[T]`` nanoseconds.
+        position, velocity, load: ``[T, D]``; action: ``[T, D]``.
+        force: ``[T, K]`` or ``None``.
+        frames: per camera, which of its frames each row shows. depths: the same of its depth images.
+        masks: per camera, which of its tracked masks each row has, -1 where there is none.
+        reports: by sensor.
+        progress: told about every image handed out.
+    """
+
+    ref: EpisodeRef
+    shape: Shape
+    times: Stamps
+    position: Floats
+    velocity: Floats
+    load: Floats
+    action: Floats
+    force: Floats | None
+    frames: Mapping[str, NDArray[np.int64]]
+    depths: Mapping[str, NDArray[np.int64]]
+    masks: Mapping[str, NDArray[np.int64]]
+    reports: Mapping[str, SensorReport]
+    recording: Episode = field(repr=False)
+    progress: Callable[[int], None] = field(default=lambda done: None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def largest_error_s(self) -> float:
+        """The largest stamp error of all sensors."""
+        return max((r.largest_error_s for r in self.reports.values()), default=0.0)
+
+    def colors(self, camera: str) -> Iterator[NDArray[np.uint8]]:
+        """Row by row, RGB ``[H, W, 3]``; an image that several rows show is decoded once."""
+        return self._each(self.frames[camera], lambda index: self.recording.color(camera, index))
+
+    def depth_images(self, camera: str) -> Iterator[NDArray[np.uint16]]:
+        """Row by row, ``[H, W]`` in device units, 0 meaning no reading."""
+        return self._each(self.depths[camera], lambda index: self.recording.depth(camera, index))
+
+    def mask_images(self, camera: str) -> Iterator[NDArray[np.uint8] | None]:
+        """Row by row, ``[H, W]`` of 0 and 1, or ``None``."""
+        return self._each(
+            self.masks[camera], lambda index: None if index < 0 else self.recording.mask(camera, index)
+        )
+
+    def _each(self, indices: NDArray[np.int64], load: Callable[[int], Any]) -> Iterator[Any]:
+        last, image = None, None
+        for index in indices.tolist():
+            if index != last:
+                last, image = index, load(index)
+            yield image
+            self.progress(1)
+
+
+class _Sampler:
+    """Collects an episode's series, lays the grid, and fills it."""
+
+    def __init__(self, ref: EpisodeRef, options: ExportOptions) -> None:
+        self.ref = ref
+        self.options = options
+        self.episode = open_episode(ref.path)
+        self.shape = ref.shape
+        self.reports: dict[str, SensorReport] = {}
+        self.ticks = np.maximum.accumulate(self.episode.stamps(TICKS))
+
+    def stamps(self, topic: str, sensor: str) -> Stamps:
+        """The topic's stamps, the sensor's latency taken off; a clock that went back is held."""
+        stamps = np.maximum.accumulate(self.episode.stamps(topic))
+        return resample.shifted(stamps, self.options.latency_s.get(sensor, 0.0))
+
+    def commands(self) -> tuple[Stamps, Floats]:
+        """When which target was given. `sent` has stamps of its own: the bus writes a little later."""
+        kind = self.options.action
+        values = np.asarray(self.episode.array(TICKS, kind), np.float64)
+        stamps = self.ticks
+        if kind == "sent":
+            own = np.asarray(self.episode.array(TICKS, "sent_stamp_ns"), np.int64)
+            known = own >= 0
+            stamps, values = resample.distinct(own[known], values[known])
+        stamps, values = resample.finite_rows(stamps, values)
+        if len(stamps) == 0:
+            raise ExportError(f"{self.ref.name}: no target was {kind} in this episode; nothing to learn from")
+        return stamps, values
+
+    def report(self, name: str, stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
+        """Note how well `stamps` fit; returns the nearest sample of every grid point."""
+        index = resample.nearest(stamps, at)
+        error = np.abs(stamps[index] - at)
+        period = resample.usual_period_ns(stamps)
+        inside = [g for g in resample.gaps(stamps) if g.end_ns > at[0] and g.start_ns < at[-1]]
+        self.reports[name] = SensorReport(
+            name,
+            len(stamps),
+            NS_PER_S / period if period else 0.0,
+            float(error.max()) / NS_PER_S,
+            float(error.mean()) / NS_PER_S,
+            tuple(_relative(gap, int(at[0])) for gap in inside),
+        )
+        return index
+
+    def run(self) -> Sampled:
+        options = self.options
+        cameras = self.shape.chosen(options)
+        arm = self.stamps(STATE, "arm")
+        commands, targets = self.commands()
+        force = self.stamps(FORCE, "force") if self.shape.force_channels else None
+        color = {c: self.stamps(f"/cameras/{c}/color", c) for c in cameras}
+        depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in cameras if self.shape.cameras[c].depth}
+        series = [arm, *color.values(), *depth.values(), *([force] if force is not None else [])]
+        at = self.lay_grid(series)
+        self.report("arm", arm, at)
+        action = targets[self.report("action", commands, at)]
+        if force is not None:
+            self.report("force", force, at)
+        frames = {c: self.report(c, stamps, at) for c, stamps in color.items()}
+        depths = {c: self.report(f"{c} depth", stamps, at) for c, stamps in depth.items()}
+        position, velocity, load = (
+            resample.linear(arm, self.episode.array(STATE, name), at)
+            for name in ("position", "velocity", "load")
+        )
+        position[:, -1] = np.clip(position[:, -1], 0.0, 1.0)
+        masks = {c: self.masks(c, color[c], frames[c]) for c in cameras if c in self.ref.masks}
+        return Sampled(
+            ref=self.ref,
+            shape=self.shape,
+            times=at,
+            position=position,
+            velocity=velocity,
+            load=load,
+            action=action,
+            force=None if force is None else self.force(force, at),
+            frames=frames,
+            depths=depths,
+            masks=masks,
+            reports=self.reports,
+            recording=self.episode,
+        )
+
+    def lay_grid(self, series: list[Stamps]) -> Stamps:
+        """From the first tick at which every sensor has given something, to the last one before any ends."""
+        first = max(int(stamps[0]) for stamps in series)
+        last = min(int(stamps[-1]) for stamps in series)
+        inside = self.ticks[(self.ticks >= first) & (self.ticks <= last)]
+        if len(inside) < 2:
+            raise ExportError(
+                f"{self.ref.name}: the sensors have less than two control ticks in common; "
+                "an episode needs all of them at once"
+            )
+        return resample.grid(int(inside[0]), int(inside[-1]), self.options.fps)
+
+    def force(self, stamps: Stamps, at: Stamps) -> Floats:
+        known, values = resample.finite_rows(stamps, np.asarray(self.episode.array(FORCE, "force")))
+        if len(known) == 0:
+            raise ExportError(f"{self.ref.name}: /force has no finite sample")
+        return resample.linear(known, values, at)
+
+    def masks(self, camera: str, color: Stamps, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The mask of exactly the frame that is shown, else the newest one before it."""
+        stamps = self.stamps(f"/mask/{camera}", camera)
+        return np.searchsorted(stamps, color[frames], side="right").astype(np.int64) - 1
+
+
+def _relative(gap: Gap, start_ns: int) -> tuple[float, float]:
+    return (gap.start_ns - start_ns) / NS_PER_S, gap.seconds
+
+
+def sample(ref: EpisodeRef, options: ExportOptions) -> Sampled:
+    """Resample the episode. Its file stays open for the images; close `Sampled.recording`.
+
+    Raises:
+        ExportError: something that is exported is not in the recording.
+    """
+    sampler = _Sampler(ref, options)
+    try:
+        return sampler.run()
+    except BaseException:
+        sampler.episode.close()
+        raise

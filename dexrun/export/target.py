@@ -1,0 +1,96 @@
+"""Where a data set appears: whole, by being renamed, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dexrun.export.errors import ExportError
+
+
+def check(target: Path, *, file: bool, append: bool) -> None:
+    """Whether a data set can appear at `target`: a `file`, or else a folder.
+
+    Raises:
+        ExportError: something is there already, or nothing is there to append to.
+    """
+    if append:
+        if not (target.is_dir() and any(target.iterdir())):
+            raise ExportError(f"{target}: --append needs a data set that is there already")
+        return
+    if target.is_dir() and not file:
+        if any(target.iterdir()):
+            raise ExportError(
+                f"{target}: folder is not empty; give a new one, or --append where a format can"
+            )
+    elif target.exists() or target.is_symlink():
+        raise ExportError(f"{target}: is there already; give a name that is not")
+
+
+@contextlib.contextmanager
+def building(target: Path, *, file: bool = False, append: bool = False) -> Iterator[Path]:
+    """A draft beside `target`, which takes its place at the end and vanishes if anything goes wrong.
+
+    When appending, the draft begins as the data set that is there; its data and video files are shared with
+    it and must not be written to.
+
+    Raises:
+        ExportError: see `check`.
+    """
+    target = Path(os.path.abspath(target))
+    check(target, file=file, append=append)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    draft = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        if append:
+            shutil.copytree(target, draft, copy_function=_link_data)
+        elif not file:
+            draft.mkdir()
+        yield draft
+        _take_place(draft, target, append=append)
+    finally:
+        _remove(draft)
+
+
+def _take_place(draft: Path, target: Path, *, append: bool) -> None:
+    if not append:
+        if target.is_dir():
+            target.rmdir()
+        draft.rename(target)
+        return
+    old = draft.with_name(draft.name + ".old")
+    target.rename(old)
+    try:
+        draft.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _link_data(source: str, copy: str) -> str:
+    """What is only read is shared; metadata, which is rewritten, is copied."""
+    if Path(source).suffix in {".mp4"} or "/data/" in source:
+        os.link(source, copy)
+    else:
+        shutil.copy2(source, copy)
+    return copy
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove drafts of exports that were killed."""
+    for draft in target.parent.glob(f".{target.name}.partial-*"):
+        number = draft.name.rpartition("-")[2]
+        if number.isdecimal() and not Path("/proc", number).exists():
+            _remove(draft)
