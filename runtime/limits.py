@@ -39,8 +39,10 @@ class SafetyOptions(Options):
             brakes before the end of its range.
         self_clearance_m: least distance between parts of the arm that are not neighbours.
         table_clearance_m: least distance between the arm (fingers included) and the table.
-        max_force_n: above it the gripper eases off and the arm may only lift.
+        max_force_n: above it the gripper eases off, and the arm pushes no further and may only lift.
         soft_force_fraction: from this fraction of `max_force_n` on, the gripper closes no further.
+        force_ease_rad_s: how fast the arm's targets are drawn back to where the arm is, as far as they lie
+            beyond it by more than `stall_offset_rad`.
         force_ease_gripper_s: how fast the gripper eases off, in full travels a second.
         force_stop_s: a force above the limit for this long latches a stop.
         stall_load: a joint at or above this fraction of its stall torque counts as pushing.
@@ -64,6 +66,7 @@ class SafetyOptions(Options):
     table_clearance_m: float = Field(default=0.001, ge=0, le=0.02)
     max_force_n: float = Field(default=30.0, gt=0)
     soft_force_fraction: float = Field(default=0.8, gt=0, le=1)
+    force_ease_rad_s: float = Field(default=0.5, gt=0)
     force_ease_gripper_s: float = Field(default=0.6, gt=0)
     force_stop_s: float = Field(default=3.0, gt=0)
     stall_load: float = Field(default=0.75, gt=0, le=1)

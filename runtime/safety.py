@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from runtime import envelope
+from runtime.clearance import BodyModel, farthest_clear
 from runtime.envelope import JointLimits
 from runtime.limits import SafetyOptions
 from runtime.messages import Clip, Floats
@@ -23,30 +23,10 @@ from runtime.snapshots import State, recall, remember
 from runtime.stall import StallGuard
 
 _NOMINAL_STEP_S = 1.0 / 30.0
-_BISECTIONS = 5
 _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
 _STATE = ("_velocity", "_last", "_force_s")
-_SAMPLE_RAD = 0.04
-"""Longest joint step between two collision checks; about 15 mm at the tip of an arm of 0.4 m."""
-
-
-class BodyModel(Protocol):
-    """What the stage asks of an arm's model (`runtime.arm_model.ArmModel`)."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-
-    @property
-    def ranges(self) -> Floats: ...
-
-    @property
-    def has_gripper(self) -> bool: ...
-
-    def clearances(self, q: Floats) -> tuple[float, float]:
-        """Least distances to itself and to the table, metres."""
-
-    def grasp_height(self, q: Floats) -> float:
-        """Height of the grasp point, metres."""
+_LIFT_M = 2e-5
+"""A move that raises the grasp point by less in one step is not one that lifts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,60 +39,6 @@ class SafetyResult:
     target: Floats
     clips: Clip
     stop_reason: str | None = None
-
-
-def farthest_clear(
-    model: BodyModel, start: Floats, end: Floats, self_margin_m: float, table_margin_m: float
-) -> Floats:
-    """The farthest point on the segment from `start` to `end` up to which the arm stays clear.
-
-    Where `start` itself is closer than the margins (a folded arm at rest), moving away is allowed and
-    coming closer is not.
-    """
-    span = end - start
-    pieces = max(1, math.ceil(float(np.abs(span).max()) / _SAMPLE_RAD))
-    own, table = model.clearances(end)
-    floors: tuple[float, float] | None = None
-    if own < self_margin_m or table < table_margin_m:
-        floors = _floors(model, start, self_margin_m, table_margin_m)
-        if pieces == 1 and own >= floors[0] and table >= floors[1]:
-            return end
-    elif pieces == 1:
-        return end
-    if floors is None:
-        floors = _floors(model, start, self_margin_m, table_margin_m)
-    return _walk(model, start, span, pieces, floors)
-
-
-def _floors(
-    model: BodyModel, start: Floats, self_margin_m: float, table_margin_m: float
-) -> tuple[float, float]:
-    own, table = model.clearances(start)
-    return min(self_margin_m, own), min(table_margin_m, table)
-
-
-def _clear(model: BodyModel, q: Floats, floors: tuple[float, float]) -> bool:
-    own, table = model.clearances(q)
-    return own >= floors[0] and table >= floors[1]
-
-
-def _walk(model: BodyModel, start: Floats, span: Floats, pieces: int, floors: tuple[float, float]) -> Floats:
-    good, bad = 0.0, 0.0
-    for piece in range(1, pieces + 1):
-        share = piece / pieces
-        if not _clear(model, start + share * span, floors):
-            bad = share
-            break
-        good = share
-    else:
-        return np.asarray(start + span)
-    for _ in range(_BISECTIONS):
-        share = 0.5 * (good + bad)
-        if _clear(model, start + share * span, floors):
-            good = share
-        else:
-            bad = share
-    return np.asarray(start + good * span)
 
 
 def largest_force(force_n: Floats | float | None) -> float:
@@ -279,11 +205,19 @@ class SafetyStage:
         reason = None
         if self._force_s > options.force_stop_s:
             reason = f"force above {options.max_force_n:g} N for {options.force_stop_s:g} s"
-        lifts = self._model.grasp_height(target) > self._model.grasp_height(start)
-        held = target.copy() if lifts else start.copy()
+        lifts = self._model.grasp_height(target) > self._model.grasp_height(start) + _LIFT_M
+        held = target.copy() if lifts else self._relaxed(start, present, dt)
         if self._gripper is not None:
             held[self._gripper] = target[self._gripper]
         return self._with_gripper(held, start, options.force_ease_gripper_s * dt, present), reason
+
+    def _relaxed(self, start: Floats, present: Floats, dt: float) -> Floats:
+        """`start`, drawn towards the measured position where it pushes beyond it."""
+        options = self.options
+        offset, step = options.stall_offset_rad, options.force_ease_rad_s * dt
+        # Less than the offset is what holds an arm up against its own weight.
+        aim = np.minimum(np.maximum(start, present - offset), present + offset)
+        return np.asarray(start + np.minimum(np.maximum(aim - start, -step), step))
 
     def _with_gripper(self, target: Floats, start: Floats, opening: float, present: Floats) -> Floats:
         if self._gripper is None:

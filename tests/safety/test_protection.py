@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from runtime.arm_model import ArmModel
+from runtime.clearance import farthest_clear
 from runtime.limits import JointOverride, SafetyOptions
 from runtime.messages import Clip
-from runtime.safety import SafetyStage, farthest_clear, largest_force
+from runtime.safety import SafetyStage, largest_force
 
 DT = 1 / 30
 OPTIONS = SafetyOptions()
@@ -90,6 +91,18 @@ def test_force_limit_lets_the_arm_lift_and_the_gripper_open(arm: ArmModel, home:
     assert arm.grasp_height(up) > arm.grasp_height(home)
     result = SafetyStage(OPTIONS, arm).apply(up, home, home, 55.0, None, DT)
     np.testing.assert_allclose(result.target, up)
+
+
+def test_under_force_an_arm_that_pushes_is_drawn_back(arm: ArmModel, home: np.ndarray):
+    stage = SafetyStage(OPTIONS, arm)
+    ahead = home + np.array([0.3, 0, 0, 0, 0, 0])
+    previous = ahead
+    for _ in range(40):
+        result = stage.apply(ahead, home, previous, 55.0, None, DT)
+        assert previous[0] - result.target[0] <= OPTIONS.force_ease_rad_s * DT + 1e-9
+        previous = result.target
+    assert previous[0] == pytest.approx(home[0] + OPTIONS.stall_offset_rad)
+    np.testing.assert_array_equal(previous[1:], home[1:])
 
 
 def test_near_the_force_limit_the_gripper_stops_closing(arm: ArmModel, home: np.ndarray):
