@@ -35,16 +35,21 @@ class LagOptions(Options):
 
 @dataclass(slots=True)
 class Lag:
-    """The loop was held up: by `task`, where `stack` was when the watcher looked, innermost frame last."""
+    """The loop was held up: by `task`, where `stack` was when the watcher looked, innermost frame last.
+
+    `running` are the other threads that were computing then, each with where it was.
+    """
 
     at_ns: int
     late_ns: int
     task: str
     stack: tuple[str, ...]
+    running: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = self.stack[-1] if self.stack else "?"
-        return f"the loop was held up for {self.late_ns / 1e6:.1f} ms by {self.task}, at {where}"
+        where = f", at {self.stack[-1]}" if self.stack else ""
+        beside = f"; running beside it: {'; '.join(self.running)}" if self.running else ""
+        return f"the loop was held up for {self.late_ns / 1e6:.1f} ms by {self.task}{where}{beside}"
 
 
 class LagMonitor:
@@ -53,7 +58,8 @@ class LagMonitor:
     The heartbeat's lateness goes into `histogram`; what held it up into `lags` (the newest 64), and one
     line into the log for the 1st, 2nd, 4th, 8th... whose culprit was seen. On a stepped clock, where a
     callback takes no time, nothing is ever late. A thread that hogs the GIL, or a busy machine, makes the
-    loop late without being on its stack: such a lag is counted, and blamed on "nothing it runs".
+    loop late without being on its stack: such a lag is blamed on "nothing it runs", and the threads that
+    were computing at the time are named.
     """
 
     def __init__(
@@ -101,8 +107,9 @@ class LagMonitor:
             lag.late_ns = late_ns
             self.lags.append(lag)
             self.count += 1
-            self._named += bool(lag.stack)
-            if lag.stack and self._named & (self._named - 1) == 0:
+            seen_something = bool(lag.stack or lag.running)
+            self._named += seen_something
+            if seen_something and self._named & (self._named - 1) == 0:
                 asyncio.get_running_loop().call_soon(self._report, lag, self._named)
 
     def _report(self, lag: Lag, count: int) -> None:
@@ -117,11 +124,12 @@ class LagMonitor:
             self._wake.wait(max(self._limit_ns - overdue_ns, self._limit_ns // 2))
 
     def _look(self, now_ns: int, overdue_ns: int) -> Lag:
-        frame = sys._current_frames().get(self._loop_ident)  # noqa: SLF001 - the documented way to a stack
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to a stack
         task = asyncio.current_task(self._loop) if self._loop is not None else None
-        stack = _stack(frame, self._options.stack_depth)
+        stack = _stack(frames.get(self._loop_ident), self._options.stack_depth)
         name = f"task {task.get_name()}" if task is not None else "a callback" if stack else "nothing it runs"
-        return Lag(now_ns, overdue_ns, name, stack)
+        others = {i: f for i, f in frames.items() if i not in (self._loop_ident, threading.get_ident())}
+        return Lag(now_ns, overdue_ns, name, stack, _running(others))
 
 
 def _stack(frame: FrameType | None, depth: int) -> tuple[str, ...]:
@@ -130,3 +138,22 @@ def _stack(frame: FrameType | None, depth: int) -> tuple[str, ...]:
     lines = [f"{entry.filename}:{entry.lineno} in {entry.name}" for entry in summary]
     waiting = bool(summary) and (summary[-1].name in {"select", "run_forever", "run_until_complete", "run"})
     return () if waiting else tuple(lines[-depth:])
+
+
+def _running(frames: dict[int, FrameType]) -> tuple[str, ...]:
+    """Threads that the system has running or waiting for a processor, and where they are."""
+    out = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if frame is not None and _computes(thread.native_id):
+            code = frame.f_code
+            out.append(f"{thread.name} at {code.co_filename}:{frame.f_lineno} in {code.co_name}")
+    return tuple(out)
+
+
+def _computes(native_id: int | None) -> bool:
+    try:
+        with open(f"/proc/self/task/{native_id}/stat", "rb") as text:
+            return text.read().rpartition(b")")[2].split()[0] == b"R"
+    except (OSError, IndexError):
+        return False

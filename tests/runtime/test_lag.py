@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 import time
 
 import anyio
@@ -81,3 +83,31 @@ def test_beats_after_a_late_one_are_not_doubled() -> None:
     assert seen == [20, 30, 67, 77]
     (lag,) = monitor.lags
     assert (lag.late_ns, lag.task) == (27 * MS, "unknown")
+
+
+def test_a_thread_that_hogs_the_gil_is_named() -> None:
+    clock, before, stopping = RealClock(), sys.getswitchinterval(), False
+    monitor = LagMonitor(clock, options=LagOptions(beat_s=0.002, threshold_s=0.001))
+
+    def hog_the_gil() -> None:
+        while not stopping:
+            pass
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(monitor.run)
+            while not any("hog_the_gil" in each for lag in monitor.lags for each in lag.running):
+                await clock.sleep_until_ns(clock.now_ns() + MS)
+            tasks.cancel_scope.cancel()
+
+    hog = threading.Thread(target=hog_the_gil, name="the hog")
+    sys.setswitchinterval(0.02)
+    hog.start()
+    try:
+        clock.run(main)
+    finally:
+        stopping = True
+        hog.join()
+        sys.setswitchinterval(before)
+    named = [lag for lag in monitor.lags if lag.running]
+    assert "the hog at" in str(named[-1])
