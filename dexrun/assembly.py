@@ -127,6 +127,7 @@ async def _open_world(
         return None
     from drivers.world.client import WorldClient
 
+    logger.info("starting the simulated tabletop")
     client = WorldClient(_world_as_configured(settings), clock, settings.force)
     stack.push_async_callback(_close_world, client, clock)
     await clock.run_blocking(client.wait_ready)

@@ -1,8 +1,10 @@
-"""librealsense for whole runs, as for the camera tests."""
+"""librealsense for whole runs, as for the camera tests; and no temporary file outlives a test."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +17,15 @@ def _one_context() -> Iterator[None]:
     context = rs.context()
     yield
     del context
+
+
+@pytest.fixture(autouse=True)
+def _no_temporary_left(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Temporary files go to a folder of the test's own, which is empty afterwards."""
+    folder: Path = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert sorted(path.name for path in folder.iterdir()) == []

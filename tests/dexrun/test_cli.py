@@ -30,7 +30,10 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", "none.toml"]) == BAD_CONFIGURATION
-    assert capsys.readouterr().err == "dexrun: none.toml: no such file; --config names the configuration to use\n"
+    assert (
+        capsys.readouterr().err
+        == "dexrun: none.toml: no such file; --config names the configuration to use\n"
+    )
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -69,7 +69,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("mode = \n")
-    with pytest.raises(ConfigError, match="not valid TOML.*line 1"):
+    with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
         read_file(path)
 
 

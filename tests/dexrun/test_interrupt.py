@@ -1,0 +1,142 @@
+"""Ctrl-C and SIGTERM at any moment: the arm is held, everything is let go of, the summary is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dexrun.__main__ import main
+from dexrun.outcome import NOT_DONE
+from tests.dexrun.rig import ROOT, Stage, arguments, assert_tame, perform
+
+
+def height(stage: Stage) -> float:
+    """Of the grasp point, metres."""
+    position = stage.up.control.position
+    return 1.0 if position is None else stage.up.model.grasp_height(position)
+
+
+MOMENTS: dict[str, Callable[[Stage], bool]] = {
+    "before the first tick": lambda stage: True,
+    "homing": lambda stage: stage.step.startswith("home"),
+    "a question": lambda stage: stage.step.startswith("planner"),
+    "a grasp": lambda stage: stage.step.startswith("grasp") and len(stage.up.control.horizon) > 0,
+    "the grasp's lowest point": lambda stage: stage.step.startswith("grasp") and height(stage) < 0.03,
+    "placing": lambda stage: stage.step.startswith("place") and len(stage.up.control.horizon) > 5,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_ends_the_run_cleanly(tmp_path: Path, moment: str) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: MOMENTS[moment](stage))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stage = perform(tmp_path, script)
+    assert stage.code == NOT_DONE
+    assert stage.summary["outcome"] == "stopped"
+    assert stage.summary["stop_reason"] == "interrupted (SIGINT)"
+    assert stage.servos is not None
+    assert stage.servos.holding()
+    assert_tame(stage.up)
+    assert "judge" in stage.summary or moment == "before the first tick"
+    tried = ["grasp", "placing"]
+    assert bool(stage.summary["attempts"]) == any(word in moment for word in tried)
+
+
+def test_later_signals_change_nothing(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await stage.rest(1.0)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stage = perform(tmp_path, script)
+    assert stage.code == NOT_DONE
+    assert stage.summary["stop_reason"] == "interrupted (SIGTERM)"
+    assert stage.servos is not None
+    assert stage.servos.holding()
+
+
+def test_ctrl_c_ends_teleoperation(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("operator: approach"))
+        await stage.rest(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stage = perform(tmp_path, script, mode="teleop")
+    assert stage.code == NOT_DONE
+    assert stage.summary["outcome"] == "stopped"
+    assert stage.summary["operator"]["phase"] == "approach"
+    assert stage.servos is not None
+    assert stage.servos.holding()
+    assert_tame(stage.up)
+
+
+def test_ctrl_c_before_anything_has_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dexrun.config.load", interrupted)
+    assert main(["--config", "config.toml"]) == NOT_DONE
+    assert capsys.readouterr().err == "dexrun: interrupted\n"
+
+
+def belonging(folder: str) -> list[str]:
+    """Processes whose environment names `folder`."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if folder.encode() in environment.read_bytes():
+                found.append(environment.parent.name)
+        except OSError:  # not ours, or gone
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "ticked"),
+    [
+        ("starting the simulated tabletop", signal.SIGINT, False),
+        ("grasp the red cube", signal.SIGTERM, True),
+    ],
+    ids=["SIGINT while starting", "SIGTERM while grasping"],
+)
+def test_the_program_itself_on_the_real_clock(
+    tmp_path: Path, line: str, number: signal.Signals, ticked: bool
+) -> None:
+    temporary = tempfile.gettempdir()
+    words = arguments(tmp_path, realtime__clock="real")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "dexrun", *words],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": temporary},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stderr is not None
+        said = []
+        for each in program.stderr:
+            said.append(each)
+            if line in each:
+                program.send_signal(number)
+    assert program.returncode == NOT_DONE, "".join(said)
+    assert "Traceback" not in "".join(said)
+    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    assert summary["outcome"] == "stopped"
+    assert summary["stop_reason"] == f"interrupted ({number.name})"
+    assert (summary["ticks"] > 0) == ticked
+    assert belonging(temporary) == []
