@@ -17,6 +17,7 @@ from dexrun.config import Settings, dump
 from dexrun.dashboard import Dashboard, Status
 from dexrun.modes import Mode, open_mode
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, STOPPED, Outcome, stopped
+from dexrun.recording import open_recording
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.score import score
 from dexrun.summary import summarise
@@ -169,7 +170,10 @@ async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Re
     began_ns = clock.now_ns()
     async with open_robot(settings, clock) as robot:
         report.robot = robot
-        async with open_mode(robot, folder, report.extra) as mode:
+        async with (
+            open_recording(robot, folder, report.extra) as recording,
+            open_mode(robot, folder, report.extra, recording) as mode,
+        ):
             try:
                 async with ticking(robot):
                     report.extra["first_tick_s"] = round((clock.now_ns() - began_ns) / NS_PER_S, 3)

@@ -23,6 +23,7 @@ from dexrun.config_sources import (
     read_file,
 )
 from dexrun.mode_options import GraspOptions, TeleopOptions, TerminalOptions
+from dexrun.recording_options import RecordingOptions
 from dexrun.serve.options import ServeOptions
 from drivers.feetech.config import FeetechConfig
 from drivers.force.config import ForceConfig
@@ -120,6 +121,7 @@ class Settings(BaseSettings):
     policy: PolicyConfig = GeometricConfig()
     grasp: GraspOptions = GraspOptions()
     teleop: TeleopOptions = TeleopOptions()
+    recording: RecordingOptions = RecordingOptions()
     terminal: TerminalOptions = TerminalOptions()
     serve: ServeOptions = ServeOptions()
 

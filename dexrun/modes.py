@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from loguru import logger
 
 from dexrun.assembly import Robot
 from dexrun.outcome import Outcome
+from dexrun.recording import OneEpisode, Recording
 from dexrun.run_folder import RunFolder
 from runtime.clock import NS_PER_S
+
+T = TypeVar("T")
 
 
 class Mode(Protocol):
     """What the application needs of a mode."""
 
-    step: str
+    @property
+    def step(self) -> str:
+        """What is going on, in words."""
 
     async def run(self) -> Outcome:
         """Do it."""
@@ -31,7 +36,9 @@ class Mode(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def open_mode(robot: Robot, folder: RunFolder, extra: dict[str, Any]) -> AsyncIterator[Mode]:
+async def open_mode(
+    robot: Robot, folder: RunFolder, extra: dict[str, Any], recording: Recording | None = None
+) -> AsyncIterator[Mode]:
     """The configured mode, ready to run.
 
     Raises:
@@ -41,15 +48,15 @@ async def open_mode(robot: Robot, folder: RunFolder, extra: dict[str, Any]) -> A
     if robot.settings.mode == "teleop":
         from dexrun.teleop import open_teleop
 
-        async with open_teleop(robot, folder, extra) as mode:
+        async with open_teleop(robot, extra, recording) as mode:
             yield mode
     else:
-        async with _open_grasp(robot, folder) as mode:
-            yield mode
+        async with _open_grasp(robot, folder, recording) as mode:
+            yield mode if recording is None else OneEpisode(mode, recording, robot.settings.planner.prompt)
 
 
 @contextlib.asynccontextmanager
-async def _open_grasp(robot: Robot, folder: RunFolder) -> AsyncIterator[Mode]:
+async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | None) -> AsyncIterator[Mode]:
     from dexrun.grasp import GraspMode
     from dexrun.perception import Perception
     from dexrun.planner_log import PlannerLog
@@ -60,11 +67,14 @@ async def _open_grasp(robot: Robot, folder: RunFolder) -> AsyncIterator[Mode]:
     async with contextlib.AsyncExitStack() as stack:
         log = PlannerLog(folder.path)
         stack.callback(log.close)
-        planner = await stack.enter_async_context(Planner(settings.planner, clock, log.record))
+        keep = log.record if recording is None else both(log.record, recording.exchange)
+        planner = await stack.enter_async_context(Planner(settings.planner, clock, keep))
         segmenter, tracker = await clock.run_blocking(
             lambda: (build_segmenter(settings.perception), build_tracker(settings.perception))
         )
         perception = Perception(robot.cameras[settings.grasp.head], segmenter, tracker, clock)
+        if recording is not None:
+            perception.keep = recording.mask
         perception.start()
         stack.push_async_callback(_shielded, perception.stop)
         mode: list[GraspMode] = []
@@ -106,6 +116,16 @@ async def _end_worker(worker: Any) -> None:
         await worker.join()
         return
     logger.error("the inference thread did not end: the policy does not return")
+
+
+def both(first: Callable[[T], None], second: Callable[[T], None]) -> Callable[[T], None]:
+    """Tell both."""
+
+    def tell(what: T) -> None:
+        first(what)
+        second(what)
+
+    return tell
 
 
 async def _shielded(function: Any) -> None:

@@ -6,6 +6,7 @@ afterwards; assigning and loading a reference is atomic under the GIL.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ class Perception:
         camera: whose frames are followed.
         segmenter: frame and box to mask.
         tracker: mask and next frame to mask.
+
+    Attributes:
+        keep: told every new mask, on the perception's thread.
     """
 
     def __init__(self, camera: CameraDriver, segmenter: Segmenter, tracker: Tracker, clock: Clock) -> None:
@@ -58,6 +62,7 @@ class Perception:
         self._failure = ""
         self._active = False
         self.updates = 0
+        self.keep: Callable[[TrackedMask], None] = lambda mask: None
 
     def start(self) -> None:
         """Start the thread."""
@@ -120,6 +125,7 @@ class Perception:
         try:
             mask = self._segmenter.segment(request.frame.color, request.box.bbox_2d)
             self._newest = self._tracker.init(request.frame, mask)
+            self.keep(self._newest)
             self._active = True
         except PerceptionError as error:
             self._failure = str(error)
@@ -136,4 +142,5 @@ class Perception:
             return
         if self._active:
             self._newest = tracked
+            self.keep(tracked)
             self.updates += 1

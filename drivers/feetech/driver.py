@@ -157,6 +157,11 @@ class FeetechArm:
         self._keep_counts(bus)
         bus.close()
 
+    @property
+    def joints(self) -> JointMap:
+        """Servo ticks to the model's joints."""
+        return self._joints
+
     def statistics(self) -> Mapping[str, int]:
         """Failures so far: ``late``, ``bad_target``, and ``<joint>.<kind>`` with the kinds ``no_reply``,
         ``bad_packet``, ``over_the_end``, ``alarm_<what>``.

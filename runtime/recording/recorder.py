@@ -143,14 +143,15 @@ class Recorder:
     def take(self) -> Take | None:
         """The episode that is on."""
         take = self._take
-        if take is not None and take.end_ns is not None:  # the recorder ended it
-            self._take, self._last = None, take
-        return self._take
+        return take if take is not None and take.end_ns is None else None
 
     @property
     def last(self) -> Take | None:
         """The episode before, as long as it may be labelled or discarded."""
-        return self._last if self.take is None else None
+        take = self._take
+        if take is None:
+            return self._last
+        return None if take.end_ns is None else take
 
     @property
     def reports(self) -> list[dict[str, Any]]:
@@ -211,13 +212,13 @@ class Recorder:
             RecordingError: there is none, or it is finished.
         """
         known_label(label)
-        take = self.take or self._last
+        take = self.take or self.last
         if take is None:
             raise RecordingError("there is no episode left that could be labelled")
         take.label = label
         data = schemas.event("label", {"episode": take.index, "label": label})
         self._notes.append(_Note(EVENTS, self._clock.now_ns(), data, take=take))
-        if take is self._last:
+        if take.end_ns is not None:
             self.seal()
         return take
 
@@ -227,7 +228,7 @@ class Recorder:
         Raises:
             RecordingError: there is none.
         """
-        take = self.take or self._last
+        take = self.take or self.last
         if take is None:
             raise RecordingError("there is no episode left that could be discarded")
         take.discarded, take.reason = True, reason
@@ -239,6 +240,8 @@ class Recorder:
 
     def seal(self) -> None:
         """The last episode stays as it is from now on, and its file is finished."""
+        if self._take is not None and self._take.end_ns is not None:  # the recorder ended it
+            self._take, self._last = None, self._take
         if self._last is not None:
             self._last.sealed = True
             self._last = None
@@ -268,6 +271,10 @@ class Recorder:
     def put(self, topic: str, stamp_ns: int, data: bytes) -> None:
         """A message of one of the `notes` channels. Returns at once."""
         self._notes.append(_Note(topic, stamp_ns, data))
+
+    def put_later(self, topic: str, stamp_ns: int, make: Callable[[], bytes]) -> None:
+        """Like `put`, with bytes that an encoder's thread makes. What `make` uses must not change."""
+        self._notes.append(_Note(topic, stamp_ns, b"", lambda wall_ns: [make()]))
 
     def put_mask(self, camera: str, stamp_ns: int, mask: Any) -> None:
         """A tracked mask ``[H, W]`` of 0 and 1, which nobody changes afterwards."""

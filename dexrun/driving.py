@@ -1,0 +1,163 @@
+"""Who says when an episode begins and ends in teleoperation: a person with keys or buttons, or the script."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import anyio
+from loguru import logger
+
+from dexrun.episodes import Episodes, RecordingError
+from dexrun.outcome import NOT_DONE, Outcome
+from runtime.clock import NS_PER_S, Clock
+
+if TYPE_CHECKING:
+    from drivers.world.client import WorldClient
+    from drivers.world.operator import OperatorReport
+
+_LOOK_NS = NS_PER_S // 10
+_ON = ("approach", "grasp", "lift", "carry", "release", "return")
+
+
+class Scripted:
+    """The simulated person at the simulated leader: one episode for each object it picks up.
+
+    With more episodes wanted than there are objects, everything is put back where it was and the script
+    begins again.
+
+    Attributes:
+        report: the newest.
+    """
+
+    def __init__(self, world: WorldClient, clock: Clock, episodes: Episodes | None) -> None:
+        self.report: OperatorReport | None = None
+        self._world = world
+        self._clock = clock
+        self._episodes = episodes
+        self._episode = 0
+        self._succeeded = 0
+
+    @property
+    def step(self) -> str:
+        """In words."""
+        if self.report is None:
+            return "operator"
+        return f"operator: {self.report.phase} {self.report.object}".rstrip()
+
+    async def run(self) -> Outcome:
+        """Until everything wanted is recorded or, without a number, until the table is cleared."""
+        while True:
+            before = self._recorded()
+            await self._clear_table()
+            if self._episodes is None or not self._episodes.options.episodes:
+                return Outcome("completed", "the operator is done")
+            if self._episodes.done:
+                return Outcome("completed", f"{self._episodes.recorded} episodes are recorded")
+            if (trouble := self._episodes.blocked) or self._recorded() == before:
+                why = trouble or "the operator could not pick up any object"
+                return Outcome("incomplete", f"{self._recorded()} episodes are recorded: {why}", [], NOT_DONE)
+            await self._clock.run_blocking(self._put_back)
+
+    def _recorded(self) -> int:
+        return 0 if self._episodes is None else self._episodes.recorded
+
+    async def _clear_table(self) -> None:
+        self._episode = self._succeeded = 0
+        report = self.report = await self._clock.run_blocking(lambda: self._world.operator("start"))
+        try:
+            while not report.done:
+                await self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+                report = self.report = await self._clock.run_blocking(self._world.operator)
+                self._follow(report)
+                if self._episodes is not None and (self._episodes.done or self._episodes.blocked):
+                    break
+        finally:
+            if not report.done:
+                with anyio.CancelScope(shield=True):
+                    await self._clock.run_blocking(lambda: self._world.operator("stop"))
+        logger.info("operator: {} episodes, {} succeeded", report.episode, report.succeeded)
+
+    def _follow(self, report: OperatorReport) -> None:
+        """Begin an episode with a new object, end it when the arm is back at rest."""
+        episodes = self._episodes
+        if episodes is None:
+            return
+        episodes.notice()
+        if episodes.recording and (report.phase not in _ON or report.episode != self._episode):
+            label = "success" if report.succeeded > self._succeeded else "failure"
+            episodes.stop(label, f"{report.object}: {report.phase}")
+        if report.phase in _ON and report.episode != self._episode and not episodes.finished:
+            self._episode, self._succeeded = report.episode, report.succeeded
+            with _said():
+                episodes.start(episodes.options.task or f"pick up the {report.object} and put it in the tray")
+
+    def _put_back(self) -> None:
+        from drivers.world.faults import Fault
+
+        for entry in self._world.objects:
+            self._world.inject(
+                Fault(device="table", kind="move", object=entry["name"], x_m=entry["x_m"], y_m=entry["y_m"])
+            )
+
+
+class ByHand:
+    """A person at the leader, with keys, buttons, or set times; until all wanted episodes are recorded."""
+
+    def __init__(self, clock: Clock, episodes: Episodes) -> None:
+        self._clock = clock
+        self._episodes = episodes
+
+    @property
+    def step(self) -> str:
+        """In words."""
+        return f"following the leader; episode {self._episodes.status()}"
+
+    async def run(self) -> Outcome:
+        """Until done or asked to quit."""
+        episodes, options = self._episodes, self._episodes.options
+        phase, began_ns = self._phase(), self._clock.now_ns()
+        while not episodes.done:
+            with anyio.move_on_after(_LOOK_NS / NS_PER_S):
+                await episodes.changed()
+            episodes.notice()
+            if phase != self._phase():
+                phase, began_ns = self._phase(), self._clock.now_ns()
+            limit_s = options.episode_s if episodes.recording else options.reset_s
+            if limit_s and self._clock.now_ns() - began_ns >= limit_s * NS_PER_S:
+                self._turn()
+                began_ns = self._clock.now_ns()
+        return self._outcome()
+
+    def _phase(self) -> tuple[bool, int, int]:
+        return self._episodes.recording, self._episodes.recorded, self._episodes.discarded
+
+    def _turn(self) -> None:
+        """The set time of an episode, or of the reset, is over."""
+        with _said():
+            if self._episodes.recording:
+                self._episodes.stop(reason="episode_s is over")
+            elif self._episodes.finished:
+                self._episodes.settle()
+            else:
+                self._episodes.start()
+
+    def _outcome(self) -> Outcome:
+        episodes = self._episodes
+        if episodes.recording:
+            episodes.stop(reason="asked to quit")
+        episodes.settle()
+        text, wanted = f"{episodes.recorded} episodes are recorded", episodes.options.episodes
+        if episodes.recorded < wanted:
+            return Outcome("incomplete", f"{text} of {wanted}: asked to quit", exit_code=NOT_DONE)
+        return Outcome("completed", text)
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """What cannot be done is said, and that is all."""
+    try:
+        yield
+    except RecordingError as error:
+        logger.error("{}", error)

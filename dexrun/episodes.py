@@ -1,0 +1,236 @@
+"""Episodes: what a person, a script or a button box may ask for, and in which order.
+
+Everything here happens on the loop's thread and takes microseconds: nobody waits for an encoder or a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from loguru import logger
+
+from runtime.recording.recorder import Recorder, RecordingError
+from runtime.recording.takes import Take
+
+if TYPE_CHECKING:
+    from dexrun.recording_options import RecordingOptions
+
+__all__ = ["EpisodeStatus", "Episodes", "RecordingError"]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStatus:
+    """For panels and pages.
+
+    Attributes:
+        state: ``recording``; ``review`` after an episode that may still be labelled or discarded; ``ready``;
+            ``done`` once all are recorded; ``blocked`` if none can be recorded, and `trouble` says why.
+        episode: number of the one that is on, or of the next.
+        recorded: kept so far, of `wanted` (0: no limit).
+    """
+
+    state: str
+    episode: int
+    elapsed_s: float
+    recorded: int
+    wanted: int
+    task: str
+    last_label: str
+    trouble: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For the HTTP API."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        many = f"/{self.wanted}" if self.wanted else ""
+        on = f" {self.elapsed_s:.1f} s" if self.state == "recording" else ""
+        return f"{self.state} {self.episode}{on} ({self.recorded}{many} recorded) {self.trouble}".rstrip()
+
+
+class Episodes:
+    """The session's episodes.
+
+    Args:
+        recorder: started.
+        first: number of the next episode.
+        on_start: called when one begins (tares the force sensor, notes the control loop's state).
+
+    Attributes:
+        task: what is done in the next episodes.
+        recorded: kept so far. discarded: thrown away so far.
+        quitting: somebody asked to end the run.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        options: RecordingOptions,
+        first: int = 0,
+        on_start: Callable[[Take], None] = lambda take: None,
+        now_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.recorder = recorder
+        self.options = options
+        self.task = options.task
+        self.recorded = 0
+        self.discarded = 0
+        self.quitting = False
+        self._next = first
+        self._on_start = on_start
+        self._now_ns = now_ns
+        self._last_label = ""
+        self._on: Take | None = None
+        self._changed = anyio.Event()
+
+    # --- what may be asked for
+
+    def start(self, task: str | None = None) -> Take:
+        """Begin an episode now.
+
+        Raises:
+            RecordingError: one is on, all wanted ones are recorded, or the disk is too full.
+        """
+        self.notice()
+        if self.finished:
+            raise RecordingError(f"all {self.options.episodes} episodes are recorded")
+        if task is not None:
+            self.task = task
+        self.settle()
+        take = self.recorder.begin(self._next, self.task)
+        self._on = take
+        self._on_start(take)
+        logger.info("episode {}: recording{}", take.index, f": {take.task}" if take.task else "")
+        self._notify()
+        return take
+
+    def stop(self, label: str | None = None, reason: str = "") -> Take:
+        """End the episode that is on now; with a label it cannot be discarded any more.
+
+        Raises:
+            RecordingError: none is on, or the label is none.
+        """
+        self.notice()
+        take = self.recorder.end(label, reason)
+        self._keep(take)
+        return take
+
+    def label(self, label: str) -> Take:
+        """Say how the episode that is on, or was on last, went. While one is on, this does not end it.
+
+        Raises:
+            RecordingError: there is none, or the label is none.
+        """
+        take = self.recorder.label(label)
+        self._last_label = take.label
+        logger.info("episode {}: {}", take.index, label)
+        self._notify()
+        return take
+
+    def discard(self, reason: str = "") -> Take:
+        """Throw away the episode that is on, or was on last; the next one takes its number.
+
+        Raises:
+            RecordingError: there is none, or it is labelled or followed by another already.
+        """
+        self.notice()
+        was_on = self.recorder.take is not None
+        take = self.recorder.discard(reason)
+        self._on = None
+        if not was_on:
+            self.recorded -= 1
+        self.discarded += 1
+        self._next = take.index
+        logger.info("episode {}: discarded", take.index)
+        self._notify()
+        return take
+
+    def settle(self) -> None:
+        """The last episode stays as it is."""
+        self.recorder.seal()
+        self._notify()
+
+    def quit(self) -> None:
+        """End the run; what is on is kept."""
+        self.quitting = True
+        self._notify()
+
+    # --- what is so
+
+    @property
+    def recording(self) -> bool:
+        """Whether an episode is on."""
+        return self.recorder.take is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether as many as wanted are recorded."""
+        return 0 < self.options.episodes <= self.recorded
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to record, label or discard."""
+        return self.quitting or (self.finished and self.recorder.last is None)
+
+    @property
+    def blocked(self) -> str:
+        """Why none can be recorded at present, or the last one was ended early; empty otherwise."""
+        return self.recorder.trouble or self.recorder.stopped_early
+
+    def notice(self) -> None:
+        """See to an episode that the recorder ended by itself, because the disk is full."""
+        if self._on is not None and self._on.end_ns is not None:
+            self._keep(self._on)
+
+    def status(self) -> EpisodeStatus:
+        """For a person."""
+        recorder = self.recorder
+        take = recorder.take
+        elapsed = 0.0 if take is None else (self._now_ns() - take.start_ns) / 1e9
+        return EpisodeStatus(
+            self._state(),
+            self._next,
+            round(elapsed, 2),
+            self.recorded,
+            self.options.episodes,
+            self.task if take is None else take.task,
+            self._last_label,
+            self.blocked,
+        )
+
+    def _state(self) -> str:
+        if self.recording:
+            return "recording"
+        if self.recorder.last is not None:
+            return "review"
+        if self.finished:
+            return "done"
+        return "blocked" if self.recorder.trouble else "ready"
+
+    async def changed(self) -> None:
+        """Wait until something is asked for."""
+        await self._changed.wait()
+
+    def _keep(self, take: Take) -> None:
+        self._on = None
+        self.recorded += 1
+        self._next = take.index + 1
+        self._last_label = take.label
+        logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def summary(self) -> dict[str, Any]:
+        """For ``summary.json``."""
+        return {
+            "folder": str(self.recorder.folder),
+            "recorded": self.recorded,
+            "discarded": self.discarded,
+            "episodes": self.recorder.reports,
+        }

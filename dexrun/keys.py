@@ -1,0 +1,175 @@
+"""Episodes by keys: raw bytes of the terminal, so that it works over SSH and needs no window system."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from runtime.recording.recorder import RecordingError
+
+if TYPE_CHECKING:
+    from dexrun.episodes import Episodes
+
+HELP = (
+    "keys: SPACE or RIGHT start and stop an episode; s success, f failure (stop and label, or label last);"
+    " d, BACKSPACE or LEFT discard; ENTER keep the last as it is; q end the run; ? this help"
+)
+
+_ESCAPES = {b"\x1b[C": "toggle", b"\x1bOC": "toggle", b"\x1b[D": "discard", b"\x1bOD": "discard"}
+_BYTES = {
+    ord(" "): "toggle",
+    ord("s"): "success",
+    ord("f"): "failure",
+    ord("d"): "discard",
+    0x7F: "discard",
+    0x08: "discard",
+    ord("\r"): "keep",
+    ord("\n"): "keep",
+    ord("q"): "quit",
+    ord("?"): "help",
+}
+
+
+class KeyParser:
+    """Bytes of a terminal to commands. Escape sequences may arrive in pieces; unknown ones are skipped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The commands in `data`, in order."""
+        data, self._rest = self._rest + data, b""
+        commands, at = [], 0
+        while at < len(data):
+            if data[at] != 0x1B:
+                if command := _BYTES.get(data[at]):
+                    commands.append(command)
+                at += 1
+                continue
+            size = _escape_size(data[at:])
+            if size == 0:
+                self._rest = data[at:]
+                break
+            if command := _ESCAPES.get(data[at : at + size]):
+                commands.append(command)
+            at += size
+        return commands
+
+
+def _escape_size(data: bytes) -> int:
+    """Length of the escape sequence at the start of `data`; 0 if its end is not there yet."""
+    if len(data) == 1:
+        return 0
+    if data[1] == ord("O"):
+        return 3 if len(data) >= 3 else 0
+    if data[1] != ord("["):
+        return 1  # a bare ESC, then something else
+    for end in range(2, len(data)):
+        if 0x40 <= data[end] <= 0x7E:
+            return end + 1
+        if not 0x20 <= data[end] <= 0x3F:
+            return end  # broken off by something else
+    return 0 if len(data) < 32 else len(data)
+
+
+def press(episodes: Episodes, command: str) -> None:
+    """Do what a key stands for; what cannot be done is said, and nothing else happens."""
+    try:
+        _ACTIONS[command](episodes)
+    except RecordingError as error:
+        logger.warning("{}", error)
+
+
+def _toggle(episodes: Episodes) -> None:
+    if episodes.recording:
+        episodes.stop(reason="key")
+    elif episodes.finished:
+        episodes.settle()
+    else:
+        episodes.start()
+
+
+def _label(label: str) -> Callable[[Episodes], None]:
+    def act(episodes: Episodes) -> None:
+        if episodes.recording:
+            episodes.stop(label, reason="key")
+        else:
+            episodes.label(label)
+
+    return act
+
+
+def _discard(episodes: Episodes) -> None:
+    episodes.discard("key")
+
+
+def _keep(episodes: Episodes) -> None:
+    episodes.settle()
+
+
+def _quit(episodes: Episodes) -> None:
+    episodes.quit()
+
+
+def _help(episodes: Episodes) -> None:
+    logger.info("{} - now: {}", HELP, episodes.status())
+
+
+_ACTIONS: dict[str, Callable[[Episodes], None]] = {
+    "toggle": _toggle,
+    "success": _label("success"),
+    "failure": _label("failure"),
+    "discard": _discard,
+    "keep": _keep,
+    "quit": _quit,
+    "help": _help,
+}
+
+
+@contextlib.contextmanager
+def open_keys(episodes: Episodes, descriptor: int | None = None) -> Iterator[bool]:
+    """Listen to the terminal's keys on the running loop; yields ``False`` if there is no terminal.
+
+    The terminal is in cbreak mode meanwhile (no echo, no line editing, Ctrl-C as ever) and is put back.
+    """
+    fd = descriptor if descriptor is not None else _terminal()
+    if fd is None or not os.isatty(fd):
+        yield False
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(fd)
+    loop, parser = asyncio.get_running_loop(), KeyParser()
+
+    def read() -> None:
+        try:
+            data = os.read(fd, 256)
+        except OSError:
+            data = b""
+        if not data:  # the terminal is gone
+            loop.remove_reader(fd)
+        for command in parser.feed(data):
+            press(episodes, command)
+
+    tty.setcbreak(fd, termios.TCSANOW)
+    loop.add_reader(fd, read)
+    try:
+        yield True
+    finally:
+        loop.remove_reader(fd)
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def _terminal() -> int | None:
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):  # no standard input, or not a real one
+        return None

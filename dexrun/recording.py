@@ -1,0 +1,284 @@
+"""Puts the recorder together with the robot: which rings, which names, what is written into every file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from loguru import logger
+
+from dexrun.assembly import Robot
+from dexrun.config import Settings, dump
+from dexrun.episodes import Episodes
+from dexrun.outcome import Outcome
+from runtime.faults import FaultLog
+from runtime.messages import ActionChunk, DeviceError, TrackedMask
+from runtime.recording import schemas
+from runtime.recording.mcap_file import OPEN_SUFFIX, Channel
+from runtime.recording.recorder import Recorder
+from runtime.recording.repair import mend_all
+from runtime.recording.takes import Take
+from runtime.recording.tracks import (
+    Track,
+    camera_track,
+    chunk_message,
+    info_channel,
+    info_message,
+    mask_channel,
+    rows_track,
+)
+from runtime.snapshots import to_json
+
+if TYPE_CHECKING:
+    from dexrun.modes import Mode
+    from dexrun.run_folder import RunFolder
+    from planner.exchange import Exchange
+
+CHUNKS, CONTROL, PLANNER = "/chunks", "/control", "/planner"
+_FOLDER = "episodes"
+_CLOSE_S = 20.0
+_NAME = re.compile(r"episode_(\d{6,})\.mcap")
+
+
+def mend_runs(runs: Path, *more: Path) -> None:
+    """Mend what crashes left in any run, and say what was found."""
+    folders = sorted({path.parent for path in runs.glob(f"*/{_FOLDER}/*.mcap{OPEN_SUFFIX}")} | set(more))
+    mended, refused = mend_all([folder for folder in folders if not folder.parent.is_symlink()])
+    for each in mended:
+        logger.warning("recording: {}", each)
+    for line in refused:
+        logger.error("recording: {}", line)
+
+
+@contextlib.asynccontextmanager
+async def open_recording(
+    robot: Robot, folder: RunFolder, extra: dict[str, Any]
+) -> AsyncIterator[Recording | None]:
+    """The recorder, ready to begin an episode; ``None`` if the mode is not recorded.
+
+    Raises:
+        DeviceError: the folder cannot be written.
+    """
+    settings = robot.settings
+    if not settings.recording.wanted(settings.mode):
+        yield None
+        return
+    try:
+        place, first = await robot.clock.run_blocking(lambda: _place(settings, folder.path))
+        recording = Recording(robot, place, first)
+    except OSError as error:
+        where = settings.recording.resume or folder.path
+        raise DeviceError("recording", "not_writable", str(where), error.strerror or str(error)) from None
+    try:
+        yield recording
+    finally:
+        with anyio.move_on_after(_CLOSE_S, shield=True) as limit:
+            await recording.close()
+        if limit.cancelled_caught:
+            logger.error("recording: the disk does not take the rest; it is mended at the next start")
+        extra["recording"] = recording.episodes.summary()
+
+
+def _place(settings: Settings, run: Path) -> tuple[Path, int]:
+    """Where episodes go, and the number of the next one."""
+    resume = settings.recording.resume
+    place = (run if resume is None else resume) / _FOLDER
+    mend_runs(settings.runs, *([] if resume is None else [place]))
+    place.mkdir(exist_ok=True)
+    taken = [int(m[1]) for path in place.iterdir() if (m := _NAME.match(path.name))]
+    return place, max(taken, default=-1) + 1
+
+
+class Recording:
+    """The recorder of one run.
+
+    Attributes:
+        episodes: what may be asked for.
+    """
+
+    def __init__(self, robot: Robot, folder: Path, first: int) -> None:
+        self._robot = robot
+        self._clock = robot.clock
+        self._gaps = _Gaps(robot.faults.log)
+        self._infos = {name: camera.info for name, camera in robot.cameras.items()}
+        options = robot.settings.recording
+        self.recorder = Recorder(
+            robot.clock, options, folder, _tracks(robot), self._notes(), metadata(robot), [self._gaps]
+        )
+        self.episodes = Episodes(self.recorder, options, first, self._begun, robot.clock.now_ns)
+        robot.control.journal = self._journal
+        self.recorder.start()
+
+    def _notes(self) -> list[Channel]:
+        infos = [
+            replace(info_channel(name), metadata=schemas.info_metadata(info))
+            for name, info in self._infos.items()
+        ]
+        masks = [mask_channel(name) for name in self._infos] if self._robot.settings.mode == "grasp" else []
+        return [
+            *infos,
+            *masks,
+            Channel(CHUNKS, schemas.CHUNK),
+            Channel(CONTROL, replace(schemas.EVENT, name="dexrun.Control")),
+            Channel(PLANNER, replace(schemas.EVENT, name="dexrun.Exchange")),
+        ]
+
+    def _begun(self, take: Take) -> None:
+        """What is written once, at the beginning of an episode."""
+        for name, info in self._infos.items():
+            wall_ns = take.start_ns + self.recorder.wall_offset_ns
+            self.recorder.put(f"/cameras/{name}/info", take.start_ns, info_message(info, wall_ns))
+        control, safety = self._robot.control.snapshot(), self._robot.safety.snapshot()
+        self.recorder.put_later(
+            CONTROL,
+            take.start_ns,
+            lambda: schemas.event("snapshot", {"control": to_json(control), "safety": to_json(safety)}),
+        )
+        if self._robot.force is not None:
+            self._robot.force.tare()
+            self.recorder.event("force_tare")
+
+    def _journal(self, kind: str, values: Mapping[str, Any]) -> None:
+        """What the control loop was told, for `dexrun.replay`; on the loop, so nothing is encoded here."""
+        if self.recorder.take is None:
+            return
+        now_ns = self._clock.now_ns()
+        if kind == "chunk":
+            chunk: ActionChunk = values["chunk"]
+            after = values["after_tick"]
+            self.recorder.put_later(CHUNKS, now_ns, lambda: chunk_message(chunk, now_ns, after))
+        else:
+            self.recorder.put_later(CONTROL, now_ns, lambda: schemas.event(kind, values))
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Keep what the planner was asked and said. On any thread."""
+        values = {
+            "task": exchange.task,
+            "attempt": exchange.attempt,
+            "model": exchange.model,
+            "asked_ns": exchange.asked_ns,
+            "latency_s": exchange.latency_s,
+            "prompt": exchange.prompt,
+            "reply": exchange.reply,
+            "error": exchange.error,
+        }
+        self.recorder.put(PLANNER, self._clock.now_ns(), schemas.event("exchange", values))
+
+    def mask(self, mask: TrackedMask) -> None:
+        """Keep where the instruction's object is. On any thread."""
+        self.recorder.put_mask(mask.camera, mask.stamp_ns, mask.mask)
+
+    async def close(self) -> None:
+        """End and finish everything."""
+        await self.recorder.close()
+
+
+class OneEpisode:
+    """A mode that is recorded as one episode from its beginning to its end."""
+
+    def __init__(self, mode: Mode, recording: Recording, task: str) -> None:
+        self._mode = mode
+        self._episodes = recording.episodes
+        self._task = task
+
+    @property
+    def step(self) -> str:
+        """The mode's own."""
+        return self._mode.step
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The mode's own."""
+        return self._mode.attempts()
+
+    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The mode's own."""
+        return self._mode.statistics()
+
+    async def run(self) -> Outcome:
+        """Run the mode."""
+        self._episodes.start(self._episodes.task or self._task)
+        outcome = await self._mode.run()
+        if self._episodes.recording:
+            label = "success" if outcome.outcome == "completed" else "failure"
+            self._episodes.stop(label, outcome.reason)
+        return outcome
+
+
+def _tracks(robot: Robot) -> list[Track]:
+    options = robot.settings.recording
+    tracks = [camera_track(name, camera.frames, options) for name, camera in robot.cameras.items()]
+    tracks.append(rows_track("arm", "/arm/state", "dexrun.ArmState", robot.arm.states))
+    tracks.append(rows_track("arm", "/arm/sent", "dexrun.Goal", robot.arm.sent))
+    tracks.append(rows_track("arm", "/arm/health", "dexrun.Health", robot.arm.health))
+    if robot.leader is not None:
+        tracks.append(rows_track("leader", "/leader/state", "dexrun.ArmState", robot.leader.states))
+    if robot.force is not None:
+        tracks.append(rows_track("force", "/force", "dexrun.Force", robot.force.samples))
+    tracks.append(rows_track("control", "/ticks", "dexrun.Tick", robot.records))
+    return tracks
+
+
+def metadata(robot: Robot) -> dict[str, dict[str, str]]:
+    """Metadata records of every file, all values JSON but the version."""
+    from importlib.metadata import version
+
+    settings = robot.settings
+    cameras = {
+        name: {"width": config.width, "height": config.height, "fps": config.fps, "driver": config.driver}
+        for name, config in settings.cameras.items()
+    }
+    force = settings.force
+    about = {
+        "model": "so100",
+        "joint_names": list(robot.model.names),
+        "ranges_rad": robot.model.ranges.tolist(),
+        "units": ["rad"] * (robot.model.joints - 1) + ["0..1"],
+        "control_rate_hz": settings.control.rate_hz,
+        "state_rate_hz": settings.arm.state_rate_hz,
+        "cameras": cameras,
+        "force": None if force is None else {"channels": force.channels, "rate_hz": force.rate_hz},
+        "mode": settings.mode,
+    }
+    arms = {"arm": robot.arm, **({"leader": robot.leader} if robot.leader is not None else {})}
+    calibration = {
+        name: {joint: entry.model_dump() for joint, entry in arm.joints.calibration.items()}
+        for name, arm in arms.items()
+    }
+    return {
+        "robot": {key: json.dumps(value) for key, value in about.items()},
+        "calibration": {name: json.dumps(value) for name, value in calibration.items()},
+        "config": {"json": dump(settings)},
+        "dexrun": {"version": version("dexrun")},
+    }
+
+
+class _Gaps:
+    """Turns the fault log's gaps into events; called on the recorder's thread."""
+
+    def __init__(self, log: FaultLog) -> None:
+        self._log = log
+        self._begun = 0
+        self._open: dict[int, Any] = {}
+
+    def __call__(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        gaps = self._log.gaps
+        if not self._open and len(gaps) == self._begun:
+            return ()
+        events: list[tuple[str, Mapping[str, Any]]] = []
+        for number in range(self._begun, len(gaps)):
+            gap = gaps[number]
+            self._open[number] = gap
+            events.append(("fault", {"device": gap.device, "fault": gap.kind, "from_ns": gap.from_ns}))
+        self._begun = len(gaps)
+        for number, gap in list(self._open.items()):
+            if gap.to_ns is not None:
+                del self._open[number]
+                values = {"device": gap.device, "fault": gap.kind, "from_ns": gap.from_ns, "to_ns": gap.to_ns}
+                events.append(("fault_gap", values))
+        return events

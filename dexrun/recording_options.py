@@ -1,0 +1,43 @@
+"""Table ``[recording]``: whether and how runs are recorded, and how episodes are driven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from runtime.recording.config import RecorderOptions
+
+
+class RecordingOptions(RecorderOptions):
+    """What is recorded, and when an episode begins and ends.
+
+    Attributes:
+        teleop: whether teleoperation is recorded, in episodes. grasp: the same for the autonomous mode, one
+            episode per run.
+        episodes: end the run once so many episodes are recorded, discarded ones not counted; 0 for no limit.
+        episode_s: end an episode after this long; 0 goes on until it is ended.
+        reset_s: begin the next episode so long after the one before; 0 waits until it is begun. What happens
+            between two episodes is never recorded.
+        task: what is done in the episodes, in words; written into each. By default, the scripted operator
+            names its object, and the autonomous mode its prompt.
+        resume: a run whose recording is gone on with, in its own folder; its episodes are not touched.
+        keys: listen to the keyboard if the program runs in a terminal.
+        api: answer HTTP requests of this machine, see docs/recording.md.
+        api_port: where; 0 for any free one.
+    """
+
+    teleop: bool = True
+    grasp: bool = True
+    episodes: int = Field(default=0, ge=0, le=1_000_000)
+    episode_s: float = Field(default=0.0, ge=0.0)
+    reset_s: float = Field(default=0.0, ge=0.0)
+    task: str = Field(default="", max_length=1000)
+    resume: Path | None = None
+    keys: bool = True
+    api: bool = True
+    api_port: int = Field(default=8642, ge=0, le=65535)
+
+    def wanted(self, mode: str) -> bool:
+        """Whether `mode` is recorded."""
+        return self.teleop if mode == "teleop" else self.grasp
