@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.splice import RATE_HZ, claims, continue_prefix, ideal, run_case
+from bench.splice import claims, run_case
+from bench.splice_policies import RATE_HZ, continue_prefix, ideal
+from runtime.blends import BLENDS
 from runtime.rtc import frozen_steps_for, inpaint, pad_committed, prefix_weights
 
 
@@ -79,3 +81,18 @@ def test_the_recreated_queue_starves_as_lerobots_own_was_measured_to(cases: list
     shares = {(c["inference_s"], c["unit"]): c["starved_share"] for c in cases if c["blend"] == "lerobot"}
     assert shares[1.0, "deg"] == pytest.approx(0.18, abs=0.04)
     assert shares[0.8, "rad"] == pytest.approx(0.33, abs=0.05)
+
+
+def test_a_recorded_policy_is_spliced_as_smoothly() -> None:
+    cases = [run_case(b, d, 15.0, "rad", "recorded") for b in ("latest", "rtc") for d in (0.2, 0.8)]
+    said = claims(cases, "recorded")
+    assert said["starved_up_to_half_a_chunk"] == 0
+    assert said["worst_rtc_seam_over_latest"] <= 1 / 3
+
+
+def test_lerobots_aggregations_give_lerobots_numbers() -> None:
+    """Of its asynchronous client: ``latest_only``, ``average``, ``weighted_average``, ``conservative``."""
+    old, new, count = np.full((3, 2), 1.0), np.full((3, 2), 2.0), np.ones(3, np.int64)
+    expected = {"latest": 2.0, "average": 1.5, "weighted_average": 0.3 + 1.4, "conservative": 0.7 + 0.6}
+    for name, value in expected.items():
+        np.testing.assert_allclose(BLENDS[name](old, new, count), value)
