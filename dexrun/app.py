@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from dexrun.config import Settings, dump
 from dexrun.dashboard import Dashboard, Status
 from dexrun.modes import Mode, open_mode
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, STOPPED, Outcome, stopped
-from dexrun.recording import open_recording
+from dexrun.recording import Recording, open_recording
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.score import score
 from dexrun.summary import summarise
@@ -31,6 +31,11 @@ from runtime.realtime import realtime
 from runtime.stepped import SteppedClock, SteppedClockError
 
 _FIRST_TICK_S = 5.0
+
+Opener = Callable[
+    [Robot, RunFolder, dict[str, Any], Recording | None], contextlib.AbstractAsyncContextManager[Mode]
+]
+"""Opens a mode, as `dexrun.modes.open_mode` does."""
 
 
 @dataclass
@@ -56,8 +61,8 @@ class Report:
             self.outcome = stopped(_first_line(error), exit_code=exit_code)
 
 
-def run(settings: Settings, clock: Clock | None = None) -> int:
-    """Run the configured mode; returns the exit code."""
+def run(settings: Settings, clock: Clock | None = None, opener: Opener = open_mode) -> int:
+    """Run the configured mode, or the one that `opener` opens; returns the exit code."""
     if clock is None:
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
     try:
@@ -70,7 +75,7 @@ def run(settings: Settings, clock: Clock | None = None) -> int:
     try:
         folder.write_json("config.json", _resolved(settings))
         try:
-            clock.run(_supervise, settings, clock, folder, report)
+            clock.run(_supervise, settings, clock, folder, report, opener)
         except (WorldError, SteppedClockError) as error:  # simulated time itself came to its end
             report.fail(error)
             _conclude(settings, clock, folder, report, began_ns)
@@ -89,14 +94,16 @@ def _resolved(settings: Settings) -> Any:
     return json.loads(dump(settings))
 
 
-async def _supervise(settings: Settings, clock: Clock, folder: RunFolder, report: Report) -> None:
+async def _supervise(
+    settings: Settings, clock: Clock, folder: RunFolder, report: Report, opener: Opener
+) -> None:
     """The root: ends on the mode's own end, on a fault, or on a signal; always writes a summary."""
     began_ns = clock.now_ns()
     async with anyio.create_task_group() as root:
         with anyio.CancelScope() as work:
             await root.start(_signals, work, report)
             try:
-                await _whole(settings, clock, folder, report)
+                await _whole(settings, clock, folder, report, opener)
             except* DeviceError as errors:
                 report.fail(errors)
                 report.extra.setdefault("device_faults", _as_faults(errors))
@@ -166,13 +173,13 @@ async def _signals(
             scope.cancel()
 
 
-async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Report) -> None:
+async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Report, opener: Opener) -> None:
     began_ns = clock.now_ns()
     async with open_robot(settings, clock) as robot:
         report.robot = robot
         async with (
-            open_recording(robot, folder, report.extra) as recording,
-            open_mode(robot, folder, report.extra, recording) as mode,
+            open_recording(robot, settings, folder, report.extra) as recording,
+            opener(robot, folder, report.extra, recording) as mode,
         ):
             try:
                 # Before the first tick: the collection that precedes freezing takes some 60 ms.

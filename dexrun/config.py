@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dexrun.config_errors import explain
 from dexrun.config_sources import (
     ConfigError,
+    Path_,
     merge,
     parse_arguments,
     read_environment,
@@ -181,12 +182,25 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     """
     file, overrides = parse_arguments(arguments)
     variables = read_environment(environment)
-    tables = merge(merge(read_file(file), variables), overrides)
+    given = {"command line": overrides, "environment": variables}
+    return _build(merge(merge(read_file(file), variables), overrides), str(file), given)
+
+
+def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str) -> Settings:
+    """Settings from the `tables` of an earlier `dump`, changed by a command line; `origin` names them.
+
+    Raises:
+        ConfigError: something cannot be used; one line for each mistake.
+    """
+    _, overrides = parse_arguments(arguments)
+    return _build(merge(dict(tables), overrides), origin, {"command line": overrides})
+
+
+def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:
     try:
         return Settings(**tables)
     except ValidationError as error:
-        given = {"command line": overrides, "environment": variables}
-        lines = [explain(one, Settings, str(file), given) for one in error.errors()]
+        lines = [explain(one, Settings, origin, given) for one in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 

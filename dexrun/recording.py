@@ -58,20 +58,21 @@ def mend_runs(runs: Path, *more: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def open_recording(
-    robot: Robot, folder: RunFolder, extra: dict[str, Any]
+    robot: Robot, settings: Settings, folder: RunFolder, extra: dict[str, Any]
 ) -> AsyncIterator[Recording | None]:
     """The recorder, ready to begin an episode; ``None`` if the mode is not recorded.
+
+    `settings` are as configured; the robot's own have the real addresses of what is simulated.
 
     Raises:
         DeviceError: the folder cannot be written.
     """
-    settings = robot.settings
     if not settings.recording.wanted(settings.mode):
         yield None
         return
     try:
         place, first = await robot.clock.run_blocking(lambda: _place(settings, folder.path))
-        recording = Recording(robot, place, first)
+        recording = Recording(robot, settings, place, first)
     except OSError as error:
         where = settings.recording.resume or folder.path
         raise DeviceError("recording", "not_writable", str(where), error.strerror or str(error)) from None
@@ -102,14 +103,20 @@ class Recording:
         episodes: what may be asked for.
     """
 
-    def __init__(self, robot: Robot, folder: Path, first: int) -> None:
+    def __init__(self, robot: Robot, settings: Settings, folder: Path, first: int) -> None:
         self._robot = robot
         self._clock = robot.clock
         self._gaps = _Gaps(robot.faults.log)
         self._infos = {name: camera.info for name, camera in robot.cameras.items()}
         options = robot.settings.recording
         self.recorder = Recorder(
-            robot.clock, options, folder, _tracks(robot), self._notes(), metadata(robot), [self._gaps]
+            robot.clock,
+            options,
+            folder,
+            _tracks(robot),
+            self._notes(),
+            metadata(robot, settings),
+            [self._gaps],
         )
         self.episodes = Episodes(self.recorder, options, first, self._begun, robot.clock.now_ns)
         robot.control.journal = self._journal
@@ -224,11 +231,10 @@ def _tracks(robot: Robot) -> list[Track]:
     return tracks
 
 
-def metadata(robot: Robot) -> dict[str, dict[str, str]]:
+def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
     """Metadata records of every file, all values JSON but the version."""
     from importlib.metadata import version
 
-    settings = robot.settings
     cameras = {
         name: {"width": config.width, "height": config.height, "fps": config.fps, "driver": config.driver}
         for name, config in settings.cameras.items()

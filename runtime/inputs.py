@@ -36,12 +36,14 @@ class LeaderSource:
 
     @property
     def sample(self) -> Sample | None:
-        """The leader's state from which the newest target was made."""
+        """The leader's state as it was looked at last."""
         return self._sample
 
     def missing(self, now_ns: int) -> str | None:
         """Why there is no target, if there is none."""
-        if not stale(self._states.newest_stamp_ns(), now_ns, self._max_age_ns / NS_PER_S):
+        sample = self._states.newest(self._sample)
+        self._sample = self._sample if sample is None else sample
+        if sample is not None and now_ns - sample.stamp_ns <= self._max_age_ns:
             return None
         return f"leader: no state for {self._max_age_ns / NS_PER_S:g} s"
 

@@ -1,0 +1,167 @@
+"""``dexrun replay``: a recorded episode's targets sent to the arm again, or verified target by target."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from loguru import logger
+
+from dexrun.config_sources import ConfigError
+from runtime.messages import Floats
+from runtime.recording.reader import Episode, Recording, RecordingError
+
+if TYPE_CHECKING:
+    from dexrun.assembly import Robot
+    from dexrun.config import Settings
+    from dexrun.modes import Mode
+    from dexrun.outcome import Outcome
+
+OK, NOT_DONE, BAD = 0, 1, 2
+
+_DESCRIPTION = (
+    "Send a recorded episode's targets through the safety stage to the arm (or the simulated one), or verify"
+    " with --verify that control, blending and safety make the same targets of the same inputs. Further"
+    " options, such as --arm.port or --realtime.clock, change the recorded configuration."
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="dexrun replay", description=_DESCRIPTION)
+    parser.add_argument("run", type=Path, help="a run's folder, or one episode's file")
+    parser.add_argument(
+        "--episode", type=int, help="number of the episode (default: the first; all for --verify)"
+    )
+    parser.add_argument(
+        "--targets", choices=("clipped", "requested"), default="clipped", help="which ones to send"
+    )
+    parser.add_argument("--verify", action="store_true", help="compare, move nothing")
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        with Recording(options.run) as recording:
+            episodes = _chosen(recording, options.episode)
+            settings = recorded_settings(episodes[0], overrides)
+            if options.verify:
+                return _verify(episodes, settings)
+            return _send(episodes[0], settings, options.targets)
+    except (RecordingError, ConfigError) as error:
+        sys.stderr.write("".join(f"dexrun replay: {line}\n" for line in str(error).splitlines()))
+        return BAD
+
+
+def _chosen(recording: Recording, number: int | None) -> list[Episode]:
+    if number is None:
+        return recording.episodes
+    chosen = [episode for episode in recording.episodes if episode.index == number]
+    if not chosen:
+        known = ", ".join(str(episode.index) for episode in recording.episodes)
+        raise RecordingError(f"{recording.path}: no episode {number}; there are {known}")
+    return chosen
+
+
+def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> Settings:
+    """The configuration under which `episode` was recorded, changed by command line `overrides`.
+
+    Raises:
+        ConfigError: it does not fit this version, or an override is wrong.
+    """
+    from dexrun.config import load_tables
+
+    if not episode.config:
+        raise RecordingError(f"{episode.path}: the configuration is not in it")
+    settings: Settings = load_tables(episode.config, overrides, str(episode.path))
+    return settings
+
+
+def _verify(episodes: Sequence[Episode], settings: Settings) -> int:
+    from dexrun.verify import verify
+
+    code = OK
+    for episode in episodes:
+        verdict = verify(episode, settings)
+        if verdict.same:
+            sys.stdout.write(f"episode {verdict.episode}: {verdict.ticks} ticks, every target the same\n")
+        else:
+            sys.stdout.write(
+                f"episode {verdict.episode}: {verdict.ticks} ticks the same, then {verdict.difference}\n"
+            )
+            code = NOT_DONE
+    return code
+
+
+def targets_of(episode: Episode, which: str) -> Floats:
+    """``[T, D]`` the targets of an episode at its own tick rate, without the ticks that had none.
+
+    Raises:
+        RecordingError: there are none.
+    """
+    rows: Floats = episode.array("/ticks", which)
+    usable = rows[np.isfinite(rows).all(axis=1)]
+    if not len(usable):
+        raise RecordingError(f"{episode.path}: no {which} targets in it")
+    return usable
+
+
+def _send(episode: Episode, settings: Settings, which: str) -> int:
+    from dexrun.app import run
+
+    rows = targets_of(episode, which)
+    update = {"recording": settings.recording.model_copy(update={"grasp": False, "teleop": False})}
+    sys.stdout.write(f"episode {episode.index}: {len(rows)} {which} targets: {episode.task}\n")
+
+    @contextlib.asynccontextmanager
+    async def opener(robot: Robot, *_: Any) -> AsyncIterator[Mode]:
+        yield ReplayMode(robot, rows)
+
+    return run(settings.model_copy(update=update), opener=opener)
+
+
+class ReplayMode:
+    """Moves slowly to where the episode began, then sends its targets, one a tick."""
+
+    def __init__(self, robot: Robot, rows: Floats) -> None:
+        self._robot = robot
+        self._rows = rows
+        self.step = "moving to the first target"
+        self.largest_error_rad = 0.0
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """None."""
+        return []
+
+    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Neither planner nor policy takes part."""
+        return None, None
+
+    async def run(self) -> Outcome:
+        """Send everything."""
+        from dexrun.motion_source import MotionSource
+        from dexrun.outcome import Outcome, stopped
+        from policies.motion import MotionLimits, plan_joint_move
+
+        robot, control = self._robot, self._robot.control
+        if self._rows.shape[1] != robot.model.joints:
+            why = f"recorded with {self._rows.shape[1]} joints; this arm has {robot.model.joints}"
+            return stopped(why, exit_code=NOT_DONE)
+        while control.target is None:
+            await control.ticked()
+        speed = robot.settings.teleop.engage_speed_rad_s
+        limits = MotionLimits.uniform(robot.model, speed, rate_hz=robot.settings.control.rate_hz)
+        start = control.target.copy()
+        approach = await robot.clock.run_blocking(lambda: plan_joint_move(start, self._rows[0], limits))
+        for step, rows in (("moving to the first target", approach), ("replaying", self._rows)):
+            self.step = step
+            logger.info("{} ({} targets)", step, len(rows))
+            control.follow(MotionSource(rows))
+            if not await control.finished():
+                return stopped(control.reason)
+        control.idle()
+        clips = json.dumps(dict(robot.statistics.clips))
+        return Outcome("completed", f"{len(self._rows)} targets sent, clipped: {clips}")
