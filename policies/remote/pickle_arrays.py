@@ -41,13 +41,7 @@ def _integers(value: Any) -> tuple[int, ...]:
 
 
 def _dtype(args: tuple[Any, ...], state: Any) -> np.dtype[Any]:
-    name = args[0] if args else None
-    if not isinstance(name, str) or len(name) > 4:
-        raise WireError("an array's dtype is not one of numpy's short names", "forbidden")
-    try:
-        made = npy.check_dtype(np.dtype(name))
-    except (TypeError, ValueError, SyntaxError):
-        raise WireError(f"unknown dtype {name!r}", "forbidden") from None
+    made = npy.short_dtype(args[0] if args else None)
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
     if order not in ("<", ">", "|", "="):
         raise WireError("an array's byte order is none of < > | =")

@@ -42,6 +42,7 @@ def channel_options(limit_bytes: int, keep_alive_s: float = 10.0) -> list[tuple[
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.so_reuseport", 0),
     ]
 
 

@@ -27,15 +27,6 @@ def _encode(value: Any) -> Any:
     raise WireError(f"a {type(value).__name__} cannot be sent", "type")
 
 
-def _dtype(value: Any) -> np.dtype[Any]:
-    if not isinstance(value, str) or len(value) > 8:
-        raise WireError("an array's dtype is not one of numpy's short names")
-    try:
-        return npy.check_dtype(np.dtype(value))
-    except (TypeError, ValueError, SyntaxError):
-        raise WireError(f"unknown dtype {value!r}", "forbidden") from None
-
-
 def _decode(value: dict[Any, Any]) -> Any:
     if ARRAY in value:
         data, shape = value.get(b"data"), value.get(b"shape")
@@ -43,13 +34,13 @@ def _decode(value: dict[Any, Any]) -> Any:
             raise WireError("an array without data or shape")
         if not all(type(n) is int for n in shape):
             raise WireError("an array's shape is not integers", "shape")
-        return npy.view(data, _dtype(value.get(b"dtype")), tuple(shape))
+        return npy.view(data, npy.short_dtype(value.get(b"dtype")), tuple(shape))
     if SCALAR in value:
         data = value.get(b"data")
         if not isinstance(data, bool | int | float):
             raise WireError("a scalar without a number")
         try:
-            return _dtype(value.get(b"dtype")).type(data)
+            return npy.short_dtype(value.get(b"dtype")).type(data)
         except (OverflowError, ValueError):
             raise WireError("a scalar does not fit its dtype") from None
     return value

@@ -1,0 +1,222 @@
+"""The decoders against anything at all: a value, or one `WireError`; nothing executed, nothing allocated."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from policies.remote import jpeg, msgpack_views, npy, pickle_reader, pickle_writer
+from policies.remote.act_zmq import codec as act
+from policies.remote.groot import client as groot_client
+from policies.remote.groot import codec as groot
+from policies.remote.lerobot import codec as lerobot
+from policies.remote.lerobot import protobuf
+from policies.remote.limits import Limits, WireError
+from policies.remote.openpi import client as openpi_client
+from policies.remote.openpi import codec as openpi
+from policies.remote.pickle_arrays import NUMPY, TORCH, storage_bytes
+from tests.remote import hostile
+
+CHUNK = np.linspace(-1, 1, 12).astype(np.float32).reshape(2, 6)
+ACTIONS = b"".join(lerobot.encode_actions(CHUNK.astype(float), 1.0, 5, 0.1))
+SETUP = b"".join(
+    lerobot.encode_setup(lerobot.PolicySetup("act", "here", {"observation.state": {"shape": (6,)}}, 10))
+)
+GROOT_REPLY = b"".join(groot.encode([{"single_arm": CHUNK[None]}, {}]))
+OPENPI_REPLY = b"".join(openpi.encode({"actions": CHUNK}))
+ACT_REPLY = b"".join(act.encode({"status": "OK", "action": CHUNK}))
+
+READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
+    "groot request": (groot.decode, hostile.valid_groot()),
+    "groot reply": (lambda m: groot_client.parse_actions(groot.reply(m)), GROOT_REPLY),
+    "openpi request": (openpi.decode, hostile.valid_openpi()),
+    "openpi reply": (
+        lambda m: openpi_client.parse_actions(_map(openpi.decode(m)), ("actions",)),
+        OPENPI_REPLY,
+    ),
+    "act request": (act.decode, hostile.valid_act()),
+    "act reply": (lambda m: act.matrix(act.reply(m).get("action")), ACT_REPLY),
+    "lerobot observation": (lerobot.decode_observation, hostile.valid_lerobot()),
+    "lerobot actions": (lerobot.decode_actions, ACTIONS),
+    "lerobot setup": (lerobot.decode_setup, SETUP),
+    "protobuf observation": (protobuf.read_observation, protobuf.observation_messages([ACTIONS])[0]),
+    "protobuf data": (protobuf.read_data, protobuf.data_message([ACTIONS])),
+    "npy": (lambda m: npy.load(memoryview(m)), npy.header(CHUNK.dtype, CHUNK.shape) + CHUNK.tobytes()),
+    "jpeg": (jpeg.decode, jpeg.encode(hostile.IMAGE, 90)),
+}
+
+
+def _map(value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise WireError("not a map")
+    return value
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_a_bent_message_is_a_value_or_an_error(name: str, data: st.DataObject) -> None:
+    read, valid = READERS[name]
+    message = data.draw(hostile.bent(valid) | st.binary(max_size=200))
+    with contextlib.suppress(WireError):
+        read(message)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_valid_message_is_a_value(name: str) -> None:
+    read, valid = READERS[name]
+    read(valid)
+
+
+@pytest.mark.parametrize("name", hostile.pickles())
+def test_a_malicious_pickle_is_refused_without_doing_anything(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    message = hostile.pickles()[name]
+    tracemalloc.start()
+    try:
+        for read in (act.decode, lerobot.decode_observation, lerobot.decode_actions, lerobot.decode_setup):
+            if name == "class by value" and read is act.decode:
+                continue  # a class is a value; no message takes it for one
+            with pytest.raises(WireError):
+                read(message)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", hostile.packs())
+def test_msgpack_that_asks_for_too_much_is_refused(name: str) -> None:
+    message = hostile.packs()[name]
+    tracemalloc.start()
+    try:
+        for read in (groot.decode, openpi.decode):
+            ours = b"__nd" in message or b"__np" in message
+            if ours and (b"__ndarray_class__" in message) != (read is groot.decode):
+                continue
+            with pytest.raises(WireError):
+                read(message)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_message_over_the_size_is_refused_unread() -> None:
+    small = Limits(size_bytes=1000)
+    for read, valid in (
+        (groot.decode, GROOT_REPLY * 99),
+        (openpi.decode, OPENPI_REPLY * 99),
+        (act.decode, ACT_REPLY * 99),
+    ):
+        with pytest.raises(WireError, match="at most 1000") as caught:
+            read(valid, small)
+        assert caught.value.kind == "too_large"
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=40)
+    | st.binary(max_size=300),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=8), inner, max_size=20),
+    max_leaves=40,
+)
+ARRAYS = hnp.arrays(
+    st.sampled_from(["u1", "i2", "u2", "f4", "f8", "i8", "?"]),
+    hnp.array_shapes(min_dims=0, max_dims=4, max_side=5),
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, with views for bytes and no difference between lists and tuples."""
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if isinstance(one, bytes):
+        return one == bytes(other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other) or (isinstance(one, float) and math.isnan(one))
+
+
+@given(PLAIN)
+@settings(max_examples=80, deadline=None)
+def test_msgpack_both_ways_as_the_package_does(value: Any) -> None:
+    message = b"".join(msgpack_views.pack(value))
+    assert message == msgpack.packb(value)
+    assert same(value, msgpack_views.unpack(message))
+
+
+@given(st.dictionaries(st.text(max_size=8), ARRAYS, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_arrays_cross_every_codec(value: Any) -> None:
+    for codec in (groot, openpi, act):
+        assert same(value, codec.decode(b"".join(codec.encode(value))))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(1 << 100), 1 << 100) | st.floats(allow_nan=False) | ARRAYS,
+        lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=6),
+        max_leaves=12,
+    )
+)
+@settings(max_examples=80, deadline=None)
+def test_pickles_both_ways_as_the_package_does(value: Any) -> None:
+    ours = b"".join(pickle_writer.dumps(value))
+    assert same(value, pickle.loads(ours))
+    assert same(value, pickle_reader.load(ours, NUMPY))
+    for protocol in (2, 3, 4, 5):
+        if protocol > 2:  # 2 writes bytes as text
+            assert same(value, pickle_reader.load(pickle.dumps(value, protocol=protocol), NUMPY))
+
+
+def test_large_arrays_are_written_as_the_package_does() -> None:
+    value = {
+        "a": np.arange(60_000, dtype="<i4"),
+        "b": np.zeros((300, 300), np.uint8),
+        "c": [1.5, "x" * 300, -7],
+    }
+    ours = b"".join(pickle_writer.dumps(value, "numpy._core.multiarray"))
+    assert ours == pickle.dumps(value, protocol=4)
+
+
+def test_torch_reads_our_tensors_and_we_read_torchs() -> None:
+    import torch
+
+    rows = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    for tensors in (list(rows), [rows, rows.T, rows[1:3, 2:5], rows.double(), rows.bool(), rows.long()]):
+        message = pickle.dumps(tensors)
+        read = pickle_reader.load(message, {**NUMPY, **TORCH})
+        assert all((mine == theirs.numpy()).all() for mine, theirs in zip(read, tensors, strict=True))
+    storage = torch.storage._load_from_bytes(storage_bytes(rows.numpy().reshape(-1)))
+    assert torch.equal(torch.tensor([], dtype=torch.float32).set_(storage._untyped_storage), rows.reshape(-1))
+
+
+@pytest.mark.parametrize("attack", ["offset", "size", "stride", "negative"])
+def test_a_tensor_beyond_its_storage_is_refused(attack: str) -> None:
+    offset, size, stride = {
+        "offset": (20, (6,), (1,)),
+        "size": (0, (5, 6), (6, 1)),
+        "stride": (0, (4, 6), (100, 1)),
+        "negative": (-8, (6,), (1,)),
+    }[attack]
+    storage = npy.view(memoryview(bytes(96)), np.dtype("f4"), (24,))
+    build = TORCH[("torch._utils", "_rebuild_tensor_v2")]
+    with pytest.raises(WireError):
+        build((storage, offset, size, stride, False, {}), None)

@@ -1,0 +1,270 @@
+"""Hostile peers on real sockets: the others are served, the arm's side gets one line."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import connect
+from websockets.sync.server import Server, ServerConnection, serve
+
+from dexrun.serve.options import ServeOptions
+from policies.remote.lerobot import protobuf
+from runtime.interfaces import PolicyError
+from tests.remote import hostile
+from tests.remote.support import (
+    GUARD_S,
+    PROTOCOLS,
+    EchoPolicy,
+    Running,
+    connected,
+    expected,
+    observation,
+    serving,
+)
+
+CLOSE = 2e-5
+MESSAGES = {
+    "gr00t": hostile.packs,
+    "openpi": hostile.packs,
+    "act": hostile.pickles,
+    "lerobot": hostile.pickles,
+}
+METHODS = ("Ready", "SendPolicyInstructions", "SendObservations")
+quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+# --- hostile clients
+
+
+class ZmqClient:
+    """A REQ socket that sends anything; a server that is well answers everything."""
+
+    def __init__(self, port: int) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.REQ)
+        self._socket.linger = 0
+        self._socket.rcvtimeo = int(GUARD_S * 1000)
+        self._socket.connect(f"tcp://127.0.0.1:{port}")
+
+    def __call__(self, message: bytes) -> None:
+        self._socket.send(message)
+        self._socket.recv()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class OpenpiClient:
+    """A websocket for each message: after a bad one it is closed."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"ws://127.0.0.1:{port}"
+
+    def __call__(self, message: bytes) -> None:
+        with connect(self._url, compression=None) as peer:
+            peer.recv(timeout=GUARD_S)
+            with contextlib.suppress(ConnectionClosed):
+                peer.send(message)
+                peer.recv(timeout=GUARD_S)
+
+    def close(self) -> None:
+        pass
+
+
+class LerobotClient:
+    """A channel on which any bytes are a message of any method."""
+
+    def __init__(self, port: int) -> None:
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self._calls = [self._channel.unary_unary(f"/{protobuf.SERVICE}/{name}") for name in METHODS]
+
+    def __call__(self, message: bytes) -> None:
+        wrapped = [message, protobuf.data_message([message]), protobuf.observation_message(3, [message])]
+        for call, body in zip(self._calls, wrapped, strict=True):
+            for each in (message, body):
+                with contextlib.suppress(grpc.RpcError):
+                    call(each, timeout=GUARD_S)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+HOSTILE: dict[str, Callable[[int], Any]] = {
+    "gr00t": ZmqClient,
+    "act": ZmqClient,
+    "openpi": OpenpiClient,
+    "lerobot": LerobotClient,
+}
+
+
+@pytest.fixture(params=PROTOCOLS)
+def attacked(request: pytest.FixtureRequest) -> Iterator[tuple[str, Running, Any]]:
+    """A server and a hostile client; afterwards a good one must be served as if nothing had been."""
+    protocol = request.param
+    options = ServeOptions(protocol=protocol, max_message_mib=1, observation_wait_s=0.05)
+    with serving(EchoPolicy(), options) as server, connected(protocol, server.port) as good:
+        good.infer(observation(1))
+        attacker = HOSTILE[protocol](server.port)
+        yield protocol, server, attacker
+        attacker.close()
+        made = observation(2, seed=2)
+        assert np.abs(good.infer(made) - expected(made)).max() < CLOSE
+        assert good.statistics()["connects"] == 1
+
+
+def refusals(server: Running) -> int:
+    service = server.server.service
+    assert service is not None
+    lines = service.metrics.text().splitlines()
+    return sum(int(line.split()[-1]) for line in lines if line.startswith("dexrun_serve_refusals_total{"))
+
+
+def test_malicious_messages_are_refused_and_counted(attacked: tuple[str, Running, Any]) -> None:
+    protocol, server, attacker = attacked
+    messages = MESSAGES[protocol]()
+    for message in messages.values():
+        attacker(message)
+    assert refusals(server) >= len(messages)
+
+
+def test_bent_messages_do_no_harm(attacked: tuple[str, Running, Any]) -> None:
+    protocol, _, attacker = attacked
+    valid = hostile.VALID[protocol]()
+
+    @quick
+    @given(hostile.bent(valid) | st.binary(max_size=100))
+    def bend(message: bytes) -> None:
+        attacker(message)
+
+    bend()
+
+
+def test_bytes_of_no_protocol_and_connections_that_say_nothing(attacked: tuple[str, Running, Any]) -> None:
+    _, server, _ = attacked
+    for data in (
+        b"",
+        b"\0" * 64,
+        b"\xff" * 4096,
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port)) as peer:
+            peer.sendall(data)
+    with socket.create_connection(("127.0.0.1", server.port)) as silent:
+        silent.sendall(b"\xff")
+        with connected(attacked[0], server.port) as other:
+            other.infer(observation(3))
+
+
+def test_an_oversized_message_ends_its_own_connection_only(attacked: tuple[str, Running, Any]) -> None:
+    protocol, _, attacker = attacked
+    large = b"\xc6\x00\x20\x00\x00" + bytes(1 << 21) if protocol in ("gr00t", "openpi") else bytes(1 << 21)
+    if isinstance(attacker, ZmqClient):
+        attacker._socket.rcvtimeo = 300  # the connection is dropped: no reply will come
+        with pytest.raises(zmq.Again):
+            attacker(large)
+    else:
+        attacker(large)
+
+
+# --- hostile servers
+
+
+def zmq_server(replies: list[bytes]) -> Iterator[int]:
+    """Gives `replies`, one after the other, to whatever it is asked."""
+    context = zmq.Context()
+    rep = context.socket(zmq.REP)
+    port = rep.bind_to_random_port("tcp://127.0.0.1")
+    stop = context.socket(zmq.PAIR)
+    stop.bind("inproc://stop")
+
+    def run() -> None:
+        heard = context.socket(zmq.PAIR)
+        heard.connect("inproc://stop")
+        poller = zmq.Poller()
+        poller.register(rep, zmq.POLLIN)
+        poller.register(heard, zmq.POLLIN)
+        while heard not in dict(poller.poll()):
+            rep.recv()
+            rep.send(replies.pop(0) if replies else b"")
+        heard.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield port
+    stop.send(b"")
+    thread.join()
+    rep.close(linger=0)
+    stop.close(linger=0)
+    context.term()
+
+
+def openpi_server(replies: list[bytes]) -> Iterator[int]:
+    def answer(peer: ServerConnection) -> None:
+        with contextlib.suppress(WebSocketException):
+            while replies:
+                peer.send(replies.pop(0))
+                peer.recv()
+
+    server: Server
+    with serve(answer, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+        thread.join()
+
+
+def lerobot_server(replies: list[bytes]) -> Iterator[int]:
+    from concurrent import futures
+
+    def answer(request: bytes, context: Any) -> bytes:
+        return replies.pop(0) if replies else b""
+
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    empty = grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+    handlers = {**dict.fromkeys(METHODS, empty), "GetActions": handler}
+    pool = futures.ThreadPoolExecutor(2)
+    server = grpc.server(pool)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(0).wait()
+    pool.shutdown()
+
+
+SERVERS = {"gr00t": zmq_server, "act": zmq_server, "openpi": openpi_server, "lerobot": lerobot_server}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_server_that_answers_garbage(protocol: str) -> None:
+    messages = list(MESSAGES[protocol]().values())
+    messages += [b"\0", b"\xff" * 100, b"ERROR", b"\x80\x04}."]
+    if protocol == "lerobot":
+        messages = [protobuf.data_message([m]) for m in messages if m] + [b"\x0a\xff\xff\xff\x7f"]
+    count = len(messages)
+    server = contextlib.contextmanager(SERVERS[protocol])
+    options: dict[str, Any] = {"request_timeout_s": 0.2, "connect_timeout_s": 2.0}
+    if protocol == "gr00t":
+        options["check_modalities"] = False
+    with server(messages) as port, connected(protocol, port, **options) as remote:
+        asked = 0
+        while messages and asked < 2 * count:
+            asked += 1
+            with pytest.raises(PolicyError) as caught:
+                remote.infer(observation(asked))
+            assert "\n" not in str(caught.value)
+        assert sum(remote.statistics().values()) >= asked
