@@ -42,7 +42,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is exported, into `folder` (or, for formats that are one file, to the file `folder`)."""
+    """What is exported, into `folder` (for formats that are one file, to ``folder / target.RESULT``)."""
 
     slots: tuple[Slot, ...]
     options: ExportOptions
@@ -59,7 +59,6 @@ class Format(Protocol):
 
     Attributes:
         file: whether the data set is one file. appends: whether it can grow.
-        streams: image streams that `work` reads of each episode, for progress.
     """
 
     name: str
@@ -67,7 +66,11 @@ class Format(Protocol):
     appends: bool
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
-        """What can be done for an episode independently. Raises ExportError if it cannot be exported."""
+        """What can be done for an episode independently; with a colon where it reads a stream of images.
+
+        Raises:
+            ExportError: the episode cannot be exported.
+        """
 
     def start(self, plan: Plan) -> Any:
         """Prepare `plan.folder`, before any work; what it returns is given to `work`."""
@@ -96,12 +99,12 @@ class Outcome:
         return report_of(self.slots, self.skipped)
 
 
-def report_of(slots: Sequence[Slot], skipped: Mapping[str, str]) -> dict[str, Any]:
-    """Where every episode came from, and how well its sensors fit the grid."""
+def report_of(slots: Sequence[Slot], skipped: Mapping[str, str], first: int = 0) -> dict[str, Any]:
+    """Where every episode came from, the first being number `first`, and how well its sensors fit."""
     return {
         "episodes": [
             {
-                "episode": slot.number,
+                "episode": first + slot.number,
                 "source": slot.ref.name,
                 "task": slot.ref.task,
                 "label": slot.ref.label,

@@ -45,7 +45,7 @@ class Layout:
     """
 
     shape: Shape
-    units: JointUnits
+    units: UnitMap
     fps: int
     videos: Mapping[str, str]
     depth_videos: Mapping[str, str]
@@ -95,7 +95,7 @@ def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
     suffix = "_depth_raw" if depth == "both" else "_depth"
     return Layout(
         shape,
-        shape.units(options.units or UNITS),
+        options.units or UNITS,
         int(options.fps),
         {f"{IMAGES}{c}": c for c in cameras},
         {f"{IMAGES}{c}_depth": c for c in as_video},
@@ -105,15 +105,24 @@ def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
 
 def tasks(ref: EpisodeRef, options: ExportOptions, depth: str) -> tuple[str, ...]:
     """One for the rows, one for each video."""
-    return ("rows", *(f"video:{key}" for key in layout(ref.shape, options, depth).video_keys))
+    of = layout(ref.shape, options, depth)
+    joint_units_of(ref, of)
+    return ("rows", *(f"video:{key}" for key in of.video_keys))
+
+
+def joint_units_of(ref: EpisodeRef, of: Layout) -> JointUnits:
+    """The data set's units on the arm as it was calibrated for this episode."""
+    ranges = {**ref.calibrated, **of.units.range_rad}
+    return ref.shape.units(of.units.model_copy(update={"range_rad": ranges}))
 
 
 def columns(sampled: Sampled, slot: Slot, of: Layout) -> dict[str, NDArray[Any]]:
     """The low-dimensional features and what LeRobot counts, ``[T, ...]``; ``task_index`` is left out."""
     rows = np.arange(slot.length, dtype=np.int64)
+    units = joint_units_of(slot.ref, of)
     out: dict[str, NDArray[Any]] = {
-        ACTION: of.units.to_policy(sampled.action).astype(np.float32),
-        STATE: of.units.to_policy(sampled.position).astype(np.float32),
+        ACTION: units.to_policy(sampled.action).astype(np.float32),
+        STATE: units.to_policy(sampled.position).astype(np.float32),
     }
     if sampled.force is not None:
         out[FORCE] = sampled.force.astype(np.float32)
@@ -184,14 +193,48 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
 
-def write_lines(path: Path, rows: Sequence[Any]) -> None:
-    """One JSON object per line."""
+def append_lines(path: Path, rows: Sequence[Any]) -> None:
+    """One JSON object per line, after those that are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_table(path: Path, table: Any) -> None:
+    """An Arrow table as one parquet file."""
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="snappy", use_dictionary=True)
 
 
 def video_info(path: Path, key: str, of: Layout) -> dict[str, Any]:
     """A video feature's ``info``."""
     info = video.describe(path, of.fps)
     return {**info, **depth_video.INFO} if key in of.depth_videos else info
+
+
+def check_same(info: Mapping[str, Any], of: Layout) -> None:
+    """Whether what is exported fits the data set that ``info.json`` describes.
+
+    Raises:
+        ExportError: frame rate, features or joints differ.
+    """
+    here = of.features()
+    if info["fps"] != of.fps:
+        raise ExportError(
+            f"the data set has {info['fps']} fps, the export {of.fps}; give --fps {info['fps']}"
+        )
+    for key in sorted(info["features"].keys() | here.keys()):
+        old, new = _kind(info["features"].get(key)), _kind(here.get(key))
+        if old != new:
+            raise ExportError(
+                f"feature {key} is {old} in the data set and {new} in the export, which cannot be appended"
+            )
+
+
+def _kind(feature: Mapping[str, Any] | None) -> str:
+    if feature is None:
+        return "absent"
+    names = "" if feature["dtype"] in ("video", "image") else f" {feature['names']}"
+    return f"{feature['dtype']} {list(feature['shape'])}{names}"

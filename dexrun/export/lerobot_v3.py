@@ -79,7 +79,7 @@ class LerobotV3:
         if not plan.append:
             return Existing()
         existing = read_existing(plan.folder)
-        _check_same(existing.info, _layout(plan), plan)
+        lerobot.check_same(existing.info, _layout(plan))
         return existing
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
@@ -110,13 +110,11 @@ class LerobotV3:
         found = [{**r["rows"], **{key: r[f"video:{key}"] for key in of.video_keys}} for r in results]
         _write_episodes(plan, of, prepared, data_places, video_places, found)
         numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
-        _write_table(plan.folder / "meta" / "tasks.parquet", task_table(list(numbers)))
+        lerobot.write_table(plan.folder / "meta" / "tasks.parquet", task_table(list(numbers)))
         parts = ([prepared.stats] if prepared.stats else []) + found
         lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(stats.aggregate(parts)))
         _write_info(plan, of, prepared, len(numbers))
-        report = report_of(plan.slots, {})
-        for entry in report["episodes"]:
-            entry["episode"] += prepared.episodes
+        report = report_of(plan.slots, {}, first=prepared.episodes)
         report["episodes"] = [*prepared.report.get("episodes", []), *report["episodes"]]
         lerobot.write_json(plan.folder / "meta" / "dexrun.json", report)
 
@@ -141,13 +139,6 @@ def _read_part(path: Path) -> Any:
 
     with pa.OSFile(str(path), "rb") as source:
         return pa.ipc.open_file(source).read_all()
-
-
-def _write_table(path: Path, table: Any) -> None:
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="snappy", use_dictionary=True)
 
 
 def _join_data(plan: Plan, of: Layout, existing: Existing) -> list[_Place]:
@@ -237,7 +228,7 @@ def _write_episodes(
             row.update({f"stats/{key}/{name}": value.tolist() for name, value in values.items()})
         row.update({f"meta/episodes/{name}": value for name, value in place.indices.items()})
         rows.append(row)
-    _write_table(plan.folder / EPISODES.format(**place.indices), episode_table(rows))
+    lerobot.write_table(plan.folder / EPISODES.format(**place.indices), episode_table(rows))
 
 
 def _write_info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> None:
@@ -304,28 +295,3 @@ def _next_file(folder: Path) -> int:
         for path in folder.glob("chunk-*/file-*.*")
     ]
     return max(taken, default=-1) + 1
-
-
-def _check_same(info: Mapping[str, Any], of: Layout, plan: Plan) -> None:
-    """Whether what is exported fits the data set that is there."""
-    there = {key: (f["dtype"], list(f["shape"])) for key, f in info["features"].items()}
-    here = {key: (f["dtype"], list(f["shape"])) for key, f in of.features().items()}
-    if info["fps"] != of.fps:
-        raise ExportError(
-            f"the data set has {info['fps']} fps, the export {of.fps}; give --fps {info['fps']}"
-        )
-    for key in sorted(there.keys() | here.keys()):
-        if there.get(key) != here.get(key):
-            raise ExportError(
-                f"feature {key} is {_feature(there.get(key))} in the data set "
-                f"and {_feature(here.get(key))} in the export; they must be the same to append"
-            )
-    joints = of.features()[lerobot.STATE]["names"]
-    if info["features"][lerobot.STATE]["names"] != joints:
-        raise ExportError(
-            f"the data set's joints are {info['features'][lerobot.STATE]['names']}, not {joints}"
-        )
-
-
-def _feature(feature: tuple[str, list[int]] | None) -> str:
-    return "absent" if feature is None else f"{feature[0]} {feature[1]}"

@@ -31,6 +31,9 @@ class ExportOptions(Options):
         labels: only episodes with one of these labels; none named means all.
         missing_mask: what becomes of a frame of which no tracked mask is known: ``zeros`` says that nothing
             is on the object, ``refuse`` does not export.
+        hdf5_compression: of images in HDF5; readers need not know. ``none`` is what ACT has itself.
+        equal_length: in HDF5, make every episode as long as the longest by repeating its last row, since
+            ACT's own loader wants them equal.
         image_size: edge of UMI's square images, in pixels.
         robot_type: as LeRobot data sets name it.
         jobs: processes; 0 is one for each processor.
@@ -49,6 +52,8 @@ class ExportOptions(Options):
     max_stamp_error_s: float = Field(default=0.0, ge=0)
     labels: tuple[Literal["success", "failure", "none"], ...] = ()
     missing_mask: Literal["refuse", "zeros"] = "zeros"
+    hdf5_compression: Literal["none", "lzf", "gzip"] = "none"
+    equal_length: bool = False
     image_size: int = Field(default=224, ge=8)
     robot_type: str = "so100_follower"
     jobs: int = Field(default=0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from runtime.messages import Floats
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
+
+_TICKS_PER_TURN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class EpisodeRef:
 
     Attributes:
         name: run and episode, for messages.
+        calibrated: per joint but the gripper, its calibrated range in radians; none without calibration.
         masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
     """
 
@@ -125,6 +129,7 @@ class EpisodeRef:
     label: str
     simulated: bool
     shape: Shape
+    calibrated: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     masks: tuple[str, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     repaired: bool = False
@@ -184,6 +189,7 @@ def describe(path: Path) -> EpisodeRef | None:
             return None
         run = path.resolve().parent
         run = run.parent if run.name == "episodes" else run
+        shape = shape_of(episode)
         return EpisodeRef(
             path=path.resolve(),
             name=f"{run.name}/{path.name}",
@@ -191,13 +197,27 @@ def describe(path: Path) -> EpisodeRef | None:
             task=episode.task,
             label=episode.label,
             simulated=str(episode.config.get("arm", {}).get("port", "")).startswith("world:"),
-            shape=shape_of(episode),
+            shape=shape,
+            calibrated=calibrated_ranges(episode, shape),
             masks=tuple(
                 t.removeprefix("/mask/") for t, n in episode.topics.items() if t[:6] == "/mask/" and n
             ),
             drops=episode.drops,
             repaired=episode.repaired,
         )
+
+
+def calibrated_ranges(episode: Episode, shape: Shape) -> dict[str, tuple[float, float]]:
+    """Over which angles the arm was calibrated: what LeRobot's -100 to 100 stand for."""
+    entries = episode.calibration.get("arm", {})
+    zeros = episode.config.get("arm", {}).get("zero_rad", {})
+    out = {}
+    for name, (low, high) in zip(shape.joints[:-1], shape.ranges, strict=False):
+        if name in entries:
+            half = (entries[name]["range_max"] - entries[name]["range_min"]) * math.pi / _TICKS_PER_TURN
+            middle = zeros.get(name, (low + high) / 2)
+            out[name] = (middle - half, middle + half)
+    return out
 
 
 def shape_of(episode: Episode) -> Shape:

@@ -20,7 +20,7 @@ from runtime.messages import Floats
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
 
-TICKS, STATE, FORCE = "/ticks", "/arm/state", "/force"
+TICKS, STATE, SENT, FORCE = "/ticks", "/arm/state", "/arm/sent", "/force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,10 @@ class _Sampler:
         kind = self.options.action
         values = np.asarray(self.episode.array(TICKS, kind), np.float64)
         stamps = self.ticks
-        if kind == "sent":
+        if kind == "sent" and self.episode.topics.get(SENT):
+            stamps = np.maximum.accumulate(self.episode.stamps(SENT))
+            values = np.asarray(self.episode.array(SENT, "position"), np.float64)
+        elif kind == "sent":
             own = np.asarray(self.episode.array(TICKS, "sent_stamp_ns"), np.int64)
             known = own >= 0
             stamps, values = resample.distinct(own[known], values[known])

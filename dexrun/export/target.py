@@ -10,6 +10,9 @@ from pathlib import Path
 
 from dexrun.export.errors import ExportError
 
+RESULT = "result"
+"""In the draft of a data set that is one file, the name of that file."""
+
 
 def check(target: Path, *, file: bool, append: bool) -> None:
     """Whether a data set can appear at `target`: a `file`, or else a folder.
@@ -32,7 +35,9 @@ def check(target: Path, *, file: bool, append: bool) -> None:
 
 @contextlib.contextmanager
 def building(target: Path, *, file: bool = False, append: bool = False) -> Iterator[Path]:
-    """A draft beside `target`, which takes its place at the end and vanishes if anything goes wrong.
+    """A draft folder beside `target`, which takes its place at the end and vanishes if anything goes wrong.
+
+    For a data set that is one file, only `RESULT` in the draft does.
 
     When appending, the draft begins as the data set that is there; its data and video files are shared with
     it and must not be written to.
@@ -47,18 +52,18 @@ def building(target: Path, *, file: bool = False, append: bool = False) -> Itera
     draft = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         if append:
-            shutil.copytree(target, draft, copy_function=_link_data)
-        elif not file:
+            shutil.copytree(target, draft, copy_function=_Linker(target))
+        else:
             draft.mkdir()
         yield draft
-        _take_place(draft, target, append=append)
+        _take_place(draft / RESULT if file else draft, target, append=append)
     finally:
         _remove(draft)
 
 
 def _take_place(draft: Path, target: Path, *, append: bool) -> None:
     if not append:
-        if target.is_dir():
+        if target.is_dir() and draft.is_dir():
             target.rmdir()
         draft.rename(target)
         return
@@ -72,13 +77,18 @@ def _take_place(draft: Path, target: Path, *, append: bool) -> None:
     shutil.rmtree(old)
 
 
-def _link_data(source: str, copy: str) -> str:
-    """What is only read is shared; metadata, which is rewritten, is copied."""
-    if Path(source).suffix in {".mp4"} or "/data/" in source:
-        os.link(source, copy)
-    else:
-        shutil.copy2(source, copy)
-    return copy
+class _Linker:
+    """Copies a data set: what is only read is shared; metadata, which is rewritten, is copied."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, source: str, copy: str) -> str:
+        if Path(source).relative_to(self._root).parts[0] in ("data", "videos"):
+            os.link(source, copy)
+        else:
+            shutil.copy2(source, copy)
+        return copy
 
 
 def _remove(path: Path) -> None:

@@ -140,7 +140,7 @@ def write(path: Path, made: Made) -> Truth:
         if name == "head" and made.head_depth:
             layout["depth"] = (size, "<u2")
         tracks[name] = camera_track(name, Ring(layout, 4), options)
-    state = {k: ((d,), "<f8") for k in ("position", "velocity", "load")}
+    state = dict.fromkeys(("position", "velocity", "load"), ((d,), "<f8"))
     tracks["arm"] = rows_track("arm", "/arm/state", "dexrun.ArmState", Ring(state, 4))
     tracks["sent"] = rows_track("arm", "/arm/sent", "dexrun.Goal", Ring({"position": ((d,), "<f8")}, 4))
     if made.force:
@@ -182,12 +182,18 @@ def _fill(made: Made, tracks: Any, cameras: Any, file: _File, truth: Truth, rng:
             if name == "head" and made.masks and index % 2 == 0:
                 mask = np.zeros(size, np.uint8)
                 mask[4 : 10 + index % 7, 5:12] = 1
-                data = schemas.compressed_image(stamp + OFFSET, name, "png", encode_color(mask * 255, RecorderOptions()))
+                data = schemas.compressed_image(
+                    stamp + OFFSET, name, "png", encode_color(mask * 255, RecorderOptions())
+                )
                 file.add("/mask/head", "images", stamp, 0, data)
                 truth.put("mask", stamp, mask)
     if "arm" in tracks:
         for index, stamp in enumerate(_times(made, "arm", 90.0)):
-            values = {"position": motion(made, stamp), "velocity": rng.normal(size=len(made.joints)), "load": 0.1}
+            values = {
+                "position": motion(made, stamp),
+                "velocity": rng.normal(size=len(made.joints)),
+                "load": 0.1,
+            }
             file.sample(tracks["arm"], stamp, index, **values)
             truth.put("position", stamp, values["position"])
             truth.put("velocity", stamp, values["velocity"])

@@ -1,0 +1,212 @@
+"""``dexrun export RUN... --format F --to DIR``: the command line of exports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from dexrun.export.errors import ExportError
+from dexrun.export.formats import FORMATS, format_named
+from dexrun.export.job import Outcome, Progress, export
+from dexrun.export.options import ExportOptions
+
+OK, NOT_DONE, BAD = 0, 1, 2
+
+_UNITS = {
+    "rad": {"joint_unit": "rad", "gripper_unit": "fraction"},
+    "deg": {"joint_unit": "deg", "gripper_unit": "percent"},
+    "percent": {"joint_unit": "percent", "gripper_unit": "percent"},
+    "symmetric": {"joint_unit": "symmetric", "gripper_unit": "symmetric"},
+}
+_PLAIN = (
+    "fps",
+    "action",
+    "head",
+    "wrist",
+    "codec",
+    "crf",
+    "depth",
+    "max_stamp_error_s",
+    "missing_mask",
+    "hdf5_compression",
+    "equal_length",
+    "image_size",
+    "robot_type",
+    "jobs",
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ExportError(f"{message}; see dexrun export --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="dexrun export",
+        description="Turn recordings into a data set that trainers read. Exit codes: 0 done, 1 not done, "
+        "2 what was asked for cannot be exported.",
+        epilog="Keys that are not given come from [export] of --config, else have their defaults.",
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or an episode's .mcap file")
+    add("--format", required=True, help=", ".join(FORMATS))
+    add(
+        "--to",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="where the data set appears; must not be there yet",
+    )
+    add("--append", action="store_true", help="add to the LeRobot data set that is there")
+    add("--config", type=Path, help="take the [export] table of this file")
+    add("--fps", help="frames per second of the data set (30)")
+    add("--action", help="sent (default), clipped, or requested targets")
+    add("--latency", action="append", default=[], metavar="SENSOR=SECONDS", help="arm, force or a camera")
+    add("--cameras", help="only these, separated by commas")
+    add("--labels", help="only episodes with these: success, failure, none")
+    add("--head", help="the camera that sees the scene")
+    add("--wrist", help="the camera on the gripper")
+    add("--units", choices=sorted(_UNITS), help="of joints and gripper, instead of the format's")
+    add("--codec", help="h264 (default) or av1")
+    add("--crf", help="quality of video, lower is better")
+    add("--depth", help="LeRobot: video, images (lossless), both, none")
+    add("--max-stamp-error-s", help="leave out episodes with a larger one")
+    add("--missing-mask", help="DexGraspVLA: zeros (default) or refuse")
+    add("--hdf5-compression", help="none (default), lzf, gzip")
+    add(
+        "--equal-length",
+        action="store_const",
+        const="true",
+        help="HDF5: repeat last rows until all are as long",
+    )
+    add("--image-size", help="UMI: edge in pixels (224)")
+    add("--robot-type", help="LeRobot: so100_follower")
+    add("--jobs", help="processes; 0 is one for each processor")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    try:
+        arguments = _parser().parse_args(list(argv))
+        options = options_from(arguments)
+        kind = format_named(arguments.format)
+        with _Bars() as bars:
+            outcome = export(
+                arguments.runs, kind, arguments.to, options, append=arguments.append, progress=bars
+            )
+    except ExportError as error:
+        sys.stderr.write(f"dexrun: {error}\n")
+        return BAD if error.usage else NOT_DONE
+    except KeyboardInterrupt:
+        sys.stderr.write("dexrun: stopped; nothing was exported\n")
+        return NOT_DONE
+    sys.stdout.write(summary(outcome, options))
+    return OK
+
+
+def options_from(arguments: argparse.Namespace) -> ExportOptions:
+    """The options: command line over the configuration's table over defaults.
+
+    Raises:
+        ExportError: one cannot be used.
+    """
+    given: dict[str, Any] = dict(_table(arguments.config)) if arguments.config else {}
+    given.update({key: getattr(arguments, key) for key in _PLAIN if getattr(arguments, key) is not None})
+    for key in ("cameras", "labels"):
+        if getattr(arguments, key):
+            given[key] = [name.strip() for name in getattr(arguments, key).split(",")]
+    if arguments.latency:
+        given["latency_s"] = {**given.get("latency_s", {}), **dict(map(_latency, arguments.latency))}
+    if arguments.units:
+        given["units"] = _UNITS[arguments.units]
+    try:
+        return ExportOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ExportError(f"export.{key} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def _latency(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        if not (name and equals):
+            raise ValueError
+        return name, float(value)
+    except ValueError:
+        raise ExportError(f"--latency {text}: expected SENSOR=SECONDS, as in head=0.03") from None
+
+
+def _table(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.suffix == ".json":
+            content: Any = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: {error}") from None
+    table = content.get("export", {})
+    return table if isinstance(table, dict) else {}
+
+
+def summary(outcome: Outcome, options: ExportOptions) -> str:
+    """What was exported, for people."""
+    lines = []
+    for slot in outcome.slots:
+        worst = max(slot.reports.values(), key=lambda report: report.largest_error_s)
+        gaps = [f"{r.name} {d:.2f} s at {s:.2f} s" for r in slot.reports.values() for s, d in r.gaps]
+        lost = ", ".join(f"{topic} {count}" for topic, count in slot.ref.drops.items())
+        lines.append(
+            f"{slot.ref.name}: {slot.length} rows ({slot.length / options.fps:.1f} s), "
+            f"label {slot.ref.label}, largest stamp error {worst.largest_error_s * 1e3:.1f} ms ({worst.name})"
+            + (f"; gaps: {'; '.join(gaps)}" if gaps else "")
+            + (f"; dropped while recording: {lost}" if lost else "")
+        )
+    lines += [f"left out {name}: {why}" for name, why in outcome.skipped.items()]
+    rows = sum(slot.length for slot in outcome.slots)
+    lines.append(f"{outcome.target}: {len(outcome.slots)} episodes, {rows} rows")
+    return "".join(line + "\n" for line in lines)
+
+
+class _Bars(Progress):
+    """Progress bars on the terminal's error stream; nothing where that is not a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task: Any = None
+        self._total = 0
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def stage(self, title: str, total: int) -> None:
+        """Begin a bar."""
+        self._total = total
+        self._task = self._progress.add_task(title, total=total)
+
+    def at(self, done: int) -> None:
+        """Move it."""
+        self._progress.update(self._task, completed=min(done, self._total))

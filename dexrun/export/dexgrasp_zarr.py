@@ -1,0 +1,113 @@
+"""DexGraspVLA's data sets: a replay buffer as a zarr v2 directory store.
+
+``data/action`` and ``data/right_state`` float32 ``[K, D]`` scaled to [-1, 1] over the joints' limits,
+``data/rgbm`` uint8 ``[K, H, W, 4]`` of the head camera, the last channel 1 on the object of the instruction,
+``data/right_cam_img`` uint8 ``[K, h, w, 3]`` of the wrist camera, ``meta/episode_ends`` int64.
+
+Colour is in the order **BGR**, as in the public data: DexGraspVLA's image encoder swaps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexrun.export import zarr_v2
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef, Shape
+from dexrun.export.sampled import Sampled
+from dexrun.export.zarr_v2 import Array
+from policies.mapping import UnitMap
+
+UNITS = UnitMap(joint_unit="symmetric", gripper_unit="symmetric")
+HEAD, WRIST = "rgbm", "right_cam_img"
+
+
+class DexGraspZarr:
+    """The format."""
+
+    name = "dexgrasp-zarr"
+    file = False
+    appends = False
+
+    def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
+        for part, camera in _cameras(ref.shape, options).items():
+            if not camera:
+                raise ExportError(
+                    f"{ref.name}: {self.name} needs a camera for {part}; name it with --head or --wrist"
+                )
+        if options.missing_mask == "refuse" and _cameras(ref.shape, options)[HEAD] not in ref.masks:
+            raise ExportError(
+                f"{ref.name}: no tracked masks were recorded; --missing-mask zeros exports without"
+            )
+        ref.shape.units(options.units or UNITS)
+        return ("rows", f"image:{HEAD}", f"image:{WRIST}")
+
+    def start(self, plan: Plan) -> None:
+        shape, options = plan.slots[0].ref.shape, plan.options
+        ends = np.cumsum([slot.length for slot in plan.slots]).astype(np.int64)
+        about = {
+            "channel_order": "BGR",
+            "joints": list(shape.joints),
+            "cameras": _cameras(shape, options),
+            "fps": options.fps,
+            "dexrun": report_of(plan.slots, {}),
+        }
+        zarr_v2.replay_buffer(plan.folder, about, ends)
+        for key in (HEAD, WRIST):
+            _images(plan, key).write_metadata()
+
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> Any:
+        if task == "rows":
+            units = slot.ref.shape.units(plan.options.units or UNITS)
+            rows = (sampled.action, sampled.position)
+            return tuple(units.to_policy(values).astype(np.float32) for values in rows)
+        key = task.removeprefix("image:")
+        array = _images(plan, key)
+        camera = _cameras(slot.ref.shape, plan.options)[key]
+        pictures = _with_masks(sampled, camera, plan.options) if key == HEAD else _bgr(sampled, camera)
+        for row, picture in enumerate(pictures, slot.start):
+            array.write_chunk(row, picture[None])
+        return None
+
+    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+        for place, key in enumerate(("action", "right_state")):
+            values = np.concatenate([result["rows"][place] for result in results])
+            zarr_v2.whole(plan.folder / "data" / key, values)
+
+
+def _cameras(shape: Shape, options: ExportOptions) -> dict[str, str]:
+    return {HEAD: shape.head(options), WRIST: shape.wrist(options)}
+
+
+def _images(plan: Plan, key: str) -> Array:
+    shape = plan.slots[0].ref.shape
+    camera = shape.cameras[_cameras(shape, plan.options)[key]]
+    size = (camera.height, camera.width, 4 if key == HEAD else 3)
+    return zarr_v2.images(Path(plan.folder, "data", key), plan.rows, size)
+
+
+def _bgr(sampled: Sampled, camera: str) -> Any:
+    return (image[..., ::-1] for image in sampled.colors(camera))
+
+
+def _with_masks(sampled: Sampled, camera: str, options: ExportOptions) -> Any:
+    """BGR and the mask; zeros, or refused, where none is known."""
+    masks: Any = sampled.mask_images(camera) if camera in sampled.masks else _nothing(len(sampled))
+    for row, (image, mask) in enumerate(zip(sampled.colors(camera), masks, strict=True)):
+        if mask is None and options.missing_mask == "refuse":
+            raise ExportError(
+                f"{sampled.ref.name}: no mask is known at row {row}; --missing-mask zeros exports without"
+            )
+        plane = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
+        yield np.concatenate([image[..., ::-1], plane[..., None]], axis=-1)
+
+
+def _nothing(rows: int) -> list[NDArray[np.uint8] | None]:
+    return [None] * rows

@@ -1,0 +1,179 @@
+"""LeRobot data sets of version 2.1: a parquet file and videos for each episode; GR00T's ``modality.json``.
+
+GR00T's names for an SO-100: state and action ``single_arm`` and ``gripper``, video ``front`` and ``wrist``,
+language ``annotation.human.task_description``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dexrun.export import lerobot
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.lerobot import Layout
+from dexrun.export.lerobot_tables import data_table
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef
+from dexrun.export.sampled import Sampled
+from dexrun.export.stats import as_json
+
+VERSION = "v2.1"
+CHUNK = 1000
+DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+VIDEOS = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What is in the data set that is appended to; all zero for a new one."""
+
+    info: Mapping[str, Any] | None = None
+    tasks: tuple[str, ...] = ()
+    report: tuple[Any, ...] = ()
+
+    @property
+    def episodes(self) -> int:
+        return int(self.info["total_episodes"]) if self.info else 0
+
+    @property
+    def frames(self) -> int:
+        return int(self.info["total_frames"]) if self.info else 0
+
+
+class LerobotV21:
+    """The format."""
+
+    name = "lerobot-v2.1"
+    file = False
+    appends = True
+
+    def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
+        return lerobot.tasks(ref, options, _depth(options))
+
+    def start(self, plan: Plan) -> Existing:
+        if not plan.append:
+            return Existing()
+        existing = read_existing(plan.folder)
+        lerobot.check_same(existing.info or {}, _layout(plan))
+        return existing
+
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
+        of, number = _layout(plan), prepared.episodes + slot.number
+        if task != "rows":
+            key = task.removeprefix("video:")
+            path = plan.folder / _path(VIDEOS, number, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return lerobot.write_video(path, key, sampled, of, plan, quantiles=False)
+        data = lerobot.columns(sampled, slot, of)
+        data["episode_index"] = np.full(slot.length, number, np.int64)
+        data["index"] = np.arange(slot.length, dtype=np.int64) + prepared.frames + slot.start
+        task_number = lerobot.task_numbers(plan.slots, prepared.tasks)[slot.ref.task]
+        data["task_index"] = np.full(slot.length, task_number, np.int64)
+        found = lerobot.row_stats(data, quantiles=False)
+        pictures: dict[str, list[bytes]] = {}
+        for key, camera in of.depth_images.items():
+            pictures[key], seen = lerobot.depth_pngs(sampled, camera)
+            found[key] = seen.result(quantiles=False)
+        table = data_table(of.features(), data, pictures)
+        lerobot.write_table(plan.folder / _path(DATA, number), table)
+        return found
+
+    def finish(self, plan: Plan, prepared: Existing, results: Sequence[Mapping[str, Any]]) -> None:
+        of, meta = _layout(plan), plan.folder / "meta"
+        numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
+        episodes, found = [], []
+        for slot, result in zip(plan.slots, results, strict=True):
+            number = prepared.episodes + slot.number
+            stats = {**result["rows"], **{key: result[f"video:{key}"] for key in of.video_keys}}
+            episodes.append({"episode_index": number, "tasks": [slot.ref.task], "length": slot.length})
+            found.append({"episode_index": number, "stats": as_json(stats)})
+        lerobot.append_lines(meta / "episodes.jsonl", episodes)
+        lerobot.append_lines(meta / "episodes_stats.jsonl", found)
+        lines = [{"task_index": number, "task": task} for task, number in numbers.items()]
+        lerobot.append_lines(meta / "tasks.jsonl", lines[len(prepared.tasks) :])
+        lerobot.write_json(meta / "info.json", _info(plan, of, prepared, len(numbers)))
+        lerobot.write_json(meta / "modality.json", modality(plan, of))
+        report = report_of(plan.slots, {}, first=prepared.episodes)
+        report["episodes"] = [*prepared.report, *report["episodes"]]
+        lerobot.write_json(meta / "dexrun.json", report)
+
+
+def _depth(options: ExportOptions) -> str:
+    return "none" if options.depth == "auto" else options.depth
+
+
+def _layout(plan: Plan) -> Layout:
+    return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
+
+
+def _path(pattern: str, number: int, key: str = "") -> str:
+    return pattern.format(episode_chunk=number // CHUNK, episode_index=number, video_key=key)
+
+
+def _info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> dict[str, Any]:
+    features = existing.info["features"] if existing.info else of.features()
+    if not existing.info:
+        for key in of.video_keys:
+            features[key]["info"] = lerobot.video_info(plan.folder / _path(VIDEOS, 0, key), key, of)
+    episodes = existing.episodes + len(plan.slots)
+    return {
+        "codebase_version": VERSION,
+        "robot_type": plan.options.robot_type,
+        "total_episodes": episodes,
+        "total_frames": existing.frames + plan.rows,
+        "total_tasks": tasks,
+        "total_videos": episodes * len(of.video_keys),
+        "total_chunks": (episodes - 1) // CHUNK + 1,
+        "chunks_size": CHUNK,
+        "fps": of.fps,
+        "splits": {"train": f"0:{episodes}"},
+        "data_path": DATA,
+        "video_path": VIDEOS if of.video_keys else None,
+        "features": features,
+    }
+
+
+def modality(plan: Plan, of: Layout) -> dict[str, Any]:
+    """GR00T's map from its own names to the columns and videos."""
+    shape, options = of.shape, plan.options
+    joints = len(shape.joints)
+    parts = {"single_arm": {"start": 0, "end": joints - 1}, "gripper": {"start": joints - 1, "end": joints}}
+    state: dict[str, Any] = {name: dict(part) for name, part in parts.items()}
+    if shape.force_channels:
+        state["force"] = {"start": 0, "end": shape.force_channels, "original_key": lerobot.FORCE}
+    head, wrist = shape.head(options), shape.wrist(options)
+    names = {head: "front", wrist: "wrist"}
+    video = {names.get(camera, camera): {"original_key": key} for key, camera in of.videos.items()}
+    return {
+        "state": state,
+        "action": parts,
+        "video": video,
+        "annotation": {"human.task_description": {"original_key": "task_index"}},
+    }
+
+
+def read_existing(folder: Path) -> Existing:
+    """What a data set holds.
+
+    Raises:
+        ExportError: it is not one of version 2.1.
+    """
+    meta = folder / "meta"
+    try:
+        info = json.loads((meta / "info.json").read_text(encoding="utf-8"))
+        if info["codebase_version"] != VERSION:
+            raise ExportError(f"{folder}: LeRobot data set {info['codebase_version']}; expected {VERSION}")
+        lines = (meta / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
+        tasks = sorted((json.loads(line) for line in lines), key=lambda row: row["task_index"])
+        report = meta / "dexrun.json"
+        about = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{folder}: not a LeRobot {VERSION} data set: {error}") from None
+    return Existing(info, tuple(row["task"] for row in tasks), tuple(about.get("episodes", ())))

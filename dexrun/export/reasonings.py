@@ -1,0 +1,62 @@
+"""What the planner had said at every row of an episode, as DexVLA's ``substep_reasonings``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dexrun.export.sampled import Sampled
+from planner import replies
+from planner.reply_text import ReplyError
+
+PLANNER = "/planner"
+
+
+def reasonings(sampled: Sampled) -> list[str]:
+    """One text per row: the newest of the planner's replies by then, else the task."""
+    episode = sampled.recording
+    if not episode.topics.get(PLANNER):
+        return [sampled.ref.task] * len(sampled)
+    spoken = [(s.stamp_ns, sentence(s.values)) for s in episode.samples(PLANNER)]
+    known = sorted((stamp, text) for stamp, text in spoken if text)
+    stamps = np.array([stamp for stamp, _ in known], np.int64)
+    texts = [sampled.ref.task, *(text for _, text in known)]
+    return [texts[place] for place in np.searchsorted(stamps, sampled.times, side="right").tolist()]
+
+
+def sentence(exchange: Any) -> str:
+    """What an exchange says about what to do next; empty if nothing, or if it failed."""
+    reply = exchange.get("reply")
+    if not reply or exchange.get("error"):
+        return ""
+    read = _READERS.get(exchange.get("task", ""))
+    if read is None:
+        return ""
+    try:
+        return str(read(reply))
+    except ReplyError:
+        return ""
+
+
+def _decomposition(reply: str) -> str:
+    return "Grasp, in this order: " + "; ".join(replies.parse_decomposition(reply).objects) + "."
+
+
+def _instruction(reply: str) -> str:
+    found = replies.parse_instruction(reply)
+    if found.target is None:
+        return "The table is empty."
+    return f"{found.analysis.priority_consideration.rstrip('. ')}. Grasp {found.target}."
+
+
+def _grasped(reply: str) -> str:
+    verdict = replies.parse_conclusion(reply)
+    return "The object is grasped; place it." if verdict.value else "The object is not grasped; try again."
+
+
+_READERS = {
+    "decompose_user_prompt": _decomposition,
+    "generate_instruction": _instruction,
+    "check_grasp_success": _grasped,
+}

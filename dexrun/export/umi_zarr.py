@@ -1,0 +1,124 @@
+"""UMI's data sets: a replay buffer in one ``.zarr.zip``.
+
+``data/robot0_eef_pos`` (m) and ``robot0_eef_rot_axis_angle`` (rad) float32 ``[K, 3]``: the grasp frame in the
+arm's base frame by forward kinematics; ``robot0_gripper_width`` (m) float32 ``[K, 1]``;
+``robot0_demo_start_pose`` and ``_end_pose`` float64 ``[K, 6]``; ``cameraN_rgb`` uint8 ``[K, S, S, 3]``, RGB,
+the wrist camera first; ``meta/episode_ends`` int64. There is no action: UMI takes the poses to come.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dexrun.export import zarr_v2
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import EpisodeRef, Shape
+from dexrun.export.sampled import Sampled
+from dexrun.export.target import RESULT
+from dexrun.export.zarr_v2 import Array
+from policies.mapping import ImageRule, fit_image
+from runtime.messages import Floats
+from runtime.so100 import JOINT_NAMES, gripper_to_gap_m
+
+STORE = "store"
+
+
+class UmiZarr:
+    """The format."""
+
+    name = "umi-zarr"
+    file = True
+    appends = False
+
+    def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
+        if ref.shape.joints != JOINT_NAMES:
+            raise ExportError(
+                f"{ref.name}: no kinematic model of an arm with joints {', '.join(ref.shape.joints)}; "
+                f"{self.name} needs {', '.join(JOINT_NAMES)}"
+            )
+        cameras = _cameras(ref.shape, options)
+        if not cameras:
+            raise ExportError(f"{ref.name}: {self.name} needs at least one camera")
+        return ("rows", *(f"image:{number}" for number in range(len(cameras))))
+
+    def start(self, plan: Plan) -> None:
+        shape, options = plan.slots[0].ref.shape, plan.options
+        ends = np.cumsum([slot.length for slot in plan.slots]).astype(np.int64)
+        about = {
+            "cameras": {f"camera{n}_rgb": name for n, name in enumerate(_cameras(shape, options))},
+            "fps": options.fps,
+            "dexrun": report_of(plan.slots, {}),
+        }
+        zarr_v2.replay_buffer(plan.folder / STORE, about, ends)
+        for number in range(len(_cameras(shape, options))):
+            _images(plan, number).write_metadata()
+
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> Any:
+        if task == "rows":
+            return low_dimensional(sampled.position)
+        number = int(task.removeprefix("image:"))
+        edge = plan.options.image_size
+        rule = ImageRule(width=edge, height=edge, resize="crop", interpolation="area")
+        array = _images(plan, number)
+        camera = _cameras(slot.ref.shape, plan.options)[number]
+        for row, image in enumerate(sampled.colors(camera), slot.start):
+            array.write_chunk(row, fit_image(image, rule)[None])
+        return None
+
+    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+        store = plan.folder / STORE
+        for key in results[0]["rows"]:
+            values = np.concatenate([result["rows"][key] for result in results])
+            zarr_v2.whole(store / "data" / key, values)
+        pack(store, plan.folder / RESULT)
+
+
+def _cameras(shape: Shape, options: ExportOptions) -> list[str]:
+    wrist = shape.wrist(options)
+    others = [name for name in shape.chosen(options) if name != wrist]
+    return [wrist, *others] if wrist else others
+
+
+def _images(plan: Plan, number: int) -> Array:
+    edge = plan.options.image_size
+    path = plan.folder / STORE / "data" / f"camera{number}_rgb"
+    return zarr_v2.images(path, plan.rows, (edge, edge, 3))
+
+
+def low_dimensional(position: Floats) -> dict[str, Any]:
+    """UMI's arrays of one episode from its joint positions ``[T, D]``."""
+    from runtime.arm_model import ArmModel
+
+    model = ArmModel()
+    poses = np.stack([model.fk(q) for q in position])
+    vectors = np.concatenate([poses[:, :3, 3], axis_angles(poses[:, :3, :3])], axis=1)
+    widths = np.array([[gripper_to_gap_m(float(q[-1]))] for q in position])
+    return {
+        "robot0_eef_pos": vectors[:, :3].astype(np.float32),
+        "robot0_eef_rot_axis_angle": vectors[:, 3:].astype(np.float32),
+        "robot0_gripper_width": widths.astype(np.float32),
+        "robot0_demo_start_pose": np.repeat(vectors[:1], len(vectors), axis=0),
+        "robot0_demo_end_pose": np.repeat(vectors[-1:], len(vectors), axis=0),
+    }
+
+
+def axis_angles(rotations: Floats) -> Floats:
+    """Rotation vectors ``[T, 3]`` of matrices ``[T, 3, 3]``: the axis times the angle, 0 to pi."""
+    from scipy.spatial.transform import Rotation
+
+    return np.asarray(Rotation.from_matrix(rotations).as_rotvec())
+
+
+def pack(store: Path, archive: Path) -> None:
+    """A directory store as a zip, members not compressed again."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, allowZip64=True) as out:
+        for path in sorted(p for p in store.rglob("*") if p.is_file()):
+            out.write(path, path.relative_to(store).as_posix())
+            path.unlink()
