@@ -54,7 +54,7 @@ class GeometricConfig(PolicyOptions):
     camera: str = "head"
     chunk_steps: int = Field(default=40, ge=4, le=400)
     control_rate_hz: float = Field(default=30.0, gt=0, le=1000)
-    lead_steps: int = Field(default=6, ge=0, le=100)
+    lead_steps: int = Field(default=4, ge=0, le=100)
     table_height_m: float = 0.0
     min_height_m: float = Field(default=0.005, gt=0)
     max_height_m: float = Field(default=0.09, gt=0)

@@ -193,16 +193,19 @@ class GeometricPolicy:
         self._plan, self.grasp = self._planner.first_possible(begin, velocity, prefix, grasps)
         self._at, self._tick = 0, observation.tick
 
-    def _takeover(self, observation: Observation, start: Floats) -> tuple[Floats, Floats, Floats]:
-        """Rows that stay as they are committed, and from where, how fast, a new plan goes on."""
+    def _kept(self, observation: Observation) -> Floats:
+        """The committed rows that a chunk must begin with: they will be executed before it arrives."""
         committed = observation.committed
         if len(committed) == 0 or not np.isfinite(committed).all():
-            return np.zeros((0, self._arm.joints)), start, np.zeros(self._arm.joints)
-        keep = max(1, min(len(committed), max(self.config.lead_steps, observation.frozen_steps)))
-        velocity = np.zeros(self._arm.joints)
-        if keep > 1 and keep < len(committed):
-            velocity = (committed[keep - 1] - committed[keep - 2]) * self.config.control_rate_hz
-        return committed[:keep].copy(), committed[keep - 1].copy(), velocity
+            return np.zeros((0, self._arm.joints))
+        return committed[: max(1, self.config.lead_steps, observation.frozen_steps)]
+
+    def _takeover(self, observation: Observation, start: Floats) -> tuple[Floats, Floats, Floats]:
+        """Rows that stay as they are committed, and from where, how fast, a new plan goes on."""
+        kept, velocity = self._kept(observation), np.zeros(self._arm.joints)
+        if 1 < len(kept) < len(observation.committed):
+            velocity = (kept[-1] - kept[-2]) * self.config.control_rate_hz
+        return kept, kept[-1] if len(kept) else start, velocity
 
     # --- what the phase asks for
 
@@ -210,7 +213,7 @@ class GeometricPolicy:
         if self.phase in ("approach", "descend"):
             self.phase = plan.phases[self._at]
         if self.phase in ("descend", "close") and self._touch.presses(observation, self._contact()):
-            self._fail(plan.rows[self._at], "the fingers met something on the way down")
+            self._fail(observation, "the fingers met something on the way down")
         elif self.phase == "close":
             self._judge_closing(observation, plan)
         elif self.phase == "lift":
@@ -221,21 +224,23 @@ class GeometricPolicy:
         at_end = self._at >= len(plan.rows) - 1
         if self._touch.holds_object(observation, asked, self._contact()):
             held = max(0.0, min(asked, float(observation.arm.position[-1]) - self.config.squeeze))
-            self._switch(self._planner.lift(plan.rows[self._at], held, self._lift_height()), "lift")
+            height = self._lift_height()
+            self._switch(observation, "lift", lambda start: self._planner.lift(start, held, height))
         elif at_end and self._touch.still(observation):
             self._close_further(observation, plan)
         elif at_end:
             self._waiting += 1
             if self._waiting > _STUCK_CALLS:
-                self._fail(plan.rows[self._at], "the jaws do not come to rest")
+                self._fail(observation, "the jaws do not come to rest")
 
     def _close_further(self, observation: Observation, plan: Plan) -> None:
-        last = plan.rows[-1]
-        if self._tried_harder or last[-1] <= MISS_OPENING:
-            self._fail(last, f"the jaws closed to {float(observation.arm.position[-1]):.2f} on nothing")
+        if self._tried_harder or plan.rows[-1, -1] <= MISS_OPENING:
+            self._fail(
+                observation, f"the jaws closed to {float(observation.arm.position[-1]):.2f} on nothing"
+            )
             return
         self._tried_harder = True
-        self._switch(joined(self._planner.closing(last, 0.0)), "close")
+        self._switch(observation, "close", lambda start: joined(self._planner.closing(start, 0.0)))
 
     def _judge_lift(self, observation: Observation, plan: Plan) -> None:
         if self._at < len(plan.rows) - 1 or not self._touch.still(observation):
@@ -244,7 +249,7 @@ class GeometricPolicy:
         if self._touch.holds(observation, asked):
             self.phase = "done"
         else:
-            self._fail(plan.rows[-1], "the object was lost on the way up")
+            self._fail(observation, "the object was lost on the way up")
 
     def _contact(self) -> float:
         """The opening at which the jaws should meet the object."""
@@ -253,33 +258,42 @@ class GeometricPolicy:
     def _lift_height(self) -> float:
         return self.config.table_height_m + self.config.lift_height_m
 
-    def _switch(self, plan: Plan, phase: Phase) -> None:
-        self._plan, self.phase, self._at, self._waiting = plan, phase, 0, 0
+    def _switch(self, observation: Observation, phase: Phase, plan: Callable[[Floats], Plan]) -> None:
+        """Go on with what `plan` makes of where the committed rows end."""
+        present = self._start(observation) if self._plan is None else self._plan.rows[self._at]
+        kept, begin, _ = self._takeover(observation, present)
+        made = plan(begin)
+        self._plan = joined([(kept, phase), (made.rows, phase)])
+        self.phase, self._at, self._waiting = phase, 0, 0
 
-    def _fail(self, start: Floats, why: str) -> None:
+    def _fail(self, observation: Observation, why: str) -> None:
         self.failure = why
         opening = self.grasp.opening if self.grasp is not None else 1.0
-        self._switch(self._planner.retreat(start, opening, self._lift_height()), "failed")
+        height = self._lift_height()
+        self._switch(observation, "failed", lambda start: self._planner.retreat(start, opening, height))
 
     def _rows(self, observation: Observation) -> Floats:
+        """What is kept of the committed rows, and how the plan goes on from there."""
         plan = self._plan
         if plan is None:
             raise PolicyError("there is no plan")
         self._tick = observation.tick
-        steps = self._steps(observation)
-        last = min(self._at + steps, self._until(plan))
-        rows = plan.rows[self._at : last]
-        short = self._tail - len(rows)
-        if short > 0:
-            rows = np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)])
-        return rows.copy()
+        kept = self._kept(observation)
+        row, steps = self._at, self._steps(observation)
+        if len(kept):
+            last = self._at + len(kept) - 1
+            row = plan.nearest(kept[-1], self._at, last, self._arm.joints, _SAME)[0] + 1
+        until = min(row + max(0, steps - len(kept)), self._until(plan, row))
+        rows = np.concatenate([kept, plan.rows[row:until]])
+        short = max(0, self._tail - len(rows))
+        return np.concatenate([rows, np.repeat(rows[-1:] if len(rows) else plan.rows[-1:], short, axis=0)])
 
-    def _until(self, plan: Plan) -> int:
+    def _until(self, plan: Plan, row: int) -> int:
         """Up to which row a chunk may go: not beyond the approach before a last look from close by."""
         if self.phase != "approach" or "descend" not in plan.phases:
             return len(plan.rows)
         descent = plan.phases.index("descend")
-        return descent if descent - self._at > _LAST_LOOK_ROWS else len(plan.rows)
+        return descent if descent - row > _LAST_LOOK_ROWS else len(plan.rows)
 
     def _steps(self, observation: Observation) -> int:
         """How many rows of the plan to give at most."""

@@ -85,6 +85,7 @@ class Puppet:
         self.arriving: tuple[int, int, Floats] | None = None
         self.length = 1
         self.tick = 0
+        self.consumed = 0
         self.random = np.random.default_rng(1)
         self.phases: list[str] = []
         self.force: Floats | None = None
@@ -108,7 +109,7 @@ class Puppet:
             rows = rows[:0]
         if not self.phases or self.phases[-1] != self.policy.phase:
             self.phases.append(self.policy.phase)
-        self.arriving = (self.tick + 3, self.tick, rows)
+        self.arriving = (self.tick + 3, self.consumed, rows)
 
     def run(self, ticks: int = 500) -> str:
         for _ in range(ticks):
@@ -119,12 +120,13 @@ class Puppet:
 
     def step(self) -> None:
         if self.arriving is not None and self.tick >= self.arriving[0]:
-            left = self.arriving[2][self.tick - self.arriving[1] :]
+            left = self.arriving[2][self.consumed - self.arriving[1] :]
             self.arriving = None
             if len(left):
                 self.horizon, self.length = list(left), len(left)
         if self.arriving is None and len(self.horizon) <= 0.5 * self.length:
             self.ask()
+        self.consumed += bool(self.horizon)
         target = self.horizon.pop(0) if self.horizon else self.sent[-1]
         self.sent.append(target)
         before = self.position

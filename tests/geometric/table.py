@@ -102,7 +102,10 @@ def color_mask(frame: Frame, color: str) -> np.ndarray:
 
 
 class Episode:
-    """Runs the policy on a table with a horizon, a request threshold and inference latency."""
+    """Runs the policy on a table with a horizon, a request threshold and inference latency.
+
+    Like the control loop's, the horizon counts the rows that were executed: a starved tick is none.
+    """
 
     def __init__(
         self, table: Table, policy: GeometricPolicy, color: str, latency: int = 3, lost: float = 0.0
@@ -111,6 +114,7 @@ class Episode:
         self.horizon: list[np.ndarray] = []
         self.arriving: tuple[int, int, np.ndarray] | None = None
         self.length = 1
+        self.consumed = 0
         self.errors: list[str] = []
         self.phases: list[str] = []
         self.seams: list[float] = []
@@ -125,7 +129,7 @@ class Episode:
         committed = np.array(self.horizon) if self.horizon else np.zeros((0, 6))
         force = table.world.fingertip_force_n()
         return Observation(
-            table.tick,
+            self.consumed,
             0,
             table.now_ns,
             table.state(),
@@ -146,14 +150,14 @@ class Episode:
             self.phases.append(self.policy.phase)
         if self.random.random() < self.lost:
             rows = rows[:0]
-        self.arriving = (self.table.tick + self.latency, self.table.tick, rows)
+        self.arriving = (self.table.tick + self.latency, self.consumed, rows)
 
     def collect(self) -> None:
         if self.arriving is None or self.table.tick < self.arriving[0]:
             return
         _, asked, rows = self.arriving
         self.arriving = None
-        left = rows[self.table.tick - asked :]
+        left = rows[self.consumed - asked :]
         if len(left):
             if self.horizon:
                 self.seams.append(float(np.abs(left[0] - self.horizon[0]).max()))
@@ -167,5 +171,6 @@ class Episode:
             self.collect()
             if self.arriving is None and len(self.horizon) <= 0.5 * self.length:
                 self.ask()
+            self.consumed += bool(self.horizon)
             self.table.step(self.horizon.pop(0) if self.horizon else self.table.previous)
         return self.policy.phase

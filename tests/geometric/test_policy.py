@@ -103,7 +103,8 @@ def test_what_is_committed_stays(policy: GeometricPolicy):
     first = policy.infer(observation(BOX))
     moved = Box(x=BOX.x + 0.02)
     second = policy.infer(observation(moved, first[4], tick=5, committed=first[5:]))
-    np.testing.assert_allclose(second[:6], first[5:11])
+    kept = policy.config.lead_steps
+    np.testing.assert_allclose(second[:kept], first[5 : 5 + kept])
     assert np.abs(np.diff(second[:12, :5], axis=0)).max() <= policy.config.velocity_rad_s / 30 + 1e-9
     assert np.abs(second[-1] - first[-1]).max() > 0.01
     assert policy.estimate is not None
