@@ -57,6 +57,7 @@ class DexGraspZarr:
             "joints": list(shape.joints),
             "cameras": _cameras(shape, options),
             "fps": options.fps,
+            "masks": _masks_known(plan),
             "dexrun": report_of(plan.slots, {}),
         }
         zarr_v2.replay_buffer(plan.folder, about, ends)
@@ -80,6 +81,15 @@ class DexGraspZarr:
         for place, key in enumerate(("action", "right_state")):
             values = np.concatenate([result["rows"][place] for result in results])
             zarr_v2.whole(plan.folder / "data" / key, values)
+
+
+def _masks_known(plan: Plan) -> str:
+    """What the fourth channel is worth."""
+    head = _cameras(plan.slots[0].ref.shape, plan.options)[HEAD]
+    known = sum(head in slot.ref.masks for slot in plan.slots)
+    if known == 0:
+        return "none were recorded"
+    return "tracked" if known == len(plan.slots) else f"tracked in {known} of {len(plan.slots)} episodes"
 
 
 def _cameras(shape: Shape, options: ExportOptions) -> dict[str, str]:

@@ -86,6 +86,7 @@ def linear(stamps: Stamps, values: NDArray[Any], at: Stamps) -> Floats:
     span = (stamps[right] - stamps[left]).astype(np.float64)
     offset = np.clip((at - stamps[left]).astype(np.float64), 0.0, span)
     share = np.divide(offset, span, out=np.zeros_like(span), where=span > 0)
+    share[at >= stamps[right]] = 1.0
     share = share.reshape(-1, *([1] * (series.ndim - 1)))
     low, high = series[left], series[right]
     between = low * (1.0 - share) + high * share

@@ -124,7 +124,9 @@ def motion(made: Made, stamp: int) -> Any:
     """Where the joints are at a time: slow sines within the ranges, the gripper between 0.1 and 0.9."""
     t = (stamp - START) / S
     d = len(made.joints)
-    return np.array([0.4 * np.sin(0.9 * t + j + made.seed) for j in range(d - 1)] + [0.5 + 0.4 * np.sin(t)])
+    middle = [(low + high) / 2 for low, high in (RANGES if d == len(RANGES) else [[-1.0, 1.0]] * d)]
+    joints = [middle[j] + 0.4 * np.sin(0.9 * t + j + made.seed) for j in range(d - 1)]
+    return np.array([*joints, 0.5 + 0.4 * np.sin(t)])
 
 
 def write(path: Path, made: Made) -> Truth:
@@ -171,53 +173,61 @@ def write(path: Path, made: Made) -> Truth:
 
 def _fill(made: Made, tracks: Any, cameras: Any, file: _File, truth: Truth, rng: Any) -> None:
     for name, size in cameras.items():
-        rate = made.head_fps if name == "head" else 30.0
-        for index, stamp in enumerate(_times(made, name, rate)):
-            fields = {"color": picture(rng, size, index)}
-            if name == "head" and made.head_depth:
-                fields["depth"] = depth_picture(rng, size, index)
-            file.sample(tracks[name], stamp, index, **fields)
-            for key, value in fields.items():
-                truth.put(f"{name} {key}", stamp, value)
-            if name == "head" and made.masks and index % 2 == 0:
-                mask = np.zeros(size, np.uint8)
-                mask[4 : 10 + index % 7, 5:12] = 1
-                data = schemas.compressed_image(
-                    stamp + OFFSET, name, "png", encode_color(mask * 255, RecorderOptions())
-                )
-                file.add("/mask/head", "images", stamp, 0, data)
-                truth.put("mask", stamp, mask)
+        if name in tracks:
+            _fill_camera(made, name, size, tracks[name], file, truth, rng)
     if "arm" in tracks:
-        for index, stamp in enumerate(_times(made, "arm", 90.0)):
-            values = {
-                "position": motion(made, stamp),
-                "velocity": rng.normal(size=len(made.joints)),
-                "load": 0.1,
-            }
-            file.sample(tracks["arm"], stamp, index, **values)
-            truth.put("position", stamp, values["position"])
-            truth.put("velocity", stamp, values["velocity"])
+        _fill_arm(made, tracks["arm"], file, truth, rng)
     if "force" in tracks:
         for index, stamp in enumerate(_times(made, "force", 200.0)):
             value = rng.normal(size=made.force)
             file.sample(tracks["force"], stamp, index, force=value)
             truth.put("force", stamp, value)
     if "ticks" in tracks:
-        for index, stamp in enumerate(_times(made, "ticks", 30.0)):
-            target = motion(made, stamp + S // 20)
-            sent_ns = stamp + 2_000_000
-            file.sample(
-                tracks["ticks"], stamp, index, requested=target + 0.01, clipped=target, sent=target, tick=index,
-                sent_stamp_ns=sent_ns, position=motion(made, stamp), state_stamp_ns=stamp, force_stamp_ns=-1,
-            )  # fmt: skip
-            truth.put("sent", sent_ns, target)
-            truth.put("tick", stamp, target)
-            if "sent" in tracks:
-                file.sample(tracks["sent"], sent_ns, index, position=target)
+        _fill_ticks(made, tracks, file, truth)
     for seconds, reply in made.planner:
         stamp = START + round(seconds * S)
         values = {"task": "generate_instruction", "reply": reply, "error": None, "attempt": 0}
         file.add("/planner", "rows", stamp, 0, [schemas.event("exchange", values)])
+
+
+def _fill_camera(
+    made: Made, name: str, size: tuple[int, int], track: Any, file: _File, truth: Truth, rng: Any
+) -> None:
+    for index, stamp in enumerate(_times(made, name, made.head_fps if name == "head" else 30.0)):
+        fields = {"color": picture(rng, size, index)}
+        if name == "head" and made.head_depth:
+            fields["depth"] = depth_picture(rng, size, index)
+        file.sample(track, stamp, index, **fields)
+        for key, value in fields.items():
+            truth.put(f"{name} {key}", stamp, value)
+        if name == "head" and made.masks and index % 2 == 0:
+            mask = np.zeros(size, np.uint8)
+            mask[4 : 10 + index % 7, 5:12] = 1
+            png = encode_color(mask * 255, RecorderOptions())
+            data = schemas.compressed_image(stamp + OFFSET, name, "png", png)
+            file.add("/mask/head", "images", stamp, 0, data)
+            truth.put("mask", stamp, mask)
+
+
+def _fill_arm(made: Made, track: Any, file: _File, truth: Truth, rng: Any) -> None:
+    for index, stamp in enumerate(_times(made, "arm", 90.0)):
+        position, velocity = motion(made, stamp), rng.normal(size=len(made.joints))
+        file.sample(track, stamp, index, position=position, velocity=velocity, load=0.1)
+        truth.put("position", stamp, position)
+        truth.put("velocity", stamp, velocity)
+
+
+def _fill_ticks(made: Made, tracks: Any, file: _File, truth: Truth) -> None:
+    for index, stamp in enumerate(_times(made, "ticks", 30.0)):
+        target, sent_ns = motion(made, stamp + S // 20), stamp + 2_000_000
+        vectors = {"requested": target + 0.01, "clipped": target, "sent": target}
+        numbers = {"tick": index, "sent_stamp_ns": sent_ns, "state_stamp_ns": stamp, "force_stamp_ns": -1}
+        position = motion(made, stamp)
+        file.sample(tracks["ticks"], stamp, index, **vectors, **numbers, position=position)
+        truth.put("sent", sent_ns, target)
+        truth.put("tick", stamp, target)
+        if "sent" in tracks:
+            file.sample(tracks["sent"], sent_ns, index, position=target)
 
 
 def _metadata(made: Made) -> dict[str, dict[str, str]]:

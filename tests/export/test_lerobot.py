@@ -1,0 +1,211 @@
+"""LeRobot data sets: their files, and what LeRobot's own reader gives of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dexrun.export import depth_video, stats
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Outcome
+from tests.export.synthetic import RANGES, Made, Truth
+
+PSNR_DB = 30.0
+"""Of colour after H.264 at the default quality, on the synthetic pictures with their noise."""
+
+Run = Callable[..., tuple[Path, list[Truth]]]
+Export = Callable[..., tuple[Path, Outcome]]
+
+
+def percent(rows: Any) -> Any:
+    """The robot's units as LeRobot has them."""
+    ranges = np.array(RANGES)
+    out = (np.asarray(rows) - ranges.mean(axis=1)) / (ranges[:, 1] - ranges[:, 0]) * 200
+    out[..., -1] = np.asarray(rows)[..., -1] * 100
+    return out.astype(np.float32)
+
+
+def psnr(one: Any, other: Any) -> float:
+    return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other.astype(float)) ** 2)))
+
+
+def info(target: Path) -> Any:
+    return json.loads((target / "meta" / "info.json").read_text())
+
+
+def expected(truth: Truth, name: str, rows: int) -> Any:
+    """The samples on the grid of an episode whose sensors all have a sample at every tick."""
+    step = {"position": 3, "force": 0}.get(name, 1)
+    return np.stack(truth.values[name][::step])[:rows]
+
+
+def test_v3_has_the_files_columns_and_metadata_of_lerobot(run: Run, exported: Export) -> None:
+    folder, _ = run(Made(seconds=0.5), Made(seconds=0.4, task="another", seed=1))
+    target, _ = exported(folder, "lerobot-v3")
+    about = info(target)
+    assert (about["codebase_version"], about["fps"], about["total_frames"]) == ("v3.0", 30, 29)
+    assert about["features"]["observation.images.head"]["info"]["video.codec"] == "h264"
+    depth = about["features"]["observation.images.head_depth"]
+    assert depth["shape"] == [48, 64, 1]
+    assert depth["info"] | depth_video.INFO == depth["info"]
+    with pq.ParquetFile(target / "data/chunk-000/file-000.parquet") as file:
+        assert file.metadata.num_row_groups == 2
+        table = file.read()
+    assert table.column("index").to_pylist() == list(range(29))
+    assert table.column("task_index").to_pylist() == [0] * 16 + [1] * 13
+    assert str(table.schema.field("observation.state").type) == "fixed_size_list<element: float>[6]"
+    with pq.ParquetFile(target / "meta/episodes/chunk-000/file-000.parquet") as file:
+        episodes = file.read().to_pylist()
+    assert [e["length"] for e in episodes] == [16, 13]
+    assert episodes[1]["videos/observation.images.head/from_timestamp"] == pytest.approx(16 / 30)
+    assert episodes[1]["dataset_from_index"] == 16
+    assert np.shape(episodes[0]["stats/observation.images.head/q99"]) == (3, 1, 1)
+    assert not list(target.rglob("*.part*"))
+
+
+def test_lerobots_own_reader_gives_back_the_recording(run: Run, exported: Export, reader: Any) -> None:
+    folder, truths = run(Made(seconds=0.7), Made(seconds=0.5, task="another", seed=1))
+    target, outcome = exported(folder, "lerobot-v3", depth="both")
+    got = reader(".venv-lerobot-data", "read_lerobot.py", target)
+    assert str(got["version"]) == "0.4.4"
+    lengths = [slot.length for slot in outcome.slots]
+    start = 0
+    for truth, rows in zip(truths, lengths, strict=True):
+        part = slice(start, start + rows)
+        assert (got["action"][part] == percent(expected(truth, "sent", rows))).all()
+        assert (got["observation.state"][part] == percent(expected(truth, "position", rows))).all()
+        raw = got["observation.images.head_depth_raw"][part, 0].view(np.uint16)
+        assert (raw == expected(truth, "head depth", rows)).all()
+        for camera in ("head", "wrist"):
+            frames = np.rint(got[f"observation.images.{camera}"][part] * 255).transpose(0, 2, 3, 1)
+            assert psnr(frames, expected(truth, f"{camera} color", rows)) > PSNR_DB
+        start += rows
+    assert got["task"].tolist() == ["put the cube into the tray"] * lengths[0] + ["another"] * lengths[1]
+    assert got["frame_index"].tolist() == [*range(lengths[0]), *range(lengths[1])]
+    whole = stats.of_rows(got["action"])
+    assert np.allclose(got["stats/action/mean"], whole["mean"], atol=1e-4)
+    assert np.allclose(got["stats/action/max"], whole["max"], atol=1e-4)
+
+
+def test_lerobots_reader_serves_sequences(run: Run, exported: Export, reader: Any) -> None:
+    folder, _ = run(Made(seconds=0.4, wrist=None, head_depth=False))
+    target, _ = exported(folder, "lerobot-v3", codec="av1")
+    key = "observation.images.head"
+    got = reader(".venv-lerobot-data", "read_lerobot.py", target, key, -1 / 30, 0.0)
+    assert got[key].shape == (13, 2, 3, 48, 64)
+    assert np.array_equal(got[key][3, 1], got[key][4, 0])
+    assert info(target)["features"][key]["info"]["video.codec"] == "av1"
+
+
+def test_appending_makes_one_data_set(run: Run, exported: Export, reader: Any) -> None:
+    first, one = run(Made(seconds=0.4), name="first")
+    second, two = run(Made(seconds=0.5, task="another", seed=2), Made(seconds=0.4, seed=3), name="second")
+    target, _ = exported(first, "lerobot-v3")
+    before = {p: p.read_bytes() for p in target.rglob("file-*.*")}
+    assert len(before) == 5
+    exported(second, "lerobot-v3", append=True)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    got = reader(".venv-lerobot-data", "read_lerobot.py", target)
+    assert (int(got["episodes"]), int(got["frames"])) == (3, 42)
+    wanted = np.concatenate([expected(t, "sent", n) for t, n in zip([*one, *two], (13, 16, 13), strict=True)])
+    assert (got["action"] == percent(wanted)).all()
+    assert got["tasks"].tolist() == ["put the cube into the tray", "another"]
+    about = json.loads((target / "meta" / "dexrun.json").read_text())
+    assert [e["episode"] for e in about["episodes"]] == [0, 1, 2]
+
+
+def test_lerobot_0_6_reads_depth_in_millimetres(run: Run, exported: Export, reader: Any) -> None:
+    folder, (truth,) = run(Made(seconds=0.4))
+    target, _ = exported(folder, "lerobot-v3", depth="both")
+    got = reader(".venv-lerobot-depth", "read_lerobot.py", target)
+    depth = expected(truth, "head depth", 13).astype(float)
+    seen = got["observation.images.head_depth"][:, 0]
+    assert np.abs(seen - depth)[depth > 0].max() <= 1.6
+    assert (seen[depth == 0] == 10).all()
+    assert np.array_equal(got["observation.images.head_depth_raw"][:, 0].astype(np.uint16), depth)
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.0001])
+def test_depth_codes_keep_what_lerobot_keeps(scale: float) -> None:
+    depth = np.arange(20, 65536)
+    known = depth * scale
+    error = np.abs(depth_video.decode_m(depth_video.code_table(scale)[depth]) - known)
+    assert error[(known > 0.2) & (known < 1.0)].max() < 0.75e-3
+    assert depth_video.code_table(scale)[0] == 0
+
+
+def test_v21_is_what_groot_reads(run: Run, exported: Export) -> None:
+    folder, (truth, _) = run(Made(seconds=0.5), Made(seconds=0.4, task="another"))
+    target, _ = exported(folder, "lerobot-v2.1")
+    exported(folder, "lerobot-v2.1", append=True)
+    about = info(target)
+    assert (about["codebase_version"], about["total_episodes"], about["total_videos"]) == ("v2.1", 4, 8)
+    for episode in range(4):
+        path = about["data_path"].format(episode_chunk=0, episode_index=episode)
+        with pq.ParquetFile(target / path) as file:
+            table = file.read()
+        assert table.column("episode_index").to_pylist() == [episode] * len(table)
+        for key in ("observation.images.head", "observation.images.wrist"):
+            name = about["video_path"].format(episode_chunk=0, episode_index=episode, video_key=key)
+            assert (target / name).stat().st_size > 0
+    lines = {
+        name: [json.loads(line) for line in (target / "meta" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("episodes", "tasks", "episodes_stats")
+    }
+    assert [line["length"] for line in lines["episodes"]] == [16, 13, 16, 13]
+    assert [line["task"] for line in lines["tasks"]] == ["put the cube into the tray", "another"]
+    assert set(lines["episodes_stats"][0]["stats"]["action"]) == {"min", "max", "mean", "std", "count"}
+    modality = json.loads((target / "meta" / "modality.json").read_text())
+    assert modality["action"] == {"single_arm": {"start": 0, "end": 5}, "gripper": {"start": 5, "end": 6}}
+    assert modality["video"]["front"] == {"original_key": "observation.images.head"}
+    assert modality["annotation"]["human.task_description"] == {"original_key": "task_index"}
+    with pq.ParquetFile(target / "data/chunk-000/episode_000000.parquet") as file:
+        action = np.stack(file.read().column("action").to_pylist())
+    assert (action.astype(np.float32) == percent(expected(truth, "sent", 16))).all()
+
+
+def test_what_is_appended_must_fit(run: Run, exported: Export) -> None:
+    first, _ = run(Made(seconds=0.3), name="first")
+    second, _ = run(Made(seconds=0.3, force=0), name="second")
+    exported(first, "lerobot-v3")
+    with pytest.raises(ExportError, match=r"observation\.force is float32"):
+        exported(second, "lerobot-v3", append=True)
+    with pytest.raises(ExportError, match="has 30 fps, the export 10; give --fps 30"):
+        exported(first, "lerobot-v3", append=True, fps=10)
+    with pytest.raises(ExportError, match=r"v3.0; expected v2.1"):
+        exported(first, "lerobot-v2.1", append=True)
+
+
+def test_a_broken_frame_rate_is_refused(run: Run, exported: Export) -> None:
+    folder, _ = run(Made(seconds=0.3))
+    with pytest.raises(ExportError, match="whole number"):
+        exported(folder, "lerobot-v3", fps=29.97)
+
+
+def test_statistics_are_those_of_everything() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(n, 3)) for n in (5, 50, 17)]
+    whole, joined = (
+        stats.of_rows(np.concatenate(parts)),
+        stats.aggregate([{"x": stats.of_rows(p)} for p in parts]),
+    )
+    for name in ("min", "max", "mean", "std", "count"):
+        assert np.allclose(joined["x"][name], whole[name])
+
+
+def test_image_statistics_are_of_the_pixels_looked_at() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 30, 40, 3), dtype=np.uint8)
+    seen = stats.ImageStats(20, 3)
+    for row, image in enumerate(images):
+        seen.add(row, image)
+    found, pixels = seen.result(), images.reshape(-1, 3) / 255
+    assert np.allclose(found["mean"][:, 0, 0], pixels.mean(axis=0))
+    assert np.allclose(found["std"][:, 0, 0], pixels.std(axis=0))
+    assert np.allclose(found["q50"][:, 0, 0], np.quantile(pixels, 0.5, axis=0), atol=1 / 255)
+    assert found["count"].tolist() == [20]

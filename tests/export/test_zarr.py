@@ -1,0 +1,124 @@
+"""Replay buffers of DexGraspVLA and UMI, read by zarr itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dexrun.export import umi_zarr
+from dexrun.export.errors import ExportError
+from dexrun.export.job import Outcome
+from policies.mapping import ImageRule, fit_image
+from runtime.arm_model import ArmModel
+from runtime.so100 import gripper_to_gap_m
+from tests.export.synthetic import RANGES, Made, Truth
+
+Run = Callable[..., tuple[Path, list[Truth]]]
+Export = Callable[..., tuple[Path, Outcome]]
+
+
+def symmetric(rows: Any) -> Any:
+    ranges = np.array(RANGES)
+    return ((np.asarray(rows) - ranges.mean(axis=1)) / (ranges[:, 1] - ranges[:, 0]) * 2).astype(np.float32)
+
+
+def every(truth: Truth, name: str, rows: int) -> Any:
+    return np.stack(truth.values[name][:: 3 if name == "position" else 1])[:rows]
+
+
+def test_dexgrasp_gives_back_the_recording(run: Run, exported: Export, zarr_group: Any) -> None:
+    folder, truths = run(Made(seconds=0.5, masks=True), Made(seconds=0.3, masks=True, seed=1))
+    target, _ = exported(folder, "dexgrasp-zarr", missing_mask="refuse")
+    root = zarr_group(target)
+    assert root["meta/episode_ends"][:].tolist() == [16, 26]
+    assert root["data/rgbm"].shape == (26, 48, 64, 4)
+    assert root["data/right_cam_img"].shape == (26, 32, 40, 3)
+    assert {str(root[f"data/{key}"].dtype) for key in ("action", "right_state")} == {"float32"}
+    start = 0
+    for truth, rows in zip(truths, (16, 10), strict=True):
+        part = slice(start, start + rows)
+        assert (root["data/action"][part] == symmetric(every(truth, "sent", rows))).all()
+        assert (root["data/right_state"][part] == symmetric(every(truth, "position", rows))).all()
+        assert (root["data/rgbm"][part][..., :3] == every(truth, "head color", rows)[..., ::-1]).all()
+        assert (root["data/right_cam_img"][part] == every(truth, "wrist color", rows)[..., ::-1]).all()
+        masks = np.stack(truth.values["mask"])[np.arange(rows) // 2]
+        assert (root["data/rgbm"][part][..., 3] == masks).all()
+        start += rows
+    assert np.abs(root["data/action"][:]).max() <= 1.0
+    assert root.attrs["channel_order"] == "BGR"
+
+
+def test_without_masks_the_fourth_channel_says_so_or_nothing_is_exported(
+    run: Run, exported: Export, zarr_group: Any
+) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    with pytest.raises(ExportError, match="no tracked masks were recorded"):
+        exported(folder, "dexgrasp-zarr", missing_mask="refuse")
+    target, _ = exported(folder, "dexgrasp-zarr")
+    root = zarr_group(target)
+    assert not root["data/rgbm"][:][..., 3].any()
+    assert root.attrs["masks"] == "none were recorded"
+
+
+def test_dexgrasp_needs_two_cameras(run: Run, exported: Export) -> None:
+    folder, _ = run(Made(seconds=0.2, wrist=None))
+    with pytest.raises(ExportError, match="needs a camera for right_cam_img"):
+        exported(folder, "dexgrasp-zarr")
+
+
+def test_umi_has_poses_by_forward_kinematics(run: Run, exported: Export, zarr_group: Any) -> None:
+    folder, truths = run(Made(seconds=0.5), Made(seconds=0.3, seed=1))
+    target, _ = exported(folder, "umi-zarr", to="out.zarr.zip", image_size=24)
+    root = zarr_group(target)
+    assert root["meta/episode_ends"][:].tolist() == [16, 26]
+    joints = np.concatenate([every(truth, "position", n) for truth, n in zip(truths, (16, 10), strict=True)])
+    model = ArmModel()
+    poses = np.stack([model.fk(q) for q in joints])
+    assert (root["data/robot0_eef_pos"][:] == poses[:, :3, 3].astype(np.float32)).all()
+    for vector, pose in zip(root["data/robot0_eef_rot_axis_angle"][:], poses, strict=True):
+        assert np.allclose(rotation(vector), pose[:3, :3], atol=1e-5)
+    widths = [[gripper_to_gap_m(q[-1])] for q in joints]
+    assert (root["data/robot0_gripper_width"][:] == np.array(widths, np.float32)).all()
+    starts, ends = root["data/robot0_demo_start_pose"][:], root["data/robot0_demo_end_pose"][:]
+    assert np.allclose(starts[:16, :3], poses[0, :3, 3])
+    assert np.allclose(ends[16:, :3], poses[-1, :3, 3])
+    rule = ImageRule(width=24, height=24, resize="crop", interpolation="area")
+    for number, camera in enumerate(("wrist", "head")):
+        images = root[f"data/camera{number}_rgb"][:16]
+        wanted = [fit_image(image, rule) for image in truths[0].values[f"{camera} color"][:16]]
+        assert (images == np.stack(wanted)).all()
+
+
+def rotation(vector: Any) -> Any:
+    """Rodrigues' formula."""
+    angle = np.linalg.norm(vector)
+    x, y, z = vector / max(angle, 1e-12)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def test_axis_angles_hold_at_half_a_turn_and_at_none() -> None:
+    turn = np.diag([-1.0, 1.0, -1.0])
+    assert np.allclose(umi_zarr.axis_angles(np.stack([np.eye(3), turn])), [[0, 0, 0], [0, np.pi, 0]])
+
+
+def test_umi_needs_an_arm_that_it_knows(run: Run, exported: Export) -> None:
+    folder, _ = run(Made(seconds=0.2, joints=("a", "b", "gripper")))
+    with pytest.raises(ExportError, match="no kinematic model of an arm with joints a, b, gripper"):
+        exported(folder, "umi-zarr")
+
+
+@pytest.mark.parametrize("name", ["dexgrasp-zarr", "umi-zarr"])
+def test_zarr_2_reads_the_same(run: Run, exported: Export, reader: Any, zarr_group: Any, name: str) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    target, _ = exported(folder, name, to="x.zarr.zip" if name == "umi-zarr" else "x.zarr", image_size=16)
+    got = reader(".venv-zarr2", "read_zarr2.py", target)
+    assert str(got["version"]).startswith("2.")
+    root = zarr_group(target)
+    for key in got.files:
+        if key != "version":
+            assert (got[key] == root[key][:]).all()
