@@ -120,6 +120,7 @@ class Recording:
         )
         self.episodes = Episodes(self.recorder, options, first, self._begun, robot.clock.now_ns)
         robot.control.journal = self._journal
+        robot.control.after_tick = self.recorder.nudge
         self.recorder.start()
 
     def _notes(self) -> list[Channel]:

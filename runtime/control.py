@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import numpy as np
 from pydantic import Field
 
-from runtime.blends import BlendOptions, blend_from, fade
+from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import Clock
 from runtime.horizon import CAPACITY, Horizon
 from runtime.inputs import LeaderSource, Watch, sample_of, sent_ring, stale, stale_watch
 from runtime.interfaces import ChunkSource
-from runtime.messages import Clip, Floats
+from runtime.messages import ActionChunk, Clip, Floats
+from runtime.options import Options
 from runtime.pacer import Pacer
 from runtime.ports import ArmPort, Safety
 from runtime.ring import Ring
@@ -29,6 +31,7 @@ __all__ = [
     "ControlLoop",
     "ControlOptions",
     "LeaderSource",
+    "LoopOptions",
     "Safety",
     "TickFlag",
     "Transition",
@@ -37,13 +40,11 @@ __all__ = [
 ]
 
 
-class ControlOptions(BlendOptions):
+class ControlOptions(Options):
     """Table ``[control]``.
 
     Attributes:
         rate_hz: ticks per second.
-        request_below: a new chunk is asked for once no more than this share of the last one is left
-            (LeRobot's ``chunk_size_threshold``); 1 asks at every tick, as ACT's temporal ensemble wants.
         state_max_age_s: the arm's state may be this old.
         stop_after_hold_s: a fault that lasts this long latches a stop; 0 holds for ever.
         stop_after_starved_s: a source that gives nothing for this long latches a stop; 0 waits for ever.
@@ -52,12 +53,21 @@ class ControlOptions(BlendOptions):
     """
 
     rate_hz: float = Field(default=30.0, gt=0, le=1000)
-    request_below: float = Field(default=0.5, ge=0, le=1)
     state_max_age_s: float = Field(default=0.1, gt=0)
     stop_after_hold_s: float = Field(default=10.0, ge=0)
     stop_after_starved_s: float = Field(default=30.0, ge=0)
     follow_blend_s: float = Field(default=0.3, ge=0)
     horizon_rows: int = Field(default=CAPACITY, ge=1024)
+
+
+class LoopOptions(ControlOptions, SplicingOptions):
+    """Both tables' worth: ``[control]`` and what ``[policy]`` says of splicing."""
+
+    @classmethod
+    def of(cls, control: ControlOptions, splicing: SplicingOptions) -> LoopOptions:
+        """From the two tables."""
+        chosen = {name: getattr(splicing, name) for name in SplicingOptions.model_fields}
+        return cls(**control.model_dump(), **chosen)
 
 
 Source = ChunkSource | LeaderSource
@@ -66,6 +76,18 @@ Journal = Callable[[str, Mapping[str, Any]], None]
 """Told every command and every chunk, on the loop: kind and values. Must return at once."""
 
 _STATE = ("target", "position", "_tick", "_chunk_rows", "_delays", "_anchor", "_fade_left", "_fresh")
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
+    """`chunk` with at most `execute_steps` rows from `step` on; 0 leaves it whole."""
+    if not execute_steps:
+        return chunk
+    rows = max(0, step - chunk.tick) + execute_steps
+    return replace(chunk, actions=chunk.actions[:rows])
 
 
 def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
@@ -82,13 +104,14 @@ class ControlLoop:
         target: ``[D]`` the last target that was posted; ``None`` before the first.
         horizon: rows left and steps executed.
         watches: sensors without which a source is not followed.
+        after_tick: called when the work of a tick is done; must return at once.
         journal: told what the loop was asked to do and what it was given, so that a run can be replayed.
     """
 
     def __init__(
         self,
         clock: Clock,
-        options: ControlOptions,
+        options: LoopOptions,
         arm: ArmPort,
         safety: Safety,
         statistics: RunStatistics,
@@ -103,6 +126,7 @@ class ControlLoop:
         self.target: Floats | None = None
         self.watches = tuple(watches)
         self.journal: Journal = _no_journal
+        self.after_tick: Callable[[], None] = _nothing
         self.horizon = Horizon(joints, blend_from(options), options.horizon_rows)
         self._clock = clock
         self._options = options
@@ -255,6 +279,7 @@ class ControlLoop:
         self._ask()
         self._ticked.set()
         self._ticked = anyio.Event()
+        self.after_tick()
 
     def _read(self, now_ns: int) -> None:
         """Newest state and force. After a gap the arm may be anywhere: begin again from where it is."""
@@ -299,6 +324,7 @@ class ControlLoop:
             return
         while (chunk := source.poll()) is not None:
             self._note("chunk", chunk=chunk)
+            chunk = shortened(chunk, self.horizon.step, self._options.execute_steps)
             splice = self.horizon.splice(chunk)
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
             if chunk.epoch == self.horizon.epoch:
@@ -375,13 +401,14 @@ class ControlLoop:
         )
 
     def _ask(self) -> None:
-        """Ask for the next chunk once the horizon is short."""
+        """Ask for the next chunk once the horizon is short, or just lasts for the slowest of late inferences."""
         source = self._source
         if self.state != "running" or source is None or isinstance(source, LeaderSource):
             return
         left = len(self.horizon)
-        if left <= self._options.request_below * self._chunk_rows:
-            frozen = min(max(self._delays, default=0), left)
+        delay = max(self._delays, default=0)
+        if left <= max(self._options.request_below * self._chunk_rows, delay + 1):
+            frozen = min(delay, left)
             source.request(self.horizon.step, self.horizon.epoch, self.horizon.pending(), frozen)
 
     def _settle(self) -> None:

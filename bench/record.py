@@ -1,0 +1,340 @@
+"""The recorder while the control loop runs, and the same loop without it. One JSON line.
+
+``python -m bench.record [--seconds 300] [--quality 90] [--lossless] [--folder DIR]``
+
+Two 640x480 colour streams and one depth stream at 30 fps, joints at 100 Hz, force at 200 Hz: pictures that
+the simulated tabletop's cameras took, with sensor noise, written into rings by one thread per device, as the
+drivers do. First half the time without recording, then all of it with, then the other half without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+from loguru import logger
+
+from bench.ring import machine
+from dexrun.episodes import Episodes
+from dexrun.recording_options import RecordingOptions
+from runtime.arm_model import ArmModel
+from runtime.clock import NS_PER_S, RealClock
+from runtime.control import ControlLoop, LoopOptions, tick_layout
+from runtime.limits import SafetyOptions
+from runtime.messages import ActionChunk, Floats
+from runtime.realtime import RealtimeOptions, realtime
+from runtime.recording.reader import Recording
+from runtime.recording.recorder import Recorder
+from runtime.recording.tracks import camera_track, rows_track
+from runtime.ring import Mailbox, Ring, capacity_for
+from runtime.safety import SafetyStage
+from runtime.statistics import RunStatistics
+
+WIDTH, HEIGHT, FPS, ARM_HZ, FORCE_HZ = 640, 480, 30.0, 100.0, 200.0
+PICTURES = 24
+REST = np.array([0.0, -1.57, 1.57, 0.4, 0.0, 0.5])
+REACH = np.array([0.2, 0.1, 0.1, 0.15, 0.3, 0.2])
+
+
+# --- pictures
+
+
+def render(path: Path) -> None:
+    """In a process of its own, so that no graphics thread stays: what both cameras see as the arm moves."""
+    from drivers.world.config import HeadCameraOptions, WorldConfig, WristCameraOptions
+    from drivers.world.layout import draw_objects
+    from drivers.world.physics import Tabletop
+    from drivers.world.render import Renderer, prepare_environment
+
+    head = HeadCameraOptions(width=WIDTH, height=HEIGHT)
+    config = WorldConfig(seed=1, head=head, wrist=WristCameraOptions(width=WIDTH, height=HEIGHT))
+    prepare_environment(config.render, stepped=True)
+    import mujoco
+
+    table = Tabletop(config, draw_objects(config))
+    renderer = Renderer(table.model, config)
+    rng = np.random.default_rng(0)
+    color = np.empty((PICTURES, HEIGHT, WIDTH, 3), np.uint8)
+    wrist, depth = color.copy(), np.empty((PICTURES, HEIGHT, WIDTH), np.uint16)
+    for index in range(PICTURES):
+        table.data.qpos[:5] = (REST + REACH * np.sin(2 * np.pi * index / PICTURES))[:5]
+        mujoco.mj_forward(table.model, table.data)
+        renderer.head(table.data, color[index], depth[index])
+        wrist[index] = renderer.wrist(table.data)
+    for images in (color, wrist):
+        noise = rng.normal(0.0, 2.0, images.shape)
+        images[:] = np.clip(images + noise, 0, 255).astype(np.uint8)
+    renderer.close()
+    np.savez(path, color=color, wrist=wrist, depth=depth)
+
+
+def pictures() -> dict[str, Any]:
+    """``color``, ``depth`` and ``wrist``, first axis the picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pictures.npz"
+        subprocess.run([sys.executable, "-m", "bench.record", "--render", str(path)], check=True)
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+
+
+# --- devices
+
+
+class Feed:
+    """A thread that writes one ring at a rate, and counts."""
+
+    def __init__(self, clock: RealClock, rate_hz: float, write: Callable[[int, int], None]) -> None:
+        self.count = 0
+        self._clock = clock
+        self._rate = rate_hz
+        self._write = write
+        self._stopping = False
+        self._thread = threading.Thread(target=self._main, daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        start_ns = self._clock.now_ns()
+        while not self._stopping:
+            self._clock.wait_until_ns(start_ns + round(self.count * NS_PER_S / self._rate))
+            self._write(self.count, self._clock.now_ns())
+            self.count += 1
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._thread.join()
+
+
+class Arm:
+    """Arrives at once where it is sent."""
+
+    def __init__(self) -> None:
+        layout = dict.fromkeys(("position", "velocity", "load"), ((6,), "<f8"))
+        self.states = Ring(layout, capacity_for(ARM_HZ, 1.0))
+        self.targets = Mailbox({"position": ((6,), "<f8")})
+        self._position = REST.copy()
+
+    def poll(self, count: int, now_ns: int) -> None:
+        target = self.targets.take()
+        if target is not None:
+            self._position = target["position"]
+        noise = 1e-3 * np.sin(count * np.arange(1, 7))
+        self.states.push(now_ns, position=self._position + noise, velocity=10 * noise, load=noise)
+
+
+class Wave:
+    """A chunk source without a policy behind it."""
+
+    def __init__(self) -> None:
+        self._chunk: ActionChunk | None = None
+
+    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+        del committed, frozen_steps
+        phase = 2 * np.pi * 0.1 * (tick + np.arange(30)) / 30
+        self._chunk = ActionChunk(REST + np.sin(phase)[:, None] * REACH, tick, epoch)
+        return True
+
+    def poll(self) -> ActionChunk | None:
+        chunk, self._chunk = self._chunk, None
+        return chunk
+
+
+class Cell:
+    """Rings, the threads that fill them, and the control loop."""
+
+    def __init__(self, clock: RealClock, images: Mapping[str, Any]) -> None:
+        self.clock = clock
+        pixels, slots = ((HEIGHT, WIDTH, 3), "uint8"), capacity_for(FPS, 0.5)
+        self.head = Ring({"color": pixels, "depth": ((HEIGHT, WIDTH), "uint16")}, slots)
+        self.wrist = Ring({"color": pixels}, slots)
+        self.force = Ring({"force": ((3,), "<f8"), "saturated": ((3,), "|u1")}, capacity_for(FORCE_HZ, 1.0))
+        self.arm = Arm()
+        self.records = Ring(tick_layout(6, 3), 600)
+        self._images = images
+
+    def control(self, statistics: RunStatistics) -> ControlLoop:
+        safety = SafetyStage(SafetyOptions(), ArmModel())
+        options = LoopOptions()
+        return ControlLoop(
+            self.clock, options, self.arm, safety, statistics, force=self.force, records=self.records
+        )
+
+    def start(self) -> list[Feed]:
+        images, clock = self._images, self.clock
+
+        def head(count: int, now_ns: int) -> None:
+            with self.head.write(now_ns) as slot:
+                np.copyto(slot["color"], images["color"][count % PICTURES])
+                np.copyto(slot["depth"], images["depth"][count % PICTURES])
+
+        def wrist(count: int, now_ns: int) -> None:
+            with self.wrist.write(now_ns) as slot:
+                np.copyto(slot["color"], images["wrist"][count % PICTURES])
+
+        def force(count: int, now_ns: int) -> None:
+            self.force.push(now_ns, force=0.1 * np.sin(count * np.arange(1, 4)), saturated=0)
+
+        rates = {FPS: (head, wrist), ARM_HZ: (self.arm.poll,), FORCE_HZ: (force,)}
+        return [Feed(clock, rate, write) for rate, writes in rates.items() for write in writes]
+
+    def recorder(self, options: RecordingOptions, folder: Path) -> Recorder:
+        tracks = [
+            camera_track("head", self.head, options),
+            camera_track("wrist", self.wrist, options),
+            rows_track("arm", "/arm/state", "dexrun.ArmState", self.arm.states),
+            rows_track("force", "/force", "dexrun.Force", self.force),
+            rows_track("control", "/ticks", "dexrun.Tick", self.records),
+        ]
+        return Recorder(self.clock, options, folder, tracks)
+
+
+# --- measuring
+
+
+def recorder_cpu_s() -> float:
+    """CPU time of the recorder's threads so far, as the system counts it."""
+    total = 0.0
+    for thread in threading.enumerate():
+        if thread.name.startswith("record") and thread.ident is not None:
+            total += time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return total
+
+
+async def loop_for(
+    cell: Cell,
+    seconds: float,
+    during: Callable[[], Any] | None = None,
+    after_tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run the control loop; returns its figures and what `during`, awaited meanwhile, returned."""
+    statistics = RunStatistics()
+    control = cell.control(statistics)
+    control.after_tick = after_tick
+    result: dict[str, Any] = {}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(control.run)
+        await control.ticked()
+        control.follow(Wave())
+        if during is None:
+            await cell.clock.sleep_until_ns(cell.clock.now_ns() + round(seconds * NS_PER_S))
+        else:
+            result = await during()
+        control.close()
+    errors = statistics.period_error
+    return {"ticks": statistics.ticks, "missed": statistics.missed, "errors": errors, **result}
+
+
+def merged_p99_us(parts: list[dict[str, Any]]) -> float:
+    """Of several runs together, weighted by their ticks."""
+    ticks = sum(part["ticks"] for part in parts)
+    return float(sum(part["errors"].quantile(0.99) * part["ticks"] for part in parts) / ticks / 1e3)
+
+
+async def measure(arguments: argparse.Namespace, images: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    clock = RealClock()
+    cell = Cell(clock, images)
+    options = RecordingOptions(jpeg_quality=arguments.quality, lossless=arguments.lossless)
+    feeds = cell.start()
+    seconds = arguments.seconds
+    recorder = cell.recorder(options, folder)
+    recorder.start()
+    episodes = Episodes(recorder, options, now_ns=clock.now_ns)
+
+    async def during() -> dict[str, Any]:
+        before = recorder_cpu_s()
+        episodes.start("benchmark")
+        await clock.sleep_until_ns(clock.now_ns() + round(seconds * NS_PER_S))
+        stop_ns = clock.now_ns()
+        episodes.stop("success")
+        episodes.start("the next one")
+        ready_ns = clock.now_ns()
+        await clock.sleep_until_ns(ready_ns + NS_PER_S)
+        episodes.stop("success")
+        cpu_s = recorder_cpu_s() - before
+        await recorder.close()
+        return {"ready_s": (ready_ns - stop_ns) / NS_PER_S, "cpu_s": cpu_s}
+
+    with realtime(RealtimeOptions()):
+        first = await loop_for(cell, seconds / 2)
+        on = await loop_for(cell, seconds, during, recorder.nudge)
+        last = await loop_for(cell, seconds / 2)
+    for feed in feeds:
+        await clock.run_blocking(feed.stop)
+    off = merged_p99_us([first, last])
+    return {**figures(folder, seconds, on), "period_error_p99_us_off": round(off, 1), **ratio(on, off)}
+
+
+def ratio(on: Mapping[str, Any], off_us: float) -> dict[str, float]:
+    """The loop's punctuality while recording, and against the one without."""
+    on_us = on["errors"].quantile(0.99) / 1e3
+    return {"period_error_p99_us_on": round(on_us, 1), "period_error_ratio": round(on_us / off_us, 3)}
+
+
+def figures(folder: Path, seconds: float, on: Mapping[str, Any]) -> dict[str, Any]:
+    """What is in the file, counted, and what it cost."""
+    with Recording(folder) as recording:
+        episode, after = recording.episodes
+        drops = {**episode.drops, **{f"next {k}": n for k, n in after.drops.items()}}
+        expected = {"/cameras/head/color": FPS, "/cameras/head/depth": FPS, "/cameras/wrist/color": FPS}
+        expected |= {"/arm/state": ARM_HZ, "/force": FORCE_HZ}
+        gaps = sum(_gaps(episode, topic) + _gaps(after, topic) for topic in expected)
+        size = episode.path.stat().st_size
+        rates = {topic: round(n / seconds, 2) for topic, n in episode.topics.items() if n > 10}
+        lag = float(after.times("/cameras/head/color")[0] - episode.times("/cameras/head/color")[-1]) / 1e9
+    return {
+        "benchmark": "record",
+        "seconds": seconds,
+        "drops": drops,
+        "sequence_gaps": gaps,
+        "rates_hz": rates,
+        "cpu_s_per_s": round(on["cpu_s"] / (seconds + 1.0), 4),
+        "mb_per_s": round(size / seconds / 1e6, 3),
+        "stop_to_ready_s": round(on["ready_s"], 6),
+        "frame_gap_between_episodes_s": round(lag, 4),
+        "ticks": on["ticks"],
+        "missed_ticks": on["missed"],
+    }
+
+
+def _gaps(episode: Any, topic: str) -> int:
+    index = [sample.index for sample in episode.samples(topic)]
+    return int((np.diff(index) - 1).sum())
+
+
+def main() -> None:
+    """Measure, and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--quality", type=int, default=90)
+    parser.add_argument("--lossless", action="store_true")
+    parser.add_argument(
+        "--folder", type=Path, help="where to record (default: a temporary folder on this disk)"
+    )
+    parser.add_argument("--render", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.render:
+        render(arguments.render)
+        return
+    logger.remove()
+    images = pictures()
+    folder = Path(tempfile.mkdtemp(prefix="bench-record-", dir=arguments.folder))
+    try:
+        clock = RealClock()
+        result = clock.run(measure, arguments, images, folder)
+    finally:
+        shutil.rmtree(folder)
+    print(json.dumps({**result, "machine": machine()}))
+
+
+if __name__ == "__main__":
+    main()
