@@ -92,6 +92,7 @@ class GraspMode:
 
     def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The planner's and the policy's part of the summary."""
+        self._note_failures()
         return self._planner.statistics(), self._worker.statistics()
 
     async def run(self) -> Outcome:

@@ -330,9 +330,11 @@ class InferenceWorker:
         self._finished.post(replace(chunk, inference_s=taken_s))
 
     def _count(self, failure: InferenceFailureError) -> None:
-        self._failures[failure.kind] = self._failures.get(failure.kind, 0) + 1
+        times = self._failures[failure.kind] = self._failures.get(failure.kind, 0) + 1
         self._last_error = _one_line(failure)
-        logger.warning("policy {}: {}: {}", self._policy.spec.name, failure.kind, self._last_error)
+        if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th...: a policy that is broken fails at every tick
+            name = self._policy.spec.name
+            logger.warning("policy {}: {} (time {}): {}", name, failure.kind, times, self._last_error)
 
     def _close(self, policy: Policy) -> None:
         self._guard(policy.close)
