@@ -36,7 +36,7 @@ from drivers.opencv_camera.driver import OpenCvCamera
 from policies.worker import ChunkRequest, InferenceWorker
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
-from runtime.control import ControlLoop, ControlOptions, Watch, tick_layout
+from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.interfaces import PolicySpec
 from runtime.lag import LagMonitor
@@ -236,7 +236,7 @@ async def under(load: str, cell: Cell) -> AsyncIterator[Any]:
 async def control(cell: Cell, load: str, source: Any, seconds: float, statistics: RunStatistics) -> list[int]:
     """Run the control loop for `seconds`; returns the start of every tick."""
     sensors = load == "inference"
-    options = ControlOptions(rate_hz=RATE_HZ, request_below=1.0)
+    options = LoopOptions(rate_hz=RATE_HZ, request_below=1.0)
     records = Ring(tick_layout(6, 3 if sensors else 0), 64)
     watches = (
         (Watch("force", cell.force.samples, 0.5), Watch("head", cell.camera.frames, 0.5)) if sensors else ()

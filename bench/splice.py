@@ -21,7 +21,7 @@ import numpy as np
 from bench.lerobot_queue import lerobot_queue
 from bench.splice_policies import CHUNK, JOINTS, POLICIES, RATE_HZ, Synthetic, Trace, ideal
 from policies.worker import ChunkRequest, InferenceWorker
-from runtime.control import ControlLoop, ControlOptions
+from runtime.control import ControlLoop, LoopOptions
 from runtime.messages import ArmState, Clip, Floats, Observation
 from runtime.ring import Ring
 from runtime.statistics import RunStatistics
@@ -88,7 +88,7 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
     """The real control loop on a stepped clock."""
     clock = SteppedClock()
     arm, statistics = PerfectArm(ideal(np.zeros(1))[0] * scale), _SeamLog()
-    options = ControlOptions.model_validate({"blend": blend, "rate_hz": RATE_HZ, "follow_blend_s": 0.0})
+    options = LoopOptions.model_validate({"blend": blend, "rate_hz": RATE_HZ, "follow_blend_s": 0.0})
     loop = ControlLoop(clock, options, arm, _NoSafety(), statistics)
 
     def observe(request: ChunkRequest) -> Observation:

@@ -24,7 +24,7 @@ from drivers.realsense.config import RealSenseConfig
 from drivers.world.config import WorldConfig
 from runtime.arm_model import ArmModel
 from runtime.clock import Clock
-from runtime.control import ControlLoop, Watch, tick_layout
+from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import CameraDriver, Driver
@@ -241,7 +241,7 @@ def _build(settings: Settings, clock: Clock, world: WorldClient | None) -> Robot
     safety = SafetyStage(settings.safety, model)
     control = ControlLoop(
         clock,
-        settings.control,
+        LoopOptions.of(settings.control, settings.policy),
         arm,
         safety,
         statistics,

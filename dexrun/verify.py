@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dexrun.config import Settings
 from dexrun.teleop import to_follower
 from runtime.arm_model import ArmModel
-from runtime.control import ControlLoop, LeaderSource, Source, tick_layout
+from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
 from runtime.messages import ActionChunk, Decision, Floats
 from runtime.recording.reader import Episode, RecordingError, Sample
 from runtime.ring import Mailbox, Ring
@@ -167,7 +167,7 @@ def _build(settings: Settings, ticks: Mapping[str, NDArray[Any]], episode: Episo
     trouble = [0]
     control = ControlLoop(
         clock,
-        settings.control,
+        LoopOptions.of(settings.control, settings.policy),
         arm,
         safety,
         RunStatistics(),

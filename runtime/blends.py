@@ -36,6 +36,20 @@ class BlendOptions(Options):
     ensemble_decay: float = 0.01
 
 
+class SplicingOptions(BlendOptions):
+    """When a chunk is asked for, and how much of it is used.
+
+    Attributes:
+        request_below: a new chunk is asked for once no more than this share of the last one is left
+            (LeRobot's ``chunk_size_threshold``); 1 asks at every tick, as ACT's temporal ensemble wants.
+            It is asked for earlier where the last inferences took longer than that leaves.
+        execute_steps: of each chunk at most so many rows are executed from its arrival on; 0 for all.
+    """
+
+    request_below: float = Field(default=0.5, ge=0, le=1)
+    execute_steps: int = Field(default=0, ge=0, le=10_000)
+
+
 def latest(old: Floats, new: Floats, count: Counts) -> Floats:
     """The new rows."""
     del old, count

@@ -401,7 +401,7 @@ class ControlLoop:
         )
 
     def _ask(self) -> None:
-        """Ask for the next chunk once the horizon is short, or just lasts for the slowest of late inferences."""
+        """Ask for the next chunk once the horizon is short, or just lasts for the slowest late inference."""
         source = self._source
         if self.state != "running" or source is None or isinstance(source, LeaderSource):
             return

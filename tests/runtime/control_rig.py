@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import numpy as np
 
-from runtime.control import ControlLoop, ControlOptions, TickFlag, Watch, tick_layout
+from runtime.control import ControlLoop, LoopOptions, TickFlag, Watch, tick_layout
 from runtime.messages import ActionChunk, Clip, Decision, Floats
 from runtime.ring import Mailbox, Ring, Sample
 from runtime.statistics import RunStatistics
@@ -124,7 +124,7 @@ class Rig:
         settings = {"rate_hz": 100, "follow_blend_s": 0, "state_max_age_s": 0.025, **self.options}
         self.loop = ControlLoop(
             self.clock,
-            ControlOptions.model_validate(settings),
+            LoopOptions.model_validate(settings),
             self.arm,
             self.guard,
             self.statistics,

@@ -519,3 +519,34 @@ def test_two_runs_are_the_same() -> None:
     first = run()
     assert first == run()
     assert len(first) > 80
+
+
+def test_the_next_chunk_is_asked_for_early_enough_for_what_inference_took() -> None:
+    rig = Rig({"blend": "latest", "request_below": 0.1})
+    source = Chunks(lambda step: [float(step + k) for k in range(20)], delay=8)
+
+    async def main() -> None:
+        rig.loop.follow(source)
+        await rig.ticks(20)
+        rig.statistics.starved = 0  # the first answer's delay was not known yet
+        await rig.ticks(200)
+
+    rig.run(main)
+    assert rig.statistics.starved <= 8  # the gap behind the first chunk, and none after it
+    assert not any(flag & STARVED for flag in rig.flags()[-150:])
+
+
+def test_only_so_many_steps_of_a_chunk_are_executed() -> None:
+    rig = Rig({"blend": "latest", "request_below": 1.0, "execute_steps": 3})
+    left: list[int] = []
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(lambda step: [float(step)] * 20, delay=1))
+        for _ in range(40):
+            await rig.ticks(1)
+            left.append(len(rig.loop.horizon))
+
+    rig.run(main)
+    assert max(left) <= 3
+    taken = [value for value in rig.requested() if value]
+    assert max(taken.count(value) for value in set(taken)) <= 3
