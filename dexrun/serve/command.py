@@ -96,11 +96,16 @@ def _server(settings: Settings) -> Server:
 
     from dexrun.serve.server import local_server
     from policies.mapping import RobotJoints
+    from runtime.interfaces import PolicyError
     from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
     joints = RobotJoints(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float))
     make = policy_maker(settings, joints)
     if settings.serve.engine == "ray":
+        if settings.policy.type == "geometric":
+            raise PolicyError(
+                "policy 'geometric' remembers the grasp it is making: engine 'ray' cannot serve it"
+            )
         from dexrun.serve.ray_engine import ray_server
 
         return ray_server(make, settings.serve, joints)

@@ -131,9 +131,9 @@ class Running:
         self._loop_token = anyio.lowlevel.current_token()
         await self.server.run(self._ready.set)
 
-    def start(self) -> Running:
+    def start(self, guard_s: float = GUARD_S) -> Running:
         self._thread.start()
-        assert self._ready.wait(GUARD_S)
+        assert self._ready.wait(guard_s)
         if self._error is not None:
             self._thread.join(GUARD_S)
             raise self._error

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The real peers, each in an environment of its own: openpi-client pins numpy below 2, LeRobot pins most things.
-# Usage: make_envs.sh [openpi] [lerobot]     (both by default; run from anywhere)
+# Ray is the optional extra `ray`, on top of this project's own environment (.venv).
+# Usage: make_envs.sh [openpi] [lerobot] [ray]     (all by default; run from anywhere)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
@@ -22,6 +23,15 @@ make_lerobot() {
     "$pip" install -q --no-deps "lerobot==0.4.4"
 }
 
-for peer in "${@:-openpi lerobot}"; do
+make_ray() {
+    "$python" -m venv "$root/.venv-ray"
+    local site own
+    site="$("$root/.venv-ray/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    own="$("$root/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    printf '%s\n%s\n' "$own" "$root" > "$site/dexrun.pth"
+    "$root/.venv-ray/bin/pip" install -q "ray[serve]>=2.40"
+}
+
+for peer in "${@:-openpi lerobot ray}"; do
     for name in $peer; do "make_$name"; done
 done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import tempfile
@@ -35,6 +36,7 @@ class Peer:
             stderr=subprocess.PIPE,
             text=True,
             cwd=tempfile.gettempdir(),
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._errors: list[str] = []

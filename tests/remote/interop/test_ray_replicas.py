@@ -1,0 +1,24 @@
+"""``--engine ray``: the same policy class in two replicas of a local Ray."""
+
+from __future__ import annotations
+
+import json
+
+from dexrun.serve.options import ServeOptions
+from tests.remote.interop.peers import Peer, needs
+from tests.remote.interop.ray_peer import CLIENTS, TIMES
+
+pytestmark = needs("ray")
+
+
+def test_two_replicas_answer_eight_clients() -> None:
+    with Peer("ray") as peer:
+        got = json.loads(peer.line("RESULT "))
+    assert got["wrong"] == []
+    assert got["processes"] == 2
+    assert got["errors"] == ["told to refuse", "the policy raised ZeroDivisionError"]
+    assert got["answered"].endswith(f" {CLIENTS * TIMES}")
+
+
+def test_the_options_name_the_cluster() -> None:
+    assert ServeOptions(engine="ray").ray_address == ""
