@@ -75,7 +75,8 @@ Source = ChunkSource | LeaderSource
 Journal = Callable[[str, Mapping[str, Any]], None]
 """Told every command and every chunk, on the loop: kind and values. Must return at once."""
 
-_STATE = ("target", "position", "_tick", "_chunk_rows", "_delays", "_anchor", "_fade_left", "_fresh")
+_TIMES = ("_tick", "_asked_tick", "_chunk_rows", "_delays")
+_STATE = ("target", "position", *_TIMES, "_anchor", "_fade_left", "_fresh")
 
 
 def _nothing() -> None:
@@ -88,6 +89,11 @@ def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
         return chunk
     rows = max(0, step - chunk.tick) + execute_steps
     return replace(chunk, actions=chunk.actions[:rows])
+
+
+def slowest(delays: Sequence[int]) -> int:
+    """The largest delay but the first, which may hold a cold start; the first if it is the only one."""
+    return max(list(delays)[1:] or delays, default=0)
 
 
 def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
@@ -139,7 +145,7 @@ class ControlLoop:
         self._state = arm.states.blank()
         self._force_ring, self._force = force, sample_of(force)
         self._source: Source | None = None
-        self._tick, self._chunk_rows = -1, 0
+        self._tick, self._asked_tick, self._chunk_rows = -1, -1, 0
         self._delays: deque[int] = deque(maxlen=16)
         self._anchor: Floats | None = None
         self._fade_left, self._fade_ticks = 0, round(options.follow_blend_s * options.rate_hz)
@@ -328,7 +334,7 @@ class ControlLoop:
             splice = self.horizon.splice(chunk)
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
             if chunk.epoch == self.horizon.epoch:
-                self._delays.append(self.horizon.step - chunk.tick)
+                self._delays.append(self._tick - self._asked_tick - 1)
             if splice.verdict == "spliced":
                 self._chunk_rows = len(chunk.actions)
 
@@ -406,10 +412,12 @@ class ControlLoop:
         if self.state != "running" or source is None or isinstance(source, LeaderSource):
             return
         left = len(self.horizon)
-        delay = max(self._delays, default=0)
+        delay = slowest(self._delays)
         if left <= max(self._options.request_below * self._chunk_rows, delay + 1):
             frozen = min(delay, left)
-            source.request(self.horizon.step, self.horizon.epoch, self.horizon.pending(), frozen)
+            horizon = self.horizon
+            if source.request(horizon.step, horizon.epoch, horizon.pending(), frozen):
+                self._asked_tick = self._tick
 
     def _settle(self) -> None:
         """Leave a target at which nothing moves."""
