@@ -11,7 +11,10 @@ the actions of files whose ``sim`` is false by one row; what they are given is t
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ from dexrun.export.sampled import Sampled
 from policies.mapping import UnitMap
 
 UNITS = UnitMap()
+RESERVE = 16 << 20
+"""Bytes of the disk that are left free."""
 
 
 class ActHdf5:
@@ -49,6 +54,7 @@ class ActHdf5:
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> None:
         import h5py
 
+        check_room(plan.folder, 0)
         longest = max(other.length for other in plan.slots)
         rows = longest if plan.options.equal_length else slot.length
         with h5py.File(plan.folder / f"episode_{slot.number}.hdf5", "w") as root:
@@ -98,10 +104,26 @@ def _write_images(group: Any, camera: str, sampled: Sampled, options: ExportOpti
         settings["compression_opts"] = 2
     data = group.create_dataset(camera, (rows, *shape), np.uint8, chunks=(1, *shape), **settings)
     image, row = np.zeros(shape, np.uint8), -1
+    folder = Path(group.file.filename).parent
     for row, image in enumerate(sampled.colors(camera)):
+        check_room(folder, image.nbytes)
         data[row] = image
     for more in range(row + 1, rows):
+        check_room(folder, image.nbytes)
         data[more] = image
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Whether the disk has room for more.
+
+    HDF5 crashes the process when a file is closed that it could not write, so the disk must not get full.
+
+    Raises:
+        OSError: ENOSPC.
+    """
+    status = os.statvfs(folder)
+    if status.f_bavail * status.f_frsize < needed + RESERVE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _write_language(root: Any, sampled: Sampled, slot: Slot, rows: int) -> None:

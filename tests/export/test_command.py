@@ -1,0 +1,300 @@
+"""The command: what it says, what it leaves behind, and what it never touches."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from dexrun.export import job, target
+from dexrun.export.command import main
+from dexrun.export.formats import FORMATS
+from tests.export.synthetic import Made, Truth
+
+Run = Callable[..., tuple[Path, list[Truth]]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        code = main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def left_behind(folder: Path, *known: str) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.name not in known and p.suffix != ".npz")
+
+
+def test_every_format_appears_whole_and_sources_are_untouched(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2), Made(seconds=0.3, seed=1))
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+    for name in FORMATS:
+        code, out, err = say(folder, "--format", name, "--to", tmp_path / name, "--jobs", 1)
+        assert (code, err) == (0, "")
+        assert out.splitlines()[-1] == f"{tmp_path / name}: 2 episodes, 17 rows"
+        assert "largest stamp error" in out
+    assert left_behind(tmp_path, "run") == sorted(FORMATS)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
+
+
+def test_episodes_are_exported_in_parallel_with_the_same_result(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(*[Made(seconds=0.3, seed=s) for s in range(3)])
+    for jobs in (1, 2):
+        assert say(folder, "--format", "act-hdf5", "--to", tmp_path / f"{jobs}", "--jobs", jobs)[0] == 0
+    for number in range(3):
+        with (
+            h5py.File(tmp_path / f"1/episode_{number}.hdf5") as one,
+            h5py.File(tmp_path / f"2/episode_{number}.hdf5") as two,
+        ):
+            assert (one["/action"][()] == two["/action"][()]).all()
+            assert (one["/observations/images/head"][()] == two["/observations/images/head"][()]).all()
+
+
+def test_discarded_and_unwanted_episodes_are_left_out(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2), Made(discarded=True, seconds=0.2), Made(label="failure", seconds=0.2))
+    code, out, _ = say(
+        folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--labels", "success", "--jobs", 1
+    )
+    assert code == 0
+    assert "episode_000001.mcap: discarded" in out
+    assert "episode_000002.mcap: label is failure" in out
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["dexrun.json", "episode_0.hdf5"]
+    code, _, err = say(
+        folder / "episodes/episode_000001.mcap", "--format", "act-hdf5", "--to", tmp_path / "y"
+    )
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no episode is left to export" in err
+
+
+def test_gaps_and_stamp_errors_are_reported(run: Run, say: Any, tmp_path: Path) -> None:
+    holes = {"head": set(range(10, 16))}
+    folder, _ = run(Made(seconds=1.0, holes=holes), Made(seconds=0.5, phase_ns={"wrist": 4_000_000}))
+    code, out, _ = say(folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--jobs", 1)
+    assert code == 0
+    assert "largest stamp error 100.0 ms (head)" in out
+    assert "gaps: head 0.23 s at 0.30 s" in out
+    assert "4.0 ms (wrist)" in out
+    report = json.loads((tmp_path / "x/dexrun.json").read_text())
+    assert report["largest_stamp_error_s"] == pytest.approx(0.1)
+    (gap,) = report["episodes"][0]["sensors"]["head"]["gaps"]
+    assert gap["start_s"] == pytest.approx(0.3)
+    code, out, _ = say(
+        folder, "--format", "act-hdf5", "--to", tmp_path / "y", "--max-stamp-error-s", "0.05", "--jobs", 1
+    )
+    assert code == 0
+    assert "left out run/episode_000000.mcap: a stamp error of 0.100 s is over 0.05 s" in out
+
+
+def test_latency_moves_a_camera_against_the_rest(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, (truth,) = run(Made(seconds=0.6))
+    arguments = [folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--latency", "head=0.1", "--jobs", 1]
+    assert say(*arguments)[0] == 0
+    with h5py.File(tmp_path / "x/episode_0.hdf5") as root:
+        images, position = root["/observations/images/head"][()], root["/observations/qpos"][()]
+    assert len(images) == 16
+    assert (images == np.stack(truth.values["head color"][3:19])).all()
+    assert (position == np.stack(truth.values["position"][::3])[:16]).all()
+
+
+def test_the_action_can_be_what_was_requested(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, (truth,) = run(Made(seconds=0.2))
+    for kind, offset in (("requested", 0.01), ("clipped", 0.0)):
+        to = tmp_path / kind
+        assert say(folder, "--format", "act-hdf5", "--to", to, "--action", kind, "--jobs", 1)[0] == 0
+        with h5py.File(to / "episode_0.hdf5") as root:
+            assert (root["/action"][()] == np.stack(truth.values["tick"])[:7] + offset).all()
+
+
+def test_slower_grids_take_fewer_rows(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, (truth,) = run(Made(seconds=1.0))
+    arguments = [folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--fps", 10, "--units", "percent"]
+    assert say(*arguments, "--jobs", 1)[0] == 0
+    with h5py.File(tmp_path / "x/episode_0.hdf5") as root:
+        assert (root["/observations/images/wrist"][()] == np.stack(truth.values["wrist color"][::3])).all()
+        assert np.abs(root["/observations/qpos"][:, -1]).max() > 1.0
+
+
+def truncated(path: Path) -> Path:
+    cut = path.with_name("cut.mcap")
+    cut.write_bytes(path.read_bytes()[:-2000])
+    return cut
+
+
+def foreign(path: Path) -> Path:
+    other = path.with_name("other.mcap")
+    other.write_bytes(b"GIF89a" + bytes(500))
+    return other
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncated, "cut.mcap: not finished"),
+        (foreign, "other.mcap: not an MCAP file"),
+        (lambda path: path.with_name("absent"), "absent: no such run"),
+        (lambda path: path.parent.parent / "planner", "planner: no finished episode"),
+    ],
+)
+def test_what_is_no_recording_is_said_in_a_line(
+    run: Run, say: Any, tmp_path: Path, change: Callable[[Path], Path], message: str
+) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    (folder / "planner").mkdir()
+    bad = change(folder / "episodes/episode_000000.mcap")
+    code, _, err = say(folder, bad, "--format", "lerobot-v3", "--to", tmp_path / "x")
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert left_behind(tmp_path, "run") == []
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (Made(seconds=0.2, without=("/ticks",)), "topic /ticks is missing"),
+        (Made(seconds=0.2, without=("/arm/state",)), "topic /arm/state is missing"),
+        (Made(seconds=0.2, joints=("a", "b", "gripper")), "of different robots: joints a, b, gripper"),
+        (Made(seconds=0.2, wrist=None), "of different robots: cameras head against head, wrist"),
+        (Made(seconds=0.2, head=(24, 32)), "camera head: 32x24"),
+        (Made(seconds=0.2, force=0), "0 force channels against 2"),
+        (Made(seconds=0.2, depth_scale_m=0.0001), "0.0001 m"),
+        (Made(seconds=0.02), "less than two control ticks"),
+    ],
+)
+def test_recordings_that_do_not_fit_are_said_in_a_line(
+    run: Run, say: Any, tmp_path: Path, made: Made, message: str
+) -> None:
+    odd, _ = run(made, name="odd")
+    good, _ = run(Made(seconds=0.2), name="good")
+    code, _, err = say(odd, good, "--format", "lerobot-v3", "--to", tmp_path / "x", "--jobs", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert left_behind(tmp_path, "odd", "good") == []
+
+
+def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_path: Path) -> None:
+    odd, _ = run(Made(seconds=0.2, without=("/cameras/wrist/color",)), name="odd")
+    assert say(odd, "--format", "act-hdf5", "--to", tmp_path / "x", "--cameras", "wrist")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "rlds"], "unknown format 'rlds'; accepted: lerobot-v3"),
+        (["--format", "lerobot-v3", "--fps", "0"], "export.fps = '0'"),
+        (["--format", "lerobot-v3", "--codec", "vp9"], "export.codec = 'vp9'"),
+        (
+            ["--format", "lerobot-v3", "--cameras", "left"],
+            "no camera 'left' was recorded; there is: head, wrist",
+        ),
+        (["--format", "lerobot-v3", "--latency", "head"], "expected SENSOR=SECONDS"),
+        (["--format", "lerobot-v3", "--append"], "--append needs a data set"),
+        (["--format", "act-hdf5", "--append"], "cannot be appended to"),
+        (["--format", "lerobot-v3", "--wat"], "unrecognized arguments: --wat"),
+        ([], "the following arguments are required: --format"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said_in_a_line(
+    run: Run, say: Any, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    code, _, err = say(folder, "--to", tmp_path / "x", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert left_behind(tmp_path, "run") == []
+
+
+def test_a_target_that_is_there_is_left_as_it_is(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "file.zarr.zip").write_text("mine")
+    for name, to in (("lerobot-v3", "full"), ("umi-zarr", "file.zarr.zip"), ("act-hdf5", "file.zarr.zip")):
+        code, _, err = say(folder, "--format", name, "--to", tmp_path / to)
+        assert (code, err.count("\n")) == (2, 1)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    assert say(folder, "--format", "act-hdf5", "--to", tmp_path / "empty", "--jobs", 1)[0] == 0
+
+
+def test_the_configurations_table_is_used_below_the_command_line(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.5))
+    (tmp_path / "my.toml").write_text("[export]\nfps = 10\nlatency_s = { head = 0.0 }\njobs = 1\n")
+    arguments = [folder, "--format", "act-hdf5", "--config", tmp_path / "my.toml"]
+    _, out, _ = say(*arguments, "--to", tmp_path / "x")
+    assert "x: 1 episodes, 6 rows" in out
+    _, out, _ = say(*arguments, "--to", tmp_path / "y", "--fps", 15)
+    assert "y: 1 episodes, 8 rows" in out
+    (tmp_path / "my.toml").write_text("[export\n")
+    assert say(*arguments, "--to", tmp_path / "z")[0] == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    gc.collect()  # a video that could not be written is closed when it is forgotten
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_leaves_nothing_behind(
+    run: Run, say: Any, small_disk: Path, name: str, jobs: int
+) -> None:
+    if jobs == 2 and name != "dexgrasp-zarr":
+        pytest.skip("one format is enough for the way through processes")
+    folder, _ = run(*[Made(seconds=1.0, seed=s, lossless=False) for s in range(2)])
+    (small_disk / "filler").write_bytes(os.urandom(970_000))
+    code, _, err = say(folder, "--format", name, "--to", small_disk / "x", "--jobs", jobs)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "the disk is full; nothing was exported" in err
+    assert left_behind(small_disk, "filler") == []
+
+
+def test_what_fails_halfway_leaves_the_old_data_set(
+    run: Run, say: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    arguments = [folder, "--format", "lerobot-v3", "--to", tmp_path / "x", "--jobs", 1]
+    assert say(*arguments)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "x").rglob("*") if p.is_file()}
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "report_of", interrupted)
+        patch.setattr("dexrun.export.lerobot_v3.report_of", interrupted)
+        code, _, err = say(*arguments, "--append")
+    assert (code, err) == (1, "dexrun: stopped; nothing was exported\n")
+    assert {p: p.read_bytes() for p in (tmp_path / "x").rglob("*") if p.is_file()} == before
+    assert left_behind(tmp_path, "run") == ["x"]
+
+
+def test_drafts_of_killed_exports_are_swept_away(tmp_path: Path) -> None:
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    for name in (f".x.partial-{dead}", f".y.partial-{dead}", f".x.partial-{os.getppid()}"):
+        (tmp_path / name).mkdir()
+    with target.building(tmp_path / "x") as draft:
+        (draft / "a").write_text("a")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [f".x.partial-{os.getppid()}", f".y.partial-{dead}", "x"]
+    )
