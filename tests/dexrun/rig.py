@@ -18,7 +18,7 @@ from dexrun import app, assembly
 from dexrun.app import run, ticking
 from dexrun.assembly import Robot, open_robot
 from dexrun.config import Settings, load
-from dexrun.modes import Mode
+from dexrun.modes import Mode, open_mode
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.port import BusPort
@@ -35,8 +35,8 @@ LIGHT = {
     "world.placed": CUBE,
     "world.force.rate_hz": "60",
     "force.rate_hz": "60",
-    "cameras.head.fps": "15",
-    "cameras.wrist.fps": "10",
+    "cameras.head.fps": "10",
+    "cameras.wrist.fps": "6",
     "arm.state_rate_hz": "60",
 }
 SERVOS = range(1, 7)
@@ -150,7 +150,7 @@ Script = Callable[[Stage], Awaitable[None]]
 @contextlib.contextmanager
 def staged(stage: Stage, script: Script | None) -> Iterator[None]:
     """Whole runs started within are `stage`'s: `script` is played beside the mode."""
-    real_mode, real_close = app.open_mode, assembly._close_world
+    real_mode, real_close = open_mode, assembly._close_world
 
     async def play_script() -> None:
         try:
@@ -191,7 +191,7 @@ def play(runs: Path, **keys: str) -> tuple[int, dict[str, Any]]:
     return stage.code, stage.summary
 
 
-def perform(runs: Path, script: Script | None = None, clock: Clock | None = None, **keys: str) -> Stage:
+def perform(runs: Path, script: Script | None = None, clock: Clock | None = None, /, **keys: str) -> Stage:
     """One whole run, with `script` beside it."""
     stage = Stage()
     with staged(stage, script):

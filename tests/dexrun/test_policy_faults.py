@@ -140,7 +140,7 @@ def test_a_chunk_that_takes_two_seconds_is_waited_for(tmp_path: Path, faulty: Ca
         return rows
 
     faulty(dawdles, 1, 2)
-    stage = perform(tmp_path, clock=clock)
+    stage = perform(tmp_path, None, clock)
     assert stage.code == OK, stage.summary["stop_reason"]
     assert stage.summary["judge"]["success"]
     assert stage.summary["starved_ticks"] > 0
@@ -167,7 +167,7 @@ def test_a_policy_that_hangs_latches_a_stop(tmp_path: Path, faulty: Callable[...
         return rows
 
     faulty(hangs, 1)
-    stage = perform(tmp_path, clock=clock, control__stop_after_starved_s="4")
+    stage = perform(tmp_path, None, clock, control__stop_after_starved_s="4")
     assert stage.code == STOPPED
     assert stage.summary["stop_reason"] == "no action for 4 s"
     assert_held(stage)

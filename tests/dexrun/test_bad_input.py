@@ -1,0 +1,181 @@
+"""What cannot be used is named in one line, with where it was given; nothing has moved."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import serial
+
+from dexrun.__main__ import main
+from dexrun.outcome import BAD_CONFIGURATION, STOPPED
+from drivers.emulated_port import EmulatedPort
+from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
+from tests.dexrun.rig import ROOT, Stage, arguments, staged
+
+FILE = str(ROOT / "config.toml")
+LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (\w+) +(.*)$")
+
+
+# --- configuration: refused before anything is touched
+
+
+MISTAKES = {
+    "--world.sed 7": "world.sed: unknown key; did you mean 'seed'?",
+    "--wrold.seed 7": "wrold: unknown key; did you mean 'world'?",
+    "--cameras.head.widht 640": "cameras.head.widht: unknown key; did you mean 'width'?",
+    "--leader.prot x": "leader.prot: unknown key; did you mean 'port'?",
+    "--policy.chunk_step 3": "policy.chunk_step: unknown key; did you mean 'chunk_steps'?",
+    "--control.rate_hz -1": "control.rate_hz = '-1': input should be greater than 0",
+    "--safety.max_velocity_rad_s nan": "safety.max_velocity_rad_s = 'nan': input should be a finite number",
+    "--cameras.head.fps fast": "cameras.head.fps = 'fast': input should be a valid integer,"
+    " unable to parse string as an integer",
+    "--mode walk": "mode = 'walk': input should be 'grasp' or 'teleop'",
+    "--arm.driver dynamixel": "arm.driver = 'dynamixel': input should be 'feetech'",
+    "--cameras.head.driver zed": "cameras.head.driver = 'zed': unknown; known: opencv, realsense",
+    "--cameras.top.source 3": "cameras.top.driver: this key is required; known: opencv, realsense",
+    "--policy.type geometrical": "policy.type = 'geometrical': unknown; did you mean 'geometric'?",
+    "--faults.rules {\"head.*\"='ignore'}": "faults.rules.head.* = 'ignore':"
+    " input should be 'retry', 'hold' or 'stop'",
+}
+ELSEWHERE = {
+    "--grasp.head top": f"{FILE}: grasp.head = 'top' is not a camera; [cameras] has: head, wrist",
+    "--arm.calibration no.json": f"{FILE}: arm.calibration = 'no.json': no such file",
+    "--config no.toml": "no.toml: no such file; --config names the configuration to use",
+    "--runs /dev/null/runs": "runs = '/dev/null/runs': no folder can be made there: ",
+}
+
+
+@pytest.mark.parametrize("given", [*MISTAKES, *ELSEWHERE])
+def test_a_bad_configuration_is_one_line(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(tmp_path), *given.split()]) == BAD_CONFIGURATION
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    if given in MISTAKES:
+        assert said.err == f"dexrun: command line: {MISTAKES[given]}\n"
+    else:
+        assert said.err.startswith(f"dexrun: {ELSEWHERE[given]}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_mistakes_are_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments(tmp_path), "--world.sed", "7", "--mode", "walk"]) == BAD_CONFIGURATION
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_the_environment_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEXRUN_WORLD__SEEED", "7")
+    assert main(arguments(tmp_path)) == BAD_CONFIGURATION
+    assert capsys.readouterr().err == "dexrun: environment: world.seeed: unknown key; did you mean 'seed'?\n"
+
+
+def test_a_secret_is_no_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEXRUN_PLANNER_API_KEY", "a-secret")
+    assert main([*arguments(tmp_path), "--check"]) == 0
+    assert "a-secret" not in capsys.readouterr().out
+
+
+# --- devices: not there, or somebody else's
+
+
+def started(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, **keys: str) -> tuple[str, Stage]:
+    """Run with a robot that cannot come up; returns the one error line, and the world as it was left."""
+    stage = Stage()
+    with staged(stage, None):
+        assert main(arguments(tmp_path, **keys)) == code
+    said = capsys.readouterr().err
+    found = [match for line in said.splitlines() if (match := LOG_LINE.match(line))]
+    assert len(found) == len(said.splitlines()), said
+    errors = [match[2] for match in found if match[1] in ("WARNING", "ERROR")]
+    assert len(errors) == 1, said
+    assert found[-1][2].startswith("summary in ")
+    stage.summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    assert stage.summary["outcome"] == "stopped"
+    assert errors[0] == f"stopped: {stage.summary['stop_reason']}"
+    assert stage.summary["ticks"] == 0
+    assert_stands(stage)
+    return errors[0], stage
+
+
+def assert_stands(stage: Stage) -> None:
+    """The servos are where they were at power-up, and asked for nothing else."""
+    assert stage.servos is not None
+    start = (-1.57, -3.05, 2.7, 1.2, 0.0)
+    for joint, angle in enumerate(start):
+        low, high = JOINT_RANGES_RAD[joint]
+        ticks = 2048 + (angle - (low + high) / 2) * 4096 / (2 * 3.141592653589793)
+        assert abs(stage.servos.position[joint] - ticks) < 25, JOINT_NAMES[joint]
+    if any(stage.servos.torque):
+        assert stage.servos.goal == pytest.approx(stage.servos.position, abs=25)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("arm__port", "/dev/nowhere", "arm at /dev/nowhere: not_found: no such port"),
+        ("force__port", "/dev/nowhere", "force at /dev/nowhere: not_found: no such port"),
+        (
+            "arm__port",
+            "world:follwer",
+            "arm at world:follwer: not_found: the simulated tabletop has world:fo",
+        ),
+        ("cameras__head__serial", "123456", "head at 123456: not_found: no camera with this serial number"),
+        ("cameras__wrist__source", "http://127.0.0.1:9/none", "wrist at http://127.0.0.1:9/none: not_found"),
+        ("cameras__wrist__source", "97", "wrist at 97: not_found: no video device there"),
+        (
+            "arm__calibration",
+            str(ROOT / "pyproject.toml"),
+            "arm at .*: wrong_calibration: .*pyproject.toml: ",
+        ),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: str, message: str
+) -> None:
+    line, stage = started(tmp_path, capsys, STOPPED, **{key: value})
+    assert re.match(f"stopped: {message}", line)
+    device = line.removeprefix("stopped: ").split()[0]
+    assert sum(stage.summary["device_faults"][device].values()) == 1
+
+
+@pytest.fixture
+def taken_port(tmp_path: Path) -> Iterator[str]:
+    """A serial port that another program holds."""
+    port = EmulatedPort(tmp_path / "taken", on_data=lambda data: None)
+    try:
+        with serial.Serial(port.path, exclusive=True):
+            yield port.path
+    finally:
+        port.close()
+
+
+@pytest.mark.parametrize(("key", "device"), [("arm__port", "arm"), ("force__port", "force")])
+def test_a_serial_port_in_use_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], taken_port: str, key: str, device: str
+) -> None:
+    line, _ = started(tmp_path, capsys, STOPPED, **{key: taken_port})
+    assert line == f"stopped: {device} at {taken_port}: in_use: another program has this port open"
+
+
+def test_the_scene_readers_port_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        line, _ = started(tmp_path, capsys, STOPPED, planner__scene_reader__port=port)
+    assert f"planner.scene_reader.port = {port}: unreachable: cannot listen there" in line
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = {"policy__type": "act", "policy__checkpoint": "/nowhere/model.safetensors"}
+    line, _ = started(tmp_path, capsys, BAD_CONFIGURATION, **keys)
+    assert "/nowhere/model.safetensors: no such file" in line
