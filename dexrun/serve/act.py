@@ -55,7 +55,12 @@ class ActFront(ZmqFront):
             raise WireError(f"unknown command {str(command)[:100]!r}", "endpoint")
         extra = extras(asked.get(OURS))
         with self._service.request(client, "step"):
-            (answer,) = await self._service.infer(client, [self._observation(client, asked, extra)])
+            images = asked.get("images")
+            made = await self._service.built(
+                lambda: self._observation(client, asked, extra),
+                images.values() if isinstance(images, dict) else (),
+            )
+            (answer,) = await self._service.infer(client, [made])
         rows = answer.rows
         if extra.steps:
             action = self._wire(rows[: extra.steps])

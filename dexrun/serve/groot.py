@@ -95,7 +95,9 @@ class GrootFront(ZmqFront):
         )
         nested = _nested(observation, self._service.side.keys.instruction) if flat else observation
         extra = extras(data.get("options"))
-        answers = await self._service.infer(client, self._batch(nested, extra, client))
+        video = _group(nested, "video")
+        batch = await self._service.built(lambda: self._batch(nested, extra, client), video.values())
+        answers = await self._service.infer(client, batch)
         rows = [answer.rows for answer in answers]
         parts = [self._service.side.actions(r) for r in rows]
         steps = min(len(r) for r in rows)

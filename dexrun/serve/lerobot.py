@@ -139,7 +139,9 @@ class LerobotFront:
         body = await self._body(request)
         with self._service.request(client, "SendObservations"):
             timed = codec.decode_observation(body, self._service.limits)
-            asked = _Asked(timed, self._observation(timed))
+            images = [v for v in timed.observation.values() if isinstance(v, memoryview | np.ndarray)]
+            made = await self._service.built(lambda: self._observation(timed), images)
+            asked = _Asked(timed, made)
             memory = self._memory(client)
             if self._goes_through(asked, memory):
                 memory.newest = asked  # the latest wins

@@ -91,12 +91,13 @@ class OpenpiFront:
         value = codec.decode(message, self._service.limits)
         if not isinstance(value, dict):
             raise WireError(f"an observation is a map, not a {type(value).__name__}")
-        extra = extras(value.get(OURS))
+        extra = extras(value.pop(OURS, None))
         with self._service.request(client, "reset" if extra.reset else "infer"):
             if extra.reset:
                 await self._service.reset(client)
                 return codec.encode({"status": "ok"})
-            made = self._observation(client, value, extra)
+            images = [v for v in value.values() if isinstance(v, dict | np.ndarray)]
+            made = await self._service.built(lambda: self._observation(client, value, extra), images)
             (answer,) = await self._service.infer(client, [made])
         parts = self._service.side.actions(answer.rows)
         reply: dict[str, Any] = {key: part.astype(np.float32) for key, part in parts.items()}

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import hmac
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import anyio
+import anyio.to_thread
+import numpy as np
 from loguru import logger
 
 from dexrun.serve.engine import Answer, Engine
@@ -22,6 +24,8 @@ from policies.remote.limits import Limits, WireError
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Observation
+
+T = TypeVar("T")
 
 ALONE_NS = 30 * NS_PER_S
 """A policy with one memory is told to forget only if nobody else asked within this time."""
@@ -155,6 +159,16 @@ class Service:
                 self._idle.set()
             self.metrics.observe("latency_seconds", (self.clock.now_ns() - started) / NS_PER_S)
         self.metrics.request(endpoint)
+
+    async def built(self, make: Callable[[], T], images: Iterable[Any]) -> T:
+        """`make`, off the loop if any of `images` is still compressed: decoding takes milliseconds.
+
+        Raises:
+            WireError: as `make`.
+        """
+        if all(isinstance(image, np.ndarray) for image in images):
+            return make()
+        return await anyio.to_thread.run_sync(make)
 
     async def infer(self, client: Client, observations: Sequence[Observation]) -> list[Answer]:
         """Chunks of at most `chunk_steps`, in the robot's units.

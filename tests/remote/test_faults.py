@@ -225,7 +225,7 @@ def test_a_token_that_is_not_in_the_environment_is_said_first(monkeypatch: pytes
         make_client("gr00t", 5555, token_env=variable)
 
 
-@pytest.mark.parametrize(("protocol", "spoken"), itertools.permutations(PROTOCOLS, 2))
+@pytest.mark.parametrize(("protocol", "spoken"), list(itertools.permutations(PROTOCOLS, 2)))
 def test_a_server_of_another_protocol_is_refused(protocol: str, spoken: str) -> None:
     with serving(EchoPolicy(), ServeOptions(protocol=spoken)) as server:
         with connected(protocol, server.port, connect_timeout_s=SHORT_S) as remote:
