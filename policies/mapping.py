@@ -68,6 +68,14 @@ class ImageRule(Options):
     interpolation: Literal["bilinear", "area", "nearest"] = "bilinear"
 
 
+def _all_joints_as_state() -> dict[str, tuple[str, ...]]:
+    return {"state": ()}
+
+
+def _all_joints_as_action() -> dict[str, tuple[str, ...]]:
+    return {"action": ()}
+
+
 class KeyMap(Options):
     """Which of the robot's things a policy wants, under which of its own names.
 
@@ -87,8 +95,8 @@ class KeyMap(Options):
     cameras: dict[str, str] = Field(default_factory=dict)
     depths: dict[str, str] = Field(default_factory=dict)
     masks: dict[str, str] = Field(default_factory=dict)
-    state: dict[str, tuple[str, ...]] = Field(default_factory=lambda: {"state": ()})
-    action: dict[str, tuple[str, ...]] = Field(default_factory=lambda: {"action": ()})
+    state: dict[str, tuple[str, ...]] = Field(default_factory=_all_joints_as_state)
+    action: dict[str, tuple[str, ...]] = Field(default_factory=_all_joints_as_action)
     instruction: str = ""
     image: ImageRule = ImageRule()
     images: dict[str, ImageRule] = Field(default_factory=dict)
