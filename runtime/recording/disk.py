@@ -73,6 +73,12 @@ class Disk:
         self.free_bytes = status.f_bavail * status.f_frsize
         return self.free_bytes
 
+    def settle(self) -> None:
+        """Wait until everything asked for so far is done."""
+        done = threading.Event()
+        self._jobs.put(done.set)
+        done.wait()
+
     def close(self) -> None:
         """Do what is left, and end. Blocks."""
         self._jobs.put(None)

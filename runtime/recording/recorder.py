@@ -197,8 +197,8 @@ class Recorder:
         take = self.take
         if take is None:
             raise RecordingError("no episode is being recorded")
-        self.event("episode_end", episode=take.index, label=label or "none", reason=reason)
         take.label, take.reason = label or take.label, reason
+        self._note_of(take, "episode_end", label=take.label, reason=reason)
         take.end_ns = self._clock.now_ns()
         self._take, self._last = None, take
         if label is not None:
@@ -217,8 +217,7 @@ class Recorder:
         if take is None:
             raise RecordingError("there is no episode left that could be labelled")
         take.label = label
-        data = schemas.event("label", {"episode": take.index, "label": label})
-        self._notes.append(_Note(EVENTS, self._clock.now_ns(), data, take=take))
+        self._note_of(take, "label", label=label)
         if take.end_ns is not None:
             self.seal()
         return take
@@ -238,6 +237,10 @@ class Recorder:
         self.seal()
         self.event("discard", episode=take.index, reason=reason)
         return take
+
+    def _note_of(self, take: Take, kind: str, **values: Any) -> None:
+        data = schemas.event(kind, {"episode": take.index, **values})
+        self._notes.append(_Note(EVENTS, self._clock.now_ns(), data, take=take))
 
     def seal(self) -> None:
         """The last episode stays as it is from now on, and its file is finished."""
@@ -324,7 +327,7 @@ class Recorder:
                     buffers.give(blank)
                 if sample is None:
                     return
-                cursor.past_end = take.end_ns is not None and sample.stamp_ns > take.end_ns
+                cursor.past_end = take.end_ns is not None and sample.stamp_ns >= take.end_ns
                 continue
             self._accept(take, cursor, sample)
 
@@ -425,6 +428,8 @@ class Recorder:
         take.flushed_ns = now_ns
         batches = [batch for batch in take.renew() if batch.pieces]
         if batches:
+            if self._clock.stepped:  # simulated time may run faster than the disk: let it keep up
+                self._disk.settle()
             self._handed += sum(batch.size for batch in batches)
             self._disk.write(take.draft, batches)
 

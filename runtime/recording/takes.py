@@ -60,7 +60,7 @@ class Take:
     recorder's.
 
     Attributes:
-        end_ns: stamp after which nothing belongs to it; ``None`` while it goes on.
+        end_ns: from this stamp on nothing belongs to it; ``None`` while it goes on.
         sealed: nobody will change its label or discard it any more.
         pending: messages handed to the encoders and not yet back.
     """
@@ -97,7 +97,7 @@ class Take:
 
     def holds(self, stamp_ns: int) -> bool:
         """Whether something stamped so belongs to it."""
-        return self.start_ns <= stamp_ns and (self.end_ns is None or stamp_ns <= self.end_ns)
+        return self.start_ns <= stamp_ns and (self.end_ns is None or stamp_ns < self.end_ns)
 
     def drained(self, now_ns: int, settle_ns: int) -> bool:
         """Whether nothing that belongs to it will come any more."""

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.recording import schemas
+from runtime.recording.reader import Episode, Recording
+from runtime.recording.recorder import RecordingError
+from tests.recording.rig import HEIGHT, INFO, MS, OPTIONS, WIDTH, Rig, record
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    rig = record(tmp_path, "pick")
+    with Recording(tmp_path) as recording:
+        (episode,) = recording.episodes
+        assert episode.topics["/cameras/head/color"] == len(rig.sent) == 12
+        for index, (stamp, color, depth) in enumerate(rig.sent):
+            assert np.array_equal(episode.color("head", index), color)
+            assert np.array_equal(episode.depth("head", index), depth)
+            assert episode.times("/cameras/head/color")[index] == stamp
+            assert episode.times("/cameras/head/depth")[index] == stamp
+        columns = episode.columns("/arm/state")
+        assert columns["count"].tolist() == list(range(24))
+        assert np.isnan(columns["velocity"]).all()
+        assert columns["position"].shape == (24, 6)
+        assert columns["alarm"][:, 0].tolist() == list(range(24))
+        assert (episode.task, episode.label, episode.repaired, episode.drops) == (
+            "pick",
+            "success",
+            False,
+            {},
+        )
+
+
+def test_other_readers_read_it(tmp_path: Path) -> None:
+    from mcap.reader import make_reader
+
+    record(tmp_path, "pick")
+    with (tmp_path / "episode_000000.mcap").open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        messages = [(channel.topic, message) for _, channel, message in reader.iter_messages()]
+        summary = reader.get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    assert summary.statistics.message_count == len(messages) == 12 + 12 + 24 + 2
+    assert {m.log_time for t, m in messages if t.endswith("depth")} == {
+        m.log_time for t, m in messages if t.endswith("color")
+    }
+
+
+def test_what_is_taken_before_the_end_and_comes_after_it_is_recorded(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        rig.state()
+        await rig.rest(10)
+        rig.recorder.begin(0, "")
+        await rig.rest(10)
+        taken_ns = rig.clock.now_ns()
+        await rig.rest(10)
+        rig.recorder.end("success")
+        await rig.rest(50)
+        rig.frame(taken_ns)
+        rig.state(taken_ns)
+        rig.frame()
+        rig.state()
+        await rig.rest(400)
+
+    rig = Rig(tmp_path)
+    rig.run(script)
+    with Recording(tmp_path) as recording:
+        (episode,) = recording.episodes
+        assert episode.array("/arm/state", "count").tolist() == [1]
+        assert episode.topics["/cameras/head/color"] == 1
+        assert np.array_equal(episode.color("head", 0), rig.sent[0][1])
+
+
+def test_a_reset_is_never_recorded_and_nothing_is_waited_for(tmp_path: Path) -> None:
+    ready: list[int] = []
+
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "a")
+        await rig.play(5)
+        rig.recorder.end("failure")
+        stopped_ns = rig.clock.now_ns()
+        rig.recorder.begin(1, "b")
+        ready.append(rig.clock.now_ns() - stopped_ns)
+        await rig.play(5)
+        rig.recorder.end("success")
+        await rig.play(5)  # the reset
+        rig.recorder.begin(2, "c")
+        await rig.play(5)
+
+    Rig(tmp_path).run(script)
+    assert ready == [0]
+    with Recording(tmp_path) as recording:
+        counts = [episode.array("/arm/state", "count").tolist() for episode in recording.episodes]
+        assert counts == [list(range(10)), list(range(10, 20)), list(range(30, 40))]
+        assert [episode.label for episode in recording.episodes] == ["failure", "success", "none"]
+        assert recording.episodes[2].metadata["stop_reason"] == "the run ended"
+
+
+def test_a_discarded_episode_is_gone_and_its_number_free(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "bad")
+        await rig.play(3)
+        rig.recorder.discard("slipped")
+        await rig.written()
+        assert not list(tmp_path.iterdir())
+        rig.recorder.begin(0, "good")
+        await rig.play(3)
+        rig.recorder.end()
+        rig.recorder.discard("after all")
+        await rig.written()
+        rig.recorder.begin(0, "better")
+        await rig.play(3)
+        rig.recorder.end("success")
+
+    rig = Rig(tmp_path)
+    rig.run(script)
+    with Recording(tmp_path) as recording:
+        assert [episode.task for episode in recording.episodes] == ["better"]
+        kinds = [sample["kind"] for sample in recording.episodes[0].samples("/events")]
+        assert kinds == ["discard", "episode_start", "episode_end"]
+    assert [report["task"] for report in rig.recorder.reports] == ["better"]
+
+
+def test_a_label_may_come_late_but_not_too_late(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        recorder = rig.recorder
+        recorder.begin(0, "")
+        await rig.play(2)
+        recorder.end()
+        await rig.written(1000)
+        assert not (tmp_path / "episode_000000.mcap").exists()
+        recorder.label("failure")
+        await rig.rest(100)
+        with pytest.raises(RecordingError, match="no episode left"):
+            recorder.label("success")
+        with pytest.raises(RecordingError, match="no episode left"):
+            recorder.discard()
+        with pytest.raises(RecordingError, match="accepted are none, success, failure"):
+            recorder.end("maybe")
+        with pytest.raises(RecordingError, match="no episode is being recorded"):
+            recorder.end()
+        recorder.begin(1, "")
+        with pytest.raises(RecordingError, match="episode 1 is being recorded already"):
+            recorder.begin(2, "")
+
+    Rig(tmp_path).run(script)
+    with Episode(tmp_path / "episode_000000.mcap") as episode:
+        assert episode.label == "failure"
+        assert [s["kind"] for s in episode.samples("/events")] == ["episode_start", "episode_end", "label"]
+
+
+def test_what_a_ring_overwrote_is_counted_by_name(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "")
+        await rig.rest(1)
+        for _ in range(100):  # at one instant: nobody can have read them in between
+            rig.frame()
+            rig.state()
+        await rig.rest(100)
+        rig.recorder.end("success")
+
+    Rig(tmp_path, slots=8).run(script)
+    with Episode(tmp_path / "episode_000000.mcap") as episode:
+        kept = episode.array("/arm/state", "count")
+        assert episode.drops["/arm/state"] == 100 - len(kept)
+        assert episode.drops["/cameras/head/color"] == 100 - episode.topics["/cameras/head/color"]
+        assert episode.drops["/cameras/head/depth"] == episode.drops["/cameras/head/color"]
+        index = [sample.index for sample in episode.samples("/cameras/head/color")]
+        assert index == [sample.index for sample in episode.samples("/cameras/head/depth")]
+        assert kept.tolist() == episode.array("/arm/state", "index").tolist()
+
+
+def test_an_image_that_cannot_be_encoded_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = schemas.compressed_image
+
+    def moody(stamp_ns: int, frame: str, kind: str, data: bytes) -> list[schemas.Piece]:
+        if stamp_ns == broken[0]:
+            raise ValueError("out of luck")
+        return encode(stamp_ns, frame, kind, data)
+
+    broken = [0]
+    monkeypatch.setattr(schemas, "compressed_image", moody)
+
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "")
+        await rig.play(2)
+        broken[0] = rig.clock.now_ns()
+        await rig.play(2)
+        rig.recorder.end("success")
+
+    Rig(tmp_path).run(script)
+    with Episode(tmp_path / "episode_000000.mcap") as episode:
+        assert episode.drops == {"/cameras/head/color": 1, "/cameras/head/depth": 1}
+        assert episode.topics["/cameras/head/color"] == 3
+        assert episode.topics["/arm/state"] == 8
+
+
+def test_notes_go_where_their_stamps_belong(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        recorder = rig.recorder
+        recorder.event("before", what=float("nan"))
+        recorder.begin(0, "")
+        recorder.put("/cameras/head/info", rig.clock.now_ns(), schemas.calibration(0, INFO))
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[3:5, 4:9] = 1
+        recorder.put_mask("head", rig.clock.now_ns(), mask)
+        await rig.rest(50)
+        recorder.end("success")
+        recorder.put_mask("head", rig.clock.now_ns() + MS, mask)
+
+    Rig(tmp_path).run(script)
+    with Episode(tmp_path / "episode_000000.mcap") as episode:
+        assert episode.topics["/mask/head"] == 1
+        mask = episode.mask("head", 0)
+        assert (mask.sum(), mask[3:5, 4:9].sum()) == (10, 10)
+        assert episode.camera_info("head").intrinsics == INFO.intrinsics
+        events = [dict(sample.values) for sample in episode.samples("/events")]
+        assert events[0] == {"kind": "before", "what": None}
+        assert (episode.times("/events") >= episode.start_ns).all()
+
+
+def test_two_recordings_of_the_same_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        record(tmp_path / name, "pick", frames=30)
+    with Recording(tmp_path / "a") as a, Recording(tmp_path / "b") as b:
+        for topic in a.episodes[0].topics:
+            assert _messages(a.episodes[0], topic) == _messages(b.episodes[0], topic)
+
+
+def _messages(episode: Episode, topic: str) -> list[tuple[object, ...]]:
+    return [(s.time_ns, s.stamp_ns, s.index, repr(_plain(s.values))) for s in episode.samples(topic)]
+
+
+def _plain(values: object) -> object:
+    assert hasattr(values, "items")
+    return {k: bytes(v) if isinstance(v, memoryview) else schemas.plain(v) for k, v in values.items()}
+
+
+def test_nothing_is_recorded_on_a_full_disk(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, OPTIONS.model_copy(update={"min_free_mib": 1e12}))
+
+    async def script(rig: Rig) -> None:
+        with pytest.raises(RecordingError, match=r"MiB left in .*, min_free_mib is 1e\+12"):
+            rig.recorder.begin(0, "")
+
+    rig.run(script)
+    assert not list(tmp_path.iterdir())
