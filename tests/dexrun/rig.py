@@ -38,6 +38,7 @@ LIGHT = {
     "cameras.head.fps": "10",
     "cameras.wrist.fps": "6",
     "arm.state_rate_hz": "60",
+    "recording.api": "false",
 }
 SERVOS = range(1, 7)
 STANDING_TICKS = 80
@@ -148,8 +149,8 @@ Script = Callable[[Stage], Awaitable[None]]
 
 
 @contextlib.contextmanager
-def staged(stage: Stage, script: Script | None) -> Iterator[None]:
-    """Whole runs started within are `stage`'s: `script` is played beside the mode."""
+def staged(stage: Stage, script: Script | None) -> Iterator[app.Opener]:
+    """Runs started within are `stage`'s: `script` is played beside the mode that the opener opens."""
     real_mode, real_close = open_mode, assembly._close_world
 
     async def play_script() -> None:
@@ -179,10 +180,9 @@ def staged(stage: Stage, script: Script | None) -> Iterator[None]:
 
     with (
         mock.patch.object(app, "open_robot", robot_watched),
-        mock.patch.object(app, "open_mode", mode_watched),
         mock.patch.object(assembly, "_close_world", close_watched),
     ):
-        yield
+        yield mode_watched
 
 
 def play(runs: Path, **keys: str) -> tuple[int, dict[str, Any]]:
@@ -194,8 +194,8 @@ def play(runs: Path, **keys: str) -> tuple[int, dict[str, Any]]:
 def perform(runs: Path, script: Script | None = None, clock: Clock | None = None, /, **keys: str) -> Stage:
     """One whole run, with `script` beside it."""
     stage = Stage()
-    with staged(stage, script):
-        stage.code = run(settings(runs, **keys), clock)
+    with staged(stage, script) as opener:
+        stage.code = run(settings(runs, **keys), clock, opener)
     if stage.errors:
         raise stage.errors[0]
     stage.folder = (runs / "latest").resolve()

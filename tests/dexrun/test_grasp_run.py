@@ -1,0 +1,98 @@
+"""Whole runs that go well: one object, one among several, a person at the leader; and twice the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dexrun.outcome import OK
+from tests.dexrun.rig import perform
+
+THREE = (
+    '[{shape="cube", color="red", x_m=0.2, y_m=-0.05, yaw_rad=0.3},'
+    ' {shape="cube", color="green", x_m=0.26, y_m=0.05},'
+    ' {shape="cylinder", color="blue", size_m=[0.026, 0.026, 0.03], x_m=0.2, y_m=-0.13}]'
+)
+WALL_CLOCK = {"recording"}
+"""What a summary says about wall time."""
+
+CONTRACT: dict[str, Any] = {
+    "mode": "grasp",
+    "prompt": "clear the table",
+    "outcome": "completed",
+    "stop_reason": "the table is empty",
+    "duration_s": float,
+    "ticks": int,
+    "missed_ticks": 0,
+    "starved_ticks": int,
+    "period_error_us": {"p50": float, "p99": float, "max": float},
+    "work_us": {"p50": float, "p99": float, "max": float},
+    "loop_lag_us": {"p50": float, "p99": float, "max": float},
+    "sensor_rates_hz": {"arm": float, "head": float, "wrist": float, "force": float},
+    "device_faults": {},
+    "clips": dict,
+    "planner": {"calls": 6, "retries": 0, "errors": 0, "latency_s": {"p50": float, "max": float}},
+    "policy": {
+        "chunks": int,
+        "dropped_chunks": int,
+        "inference_s": {"p50": float, "max": float},
+        "seam_rad": {"p50": float, "p99": float, "max": float},
+    },
+    "attempts": list,
+    "judge": {"objects_total": 1, "objects_in_tray": 1, "success": True},
+}
+"""Every field that a run promises: its value, or its type."""
+
+
+def assert_fits(found: Any, promised: Any, where: str = "summary") -> None:
+    """`found` has all that is promised; it may have more."""
+    if isinstance(promised, dict) and promised:
+        for key, value in promised.items():
+            assert key in found, f"{where} lacks {key}"
+            assert_fits(found[key], value, f"{where}.{key}")
+    elif isinstance(promised, type):
+        assert type(found) is promised, where
+    else:
+        assert found == promised, where
+
+
+def test_one_object_ends_in_the_tray_twice_in_the_same_way(tmp_path: Path) -> None:
+    first = perform(tmp_path / "first")
+    assert first.code == OK
+    assert_fits(first.summary, CONTRACT)
+    attempt = first.summary["attempts"][0]
+    assert attempt["grasped"] is True
+    assert attempt["completed"] is True
+    assert attempt["instruction"].startswith("the red cube")
+    assert first.servos is not None
+    assert first.servos.holding()
+    for name in ("log.txt", "config.json", "planner/exchanges.jsonl", "grasp-000.png"):
+        assert (first.folder / name).stat().st_size > 0, name
+
+    second = perform(tmp_path / "second")
+    assert second.digest() == first.digest()
+    assert second.up.records.published == first.up.records.published
+    told = [{k: v for k, v in s.summary.items() if k not in WALL_CLOCK} for s in (first, second)]
+    assert told[0] == told[1]
+
+
+def test_a_named_object_is_the_only_one_taken(tmp_path: Path) -> None:
+    stage = perform(tmp_path, world__placed=THREE, planner__prompt="put the red cube in the tray")
+    assert stage.code == OK, stage.summary["stop_reason"]
+    judge = stage.summary["judge"]
+    assert (judge["objects_total"], judge["objects_in_tray"], judge["success"]) == (3, 1, True)
+    assert judge["asked"] == ["red cube"]
+    assert len(stage.summary["attempts"]) == 1
+
+
+def test_a_person_at_the_leader_clears_the_table(tmp_path: Path) -> None:
+    stage = perform(tmp_path, mode="teleop")
+    assert stage.code == OK, stage.summary["stop_reason"]
+    assert stage.summary["outcome"] == "completed"
+    assert stage.summary["prompt"] is None
+    assert stage.summary["operator"]["succeeded"] == 1
+    assert stage.summary["judge"]["success"]
+    assert stage.summary["sensor_rates_hz"]["leader"] > 50
+    assert stage.summary["sensor_rates_hz"]["force"] > 50
+    assert stage.servos is not None
+    assert stage.servos.holding()
