@@ -12,11 +12,16 @@ import threading
 
 import torch
 
-# The wheel's compiled operators want a CUDA build of torch. Nothing here uses them, but importing
-# torchvision does look for two names.
-_operators = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+try:
+    import torchvision  # noqa: F401
+except RuntimeError:
+    # The wheel's compiled operators want the CUDA build of torch. Nothing here uses them, but importing
+    # torchvision does look for two names.
+    for _module in [name for name in sys.modules if name.startswith("torchvision")]:
+        del sys.modules[_module]
+    _operators = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 

@@ -6,6 +6,9 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
 
+# A half-made environment is worse than none.
+trap 'status=$?; [ "$status" = 0 ] || rm -rf "$root/.venv-${making:-none}"' EXIT
+
 make_openpi() {
     "$python" -m venv "$root/.venv-openpi"
     "$root/.venv-openpi/bin/pip" install -q "openpi-client==0.1.2" typing_extensions
@@ -33,5 +36,5 @@ make_ray() {
 }
 
 for peer in "${@:-openpi lerobot ray}"; do
-    for name in $peer; do "make_$name"; done
+    for making in $peer; do "make_$making"; done
 done
