@@ -35,6 +35,7 @@ LIGHT = {
     "world.placed": CUBE,
     "world.force.rate_hz": "60",
     "force.rate_hz": "60",
+    "force.tare_samples": "12",
     "cameras.head.fps": "10",
     "cameras.wrist.fps": "6",
     "arm.state_rate_hz": "60",

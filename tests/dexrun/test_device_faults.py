@@ -9,8 +9,8 @@ import pytest
 
 from dexrun.assembly import Robot
 from dexrun.motion_source import MotionSource
-from runtime.messages import DeviceError
-from tests.dexrun.rig import drive, inject, rest
+from dexrun.outcome import OK, STOPPED
+from tests.dexrun.rig import Stage, assert_tame, drive, inject, perform, rest
 
 
 def wave(robot: Robot, seconds: float = 6.0) -> MotionSource:
@@ -22,20 +22,8 @@ def wave(robot: Robot, seconds: float = 6.0) -> MotionSource:
     return MotionSource(rows)
 
 
-def fastest(robot: Robot) -> float:
-    """The largest joint step between two neighbouring posted targets, rad."""
-    sent = []
-    for index in range(max(0, robot.records.published - robot.records.capacity + 1), robot.records.published):
-        sample = robot.records.read(index)
-        assert sample is not None
-        sent.append(sample["clipped"].copy())
-    targets = np.array(sent)
-    targets = targets[np.isfinite(targets).all(axis=1)]
-    return float(np.abs(np.diff(targets[:, :5], axis=0)).max())
-
-
-def assert_tame(robot: Robot) -> None:
-    assert fastest(robot) <= robot.settings.safety.max_velocity_rad_s / 30 + 1e-9
+QUICK = {"arm__lockstep_timeout_s": "0.08"}
+"""Wall time that a packet which never comes costs. On a busy machine, more packets may count as lost."""
 
 
 def test_lost_corrupt_and_late_packets_are_survived(tmp_path: Path) -> None:
@@ -43,18 +31,16 @@ def test_lost_corrupt_and_late_packets_are_survived(tmp_path: Path) -> None:
 
     async def script(robot: Robot) -> None:
         robot.control.follow(wave(robot))
-        inject(robot, "follower", "lose", fraction=0.05)
-        await rest(robot, 1.0)
-        inject(robot, "follower", "corrupt", fraction=0.05)
-        await rest(robot, 1.0)
-        inject(robot, "follower", "clear")
-        await rest(robot, 1.0)
-        states.append(robot.control.state)
+        for kind in ("lose", "corrupt", "delay"):
+            inject(robot, "follower", kind, count=4)
+            await rest(robot, 0.5)
+            states.append(f"{robot.control.state} {robot.control.reason}".rstrip())
 
-    robot = drive(tmp_path, script)
-    assert states == ["running"]
-    counted = robot.survived()["arm"]
-    assert any(kind.endswith("no_reply") for kind in counted)
+    robot = drive(tmp_path, script, **QUICK)
+    assert states == ["running"] * 3
+    kinds = {kind.split(".")[-1] for kind in robot.survived()["arm"]}
+    assert {"no_reply", "bad_packet", "late"} <= kinds
+    assert robot.faults.log.summary() == {}
     assert_tame(robot)
 
 
@@ -71,7 +57,7 @@ def test_one_silent_servo_holds_the_arm_until_it_is_back(tmp_path: Path) -> None
         await rest(robot, 3.0)
         states.append((robot.control.state, robot.control.reason))
 
-    robot = drive(tmp_path, script)
+    robot = drive(tmp_path, script, **QUICK)
     assert states[0][0] == "holding"
     assert states[1] == ("running", "")
     assert robot.faults.log.counts["arm"]["no_reply"] >= 1
@@ -100,18 +86,60 @@ def test_bus_unplugged_and_back(tmp_path: Path) -> None:
 
 
 def test_bus_that_stays_away_latches_a_stop(tmp_path: Path) -> None:
-    ended: list[tuple[str, str]] = []
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp") and len(stage.up.control.horizon) > 0)
+        stage.inject("follower", "unplug")
 
-    async def script(robot: Robot) -> None:
-        robot.control.follow(wave(robot, 20.0))
-        await rest(robot, 0.5)
-        inject(robot, "follower", "unplug")
-        await rest(robot, 4.0)
-        ended.append((robot.control.state, robot.control.reason))
+    stage = perform(tmp_path, script, control__stop_after_hold_s="2")
+    assert stage.code == STOPPED
+    assert stage.summary["outcome"] == "stopped"
+    assert stage.summary["stop_reason"].startswith("arm")
+    assert stage.summary["stop_reason"].endswith("(held for 2 s)")
+    assert stage.summary["device_faults"]["arm"]["gone"] == 1
+    (gap,) = [gap for gap in stage.summary["gaps"] if gap["device"] == "arm"]
+    assert gap["to_ns"] is None
+    assert stage.summary["attempts"][0]["completed"] is False
+    assert_tame(stage.up)
 
-    drive(tmp_path, script, control__stop_after_hold_s="2")
-    assert ended[0][0] == "stopped"
-    assert "arm" in ended[0][1]
+
+def test_a_bad_day(tmp_path: Path) -> None:
+    """One thing after the other fails and comes back; the object ends up in the tray all the same."""
+
+    async def script(stage: Stage) -> None:
+        control = stage.up.control
+
+        async def outage(device: str, kind: str, back: str) -> None:
+            stage.inject(device, kind)
+            await stage.until(lambda: control.state == "holding")
+            assert control.reason.startswith(device.replace("follower", "arm"))
+            await stage.rest(0.7)
+            stage.inject(device, back)
+            await stage.until(lambda: control.state == "running")
+
+        await stage.until(lambda: stage.step.startswith("home"))
+        for kind in ("lose", "corrupt", "delay"):
+            stage.inject("follower", kind, count=3)
+        await stage.until(lambda: stage.step.startswith("grasp") and control.state == "running")
+        await stage.rest(0.5)
+        await outage("head", "freeze", "back")
+        await stage.until(lambda: stage.step.startswith("place") and len(control.horizon) > 20)
+        await outage("follower", "unplug", "plug")
+        await stage.until(lambda: stage.step.startswith("home (placed)") and len(control.horizon) > 10)
+        await outage("force", "gone", "back")
+
+    stage = perform(tmp_path, script, **QUICK)
+    assert stage.code == OK, stage.summary["stop_reason"]
+    assert stage.summary["judge"]["success"]
+    assert stage.summary["held_ticks"] > 60
+    faults = stage.summary["device_faults"]
+    assert {"gone", "late"} <= set(faults["arm"])
+    assert set(faults["head"]) & {"timeout", "no_frame", "silent"}
+    assert faults["force"]
+    assert {gap["device"] for gap in stage.summary["gaps"]} == {"arm", "head", "force"}
+    assert all(gap["to_ns"] > gap["from_ns"] for gap in stage.summary["gaps"])
+    assert stage.servos is not None
+    assert stage.servos.holding()
+    assert_tame(stage.up)
 
 
 @pytest.mark.parametrize("kind", ["freeze", "gone"])
@@ -204,21 +232,3 @@ def test_saturated_force_is_counted(tmp_path: Path) -> None:
 
     robot = drive(tmp_path, script, force__full_scale_counts="3000")
     assert robot.survived()["force"].get("saturated", 0) > 0
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"arm__port": "/dev/nowhere"}, "/dev/nowhere"),
-        ({"cameras__head__serial": "123456"}, "123456"),
-        ({"cameras__wrist__source": "http://127.0.0.1:9/none"}, "127.0.0.1:9"),
-        ({"force__port": "/dev/nowhere"}, "/dev/nowhere"),
-        ({"arm__port": "world:follwer"}, "world:follower"),
-    ],
-)
-def test_a_device_that_is_not_there_is_named(tmp_path: Path, keys: dict[str, str], message: str) -> None:
-    async def script(robot: Robot) -> None:
-        raise AssertionError("the robot came up")
-
-    with pytest.raises(DeviceError, match=message):
-        drive(tmp_path, script, **keys)
