@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Made:
 
     Attributes:
         lossless: colour as PNG, so that what is read is what was made.
+        picture, depth_picture: other pictures; these are not kept in the truth.
     """
 
     seconds: float = 1.0
@@ -60,6 +61,8 @@ class Made:
     discarded: bool = False
     port: str = "world:follower"
     without: tuple[str, ...] = ()
+    picture: Callable[..., Any] | None = None
+    depth_picture: Callable[..., Any] | None = None
 
 
 @dataclass
@@ -194,11 +197,11 @@ def _fill_camera(
     made: Made, name: str, size: tuple[int, int], track: Any, file: _File, truth: Truth, rng: Any
 ) -> None:
     for index, stamp in enumerate(_times(made, name, made.head_fps if name == "head" else 30.0)):
-        fields = {"color": picture(rng, size, index)}
+        fields = {"color": (made.picture or picture)(rng, size, index)}
         if name == "head" and made.head_depth:
-            fields["depth"] = depth_picture(rng, size, index)
+            fields["depth"] = (made.depth_picture or depth_picture)(rng, size, index)
         file.sample(track, stamp, index, **fields)
-        for key, value in fields.items():
+        for key, value in fields.items() if made.picture is None else ():
             truth.put(f"{name} {key}", stamp, value)
         if name == "head" and made.masks and index % 2 == 0:
             mask = np.zeros(size, np.uint8)
