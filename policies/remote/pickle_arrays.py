@@ -12,7 +12,8 @@ import numpy as np
 
 from policies.remote import npy
 from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
-from policies.remote.pickle_reader import Builder, Machine, Name, Named, Persistent
+from policies.remote.pickle_machine import Machine, Name, Named, Persistent
+from policies.remote.pickle_reader import Builder
 
 _NDARRAY: Name = ("numpy", "ndarray")
 _STORAGES = {

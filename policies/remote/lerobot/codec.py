@@ -15,7 +15,8 @@ import numpy as np
 from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
 from policies.remote.msgpack_views import Piece
 from policies.remote.pickle_arrays import NUMPY, TORCH, storage_bytes
-from policies.remote.pickle_reader import Builder, Name, load
+from policies.remote.pickle_machine import Name
+from policies.remote.pickle_reader import Builder, load
 from policies.remote.pickle_writer import Raw, Writer
 from runtime.messages import Floats
 

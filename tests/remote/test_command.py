@@ -1,0 +1,86 @@
+"""``dexrun serve`` from the command line."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dexrun.__main__ import main
+from dexrun.serve.command import expand
+from runtime.interfaces import PolicyError
+from tests.remote.support import connected, observation
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "config.toml")
+
+
+def test_short_options_are_keys_of_the_serve_table() -> None:
+    given = ["--config", "c.toml", "--protocol", "act", "--port=5", "--insecure", "--policy.device", "cpu"]
+    assert expand(given) == [
+        "--config",
+        "c.toml",
+        "--serve.protocol",
+        "act",
+        "--serve.port=5",
+        "--serve.insecure",
+        "true",
+        "--policy.device",
+        "cpu",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--protocol", "smtp"], "gr00t"),
+        (["--host", "0.0.0.0"], "token_env"),  # noqa: S104 - refused
+        (["--policy.type", "groot"], "serve a local one"),
+        (["--serve.token_env", "DEXRUN_TEST_ABSENT"], "DEXRUN_TEST_ABSENT is not set"),
+        (["--cameras.head.extrinsics", "{ }"], "extrinsics"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_a_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--config", CONFIG, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_help_is_given() -> None:
+    assert main(["serve", "--help"]) == 0
+    assert main(["serve"]) == 2
+
+
+def test_the_configured_policy_is_served_until_sigterm() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dexrun", "serve", "--config", CONFIG, "--protocol", "openpi"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"serving geometric as openpi at ws://127\.0\.0\.1:(\d+)\n", line)
+        assert found, line
+        with connected("openpi", int(found.group(1))) as remote:
+            remote.warm_up()
+            # the usual keys have no depth, without which this policy says what it lacks
+            with pytest.raises(PolicyError, match=r"mask|depth"):
+                remote.infer(observation())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stdout.read() == ""
+    finally:
+        process.kill()
+        process.wait(30)
+        assert process.stdout is not None
+        process.stdout.close()

@@ -1,0 +1,50 @@
+"""A remote policy under the inference worker, on the stepped clock: chunks come exactly when due."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dexrun.serve.options import ServeOptions
+from policies.worker import ChunkRequest, InferenceWorker
+from runtime.messages import Observation
+from runtime.stepped import SteppedClock
+from tests.remote.support import PROTOCOLS, EchoPolicy, expected, make_client, observation, serving
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_chunks_are_delivered_at_their_simulated_time(protocol: str) -> None:
+    clock = SteppedClock()
+    wanted: dict[int, Observation] = {}
+
+    def observe(request: ChunkRequest) -> Observation:
+        wanted[request.tick] = observation(request.tick, seed=request.tick)
+        return wanted[request.tick]
+
+    with serving(EchoPolicy(), ServeOptions(protocol=protocol)) as server:
+        remote = make_client(protocol, server.port, clock)
+        worker = InferenceWorker(remote, observe, clock, simulated_latency_s=0.1)
+        worker.start()
+        clock.wait_until_ns(1 * MS)
+        assert worker.check_ready()
+        for tick in (1, 2):
+            start = clock.now_ns()
+            assert worker.request(tick, 0, np.zeros((0, 6)), 0)
+            clock.wait_until_ns(start + 99 * MS)
+            assert worker.poll() is None
+            clock.wait_until_ns(start + 101 * MS)
+            chunk = worker.poll()
+            assert chunk is not None
+            assert chunk.tick == tick
+            assert np.abs(chunk.actions - expected(wanted[tick])).max() < 2e-5
+        server.stop()
+        assert worker.request(3, 0, np.zeros((0, 6)), 0)
+        clock.wait_until_ns(clock.now_ns() + 200 * MS)
+        assert worker.poll() is None
+        assert worker.failures == {"policy_error": 1}
+        assert "\n" not in worker.last_error
+        worker.stop()
+        clock.wait_until_ns(clock.now_ns() + 10 * MS)
+        assert not worker.is_alive()
