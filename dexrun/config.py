@@ -161,6 +161,16 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}.calibration = {str(file)!r}: no such file")
         return self
 
+    @model_validator(mode="after")
+    def _one_rate(self) -> Settings:
+        rate = getattr(self.policy, "control_rate_hz", self.control.rate_hz)
+        if rate != self.control.rate_hz:
+            raise ValueError(
+                f"policy.control_rate_hz ({rate:g}) must be control.rate_hz ({self.control.rate_hz:g}): "
+                "one row is executed per tick"
+            )
+        return self
+
     @property
     def addresses(self) -> list[str]:
         """Every device's address, as configured."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import Clock
 from runtime.horizon import CAPACITY, Horizon
-from runtime.inputs import LeaderSource, Watch, sample_of, sent_ring, stale, stale_watch
+from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale, stale_watch
 from runtime.interfaces import ChunkSource
 from runtime.messages import ActionChunk, Clip, Floats
 from runtime.options import Options
@@ -298,8 +298,8 @@ class ControlLoop:
                 self._safety.reset()
                 self._fade_in()
         self._fresh = fresh
-        if self._force_ring is not None:
-            self._force_ring.newest(self._force)
+        if self._force_ring is not None and self._force is not None:
+            read_force(self._force_ring, self._force)
 
     def _decide(self, now_ns: int) -> None:
         """Enter this tick's state; what is held is the target at which the arm was when it began."""
@@ -377,11 +377,14 @@ class ControlLoop:
             self._state["load"],
             dt_s,
         )
-        self.target = result.target
-        self._arm.targets.post(now_ns, position=result.target)
         if result.stop_reason is not None:
             self._supervisor.stop(result.stop_reason)
+        if not np.isfinite(result.target).all():  # where the arm is, nobody knows: say nothing to it
+            return result.clips, self._nowhere
+        if result.stop_reason is not None:
             self._anchor = result.target
+        self.target = result.target
+        self._arm.targets.post(now_ns, position=result.target)
         return result.clips, result.target
 
     def _account(self, now_ns: int, clips: Clip, flags: TickFlag) -> None:

@@ -550,3 +550,21 @@ def test_only_so_many_steps_of_a_chunk_are_executed() -> None:
     assert max(left) <= 3
     taken = [value for value in rig.requested() if value]
     assert max(taken.count(value) for value in set(taken)) <= 3
+
+
+def test_a_target_that_is_not_finite_is_never_posted() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(5)
+        rig.guard.rule = lambda requested: Outcome(requested * np.nan, Clip.NOT_FINITE, "position unknown")
+        posted = rig.arm.targets.peek()
+        await rig.ticks(3)
+        assert posted is not None
+        newest = rig.arm.targets.peek()
+        assert newest is not None
+        assert newest.index == posted.index
+
+    rig.run(main)
+    assert rig.loop.state == "stopped"
