@@ -28,6 +28,9 @@ WIDTH = 64
 SPAN = 0.6
 """Radians that become 1 in the network's units."""
 
+CALM_RAD = 0.03
+"""A recorded chunk's steps are smaller than this, where a sample could be found."""
+
 LOOKS = (0, 5, 15, 30)
 """Steps ahead at which the observation tells where the trajectory goes."""
 
@@ -123,10 +126,23 @@ def record(target: Path, updates: int, steps: int = 900) -> None:
     horizon = 50 + RECORDED_STRIDE
     policy = DiffusionPolicy(train(horizon, 0, updates), 0, np.ones(JOINTS), takes_prefix=False)
     ticks = np.arange(0, steps, RECORDED_STRIDE)
-    chunks = np.stack([policy.chunk(int(tick), np.zeros((0, JOINTS)), 0) for tick in ticks])
+    chunks = np.stack([_calm(policy, int(tick)) for tick in ticks])
     target.parent.mkdir(exist_ok=True)
     np.savez_compressed(target, ticks=ticks, chunks=chunks.astype(np.float16))
 
 
+def _calm(policy: DiffusionPolicy, step: int) -> Floats:
+    """The calmest of up to 20 samples: a network this small now and then samples a jump inside a chunk."""
+    best, least = np.zeros((0, JOINTS)), np.inf
+    for _ in range(20):
+        rows = policy.chunk(step, np.zeros((0, JOINTS)), 0)
+        jump = float(np.abs(np.diff(rows, axis=0)).max())
+        if jump < least:
+            best, least = rows, jump
+        if least < CALM_RAD:
+            break
+    return best
+
+
 if __name__ == "__main__":
-    record(RECORDED, updates=1500)
+    record(RECORDED, updates=2500)
