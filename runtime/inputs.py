@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
 from runtime.ring import Ring, Sample
@@ -68,6 +70,13 @@ def stale_watch(watches: Sequence[Watch], now_ns: int) -> str | None:
         if stale(watch.ring.newest_stamp_ns(), now_ns, watch.max_age_s):
             return f"{watch.name}: no data for {watch.max_age_s:g} s"
     return None
+
+
+def read_force(ring: Ring, sample: Sample) -> None:
+    """The newest force into `sample`. A channel at its full scale may hide any force: it is infinite."""
+    if ring.newest(sample) is not None and "saturated" in ring.layout:
+        force, saturated = sample["force"], sample["saturated"] != 0
+        force[saturated] = np.copysign(np.inf, force[saturated])
 
 
 def sample_of(ring: Ring | None) -> Sample | None:

@@ -225,10 +225,19 @@ def test_force_above_the_limit_stops_the_arm(tmp_path: Path) -> None:
     assert robot.statistics.clips["force"] > 0
 
 
-def test_saturated_force_is_counted(tmp_path: Path) -> None:
-    async def script(robot: Robot) -> None:
-        inject(robot, "force", "saturated")
-        await rest(robot, 1.0)
+def test_a_saturated_force_counts_as_above_the_limit(tmp_path: Path) -> None:
+    """Full scale is 20 N, the limit 30 N: a sensor at its full scale may hide anything."""
+    ended: list[tuple[str, str]] = []
 
-    robot = drive(tmp_path, script, force__full_scale_counts="3000")
-    assert robot.survived()["force"].get("saturated", 0) > 0
+    async def script(robot: Robot) -> None:
+        robot.control.follow(wave(robot, 10.0))
+        await rest(robot, 1.0)
+        inject(robot, "force", "saturated")
+        await rest(robot, 4.5)
+        ended.append((robot.control.state, robot.control.reason))
+
+    robot = drive(tmp_path, script, force__full_scale_counts="2000")
+    assert ended == [("stopped", "force above 30 N for 3 s")]
+    assert robot.survived()["force"] == {"saturated": 1}
+    assert robot.statistics.clips["force"] > 60
+    assert_tame(robot)
