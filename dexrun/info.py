@@ -1,0 +1,81 @@
+"""``dexrun info RUN|DATASET``: what is inside a recording or a data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dexrun.export.contents import Content, Row, inspect
+from dexrun.export.errors import ExportError
+
+OK, BAD = 0, 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="dexrun info", description="Say what is inside a recording or a data set."
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN|DATASET")
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON line for each")
+    arguments = parser.parse_args(list(argv))
+    for path in arguments.paths:
+        try:
+            content = inspect(path)
+        except ExportError as error:
+            sys.stderr.write(f"dexrun: {error}\n")
+            return BAD
+        if arguments.json:
+            sys.stdout.write(json.dumps(content.as_json()) + "\n")
+        else:
+            sys.stdout.write(describe(content))
+    return OK
+
+
+def describe(content: Content) -> str:
+    """For people: facts, then topics or features with their rates, then a line for each episode."""
+    count = len(content.episodes)
+    lines = [f"{content.path}: {content.kind}, {count} episode{'s' * (count != 1)}, {_size(content.bytes)}"]
+    lines += [f"  {key}: {_plain(value)}" for key, value in content.facts.items()]
+    width = max((len(name) for name in content.features), default=0)
+    for name, what in content.features.items():
+        rates = [row.rates[name] for row in content.episodes if name in row.rates]
+        lines.append(f"  {name:{width}}  {what}{_rate(rates)}")
+    lines += [f"  {_episode(row)}" for row in content.episodes]
+    return "".join(line + "\n" for line in lines)
+
+
+def _rate(rates: Sequence[float]) -> str:
+    if not rates:
+        return ""
+    low, high = min(rates), max(rates)
+    return f", {low:g} Hz" if high - low < 0.1 else f", {low:g} to {high:g} Hz"
+
+
+def _episode(row: Row) -> str:
+    drops = ", ".join(f"{topic} {count}" for topic, count in row.drops.items())
+    parts = [f"{row.name}: {row.seconds:.2f} s, {row.rows} rows"]
+    parts += [f"label {row.label}"] if row.label else []
+    parts += [f"dropped: {drops}" if drops else "no drops"] if row.label else []
+    parts += [row.note] if row.note else []
+    parts += [repr(row.task)] if row.task else []
+    return ", ".join(parts)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.1f} {unit}"

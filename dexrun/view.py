@@ -1,0 +1,250 @@
+"""``dexrun view RUN``: a recording in Rerun: images, depth, joints with their targets, force, events."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dexrun.export.errors import ExportError
+
+if TYPE_CHECKING:
+    from runtime.recording.reader import Episode
+
+OK, NOT_DONE, BAD = 0, 1, 2
+TIMELINE = "time"
+_BATCH = 64
+_TARGETS = ("requested", "clipped", "sent")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="dexrun view", description="Open a recording in Rerun.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or an episode's .mcap file")
+    parser.add_argument("--episode", type=int, help="only this one, counted from 0")
+    parser.add_argument("--web", action="store_true", help="in a browser, until Ctrl-C")
+    parser.add_argument("--web-port", type=int, default=9090, help="of the page (9090)")
+    parser.add_argument("--data-port", type=int, default=9876, help="of the data that the page reads (9876)")
+    parser.add_argument("--save", type=Path, metavar="FILE.rrd", help="into a file, for `rerun FILE.rrd`")
+    arguments = parser.parse_args(list(argv))
+    try:
+        _show(arguments)
+    except ExportError as error:
+        sys.stderr.write(f"dexrun: {error}\n")
+        return BAD if error.usage else NOT_DONE
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+    return OK
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    try:
+        import rerun as rr
+    except ImportError:
+        raise ExportError("dexrun view needs the package rerun-sdk: pip install 'dexrun[view]'") from None
+    from runtime.recording.reader import Recording, RecordingError
+
+    if arguments.save is not None and arguments.save.exists():
+        raise ExportError(f"{arguments.save}: is there already; give a name that is not")
+    try:
+        with Recording(arguments.run) as recording:
+            episodes = _chosen(recording.episodes, arguments.episode, arguments.run)
+            stream = rr.RecordingStream("dexrun", recording_id=str(arguments.run.resolve()))
+            layout = blueprint(episodes[0])
+            if arguments.save is not None:
+                _save(stream, layout, episodes, arguments.save)
+            elif arguments.web:
+                _serve(stream, layout, episodes, arguments.web_port, arguments.data_port)
+            else:
+                stream.spawn(default_blueprint=layout)
+                _log_all(stream, episodes)
+    except RecordingError as error:
+        raise ExportError(str(error)) from None
+
+
+def _chosen(episodes: Sequence[Episode], index: int | None, run: Path) -> list[Episode]:
+    found = [episode for episode in episodes if index is None or episode.index == index]
+    if not found:
+        there = ", ".join(str(episode.index) for episode in episodes)
+        raise ExportError(f"{run}: no episode {index}; there is: {there}")
+    return found
+
+
+def _save(stream: Any, layout: Any, episodes: Sequence[Episode], path: Path) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        stream.save(draft, default_blueprint=layout)
+        _log_all(stream, episodes)
+        stream.disconnect()
+        draft.rename(path)
+    except OSError as error:
+        raise ExportError(f"{path}: {error.strerror or error}", usage=False) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
+
+
+def _serve(stream: Any, layout: Any, episodes: Sequence[Episode], web_port: int, data_port: int) -> None:
+    import threading
+    from urllib.parse import quote
+
+    import rerun as rr
+
+    address = stream.serve_grpc(grpc_port=data_port, default_blueprint=layout)
+    rr.serve_web_viewer(web_port=web_port, open_browser=False)
+    sys.stdout.write(f"http://localhost:{web_port}?url={quote(address, safe='')}\nCtrl-C ends it\n")
+    sys.stdout.flush()
+    _log_all(stream, episodes)
+    threading.Event().wait()
+
+
+# --- layout
+
+
+def blueprint(episode: Episode) -> Any:
+    """Cameras on the left, colour over depth; joints, load and force on the right; events below."""
+    import rerun.blueprint as rrb
+
+    cameras = [
+        rrb.Vertical(*_camera_views(name, name in episode.depth_cameras), name=name)
+        for name in episode.cameras
+    ]
+    joints = [
+        rrb.TimeSeriesView(origin=f"joints/{joint}", name=joint, contents=["$origin/**"])
+        for joint in episode.robot.get("joint_names", [])
+    ]
+    tabs: list[Any] = [rrb.Grid(*joints, name="joints and targets")]
+    tabs += [rrb.TimeSeriesView(origin=origin, name=origin) for origin in ("velocity", "load")]
+    right: list[Any] = [rrb.Tabs(*tabs)]
+    if episode.topics.get("/force"):
+        right.append(rrb.TimeSeriesView(origin="force", name="force in N"))
+    right.append(rrb.TextLogView(origin="events", name="events and planner"))
+    shares = [4, 1, 1] if len(right) == 3 else [4, 1]
+    side = rrb.Vertical(*right, row_shares=shares)
+    body = rrb.Horizontal(rrb.Horizontal(*cameras), side, column_shares=[1, 1]) if cameras else side
+    return rrb.Blueprint(body, collapse_panels=True)
+
+
+def _camera_views(name: str, depth: bool) -> Iterator[Any]:
+    import rerun.blueprint as rrb
+
+    origin = f"cameras/{name}"
+    yield rrb.Spatial2DView(origin=origin, name=f"{name} color", contents=["$origin/color", "$origin/mask"])
+    if depth:
+        yield rrb.Spatial2DView(origin=origin, name=f"{name} depth", contents=["$origin/depth"])
+
+
+# --- data
+
+
+def _log_all(stream: Any, episodes: Sequence[Episode]) -> None:
+    for episode in episodes:
+        log(stream, episode)
+    stream.flush()
+
+
+def log(stream: Any, episode: Episode) -> None:
+    """Everything of an episode, at the times at which it was acquired."""
+    import rerun as rr
+
+    for camera in episode.cameras:
+        _log_color(stream, episode, camera)
+    for camera in episode.depth_cameras:
+        _log_depth(stream, episode, camera)
+    for topic in episode.topics:
+        if topic.startswith("/mask/"):
+            _log_masks(stream, episode, topic.removeprefix("/mask/"))
+    for path, topic, field, place in series(episode):
+        values = episode.array(topic, field)[:, place]
+        stream.send_columns(path, _at(episode.times(topic)), rr.Scalars.columns(scalars=values))
+    _log_texts(stream, episode)
+
+
+def series(episode: Episode) -> Iterator[tuple[str, str, str, int]]:
+    """Curves: path in Rerun, topic, field, and which of its values."""
+    joints = list(enumerate(episode.robot.get("joint_names", [])))
+    per_joint = [
+        ("/arm/state", "position", "joints/{}/position"),
+        ("/arm/state", "velocity", "velocity/{}"),
+        ("/arm/state", "load", "load/{}"),
+        ("/leader/state", "position", "joints/{}/leader"),
+        *(("/ticks", target, f"joints/{{}}/{target}") for target in _TARGETS),
+    ]
+    for topic, field, path in per_joint:
+        if episode.topics.get(topic):
+            yield from ((path.format(joint), topic, field, place) for place, joint in joints)
+    if episode.topics.get("/force"):
+        for channel in range(episode.array("/force", "force").shape[1]):
+            yield f"force/{channel}", "/force", "force", channel
+
+
+def _at(times: Any) -> list[Any]:
+    import rerun as rr
+
+    return [rr.TimeColumn(TIMELINE, timestamp=np.asarray(times).astype("datetime64[ns]"))]
+
+
+def _log_color(stream: Any, episode: Episode, camera: str) -> None:
+    """As it was recorded, not decoded."""
+    import rerun as rr
+
+    times = episode.times(f"/cameras/{camera}/color")
+    for first in range(0, len(times), _BATCH):
+        part = range(first, min(first + _BATCH, len(times)))
+        images = [episode.color_bytes(camera, index) for index in part]
+        columns = rr.EncodedImage.columns(
+            blob=[bytes(data) for data, _ in images],
+            media_type=[f"image/{kind}" for _, kind in images],
+        )
+        stream.send_columns(f"cameras/{camera}/color", _at(times[first : first + _BATCH]), columns)
+
+
+def _log_depth(stream: Any, episode: Episode, camera: str) -> None:
+    """As lossless 16-bit PNG with its scale."""
+    import cv2
+    import rerun as rr
+
+    scale = episode.camera_info(camera).depth_scale_m or 0.001
+    times = episode.times(f"/cameras/{camera}/depth")
+    for first in range(0, len(times), _BATCH):
+        part = range(first, min(first + _BATCH, len(times)))
+        images = [
+            cv2.imencode(".png", episode.depth(camera, index), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+            for index in part
+        ]
+        columns = rr.EncodedDepthImage.columns(
+            blob=[image.tobytes() for image in images],
+            media_type=["image/png"] * len(images),
+            meter=[1.0 / scale] * len(images),
+        )
+        stream.send_columns(f"cameras/{camera}/depth", _at(times[first : first + _BATCH]), columns)
+
+
+def _log_masks(stream: Any, episode: Episode, camera: str) -> None:
+    import rerun as rr
+
+    for index, time_ns in enumerate(episode.times(f"/mask/{camera}").tolist()):
+        stream.set_time(TIMELINE, timestamp=np.datetime64(time_ns, "ns"))
+        stream.log(f"cameras/{camera}/mask", rr.SegmentationImage(episode.mask(camera, index), opacity=0.4))
+
+
+def _log_texts(stream: Any, episode: Episode) -> None:
+    """Events, and what the planner was asked and answered."""
+    import rerun as rr
+
+    for topic, level in (("/events", "INFO"), ("/planner", "DEBUG")):
+        if not episode.topics.get(topic):
+            continue
+        for sample in episode.samples(topic):
+            stream.set_time(TIMELINE, timestamp=np.datetime64(sample.time_ns, "ns"))
+            stream.log(f"events{topic.replace('/events', '')}", rr.TextLog(_line(sample.values), level=level))
+
+
+def _line(values: Any) -> str:
+    rest = ", ".join(f"{key}: {value}" for key, value in values.items() if key not in ("kind", "prompt"))
+    return f"{values.get('kind', '')} {rest}"

@@ -1,0 +1,101 @@
+"""What ``dexrun view`` puts before Rerun, read back from the file that it saves."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from rerun.chunk import RrdReader
+
+from dexrun.view import main
+from tests.export.synthetic import OFFSET, Made, Truth
+
+Run = Callable[..., tuple[Path, list[Truth]]]
+JOINT = "/joints/elbow_flex"
+
+
+def rows(path: Path) -> dict[str, Any]:
+    """Per entity: its record batches of time and data."""
+    found: dict[str, list[Any]] = {}
+    for chunk in RrdReader(path).stream().to_chunks():
+        found.setdefault(chunk.entity_path, []).append(chunk.to_record_batch())
+    return found
+
+
+def column(batches: Any, ending: str) -> list[Any]:
+    name = next(n for n in batches[0].schema.names if n.endswith(ending))
+    return [value for batch in batches for value in batch.column(name).to_pylist()]
+
+
+def test_a_saved_view_holds_the_recording(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planner = [(0.1, "grasp the cube")]
+    folder, (truth,) = run(Made(seconds=0.5, lossless=False, masks=True, planner=planner))
+    out = tmp_path / "x.rrd"
+    assert main([str(folder), "--save", str(out)]) == 0
+    assert "x.rrd" in capsys.readouterr().out
+    got = rows(out)
+    assert len(column(got["/cameras/head/color"], "EncodedImage:blob")) == 16
+    assert len(column(got["/cameras/head/depth"], "EncodedDepthImage:blob")) == 16
+    assert column(got["/cameras/head/depth"], "EncodedDepthImage:meter")[0] == [1000.0]
+    assert len(column(got["/cameras/wrist/color"], "EncodedImage:blob")) == 16
+    assert len(got["/cameras/head/mask"]) >= 1
+    assert column(got[f"{JOINT}/position"], "Scalars:scalars") == [[q[2]] for q in truth.values["position"]]
+    assert column(got[f"{JOINT}/sent"], "Scalars:scalars") == [[q[2]] for q in truth.values["sent"]]
+    assert column(got["/force/1"], "Scalars:scalars") == [[f[1]] for f in truth.values["force"]]
+    times = np.array(column(got["/force/0"], "time"), "datetime64[ns]").astype(np.int64)
+    assert times.tolist() == [stamp + OFFSET for stamp in truth.stamps["force"]]
+    assert "grasp the cube" in str(column(got["/events/planner"], "TextLog:text"))
+    assert {f"{JOINT}/requested", f"{JOINT}/clipped", "/velocity/gripper", "/load/gripper"} <= set(got)
+    assert len(RrdReader(out).blueprints()) == 1
+
+
+def test_one_episode_can_be_chosen(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = run(Made(seconds=0.2), Made(seconds=0.4))
+    assert main([str(folder), "--episode", "1", "--save", str(tmp_path / "one.rrd")]) == 0
+    assert len(column(rows(tmp_path / "one.rrd")["/cameras/wrist/color"], "EncodedImage:blob")) == 13
+    assert main([str(folder), "--episode", "7", "--save", str(tmp_path / "two.rrd")]) == 2
+    assert "no episode 7; there is: 0, 1" in capsys.readouterr().err
+
+
+def test_bad_input_is_said_in_a_line(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    (tmp_path / "mine.rrd").write_text("mine")
+    for run_folder, to in ((folder, "mine.rrd"), (tmp_path / "absent", "x.rrd")):
+        assert main([str(run_folder), "--save", str(tmp_path / to)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "mine.rrd").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.rrd", "run"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_web_page_is_served_until_it_is_ended(run: Run) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    ports = [str(free_port()), str(free_port())]
+    command = [sys.executable, "-m", "dexrun", "view", str(folder), "--web", "--web-port", ports[0]]
+    with subprocess.Popen(
+        [*command, "--data-port", ports[1]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline()
+            assert address.startswith(f"http://localhost:{ports[0]}?url=")
+            with urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=20) as page:
+                assert b"rerun" in page.read().lower()
+        finally:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0
