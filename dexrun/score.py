@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from dexrun.assembly import Robot
@@ -26,10 +27,12 @@ def judged(report: JudgeReport, prompt: str) -> dict[str, Any]:
 
 def _named(entry: ObjectReport, prompt: str) -> bool:
     words = prompt.lower()
-    shapes = [shape for shape in ("cuboid", "cylinder", "cube") if shape in words]
+    shapes = [shape for shape in _SHAPES if shape in words]
     if entry.color in words:
-        return not shapes or entry.shape in shapes
+        beside = re.findall(rf"{entry.color} ({'|'.join(_SHAPES)})", words)
+        return entry.shape in beside if beside else not shapes or entry.shape in shapes
     return not any(color in words for color in _COLORS) and entry.shape in shapes
 
 
+_SHAPES = ("cuboid", "cylinder", "cube")
 _COLORS = ("red", "green", "blue", "yellow", "orange", "purple")

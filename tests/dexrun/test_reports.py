@@ -1,0 +1,200 @@
+"""What a run says about itself: on the terminal, and in its summary."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dexrun.config import load
+from dexrun.dashboard import Dashboard, Status, as_line, as_table
+from dexrun.mode_options import TerminalOptions
+from dexrun.outcome import stopped
+from dexrun.run_folder import RunFolder
+from dexrun.score import judged
+from dexrun.summary import summarise
+from drivers.world.judge import JudgeReport, ObjectReport
+from runtime.clock import NS_PER_S
+from runtime.stepped import SteppedClock
+from tests.dexrun.rig import settings
+
+STATUS = Status(
+    mode="grasp",
+    step="grasp the red cube (attempt 1)",
+    state="running",
+    elapsed_s=12.34,
+    rate_hz=30.0,
+    period_error_us={"p50": 3.0, "p99": 41.0},
+    work_us={"p50": 350.0, "p99": 812.0},
+    horizon=24,
+    ticks=370,
+    missed=1,
+    starved=2,
+    sensor_rates_hz={"arm": 100.1, "head": 29.97},
+    force_n=(0.125, -3.0, 0.0),
+    clips={"velocity": 4, "range": 0},
+    faults={"arm": {"elbow_flex.no_reply": 3}},
+)
+
+
+def test_a_plain_line() -> None:
+    assert as_line(STATUS) == (
+        "   12.3s grasp running   30.0 Hz p99 41us horizon 24 sensors [arm 100 head 30]"
+        " force [+0.12 -3.00 +0.00 N] clips [velocity:4] | grasp the red cube (attempt 1)"
+    )
+
+
+def test_a_plain_line_with_nothing_to_tell() -> None:
+    bare = Status("teleop", "engaging", "idle", 0.0, 0.0, {}, {}, 0, 0, 0, 0)
+    assert "sensors [none] force [none] clips [none] | engaging" in as_line(bare)
+
+
+def test_the_panel_shows_every_figure() -> None:
+    out = io.StringIO()
+    Console(file=out, width=100).print(as_table(STATUS))
+    shown = out.getvalue()
+    for figure in (
+        "dexrun grasp  12.3 s",
+        "grasp the red cube (attempt 1)",
+        "running, 30.00 Hz, 370 ticks",
+        "1 / 2",
+        "p50 3 us, p99 41 us",
+        "p50 350 us, p99 812 us",
+        "24 steps",
+        "arm 100 head 30",
+        "+0.12 -3.00 +0.00 N",
+        "velocity:4",
+        "arm.elbow_flex.no_reply:3",
+    ):
+        assert figure in shown, figure
+
+
+@pytest.mark.parametrize(("style", "shown"), [("lines", 4), ("auto", 4), ("none", 0)])
+def test_the_terminal_is_written_to_at_intervals(style: str, shown: int) -> None:
+    out, clock = io.StringIO(), SteppedClock()
+    options = TerminalOptions.model_validate({"style": style, "line_s": 5.0})
+
+    async def main() -> None:
+        dashboard = Dashboard(clock, options, lambda: STATUS, out)
+        dashboard.start()
+        await clock.sleep_until_ns(21 * NS_PER_S)
+        await dashboard.stop()
+
+    clock.run(main)
+    assert out.getvalue().count("grasp running") == shown
+
+
+def test_the_live_panel_is_drawn() -> None:
+    out, clock = io.StringIO(), SteppedClock()
+
+    async def main() -> None:
+        dashboard = Dashboard(clock, TerminalOptions(style="live"), lambda: STATUS, out)
+        dashboard.start()
+        await clock.sleep_until_ns(NS_PER_S)
+        await dashboard.stop()
+
+    clock.run(main)
+    assert "370 ticks" in out.getvalue()
+
+
+# --- the score
+
+
+def thing(name: str, color: str, shape: str, in_tray: bool) -> ObjectReport:
+    return ObjectReport(name, color, shape, (0.2, 0.0, 0.0), in_tray, held=False, fallen=False)
+
+
+def report(*inside: str) -> JudgeReport:
+    things = tuple(
+        thing(f"{color} {shape}", color, shape, f"{color} {shape}" in inside)
+        for color, shape in (("red", "cube"), ("red", "cylinder"), ("blue", "cube"))
+    )
+    return JudgeReport(3, len(inside), len(inside) == 3, things)
+
+
+ALL = ("red cube", "red cylinder", "blue cube")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "inside", "success"),
+    [
+        ("clear the table", ALL, True),
+        ("clear the table", ("red cube",), False),
+        ("put the red cube in the tray", ("red cube",), True),
+        ("put the red cube in the tray", (), False),
+        ("put the red cube in the tray", ("red cube", "blue cube"), False),
+        ("put the red objects away", ("red cube", "red cylinder"), True),
+        ("put the cubes in the tray", ("red cube", "blue cube"), True),
+        ("put the red cube and the blue cube away", ("red cube", "blue cube"), True),
+        ("put the red cylinder and the blue cube away", ("red cylinder", "blue cube"), True),
+        ("put the RED cylinder in the tray", ("red cylinder",), True),
+        ("put the green cube in the tray", (), False),
+    ],
+)
+def test_the_score_is_of_what_was_asked_for(prompt: str, inside: tuple[str, ...], success: bool) -> None:
+    scored = judged(report(*inside), prompt)
+    assert scored["success"] is success
+    assert scored["objects_total"] == 3
+    assert scored["objects_in_tray"] == len(inside)
+
+
+# --- the summary
+
+
+PROMISED = [
+    "mode",
+    "prompt",
+    "outcome",
+    "stop_reason",
+    "duration_s",
+    "ticks",
+    "missed_ticks",
+    "starved_ticks",
+    "period_error_us",
+    "work_us",
+    "loop_lag_us",
+    "sensor_rates_hz",
+    "device_faults",
+    "clips",
+    "planner",
+    "policy",
+    "attempts",
+]
+"""What DESIGN lists for every run; ``judge`` is there where there is ground truth."""
+
+
+def test_a_run_that_never_came_up_promises_the_same_fields(tmp_path: Path) -> None:
+    outcome = stopped("arm at /dev/nowhere: not_found: no such port")
+    summary = summarise(settings(tmp_path), outcome, 1_500_000_000, None)
+    assert set(PROMISED) <= set(summary)
+    assert summary["duration_s"] == 1.5
+    assert summary["ticks"] == 0
+    assert set(summary["planner"]) >= {"calls", "retries", "errors", "latency_s"}
+    assert set(summary["policy"]) >= {"chunks", "dropped_chunks", "inference_s", "seam_rad"}
+    for name in ("period_error_us", "work_us", "loop_lag_us"):
+        assert set(summary[name]) == {"p50", "p99", "max"}
+
+
+def test_teleoperation_has_no_prompt(tmp_path: Path) -> None:
+    summary = summarise(settings(tmp_path, mode="teleop"), stopped("x"), 0, None)
+    assert summary["prompt"] is None
+
+
+def test_a_summary_is_written_whole(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, 0)
+    path = folder.write_summary({"outcome": "completed", "prompt": "räum auf"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"outcome": "completed", "prompt": "räum auf"}
+    assert [each.name for each in folder.path.iterdir()] == ["summary.json"]
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path, 0), RunFolder(tmp_path, 0)
+    assert first.path != second.path
+    assert (tmp_path / "latest").resolve() == second.path
+
+
+def test_the_configuration_that_ships_is_the_default() -> None:
+    assert load(["--config", "config.toml"], {}).mode == "grasp"
