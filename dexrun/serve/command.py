@@ -76,6 +76,9 @@ def run(settings: Settings) -> int:
         RealClock().run(server.run, _announce(settings, server), True)
     except PolicyError as error:
         return _fail(str(error), BAD_CONFIGURATION)
+    except ModuleNotFoundError as error:
+        extra = "learned" if error.name in ("diffusers", "transformers", "safetensors") else "remote"
+        return _fail(f"the package {error.name} is missing: pip install 'dexrun[{extra}]'", BAD_CONFIGURATION)
     except OSError as error:
         return _fail(f"cannot listen: {error}", STOPPED)
     return OK

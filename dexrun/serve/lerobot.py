@@ -22,7 +22,7 @@ from runtime.interfaces import PolicyError
 from runtime.messages import Floats, Observation
 
 MEMORY = "lerobot"
-KEPT_TIMESTEPS = 10_000
+KEPT_TIMESTEPS = 256
 Handler = Callable[[Client, Any, Any], Awaitable[bytes]]
 
 
