@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from planner.client import Planner
     from policies.worker import InferenceWorker
 
+_HELD_APART = 0.03
+_PUT_BACK_M = 0.03
 _QUIET_TICKS = 90
 """Ticks without a usable chunk, while the policy reports failures, that end an attempt."""
 
@@ -245,11 +247,34 @@ class GraspMode:
         return await self._move(planned)
 
     async def _home(self) -> plan.Outcome:
+        if self._holds_something():
+            await self._put_back()
         home = np.asarray(self._options.home, dtype=np.float64)
         height = self._options.carry_height_m
         outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
         await self._clock.sleep_until_ns(self._clock.now_ns() + round(self._options.settle_s * NS_PER_S))
         return outcome
+
+    def _holds_something(self) -> bool:
+        """Whether the jaws are held apart by something: asked to close further than they are."""
+        position, target = self._control.position, self._control.target
+        if position is None or target is None or not self._arm.has_gripper:
+            return False
+        return float(position[-1] - target[-1]) > _HELD_APART
+
+    async def _put_back(self) -> None:
+        """Set down, where it was taken from, what the planner did not see in the gripper.
+
+        Carried home it would be let go behind the arm, where nobody looks for it.
+        """
+        options = PlaceOptions(self._options.carry_height_m, release_height_m=_PUT_BACK_M)
+        opening = None if self._control.position is None else float(self._control.position[-1])
+
+        def planned(start: Floats) -> Floats:
+            spot = self._arm.fk(start)[:2, 3]
+            return plan_place(self._arm, start, spot, self._limits, options, opening).rows
+
+        await self._move(planned)
 
     async def _move(self, planned: Callable[[Floats], Floats]) -> plan.Outcome:
         """Plan a move from where the arm is asked to be, and make it; waits out faults that hold it."""

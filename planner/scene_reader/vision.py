@@ -243,12 +243,15 @@ def between_jaws(wrist: ColorImage) -> str | None:
 
 
 def _bordered(hsv: Bits, part: _Part, side: int) -> float:
-    """Share of the part's rows that have something darker than the table on the left (-1) or right (1)."""
+    """Share of the part's rows that have something else than the table on the left (-1) or right (1).
+
+    A jaw is colourless like the table, and darker than it, or brighter where the light catches it.
+    """
     height, width = hsv.shape[:2]
     table = float(np.median(hsv[: height // 4, ::4, 2]))
     gap = round(_HELD_GAP * width)
     columns = np.arange(part.mask.shape[1])
-    dark = 0
+    jaw = 0
     for row, line in enumerate(part.mask):
         filled = columns[line > 0]
         if filled.size == 0:
@@ -256,8 +259,8 @@ def _bordered(hsv: Bits, part: _Part, side: int) -> float:
         x = part.x + (filled[0] - gap if side < 0 else filled[-1] + gap)
         if 0 <= x < width:
             near = hsv[part.y + row, x]
-            dark += int(near[1] < _MIN_SATURATION and float(near[2]) < table - _JAW_CONTRAST)
-    return dark / len(part.mask)
+            jaw += int(near[1] < _MIN_SATURATION and abs(float(near[2]) - table) > _JAW_CONTRAST)
+    return jaw / len(part.mask)
 
 
 _HELD_BORDER = 0.2
