@@ -181,6 +181,8 @@ class SteppedClock:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_ident: int | None = None
         self.closed = False
+        self.round_up = False
+        """Whether the loop waits for less than a nanosecond, which is how far its floats are from ours."""
 
     def __enter__(self) -> SteppedClock:
         return self
@@ -384,6 +386,7 @@ class SteppedClock:
         sent: Mapping[str, int] = {}
         if self._simulation is not None:
             sent = self._simulation.advance(target_ns)
+        self.round_up &= self._now_ns == target_ns
         self._now_ns = target_ns
         for name, units in sent.items():
             wire = self._wires.get(name)
@@ -419,6 +422,7 @@ class _SteppedSelector(selectors.DefaultSelector):
             timeout = None  # a sleep without end: time does not move for its sake
         limit = None if timeout is None else clock.now_ns() + max(0, round(timeout * NS_PER_S))
         if limit is not None and limit <= clock.now_ns():
+            clock.round_up = bool(timeout)
             return super().select(0)
         while True:
             clock.run_threads()
@@ -446,4 +450,5 @@ class _SteppedLoop(asyncio.SelectorEventLoop):
         super().__init__(_SteppedSelector(clock))
 
     def time(self) -> float:
-        return self._clock.now_ns() / NS_PER_S
+        # A deadline a few 1e-17 s away would be waited for for ever: it never is a nanosecond away.
+        return (self._clock.now_ns() + self._clock.round_up) / NS_PER_S

@@ -137,7 +137,7 @@ class Disk:
     def _discard(self, draft: Draft) -> None:
         if draft.file is not None:
             draft.file.discard()
-        draft.state = "discarded"
+        draft.file, draft.state = None, "discarded"
 
     def _fail(self, draft: Draft, error: OSError) -> None:
         if not draft.failed:

@@ -233,6 +233,7 @@ class Recorder:
             raise RecordingError("there is no episode left that could be discarded")
         take.discarded, take.reason = True, reason
         take.end_ns = take.end_ns if take.end_ns is not None else self._clock.now_ns()
+        self._disk.discard(take.draft)  # before the next file of that name is opened
         self._take, self._last = None, take
         self.seal()
         self.event("discard", episode=take.index, reason=reason)
@@ -315,7 +316,7 @@ class Recorder:
         """Read what is new in one ring. With too much waiting, images stay there, at their own risk."""
         track = cursor.track
         buffers = self._buffers.get(track.name)
-        while not cursor.past_end and not (buffers is not None and self._behind()):
+        while not (cursor.past_end or take.discarded) and not (buffers is not None and self._behind()):
             blank = None
             if buffers is not None:
                 blank = buffers.take()
@@ -415,6 +416,10 @@ class Recorder:
 
     def _advance(self, take: Take, now_ns: int) -> None:
         """Flush when it is time; finish when nothing more can come."""
+        if take.discarded:
+            if not take.pending:
+                self._takes.remove(take)
+            return
         drained = take.drained(now_ns, round(self._options.settle_s * NS_PER_S))
         if drained or now_ns - take.flushed_ns >= self._options.flush_s * NS_PER_S:
             self._flush(take, now_ns)
@@ -435,9 +440,6 @@ class Recorder:
 
     def _finish(self, take: Take) -> None:
         self._takes.remove(take)
-        if take.discarded:
-            self._disk.discard(take.draft)
-            return
         self._disk.finish(take.draft, lambda: self._done(take))
 
     def _done(self, take: Take) -> dict[str, dict[str, str]]:

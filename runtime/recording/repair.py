@@ -259,7 +259,7 @@ def mend(draft: Path) -> Mended | None:
         size = os.fstat(file.fileno()).st_size
         if target.exists():
             raise RepairError(f"{draft}: {target.name} is there as well; move one of them away")
-        if size <= len(MAGIC):
+        if not file.read(len(MAGIC)).strip(b"\0"):
             return _remove(draft, size)
         try:
             found = scan(file, size)

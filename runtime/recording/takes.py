@@ -86,12 +86,12 @@ class Take:
         self.renew()
 
     def renew(self) -> list[Batch]:
-        """Begin new batches; returns the ones collected so far."""
+        """Begin new batches; returns the ones collected so far, the smallest and most precious first."""
         done = list(self.batches.values())
         self.batches = {
+            ROWS: Batch("zstd", 1),
             IMAGES: Batch(),
             DEPTH: Batch("zstd", self.depth_level),
-            ROWS: Batch("zstd", 1),
         }
         return done
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import pty
+import termios
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dexrun import keys
+from dexrun.keys import KeyParser, open_keys
+from runtime.clock import RealClock
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_taken(data: bytes) -> None:
+    whole = KeyParser().feed(data)
+    assert set(whole) <= set(keys._ACTIONS)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b" ", b"s", b"f", b"d", b"q", b"x", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A"])
+    ),
+    st.data(),
+)
+def test_pieces_make_no_difference(presses: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(presses)
+    parser, at, found = KeyParser(), 0, []
+    while at < len(stream):
+        size = data.draw(st.integers(1, len(stream) - at))
+        found += parser.feed(stream[at : at + size])
+        at += size
+    assert found == KeyParser().feed(stream)
+    arrows = {b"\x1b[C": "toggle", b"\x1b[D": "discard", b"\x1bOC": "toggle"}
+    simple = {b" ": "toggle", b"s": "success", b"f": "failure", b"d": "discard", b"q": "quit"}
+    assert found == [{**arrows, **simple}[each] for each in presses if each in {**arrows, **simple}]
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_keys_arrive_through_a_terminal(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = terminal
+    pressed: list[str] = []
+    monkeypatch.setattr(keys, "press", lambda episodes, command: pressed.append(command))
+    before = termios.tcgetattr(theirs)
+    clock = RealClock()
+
+    async def main() -> None:
+        with open_keys(None, theirs) as listening:  # type: ignore[arg-type]
+            assert listening
+            during = termios.tcgetattr(theirs)
+            assert not during[3] & (termios.ICANON | termios.ECHO)
+            assert during[3] & termios.ISIG  # Ctrl-C stays what it is
+            os.write(ours, b" x\x1b[")
+            os.write(ours, b"Dsq")
+            while len(pressed) < 4:
+                await clock.sleep_until_ns(clock.now_ns() + 1_000_000)
+
+    clock.run(main)
+    assert pressed == ["toggle", "discard", "success", "quit"]
+    assert termios.tcgetattr(theirs) == before
+
+
+def test_without_a_terminal_nobody_listens(tmp_path: object) -> None:
+    read, write = os.pipe()
+    clock = RealClock()
+
+    async def main() -> None:
+        with open_keys(None, read) as listening:  # type: ignore[arg-type]
+            assert not listening
+
+    clock.run(main)
+    os.close(read)
+    os.close(write)
