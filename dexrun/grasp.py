@@ -271,8 +271,8 @@ class GraspMode:
         opening = None if self._control.position is None else float(self._control.position[-1])
 
         def planned(start: Floats) -> Floats:
-            spot = self._arm.fk(start)[:2, 3]
-            return plan_place(self._arm, start, spot, self._limits, options, opening).rows
+            x, y = self._arm.fk(start)[:2, 3].tolist()
+            return plan_place(self._arm, start, (x, y), self._limits, options, opening).rows
 
         await self._move(planned)
 
