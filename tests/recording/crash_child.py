@@ -1,7 +1,8 @@
-"""Records at full speed until it is killed: ``python -m tests.recording.crash_child FOLDER FIRST LIMIT FREE``.
+"""Records at full speed until killed: ``python -m tests.recording.crash_child FOLDER FIRST LIMIT FREE``.
 
 Says ``begin N`` before each episode, ``end N`` once its file is finished, and after each flush-worth of time
-how many states it has delivered to the open one. LIMIT: bytes that any file may have, 0 for any number; FREE: `min_free_mib`.
+how many states it has delivered to the open one. LIMIT: bytes that any file may have, 0 for any number;
+FREE: `min_free_mib`.
 """
 
 from __future__ import annotations

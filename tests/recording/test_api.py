@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -142,10 +143,8 @@ def test_any_head_is_parsed_or_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=100))
 def test_any_body_is_parsed_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(RefusedError):
         assert set(parse_body(data, ("label",))) <= {"label"}
-    except RefusedError as error:
-        assert error.status == 400
 
 
 def test_a_deeply_nested_body_is_refused() -> None:

@@ -188,9 +188,7 @@ def test_a_damaged_chunk_is_named(tmp_path: Path, draft: Data) -> None:
     data[middle : middle + 8] = bytes(8)
     path.write_bytes(bytes(data))
     with Episode(path) as episode, pytest.raises(RecordingError, match="at byte"):
-        for index in range(200):
-            episode.depth("head", index)
-            episode.color("head", index)
+        [(episode.depth("head", index), episode.color("head", index)) for index in range(200)]
 
 
 def test_questions_without_an_answer(tmp_path: Path, draft: Data) -> None:

@@ -1,0 +1,169 @@
+"""Whole simulated runs: recorded twice, replayed once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexrun.app import run
+from dexrun.replay import main as replay
+from dexrun.replay import recorded_settings
+from dexrun.verify import verify
+from runtime.recording import schemas
+from runtime.recording.reader import Episode, Recording
+from tests.dexrun.rig import play, settings
+
+SHORT = {"mode": "teleop", "teleop__duration_s": "4", "recording__task": "reach"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The first seconds of an episode, recorded twice with one seed."""
+    folders = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
+    for folder in folders:
+        code, summary = play(folder, **SHORT)
+        assert code == 0
+        assert summary["recording"]["episodes"][0]["drops"] == {}
+    return folders
+
+
+def messages(episode: Episode, topic: str) -> list[tuple[object, ...]]:
+    return [
+        (
+            sample.time_ns,
+            sample.stamp_ns,
+            sample.index,
+            {
+                key: bytes(value) if isinstance(value, memoryview) else repr(schemas.plain(value))
+                for key, value in sample.values.items()
+            },
+        )
+        for sample in episode.samples(topic)
+    ]
+
+
+def test_one_seed_gives_one_recording(runs: tuple[Path, Path]) -> None:
+    first, second = (Recording(folder / "latest").episodes[0] for folder in runs)
+    with first, second:
+        assert first.topics == second.topics
+        assert {topic for topic, n in first.topics.items() if n == 0} == {"/chunks", "/planner"}
+        assert first.topics["/ticks"] > 60
+        for topic in first.topics:
+            assert messages(first, topic) == messages(second, topic), topic
+        assert first.task == "reach"
+        assert first.cameras == ["head", "wrist"]
+        assert first.depth_cameras == ["head"]
+        assert len(first.robot["joint_names"]) == 6
+        assert set(first.calibration) == {"arm", "leader"}
+        assert first.config["recording"]["task"] == "reach"
+        assert first.config["arm"]["port"] == "world:follower"
+        assert first.camera_info("head").base_from_camera is not None
+        assert (first.depth("head", 0) == 0).any()
+        kinds = [sample["kind"] for sample in first.samples("/events")]
+        assert kinds[0] == "episode_start"
+        assert "force_tare" in kinds
+
+
+def test_a_replay_asks_for_the_same_targets(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay([str(runs[0] / "latest"), "--verify"]) == 0
+    assert "every target the same" in capsys.readouterr().out
+
+
+def test_a_replay_under_other_limits_does_not(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = str(runs[0] / "latest")
+    assert replay([run_folder, "--verify", "--safety.max_velocity_rad_s", "0.3"]) == 1
+    assert "clipped was" in capsys.readouterr().out
+
+
+def test_one_flipped_bit_in_an_input_shows(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = Episode.columns
+
+    def flipped(self: Episode, topic: str) -> dict[str, np.ndarray]:
+        values = columns(self, topic)
+        if topic == "/ticks":
+            values["leader"][40, 1] = np.nextafter(values["leader"][40, 1], np.inf)
+        return values
+
+    monkeypatch.setattr(Episode, "columns", flipped)
+    with Recording(runs[0] / "latest") as recording:
+        episode = recording.episodes[0]
+        verdict = verify(episode, recorded_settings(episode))
+        assert verdict.ticks == 40
+        assert verdict.difference is not None
+        assert verdict.difference.field == "requested"
+
+
+def test_the_targets_are_sent_again(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    code = replay([str(runs[0] / "latest"), "--episode", "0", "--runs", str(tmp_path)])
+    assert code == 0
+    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    assert summary["outcome"] == "completed"
+    assert "targets sent" in summary["stop_reason"]
+    assert "recording" not in summary
+
+
+def test_what_cannot_be_replayed_is_said_in_one_line(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = str(runs[0] / "latest")
+    for arguments, message in (
+        ([str(tmp_path)], "no recorded episodes here"),
+        ([run_folder, "--episode", "5"], "no episode 5; there are 0"),
+        ([run_folder, "--verify", "--safety.max_speed", "1"], "unknown key"),
+    ):
+        assert replay(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_crashed_run_is_mended_at_the_next_start(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    source = next((runs[0] / "latest" / "episodes").glob("*.mcap"))
+    crashed = tmp_path / "2026-01-01T00-00-00" / "episodes"
+    crashed.mkdir(parents=True)
+    (crashed / "episode_000000.mcap.open").write_bytes(source.read_bytes()[:-5000])
+    code, _ = play(tmp_path, mode="teleop", teleop__duration_s="0.3", recording__resume=str(crashed.parent))
+    assert code == 0
+    with Recording(crashed) as recording:
+        assert recording.episodes[0].repaired
+        assert [episode.index for episode in recording.episodes] == [0]
+
+
+def test_the_autonomous_mode_is_one_episode_and_replays(tmp_path: Path) -> None:
+    code, summary = play(tmp_path)
+    assert code == 0
+    (report,) = summary["recording"]["episodes"]
+    assert report["label"] == "success"
+    assert report["drops"] == {}
+    with Recording(tmp_path / "latest") as recording:
+        (episode,) = recording.episodes
+        assert episode.task == "clear the table"
+        assert episode.topics["/planner"] >= 4
+        assert episode.topics["/chunks"] >= 2
+        stamps = set(episode.stamps("/cameras/head/color").tolist())
+        assert set(episode.stamps("/mask/head").tolist()) <= stamps
+        assert episode.mask("head", 0).any()
+        verdict = verify(episode, recorded_settings(episode))
+        assert verdict.same, verdict.difference
+
+
+@pytest.mark.slow
+def test_five_scripted_episodes(tmp_path: Path) -> None:
+    code = run(settings(tmp_path, mode="teleop", recording__episodes="5"))
+    assert code == 0
+    with Recording(tmp_path / "latest") as recording:
+        assert [episode.index for episode in recording.episodes] == [0, 1, 2, 3, 4]
+        assert {episode.label for episode in recording.episodes} <= {"success", "failure"}
+        assert sum(episode.label == "success" for episode in recording.episodes) >= 4
+        for before, after in zip(recording.episodes, recording.episodes[1:], strict=False):
+            assert after.start_ns >= before.end_ns
+        for episode in recording.episodes:
+            assert episode.drops == {}
+            assert verify(episode, recorded_settings(episode)).same
