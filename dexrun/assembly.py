@@ -15,6 +15,7 @@ from loguru import logger
 
 from dexrun.config import WORLD_ADDRESS, Settings
 from dexrun.devices import build_arm, build_cameras
+from dexrun.lifeline import Lifeline
 from drivers.feetech.calibration import Calibration, JointCalibration
 from drivers.feetech.driver import FeetechArm
 from drivers.force.driver import SerialForce
@@ -91,7 +92,11 @@ async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
     """
     async with contextlib.AsyncExitStack() as stack:
         world = await _open_world(settings, clock, stack)
-        robot = _build(_real_addresses(settings, world), clock, world)
+        lifeline = None
+        if world is not None and isinstance(clock, SteppedClock):
+            lifeline = Lifeline(world)
+            clock.attach(lifeline)
+        robot = _build(_real_addresses(settings, world), clock, world, lifeline)
         for name, driver in _wanted(robot):
             thread = DeviceThread(driver, clock, _reporter(robot), robot.faults.recovered, settings.devices)
             robot.threads[name] = thread
@@ -132,8 +137,6 @@ async def _open_world(
     stack.push_async_callback(_close_world, client, clock)
     await clock.run_blocking(client.wait_ready)
     _ = client.head  # the emulated camera must be plugged in before anybody looks for it
-    if isinstance(clock, SteppedClock):
-        clock.attach(client)
     return client
 
 
@@ -223,7 +226,9 @@ def _with(options: Any, key: str, value: object) -> Any:
 # --- the robot
 
 
-def _build(settings: Settings, clock: Clock, world: WorldClient | None) -> Robot:
+def _build(
+    settings: Settings, clock: Clock, world: WorldClient | None, lifeline: Lifeline | None = None
+) -> Robot:
     calibration = None if world is None else _calibration(world.calibration)
     arm = build_arm("arm", settings.arm, clock, calibration)
     leader = None
@@ -247,7 +252,7 @@ def _build(settings: Settings, clock: Clock, world: WorldClient | None) -> Robot
         statistics,
         force=force.samples if force is not None else None,
         watches=_watches(settings, cameras, force),
-        faults=faults.active,
+        faults=faults.active if lifeline is None else lambda: lifeline.trouble() or faults.active(),
         records=records,
     )
     return Robot(

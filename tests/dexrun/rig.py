@@ -25,6 +25,7 @@ from drivers.feetech.port import BusPort
 from drivers.world.faults import Fault
 from runtime.clock import NS_PER_S, Clock
 from runtime.messages import Floats
+from runtime.recording.mcap_file import OPEN_SUFFIX
 from runtime.stepped import SteppedClock
 
 ROOT = Path(__file__).parents[2]
@@ -201,6 +202,7 @@ def perform(runs: Path, script: Script | None = None, clock: Clock | None = None
         raise stage.errors[0]
     stage.folder = (runs / "latest").resolve()
     stage.summary = json.loads((stage.folder / "summary.json").read_text())
+    assert list(stage.folder.rglob(f"*{OPEN_SUFFIX}")) == []
     return stage
 
 

@@ -241,3 +241,16 @@ def test_a_saturated_force_counts_as_above_the_limit(tmp_path: Path) -> None:
     assert robot.survived()["force"] == {"saturated": 1}
     assert robot.statistics.clips["force"] > 60
     assert_tame(robot)
+
+
+def test_a_tabletop_that_dies_ends_the_run_with_a_summary(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        assert stage.up.world is not None
+        stage.up.world.process.kill()
+
+    stage = perform(tmp_path, script)
+    assert stage.code == STOPPED
+    assert stage.summary["outcome"] == "stopped"
+    assert stage.summary["stop_reason"] == "the simulated world's process ended (status -9)"
+    assert stage.summary["attempts"][0]["completed"] is False

@@ -15,7 +15,7 @@ from dexrun.config import PolicyConfig
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
 from policies.geometric.policy import GeometricPolicy
 from runtime.arm_model import ArmModel
-from runtime.clock import NS_PER_S
+from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import CameraDriver, Policy
 from runtime.messages import Floats, Observation
 from runtime.stepped import SteppedClock
@@ -77,8 +77,10 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     build = policies.build_policy
 
     def use(deed: Deed, first: int = 0, last: int = 1_000_000) -> None:
-        def faulty_one(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver]) -> Any:
-            return Faulty(build(config, model, cameras), deed, first, last)
+        def faulty_one(
+            config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver], clock: Clock
+        ) -> Any:
+            return Faulty(build(config, model, cameras, clock), deed, first, last)
 
         monkeypatch.setattr(policies, "build_policy", faulty_one)
 

@@ -144,32 +144,18 @@ def test_the_score_is_of_what_was_asked_for(prompt: str, inside: tuple[str, ...]
 # --- the summary
 
 
-PROMISED = [
-    "mode",
-    "prompt",
-    "outcome",
-    "stop_reason",
-    "duration_s",
-    "ticks",
-    "missed_ticks",
-    "starved_ticks",
-    "period_error_us",
-    "work_us",
-    "loop_lag_us",
-    "sensor_rates_hz",
-    "device_faults",
-    "clips",
-    "planner",
-    "policy",
-    "attempts",
-]
+PROMISED = {
+    *("mode", "prompt", "outcome", "stop_reason", "duration_s", "ticks", "missed_ticks", "starved_ticks"),
+    *("period_error_us", "work_us", "loop_lag_us", "sensor_rates_hz", "device_faults", "clips"),
+    *("planner", "policy", "attempts"),
+}
 """What DESIGN lists for every run; ``judge`` is there where there is ground truth."""
 
 
 def test_a_run_that_never_came_up_promises_the_same_fields(tmp_path: Path) -> None:
     outcome = stopped("arm at /dev/nowhere: not_found: no such port")
     summary = summarise(settings(tmp_path), outcome, 1_500_000_000, None)
-    assert set(PROMISED) <= set(summary)
+    assert set(summary) >= PROMISED
     assert summary["duration_s"] == 1.5
     assert summary["ticks"] == 0
     assert set(summary["planner"]) >= {"calls", "retries", "errors", "latency_s"}

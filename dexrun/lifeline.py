@@ -1,0 +1,42 @@
+"""The simulated tabletop on a stepped clock, when its process dies: time goes on, and the arm is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loguru import logger
+
+from drivers.world.client import WorldClient, WorldError
+from runtime.messages import Decision
+from runtime.supervisor import Trouble
+
+
+class Lifeline:
+    """Implements `runtime.stepped.Simulation` for a `WorldClient`, whose failures it keeps to itself.
+
+    Raised into the clock they would tear down the loop, and nothing could be let go of in order any more.
+
+    Attributes:
+        failure: why the world moves no more; ``""`` while it does.
+    """
+
+    def __init__(self, world: WorldClient) -> None:
+        self._world = world
+        self.failure = ""
+
+    def next_event_ns(self) -> int | None:
+        return None if self.failure else self._world.next_event_ns()
+
+    def advance(self, to_ns: int) -> Mapping[str, int]:
+        if self.failure:
+            return {}
+        try:
+            return self._world.advance(to_ns)
+        except WorldError as error:
+            self.failure = str(error)
+            logger.error("{}", error)
+            return {}
+
+    def trouble(self) -> Trouble | None:
+        """What the control loop has to know."""
+        return (Decision.STOP, self.failure) if self.failure else None
