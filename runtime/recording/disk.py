@@ -46,7 +46,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self.written = 0
         self.free_bytes: int | None = None
-        self._folder = folder
+        self.folder = folder
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="record-disk", daemon=True)
         self._thread.start()
@@ -69,7 +69,7 @@ class Disk:
 
     def look(self) -> int:
         """Room left, in bytes."""
-        status = os.statvfs(self._folder)
+        status = os.statvfs(self.folder)
         self.free_bytes = status.f_bavail * status.f_frsize
         return self.free_bytes
 

@@ -7,9 +7,6 @@ topics of a recording. Files are only ever read.
 from __future__ import annotations
 
 import json
-import os
-import struct
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Mask
-from runtime.recording import protobuf as pb
-from runtime.recording.mcap_file import MAGIC, OPEN_SUFFIX
-from runtime.recording.repair import RepairError, chunk_messages
+from runtime.recording.mcap_file import OPEN_SUFFIX
 from runtime.recording.schemas import Rows, info_of
+from runtime.recording.source import RecordingError, Source, decode
 
-_CACHED_CHUNKS = 6
-_MESSAGE = struct.Struct("<BQHIQQ")
 EPISODES = "episodes"
 
-
-class RecordingError(Exception):
-    """A file or topic cannot be read. One line: which file, what is wrong, what would be accepted."""
+__all__ = ["EPISODES", "Episode", "Recording", "RecordingError", "Sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +47,6 @@ class Sample:
         return self.values[name]
 
 
-@dataclass(slots=True)
-class _Topic:
-    name: str
-    schema: str
-    encoding: str
-    metadata: dict[str, str]
-    times: NDArray[np.int64]
-    chunks: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-
-
 class Episode:
     """One file. A context manager; the file is opened at once and its messages are read when asked for.
 
@@ -82,21 +63,8 @@ class Episode:
             RecordingError: no such file, or not a finished recording.
         """
         self.path = Path(path)
-        try:
-            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise RecordingError(f"{path}: {error.strerror}") from None
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self.records: dict[str, dict[str, str]] = {}
-        self._topics: dict[str, _Topic] = {}
-        try:
-            self._read_summary()
-        except RecordingError:
-            self.close()
-            raise
-        except Exception as error:  # a damaged file fails in as many ways as there are bytes
-            self.close()
-            raise RecordingError(f"{path}: damaged: {error}") from None
+        self._source = Source(self.path)
+        self.records = self._source.records
         self.metadata: dict[str, str] = self.records.get("episode", {})
 
     def __enter__(self) -> Self:
@@ -109,13 +77,11 @@ class Episode:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._source.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            self.close()
+        if (source := getattr(self, "_source", None)) is not None:
+            source.close()
 
     # --- what it says about itself
 
@@ -155,7 +121,7 @@ class Episode:
         return int(self.metadata.get("end_time_ns", self._ends()[1]))
 
     def _ends(self) -> tuple[int, int]:
-        times = [topic.times for topic in self._topics.values() if len(topic.times)]
+        times = [topic.times for topic in self._source.topics.values() if len(topic.times)]
         return (int(min(t.min() for t in times)), int(max(t.max() for t in times))) if times else (0, 0)
 
     @property
@@ -166,7 +132,7 @@ class Episode:
     @property
     def topics(self) -> dict[str, int]:
         """Messages by topic; topics without any are there, too."""
-        return {name: len(topic.times) for name, topic in self._topics.items()}
+        return {name: len(topic.times) for name, topic in self._source.topics.items()}
 
     @property
     def cameras(self) -> list[str]:
@@ -199,7 +165,7 @@ class Episode:
         Raises:
             RecordingError: there is no such camera.
         """
-        return info_of(name, self._topic(f"/cameras/{name}/info").metadata)
+        return info_of(name, self._source.topic(f"/cameras/{name}/info").metadata)
 
     # --- what is in it
 
@@ -209,7 +175,7 @@ class Episode:
         Raises:
             RecordingError: there is no such topic.
         """
-        return self._topic(topic).times
+        return self._source.topic(topic).times
 
     def stamps(self, topic: str) -> NDArray[np.int64]:
         """The same by the recording's monotonic clock."""
@@ -222,11 +188,11 @@ class Episode:
         Raises:
             RecordingError: there is no such topic.
         """
-        entry = self._topic(topic)
+        entry = self._source.topic(topic)
         rows = Rows.of(entry.schema, entry.metadata) if "layout" in entry.metadata else None
         for number in range(len(entry.times)):
-            index, stamp_ns, data = self._message(entry, number)
-            values = _decode(entry, rows, data)
+            index, stamp_ns, data = self._source.message(entry, number)
+            values = decode(entry, rows, data)
             yield Sample(topic, int(entry.times[number]), stamp_ns, index, values)
 
     def array(self, topic: str, field: str) -> NDArray[Any]:
@@ -246,11 +212,11 @@ class Episode:
         Raises:
             RecordingError: there is no such topic, or it is not one of rows.
         """
-        entry = self._topic(topic)
+        entry = self._source.topic(topic)
         if "layout" not in entry.metadata:
             raise RecordingError(f"{self.path}: {topic} has no rows but {entry.schema}")
         rows = Rows.of(entry.schema, entry.metadata)
-        data = [self._message(entry, number)[2] for number in range(len(entry.times))]
+        data = [self._source.message(entry, number)[2] for number in range(len(entry.times))]
         whole = np.frombuffer(b"".join(data), np.uint8)
         try:
             return rows.decode(whole.reshape(-1, rows.size))
@@ -299,134 +265,12 @@ class Episode:
         return (np.asarray(image) > 127).astype(np.uint8)
 
     def _image(self, topic: str, index: int) -> dict[str, Any]:
-        entry = self._topic(topic)
+        entry = self._source.topic(topic)
         if not 0 <= index < len(entry.times):
             raise RecordingError(
                 f"{self.path}: {topic} has {len(entry.times)} images, not one numbered {index}"
             )
-        return _decode(entry, None, self._message(entry, index)[2])
-
-    # --- the file
-
-    def _topic(self, name: str) -> _Topic:
-        if name not in self._topics:
-            known = ", ".join(sorted(self._topics)) or "none"
-            raise RecordingError(f"{self.path}: no topic {name}; there are: {known}")
-        return self._topics[name]
-
-    def _message(self, topic: _Topic, number: int) -> tuple[int, int, memoryview]:
-        """``(sequence, publish time, data)``."""
-        chunk = self._chunk(int(topic.chunks[number]))
-        at = int(topic.offsets[number])
-        _, size, _, sequence, _, publish_ns = _MESSAGE.unpack_from(chunk, at)
-        return sequence, publish_ns, memoryview(chunk)[at + _MESSAGE.size : at + 9 + size]
-
-    def _chunk(self, at: int) -> bytes:
-        if at in self._cache:
-            self._cache.move_to_end(at)
-            return self._cache[at]
-        (size,) = struct.unpack("<Q", os.pread(self._file, 8, at + 1))
-        try:
-            messages = chunk_messages(os.pread(self._file, size, at + 9))
-        except RepairError as error:
-            raise RecordingError(f"{self.path}: at byte {at}: {error}") from None
-        self._cache[at] = messages
-        if len(self._cache) > _CACHED_CHUNKS:
-            self._cache.popitem(last=False)
-        return messages
-
-    def _read_summary(self) -> None:
-        from mcap import records
-        from mcap.reader import SeekingReader
-
-        size = os.fstat(self._file).st_size
-        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
-            raise RecordingError(f"{self.path}: not an MCAP file")
-        if size < 2 * len(MAGIC) or os.pread(self._file, len(MAGIC), size - len(MAGIC)) != MAGIC:
-            hint = "the next start of dexrun mends it" if self.path.name.endswith(OPEN_SUFFIX) else "cut off"
-            raise RecordingError(f"{self.path}: not finished ({hint})")
-        with open(self._file, "rb", closefd=False) as stream:
-            summary = SeekingReader(stream).get_summary()
-            if summary is None:
-                raise RecordingError(f"{self.path}: has no summary")
-            for record in summary.metadata_indexes:
-                stream.seek(record.offset + 9)
-                from mcap.data_stream import ReadDataStream
-
-                metadata = records.Metadata.read(ReadDataStream(stream))
-                self.records[metadata.name] = dict(metadata.metadata)
-        entries: dict[int, list[tuple[int, bytes]]] = {}
-        for chunk in sorted(summary.chunk_indexes, key=lambda chunk: chunk.chunk_start_offset):
-            for number, at in chunk.message_index_offsets.items():
-                entries.setdefault(number, []).append((chunk.chunk_start_offset, self._index(at)))
-        for channel in summary.channels.values():
-            schema = summary.schemas.get(channel.schema_id)
-            self._topics[channel.topic] = _topic(
-                channel, "" if schema is None else schema.name, entries.get(channel.id, [])
-            )
-
-    def _index(self, at: int) -> bytes:
-        (size,) = struct.unpack_from("<I", os.pread(self._file, 15, at), 11)
-        return os.pread(self._file, size, at + 15)
-
-
-def _topic(channel: Any, schema: str, parts: list[tuple[int, bytes]]) -> _Topic:
-    tables = [np.frombuffer(index, "<i8").reshape(-1, 2) for _, index in parts]
-    whole = np.concatenate(tables) if tables else np.zeros((0, 2), np.int64)
-    chunks = np.repeat([at for at, _ in parts], [len(t) for t in tables]).astype(np.int64)
-    return _Topic(
-        channel.topic,
-        schema,
-        channel.message_encoding,
-        dict(channel.metadata),
-        whole[:, 0].copy(),
-        chunks,
-        whole[:, 1].copy(),
-    )
-
-
-_IMAGE_FIELDS = {
-    "foxglove.CompressedImage": {2: "data", 3: "format"},
-    "foxglove.RawImage": {2: "width", 3: "height", 4: "encoding", 6: "data"},
-}
-_CHUNK_FIELDS = ("stamp_ns", "after_tick", "tick", "epoch", "observed_ns", "rows")
-
-
-def _decode(entry: _Topic, rows: Rows | None, data: memoryview) -> dict[str, Any]:
-    if rows is not None:
-        columns = rows.decode(np.frombuffer(data, np.uint8)[None])
-        return {key: column[0] for key, column in columns.items()}
-    if entry.encoding == "json":
-        return dict(json.loads(bytes(data)))
-    if entry.schema in _IMAGE_FIELDS:
-        return _decode_image(_IMAGE_FIELDS[entry.schema], data)
-    if entry.schema == "dexrun.Chunk":
-        return _decode_chunk(data)
-    return {"data": bytes(data)}
-
-
-def _decode_image(names: Mapping[int, str], data: memoryview) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for number, value in pb.fields(data):
-        name = names.get(number)
-        if name is None or isinstance(value, int):
-            continue
-        if name in ("width", "height"):
-            out[name] = int.from_bytes(value, "little")
-        else:
-            out[name] = value if name == "data" else bytes(value).decode()
-    return out
-
-
-def _decode_chunk(data: memoryview) -> dict[str, Any]:
-    raw = {number: value for number, value in pb.fields(data) if not isinstance(value, int)}
-    out: dict[str, Any] = {
-        name: int.from_bytes(raw[number], "little", signed=True)
-        for number, name in enumerate(_CHUNK_FIELDS, 1)
-    }
-    out["inference_s"] = float(np.frombuffer(raw[7], "<f8")[0])
-    out["actions"] = np.frombuffer(raw[8], "<f8").reshape(out["rows"], -1).copy()
-    return out
+        return decode(entry, None, self._source.message(entry, index)[2])
 
 
 class Recording:

@@ -1,8 +1,8 @@
-"""Records at full speed until killed: ``python -m tests.recording.crash_child FOLDER FIRST LIMIT FREE``.
+"""Records until it is killed: ``python -m tests.recording.crash_child FOLDER FIRST LIMIT FREE SECONDS``.
 
 Says ``begin N`` before each episode, ``end N`` once its file is finished, and after each flush-worth of time
 how many states it has delivered to the open one. LIMIT: bytes that any file may have, 0 for any number;
-FREE: `min_free_mib`.
+FREE: `min_free_mib`; SECONDS: of each episode.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from runtime.recording.recorder import Recorder
 from runtime.recording.tracks import camera_track, rows_track
 from runtime.ring import Ring
 
-EPISODE_S = 1.0
-
 
 def say(*words: object) -> None:
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
 
-def main(folder: Path, first: int, limit: int, min_free_mib: float) -> None:
+def main(folder: Path, first: int, limit: int, min_free_mib: float, episode_s: float) -> None:
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -47,12 +45,12 @@ def main(folder: Path, first: int, limit: int, min_free_mib: float) -> None:
             say("begin", index)
             take = recorder.begin(index, "until killed")
             start_ns = clock.now_ns()
-            while clock.now_ns() - start_ns < EPISODE_S * NS_PER_S and take.end_ns is None:
+            while clock.now_ns() - start_ns < episode_s * NS_PER_S and take.end_ns is None:
                 now_ns = clock.now_ns()
                 noise = rng.integers(0, 256, (120, 160, 3)).astype(np.uint8)
                 head.push(now_ns, color=noise, depth=rng.integers(0, 9000, (120, 160)))
                 arm.push(now_ns, count=count, now_ns=now_ns)
-                say("at", index, now_ns)
+                say("at", index, f"{now_ns};")
                 count += 1
                 await clock.sleep_until_ns(now_ns + NS_PER_S // 100)
             if take.end_ns is not None:
@@ -69,4 +67,4 @@ def main(folder: Path, first: int, limit: int, min_free_mib: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *map(float, sys.argv[4:]))

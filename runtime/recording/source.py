@@ -1,0 +1,207 @@
+"""One finished file as topics and messages, and what their bytes mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.recording import protobuf as pb
+from runtime.recording.mcap_file import MAGIC, OPEN_SUFFIX
+from runtime.recording.repair import RepairError, chunk_messages
+from runtime.recording.schemas import Rows
+
+_CACHED_CHUNKS = 6
+_MESSAGE = struct.Struct("<BQHIQQ")
+
+
+class RecordingError(Exception):
+    """A file or topic cannot be read. One line: which file, what is wrong, what would be accepted."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """Where a topic's messages are: `times`, and for each the offset of its chunk and its own in there."""
+
+    name: str
+    schema: str
+    encoding: str
+    metadata: dict[str, str]
+    times: NDArray[np.int64]
+    chunks: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+class Source:
+    """One file, opened.
+
+    Attributes:
+        records: every metadata record by name; the last, where there are more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its summary.
+
+        Raises:
+            RecordingError: no such file, or not a finished recording.
+        """
+        self.path = path
+        self.records: dict[str, dict[str, str]] = {}
+        self.topics: dict[str, Topic] = {}
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise RecordingError(f"{path}: {error.strerror}") from None
+        try:
+            self._read_summary()
+        except RecordingError:
+            self.close()
+            raise
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+            self.close()
+            raise RecordingError(f"{path}: damaged: {error}") from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def topic(self, name: str) -> Topic:
+        """The topic `name`.
+
+        Raises:
+            RecordingError: there is no such topic.
+        """
+        if name not in self.topics:
+            known = ", ".join(sorted(self.topics)) or "none"
+            raise RecordingError(f"{self.path}: no topic {name}; there are: {known}")
+        return self.topics[name]
+
+    def message(self, topic: Topic, number: int) -> tuple[int, int, memoryview]:
+        """``(sequence, publish time, data)`` of one message.
+
+        Raises:
+            RecordingError: its chunk is damaged.
+        """
+        chunk = self._chunk(int(topic.chunks[number]))
+        at = int(topic.offsets[number])
+        _, size, _, sequence, _, publish_ns = _MESSAGE.unpack_from(chunk, at)
+        return sequence, publish_ns, memoryview(chunk)[at + _MESSAGE.size : at + 9 + size]
+
+    def _chunk(self, at: int) -> bytes:
+        if at in self._cache:
+            self._cache.move_to_end(at)
+            return self._cache[at]
+        (size,) = struct.unpack("<Q", os.pread(self._file, 8, at + 1))
+        try:
+            messages = chunk_messages(os.pread(self._file, size, at + 9))
+        except RepairError as error:
+            raise RecordingError(f"{self.path}: at byte {at}: {error}") from None
+        self._cache[at] = messages
+        if len(self._cache) > _CACHED_CHUNKS:
+            self._cache.popitem(last=False)
+        return messages
+
+    def _read_summary(self) -> None:
+        from mcap import records
+        from mcap.reader import SeekingReader
+
+        size = os.fstat(self._file).st_size
+        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
+            raise RecordingError(f"{self.path}: not an MCAP file")
+        if size < 2 * len(MAGIC) or os.pread(self._file, len(MAGIC), size - len(MAGIC)) != MAGIC:
+            hint = "the next start of dexrun mends it" if self.path.name.endswith(OPEN_SUFFIX) else "cut off"
+            raise RecordingError(f"{self.path}: not finished ({hint})")
+        with open(self._file, "rb", closefd=False) as stream:
+            summary = SeekingReader(stream).get_summary()
+            if summary is None:
+                raise RecordingError(f"{self.path}: has no summary")
+            for record in summary.metadata_indexes:
+                stream.seek(record.offset + 9)
+                from mcap.data_stream import ReadDataStream
+
+                metadata = records.Metadata.read(ReadDataStream(stream))
+                self.records[metadata.name] = dict(metadata.metadata)
+        entries: dict[int, list[tuple[int, bytes]]] = {}
+        for chunk in sorted(summary.chunk_indexes, key=lambda chunk: chunk.chunk_start_offset):
+            for number, at in chunk.message_index_offsets.items():
+                entries.setdefault(number, []).append((chunk.chunk_start_offset, self._index(at)))
+        for channel in summary.channels.values():
+            schema = summary.schemas.get(channel.schema_id)
+            self.topics[channel.topic] = _topic(
+                channel, "" if schema is None else schema.name, entries.get(channel.id, [])
+            )
+
+    def _index(self, at: int) -> bytes:
+        (size,) = struct.unpack_from("<I", os.pread(self._file, 15, at), 11)
+        return os.pread(self._file, size, at + 15)
+
+
+def _topic(channel: Any, schema: str, parts: list[tuple[int, bytes]]) -> Topic:
+    tables = [np.frombuffer(index, "<i8").reshape(-1, 2) for _, index in parts]
+    whole = np.concatenate(tables) if tables else np.zeros((0, 2), np.int64)
+    chunks = np.repeat([at for at, _ in parts], [len(t) for t in tables]).astype(np.int64)
+    return Topic(
+        channel.topic,
+        schema,
+        channel.message_encoding,
+        dict(channel.metadata),
+        whole[:, 0].copy(),
+        chunks,
+        whole[:, 1].copy(),
+    )
+
+
+_IMAGE_FIELDS = {
+    "foxglove.CompressedImage": {2: "data", 3: "format"},
+    "foxglove.RawImage": {2: "width", 3: "height", 4: "encoding", 6: "data"},
+}
+_CHUNK_FIELDS = ("stamp_ns", "after_tick", "tick", "epoch", "observed_ns", "rows")
+
+
+def decode(entry: Topic, rows: Rows | None, data: memoryview) -> dict[str, Any]:
+    """A message's fields; `rows` for topics of rows."""
+    if rows is not None:
+        columns = rows.decode(np.frombuffer(data, np.uint8)[None])
+        return {key: column[0] for key, column in columns.items()}
+    if entry.encoding == "json":
+        return dict(json.loads(bytes(data)))
+    if entry.schema in _IMAGE_FIELDS:
+        return _decode_image(_IMAGE_FIELDS[entry.schema], data)
+    if entry.schema == "dexrun.Chunk":
+        return _decode_chunk(data)
+    return {"data": bytes(data)}
+
+
+def _decode_image(names: Mapping[int, str], data: memoryview) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for number, value in pb.fields(data):
+        name = names.get(number)
+        if name is None or isinstance(value, int):
+            continue
+        if name in ("width", "height"):
+            out[name] = int.from_bytes(value, "little")
+        else:
+            out[name] = value if name == "data" else bytes(value).decode()
+    return out
+
+
+def _decode_chunk(data: memoryview) -> dict[str, Any]:
+    raw = {number: value for number, value in pb.fields(data) if not isinstance(value, int)}
+    out: dict[str, Any] = {
+        name: int.from_bytes(raw[number], "little", signed=True)
+        for number, name in enumerate(_CHUNK_FIELDS, 1)
+    }
+    out["inference_s"] = float(np.frombuffer(raw[7], "<f8")[0])
+    out["actions"] = np.frombuffer(raw[8], "<f8").reshape(out["rows"], -1).copy()
+    return out
