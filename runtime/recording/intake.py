@@ -249,7 +249,6 @@ class Intake:
         drained = take.drained(now_ns, round(self._options.settle_s * NS_PER_S)) and not self._behind()
         if drained or now_ns - take.flushed_ns >= self._options.flush_s * NS_PER_S:
             self._flush(take, now_ns)
-        disk.look()
         self.look_at_disk()
         if take.end_ns is None and (self.trouble or take.draft.failed):
             self._stop_early(take, take.draft.failed or self.trouble)
