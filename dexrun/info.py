@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dexrun.export.contents import Content, Row, inspect
+from dexrun.export.contents import Content, Row
 from dexrun.export.errors import ExportError
+from dexrun.export.look import inspect
 
 OK, BAD = 0, 2
 

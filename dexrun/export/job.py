@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +14,7 @@ from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, check_alike, describe, episode_files
 from dexrun.export.sampled import Sampled, SensorReport, sample
-
-_LOOK_S = 0.1
+from dexrun.export.workers import Workers, count
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,7 @@ def export(
         kind.tasks(ref, options)
     shown = progress or Silent()
     with _told_in_one_line(to), target.building(to, file=kind.file, append=append) as draft:
-        with _Workers(options.jobs, len(refs)) as workers:
+        with _closing(), Workers(options.jobs) as workers:
             plan = _survey(refs, options, draft, workers, shown, outcome)
             plan = replace(plan, append=append)
             prepared = kind.start(plan)
@@ -197,7 +194,7 @@ def _survey(
     refs: Sequence[EpisodeRef],
     options: ExportOptions,
     draft: Path,
-    workers: _Workers,
+    workers: Workers,
     progress: Progress,
     outcome: Outcome,
 ) -> Plan:
@@ -216,7 +213,7 @@ def _survey(
 
 
 def _write(
-    kind: Format, plan: Plan, prepared: Any, workers: _Workers, progress: Progress
+    kind: Format, plan: Plan, prepared: Any, workers: Workers, progress: Progress
 ) -> list[dict[str, Any]]:
     todo = [(slot, task) for slot in plan.slots for task in kind.tasks(slot.ref, plan.options)]
     images = sum(slot.length for slot, task in todo if ":" in task)
@@ -232,18 +229,6 @@ def _write(
 # --- in a worker's process
 
 _opened: list[tuple[EpisodeRef, ExportOptions, Sampled]] = []
-_counter: Any = None
-
-
-def _count(images: int) -> None:
-    if _counter is not None:
-        with _counter.get_lock():
-            _counter.value += images
-
-
-def _set_counter(counter: Any) -> None:
-    global _counter
-    _counter = counter
 
 
 def _sampled(ref: EpisodeRef, options: ExportOptions) -> Sampled:
@@ -251,7 +236,7 @@ def _sampled(ref: EpisodeRef, options: ExportOptions) -> Sampled:
     if _opened and _opened[0][:2] == (ref, options):
         return _opened[0][2]
     _close()
-    sampled = replace(sample(ref, options), progress=_count)
+    sampled = replace(sample(ref, options), progress=count)
     _opened.append((ref, options, sampled))
     return sampled
 
@@ -261,6 +246,14 @@ def _close() -> None:
         _opened.pop()[2].recording.close()
 
 
+@contextlib.contextmanager
+def _closing() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        _close()
+
+
 def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, SensorReport]]:
     sampled = _sampled(ref, options)
     return len(sampled), sampled.reports
@@ -268,58 +261,6 @@ def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, Se
 
 def _work(kind: Format, task: str, slot: Slot, plan: Plan, prepared: Any) -> Any:
     return kind.work(task, _sampled(slot.ref, plan.options), slot, plan, prepared)
-
-
-# --- workers
-
-
-class _Workers:
-    """Processes, or, where one is enough, this one."""
-
-    def __init__(self, jobs: int, episodes: int) -> None:
-        import multiprocessing
-
-        wanted = jobs or len(os.sched_getaffinity(0))
-        context = multiprocessing.get_context("spawn")
-        self._counter = context.Value("q", 0)
-        self._pool: ProcessPoolExecutor | None = None
-        if wanted > 1:
-            self._pool = ProcessPoolExecutor(
-                wanted, mp_context=context, initializer=_set_counter, initargs=(self._counter,)
-            )
-
-    def __enter__(self) -> _Workers:
-        _set_counter(self._counter)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        _close()
-        _set_counter(None)
-
-    def map(
-        self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], told: Callable[[int, int], None]
-    ) -> list[Any]:
-        """Results in order; the first failure ends it."""
-        self._counter.value = 0
-        if self._pool is None:
-            results = []
-            for done, values in enumerate(arguments, 1):
-                results.append(call(*values))
-                told(done, self._counter.value)
-            return results
-        futures = [self._pool.submit(call, *values) for values in arguments]
-        self._follow(futures, told)
-        return [future.result() for future in futures]
-
-    def _follow(self, futures: Sequence[Future[Any]], told: Callable[[int, int], None]) -> None:
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, _LOOK_S, FIRST_COMPLETED)
-            told(len(futures) - len(waiting), self._counter.value)
-            for future in finished:
-                future.result()
 
 
 @contextlib.contextmanager
