@@ -1,10 +1,13 @@
-"""``python -m dexrun.config_reference``: every key, its default and its meaning, from the models themselves."""
+"""``python -m dexrun.config_reference``: every key, its default and its meaning, from the models."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import re
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -32,6 +35,20 @@ def described(model: type[BaseModel]) -> dict[str, str]:
     for each in reversed(model.__mro__):
         if isinstance(each, type) and issubclass(each, BaseModel) and each.__doc__:
             found.update(_parsed(inspect.cleandoc(each.__doc__), set(model.model_fields)))
+            found.update(_beside_fields(each))
+    return found
+
+
+def _beside_fields(model: type[BaseModel]) -> dict[str, str]:
+    """Meanings written as a string under the field."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class
+    found: dict[str, str] = {}
+    for line, after in itertools.pairwise(body.body):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            value = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found[line.target.id] = " ".join(value.value.split())
     return found
 
 
@@ -96,23 +113,31 @@ def _default(field: Any) -> str:
     return "none" if value is None else f"`{text}`"
 
 
-def sections(name: str, model: type[BaseModel], tag: str = "") -> Iterator[str]:
-    """Markdown of one table and the tables below it."""
+Seen = dict[type[BaseModel], str]
+
+
+def sections(name: str, model: type[BaseModel], seen: Seen) -> Iterator[str]:
+    """Markdown of one table and the tables below it; `seen` is where a model was described before."""
+    tag = _tag(model)
     title = f"## `[{name}]`" + (f" with `{tag}`" if tag else "")
+    if model in seen:
+        yield f"{title}\n\nThe same keys as `[{seen[model]}]`.\n"
+        return
+    seen[model] = name
     first = (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " ")
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    below: list[tuple[str, type[BaseModel], str]] = []
+    below: list[tuple[str, type[BaseModel]]] = []
     meanings = described(model)
     for key, field in model.model_fields.items():
         inner = models_of(field.annotation)
         if inner:
-            below += [(f"{name}.{key}", each, _tag(each)) for each in inner]
+            below += [(f"{name}.{key}", each) for each in inner]
         else:
             meaning = meanings.get(key, "").replace("|", "\\|")
             rows.append(f"| `{key}` | {type_name(field.annotation)} | {_default(field)} | {meaning} |")
     yield f"{title}\n\n{first}\n\n" + "\n".join(rows) + "\n"
-    for path, each, its_tag in below:
-        yield from sections(path, each, its_tag)
+    for path, each in below:
+        yield from sections(path, each, seen)
 
 
 def _tag(model: type[BaseModel]) -> str:
@@ -129,15 +154,14 @@ def reference() -> str:
     top = ["## Top level", "", "| key | type | default | meaning |", "|---|---|---|---|"]
     meanings = described(Settings)
     tables: list[str] = []
+    seen: Seen = {}
     for key, field in Settings.model_fields.items():
         inner = models_of(field.annotation)
         if not inner:
-            top.append(
-                f"| `{key}` | {type_name(field.annotation)} | {_default(field)} | {meanings.get(key, '')} |"
-            )
-        path = f"{key}.NAME" if key == "cameras" else key
+            meaning = meanings.get(key, "")
+            top.append(f"| `{key}` | {type_name(field.annotation)} | {_default(field)} | {meaning} |")
         for each in inner:
-            tables += sections(path, each, _tag(each))
+            tables += sections(f"{key}.NAME" if key == "cameras" else key, each, seen)
     return "\n".join([*parts, "\n".join(top) + "\n", *tables])
 
 

@@ -1,0 +1,10 @@
+"""The page of all keys says what the models say."""
+
+from pathlib import Path
+
+from dexrun.config_reference import reference
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert page.read_text() == reference(), "run: python -m dexrun.config_reference > docs/configuration.md"
