@@ -90,7 +90,7 @@ async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: cont
 
     settings, clock = robot.settings, robot.clock
     policy = await clock.run_blocking(
-        lambda: build_policy(settings.policy, robot.model.copy(), robot.cameras)
+        lambda: build_policy(settings.policy, robot.model.copy(), robot.cameras, clock)
     )
     observer = Observer(
         policy.spec,

@@ -9,6 +9,7 @@ from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig
 from runtime.arm_model import ArmModel
+from runtime.clock import Clock
 from runtime.interfaces import CameraDriver, Policy, PolicyError
 
 _IN_PROCESS = {
@@ -17,7 +18,9 @@ _IN_PROCESS = {
 }
 
 
-def build_policy(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver]) -> Policy:
+def build_policy(
+    config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver], clock: Clock
+) -> Policy:
     """The configured policy, not warmed up yet; `model` is the policy's own from now on.
 
     Raises:
@@ -31,10 +34,10 @@ def build_policy(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, Ca
             raise PolicyError(f"policy.camera = {config.camera!r} is not a camera; [cameras] has: {known}")
         camera = cameras[config.camera]
         return GeometricPolicy(config, model, lambda: camera.info)
-    return _other(config, model, cameras)
+    return _other(config, model, clock)
 
 
-def _other(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver]) -> Policy:
+def _other(config: PolicyConfig, model: ArmModel, clock: Clock) -> Policy:
     from policies.mapping import RobotJoints
 
     joints = RobotJoints(model.names, model.ranges)
@@ -52,4 +55,4 @@ def _other(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDr
         return ActPolicy(config, joints)
     from policies.remote.client import build_remote
 
-    return build_remote(config, joints)
+    return build_remote(config, joints, clock)

@@ -43,6 +43,8 @@ def summarise(
         measured.update({key: policy[key] for key in ("failures", "last_error")})
         measured["asked_chunks"] = policy["chunks"]
         measured["inference_s"] = policy["inference_s"]
+        if "remote" in policy:
+            measured["remote"] = policy["remote"]
     summary["attempts"] = outcome.attempts
     summary.update(extra or {})
     return summary

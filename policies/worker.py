@@ -234,14 +234,18 @@ class InferenceWorker:
         return self._last_error
 
     def statistics(self) -> dict[str, Any]:
-        """``{chunks, dropped_chunks, inference_s: {p50, max}, failures, last_error}``."""
+        """``{chunks, dropped_chunks, inference_s: {p50, max}, failures, last_error}``, and ``remote``, counts
+        by kind, of a policy that has `statistics` of its own.
+        """
         times = list(self._times_s)
+        own = getattr(self._policy, "statistics", None)
         return {
             "chunks": self._chunks,
             "dropped_chunks": self._dropped + self._dropped_late,
             "inference_s": {"p50": float(np.median(times)) if times else 0.0, "max": self._max_s},
             "failures": dict(self._failures),
             "last_error": self._last_error,
+            **({} if own is None else {"remote": dict(own())}),
         }
 
     # --- the thread
