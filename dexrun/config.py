@@ -163,12 +163,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_rate(self) -> Settings:
-        rate = getattr(self.policy, "control_rate_hz", self.control.rate_hz)
-        if rate != self.control.rate_hz:
-            raise ValueError(
-                f"policy.control_rate_hz ({rate:g}) must be control.rate_hz ({self.control.rate_hz:g}): "
-                "one row is executed per tick"
-            )
+        for name, policy in {"policy": self.policy, "serve.policy": self.serve.policy}.items():
+            rate = getattr(policy, "control_rate_hz", self.control.rate_hz)
+            if rate != self.control.rate_hz:
+                raise ValueError(
+                    f"{name}.control_rate_hz ({rate:g}) must be control.rate_hz ({self.control.rate_hz:g}): "
+                    "one row is executed per tick"
+                )
         return self
 
     @property

@@ -26,7 +26,9 @@ class ActFront(ZmqFront):
     def __init__(self, service: Service) -> None:
         super().__init__(service, self._reply)
         self._service = service
-        (self._state_key,) = service.side.keys.state
+        self._state_key = codec.state_key(service.side.keys.state)
+        sizes = [len(entries) for entries in service.side.map.state.values()]
+        self._ends = np.cumsum(sizes)
         (self._action_key,) = service.side.keys.action
 
     async def _reply(self, client: Client, message: memoryview) -> list[Any]:
@@ -80,16 +82,13 @@ class ActFront(ZmqFront):
             raise WireError("images is not a dictionary", "shape")
         keys = self._service.side.keys
         text = asked.get(keys.instruction, "") if keys.instruction else ""
-        state = asked.get(self._state_key)
-        if isinstance(state, list):
-            state = codec.matrix(state)[0] if state else None
         packed = (
             {k: v for k, v in images.items() if isinstance(v, memoryview)}
             if self._service.options.jpeg
             else {}
         )
         return self._service.side.observation(
-            {} if state is None else {self._state_key: state},
+            self._state(asked.get(self._state_key)),
             {**images, **{k: jpeg.decode(v) for k, v in packed.items()}},
             text if isinstance(text, str) else "",
             tick=client.step if extra.tick is None else extra.tick,
@@ -97,6 +96,20 @@ class ActFront(ZmqFront):
             prefix=extra.prefix,
             frozen=extra.frozen,
         )
+
+    def _state(self, value: Any) -> dict[str, Any]:
+        """The one vector by the configured keys, whose parts it joins."""
+        if isinstance(value, list):
+            value = codec.matrix(value)[0] if value else None
+        keys = list(self._service.side.keys.state)
+        if value is None or len(keys) == 1:
+            return {} if value is None else {keys[0]: value}
+        if not isinstance(value, np.ndarray) or value.shape != (self._ends[-1],):
+            form = value.shape if isinstance(value, np.ndarray) else type(value).__name__
+            raise WireError(
+                f"state {self._state_key!r} is {form}; {self._ends[-1]} numbers are wanted", "shape"
+            )
+        return dict(zip(keys, np.split(value, self._ends[:-1]), strict=True))
 
 
 def aggregate(client: Client, rows: Floats, decay: float) -> Floats:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 from dexrun.config_sources import ConfigError
 
 if TYPE_CHECKING:
-    from dexrun.config import Settings
+    from dexrun.config import PolicyConfig, Settings
+    from dexrun.serve.options import ServeOptions
     from dexrun.serve.server import Server
-    from policies.mapping import RobotJoints
     from runtime.interfaces import CameraDriver, Policy
     from runtime.messages import CameraInfo
 
@@ -87,7 +87,7 @@ def run(settings: Settings) -> int:
 def _announce(settings: Settings, server: Server) -> Callable[[], None]:
     def announce() -> None:
         metrics = f", metrics at {server.metrics_address}" if server.metrics_address else ""
-        name = settings.policy.type
+        name = served(settings).type
         sys.stdout.write(f"serving {name} as {settings.serve.protocol} at {server.address}{metrics}\n")
         sys.stdout.flush()
 
@@ -103,32 +103,53 @@ def _server(settings: Settings) -> Server:
     from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
     joints = RobotJoints(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float))
-    make = policy_maker(settings, joints)
-    if settings.serve.engine == "ray":
-        if settings.policy.type == "geometric":
+    make, options = policy_maker(settings), described(settings)
+    remembers = served(settings).type == "geometric"  # the grasp that it is making
+    if options.engine == "ray":
+        if remembers:
             raise PolicyError(
                 "policy 'geometric' remembers the grasp it is making: engine 'ray' cannot serve it"
             )
         from dexrun.serve.ray_engine import ray_server
 
-        return ray_server(make, settings.serve, joints)
-    fresh = make if settings.policy.type == "geometric" else None  # it remembers the grasp it is making
-    return local_server(make(), settings.serve, joints, fresh=fresh)
+        return ray_server(make, options, joints)
+    return local_server(make(), options, joints, fresh=make if remembers else None)
 
 
-def policy_maker(settings: Settings, joints: RobotJoints) -> Callable[[], Policy]:
+def served(settings: Settings) -> PolicyConfig:
+    """The table of the policy to serve."""
+    return settings.serve.policy or settings.policy
+
+
+def described(settings: Settings) -> ServeOptions:
+    """The ``[serve]`` table. A file that also tells a client what to send is not asked for it twice."""
+    from policies.remote.config import RemoteOptions
+
+    client, options = settings.policy, settings.serve
+    if not isinstance(client, RemoteOptions):
+        return options
+    keys, units = options.keys or client.keys, options.units or client.units
+    return options.model_copy(update={"keys": keys, "units": units})
+
+
+def policy_maker(settings: Settings) -> Callable[[], Policy]:
     """What makes the configured policy, without any device.
 
     Raises:
         PolicyError: it cannot be made here.
     """
     from dexrun.policies import build_policy
+    from policies.remote.config import RemoteOptions
     from runtime.arm_model import ArmModel
+    from runtime.clock import RealClock
     from runtime.interfaces import PolicyError
 
-    config = settings.policy
-    if config.type in ("groot", "lerobot", "openpi", "act_zmq"):
-        raise PolicyError(f"policy.type = {config.type!r} is itself behind a server; serve a local one")
+    config = served(settings)
+    if isinstance(config, RemoteOptions):
+        raise PolicyError(
+            f"policy.type = {config.type!r} is itself behind a server; serve a local one, or name one in "
+            "[serve.policy]"
+        )
     infos = {name: _Calibrated(name, info) for name, info in simulated_cameras(settings).items()}
     if config.type == "geometric" and config.camera not in infos:
         raise PolicyError(
@@ -136,7 +157,7 @@ def policy_maker(settings: Settings, joints: RobotJoints) -> Callable[[], Policy
             "own process has (the simulated tabletop's is known); it needs no GPU: run it there"
         )
     cameras = cast("Mapping[str, CameraDriver]", infos)  # asked for `info` only
-    return lambda: build_policy(config, ArmModel(), cameras)
+    return lambda: build_policy(config, ArmModel(), cameras, RealClock())
 
 
 class _Calibrated:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from policies.act.config import ActConfig
+from policies.dexgrasp.config import DexGraspConfig
+from policies.geometric.config import GeometricConfig
 from policies.mapping import KeyMap, UnitMap
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
 from runtime.options import Options
@@ -18,6 +21,7 @@ CLIENT_OPTIONS = {
     "openpi": OpenpiOptions,
     "act": ActRemoteOptions,
 }
+LocalPolicy = Annotated[GeometricConfig | DexGraspConfig | ActConfig, Field(discriminator="type")]
 LOOPBACK = ("localhost", "::1", "127.")
 
 
@@ -49,8 +53,10 @@ class ServeOptions(Options):
         engine: infer in this process, or in Ray Serve's replicas.
         replicas: with Ray, how many.
         ray_address: of a running Ray cluster; empty starts a local one.
-        keys: the clients' names; without them the protocol's usual ones.
-        units: the clients' units; without them the protocol's usual ones.
+        policy: what to serve; without it, ``[policy]``.
+        keys: the clients' names; without them those of a ``[policy]`` that is itself a client, else the
+            protocol's usual ones.
+        units: the clients' units; found in the same way.
     """
 
     protocol: Protocol = "gr00t"
@@ -76,6 +82,7 @@ class ServeOptions(Options):
     engine: Literal["local", "ray"] = "local"
     replicas: int = Field(default=2, ge=1, le=64)
     ray_address: str = ""
+    policy: LocalPolicy | None = None
     keys: KeyMap | None = None
     units: UnitMap | None = None
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from typing import Any
 
 import zmq
+from zmq.utils.garbage import gc as collector
 from zmq.utils.monitor import recv_monitor_message
 
 from policies.remote.limits import Limits
@@ -21,6 +23,29 @@ from policies.remote.msgpack_views import Piece
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _DOWN |= zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+
+class _Open:
+    """Counts the process's links. Large messages are lent to libzmq, and pyzmq runs a thread that notes when
+    they come back; with the last link it ends, too.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def one_more(self) -> None:
+        with self._lock:
+            self._count += 1
+
+    def one_less(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                collector.stop()
+
+
+_OPEN = _Open()
 
 
 class ZmqLink:
@@ -58,6 +83,7 @@ class ZmqLink:
             LinkError: nobody, or nobody who speaks ZeroMQ, answers there in time.
         """
         self.drop()
+        _OPEN.one_more()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         for option, value in (
@@ -164,6 +190,7 @@ class ZmqLink:
             self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)
-        self._context.term()
+        self._context.term()  # nothing is lent any more
+        _OPEN.one_less()
         self._context = self._socket = self._monitor = None
         self._buffer, self._lent = bytearray(), False

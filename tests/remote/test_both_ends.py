@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from policies.mapping import ImageRule, KeyMap
+from policies.mapping import ImageRule, KeyMap, UnitMap
 from runtime.interfaces import Policy, PolicyError
+from runtime.messages import Frame
 from tests.remote.support import (
+    NAMES,
     OPTIONS,
     PROTOCOLS,
     EchoPolicy,
@@ -157,3 +159,41 @@ def test_a_request_without_a_key_is_refused_by_name(protocol: str) -> None:
     keys = OPTIONS[protocol]().keys.model_copy(update={"cameras": {"head": "elsewhere"}})
     with both_ends(protocol, EchoPolicy(), keys=keys) as remote, pytest.raises(PolicyError, match=WANTED):
         remote.infer(observation())
+
+
+def test_a_key_for_every_number_suits_every_protocol(protocol: str) -> None:
+    state = {f"{name}.pos": (name,) for name in NAMES} | {"jaw.vel": ("gripper.velocity",)}
+    state |= {f"force.{i}": (f"force.{i}",) for i in range(3)}
+    keys = KeyMap(cameras={"head": "head"}, state=state, action={"action": ()}, instruction="task")
+    units = UnitMap(joint_unit="deg", gripper_unit="percent")
+    policy = EchoPolicy()
+    with both_ends(protocol, policy, {"keys": keys, "units": units}, keys=keys, units=units) as remote:
+        made = observation(force_n=np.array([0.5, -1.0, 2.0]))
+        made.arm.velocity[:] = np.arange(6.0)
+        remote.infer(made)
+        (seen,) = policy.seen
+        assert np.abs(seen.arm.position - made.arm.position).max() < CLOSE
+        assert np.abs(seen.arm.velocity - [0, 0, 0, 0, 0, 5.0]).max() < CLOSE
+        assert seen.force_n is not None
+        assert np.abs(seen.force_n - [0.5, -1.0, 2.0]).max() < CLOSE
+
+
+def test_a_state_of_another_length_is_refused(protocol: str) -> None:
+    state = {f"{name}.pos": (name,) for name in NAMES}
+    keys = KeyMap(cameras={"head": "head"}, state=state, action={"action": ()})
+    fewer = keys.model_copy(update={"state": dict(list(state.items())[:-1])})
+    with (
+        both_ends(protocol, EchoPolicy(), {"keys": keys}, keys=fewer) as remote,
+        pytest.raises(PolicyError, match=r"gripper\.pos|6 numbers are wanted"),
+    ):
+        remote.infer(observation())
+
+
+def test_frames_large_enough_to_be_lent_leave_no_thread(protocol: str) -> None:
+    """The fixture around every test looks for it: pyzmq has one for what it has lent to libzmq."""
+    large = np.full((480, 640, 3), 7, np.uint8)
+    policy = EchoPolicy()
+    with both_ends(protocol, policy) as remote:
+        made = observation()
+        remote.infer(dataclasses.replace(made, frames={n: Frame(n, 5, large) for n in made.frames}))
+    assert (policy.seen[0].frames["head"].color == large).all()

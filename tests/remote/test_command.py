@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from dexrun.__main__ import main
-from dexrun.serve.command import expand
+from dexrun.config import load
+from dexrun.serve.command import described, expand, served
 from runtime.interfaces import PolicyError
 from tests.remote.support import connected, observation
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "config.toml")
+EXAMPLE = ROOT / "docs" / "examples" / "remote-policy.toml"
 
 
 def test_short_options_are_keys_of_the_serve_table() -> None:
@@ -84,3 +86,18 @@ def test_the_configured_policy_is_served_until_sigterm() -> None:
         process.wait(30)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def test_one_file_serves_both_ends() -> None:
+    settings = load(["--config", str(EXAMPLE)], {})
+    assert served(settings).type == "geometric"
+    options = described(settings)
+    assert options.resolved_keys() == settings.policy.keys
+    assert options.resolved_units() == settings.policy.units
+    own = load(["--config", str(EXAMPLE), "--serve.units.joint_unit", "deg"], {})
+    assert described(own).resolved_units().joint_unit == "deg"
+
+
+def test_what_is_served_keeps_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--config", str(EXAMPLE), "--control.rate_hz", "50"]) == 2
+    assert "serve.policy.control_rate_hz (30) must be control.rate_hz (50)" in capsys.readouterr().err

@@ -32,8 +32,8 @@ class ActRemotePolicy(RemotePolicy):
 
     def __init__(self, options: ActRemoteOptions, robot: RobotJoints, clock: Clock) -> None:
         super().__init__("act_zmq", options, robot, clock)
-        if len(options.keys.state) != 1 or len(options.keys.action) != 1:
-            raise PolicyError("act_zmq: keys.state and keys.action take one key each")
+        if len(options.keys.action) != 1:
+            raise PolicyError("act_zmq: keys.action takes one key")
         self.use(ActSession(options, token_of(options), self))
 
 
@@ -77,14 +77,14 @@ class ActSession:
 
     def ask(self, request: Request, deadline: Deadline) -> Reply:
         """One step."""
-        ((state_key, state),) = request.state.items()
+        state = np.concatenate(list(request.state.values()))
         quality = self._options.jpeg_quality if self._ours.get("jpeg") else 0
         images = {
             key: jpeg.encode(image, quality) if quality and image.ndim == 3 else image
             for key, image in request.images.items()
         }
         message: dict[str, Any] = {"command": "step"} if self._command else {}
-        message |= {state_key: state.astype(np.float32), "images": images, **self._token}
+        message |= {codec.state_key(request.state): state.astype(np.float32), "images": images, **self._token}
         if self._options.keys.instruction:
             message[self._options.keys.instruction] = request.instruction
         if self._ours:

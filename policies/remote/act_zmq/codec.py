@@ -6,7 +6,7 @@ answers ``{joint_positions}`` and ``{status: RESET_OK}``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from policies.remote.pickle_arrays import NUMPY
 from runtime.messages import Floats
 
 RESET = "RESET"
+STATE = "qpos"
 
 
 def encode(value: Any) -> list[Piece]:
@@ -32,6 +33,12 @@ def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
         WireError: it is not plain values and numpy arrays, or is over a limit.
     """
     return pickle_reader.load(message, NUMPY, limits)
+
+
+def state_key(keys: Iterable[str]) -> str:
+    """What the one state vector is called: as the only one of `keys`; ``qpos`` where several are joined."""
+    first, *more = keys
+    return STATE if more else first
 
 
 def reply(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Mapping[str, Any]:
