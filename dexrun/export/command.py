@@ -53,7 +53,8 @@ def _parser() -> _Parser:
         prog="dexrun export",
         description="Turn recordings into a data set that trainers read. Exit codes: 0 done, 1 not done, "
         "2 what was asked for cannot be exported.",
-        epilog="Keys that are not given come from [export] of --config, else have their defaults.",
+        epilog="Keys that are not given come from [export] of --config, without it from the configuration "
+        "that the first run was made with, else have their defaults.",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or an episode's .mcap file")
@@ -119,7 +120,7 @@ def options_from(arguments: argparse.Namespace) -> ExportOptions:
     Raises:
         ExportError: one cannot be used.
     """
-    given: dict[str, Any] = dict(_table(arguments.config)) if arguments.config else {}
+    given = dict(_table(arguments.config)) if arguments.config else _recorded(arguments.runs[0])
     given.update({key: getattr(arguments, key) for key in _PLAIN if getattr(arguments, key) is not None})
     for key in ("cameras", "labels"):
         if getattr(arguments, key):
@@ -156,6 +157,13 @@ def _table(path: Path) -> Mapping[str, Any]:
         raise ExportError(f"{path}: {error}") from None
     table = content.get("export", {})
     return table if isinstance(table, dict) else {}
+
+
+def _recorded(run: Path) -> dict[str, Any]:
+    """The table that the run was made with, as far as it is still known."""
+    path = run / "config.json"
+    table = _table(path) if path.is_file() else {}
+    return {key: value for key, value in table.items() if key in ExportOptions.model_fields}
 
 
 def summary(outcome: Outcome, options: ExportOptions) -> str:

@@ -234,6 +234,10 @@ def test_the_configurations_table_is_used_below_the_command_line(run: Run, say: 
     assert "x: 1 episodes, 6 rows" in out
     _, out, _ = say(*arguments, "--to", tmp_path / "y", "--fps", 15)
     assert "y: 1 episodes, 8 rows" in out
+    content = {"export": {"fps": 5.0, "jobs": 1, "no_longer_known": True}}
+    (folder / "config.json").write_text(json.dumps(content))
+    _, out, _ = say(folder, "--format", "act-hdf5", "--to", tmp_path / "w")
+    assert "w: 1 episodes, 3 rows" in out
     (tmp_path / "my.toml").write_text("[export\n")
     assert say(*arguments, "--to", tmp_path / "z")[0] == 2
 

@@ -170,6 +170,22 @@ def test_v21_is_what_groot_reads(run: Run, exported: Export) -> None:
     assert (action.astype(np.float32) == percent(expected(truth, "sent", 16))).all()
 
 
+def test_lerobot_0_3_reads_v21_by_groots_names(run: Run, exported: Export, reader: Any) -> None:
+    folder, (one, two) = run(Made(seconds=0.4), Made(seconds=0.3, task="another", seed=1))
+    target, _ = exported(folder, "lerobot-v2.1")
+    got = reader(".venv-lerobot-v21", "read_lerobot_v21.py", target)
+    assert (int(got["episodes"]), int(got["fps"])) == (2, 30)
+    wanted = percent(np.concatenate([expected(one, "sent", 13), expected(two, "sent", 10)]))
+    assert (got["action.single_arm"] == wanted[:, :5]).all()
+    assert (got["action.gripper"] == wanted[:, 5:]).all()
+    state = percent(np.concatenate([expected(one, "position", 13), expected(two, "position", 10)]))
+    assert (np.concatenate([got["state.single_arm"], got["state.gripper"]], axis=1) == state).all()
+    assert got["state.force"].shape == (23, 2)
+    frames = np.rint(got["video.wrist"][:13] * 255).transpose(0, 2, 3, 1)
+    assert psnr(frames, expected(one, "wrist color", 13)) > PSNR_DB
+    assert got["language"].tolist() == ["put the cube into the tray"] * 13 + ["another"] * 10
+
+
 def test_what_is_appended_must_fit(run: Run, exported: Export) -> None:
     first, _ = run(Made(seconds=0.3), name="first")
     second, _ = run(Made(seconds=0.3, force=0), name="second")
