@@ -104,10 +104,10 @@ def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
 
 
 def tasks(ref: EpisodeRef, options: ExportOptions, depth: str) -> tuple[str, ...]:
-    """One for the rows, one for each video."""
+    """One for the rows, one for each video; depth first, since it takes longest."""
     of = layout(ref.shape, options, depth)
     joint_units_of(ref, of)
-    return ("rows", *(f"video:{key}" for key in of.video_keys))
+    return (*(f"video:{key}" for key in (*of.depth_videos, *of.videos)), "rows")
 
 
 def joint_units_of(ref: EpisodeRef, of: Layout) -> JointUnits:

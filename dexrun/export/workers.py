@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
@@ -11,16 +12,35 @@ _LOOK_S = 0.1
 _counter: Any = None
 
 
+_STOP = -(1 << 60)
+
+
+class StoppedError(Exception):
+    """The export is over; what is left of this task is not wanted."""
+
+
 def count(images: int) -> None:
-    """Say that so many more images are done; called in any process."""
+    """Say that so many more images are done; called in any process.
+
+    Raises:
+        StoppedError: the export failed elsewhere, or was interrupted.
+    """
     if _counter is not None:
         with _counter.get_lock():
+            if _counter.value < 0:
+                raise StoppedError
             _counter.value += images
 
 
 def _set_counter(counter: Any) -> None:
     global _counter
     _counter = counter
+
+
+def _begin(counter: Any) -> None:
+    """In a new process. Ctrl-C reaches all of them; only the first one answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _set_counter(counter)
 
 
 class Workers:
@@ -35,7 +55,7 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
         if wanted > 1:
             self._pool = ProcessPoolExecutor(
-                wanted, mp_context=context, initializer=_set_counter, initargs=(self._counter,)
+                wanted, mp_context=context, initializer=_begin, initargs=(self._counter,)
             )
 
     def __enter__(self) -> Workers:
@@ -43,6 +63,8 @@ class Workers:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._counter.value = _STOP
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         _set_counter(None)

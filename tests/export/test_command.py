@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +293,26 @@ def test_what_fails_halfway_leaves_the_old_data_set(
     assert (code, err) == (1, "dexrun: stopped; nothing was exported\n")
     assert {p: p.read_bytes() for p in (tmp_path / "x").rglob("*") if p.is_file()} == before
     assert left_behind(tmp_path, "run") == ["x"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_export_that_is_ended_leaves_no_data_set(run: Run, tmp_path: Path, sent: signal.Signals) -> None:
+    folder, _ = run(*[Made(seconds=6.0, seed=s) for s in range(2)])
+    command = [sys.executable, "-m", "dexrun", "export", str(folder), "--format", "lerobot-v3", "--jobs", "2"]
+    with subprocess.Popen(
+        [*command, "--to", str(tmp_path / "x")], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not list(tmp_path.glob(".x.partial-*/.parts/*")) and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, sent)
+        assert process.stderr is not None
+        err = process.stderr.read()
+    if sent == signal.SIGKILL:
+        assert not (tmp_path / "x").exists()
+        assert main([str(folder), "--format", "act-hdf5", "--to", str(tmp_path / "x"), "--jobs", "1"]) == 0
+    else:
+        assert (process.returncode, err) == (1, "dexrun: stopped; nothing was exported\n")
+    assert left_behind(tmp_path, "run") == (["x"] if sent == signal.SIGKILL else [])
 
 
 def test_drafts_of_killed_exports_are_swept_away(tmp_path: Path) -> None:
