@@ -16,11 +16,11 @@ from planner.scene_reader.server import SceneReader
 from tests.dexrun.rig import Stage, assert_tame, perform
 
 QUICK = {
-    "planner__timeout_s": "2",
-    "planner__deadline_s": "8",
+    "planner__timeout_s": "1",
+    "planner__deadline_s": "5",
     "planner__retries": "2",
     "grasp__planner_failures": "1",
-    "planner__scene_reader__slow_s": "3",
+    "planner__scene_reader__slow_s": "1.5",
 }
 KINDS = {
     "prose": "malformed",
@@ -96,7 +96,12 @@ def test_a_passing_fault_by_configuration(tmp_path: Path) -> None:
     assert (planner["retries"], planner["errors"], planner["faults"]) == (2, 0, {"http_500": 2})
 
 
-@pytest.mark.parametrize("fault", KINDS)
+QUICKLY = ("prose", "error_500", "hang")
+
+
+@pytest.mark.parametrize(
+    "fault", [each if each in QUICKLY else pytest.param(each, marks=pytest.mark.slow) for each in KINDS]
+)
 def test_a_lasting_fault_ends_the_run_with_the_arm_held(tmp_path: Path, fault: str) -> None:
     stage = perform(tmp_path, planner__scene_reader__fault=fault, **QUICK)
     assert stage.code == NOT_DONE

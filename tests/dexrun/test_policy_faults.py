@@ -169,9 +169,9 @@ def test_a_policy_that_hangs_latches_a_stop(tmp_path: Path, faulty: Callable[...
         return rows
 
     faulty(hangs, 1)
-    stage = perform(tmp_path, None, clock, control__stop_after_starved_s="4")
+    stage = perform(tmp_path, None, clock, control__stop_after_starved_s="2")
     assert stage.code == STOPPED
-    assert stage.summary["stop_reason"] == "no action for 4 s"
+    assert stage.summary["stop_reason"] == "no action for 2 s"
     assert_held(stage)
 
 
