@@ -104,16 +104,24 @@ def _server(settings: Settings) -> Server:
 
     joints = RobotJoints(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float))
     make, options = policy_maker(settings), described(settings)
-    remembers = served(settings).type == "geometric"  # the grasp that it is making
+    own = remembers(served(settings))
     if options.engine == "ray":
-        if remembers:
-            raise PolicyError(
-                "policy 'geometric' remembers the grasp it is making: engine 'ray' cannot serve it"
-            )
+        if own:
+            name = served(settings).type
+            raise PolicyError(f"policy {name!r} remembers the episode: engine 'ray' cannot serve it")
         from dexrun.serve.ray_engine import ray_server
 
         return ray_server(make, options, joints)
-    return local_server(make(), options, joints, fresh=make if remembers else None)
+    return local_server(make(), options, joints, fresh=make if own else None)
+
+
+def remembers(policy: PolicyConfig) -> bool:
+    """Whether an answer depends on what was asked before: then every client needs a policy of its own."""
+    from policies.dexgrasp.config import DexGraspConfig
+
+    if isinstance(policy, DexGraspConfig):
+        return policy.shape.observation_steps > 1
+    return policy.type == "geometric"
 
 
 def served(settings: Settings) -> PolicyConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -73,6 +75,7 @@ class ActPolicy:
         self._stats = stats
         self._rule = ImageRule(width=config.image_width, height=config.image_height)
         self._upload = Upload(self._device)
+        self._network: ActInference | None = None
         self._replay: Replay | None = None
         self.spec = PolicySpec("act", shape.chunk, joints=len(robot.names), cameras=config.cameras)
 
@@ -82,11 +85,11 @@ class ActPolicy:
         network = ActInference(self._model, self._device, self._config.precision)
         if self._config.compile:
             network.compile()
-        self._replay = Replay(network, self._device, self._config.cuda_graphs)
+        self._network, self._replay = network, Replay(network, self._device, self._config.cuda_graphs)
         size = (self._config.image_height, self._config.image_width, 3)
         blank = {camera: np.zeros(size, np.uint8) for camera in self._config.cameras}
         try:
-            self._run(np.zeros(self._model.shape.state_size), blank)
+            self._run(np.zeros((1, self._model.shape.state_size)), [blank])
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(f"out of memory on {self._device} for one chunk of act") from error
 
@@ -96,23 +99,41 @@ class ActPolicy:
         Raises:
             PolicyError: a camera or state entry is missing from the observation.
         """
+        return self.infer_batch([observation])[0]
+
+    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
+        """One chunk ``[chunk, D]`` for each observation, in one pass.
+
+        Raises:
+            PolicyError: as `infer`.
+        """
+        states = [np.concatenate(list(self._map.state_vectors(o).values())) for o in observations]
+        rows = self._run(np.stack(states), [self._images(o) for o in observations])
+        return [
+            self._map.actions_to_robot(self._map.split_action(r), o.arm.position)
+            for r, o in zip(rows, observations, strict=True)
+        ]
+
+    def _images(self, observation: Observation) -> dict[str, ColorImage]:
         images: dict[str, ColorImage] = {}
         for camera in self._config.cameras:
             frame = observation.frames.get(camera)
             if frame is None:
                 raise PolicyError(f"act: no frame of camera {camera!r} in the observation")
             images[camera] = fit_image(frame.color, self._rule)
-        state = np.concatenate(list(self._map.state_vectors(observation).values()))
-        rows = self._run(state, images)
-        return self._map.actions_to_robot(self._map.split_action(rows), observation.arm.position)
+        return images
 
-    def _run(self, state: Floats, images: dict[str, ColorImage]) -> Floats:
-        if self._replay is None:
+    def _run(self, states: Floats, images: Sequence[dict[str, ColorImage]]) -> Floats:
+        """``states[B, S]`` and the images of each of the batch to ``[B, chunk, A]``."""
+        if self._network is None or self._replay is None:
             raise PolicyError("act: asked before warm_up")
-        normalised = ((state - self._stats.qpos_mean) / self._stats.qpos_std).astype(np.float32)
-        stacked = torch.stack([self._upload(camera, images[camera]) for camera in self._config.cameras])
-        actions = self._replay(self._upload("state", normalised)[None], stacked[None])
-        out = actions[0].double().cpu().numpy()
+        normalised = ((states - self._stats.qpos_mean) / self._stats.qpos_std).astype(np.float32)
+        cameras = self._config.cameras
+        # a name for each of the batch: what is still on its way to the device must stay as it is
+        one_each = [[self._upload(f"{c} {i}", each[c]) for c in cameras] for i, each in enumerate(images)]
+        stacked = torch.stack([torch.stack(views) for views in one_each])
+        run = self._replay if len(states) == 1 else self._network  # the graph is for one
+        out = run(self._upload("states", normalised), stacked).double().cpu().numpy()
         return out * self._stats.action_std + self._stats.action_mean
 
     def reset(self) -> None:
@@ -120,7 +141,7 @@ class ActPolicy:
 
     def close(self) -> None:
         """Release device memory."""
-        self._replay = None
+        self._network = self._replay = None
         if self._device.type == "cuda":
             self._model.to("cpu")
             torch.cuda.empty_cache()

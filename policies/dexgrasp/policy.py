@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from policies.mapping import ObservationMap, RobotJoints
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import ColorImage, Floats, Mask, Observation
 from runtime.rtc import pad_committed, prefix_weights
+
+Committed = tuple[Floats, int]
+"""Committed rows in the policy's units, and how many of them will have been executed."""
 
 
 class DexGraspPolicy:
@@ -82,9 +86,9 @@ class DexGraspPolicy:
         color, mask = np.zeros((*side, 3), np.uint8), np.zeros(side, np.uint8)
         made = self._input(color, mask, color, np.zeros(shape.state_size))
         try:
-            self._run(made, None)
+            self._run([made], [None])
             if self.spec.takes_prefix:
-                self._run(made, np.zeros((1, shape.action_size)))
+                self._run([made], [(np.zeros((1, shape.action_size)), 0)])
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(f"out of memory on {self._device} for one chunk of dexgrasp") from error
         self._noise.manual_seed(self._config.seed)
@@ -96,9 +100,31 @@ class DexGraspPolicy:
             PolicyError: a camera, mask or state entry is missing from the observation.
         """
         self._history.append(self._observe(observation))
-        committed = self._map.rows_to_policy(observation.committed) if observation.committed.size else None
-        rows = self._run(self._stacked(), committed, observation.frozen_steps)
-        return self._map.actions_to_robot(self._map.split_action(rows), observation.arm.position)
+        return self._chunks([observation], [self._stacked()])[0]
+
+    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
+        """One chunk ``[horizon, D]`` for each observation, in one pass for those with a committed prefix
+        and one for those without. A network that looks at earlier observations answers one by one.
+
+        Raises:
+            PolicyError: as `infer`.
+        """
+        if self._controller.shape.observation_steps > 1:
+            return [self.infer(observation) for observation in observations]
+        made = [self._observe(observation, at) for at, observation in enumerate(observations)]
+        return self._chunks(observations, made)
+
+    def _chunks(self, observations: Sequence[Observation], made: list[ControllerInput]) -> list[Floats]:
+        chunks = self._run(made, [self._committed(observation) for observation in observations])
+        return [
+            self._map.actions_to_robot(self._map.split_action(rows), observation.arm.position)
+            for rows, observation in zip(chunks, observations, strict=True)
+        ]
+
+    def _committed(self, observation: Observation) -> Committed | None:
+        if not observation.committed.size or self._config.rtc == "none":
+            return None
+        return self._map.rows_to_policy(observation.committed), observation.frozen_steps
 
     def reset(self) -> None:
         """Forget earlier observations."""
@@ -114,7 +140,7 @@ class DexGraspPolicy:
 
     # --- one observation
 
-    def _observe(self, observation: Observation) -> ControllerInput:
+    def _observe(self, observation: Observation, at: int = 0) -> ControllerInput:
         shape = self._controller.shape
         head = wrist = None
         mask = None
@@ -124,22 +150,25 @@ class DexGraspPolicy:
         if shape.wrist is not None:
             wrist = _color(observation, self._config.wrist_camera)
         state = np.concatenate(list(self._map.state_vectors(observation).values()))
-        return self._input(head, mask, wrist, state)
+        return self._input(head, mask, wrist, state, at)
 
     def _input(
-        self, head: ColorImage | None, mask: Mask | None, wrist: ColorImage | None, state: Floats
+        self, head: ColorImage | None, mask: Mask | None, wrist: ColorImage | None, state: Floats, at: int = 0
     ) -> ControllerInput:
-        """One observation as tensors with batch and time of 1; images are resized on the device."""
+        """One observation as tensors with batch and time of 1; images are resized on the device.
+
+        `at` is its place in a batch: what is still on its way to the device must stay as it is.
+        """
         shape = self._controller.shape
         head_in = wrist_in = None
         if shape.head is not None and head is not None and mask is not None:
             plane = F.interpolate(
-                self._upload("mask", mask)[None, None].float(), size=(shape.image_size,) * 2
+                self._upload(f"mask {at}", mask)[None, None].float(), size=(shape.image_size,) * 2
             )
-            head_in = torch.cat((self._image("head", head), (plane > 0.5).float()), dim=1)[None]
+            head_in = torch.cat((self._image(f"head {at}", head), (plane > 0.5).float()), dim=1)[None]
         if shape.wrist is not None and wrist is not None:
-            wrist_in = self._image("wrist", wrist)[None]
-        vector = self._upload("state", state.astype(np.float32))[None, None]
+            wrist_in = self._image(f"wrist {at}", wrist)[None]
+        vector = self._upload(f"state {at}", state.astype(np.float32))[None, None]
         return ControllerInput(head_in, wrist_in, vector)
 
     def _image(self, key: str, image: ColorImage) -> Tensor:
@@ -162,25 +191,37 @@ class DexGraspPolicy:
             torch.cat([s.state for s in steps], dim=1),
         )
 
-    # --- one chunk
+    # --- chunks
 
-    def _run(self, made: ControllerInput, committed: Floats | None, frozen_steps: int = 0) -> Floats:
+    def _run(self, made: list[ControllerInput], committed: list[Committed | None]) -> list[Floats]:
+        """A chunk of the network's for each of `made`, and what each is to go on from."""
         shape = self._controller.shape
-        noise = torch.randn((1, shape.horizon, shape.action_size), generator=self._noise)
-        inputs = [made.state] + [image for image in (made.head, made.wrist) if image is not None]
-        replay = self._free
-        if committed is not None and self._config.rtc != "none":
-            replay = self._bound
-            inputs += self._prefix_tensors(committed, frozen_steps)
-        chunk = replay(noise.to(self._device), *inputs)
-        return chunk[0].double().cpu().numpy()
+        size = (1, shape.horizon, shape.action_size)
+        noise = [torch.randn(size, generator=self._noise) for _ in made]
+        chunks: dict[int, Floats] = {}
+        for bound in (False, True):
+            chosen = [i for i, rows in enumerate(committed) if (rows is not None) is bound]
+            if not chosen:
+                continue
+            inputs = _batched([made[i] for i in chosen])
+            prefixes = [rows for i in chosen if (rows := committed[i]) is not None]
+            inputs += self._prefix_tensors(prefixes) if prefixes else []
+            found = self._call(bound, torch.cat([noise[i] for i in chosen]).to(self._device), inputs)
+            chunks |= dict(zip(chosen, found.double().cpu().numpy(), strict=True))
+        return [chunks[i] for i in range(len(made))]
 
-    def _prefix_tensors(self, committed: Floats, frozen_steps: int) -> list[Tensor]:
-        shape = self._controller.shape
-        weights = prefix_weights(shape.horizon, frozen_steps, committed.shape[0])
-        actions = torch.from_numpy(pad_committed(committed, shape.horizon)).float()[None].to(self._device)
+    def _call(self, bound: bool, noise: Tensor, inputs: list[Tensor]) -> Tensor:
+        if len(noise) > 1:  # the graphs are for one
+            return self._predict(noise, *inputs)
+        return (self._bound if bound else self._free)(noise, *inputs)
+
+    def _prefix_tensors(self, committed: list[Committed]) -> list[Tensor]:
+        horizon = self._controller.shape.horizon
+        weights = np.stack([prefix_weights(horizon, frozen, rows.shape[0]) for rows, frozen in committed])
+        padded = np.stack([pad_committed(rows, horizon) for rows, _ in committed])
+        actions = torch.from_numpy(padded).float().to(self._device)
         normalised = self._controller.normalizer.normalize(ACTION, actions)
-        return [normalised, torch.from_numpy(weights).float()[:, None].to(self._device)]
+        return [normalised, torch.from_numpy(weights).float()[..., None].to(self._device)]
 
     def _predict(self, noise: Tensor, state: Tensor, *rest: Tensor) -> Tensor:
         """All tensors in, the chunk out, so that a graph can hold it."""
@@ -214,6 +255,17 @@ def _blocks(controller: Controller) -> list[nn.Module]:
         if hasattr(encoder, side):
             made += list(getattr(encoder, side).blocks)
     return made
+
+
+def _batched(made: list[ControllerInput]) -> list[Tensor]:
+    """State, and the images that there are, each as one batch."""
+    parts: list[list[Tensor | None]] = [
+        [m.state for m in made],
+        [m.head for m in made],
+        [m.wrist for m in made],
+    ]
+    held = [[tensor for tensor in part if tensor is not None] for part in parts]
+    return [part[0] if len(part) == 1 else torch.cat(part) for part in held if part]
 
 
 def _along_time(images: list[Tensor | None]) -> Tensor | None:

@@ -38,7 +38,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What is committed: ``actions[B, T, A]`` in the network's units, ``weights[T, 1]`` in 0..1."""
+    """What is committed: ``actions[B, T, A]`` in the network's units, ``weights[T, 1]`` or
+    ``[B, T, 1]`` in 0..1.
+    """
 
     actions: Tensor
     weights: Tensor

@@ -242,3 +242,44 @@ def test_act_in_a_process_of_its_own_answers_the_same() -> None:
     there.warm_up()
     np.testing.assert_allclose(there.infer(observe()), act().infer(observe()), atol=1e-6)
     there.close()
+
+
+@pytest.mark.parametrize("rtc", ["inpaint", "guidance", "none"])
+def test_a_batch_of_dexgrasp_is_its_observations_one_by_one(rtc: str) -> None:
+    committed = np.repeat(observe(7).arm.position[None], 5, axis=0)
+    asked = [
+        observe(1),
+        observe(2, committed=committed, frozen_steps=2),
+        observe(3),
+        observe(4, committed=committed[:3], frozen_steps=1),
+    ]
+    singles, together = dexgrasp(rtc=rtc), dexgrasp(rtc=rtc)
+    wanted = [singles.infer(o) for o in asked]
+    for chunk, expected in zip(together.infer_batch(asked), wanted, strict=True):
+        np.testing.assert_allclose(chunk, expected, rtol=0, atol=1e-5)
+    assert np.abs(wanted[0] - wanted[2]).max() > 1e-3
+    # and the noise goes on as it would have
+    np.testing.assert_allclose(together.infer(asked[0]), singles.infer(asked[0]), rtol=0, atol=1e-5)
+
+
+def test_a_batch_of_act_is_its_observations_one_by_one() -> None:
+    policy = act(cameras=("head", "wrist"))
+    asked = [observe(seed) for seed in range(4)]
+    wanted = [policy.infer(o) for o in asked]
+    for chunk, expected in zip(policy.infer_batch(asked), wanted, strict=True):
+        np.testing.assert_allclose(chunk, expected, rtol=0, atol=1e-5)
+    assert np.abs(wanted[0] - wanted[1]).max() > 1e-6
+
+
+def test_a_network_that_remembers_is_asked_one_by_one() -> None:
+    shape = UMI_SHAPE.model_copy(
+        update={"wrist": "tiny14", "image_size": 28, "position_grid": 2, "layers": 1, "heads": 2}
+    )
+    keys = KeyMap(
+        state={"pose": (*JOINT_NAMES, "zero", "zero", "zero")},
+        action={"a": (*JOINT_NAMES, "skip", "skip", "skip")},
+    )
+    asked = [observe(seed, masks={}) for seed in (1, 2)]
+    singles, together = (dexgrasp(shape=shape, keys=keys, wrist_camera="head") for _ in range(2))
+    for chunk, alone in zip(together.infer_batch(asked), map(singles.infer, asked), strict=True):
+        np.testing.assert_array_equal(chunk, alone)

@@ -12,7 +12,7 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.config import load
-from dexrun.serve.command import described, expand, served
+from dexrun.serve.command import described, expand, remembers, served
 from runtime.interfaces import PolicyError
 from tests.remote.support import connected, observation
 
@@ -101,3 +101,9 @@ def test_one_file_serves_both_ends() -> None:
 def test_what_is_served_keeps_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--config", str(EXAMPLE), "--control.rate_hz", "50"]) == 2
     assert "serve.policy.control_rate_hz (30) must be control.rate_hz (50)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("steps", "own"), [("1", False), ("2", True)])
+def test_a_network_that_looks_back_is_made_for_each_client(steps: str, own: bool) -> None:
+    given = ["--policy.type", "dexgrasp", "--policy.shape.observation_steps", steps]
+    assert remembers(load(["--config", CONFIG, *given], {}).policy) is own
