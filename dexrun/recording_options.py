@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from runtime.recording.config import RecorderOptions
 
@@ -37,6 +37,13 @@ class RecordingOptions(RecorderOptions):
     keys: bool = True
     api: bool = True
     api_port: int = Field(default=8642, ge=0, le=65535)
+
+    @field_validator("resume")
+    @classmethod
+    def _there(cls, resume: Path | None) -> Path | None:
+        if resume is not None and not resume.is_dir():
+            raise ValueError(f"no such folder: {resume}; give a run's folder, such as runs/latest")
+        return resume
 
     def wanted(self, mode: str) -> bool:
         """Whether `mode` is recorded."""

@@ -76,7 +76,9 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> Settin
 
     if not episode.config:
         raise RecordingError(f"{episode.path}: the configuration is not in it")
-    settings: Settings = load_tables(episode.config, overrides, str(episode.path))
+    tables = episode.config
+    tables.get("recording", {}).pop("resume", None)
+    settings: Settings = load_tables(tables, overrides, str(episode.path))
     return settings
 
 

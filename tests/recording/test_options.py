@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dexrun.config import ConfigError, dump, load_tables
+from tests.dexrun.rig import settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("jpeg_quality", "101", "recording.jpeg_quality"),
+        ("episodes", "-1", "recording.episodes"),
+        ("api_port", "70000", "recording.api_port"),
+        ("resume", "/nowhere/at/all", "no such folder: /nowhere/at/all; give a run's folder"),
+        ("quality", "9", "recording.quality: unknown key"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(tmp_path: Path, key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        settings(tmp_path, **{f"recording__{key}": value})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
+    import json
+
+    first = settings(tmp_path, mode="teleop", recording__task="stack")
+    again = load_tables(json.loads(dump(first)), ["--recording.episodes", "3"], "episode")
+    assert again.recording.episodes == 3
+    assert again.model_copy(update={"recording": first.recording}) == first
