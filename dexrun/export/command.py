@@ -35,6 +35,8 @@ _PLAIN = (
     "depth",
     "max_stamp_error_s",
     "missing_mask",
+    "vlm_url",
+    "vlm_model",
     "hdf5_compression",
     "equal_length",
     "image_size",
@@ -80,7 +82,9 @@ def _parser() -> _Parser:
     add("--crf", help="quality of video, lower is better")
     add("--depth", help="LeRobot: video, images (lossless), both, none")
     add("--max-stamp-error-s", help="leave out episodes with a larger one")
-    add("--missing-mask", help="DexGraspVLA: zeros (default) or refuse")
+    add("--missing-mask", help="DexGraspVLA: track (default), zeros, refuse")
+    add("--vlm-url", help="who marks the object to track; default: the embedded scene reader")
+    add("--vlm-model", help="of that server")
     add("--hdf5-compression", help="none (default), lzf, gzip")
     add(
         "--equal-length",

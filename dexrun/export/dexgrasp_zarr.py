@@ -10,15 +10,16 @@ Colour is in the order **BGR**, as in the public data: DexGraspVLA's image encod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dexrun.export import zarr_v2
 from dexrun.export.errors import ExportError
 from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape
 from dexrun.export.sampled import Sampled
@@ -87,9 +88,10 @@ def _masks_known(plan: Plan) -> str:
     """What the fourth channel is worth."""
     head = _cameras(plan.slots[0].ref.shape, plan.options)[HEAD]
     known = sum(head in slot.ref.masks for slot in plan.slots)
-    if known == 0:
-        return "none were recorded"
-    return "tracked" if known == len(plan.slots) else f"tracked in {known} of {len(plan.slots)} episodes"
+    missing = len(plan.slots) - known
+    how = "tracked when exporting" if plan.options.missing_mask == "track" else "empty: none were recorded"
+    parts = [f"{known} episodes: tracked when recording"] if known else []
+    return "; ".join([*parts, *([f"{missing} episodes: {how}"] if missing else [])])
 
 
 def _cameras(shape: Shape, options: ExportOptions) -> dict[str, str]:
@@ -108,16 +110,12 @@ def _bgr(sampled: Sampled, camera: str) -> Any:
 
 
 def _with_masks(sampled: Sampled, camera: str, options: ExportOptions) -> Any:
-    """BGR and the mask; zeros, or refused, where none is known."""
-    masks: Any = sampled.mask_images(camera) if camera in sampled.masks else _nothing(len(sampled))
-    for row, (image, mask) in enumerate(zip(sampled.colors(camera), masks, strict=True)):
-        if mask is None and options.missing_mask == "refuse":
-            raise ExportError(
-                f"{sampled.ref.name}: no mask is known at row {row}; --missing-mask zeros exports without"
-            )
+    """BGR and the mask: as recorded, tracked now, or zeros."""
+    masks: Any = repeat(None)
+    if camera in sampled.masks:
+        masks = sampled.mask_images(camera)
+    elif options.missing_mask == "track":
+        masks = tracked(sampled, camera, options)
+    for image, mask in zip(sampled.colors(camera), masks, strict=False):
         plane = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
         yield np.concatenate([image[..., ::-1], plane[..., None]], axis=-1)
-
-
-def _nothing(rows: int) -> list[NDArray[np.uint8] | None]:
-    return [None] * rows

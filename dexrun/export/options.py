@@ -29,8 +29,11 @@ class ExportOptions(Options):
             ``both`` or ``none``; ``auto`` is ``video`` in v3 and ``none`` in v2.1, whose readers know none.
         max_stamp_error_s: episodes with a larger one are left out; 0 leaves none out.
         labels: only episodes with one of these labels; none named means all.
-        missing_mask: what becomes of a frame of which no tracked mask is known: ``zeros`` says that nothing
-            is on the object, ``refuse`` does not export.
+        missing_mask: what becomes of episodes recorded without tracked masks: ``track`` has the planner mark
+            the object that the task names and tracks it; ``zeros`` leaves masks empty; ``refuse`` does not
+            export.
+        vlm_url, vlm_model: whom ``track`` asks; the embedded scene reader if empty, which knows the simulated
+            tabletop. The key comes from the environment variable ``DEXRUN_PLANNER_API_KEY``.
         hdf5_compression: of images in HDF5; readers need not know. ``none`` is what ACT has itself.
         equal_length: in HDF5, make every episode as long as the longest by repeating its last row, since
             ACT's own loader wants them equal.
@@ -51,7 +54,9 @@ class ExportOptions(Options):
     depth: Literal["auto", "video", "images", "both", "none"] = "auto"
     max_stamp_error_s: float = Field(default=0.0, ge=0)
     labels: tuple[Literal["success", "failure", "none"], ...] = ()
-    missing_mask: Literal["refuse", "zeros"] = "zeros"
+    missing_mask: Literal["track", "zeros", "refuse"] = "track"
+    vlm_url: str = ""
+    vlm_model: str = ""
     hdf5_compression: Literal["none", "lzf", "gzip"] = "none"
     equal_length: bool = False
     image_size: int = Field(default=224, ge=8)

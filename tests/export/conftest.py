@@ -35,7 +35,7 @@ def exported(tmp_path: Path) -> Callable[..., tuple[Path, Outcome]]:
 
     def do(runs: Path | list[Path], name: str, to: str = "out", append: bool = False, **options: Any) -> Any:
         target = tmp_path / to
-        chosen = ExportOptions(**{"jobs": 1, **options})
+        chosen = ExportOptions(**{"jobs": 1, "missing_mask": "zeros", **options})
         given = [runs] if isinstance(runs, Path) else runs
         return target, export(given, format_named(name), target, chosen, append=append)
 

@@ -22,6 +22,7 @@ from dexrun.export.formats import FORMATS
 from tests.export.synthetic import Made, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]
+ZEROS = ("--missing-mask", "zeros")
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def test_every_format_appears_whole_and_sources_are_untouched(run: Run, say: Any
     folder, _ = run(Made(seconds=0.2), Made(seconds=0.3, seed=1))
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
     for name in FORMATS:
-        code, out, err = say(folder, "--format", name, "--to", tmp_path / name, "--jobs", 1)
+        to = tmp_path / name
+        code, out, err = say(folder, "--format", name, "--to", to, "--jobs", 1, *ZEROS)
         assert (code, err) == (0, "")
         assert out.splitlines()[-1] == f"{tmp_path / name}: 2 episodes, 17 rows"
         assert "largest stamp error" in out
@@ -269,7 +271,7 @@ def test_a_full_disk_leaves_nothing_behind(
         pytest.skip("one format is enough for the way through processes")
     folder, _ = run(*[Made(seconds=1.0, seed=s, lossless=False) for s in range(2)])
     (small_disk / "filler").write_bytes(os.urandom(1_020_000))
-    code, _, err = say(folder, "--format", name, "--to", small_disk / "x", "--jobs", jobs)
+    code, _, err = say(folder, "--format", name, "--to", small_disk / "x", "--jobs", jobs, *ZEROS)
     assert (code, err.count("\n")) == (1, 1)
     assert "the disk is full; nothing was exported" in err
     assert left_behind(small_disk, "filler") == []

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from dexrun.export import umi_zarr
 from dexrun.export.errors import ExportError
 from dexrun.export.job import Outcome
+from planner.scene_reader.select import label
+from planner.scene_reader.vision import read
 from policies.mapping import ImageRule, fit_image
 from runtime.arm_model import ArmModel
 from runtime.so100 import gripper_to_gap_m
 from tests.export.synthetic import RANGES, Made, Truth
 
+TABLE = Path(__file__).parents[1] / "planner" / "rendered" / "head_17.png"
 Run = Callable[..., tuple[Path, list[Truth]]]
 Export = Callable[..., tuple[Path, Outcome]]
 
@@ -58,10 +62,47 @@ def test_without_masks_the_fourth_channel_says_so_or_nothing_is_exported(
     folder, _ = run(Made(seconds=0.2))
     with pytest.raises(ExportError, match="no tracked masks were recorded"):
         exported(folder, "dexgrasp-zarr", missing_mask="refuse")
-    target, _ = exported(folder, "dexgrasp-zarr")
+    target, _ = exported(folder, "dexgrasp-zarr", missing_mask="zeros")
     root = zarr_group(target)
     assert not root["data/rgbm"][:][..., 3].any()
-    assert root.attrs["masks"] == "none were recorded"
+    assert root.attrs["masks"] == "1 episodes: empty: none were recorded"
+
+
+def a_table(rng: Any, size: tuple[int, int], row: int) -> Any:
+    """A rendered table; the camera turns a little from picture to picture."""
+    return np.roll(cv2.imread(str(TABLE))[..., ::-1], row, axis=1)
+
+
+def test_without_masks_the_tasks_object_is_marked_and_tracked(
+    run: Run, exported: Export, zarr_group: Any
+) -> None:
+    size = cv2.imread(str(TABLE)).shape[:2]
+    thing = next(t for t in read(cv2.imread(str(TABLE))[..., ::-1].copy()).on_table)
+    made = Made(
+        seconds=0.2,
+        head=size,
+        wrist=size,
+        head_depth=False,
+        picture=a_table,
+        task=f"pick up the {label(thing)}",
+    )
+    folder, _ = run(made)
+    target, _ = exported(folder, "dexgrasp-zarr", missing_mask="track")
+    root = zarr_group(target)
+    masks = root["data/rgbm"][:][..., 3]
+    x1, y1, x2, y2 = (int(v) for v in thing.box)
+    for row, mask in enumerate(masks):
+        ys, xs = np.nonzero(mask)
+        assert len(xs) > 0.4 * (x2 - x1) * (y2 - y1)
+        assert abs(xs.mean() - row - (x1 + x2) / 2) < 4
+        assert abs(ys.mean() - (y1 + y2) / 2) < 4
+    assert root.attrs["masks"] == "1 episodes: tracked when exporting"
+
+
+def test_an_object_that_nobody_sees_is_said(run: Run, exported: Export) -> None:
+    folder, _ = run(Made(seconds=0.2, task="pick up the blue whale"))
+    with pytest.raises(ExportError, match=r"no mask of the object: .*whale"):
+        exported(folder, "dexgrasp-zarr", missing_mask="track")
 
 
 def test_dexgrasp_needs_two_cameras(run: Run, exported: Export) -> None:
