@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 ARGS ?=
+# Tests run in so many processes; none of them looks at the time.
+WORKERS ?= 2
 
 # The wire: librealsense needs libusb. The simulated tabletop renders through EGL on Mesa's software driver.
 DEBIAN := libusb-1.0-0 libegl1 libgl1-mesa-dri libgles2
@@ -23,10 +25,10 @@ run: $(READY)
 	$(BIN)/dexrun --config config.toml $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
