@@ -28,7 +28,7 @@ class EpisodeStatus:
     Attributes:
         state: ``recording``; ``review`` after an episode that may still be labelled or discarded; ``ready``;
             ``done`` once all are recorded; ``blocked`` if none can be recorded, and `trouble` says why.
-        episode: number of the one that is on, or of the next.
+        episode: number of the one that is on or in review, else of the next.
         recorded: kept so far, of `wanted` (0: no limit).
     """
 
@@ -189,10 +189,11 @@ class Episodes:
         """For a person."""
         recorder = self.recorder
         take = recorder.take
+        shown = take or recorder.last
         elapsed = 0.0 if take is None else (self._now_ns() - take.start_ns) / 1e9
         return EpisodeStatus(
             self._state(),
-            self._next,
+            self._next if shown is None else shown.index,
             round(elapsed, 2),
             self.recorded,
             self.options.episodes,
