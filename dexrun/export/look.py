@@ -95,6 +95,8 @@ def _topic(episode: Episode, topic: str) -> str:
     from runtime.recording.reader import RecordingError
 
     parts = topic.split("/")
+    if topic.startswith("/mask/"):
+        return "tracked masks"
     if topic.startswith("/cameras/"):
         camera, kind = parts[2], parts[3]
         if kind == "color":
