@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dexrun.outcome import OK
-from tests.dexrun.rig import ROOT, perform
-
-EXAMPLE = ROOT / "docs" / "examples" / "remote-policy.toml"
-CLIENTS = {"gr00t": "groot", "lerobot": "lerobot", "openpi": "openpi", "act": "act_zmq"}
-STOP_S = 60.0
-
-
-@contextlib.contextmanager
-def served(protocol: str) -> Iterator[int]:
-    """``dexrun serve`` of the example; the port that it announces."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dexrun", "serve", "--config", str(EXAMPLE), "--protocol", protocol],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        found = re.search(rf"^serving geometric as {protocol} at \w+://127\.0\.0\.1:(\d+)", line)
-        assert found, line
-        yield int(found.group(1))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_S) == 0
-    finally:
-        process.kill()
-        process.wait(STOP_S)
-        process.stdout.close()
-
+from tests.dexrun.rig import perform
+from tests.remote.example import CLIENTS, EXAMPLE, served
 
 SLOW = pytest.mark.slow
 
