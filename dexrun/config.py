@@ -23,6 +23,7 @@ from dexrun.config_sources import (
     read_environment,
     read_file,
 )
+from dexrun.export.options import ExportOptions
 from dexrun.mode_options import GraspOptions, TeleopOptions, TerminalOptions
 from dexrun.recording_options import RecordingOptions
 from dexrun.serve.options import ServeOptions
@@ -124,6 +125,7 @@ class Settings(BaseSettings):
     teleop: TeleopOptions = TeleopOptions()
     recording: RecordingOptions = RecordingOptions()
     terminal: TerminalOptions = TerminalOptions()
+    export: ExportOptions = ExportOptions()
     serve: ServeOptions = ServeOptions()
 
     @classmethod
