@@ -23,6 +23,9 @@ Runs a tabletop robot arm: cameras and force in, one safe joint target out, ever
 A key is taken from the command line, else from the environment (DEXRUN_WORLD__SEED=7), else from the
 file, else it has its default. Secrets come from the environment only.
 
+While teleoperating: SPACE starts and stops an episode, s success, f failure, d discard, q quit; a button box
+or a page can do the same over http://127.0.0.1:8642 (docs/recording.md).
+
 commands:
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
   replay     send a recorded episode to the arm again, or verify it target by target
