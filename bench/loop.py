@@ -180,7 +180,8 @@ async def planner_traffic(cell: Cell) -> AsyncIterator[None]:
         while True:
             due += NS_PER_S // 4
             content = await cell.clock.run_blocking(question)
-            (await client.post(url, content=content)).json()
+            with contextlib.suppress(httpx.HTTPError):  # a starved machine may be late; the loop is judged
+                (await client.post(url, content=content)).json()
             await cell.clock.sleep_until_ns(due)
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
