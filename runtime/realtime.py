@@ -30,9 +30,10 @@ class RealtimeOptions(Options):
             ``CAP_IPC_LOCK``.
         gc_freeze: take everything that exists at the start out of garbage collection, and collect only
             between episodes.
-        switch_interval_s: how long a thread may keep the GIL while another wants it. A fifth of the
-            pacer's spin, so that the loop has the GIL back before its deadline even from a thread that never
-            waits, and soon after each call in a tick that gives it up; Python's own default is 5 ms. 0 leaves it alone.
+        switch_interval_s: how long a thread may keep the GIL while another wants it. A fifth of the pacer's
+            spin, so that the loop has the GIL back before its deadline even from a thread that never waits,
+            and soon after each call in a tick that gives it up; Python's own default is 5 ms. 0 leaves it
+            alone.
     """
 
     scheduler: Literal["other", "fifo"] = "fifo"
