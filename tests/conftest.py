@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A suite started in the background inherits this, and hands it down to programs that Ctrl-C must reach.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GRACE_S = 2.0
 """What was told to end may take this long; only a leak ever waits for it."""

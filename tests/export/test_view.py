@@ -98,4 +98,7 @@ def test_the_web_page_is_served_until_it_is_ended(run: Run) -> None:
                 assert b"rerun" in page.read().lower()
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(20) == 0
+            try:
+                assert server.wait(20) == 0
+            finally:
+                server.kill()
