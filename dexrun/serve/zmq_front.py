@@ -15,6 +15,10 @@ Answer = Callable[[Client, memoryview], Coroutine[Any, Any, list[Any]]]
 ENVELOPE_FRAMES = 4
 
 
+LAST_REPLIES_S = 0.5
+"""How long replies that are ready may take to be sent when the server ends."""
+
+
 class ZmqFront:
     """Serves `answer` to REQ and DEALER sockets.
 
@@ -99,6 +103,8 @@ class ZmqFront:
     async def close(self) -> None:
         """See `Front`."""
         await self.refuse_new()
+        if self._tasks:  # inferred, and on the way to being sent
+            await asyncio.wait(self._tasks, timeout=LAST_REPLIES_S)
         for task in list(self._tasks):
             task.cancel()
         if self._socket is not None:

@@ -48,6 +48,10 @@ class _Open:
 _OPEN = _Open()
 
 
+LAST_ANSWER_MS = 50
+"""How long an answer may come after the news that its connection has ended."""
+
+
 class ZmqLink:
     """One connection to one server.
 
@@ -173,7 +177,9 @@ class ZmqLink:
             raise LinkError("lost", "the connection is down") from None
         while True:
             if not self._wait(deadline, "timeout"):
-                if self._event() != _UP:
+                down = self._event() != _UP
+                # A server that ends answers first: the answer may have come between the two looks.
+                if down and not self._socket.poll(LAST_ANSWER_MS, zmq.POLLIN):
                     raise LinkError("lost", "the server closed the connection")
                 continue
             frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
