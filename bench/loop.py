@@ -234,10 +234,13 @@ async def under(load: str, cell: Cell) -> AsyncIterator[Any]:
             await worker.join()
 
 
-async def control(cell: Cell, load: str, source: Any, seconds: float, statistics: RunStatistics) -> list[int]:
-    """Run the control loop for `seconds`; returns the start of every tick."""
+async def control(
+    cell: Cell, load: str, source: Any, seconds: float, statistics: RunStatistics
+) -> dict[int, int]:
+    """Run the control loop for `seconds`; returns the start of every tick by its number."""
     sensors = load == "inference"
-    options = LoopOptions(rate_hz=RATE_HZ, request_below=1.0)
+    # With the devices comes an inference thread that never rests: it is asked for a chunk at every tick.
+    options = LoopOptions(rate_hz=RATE_HZ, request_below=1.0) if sensors else LoopOptions(rate_hz=RATE_HZ)
     records = Ring(tick_layout(6, 3 if sensors else 0), 64)
     watches = (
         (Watch("force", cell.force.samples, 0.5), Watch("head", cell.camera.frames, 0.5)) if sensors else ()
@@ -252,7 +255,7 @@ async def control(cell: Cell, load: str, source: Any, seconds: float, statistics
         watches=watches,
         records=records,
     )
-    starts: list[int] = []
+    starts: dict[int, int] = {}
     cursor = records.reader()
     loop.follow(source)
     async with anyio.create_task_group() as tasks:
@@ -260,7 +263,7 @@ async def control(cell: Cell, load: str, source: Any, seconds: float, statistics
         while len(starts) < round(seconds * RATE_HZ):
             await loop.ticked()
             while (record := cursor.next()) is not None:
-                starts.append(record.stamp_ns)
+                starts[int(record["tick"])] = record.stamp_ns
         loop.close()
     if loop.state == "stopped":
         raise RuntimeError(f"the control loop stopped: {loop.reason}")
@@ -306,14 +309,15 @@ class Pace:
         self.ticks = 0
         self.drift_ms_per_min: list[float] = []
 
-    def add(self, starts: list[int]) -> None:
-        gaps = np.diff(starts)
+    def add(self, starts: dict[int, int]) -> None:
+        ticks, times = np.array(list(starts)), np.array(list(starts.values()))
+        # Only neighbours: a tick that was missed is counted as such.
+        gaps = np.diff(times)[np.diff(ticks) == 1]
         for error in np.abs(gaps - PERIOD_S * 1e9).round().astype(int).tolist():
             self.errors.record(error)
         self.ticks += len(starts)
         # The slope of a line through all starts: one late tick, first or last, is no drift.
-        ticks = np.arange(len(starts))
-        slope_ns = float(np.polyfit(ticks, np.array(starts) - starts[0] - ticks * PERIOD_S * 1e9, 1)[0])
+        slope_ns = float(np.polyfit(ticks, times - times[0] - ticks * PERIOD_S * 1e9, 1)[0])
         self.drift_ms_per_min.append(slope_ns * 60 * RATE_HZ / 1e6)
 
     def report(self) -> dict[str, Any]:
@@ -345,8 +349,8 @@ async def measure(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
 async def others(paces: dict[str, Pace], count: int) -> None:
     ways: dict[str, Callable[[int], list[int]]] = {"sleep_per_tick": sleep_per_tick, "bare_spin": bare_spin}
     for name, way in ways.items():
-        paces.setdefault(name, Pace()).add(way(count))
-    paces.setdefault("asyncio_sleep", Pace()).add(await asyncio_sleep(count))
+        paces.setdefault(name, Pace()).add(dict(enumerate(way(count))))
+    paces.setdefault("asyncio_sleep", Pace()).add(dict(enumerate(await asyncio_sleep(count))))
 
 
 def describe(paces: dict[str, Pace], statistics: RunStatistics) -> dict[str, Any]:

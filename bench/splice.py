@@ -70,6 +70,9 @@ class _NoSafety:
         del rest
         return _Passed(requested.copy())
 
+    def rehearse(self, *values: object) -> None:
+        """Nothing to go through."""
+
     def reset(self) -> None:
         """Nothing to do."""
 

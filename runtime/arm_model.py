@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from runtime.messages import Floats
+from runtime.mujoco_calls import query
 from runtime.so100 import GRASP_SITE, JOINT_NAMES, so100_spec
 
 DEFAULT_REACH_M = 0.02
@@ -113,6 +114,8 @@ class ArmModel:
         else:
             self.model = _compile(spec or so100_spec(visual=False), table_height_m, reach_m)
         self.data = mujoco.MjData(self.model)
+        self._kinematics = query("mj_kinematics", self.model, self.data)
+        self._collision = query("mj_collision", self.model, self.data)
         self._site = _identifier(self.model, mujoco.mjtObj.mjOBJ_SITE, site, "site")
         self._table = int(mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_GEOM, _TABLE))
         self._ik: Any = None
@@ -180,7 +183,7 @@ class ArmModel:
 
     def _place(self, q: Floats) -> None:
         self.data.qpos[self._qpos] = self._offset + q * self._scale
-        self._mujoco.mj_kinematics(self.model, self.data)
+        self._kinematics()
 
     def fk(self, q: Floats) -> Floats:
         """Pose 4x4 of the grasp frame at `q`."""
@@ -207,7 +210,7 @@ class ArmModel:
         """`clearance` told apart: to itself, and to the table."""
         self._place(q)
         data = self.data
-        self._mujoco.mj_collision(self.model, data)
+        self._collision()
         count = data.ncon
         if count == 0:
             return self.reach_m, self.reach_m

@@ -259,6 +259,7 @@ class ControlLoop:
 
     async def run(self) -> None:
         """Tick until `close`; the arm is left with its measured position as the target."""
+        self._pacer.rehearse = self._rehearse
         try:
             while not self._ending:
                 self.tick(await self._pacer.next())
@@ -386,6 +387,11 @@ class ControlLoop:
         self.target = result.target
         self._arm.targets.post(now_ns, position=result.target)
         return result.clips, result.target
+
+    def _rehearse(self) -> None:
+        if self.target is not None:
+            safety, state = self._safety, self._state
+            safety.rehearse(self.target, state["position"], state["load"], 1.0 / self._options.rate_hz)
 
     def _account(self, now_ns: int, clips: Clip, flags: TickFlag) -> None:
         statistics = self._statistics

@@ -119,8 +119,11 @@ class LagMonitor:
         while not self._stopping:
             now_ns = self._clock.now_ns()
             overdue_ns = now_ns - self._due_ns
-            if overdue_ns > self._limit_ns and self._seen is None:
-                self._seen = self._look(now_ns, overdue_ns)
+            seen = self._seen
+            # A machine that paused shows an idle loop first; who holds it up after that is looked for on.
+            if overdue_ns > self._limit_ns and (seen is None or not seen.stack):
+                look = self._look(now_ns, overdue_ns)
+                self._seen = look if look.stack or seen is None else seen
             self._wake.wait(max(self._limit_ns - overdue_ns, self._limit_ns // 2))
 
     def _look(self, now_ns: int, overdue_ns: int) -> Lag:

@@ -35,6 +35,9 @@ class Safety(Protocol):
     ) -> SafetyOutcome:
         """The target to send in place of `requested`."""
 
+    def rehearse(self, target: Floats, present: Floats, load: Floats, dt_s: float) -> None:
+        """Go through the work of `apply` without a trace, so that it is in the processor's caches."""
+
     def reset(self) -> None:
         """The next target starts from rest."""
 

@@ -124,6 +124,12 @@ class SafetyStage:
         self._last = target
         return SafetyResult(target.copy(), clips | more, reason)
 
+    def rehearse(self, target: Floats, present: Floats, load: Floats, dt_s: float) -> None:
+        """Do the work of `apply` for the last `target` and forget it, so that it is in the caches."""
+        state = self.snapshot()
+        self.apply(target, present, target, None, load, dt_s)
+        self.restore(state)
+
     def _anchor(self, previous: Floats, present: Floats) -> tuple[Floats, Floats, str | None]:
         """Start and measured position, made finite from each other and from the last target."""
         known = [self._last] if self._last is not None else []

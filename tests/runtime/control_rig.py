@@ -53,6 +53,9 @@ class Guard:
         )
         return self.rule(requested)
 
+    def rehearse(self, *values: object) -> None:
+        """Nothing to go through."""
+
     def reset(self) -> None:
         self.resets += 1
 

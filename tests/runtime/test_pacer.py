@@ -136,6 +136,43 @@ def test_sleeps_end_before_the_deadline_and_the_rest_is_spun() -> None:
     assert clock.spun == [0, MS, MS]
 
 
+def test_the_first_half_of_the_spin_is_a_rehearsal() -> None:
+    class Spinning(Late):
+        spin_ns = MS  # type: ignore[assignment]
+
+        def spin_until_ns(self, deadline_ns: int) -> None:
+            self._now_ns = deadline_ns
+
+    clock, rehearsed = Spinning(), []
+    pacer = Pacer(clock, 100, RunStatistics())
+
+    def rehearse() -> None:
+        rehearsed.append(clock.now_ns())
+        clock._now_ns += 300_000
+
+    pacer.rehearse = rehearse
+
+    async def main() -> None:
+        pacer.start(10 * MS)
+        for _ in range(2):
+            await pacer.next()
+            assert clock.now_ns() == pacer.deadline_ns(pacer.tick)
+
+    clock.run(main)
+    assert rehearsed == [9 * MS, 9 * MS + 300_000, 19 * MS, 19 * MS + 300_000]
+
+
+def test_where_nothing_spins_nothing_is_rehearsed() -> None:
+    clock = Late()
+    pacer = Pacer(clock, 100, RunStatistics())
+    pacer.rehearse = lambda: pytest.fail("rehearsed")
+
+    async def main() -> None:
+        assert [await pacer.next() for _ in range(3)] == [0, 1, 2]
+
+    clock.run(main)
+
+
 @pytest.mark.parametrize("spin_ns", [0, MS])
 def test_on_the_real_clock_no_tick_is_early(spin_ns: int) -> None:
     clock, starts = RealClock(spin_ns), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from runtime import mujoco_calls
 from runtime.arm_model import ArmModel, IkOptions, ModelError
 
 
@@ -125,3 +127,29 @@ def test_any_mjcf_can_be_an_arm(tmp_path: Path):
         ArmModel.from_mjcf(path, names=("turn",), gripper=False)
     with pytest.raises(ModelError, match=r"missing\.xml"):
         ArmModel.from_mjcf(tmp_path / "missing.xml")
+
+
+def test_the_queries_answer_as_the_bindings_do(arm: ArmModel) -> None:
+    generator = np.random.default_rng(0)
+    data = mujoco.MjData(arm.model)
+    for q in generator.uniform(arm.ranges[:, 0], arm.ranges[:, 1], (200, 6)):
+        clearance = arm.clearance(q)
+        data.qpos[:] = arm.data.qpos
+        mujoco.mj_kinematics(arm.model, data)
+        mujoco.mj_collision(arm.model, data)
+        expected = min([arm.reach_m, *data.contact.dist.tolist()])
+        assert clearance == expected
+        assert (arm.fk(q)[:3, 3] == data.site_xpos[arm.model.site("grasp").id]).all()
+
+
+def test_on_linux_the_queries_keep_the_gil() -> None:
+    assert isinstance(mujoco_calls._library(), ctypes.PyDLL)
+
+
+def test_without_the_library_the_bindings_are_called(arm: ArmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> ctypes.PyDLL:
+        raise OSError("no such file")
+
+    monkeypatch.setattr(mujoco_calls, "_library", missing)
+    copy, q = arm.copy(), arm.middle()
+    assert copy.clearances(q) == arm.clearances(q)

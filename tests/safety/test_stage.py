@@ -59,6 +59,23 @@ def test_any_single_call(
 
 
 @FROM_EVERY_TEST
+@given(st.lists(st.tuples(vectors, forces, loads), min_size=1, max_size=8), vectors, loads)
+def test_a_rehearsal_leaves_no_trace(
+    arm: ArmModel, asked: list[Any], elsewhere: np.ndarray, other_load: np.ndarray | None
+):
+    plain, rehearsing = SafetyStage(OPTIONS, arm), SafetyStage(OPTIONS, arm)
+    previous = home = arm.middle()
+    other = np.zeros(6) if other_load is None else other_load
+    for requested, force, load in asked:
+        rehearsing.rehearse(previous, elsewhere, other, DT)
+        first = plain.apply(requested, home, previous, force, load, DT)
+        second = rehearsing.apply(requested, home, previous, force, load, DT)
+        assert first.target.tobytes() == second.target.tobytes()
+        assert (first.clips, first.stop_reason) == (second.clips, second.stop_reason)
+        previous = first.target
+
+
+@FROM_EVERY_TEST
 @given(st.data())
 def test_any_sequence_keeps_velocity_acceleration_range_and_clearance(arm: ArmModel, data: st.DataObject):
     stage = SafetyStage(OPTIONS, arm)
