@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.interfaces import PolicyError
 from runtime.lag import LagMonitor
 from runtime.messages import DeviceError
-from runtime.realtime import realtime
+from runtime.realtime import Realtime, realtime
 from runtime.stepped import SteppedClock, SteppedClockError
 
 _FIRST_TICK_S = 5.0
@@ -183,7 +183,9 @@ async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Re
         ):
             try:
                 # Before the first tick: the collection that precedes freezing takes some 60 ms.
-                with _realtime(settings, clock, report):
+                with _realtime(settings, clock, report) as applied:
+                    if recording is not None:
+                        recording.episodes.on_end = applied.collect
                     async with ticking(robot):
                         report.extra["first_tick_s"] = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
                         outcome = await _with_terminal(robot, mode)
@@ -205,14 +207,14 @@ async def _judge(robot: Robot, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _realtime(settings: Settings, clock: Clock, report: Report) -> Any:
+def _realtime(settings: Settings, clock: Clock, report: Report) -> Iterator[Realtime]:
     """Ask the system for punctuality; on a stepped clock there is nothing to be punctual about."""
     if clock.stepped:
-        yield
+        yield Realtime()
         return
     with realtime(settings.realtime) as applied:
         report.extra["realtime"] = {"applied": applied.applied, "refused": applied.refused}
-        yield
+        yield applied
 
 
 @contextlib.asynccontextmanager

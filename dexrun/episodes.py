@@ -51,6 +51,10 @@ class EpisodeStatus:
         return f"{self.state} {self.episode}{on} ({self.recorded}{many} recorded) {self.trouble}".rstrip()
 
 
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
 class Episodes:
     """The session's episodes.
 
@@ -63,6 +67,7 @@ class Episodes:
         task: what is done in the next episodes.
         recorded: kept so far. discarded: thrown away so far.
         quitting: somebody asked to end the run.
+        on_end: called when one is over, kept or not, and nothing is recorded.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Episodes:
         self.recorded = 0
         self.discarded = 0
         self.quitting = False
+        self.on_end: Callable[[], None] = _nothing
         self._next = first
         self._on_start = on_start
         self._now_ns = now_ns
@@ -146,6 +152,8 @@ class Episodes:
         self._next = take.index
         logger.info("episode {}: discarded", take.index)
         self._notify()
+        if was_on:
+            self.on_end()
         return take
 
     def settle(self) -> None:
@@ -222,6 +230,7 @@ class Episodes:
         self._last_label = take.label
         logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
         self._notify()
+        self.on_end()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 OK, NOT_DONE, BAD = 0, 1, 2
 TIMELINE = "time"
 _BATCH = 64
+_HOST = "127.0.0.1"
 _TARGETS = ("requested", "clipped", "sent")
 
 
@@ -90,17 +93,41 @@ def _save(stream: Any, layout: Any, episodes: Sequence[Episode], path: Path) -> 
 
 
 def _serve(stream: Any, layout: Any, episodes: Sequence[Episode], web_port: int, data_port: int) -> None:
-    import threading
+    """Until Ctrl-C. The library's own server listens on every interface; the program's can be told not to."""
     from urllib.parse import quote
 
-    import rerun as rr
+    for port in (web_port, data_port):
+        _must_be_free(port)
+    command = _server(web_port, data_port)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - Rerun's own
+        try:
+            address = f"rerun+http://{_HOST}:{data_port}/proxy"
+            stream.connect_grpc(address, default_blueprint=layout)
+            sys.stdout.write(f"http://localhost:{web_port}?url={quote(address, safe='')}\nCtrl-C ends it\n")
+            sys.stdout.flush()
+            _log_all(stream, episodes)
+            raise ExportError(f"Rerun's server ended with {server.wait()}", usage=False)
+        finally:
+            stream.disconnect()
+            server.terminate()
 
-    address = stream.serve_grpc(grpc_port=data_port, default_blueprint=layout)
-    rr.serve_web_viewer(web_port=web_port, open_browser=False)
-    sys.stdout.write(f"http://localhost:{web_port}?url={quote(address, safe='')}\nCtrl-C ends it\n")
-    sys.stdout.flush()
-    _log_all(stream, episodes)
-    threading.Event().wait()
+
+def _must_be_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            hint = "choose with --web-port and --data-port"
+            raise ExportError(f"port {port}: {error.strerror or error}; {hint}") from None
+
+
+def _server(web_port: int, data_port: int) -> list[str]:
+    import rerun_cli
+
+    program = next(Path(rerun_cli.__file__).parent.glob("rerun*"))
+    ports = ["--web-viewer-port", str(web_port), "--port", str(data_port)]
+    return [str(program), "--serve-web", "--bind", _HOST, *ports, "--server-memory-limit", "75%"]
 
 
 # --- layout

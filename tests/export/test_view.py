@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from rerun.chunk import RrdReader
+from urllib3 import PoolManager, Retry
 
 from dexrun.view import main
 from tests.export.synthetic import OFFSET, Made, Truth
@@ -83,6 +83,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def fetched(address: str) -> bytes:
+    """The page; the server starts beside the program, so it may take a few tries."""
+    retries = Retry(connect=40, backoff_factor=0.05, backoff_max=0.5)
+    with PoolManager(retries=retries) as pool:
+        return pool.request("GET", address, timeout=20).data
+
+
+def listening(ports: list[str]) -> set[tuple[str, str]]:
+    """Which of `ports` are listened on at which IPv4 address; IPv6 ones count as ``::``."""
+    found = set()
+    for family in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{family}").read_text().splitlines()[1:]:
+            address, port = line.split()[1].split(":")
+            if line.split()[3] == "0A" and str(int(port, 16)) in ports:
+                packed = bytes.fromhex(address)[::-1]
+                found.add((str(int(port, 16)), socket.inet_ntoa(packed) if family == "tcp" else "::"))
+    return found
+
+
+def test_a_port_that_is_taken_is_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([str(folder), "--web", "--web-port", str(port)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"port {port}: Address already in use; choose with --web-port" in line
+
+
 def test_the_web_page_is_served_until_it_is_ended(run: Run) -> None:
     folder, _ = run(Made(seconds=0.2))
     ports = [str(free_port()), str(free_port())]
@@ -94,8 +123,8 @@ def test_the_web_page_is_served_until_it_is_ended(run: Run) -> None:
             assert server.stdout is not None
             address = server.stdout.readline()
             assert address.startswith(f"http://localhost:{ports[0]}?url=")
-            with urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=20) as page:
-                assert b"rerun" in page.read().lower()
+            assert b"rerun" in fetched(f"http://127.0.0.1:{ports[0]}/").lower()
+            assert listening(ports) == {(port, "127.0.0.1") for port in ports}
         finally:
             server.send_signal(signal.SIGINT)
             try:

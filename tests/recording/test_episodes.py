@@ -163,3 +163,17 @@ def test_an_episode_that_the_disk_ended_counts(tmp_path: Path) -> None:
     drive(tmp_path, script)
     with Recording(tmp_path) as recording:
         assert recording.episodes[0].metadata["stop_reason"].endswith("No space left on device")
+
+
+def test_what_waits_for_the_end_of_an_episode_hears_of_every_one(tmp_path: Path) -> None:
+    heard: list[tuple[bool, int]] = []
+
+    async def script(rig: Rig, episodes: Episodes) -> None:
+        episodes.on_end = lambda: heard.append((episodes.recording, episodes.recorded))
+        for command in ("toggle", "success", "toggle", "discard", "toggle", "toggle", "discard"):
+            press(episodes, command)
+            await rig.play(2)
+
+    drive(tmp_path, script, episodes=3)
+    # Kept, thrown away while it was on, kept; what is thrown away afterwards ended before.
+    assert heard == [(False, 1), (False, 1), (False, 2)]
