@@ -31,7 +31,8 @@ LATENCIES_S = (0.1, 0.2, 0.3, 0.8, 1.0, 1.5)
 LONGEST_S = {"recorded": 29.0}
 """Where a policy ends: past it the recording starts over, with a jump that no splice is to blame for."""
 
-BLENDS = ("latest", "average", "weighted_average", "temporal_ensemble", "rtc")
+STRETCHED = ("latest+stretch", "rtc+stretch")
+BLENDS = ("latest", "average", "weighted_average", "temporal_ensemble", "rtc", *STRETCHED)
 
 
 class _Targets:
@@ -91,10 +92,13 @@ class _SeamLog(RunStatistics):
 
 
 def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Floats) -> Trace:
-    """The real control loop on a stepped clock."""
+    """The real control loop on a stepped clock; ``"latest+stretch"`` is ``latest`` with ``stretch``."""
+    blend, _, stretch = blend.partition("+")
     clock = SteppedClock()
     arm, statistics = PerfectArm(ideal(np.zeros(1))[0] * scale), _SeamLog()
-    options = LoopOptions.model_validate({"blend": blend, "rate_hz": RATE_HZ, "follow_blend_s": 0.0})
+    options = LoopOptions.model_validate(
+        {"blend": blend, "stretch": bool(stretch), "rate_hz": RATE_HZ, "follow_blend_s": 0.0}
+    )
     loop = ControlLoop(clock, options, arm, _NoSafety(), statistics)
 
     def observe(request: ChunkRequest) -> Observation:
@@ -123,7 +127,7 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
     chunks = sum(statistics.splices.values())
     seams = [s / float(scale[0]) for s in statistics.seams]
     rows = arm.sent[statistics.waiting : ticks]
-    return Trace(rows, statistics.starved, chunks, seams)
+    return Trace(rows, statistics.starved, chunks, seams, len(rows) - loop.horizon.step)
 
 
 def figures(trace: Trace, latency_s: float, scale: Floats) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def figures(trace: Trace, latency_s: float, scale: Floats) -> dict[str, Any]:
             "max": round(float(seams.max()) * 1e3, 2),
         },
         "added_acceleration_rad_s2": round(added, 3),
-        "lag_s": round(trace.starved / RATE_HZ, 3),
+        "lag_s": round((trace.starved if trace.behind is None else trace.behind) / RATE_HZ, 3),
     }
 
 
@@ -161,7 +165,7 @@ def run_case(
     """One line of the table; `blend` ``"lerobot"`` is the re-created queue."""
     ticks = round(min(seconds, LONGEST_S.get(policy_name, seconds)) * RATE_HZ)
     scale = np.full(JOINTS, 180 / np.pi if unit == "deg" else 1.0)
-    policy = POLICIES[policy_name](scale, blend == "rtc")
+    policy = POLICIES[policy_name](scale, blend.startswith("rtc"))
     if blend == "lerobot":
         trace = lerobot_queue(policy, latency_s, ticks, scale)
     else:
@@ -188,11 +192,13 @@ def claims(cases: list[dict[str, Any]], policy_name: str = "synthetic") -> dict[
         if a["unit"] == "rad" and b["unit"] == "deg"
         and (a["blend"], a["inference_s"]) == (b["blend"], b["inference_s"])
     ]  # fmt: skip
+    stretched = [c["starved"] for c in mine if c["blend"] in STRETCHED]
     return {
         "starved_up_to_half_a_chunk": max((c["starved"] for c in fast), default=0),
         "starved_ticks_per_chunk_over_the_minimum": round(
             max((o / c["chunks"] for o, c in zip(over, slow, strict=True)), default=0.0), 3
         ),
+        "starved_when_stretched": max(stretched, default=0),
         "worst_rtc_seam_over_latest": round(max(ratios, default=0.0), 3),
         "starved_in_degrees_as_in_radians": all(a == b for a, b in units) if units else None,
     }

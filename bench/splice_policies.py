@@ -102,12 +102,16 @@ class Recorded(Synthetic):
 
 @dataclass
 class Trace:
-    """What was executed: a row per tick, and what happened at splices."""
+    """What was executed: a row per tick, and what happened at splices.
+
+    `behind` is by how many rows the plan is behind its clock in the end; without it, the starved ticks.
+    """
 
     rows: list[Floats] = field(default_factory=list)
     starved: int = 0
     chunks: int = 0
     seams: list[float] = field(default_factory=list)
+    behind: int | None = None
 
 
 def _synthetic(scale: Floats, takes_prefix: bool) -> Synthetic:

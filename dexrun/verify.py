@@ -9,7 +9,7 @@ let through, the same targets, byte for byte.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,10 +60,11 @@ class Verdict:
 
 
 class RecordedSource:
-    """A chunk source that gives what was recorded, when it was."""
+    """A chunk source that gives what was recorded, when it was; `takes` says whether a request was taken."""
 
-    def __init__(self, finite: bool, delivered: bool) -> None:
+    def __init__(self, finite: bool, delivered: bool, takes: Callable[[], bool]) -> None:
         self.chunks: deque[ActionChunk] = deque()
+        self._takes = takes
         self._finite = finite
         self._delivered = delivered
 
@@ -75,7 +76,7 @@ class RecordedSource:
     def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         """The answers are known already."""
         del tick, epoch, committed, frozen_steps
-        return True
+        return self._takes()
 
     def poll(self) -> ActionChunk | None:
         """The next chunk of this tick."""
@@ -114,8 +115,8 @@ def verify(episode: Episode, settings: Settings) -> Verdict:
     ticks = episode.columns("/ticks")
     _complete(episode, ticks["tick"])
     inputs = _build(settings, ticks, episode)
-    snapshot, commands = _commands(episode)
-    source = _Sources(settings, inputs)
+    snapshot, commands, requested = _commands(episode)
+    source = _Sources(settings, inputs, requested)
     inputs.control.restore(from_json(snapshot["control"]), source.make(snapshot["control"]))
     inputs.safety.restore(from_json(snapshot["safety"]))
     chunks = deque(episode.samples("/chunks"))
@@ -128,6 +129,7 @@ def verify(episode: Episode, settings: Settings) -> Verdict:
             while chunks and chunks[0]["after_tick"] <= tick:
                 source.give(chunks.popleft())
             _feed(inputs, ticks, row)
+            source.tick = tick
             inputs.control.tick(tick)
             verdict.difference = _compare(inputs.records, ticks, row)
             if verdict.difference is not None:
@@ -145,12 +147,13 @@ def _complete(episode: Episode, ticks: NDArray[np.int64]) -> None:
         raise RecordingError(f"{episode.path}: {lost} control ticks were not recorded; it cannot be verified")
 
 
-def _commands(episode: Episode) -> tuple[Mapping[str, Any], deque[dict[str, Any]]]:
-    """What was remembered at the beginning, and the commands since."""
+def _commands(episode: Episode) -> tuple[Mapping[str, Any], deque[dict[str, Any]], set[int]]:
+    """What was remembered at the beginning, the commands since, and the ticks whose request was taken."""
     entries = [dict(sample.values) for sample in episode.samples("/control")]
     if not entries or entries[0]["kind"] != "snapshot":
         raise RecordingError(f"{episode.path}: what the control loop remembered at the start is missing")
-    return entries[0], deque(entries[1:])
+    requested = {int(entry["after_tick"]) for entry in entries[1:] if entry["kind"] == "request"}
+    return entries[0], deque(entry for entry in entries[1:] if entry["kind"] != "request"), requested
 
 
 def _build(settings: Settings, ticks: Mapping[str, NDArray[Any]], episode: Episode) -> _Inputs:
@@ -179,11 +182,17 @@ def _build(settings: Settings, ticks: Mapping[str, NDArray[Any]], episode: Episo
 
 
 class _Sources:
-    """Sources in place of the recorded ones; the newest chunk source gets the recorded chunks."""
+    """Sources in place of the recorded ones; the newest chunk source gets the recorded chunks.
 
-    def __init__(self, settings: Settings, inputs: _Inputs) -> None:
+    Attributes:
+        tick: the present one.
+    """
+
+    def __init__(self, settings: Settings, inputs: _Inputs, requested: set[int]) -> None:
+        self.tick = -1
         self._settings = settings
         self._inputs = inputs
+        self._requested = requested
         self._chunks: RecordedSource | None = None
 
     def make(self, about: Mapping[str, Any]) -> Source | None:
@@ -196,7 +205,8 @@ class _Sources:
             )
         if about["source"] == "none":
             return None
-        self._chunks = RecordedSource(about["finite"], about["delivered"])
+        takes = lambda: self.tick in self._requested  # noqa: E731 - it is one
+        self._chunks = RecordedSource(about["finite"], about["delivered"], takes)
         return self._chunks
 
     def give(self, sample: Sample) -> None:

@@ -44,10 +44,13 @@ class SplicingOptions(BlendOptions):
             (LeRobot's ``chunk_size_threshold``); 1 asks at every tick, as ACT's temporal ensemble wants.
             It is asked for earlier where the last inferences took longer than that leaves.
         execute_steps: of each chunk at most so many rows are executed from its arrival on; 0 for all.
+        stretch: play the rows left slower, with points in between, where the next chunk is expected later
+            than they would last; otherwise the arm stops there and waits.
     """
 
     request_below: float = Field(default=0.5, ge=0, le=1)
     execute_steps: int = Field(default=0, ge=0, le=10_000)
+    stretch: bool = False
 
 
 def latest(old: Floats, new: Floats, count: Counts) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from runtime.messages import ActionChunk, Clip, Floats
 from runtime.options import Options
 from runtime.pacer import Pacer
 from runtime.ports import ArmPort, Safety
+from runtime.requests import RequestTiming
 from runtime.ring import Ring
 from runtime.snapshots import State, recall, remember
 from runtime.statistics import RunStatistics
@@ -75,8 +75,7 @@ Source = ChunkSource | LeaderSource
 Journal = Callable[[str, Mapping[str, Any]], None]
 """Told every command and every chunk, on the loop: kind and values. Must return at once."""
 
-_TIMES = ("_tick", "_asked_tick", "_chunk_rows", "_delays")
-_STATE = ("target", "position", *_TIMES, "_anchor", "_fade_left", "_fresh")
+_STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
 
 
 def _nothing() -> None:
@@ -89,11 +88,6 @@ def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
         return chunk
     rows = max(0, step - chunk.tick) + execute_steps
     return replace(chunk, actions=chunk.actions[:rows])
-
-
-def slowest(delays: Sequence[int]) -> int:
-    """The largest delay but the first, which may hold a cold start; the first if it is the only one."""
-    return max(list(delays)[1:] or delays, default=0)
 
 
 def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
@@ -145,8 +139,8 @@ class ControlLoop:
         self._state = arm.states.blank()
         self._force_ring, self._force = force, sample_of(force)
         self._source: Source | None = None
-        self._tick, self._asked_tick, self._chunk_rows = -1, -1, 0
-        self._delays: deque[int] = deque(maxlen=16)
+        self._tick, self._chunk_rows = -1, 0
+        self._timing = RequestTiming()
         self._anchor: Floats | None = None
         self._fade_left, self._fade_ticks = 0, round(options.follow_blend_s * options.rate_hz)
         self._fresh = self._ending = False
@@ -162,7 +156,7 @@ class ControlLoop:
         """
         self._note("follow", **_about(source))
         self._source, self._chunk_rows = source, 0
-        self._delays.clear()
+        self._timing.restart()
         self._fade_in()
         return self.horizon.restart()
 
@@ -202,15 +196,20 @@ class ControlLoop:
 
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
-        supervisor, horizon = self._supervisor.snapshot(), self.horizon.snapshot()
-        state = remember(self, _STATE)
-        return {**state, **_about(self._source), "supervisor": supervisor, "horizon": horizon}
+        return {
+            **remember(self, _STATE),
+            **_about(self._source),
+            "supervisor": self._supervisor.snapshot(),
+            "horizon": self.horizon.snapshot(),
+            "timing": self._timing.snapshot(),
+        }
 
     def restore(self, state: State, source: Source | None) -> None:
         """Go on from where another loop was at its `snapshot`, following `source`."""
         recall(self, _STATE, state)
         self._supervisor.restore(state["supervisor"])
         self.horizon.restore(state["horizon"])
+        self._timing.restore(state["timing"])
         self._source = source
 
     def close(self) -> None:
@@ -233,6 +232,11 @@ class ControlLoop:
     def transitions(self) -> Sequence[Transition]:
         """The newest changes of state."""
         return self._supervisor.transitions
+
+    @property
+    def _stretches(self) -> bool:
+        """A prepared motion is all there: nothing is waited for."""
+        return self._options.stretch and not getattr(self._source, "delivered", False)
 
     @property
     def exhausted(self) -> bool:
@@ -335,7 +339,7 @@ class ControlLoop:
             splice = self.horizon.splice(chunk)
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
             if chunk.epoch == self.horizon.epoch:
-                self._delays.append(self._tick - self._asked_tick - 1)
+                self._timing.arrived(self._tick)
             if splice.verdict == "spliced":
                 self._chunk_rows = len(chunk.actions)
 
@@ -358,9 +362,12 @@ class ControlLoop:
         if isinstance(self._source, LeaderSource):
             row = self._source.target(now_ns)
             return row, TickFlag.LEADER if row is not None else TickFlag.LEADER | TickFlag.STARVED
-        row = self.horizon.take()
+        horizon, speed = self.horizon, 1.0
+        if self._stretches:
+            speed = self._timing.speed(self._tick, horizon.step, horizon.left, self._chunk_rows)
+        row = horizon.take(speed)
         if row is not None or self.exhausted:
-            return row, TickFlag.NONE
+            return row, TickFlag.STRETCHED if speed < 1.0 else TickFlag.NONE
         return None, TickFlag.STARVED if self._chunk_rows else TickFlag.WAITING
 
     def _previous(self) -> Floats:
@@ -399,6 +406,7 @@ class ControlLoop:
             statistics.clipped(clips)
         statistics.starved += bool(flags & TickFlag.STARVED)
         statistics.waiting += bool(flags & TickFlag.WAITING)
+        statistics.stretched += bool(flags & TickFlag.STRETCHED)
         statistics.held += bool(flags & (TickFlag.HOLDING | TickFlag.STOPPED))
         self._supervisor.starved(bool(flags & (TickFlag.STARVED | TickFlag.WAITING)), now_ns)
 
@@ -420,13 +428,13 @@ class ControlLoop:
         source = self._source
         if self.state != "running" or source is None or isinstance(source, LeaderSource):
             return
-        left = len(self.horizon)
-        delay = slowest(self._delays)
+        left, delay = len(self.horizon), self._timing.delay
         if left <= max(self._options.request_below * self._chunk_rows, delay + 1):
             frozen = min(delay, left)
             horizon = self.horizon
             if source.request(horizon.step, horizon.epoch, horizon.pending(), frozen):
-                self._asked_tick = self._tick
+                self._timing.asked(self._tick, horizon.step)
+                self._note("request")
 
     def _settle(self) -> None:
         """Leave a target at which nothing moves."""

@@ -3,7 +3,8 @@
 Rows are addressed by *step*: the number of rows executed so far. Row ``k`` of a chunk observed at step
 ``s`` is for step ``s + k``, whatever the inference took; rows whose step was executed meanwhile are
 dropped. A tick without a row (starved, held or skipped) executes nothing and so does not advance the
-step: the arm waited, and the plan waits with it.
+step: the arm waited, and the plan waits with it. Rows may be played slower than one per tick, with points in
+between; then the step advances when a row is reached.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from runtime.blends import Blend, Counts, latest
 from runtime.messages import ActionChunk, Floats
 from runtime.snapshots import State, recall, remember
 
-_STATE = ("step", "epoch", "_rows", "_count", "_next", "_last")
+_STATE = ("step", "epoch", "_rows", "_count", "_next", "_last", "_progress")
+_ROUNDING = 1e-9
 CAPACITY = 4096
 """Rows that a horizon holds at most, by default: 136 s at 30 Hz."""
 
@@ -82,6 +84,7 @@ class Horizon:
         self._count: Counts = np.zeros(0, np.int64)
         self._next = 0
         self._last: Floats | None = None
+        self._progress = 0.0
 
     def __len__(self) -> int:
         """Rows left."""
@@ -91,20 +94,34 @@ class Horizon:
         """``[n, D]`` the rows left, as a copy."""
         return self._rows[self._next :].copy()
 
-    def take(self) -> Floats | None:
-        """Execute the next row ``[D]``; ``None``, without advancing the step, if there is none."""
-        if self._next >= len(self._rows):
+    @property
+    def left(self) -> float:
+        """Rows left, what was played of the next one taken off."""
+        return len(self) - self._progress
+
+    def take(self, speed: float = 1.0) -> Floats | None:
+        """Go on by `speed` rows, 0 < `speed` <= 1, and return the point ``[D]`` that is reached; ``None`` if
+        there is no row left. At full speed that is the next row itself, also after a slower stretch.
+        """
+        if not len(self):
             return None
-        self._last = self._rows[self._next]
-        self._next += 1
-        self.step += 1
-        return self._last
+        progress = 1.0 if speed >= 1.0 or self._last is None else self._progress + speed
+        if progress >= 1.0 - _ROUNDING:
+            self._last = self._rows[self._next]
+            self._next += 1
+            self.step += 1
+            progress = max(0.0, progress - 1.0) if len(self) else 0.0
+        self._progress = progress
+        if progress <= _ROUNDING or self._last is None:
+            return self._last
+        following: Floats = self._rows[self._next]
+        return np.asarray(self._last + progress * (following - self._last))
 
     def restart(self) -> int:
         """Forget all rows and begin a new epoch, whose number is returned."""
         self.epoch += 1
         self._keep(np.zeros((0, self.joints)), np.zeros(0, np.int64))
-        self._last = None
+        self._last, self._progress = None, 0.0
         return self.epoch
 
     def snapshot(self) -> State:

@@ -93,6 +93,7 @@ class RunStatistics:
         self.missed_wakeup = 0
         self.starved = 0
         self.waiting = 0
+        self.stretched = 0
         self.held = 0
         self.clips: dict[str, int] = {}
         self.splices: dict[str, int] = {}
@@ -150,6 +151,7 @@ class RunStatistics:
             "missed_by_cause": {"overrun": self.missed_overrun, "wakeup": self.missed_wakeup},
             "starved_ticks": self.starved,
             "waiting_ticks": self.waiting,
+            "stretched_ticks": self.stretched,
             "held_ticks": self.held,
             "period_error_us": self.period_error.summary(1e-3),
             "wakeup_error_us": self.wakeup_error.summary(1e-3),

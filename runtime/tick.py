@@ -13,7 +13,8 @@ from runtime.ring import Layout, Ring, Sample
 class TickFlag(enum.IntFlag):
     """What was special about a tick, in its record.
 
-    ``STARVED``: the source had nothing in time; ``WAITING``: its first chunk has not come yet.
+    ``STARVED``: the source had nothing in time; ``WAITING``: its first chunk has not come yet;
+    ``STRETCHED``: the horizon was played slower, to last until the next chunk.
     """
 
     NONE = 0
@@ -27,6 +28,7 @@ class TickFlag(enum.IntFlag):
     BLENDING = 128
     SKIPPED_BEFORE = 256
     WAITING = 512
+    STRETCHED = 1024
 
 
 def tick_layout(joints: int, force_channels: int = 0) -> Layout:

@@ -154,6 +154,18 @@ def test_the_autonomous_mode_is_one_episode_and_replays(tmp_path: Path) -> None:
         assert verdict.same, verdict.difference
 
 
+def test_a_stretched_run_replays(tmp_path: Path) -> None:
+    """How fast the horizon is played hangs on when chunks were asked for; the recording says when."""
+    slow = {"policy__simulated_latency_s": "2.5", "policy__stretch": "true", "grasp__time_limit_s": "15"}
+    _, summary = play(tmp_path, **slow)
+    assert summary["stretched_ticks"] > 20
+    with Recording(tmp_path / "latest") as recording:
+        (episode,) = recording.episodes
+        verdict = verify(episode, recorded_settings(episode))
+        assert verdict.same, verdict.difference
+        assert verdict.ticks > 100
+
+
 @pytest.mark.slow
 def test_five_scripted_episodes(tmp_path: Path) -> None:
     code = run(settings(tmp_path, mode="teleop", recording__episodes="5"))

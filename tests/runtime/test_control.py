@@ -536,6 +536,41 @@ def test_the_next_chunk_is_asked_for_early_enough_for_what_inference_took() -> N
     assert not any(flag & STARVED for flag in rig.flags()[-150:])
 
 
+def test_what_cannot_last_until_the_next_chunk_is_played_slower() -> None:
+    """Chunks of 20 that take 24 ticks: without it the arm stands for more than half of the time."""
+    played: dict[bool, list[float]] = {}
+    for stretch in (False, True):
+        rig = Rig({"blend": "latest", "stretch": stretch, "follow_blend_s": 0.0})
+
+        async def main(rig: Rig = rig) -> None:
+            rig.loop.follow(Chunks(lambda step: [float(step + k) for k in range(20)], delay=24))
+            await rig.ticks(150)
+            rig.statistics.starved = rig.statistics.stretched = 0
+            await rig.ticks(250)
+
+        rig.run(main)
+        played[stretch] = rig.requested()[-250:]
+        assert (rig.statistics.starved == 0) == stretch
+        assert (rig.statistics.stretched > 200) == stretch
+    speeds = np.diff(played[True])
+    assert 0.2 < speeds.min() < speeds.max() < 0.7  # 10 rows in 25 ticks
+    assert np.abs(np.diff(speeds)).max() < 0.25
+    assert played[True][-1] - played[True][0] == pytest.approx(played[False][-1] - played[False][0], abs=11)
+    assert set(np.diff(played[False])) == {0.0, 1.0}
+
+
+def test_what_lasts_is_played_as_it_is() -> None:
+    rig = Rig({"blend": "latest", "stretch": True, "follow_blend_s": 0.0})
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(lambda step: [float(step + k) for k in range(20)], delay=8))
+        await rig.ticks(100)
+
+    rig.run(main)
+    assert rig.statistics.stretched == 0
+    assert set(np.diff(rig.requested()[-50:])) == {1.0}
+
+
 def test_only_so_many_steps_of_a_chunk_are_executed() -> None:
     rig = Rig({"blend": "latest", "request_below": 1.0, "execute_steps": 3})
     left: list[int] = []

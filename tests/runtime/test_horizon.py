@@ -260,3 +260,49 @@ def test_act_temporal_ensemble_over_a_run(decay: float) -> None:
         weights = np.exp(-decay * np.arange(len(predictions)))
         expected = (weights[:, None] * np.array(predictions)).sum(0) / weights.sum()
         np.testing.assert_allclose(row, expected, rtol=1e-9, atol=1e-12)
+
+
+# --- played slower
+
+
+@given(
+    st.lists(st.floats(-10, 10), min_size=2, max_size=30),
+    st.lists(st.floats(0.01, 1.0), min_size=1, max_size=400),
+)
+def test_played_slower_every_point_lies_on_the_way_and_none_is_left_out(
+    values: list[float], speeds: list[float]
+) -> None:
+    horizon = Horizon(D)
+    horizon.splice(chunk(values, 0))
+    assert horizon.take() is not None
+    played = 0.0
+    for speed in speeds:
+        row = horizon.take(speed)
+        if row is None:
+            assert len(horizon) == 0
+            break
+        played = float(np.ceil(played - 1e-9)) + (played == int(played)) if speed == 1.0 else played + speed
+        played = min(played, len(values) - 1.0)
+        np.testing.assert_allclose(row[0], np.interp(played, np.arange(len(values)), values), atol=1e-6)
+        assert horizon.step == int(played + 1e-6) + 1
+        assert horizon.left == pytest.approx(len(values) - 1 - played, abs=1e-6)
+
+
+def test_full_speed_goes_on_with_whole_rows() -> None:
+    horizon = Horizon(D)
+    horizon.splice(chunk([0.0, 1.0, 2.0, 3.0, 4.0], 0))
+    at = [float(row[0]) for speed in (1, 0.5, 0.25, 1, 1, 0.5, 1) if (row := horizon.take(speed)) is not None]
+    assert at == [0.0, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0]
+    assert horizon.step == 4
+
+
+def test_a_new_epoch_begins_with_a_whole_row() -> None:
+    horizon = Horizon(D)
+    horizon.splice(chunk([0.0, 1.0], 0))
+    horizon.take()
+    horizon.take(0.5)
+    epoch = horizon.restart()
+    horizon.splice(chunk([5.0, 6.0], horizon.step, epoch))
+    row = horizon.take(0.5)
+    assert row is not None
+    assert row[0] == 5.0
