@@ -1,10 +1,11 @@
 """The recorder while the control loop runs, and the same loop without it. One JSON line.
 
-``python -m bench.record [--seconds 300] [--quality 90] [--lossless] [--folder DIR]``
+``python -m bench.record [--seconds 300] [--rounds 5] [--quality 90] [--lossless] [--folder DIR]``
 
 Two 640x480 colour streams and one depth stream at 30 fps, joints at 100 Hz, force at 200 Hz: pictures that
 the simulated tabletop's cameras took, with sensor noise, written into rings by one thread per device, as the
-drivers do. First half the time without recording, then all of it with, then the other half without.
+drivers do. In turn: a while without recording, twice as long with, and as long as at first without; as long
+with as without in the end, and the same disturbances from elsewhere on the machine for both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,32 +213,48 @@ def recorder_cpu_s() -> float:
 
 async def loop_for(
     cell: Cell,
-    seconds: float,
-    during: Callable[[], Any] | None = None,
+    statistics: RunStatistics,
+    during: Callable[[], Awaitable[None]],
     after_tick: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """Run the control loop; returns its figures and what `during`, awaited meanwhile, returned."""
-    statistics = RunStatistics()
+) -> None:
+    """Run the control loop while `during` is awaited."""
     control = cell.control(statistics)
     control.after_tick = after_tick
-    result: dict[str, Any] = {}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(control.run)
         await control.ticked()
         control.follow(Wave())
-        if during is None:
-            await cell.clock.sleep_until_ns(cell.clock.now_ns() + round(seconds * NS_PER_S))
-        else:
-            result = await during()
+        await during()
         control.close()
-    errors = statistics.period_error
-    return {"ticks": statistics.ticks, "missed": statistics.missed, "errors": errors, **result}
 
 
-def merged_p99_us(parts: list[dict[str, Any]]) -> float:
-    """Of several runs together, weighted by their ticks."""
-    ticks = sum(part["ticks"] for part in parts)
-    return float(sum(part["errors"].quantile(0.99) * part["ticks"] for part in parts) / ticks / 1e3)
+class Session:
+    """Episodes of the benchmark, each followed at once by a short one."""
+
+    def __init__(self, clock: RealClock, episodes: Episodes, seconds: float) -> None:
+        self._clock = clock
+        self._episodes = episodes
+        self._seconds = seconds
+        self.ready_s: list[float] = []
+        self.cpu_s = 0.0
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        await self._clock.sleep_until_ns(self._clock.now_ns() + round(seconds * NS_PER_S))
+
+    async def record(self) -> None:
+        """One episode, and a second of the next."""
+        before, episodes = recorder_cpu_s(), self._episodes
+        episodes.start("benchmark")
+        await self.pause(self._seconds)
+        stop_ns = self._clock.now_ns()
+        episodes.stop("success")
+        episodes.start("the next one")
+        self.ready_s.append((self._clock.now_ns() - stop_ns) / NS_PER_S)
+        await self.pause(1.0)
+        episodes.stop("success")
+        await self.pause(1.0)  # what is queued is written, and counted, before the next stretch without
+        self.cpu_s += recorder_cpu_s() - before
 
 
 async def measure(arguments: argparse.Namespace, images: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -245,64 +262,67 @@ async def measure(arguments: argparse.Namespace, images: Mapping[str, Any], fold
     cell = Cell(clock, images)
     options = RecordingOptions(jpeg_quality=arguments.quality, lossless=arguments.lossless)
     feeds = cell.start()
-    seconds = arguments.seconds
     recorder = cell.recorder(options, folder)
     recorder.start()
-    episodes = Episodes(recorder, options, now_ns=clock.now_ns)
-
-    async def during() -> dict[str, Any]:
-        before = recorder_cpu_s()
-        episodes.start("benchmark")
-        await clock.sleep_until_ns(clock.now_ns() + round(seconds * NS_PER_S))
-        stop_ns = clock.now_ns()
-        episodes.stop("success")
-        episodes.start("the next one")
-        ready_ns = clock.now_ns()
-        await clock.sleep_until_ns(ready_ns + NS_PER_S)
-        episodes.stop("success")
-        cpu_s = recorder_cpu_s() - before
-        await recorder.close()
-        return {"ready_s": (ready_ns - stop_ns) / NS_PER_S, "cpu_s": cpu_s}
-
+    turn_s = arguments.seconds / arguments.rounds
+    session = Session(clock, Episodes(recorder, options, now_ns=clock.now_ns), turn_s)
+    on, off = RunStatistics(), RunStatistics()
     with realtime(RealtimeOptions()):
-        first = await loop_for(cell, seconds / 2)
-        on = await loop_for(cell, seconds, during, recorder.nudge)
-        last = await loop_for(cell, seconds / 2)
+        for _ in range(arguments.rounds):
+            await loop_for(cell, off, lambda: session.pause(turn_s / 2))
+            await loop_for(cell, on, session.record, recorder.nudge)
+            await loop_for(cell, off, lambda: session.pause(turn_s / 2))
+        await recorder.close()
     for feed in feeds:
         await clock.run_blocking(feed.stop)
-    off = merged_p99_us([first, last])
-    return {**figures(folder, seconds, on), "period_error_p99_us_off": round(off, 1), **ratio(on, off)}
+    recorded_s = arguments.seconds + arguments.rounds
+    return {
+        **figures(folder, turn_s, arguments.seconds),
+        "cpu_s_per_s": round(session.cpu_s / recorded_s, 4),
+        "stop_to_ready_s": round(max(session.ready_s), 6),
+        "ticks": on.ticks,
+        "missed_ticks": {"on": on.missed, "off": off.missed},
+        "period_error_us_on": on.period_error.summary(1e-3, 1),
+        "period_error_us_off": off.period_error.summary(1e-3, 1),
+        "period_error_p99_ratio": round(on.period_error.quantile(0.99) / off.period_error.quantile(0.99), 3),
+    }
 
 
-def ratio(on: Mapping[str, Any], off_us: float) -> dict[str, float]:
-    """The loop's punctuality while recording, and against the one without."""
-    on_us = on["errors"].quantile(0.99) / 1e3
-    return {"period_error_p99_us_on": round(on_us, 1), "period_error_ratio": round(on_us / off_us, 3)}
-
-
-def figures(folder: Path, seconds: float, on: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in the file, counted, and what it cost."""
+def figures(folder: Path, turn_s: float, seconds: float) -> dict[str, Any]:
+    """What is in the files, counted."""
     with Recording(folder) as recording:
-        episode, after = recording.episodes
-        drops = {**episode.drops, **{f"next {k}": n for k, n in after.drops.items()}}
-        expected = {"/cameras/head/color": FPS, "/cameras/head/depth": FPS, "/cameras/wrist/color": FPS}
-        expected |= {"/arm/state": ARM_HZ, "/force": FORCE_HZ}
-        gaps = sum(_gaps(episode, topic) + _gaps(after, topic) for topic in expected)
-        size = episode.path.stat().st_size
-        rates = {topic: round(n / seconds, 2) for topic, n in episode.topics.items() if n > 10}
-        lag = float(after.times("/cameras/head/color")[0] - episode.times("/cameras/head/color")[-1]) / 1e9
+        episodes = recording.episodes
+        drops: dict[str, int] = {}
+        for episode in episodes:
+            for name, count in episode.drops.items():
+                drops[name] = drops.get(name, 0) + count
+        expected = [
+            "/cameras/head/color",
+            "/cameras/head/depth",
+            "/cameras/wrist/color",
+            "/arm/state",
+            "/force",
+        ]
+        gaps = sum(_gaps(episode, topic) for episode in episodes for topic in expected)
+        longer = episodes[::2]
+        totals: dict[str, int] = {}
+        for episode in longer:
+            for topic, count in episode.topics.items():
+                totals[topic] = totals.get(topic, 0) + count
+        size = sum(episode.path.stat().st_size for episode in longer)
+        between = [
+            float(after.times(expected[0])[0] - before.times(expected[0])[-1]) / 1e9
+            for before, after in zip(longer, episodes[1::2], strict=True)
+        ]
     return {
         "benchmark": "record",
         "seconds": seconds,
+        "episode_s": turn_s,
         "drops": drops,
         "sequence_gaps": gaps,
-        "rates_hz": rates,
-        "cpu_s_per_s": round(on["cpu_s"] / (seconds + 1.0), 4),
+        "rates_hz": {topic: round(n / seconds, 2) for topic, n in totals.items() if n > 10 * len(longer)},
         "mb_per_s": round(size / seconds / 1e6, 3),
-        "stop_to_ready_s": round(on["ready_s"], 6),
-        "frame_gap_between_episodes_s": round(lag, 4),
-        "ticks": on["ticks"],
-        "missed_ticks": on["missed"],
+        "frame_gap_between_episodes_s": round(max(between), 4),
     }
 
 
@@ -315,6 +335,7 @@ def main() -> None:
     """Measure, and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--rounds", type=int, default=5, help="episodes that the time is divided into")
     parser.add_argument("--quality", type=int, default=90)
     parser.add_argument("--lossless", action="store_true")
     parser.add_argument(
