@@ -12,6 +12,9 @@ from fractions import Fraction
 from runtime.clock import NS_PER_S, Clock
 from runtime.statistics import RunStatistics
 
+_EARLIER_NS = 2 * NS_PER_S // 1000
+"""How long before the spin the first rehearsal begins: what it takes with cold caches under a busy GIL."""
+
 
 class Pacer:
     """Tick ``n`` is due at ``origin + n / rate``, for ever: nothing that happens moves the deadlines.
@@ -22,9 +25,9 @@ class Pacer:
     Attributes:
         tick: number of the present tick (deadlines since the start, skipped ones included).
         started_ns: when the present tick started.
-        rehearse: called over and over in the first half of the spin. Code and data that lay still for a
-            period have left the processor's caches; going over them brings them back, and the tick itself
-            then takes half the time. It must not change anything.
+        rehearse: called once before the spin, and over and over in its first half. Code and data that lay
+            still for a period have left the processor's caches; going over them brings them back, and the
+            tick itself then takes half the time. It must not change anything.
     """
 
     def __init__(self, clock: Clock, rate_hz: float, statistics: RunStatistics) -> None:
@@ -61,8 +64,7 @@ class Pacer:
         self.finished()
         tick = self._choose()
         deadline_ns = self.deadline_ns(tick)
-        await self._clock.sleep_until_ns(deadline_ns - self._clock.spin_ns)
-        self._rehearse(deadline_ns - self._clock.spin_ns // 2)
+        await self._approach(deadline_ns)
         self._clock.spin_until_ns(deadline_ns)
         start_ns = self._clock.now_ns()
         error_ns = None
@@ -72,11 +74,17 @@ class Pacer:
         self.tick, self.started_ns, self._working = tick, start_ns, True
         return tick
 
-    def _rehearse(self, until_ns: int) -> None:
-        """Where sleeping is exact there is no spin: nothing there is late because it is slow."""
-        if self.rehearse is not None and self._clock.spin_ns:
-            while self._clock.now_ns() < until_ns:
-                self.rehearse()
+    async def _approach(self, deadline_ns: int) -> None:
+        """Sleep until it is time to spin. Where sleeping is exact, nothing is late because it is slow."""
+        clock, spin_ns = self._clock, self._clock.spin_ns
+        rehearse = self.rehearse if spin_ns else None
+        early_ns = deadline_ns - spin_ns - _EARLIER_NS
+        if rehearse is not None and early_ns > clock.now_ns():
+            await clock.sleep_until_ns(early_ns)
+            rehearse()
+        await clock.sleep_until_ns(deadline_ns - spin_ns)
+        while rehearse is not None and clock.now_ns() < deadline_ns - spin_ns // 2:
+            rehearse()
 
     def _choose(self) -> int:
         """The next tick that can still be on time; the ones before it are counted by cause."""
