@@ -35,8 +35,7 @@ class ActFront(ZmqFront):
         try:
             return codec.encode(await self._handle(client, message))
         except (WireError, PolicyError) as error:
-            self._service.refused(client.name, error)
-            return codec.encode({"status": "ERROR", "message": str(error)})
+            return self.refused(client, error, codec.encode({"status": "ERROR", "message": str(error)}))
 
     async def _handle(self, client: Client, message: memoryview) -> Mapping[str, Any]:
         value = codec.decode(message, self._service.limits)

@@ -40,8 +40,7 @@ class GrootFront(ZmqFront):
         try:
             return codec.encode(await self._handle(client, message))
         except (WireError, PolicyError) as error:
-            self._service.refused(client.name, error)
-            return codec.encode({"error": str(error)})
+            return self.refused(client, error, codec.encode({"error": str(error)}))
 
     async def _handle(self, client: Client, message: memoryview) -> Any:
         request = codec.decode(message, self._service.limits)
@@ -65,7 +64,7 @@ class GrootFront(ZmqFront):
 
     async def _kill(self, client: Client, data: Mapping[Any, Any]) -> Any:
         if not self._service.options.allow_kill:
-            raise WireError("kill is not enabled on this server", "forbidden")
+            raise WireError("kill is not enabled on this server", "endpoint")
         self._service.kill()
         return None
 

@@ -79,7 +79,7 @@ def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=]?[biuf?]\d{0,2})', 'fortran_order': (True|False), "
+    rb"\{'descr': '([<>|=]?[A-Za-z?]\d{0,3})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,12}(?:, ?|(?=\))))*)\),? ?\} *\n"
 )
 """What `numpy.save` writes for a plain array; numpy's own reader evaluates whatever is there."""

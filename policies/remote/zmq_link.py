@@ -94,7 +94,6 @@ class ZmqLink:
             (zmq.LINGER, 0),
             (zmq.SNDHWM, 4),
             (zmq.RCVHWM, 8),
-            (zmq.IMMEDIATE, 1),
             (zmq.MAXMSGSIZE, self._limits.size_bytes),
             (zmq.HEARTBEAT_IVL, self._keep_alive_ms),
             (zmq.HEARTBEAT_TIMEOUT, 3 * self._keep_alive_ms),

@@ -287,11 +287,7 @@ def test_backoff_follows_the_clock_it_is_given(protocol: str) -> None:
         assert remote.statistics() == {"connect": 4, "waiting": 4}
 
 
-# ACT's answer has been lost once in some 16 stops (the connection's end is seen, the answer is not): an open
-# defect of either end, kept in sight by the slow campaigns.
-@pytest.mark.parametrize(
-    "protocol", [pytest.param(p, marks=pytest.mark.slow) if p.startswith("act") else p for p in PROTOCOLS]
-)
+@every_protocol
 def test_sigterm_answers_what_is_in_flight(protocol: str) -> None:
     with process(protocol) as server, connected(protocol, server.port) as remote:
         asking = Asking(remote, 777)

@@ -48,21 +48,27 @@ quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCh
 
 
 class ZmqClient:
-    """A REQ socket that sends anything; a server that is well answers everything."""
+    """A REQ socket for each message: a server that is well answers everything, and hangs up on some."""
 
     def __init__(self, port: int) -> None:
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.REQ)
-        self._socket.linger = 0
-        self._socket.rcvtimeo = int(GUARD_S * 1000)
-        self._socket.connect(f"tcp://127.0.0.1:{port}")
+        self._port = port
+        self.patience_ms = int(GUARD_S * 1000)
 
     def __call__(self, message: bytes) -> None:
-        self._socket.send(message)
-        self._socket.recv()
+        with self.asking() as peer:
+            peer.send(message)
+            peer.recv()
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Any]:
+        with self._context.socket(zmq.REQ) as peer:
+            peer.linger = 0
+            peer.rcvtimeo = self.patience_ms
+            peer.connect(f"tcp://127.0.0.1:{self._port}")
+            yield peer
 
     def close(self) -> None:
-        self._socket.close()
         self._context.term()
 
 
@@ -139,6 +145,31 @@ def test_malicious_messages_are_refused_and_counted(attacked: tuple[str, Running
     assert refusals(server) >= len(messages)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "message", "why"),
+    [
+        ("act", hostile.pickles()["os.system"], b"not on the list of allowed classes"),
+        ("gr00t", hostile.packs()["object npy"], b"a dtype that is not a boolean's"),
+    ],
+)
+def test_a_hostile_client_is_told_why_and_hung_up_on(protocol: str, message: bytes, why: bytes) -> None:
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol=protocol)) as server,
+        connected(protocol, server.port) as good,
+        contextlib.closing(ZmqClient(server.port)) as attacker,
+    ):
+        good.infer(observation(1))
+        with attacker.asking() as peer:
+            with peer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
+                peer.send(message)
+                assert why in peer.recv()
+                assert monitor.poll(GUARD_S * 1000)
+            peer.disable_monitor()
+        good.infer(observation(2))
+        assert good.statistics()["connects"] == 1
+        assert refusals(server) == 1
+
+
 def test_bent_messages_do_no_harm(attacked: tuple[str, Running, Any]) -> None:
     protocol, _, attacker = attacked
     valid = hostile.VALID[protocol]()
@@ -172,7 +203,7 @@ def test_an_oversized_message_ends_its_own_connection_only(attacked: tuple[str, 
     protocol, _, attacker = attacked
     large = b"\xc6\x00\x20\x00\x00" + bytes(1 << 21) if protocol in ("gr00t", "openpi") else bytes(1 << 21)
     if isinstance(attacker, ZmqClient):
-        attacker._socket.rcvtimeo = 300  # the connection is dropped: no reply will come
+        attacker.patience_ms = 300  # the connection is dropped: no reply will come
         with pytest.raises(zmq.Again):
             attacker(large)
     else:
