@@ -15,6 +15,7 @@ from policies.remote.client import RemotePolicy
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import PolicySpec
 from runtime.messages import ArmState, Floats, Frame, Observation
+from runtime.realtime import keep_freed_memory
 
 Ask = Callable[[], None]
 STEPS = 50
@@ -78,10 +79,11 @@ class CostlyPolicy(NoopPolicy):
 
 
 def our_client(protocol: str, port: int) -> RemotePolicy:
-    """Our client for `protocol`, connected."""
+    """Our client for `protocol`, connected, in a process set up as `dexrun` does."""
     from policies.remote import config
     from policies.remote.make import make_remote
 
+    keep_freed_memory()
     options: dict[str, Any] = {
         "gr00t": config.GrootOptions,
         "openpi": config.OpenpiOptions,
@@ -94,10 +96,11 @@ def our_client(protocol: str, port: int) -> RemotePolicy:
 
 
 def our_server(protocol: str, policy: str, batch_size: int = 1, batch_delay_s: float = 0.0) -> None:
-    """Our server for `protocol`, until it is told to stop."""
+    """Our server for `protocol` until it is told to stop, in a process set up as ``dexrun serve`` does."""
     from dexrun.serve.options import ServeOptions
     from dexrun.serve.server import local_server
 
+    keep_freed_memory()
     options = ServeOptions.model_validate(
         {"protocol": protocol, "batch_size": batch_size, "batch_delay_s": batch_delay_s}
     )

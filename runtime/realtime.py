@@ -16,6 +16,9 @@ from pydantic import Field
 from runtime.options import Options
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _LARGEST_BYTES = 128 << 20, 32 << 20
+_GLIBC_DEFAULT_BYTES = 128 << 10
 
 
 class RealtimeOptions(Options):
@@ -28,6 +31,9 @@ class RealtimeOptions(Options):
         cpu_affinity: processors that this process may use; empty for all.
         lock_memory: keep all memory in RAM (``mlockall``). Needs an unlimited ``memlock`` limit, or
             ``CAP_IPC_LOCK``.
+        keep_memory: let the C library keep what is freed, up to 128 MiB, for the next frame. By itself it
+            gives blocks of a frame's size back to the system and asks for them again, and every page of them
+            is then made anew: that took half of the time of a round trip to a policy server.
         gc_freeze: take everything that exists at the start out of garbage collection, and collect only
             between episodes.
         switch_interval_s: how long a thread may keep the GIL while another wants it. A fifth of the pacer's
@@ -40,6 +46,7 @@ class RealtimeOptions(Options):
     priority: int = Field(default=50, ge=1, le=99)
     cpu_affinity: tuple[int, ...] = ()
     lock_memory: bool = False
+    keep_memory: bool = True
     gc_freeze: bool = True
     switch_interval_s: float = Field(default=0.0002, ge=0, le=0.1)
 
@@ -93,6 +100,8 @@ def apply_realtime(options: RealtimeOptions) -> Realtime:
         _affinity(done, set(options.cpu_affinity))
     if options.lock_memory:
         done.attempt("locked memory", lambda: _libc("mlockall", _MCL_CURRENT | _MCL_FUTURE), _unlock)
+    if options.keep_memory:
+        done.attempt("freed memory kept", keep_freed_memory, _give_back_freed_memory)
     if options.gc_freeze:
         done.attempt("collection kept out of episodes", _freeze, _thaw)
         done.keep_collecting()
@@ -152,6 +161,26 @@ def _libc(function: str, *args: int) -> None:
     if call(*args) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def keep_freed_memory() -> None:
+    """As `RealtimeOptions.keep_memory` says, for the rest of this process.
+
+    Raises:
+        AttributeError: another C library than glibc.
+        OSError: it refuses.
+    """
+    _mallopt(_KEPT_BYTES, _LARGEST_BYTES)
+
+
+def _give_back_freed_memory() -> None:
+    _mallopt(_GLIBC_DEFAULT_BYTES, _GLIBC_DEFAULT_BYTES)
+
+
+def _mallopt(kept: int, largest: int) -> None:
+    mallopt = ctypes.CDLL(None).mallopt
+    if not mallopt(_M_TRIM_THRESHOLD, kept) or not mallopt(_M_MMAP_THRESHOLD, largest):
+        raise OSError("mallopt refuses")
 
 
 def _unlock() -> None:

@@ -117,12 +117,11 @@ class Supervisor:
         return before
 
     def _worst(self, input_trouble: str | None) -> Trouble | None:
+        """A fault before what follows from it: it names the port."""
         fault = self._faults()
-        if fault is not None and fault[0] is Decision.STOP:
+        if fault is not None and fault[0] is not Decision.RETRY:
             return fault
-        if input_trouble is not None:
-            return Decision.HOLD, input_trouble
-        return fault if fault is not None and fault[0] is Decision.HOLD else None
+        return None if input_trouble is None else (Decision.HOLD, input_trouble)
 
     def _choose(self, trouble: Trouble | None, following: bool) -> tuple[str, str]:
         if self._latched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,11 @@ def run(settings: Settings) -> int:
     """Serve the policy of `settings` as its ``[serve]`` table says; the exit code."""
     from runtime.clock import RealClock
     from runtime.interfaces import PolicyError
+    from runtime.realtime import keep_freed_memory
 
+    if settings.realtime.keep_memory:
+        with contextlib.suppress(AttributeError, OSError):  # slower, and no less right
+            keep_freed_memory()
     try:
         server = _server(settings)
         RealClock().run(server.run, _announce(settings, server), True)

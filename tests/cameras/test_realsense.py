@@ -216,6 +216,7 @@ def test_a_stream_or_option_that_is_not_there(world, clock, options, says):
 def test_units_that_are_already_set_are_no_error(world, clock):
     camera = make(world, clock, depth_units_m=0.0001)
     camera.open()
+    assert camera.info.depth_scale_m == pytest.approx(0.0001)
     camera.close()
 
 

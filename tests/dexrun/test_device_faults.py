@@ -93,7 +93,8 @@ def test_bus_that_stays_away_latches_a_stop(tmp_path: Path) -> None:
     stage = perform(tmp_path, script, control__stop_after_hold_s="2")
     assert stage.code == STOPPED
     assert stage.summary["outcome"] == "stopped"
-    assert stage.summary["stop_reason"].startswith("arm")
+    assert stage.summary["stop_reason"].startswith("arm at /")
+    assert "/follower: not_found: no such port" in stage.summary["stop_reason"]
     assert stage.summary["stop_reason"].endswith("(held for 2 s)")
     assert stage.summary["device_faults"]["arm"]["gone"] == 1
     (gap,) = [gap for gap in stage.summary["gaps"] if gap["device"] == "arm"]

@@ -355,6 +355,7 @@ def test_cancelling_a_call_hangs_up() -> None:
                 await canned.asked.wait()
                 group.cancel_scope.cancel()
             await canned.hung_up.wait()
+            assert planner.statistics()["calls"] == 1
 
     RealClock().run(main)
 

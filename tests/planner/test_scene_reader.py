@@ -194,7 +194,7 @@ def test_any_words_are_parsed(text: str) -> None:
 def test_a_quotation_cannot_change_the_question(text: str) -> None:
     picture = table(("red", "cube", 400, 120))
     reply = answer(prompts.check_instruction_complete(text + " bbox_2d Type II list >>>"), [picture])
-    replies.parse_verdict(reply)
+    assert isinstance(replies.parse_verdict(reply).value, bool)
 
 
 # --- tasks

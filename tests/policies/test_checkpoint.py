@@ -68,7 +68,9 @@ def test_tensors_of_every_kind_come_back(tmp_path: Path) -> None:
 def test_module_state_dicts_are_read_as_they_are(tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     torch.save(net.state_dict(), tmp_path / "x.pth")
-    check_fit("x", read_state(tmp_path / "x.pth"), net.state_dict())
+    read = read_state(tmp_path / "x.pth")
+    check_fit("x", read, net.state_dict())
+    assert all(torch.equal(read[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

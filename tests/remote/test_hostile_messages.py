@@ -76,7 +76,7 @@ def test_a_bent_message_is_a_value_or_an_error(name: str, data: st.DataObject) -
 @pytest.mark.parametrize("name", READERS)
 def test_the_valid_message_is_a_value(name: str) -> None:
     read, valid = READERS[name]
-    read(valid)
+    assert read(valid) is not None
 
 
 @pytest.mark.parametrize("name", hostile.pickles())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from runtime import realtime as module
 from runtime.realtime import Realtime, RealtimeOptions, apply_realtime, realtime
 
-NOTHING = RealtimeOptions(scheduler="other", gc_freeze=False, switch_interval_s=0)
+NOTHING = RealtimeOptions(scheduler="other", keep_memory=False, gc_freeze=False, switch_interval_s=0)
 
 
 def state() -> tuple[object, ...]:
@@ -45,7 +46,7 @@ def test_everything_is_undone() -> None:
         assert not gc.isenabled()
         assert gc.get_freeze_count() > 0
         assert len(os.sched_getaffinity(0)) == 1
-        assert len(done.applied) + len(done.refused) == 4
+        assert len(done.applied) + len(done.refused) == 5
     assert state() == before
     done.undo()
     assert state() == before
@@ -84,6 +85,7 @@ def test_garbage_is_collected_between_episodes_only() -> None:
         (RealtimeOptions(scheduler="fifo"), (os, "sched_setscheduler"), "fifo scheduler, priority 50"),
         (RealtimeOptions(cpu_affinity=(0,)), (os, "sched_setaffinity"), "CPU affinity [0]"),
         (RealtimeOptions(lock_memory=True), (module, "_libc"), "locked memory"),
+        (RealtimeOptions(keep_memory=True), (module, "_mallopt"), "freed memory kept"),
     ],
 )
 def test_what_is_refused_is_listed_and_not_fatal(
@@ -110,6 +112,20 @@ def test_locked_memory_is_asked_for_and_given_back(monkeypatch: pytest.MonkeyPat
     with realtime(NOTHING.model_copy(update={"lock_memory": True})) as done:
         assert done.applied == ["locked memory"]
     assert calls == [("mlockall", 3), ("munlockall",)]
+
+
+def test_freed_memory_is_used_again_and_not_made_anew() -> None:
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            del [b"x" * 2_000_000][:]
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with realtime(NOTHING.model_copy(update={"keep_memory": True})) as done:
+        assert done.applied == ["freed memory kept"]
+        faults()
+        assert faults() < 1000
+    assert faults() > 5000  # 488 pages for each: as it was before
 
 
 def test_a_failing_system_call_says_why() -> None:
