@@ -11,6 +11,7 @@ floats as float64, exactly as the ``msgpack`` package does with its defaults.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ def _not_ours(value: Any) -> Any:
     raise WireError(f"a {type(value).__name__} cannot be sent", "type")
 
 
+_SHORT, _LARGE = 64, 4096
 _SIZES = {1: 1 << 8, 2: 1 << 16, 4: 1 << 32}
 
 
@@ -182,6 +184,12 @@ def _integer(value: int) -> bytes:
         except struct.error:
             continue
     raise WireError(f"integer {value} does not fit msgpack's 64 bits", "too_large")
+
+
+@functools.lru_cache(maxsize=512)
+def _short_text(value: str) -> bytes:
+    """Keys, mostly, and the same in every message."""
+    return _text(value)
 
 
 def _text(value: str) -> bytes:
@@ -208,21 +216,32 @@ _SCALARS: dict[type, Callable[[Any], bytes]] = {
 
 
 class _Writer:
+    """Large buffers are pieces of their own; what lies between two of them is one."""
+
     def __init__(self, encode: Encode) -> None:
         self.pieces: list[Piece] = []
         self.encode = encode
+        self.small = bytearray()
+
+    def finish(self) -> list[Piece]:
+        if self.small:
+            self.pieces.append(bytes(self.small))
+            self.small = bytearray()
+        return self.pieces
 
     def value(self, value: Any, depth: int) -> None:
         scalar = _SCALARS.get(type(value))
-        if scalar is not None:
-            self.pieces.append(scalar(value))
+        if scalar is _text and len(value) < _SHORT:
+            self.small += _short_text(value)
+        elif scalar is not None:
+            self.small += scalar(value)
         elif depth > 64:
             raise WireError("more than 64 levels of nesting", "too_large")
         elif isinstance(value, Bin | bytes | bytearray | memoryview):
             self._bin(value if isinstance(value, Bin) else Bin((memoryview(value).cast("B"),)))
         elif isinstance(value, list | tuple):
             count = len(value)
-            self.pieces.append(bytes([0x90 | count]) if count < 16 else _head(count, _ARRAYS))
+            self.small += bytes([0x90 | count]) if count < 16 else _head(count, _ARRAYS)
             for item in value:
                 self.value(item, depth + 1)
         elif isinstance(value, dict):
@@ -231,12 +250,16 @@ class _Writer:
             self.value(self.encode(value), depth + 1)
 
     def _bin(self, value: Bin) -> None:
-        self.pieces.append(_head(sum(len(piece) for piece in value.pieces), _BINS))
-        self.pieces += value.pieces
+        self.small += _head(sum(len(piece) for piece in value.pieces), _BINS)
+        for piece in value.pieces:
+            if len(piece) < _LARGE:
+                self.small += piece
+            else:
+                self.finish().append(piece)
 
     def _map(self, value: dict[Any, Any], depth: int) -> None:
         count = len(value)
-        self.pieces.append(bytes([0x80 | count]) if count < 16 else _head(count, _MAPS))
+        self.small += bytes([0x80 | count]) if count < 16 else _head(count, _MAPS)
         for key, item in value.items():
             self.value(key, depth)
             self.value(item, depth)
@@ -252,4 +275,4 @@ def pack(value: Any, encode: Encode = _not_ours) -> list[Piece]:
     """
     writer = _Writer(encode)
     writer.value(value, 0)
-    return writer.pieces
+    return writer.finish()
