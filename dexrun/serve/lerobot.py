@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 
 from dexrun.serve.extras import extras
+from dexrun.serve.hang_up import by_peer, hang_up, is_hostile
 from dexrun.serve.service import Client, Service
 from policies.remote import jpeg
 from policies.remote.lerobot import codec, protobuf
@@ -50,6 +51,7 @@ class LerobotFront:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._server: Any = None
+        self._ending: set[asyncio.Future[None]] = set()
         self.address = ""
         ranges = service.side.map.robot.ranges_rad
         spans = ranges[:, 1] - ranges[:, 0]
@@ -94,6 +96,8 @@ class LerobotFront:
                 return await handler(client, request, context)
             except (WireError, PolicyError) as error:
                 self._service.refused(client.name, error)
+                if is_hostile(error):
+                    self._hang_up(context.peer())
                 code = grpc.StatusCode.INVALID_ARGUMENT
                 if isinstance(error, WireError) and error.kind in ("busy", "stopping"):
                     code = grpc.StatusCode.UNAVAILABLE
@@ -101,6 +105,12 @@ class LerobotFront:
             raise AssertionError("abort raises")
 
         return answer
+
+    def _hang_up(self, peer: str) -> None:
+        """Beside the call, which is answered first."""
+        ending = asyncio.ensure_future(hang_up(by_peer(peer), self._service.clock))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def _memory(self, client: Client) -> _Memory:
         memory: _Memory | None = client.memory.get(MEMORY)
@@ -247,3 +257,6 @@ class LerobotFront:
         """See `Front`."""
         if self._server is not None:
             await self._server.stop(self._service.options.drain_s)
+        for ending in list(self._ending):
+            ending.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)

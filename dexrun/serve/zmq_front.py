@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import zmq
 from loguru import logger
 
+from dexrun.serve.hang_up import by_descriptor, hang_up, is_hostile
 from dexrun.serve.service import Client, Service
 from policies.remote.limits import WireError
-from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
 
 Answer = Callable[[Client, memoryview], Coroutine[Any, Any, list[Any]]]
@@ -23,10 +20,6 @@ ENVELOPE_FRAMES = 4
 
 LAST_REPLIES_S = 0.5
 """How long replies that are ready may take to be sent when the server ends."""
-
-
-HANG_UP_S = 0.1
-"""How long after its answer a hostile peer's connection is closed, so that it can be told why."""
 
 
 class HangUp(Exception):  # noqa: N818 - not an error here: what to do
@@ -106,7 +99,7 @@ class ZmqFront:
             HangUp: it sent what only an attacker sends.
         """
         self._service.refused(client.name, error)
-        if isinstance(error, WireError) and error.kind == "forbidden":
+        if is_hostile(error):
             raise HangUp(pieces)
         return pieces
 
@@ -114,21 +107,10 @@ class ZmqFront:
         try:
             self._send(client, envelope, await self._answer(client, memoryview(frame.buffer)))
         except HangUp as hostile:
-            peer = _connection(frame)
+            peer = by_descriptor(frame.get(zmq.SRCFD))
             self._send(client, envelope, hostile.pieces)
-            await self._hang_up(client, peer)
-
-    async def _hang_up(self, client: Client, peer: socket.socket | None) -> None:
-        """ZeroMQ cannot close one peer of a socket; the end of the peer's stream makes it do so."""
-        if peer is None:
-            return
-        clock = self._service.clock
-        try:
-            await clock.sleep_until_ns(clock.now_ns() + round(HANG_UP_S * NS_PER_S))
-        finally:
-            with peer, contextlib.suppress(OSError):
-                peer.shutdown(socket.SHUT_RDWR)
-        self._service.forget(client.name)
+            await hang_up(peer, self._service.clock)
+            self._service.forget(client.name)
 
     def _send(self, client: Client, envelope: list[bytes], pieces: list[Any]) -> None:
         if not self._open and self._socket is None:
@@ -161,11 +143,3 @@ class ZmqFront:
         if self._context is not None:
             context, self._context = self._context, None
             await asyncio.to_thread(context.term)  # lets the last replies out, at most LINGER
-
-
-def _connection(frame: Any) -> socket.socket | None:
-    """The connection that a message came over; ``None`` once it is gone."""
-    try:
-        return socket.socket(fileno=os.dup(frame.get(zmq.SRCFD)))
-    except (OSError, zmq.ZMQError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -165,6 +166,30 @@ def test_a_hostile_client_is_told_why_and_hung_up_on(protocol: str, message: byt
                 assert why in peer.recv()
                 assert monitor.poll(GUARD_S * 1000)
             peer.disable_monitor()
+        good.infer(observation(2))
+        assert good.statistics()["connects"] == 1
+        assert refusals(server) == 1
+
+
+def test_a_hostile_grpc_client_is_told_why_and_hung_up_on() -> None:
+    message = protobuf.data_message([hostile.pickles()["os.system"]])
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server,
+        connected("lerobot", server.port) as good,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}", options) as channel,
+    ):
+        good.infer(observation(1))
+        seen: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+        channel.subscribe(seen.put, try_to_connect=True)
+        call = channel.unary_unary(f"/{protobuf.SERVICE}/SendPolicyInstructions")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(message, timeout=GUARD_S)
+        assert "not on the list of allowed classes" in caught.value.details()
+        states = [seen.get(timeout=GUARD_S)]
+        while states[-1] is not grpc.ChannelConnectivity.IDLE or len(states) == 1:
+            states.append(seen.get(timeout=GUARD_S))
+        assert grpc.ChannelConnectivity.READY in states  # it was up, and was ended
         good.infer(observation(2))
         assert good.statistics()["connects"] == 1
         assert refusals(server) == 1

@@ -1,0 +1,68 @@
+"""Closes one hostile peer's connection under a library that cannot.
+
+Neither libzmq nor gRPC lets a server close one peer of many. Both notice the end of a stream, so the socket
+is shut down underneath them, a moment after the answer that says why. The copy of its descriptor is taken
+while the message is answered: a descriptor's number may be another connection's later, the copy stays what it
+is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+from urllib.parse import unquote
+
+from policies.remote.limits import WireError
+from runtime.clock import NS_PER_S, Clock
+
+HANG_UP_S = 0.1
+"""How long after its answer a hostile peer's connection is closed."""
+
+
+def is_hostile(error: Exception) -> bool:
+    """Whether only an attacker sends this: something to call, an array of objects."""
+    return isinstance(error, WireError) and error.kind == "forbidden"
+
+
+def by_descriptor(number: int) -> socket.socket | None:
+    """A second handle on the connection with this descriptor; ``None`` if it is none any more."""
+    try:
+        return socket.socket(fileno=os.dup(number))
+    except OSError:
+        return None
+
+
+def by_peer(peer: str) -> socket.socket | None:
+    """The same by gRPC's name of the peer (``ipv4:127.0.0.1:4242``); ``None`` where there is no ``/proc``."""
+    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
+    wanted = host.strip("[]"), port
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc/self/fd").iterdir():
+            found = by_descriptor(int(entry.name)) if _is_socket(entry) else None
+            if found is None:
+                continue
+            with contextlib.suppress(OSError, IndexError, TypeError):
+                name = found.getpeername()
+                if (name[0].removeprefix("::ffff:"), str(name[1])) == wanted:
+                    return found
+            found.close()
+    return None
+
+
+def _is_socket(entry: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.readlink(entry).startswith("socket:")
+    return False
+
+
+async def hang_up(connection: socket.socket | None, clock: Clock) -> None:
+    """Close `connection` once its peer has had time to read the answer; at once when cancelled."""
+    if connection is None:
+        return
+    try:
+        await clock.sleep_until_ns(clock.now_ns() + round(HANG_UP_S * NS_PER_S))
+    finally:
+        with connection, contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
