@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -114,18 +114,31 @@ def test_locked_memory_is_asked_for_and_given_back(monkeypatch: pytest.MonkeyPat
     assert calls == [("mlockall", 3), ("munlockall",)]
 
 
-def test_freed_memory_is_used_again_and_not_made_anew() -> None:
-    def faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(20):
-            del [b"x" * 2_000_000][:]
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+FAULTS = """
+import resource, sys
+from runtime.realtime import RealtimeOptions, realtime
+options = RealtimeOptions(scheduler="other", keep_memory=True, gc_freeze=False, switch_interval_s=0)
 
-    with realtime(NOTHING.model_copy(update={"keep_memory": True})) as done:
-        assert done.applied == ["freed memory kept"]
-        faults()
-        assert faults() < 1000
-    assert faults() > 5000  # 488 pages for each: as it was before
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        del [b"x" * 2_000_000][:]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with realtime(options) as done:
+    assert done.applied == ["freed memory kept"], done.refused
+    faults()
+    kept = faults()
+print(kept, faults())
+"""
+
+
+def test_freed_memory_is_used_again_and_not_made_anew() -> None:
+    """In a process of its own: elsewhere there may be a large free block in the heap anyway."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    kept, given_back = map(int, done.stdout.split())
+    assert kept < 1000
+    assert given_back > 5000  # 488 pages for each
 
 
 def test_a_failing_system_call_says_why() -> None:
