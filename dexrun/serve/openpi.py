@@ -14,6 +14,7 @@ from websockets.http11 import Request, Response
 
 from dexrun.serve.extras import Extras, extras
 from dexrun.serve.service import Client, Service
+from dexrun.serve.websocket_reader import Connection
 from policies.remote import jpeg
 from policies.remote.limits import WireError
 from policies.remote.openpi import codec
@@ -48,6 +49,7 @@ class OpenpiFront:
             process_request=self._before,
             logger=_quiet_logger(),
             server_header=None,
+            create_connection=Connection,
         )
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
         self.address = f"ws://{host}:{port}"

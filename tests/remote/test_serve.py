@@ -7,17 +7,21 @@ import math
 import re
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.streams import StreamReader
 
 from dexrun.serve.metrics import Metrics
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import local_server
+from dexrun.serve.websocket_reader import WholeMessageReader
 from policies.mapping import KeyMap
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import codec as groot
@@ -397,3 +401,45 @@ def test_a_taken_port_is_said() -> None:
                 options = ServeOptions(protocol=protocol, port=server.port)
                 with pytest.raises(OSError, match=r"(?i)address|bind|port"):
                     Running(local_server(EchoPolicy(), options, ROBOT)).start()
+
+
+def fed(reader: StreamReader, pieces: list[bytes], ended: bool) -> Iterator[bool]:
+    """Each step is something more that arrives."""
+    for piece in pieces:
+        reader.feed_data(piece * 3000)
+        yield True
+    if ended:
+        reader.feed_eof()
+        yield True
+
+
+def what_is_read(
+    reader: StreamReader, pieces: list[bytes], sizes: list[int], ended: bool
+) -> list[bytes | str]:
+    got: list[bytes | str] = []
+    arriving = fed(reader, pieces, ended)
+    for size in sizes:
+        steps = reader.read_exact(size * 3000)
+        try:
+            while True:
+                next(steps)
+                if not next(arriving, False):
+                    return [*got, "waits"]
+        except StopIteration as stop:
+            got.append(bytes(stop.value))
+        except EOFError as error:
+            got.append(str(error))
+    return [*got, bytes(reader.buffer)]
+
+
+@given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=12),
+    st.lists(st.integers(0, 60), min_size=1, max_size=12),
+    st.booleans(),
+)
+def test_websocket_messages_are_read_as_the_library_reads_them(
+    pieces: list[bytes], sizes: list[int], ended: bool
+) -> None:
+    """Whatever arrives in whatever pieces; sizes are such that both ways through are taken."""
+    ours = what_is_read(WholeMessageReader(), pieces, sizes, ended)
+    assert ours == what_is_read(StreamReader(), pieces, sizes, ended)
