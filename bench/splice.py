@@ -127,7 +127,7 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
     chunks = sum(statistics.splices.values())
     seams = [s / float(scale[0]) for s in statistics.seams]
     rows = arm.sent[statistics.waiting : ticks]
-    return Trace(rows, statistics.starved, chunks, seams, len(rows) - loop.horizon.step)
+    return Trace(rows, statistics.starved, chunks, seams, max(0, len(rows) - loop.horizon.step))
 
 
 def figures(trace: Trace, latency_s: float, scale: Floats) -> dict[str, Any]:
