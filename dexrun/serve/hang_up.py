@@ -43,12 +43,20 @@ def by_peer(peer: str) -> socket.socket | None:
             found = by_descriptor(int(entry.name)) if _is_socket(entry) else None
             if found is None:
                 continue
-            with contextlib.suppress(OSError, IndexError, TypeError):
-                name = found.getpeername()
-                if (name[0].removeprefix("::ffff:"), str(name[1])) == wanted:
-                    return found
+            if _peer(found) == wanted:
+                return found
             found.close()
     return None
+
+
+def _peer(connection: socket.socket) -> tuple[str, str] | None:
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        name = connection.getpeername()
+    except OSError:  # it listens, or is gone
+        return None
+    return name[0].removeprefix("::ffff:"), str(name[1])
 
 
 def _is_socket(entry: Path) -> bool:

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
+from dexrun.serve.hang_up import by_peer
 from dexrun.serve.options import ServeOptions
 from policies.remote.lerobot import protobuf
 from runtime.interfaces import PolicyError
@@ -193,6 +194,24 @@ def test_a_hostile_grpc_client_is_told_why_and_hung_up_on() -> None:
         good.infer(observation(2))
         assert good.statistics()["connects"] == 1
         assert refusals(server) == 1
+
+
+def test_the_connection_of_a_peer_is_found_among_other_sockets() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as peer,
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0),
+        socket.socket(),
+    ):
+        accepted, name = server.accept()
+        with accepted:
+            found = by_peer(f"ipv4:{name[0]}:{name[1]}")
+            assert found is not None
+            with found:
+                assert found.getsockname() == accepted.getsockname()
+            assert by_peer("ipv4:127.0.0.1:1") is None
+            assert by_peer("unix:/nowhere") is None
+        del peer
 
 
 def test_bent_messages_do_no_harm(attacked: tuple[str, Running, Any]) -> None:
