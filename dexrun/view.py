@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -31,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--episode", type=int, help="only this one, counted from 0")
     parser.add_argument("--web", action="store_true", help="in a browser, until Ctrl-C")
     parser.add_argument("--web-port", type=int, default=9090, help="of the page (9090)")
-    parser.add_argument("--data-port", type=int, default=9876, help="of the data that the page reads (9876)")
+    parser.add_argument("--data-port", type=int, default=9876, help="between this and Rerun (9876)")
     parser.add_argument("--save", type=Path, metavar="FILE.rrd", help="into a file, for `rerun FILE.rrd`")
     arguments = parser.parse_args(list(argv))
     try:
@@ -61,10 +64,12 @@ def _show(arguments: argparse.Namespace) -> None:
             if arguments.save is not None:
                 _save(stream, layout, episodes, arguments.save)
             elif arguments.web:
-                _serve(stream, layout, episodes, arguments.web_port, arguments.data_port)
+                _must_be_free(arguments.web_port)
+                page = ["--serve-web", "--web-viewer-port", str(arguments.web_port)]
+                _show_in(page, arguments.data_port, stream, layout, episodes)
             else:
-                stream.spawn(default_blueprint=layout)
-                _log_all(stream, episodes)
+                _must_have_a_display()
+                _show_in(["--expect-data-soon"], arguments.data_port, stream, layout, episodes)
     except RecordingError as error:
         raise ExportError(str(error)) from None
 
@@ -92,24 +97,44 @@ def _save(stream: Any, layout: Any, episodes: Sequence[Episode], path: Path) -> 
     sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
 
 
-def _serve(stream: Any, layout: Any, episodes: Sequence[Episode], web_port: int, data_port: int) -> None:
-    """Until Ctrl-C. The library's own server listens on every interface; the program's can be told not to."""
-    from urllib.parse import quote
+def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, episodes: Sequence[Episode]) -> None:
+    """In Rerun's own program until it is closed or Ctrl-C; `viewer` says whether that is a window or a page.
 
-    for port in (web_port, data_port):
-        _must_be_free(port)
-    command = _server(web_port, data_port)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - Rerun's own
+    It is started from here, and not by the library, for two reasons: the library's servers listen on every
+    interface, and it finds the program only where the environment's programs are on the search path.
+    """
+    _must_be_free(port)
+    command = [_program(), *viewer, "--bind", _HOST, "--port", str(port), "--server-memory-limit", "75%"]
+    address = f"rerun+http://{_HOST}:{port}/proxy"
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as program,  # noqa: S603 - Rerun's
+    ):
         try:
-            address = f"rerun+http://{_HOST}:{data_port}/proxy"
             stream.connect_grpc(address, default_blueprint=layout)
-            sys.stdout.write(f"http://localhost:{web_port}?url={quote(address, safe='')}\nCtrl-C ends it\n")
+            if "--serve-web" in viewer:
+                sys.stdout.write(f"http://localhost:{viewer[-1]}?url={quote(address, safe='')}\n")
+            sys.stdout.write("Ctrl-C ends it\n")
             sys.stdout.flush()
             _log_all(stream, episodes)
-            raise ExportError(f"Rerun's server ended with {server.wait()}", usage=False)
+            if program.wait():
+                raise ExportError(f"Rerun ended: {_reason(said)}; or try --web, --save", usage=False)
         finally:
             stream.disconnect()
-            server.terminate()
+            program.terminate()
+
+
+def _reason(said: IO[str]) -> str:
+    """The line with which the program ended."""
+    said.seek(0)
+    lines = said.read().splitlines() or ["without a word"]
+    return next((line for line in reversed(lines) if line.startswith("Error")), lines[-1])
+
+
+def _must_have_a_display() -> None:
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        hint = "--web shows it in a browser, --save FILE.rrd keeps it for another machine"
+        raise ExportError(f"no display for a window (DISPLAY and WAYLAND_DISPLAY are not set): {hint}")
 
 
 def _must_be_free(port: int) -> None:
@@ -122,12 +147,10 @@ def _must_be_free(port: int) -> None:
             raise ExportError(f"port {port}: {error.strerror or error}; {hint}") from None
 
 
-def _server(web_port: int, data_port: int) -> list[str]:
+def _program() -> str:
     import rerun_cli
 
-    program = next(Path(rerun_cli.__file__).parent.glob("rerun*"))
-    ports = ["--web-viewer-port", str(web_port), "--port", str(data_port)]
-    return [str(program), "--serve-web", "--bind", _HOST, *ports, "--server-memory-limit", "75%"]
+    return str(next(Path(rerun_cli.__file__).parent.glob("rerun*")))
 
 
 # --- layout
@@ -172,7 +195,6 @@ def _camera_views(name: str, depth: bool) -> Iterator[Any]:
 def _log_all(stream: Any, episodes: Sequence[Episode]) -> None:
     for episode in episodes:
         log(stream, episode)
-    stream.flush()
 
 
 def log(stream: Any, episode: Episode) -> None:
@@ -255,9 +277,13 @@ def _log_depth(stream: Any, episode: Episode, camera: str) -> None:
 def _log_masks(stream: Any, episode: Episode, camera: str) -> None:
     import rerun as rr
 
+    path = f"cameras/{camera}/mask"
+    # Without it what is not the object is coloured too.
+    context = rr.AnnotationContext([(0, "", (0, 0, 0, 0)), (1, "target", (255, 80, 80, 255))])
+    stream.log(path, context, static=True)
     for index, time_ns in enumerate(episode.times(f"/mask/{camera}").tolist()):
         stream.set_time(TIMELINE, timestamp=np.datetime64(time_ns, "ns"))
-        stream.log(f"cameras/{camera}/mask", rr.SegmentationImage(episode.mask(camera, index), opacity=0.4))
+        stream.log(path, rr.SegmentationImage(episode.mask(camera, index), opacity=0.4))
 
 
 def _log_texts(stream: Any, episode: Episode) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,59 @@ def test_a_port_that_is_taken_is_one_line(run: Run, capsys: pytest.CaptureFixtur
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert f"port {port}: Address already in use; choose with --web-port" in line
+
+
+def test_without_a_display_it_says_what_else_there_is(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert main([str(folder)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "no display for a window" in line
+    assert "--web" in line
+
+
+@contextlib.contextmanager
+def screen() -> Iterator[str]:
+    """An X server without a screen; without 32-bit visuals, which Mesa's software Vulkan leaves black."""
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-extension", "Composite"]
+    with subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL) as server:
+        os.close(write)
+        try:
+            with os.fdopen(read) as number:
+                yield f":{number.readline().strip()}"
+        finally:
+            server.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="needs Xvfb and mesa-vulkan-drivers")
+def test_the_window_opens_and_ends_with_the_program(run: Run) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    port = str(free_port())
+    command = [sys.executable, "-m", "dexrun", "view", str(folder), "--data-port", port]
+    with (
+        screen() as display,
+        subprocess.Popen(
+            command, env={**os.environ, "DISPLAY": display}, stdout=subprocess.PIPE, text=True
+        ) as viewer,
+    ):
+        try:
+            assert viewer.stdout is not None
+            assert viewer.stdout.readline() == "Ctrl-C ends it\n"
+            fetched(f"http://127.0.0.1:{port}/")
+            assert listening([port]) == {(port, "127.0.0.1")}
+        finally:
+            viewer.send_signal(signal.SIGINT)
+            try:
+                assert viewer.wait(20) == 0
+            finally:
+                viewer.kill()
+    assert listening([port]) == set()
 
 
 def test_the_web_page_is_served_until_it_is_ended(run: Run) -> None:
