@@ -7,7 +7,7 @@ stand here; what a later one asks for wins over an earlier one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,16 @@ class JointLimits:
         ]
         columns = np.array(rows, dtype=np.float64).T.copy()
         return cls(*columns)
+
+    def reaching(self, start: Floats) -> JointLimits:
+        """With the range widened to `start` ``[D]``, where an arm rests outside: its way back is a way.
+
+        Drawing such a start into the range instead would send the joint there in one step.
+        """
+        lower, upper = np.minimum(self.lower, start), np.maximum(self.upper, start)
+        if (lower == self.lower).all() and (upper == self.upper).all():
+            return self
+        return replace(self, lower=lower, upper=upper)
 
 
 def _limits_of(

@@ -2,8 +2,9 @@
 
 Its checks run in a fixed order: finite numbers, joint range, step from the present position, velocity,
 acceleration, collision with the arm itself and with the table, force, stall. A later check wins over an
-earlier one. Limits on range and velocity hold for every output; the limit on acceleration yields to a
-collision, force or stall check, which may stop the target at once.
+earlier one. Limits on range and velocity hold for every output (an arm that starts outside its range is led
+back at the permitted speed); the limit on acceleration yields to a collision, force or stall check, which
+may stop the target at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from runtime.stall import StallGuard
 _NOMINAL_STEP_S = 1.0 / 30.0
 _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
 _STATE = ("_velocity", "_last", "_force_s")
+_TURN_RAD = math.tau
+"""No joint rests farther outside its range than this: what is read there is no position."""
+UNKNOWN_POSITION = "the arm's position is not known"
 _LIFT_M = 2e-5
 """A move that raises the grasp point by less in one step is not one that lifts."""
 
@@ -33,7 +37,8 @@ _LIFT_M = 2e-5
 class SafetyResult:
     """What may be sent: ``target[D]``, why it differs from what was asked, and why to stop, if so.
 
-    With a `stop_reason` the target is still safe to send: it is where the arm should stand.
+    With a `stop_reason` the target is still safe to send: it is where the arm should stand. It is all NaN,
+    and nothing may be sent, only where nobody knows where the arm is.
     """
 
     target: Floats
@@ -110,10 +115,12 @@ class SafetyStage:
             load: ``[D]`` fraction of stall torque, or ``None``.
             dt_s: time since `previous` was sent.
         """
-        start, present, reason = self._anchor(previous, present)
+        known = [self._last] if self._last is not None else []
+        start = self._first_known([previous, *known, present])
+        present = self._first_known([present, start])
+        if not np.isfinite(start).all():
+            return SafetyResult(np.full(self._joints, np.nan), Clip.NOT_FINITE, UNKNOWN_POSITION)
         dt = min(dt_s, self.options.max_step_s) if math.isfinite(dt_s) and dt_s > 0 else _NOMINAL_STEP_S
-        if reason is not None:
-            return SafetyResult(start, Clip.NOT_FINITE, reason)
         velocity = self._velocity
         if self._last is None or not np.array_equal(self._last, start):
             velocity = np.zeros(self._joints)
@@ -130,32 +137,24 @@ class SafetyStage:
         self.apply(target, present, target, None, load, dt_s)
         self.restore(state)
 
-    def _anchor(self, previous: Floats, present: Floats) -> tuple[Floats, Floats, str | None]:
-        """Start and measured position, made finite from each other and from the last target."""
-        known = [self._last] if self._last is not None else []
-        start, usable = self._first_finite([previous, *known, present])
-        measured, _ = self._first_finite([present, start])
-        if not usable:
-            middle = self.limits.lower + 0.5 * (self.limits.upper - self.limits.lower)
-            return middle, middle, "no finite arm position is known"
-        return envelope.clip_range(start, self.limits), measured, None
-
-    def _first_finite(self, candidates: Sequence[Floats]) -> tuple[Floats, bool]:
+    def _first_known(self, candidates: Sequence[Floats]) -> Floats:
+        """Per joint, the first of the values that a joint can have; NaN where there is none."""
         out = np.full(self._joints, np.nan)
         for candidate in candidates:
             values = _vector(candidate, self._joints)
-            out = np.where(np.isfinite(out), out, values)
-            if np.isfinite(out).all():
-                return out, True
-        return out, False
+            possible = (values >= self.limits.lower - _TURN_RAD) & (values <= self.limits.upper + _TURN_RAD)
+            out = np.where(np.isnan(out) & possible, values, out)
+            if not np.isnan(out).any():
+                break
+        return out
 
     def _shape(
         self, requested: Floats, start: Floats, present: Floats, velocity: Floats, dt: float
     ) -> tuple[Floats, Clip]:
-        limits = self.limits
+        limits = self.limits.reaching(start)
         target, broken = envelope.replace_not_finite(_vector(requested, self._joints), start)
         clips = Clip.NOT_FINITE if broken else Clip.NONE
-        ranged = envelope.clip_range(target, limits)
+        ranged = envelope.clip_range(target, self.limits)
         near = envelope.clip_relative(ranged, present, limits)
         slow = envelope.clip_velocity(near, start, limits, dt)
         smooth = envelope.clip_acceleration(slow, start, present, velocity, limits, dt)
@@ -188,7 +187,7 @@ class SafetyStage:
             clips |= Clip.STALL
             relaxed = envelope.clip_velocity(relaxed, start, self.limits, dt)
         if relaxed is not clear:
-            relaxed = envelope.clip_range(relaxed, self.limits)
+            relaxed = envelope.clip_range(relaxed, self.limits.reaching(start))
             if clips & (Clip.FORCE | Clip.STALL):
                 relaxed = self._clear_of_collision(start, relaxed)
         return relaxed, clips, forced or stalled

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 from runtime.arm_model import ArmModel
 from runtime.limits import SafetyOptions
 from runtime.messages import Clip
-from runtime.safety import SafetyStage
+from runtime.safety import UNKNOWN_POSITION, SafetyStage
 
 DT = 1 / 30
 OPTIONS = SafetyOptions()
@@ -30,12 +30,19 @@ steps = st.one_of(st.just(DT), st.floats())
 
 
 def check(stage: SafetyStage, target: np.ndarray, start: np.ndarray, dt: float) -> None:
+    """In range, or on the way back to it, and no faster than permitted."""
     limits = stage.limits
     assert target.shape == (6,)
     assert np.isfinite(target).all()
-    assert (target >= limits.lower).all()
-    assert (target <= limits.upper).all()
+    assert (target >= np.minimum(limits.lower, start)).all()
+    assert (target <= np.maximum(limits.upper, start)).all()
     assert (np.abs(target - start) <= limits.velocity * dt + 1e-9).all()
+
+
+def possible(stage: SafetyStage, values: np.ndarray) -> np.ndarray:
+    """Which of the values a joint can have at all: in range, or a turn outside."""
+    with np.errstate(invalid="ignore"):
+        return (values >= stage.limits.lower - np.pi * 2) & (values <= stage.limits.upper + np.pi * 2)
 
 
 @FROM_EVERY_TEST
@@ -45,11 +52,11 @@ def test_any_single_call(
 ):
     stage = SafetyStage(OPTIONS, arm)
     result = stage.apply(requested, present, previous, force, load, dt)
-    start = np.where(np.isfinite(previous), previous, present)
-    if not np.isfinite(start).all():
-        assert result.stop_reason == "no finite arm position is known"
-        start = result.target
-    start = np.clip(start, stage.limits.lower, stage.limits.upper)
+    start = np.where(possible(stage, previous), previous, present)
+    if not possible(stage, start).all():
+        assert result.stop_reason == UNKNOWN_POSITION
+        assert np.isnan(result.target).all()
+        return
     used = dt if np.isfinite(dt) and dt > 0 else DT
     check(stage, result.target, start, min(used, OPTIONS.max_step_s))
     own, table = arm.clearances(start)
@@ -94,6 +101,41 @@ def test_any_sequence_keeps_velocity_acceleration_range_and_clearance(arm: ArmMo
         assert own >= OPTIONS.self_clearance_m - 1e-9
         assert table >= OPTIONS.table_clearance_m - 1e-9
         previous, velocity = result.target, now
+
+
+@FROM_EVERY_TEST
+@given(npst.arrays(np.float64, 6, elements=st.floats(-0.5, 0.5)), st.booleans())
+def test_an_arm_outside_its_range_is_led_back_at_the_permitted_speed(
+    arm: ArmModel, outside: np.ndarray, to_middle: bool
+):
+    stage = SafetyStage(OPTIONS, arm)
+    limits = stage.limits
+    edge = np.where(outside < 0, limits.lower, limits.upper)
+    previous = start = np.where(np.abs(outside) > 0.1, edge + outside, arm.middle())
+    floors = np.minimum(arm.clearances(start), (OPTIONS.self_clearance_m, OPTIONS.table_clearance_m))
+    requested, away = arm.middle() if to_middle else start, np.inf
+    for _ in range(30):
+        result = stage.apply(requested, previous, previous, None, np.zeros(6), DT)
+        check(stage, result.target, previous, DT)
+        beyond = np.maximum(limits.lower - result.target, result.target - limits.upper).max()
+        assert beyond <= away
+        assert (np.array(arm.clearances(result.target)) >= floors - 1e-9).all()
+        previous, away = result.target, max(beyond, 0.0)
+
+
+def test_a_folded_arm_is_not_sent_through_the_table_by_a_range_it_rests_outside(arm: ArmModel):
+    options = SafetyOptions(joints={"shoulder_lift": {"lower_rad": -2.0}})
+    stage = SafetyStage(options, arm)
+    folded = np.array([0.0, -3.1, 3.1, 1.0, 0.0, 0.3])
+    own, table = arm.clearances(folded)
+    previous = folded
+    for _ in range(60):
+        result = stage.apply(folded, previous, previous, None, np.zeros(6), DT)
+        assert np.abs(result.target - previous).max() <= stage.limits.velocity[1] * DT + 1e-9
+        after = arm.clearances(result.target)
+        assert after[0] >= min(own, options.self_clearance_m) - 1e-9
+        assert after[1] >= min(table, options.table_clearance_m) - 1e-9
+        previous = result.target
 
 
 @pytest.mark.parametrize("joint", range(6))
