@@ -235,7 +235,7 @@ class ControlLoop:
 
     @property
     def _stretches(self) -> bool:
-        """A prepared motion is all there: nothing is waited for."""
+        """Whether rows are taken slower while a chunk is waited for; a prepared motion is all there."""
         return self._options.stretch and not getattr(self._source, "delivered", False)
 
     @property
@@ -262,14 +262,11 @@ class ControlLoop:
     # --- the loop
 
     async def run(self) -> None:
-        """Tick until `close`; the arm is left with its measured position as the target."""
+        """Tick until `close`. The last target stays; the arm's driver, at its end, stops what still moves."""
         self._pacer.rehearse = self._rehearse
-        try:
-            while not self._ending:
-                self.tick(await self._pacer.next())
-                self._pacer.finished()
-        finally:
-            self._settle()
+        while not self._ending:
+            self.tick(await self._pacer.next())
+            self._pacer.finished()
 
     def tick(self, tick: int) -> None:
         """One tick: read, decide, request, make safe, post, record, ask for more."""
@@ -435,13 +432,6 @@ class ControlLoop:
             if source.request(horizon.step, horizon.epoch, horizon.pending(), frozen):
                 self._timing.asked(self._tick, horizon.step)
                 self._note("request")
-
-    def _settle(self) -> None:
-        """Leave a target at which nothing moves."""
-        now_ns = self._clock.now_ns()
-        self._read(now_ns)
-        if self._fresh and self.position is not None:
-            self._arm.targets.post(now_ns, position=self.position)
 
 
 def _about(source: Source | None) -> dict[str, Any]:

@@ -45,9 +45,8 @@ class DeviceThread:
     driver raises is a defect and is reported as a `DeviceError` of kind ``crashed``.
 
     Attributes:
-        state: ``closed``, ``opening``, ``running``, ``retrying``, ``reopening`` or ``ended``; written by the
-            device's thread, for anyone to read.
-        decision: what the present fault asks of the control loop; ``None`` while the device works.
+        state: ``closed``, ``opening``, ``running``, ``retrying``, ``reopening`` (until it delivers again) or
+            ``ended``; written by the device's thread, for anyone to read.
     """
 
     def __init__(
@@ -61,12 +60,11 @@ class DeviceThread:
         self.driver = driver
         self.name = driver.name
         self.state = "closed"
-        self.decision: Decision | None = None
         self._clock = clock
         self._report = report
         self._recovered = recovered
         self._options = options or DeviceOptions()
-        self._stopping = False
+        self._stopping = self._delivered = False
         self._wake = clock.signal()
         self._thread: ClockThread | None = None
         self._opened: asyncio.Event | None = None
@@ -111,11 +109,6 @@ class DeviceThread:
         logger.error("{}: its thread did not end within {} s", self.name, self._options.join_timeout_s)
         return False
 
-    @property
-    def healthy(self) -> bool:
-        """Whether the device is open and its last poll was good."""
-        return self.state == "running"
-
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
@@ -157,22 +150,25 @@ class DeviceThread:
     def _serve(self) -> None:
         failures = 0
         while not self._stopping:
-            error = self._attempt(self.driver.poll)
+            error = self._attempt(self._poll)
             if error is None:
-                if failures:
+                if failures and self._delivered:
                     self._well()
                     failures = 0
                 continue
             failures += 1
-            self.decision = decision = self._report(error)
+            decision = self._report(error)
             if decision is Decision.RETRY and failures <= self._options.retries:
                 self.state = "retrying"
                 self._pause(self._options.retry_pause_s)
             else:
                 self._reopen()
 
+    def _poll(self) -> None:
+        self._delivered = self.driver.poll()
+
     def _reopen(self) -> None:
-        """Close, and open again until it works; the next poll decides whether the device is well."""
+        """Close, and open again until it works; the device is well when a poll delivers something."""
         self.state = "reopening"
         self._close()
         pause_s = self._options.reopen_first_s
@@ -184,13 +180,12 @@ class DeviceThread:
             if error is None:
                 logger.info("{}: open again", self.name)
                 return
-            self.decision = self._report(error)
+            self._report(error)
             self._close()
             pause_s = min(2 * pause_s, self._options.reopen_longest_s)
 
     def _well(self) -> None:
         self.state = "running"
-        self.decision = None
         if self._recovered is not None:
             self._recovered(self.name)
 

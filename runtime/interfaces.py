@@ -26,10 +26,14 @@ class Driver(Protocol):
             DeviceError: the device is not there, or is not what was configured.
         """
 
-    def poll(self) -> None:
+    def poll(self) -> bool:
         """One cycle: wait (through the clock) for the next sample, publish it.
 
         Must return within about 0.25 s even if nothing comes, so that the thread can be stopped.
+
+        Returns:
+            Whether anything was published. Only that tells a device that was opened again from one that
+            works again.
 
         Raises:
             DeviceError: after the driver's own retries failed.

@@ -39,7 +39,7 @@ class FeetechConfig(Options):
         acceleration: 254 for the fastest, in 100 ticks/s^2; 0 for no ramp.
         torque_limit_fraction: of stall torque, for every joint that is not in `joint_torque_limit_fraction`.
         joint_torque_limit_fraction: by joint; half for the gripper keeps it from burning out on an object.
-        torque_off_on_close: let go at the end. Off by default: an arm in the air drops.
+        torque_off_on_close: let go at the end, but not because of a fault. Off by default: an arm drops.
     """
 
     driver: Literal["feetech"] = "feetech"

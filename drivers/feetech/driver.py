@@ -83,7 +83,7 @@ class FeetechArm:
         self._next_read_ns = 0
         self._next_health_ns = 0
         self._failing = False
-        self._located = False
+        self._located = self._faulty = False
         """Whether it is known where the joints are, since the last opening."""
 
     # --- the Driver protocol
@@ -118,7 +118,7 @@ class FeetechArm:
         now = self._clock.now_ns()
         self._next_read_ns = self._next_health_ns = now
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
-        self._failing = self._located = False
+        self._failing = self._located = self._faulty = False
 
     def _prepare(self, bus: FeetechBus) -> None:
         ids = self._joints.ids
@@ -130,8 +130,15 @@ class FeetechArm:
             return
         configure(bus, self._joints, self._config)
 
-    def poll(self) -> None:
-        """Write the newest target when there is one; read the state when it is due."""
+    def poll(self) -> bool:
+        """Write the newest target when there is one; read the state when it is due; whether that was done."""
+        try:
+            return self._cycle()
+        except DeviceError:
+            self._faulty = True
+            raise
+
+    def _cycle(self) -> bool:
         bus = self._bus
         if bus is None:
             raise DeviceError(self.name, "gone", self._config.port, "not open", self._last_good_ns)
@@ -145,10 +152,15 @@ class FeetechArm:
             # Late by more than a period, the schedule starts again rather than catching up.
             on_time = self._next_read_ns + self._period_ns
             self._next_read_ns = on_time if on_time > now else now + self._period_ns
-            self._read_state(bus, now)
+            return self._read_state(bus, now)
+        return False
 
     def close(self) -> None:
-        """Let go of the port. The arm holds where it is, unless `torque_off_on_close`."""
+        """Let go of the port. The arm holds where it is, unless `torque_off_on_close`.
+
+        After a fault it holds in any case: the port is closed to be opened again, and half an arm that lets
+        go because one servo was silent would fall.
+        """
         bus, self._bus = self._bus, None
         if bus is None:
             return
@@ -185,7 +197,7 @@ class FeetechArm:
     def _rest(self, bus: FeetechBus) -> None:
         if self._config.role == "leader":
             return
-        if self._config.torque_off_on_close:
+        if self._config.torque_off_on_close and not self._faulty:
             bus.sync_write(reg.TORQUE_ENABLE, dict.fromkeys(self._joints.ids, 0))
         else:
             hold_here(bus, self._joints.ids)
@@ -208,7 +220,7 @@ class FeetechArm:
         position = np.where(near, joints.to_units(self._turns.from_servo(goals)), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)
 
-    def _read_state(self, bus: FeetechBus, before_ns: int) -> None:
+    def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
         healthy = before_ns >= self._next_health_ns
         start, size = reg.HEALTH_BLOCK if healthy else reg.STATE_BLOCK
         # A servo that was silent a moment ago is asked once, so that the others are not held up for long.
@@ -220,7 +232,7 @@ class FeetechArm:
             if now >= self._deadline_ns:
                 detail = f"no whole state for {self._config.give_up_s:g} s; silent: {', '.join(silent)}"
                 raise DeviceError(self.name, "no_reply", bus.where, detail, self._last_good_ns)
-            return
+            return False
         stamp = (before_ns + now) // 2
         self._located = True
         self._last_good_ns = bus.last_good_ns = stamp
@@ -229,6 +241,7 @@ class FeetechArm:
         if healthy:
             self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)
             self._publish_health(bus, answers, start, stamp)
+        return True
 
     def _column(self, answers: Mapping[int, bytes], start: int, register: reg.Register) -> Ticks:
         at = register.address - start

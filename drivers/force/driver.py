@@ -79,8 +79,8 @@ class SerialForce:
         self._wire.receive(self._read, 0)  # what was sent before has no time
         self._restart_deadline()
 
-    def poll(self) -> None:
-        """Take in what has come, publish its samples.
+    def poll(self) -> bool:
+        """Take in what has come, publish its samples; whether there were any.
 
         Raises:
             DeviceError: ``gone``; ``silent``: no sample for `silence_s`, or none that a zero can be taken of.
@@ -88,6 +88,7 @@ class SerialForce:
         line = self._line
         if line is None:
             raise DeviceError(self.name, "gone", self._where, "not open", self._last_good_ns)
+        before = self.samples.published
         data = self._wire.receive(self._read, POLL_NS)
         if data is None:
             data = self._read(0, 0.0)  # a plug that was pulled sends nothing, and has to be looked for
@@ -99,6 +100,7 @@ class SerialForce:
             if not self._zeroed and self._saturated:
                 detail = "no zero could be taken: the sensor is saturated"
             raise DeviceError(self.name, "silent", self._where, detail, self._last_good_ns)
+        return self.samples.published > before
 
     def close(self) -> None:
         """Let go of the port. Never raises."""

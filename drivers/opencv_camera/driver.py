@@ -64,8 +64,8 @@ class OpenCvCamera:
         self._wire.reset()
         self._deadline_ns = self._clock.now_ns() + self._timeout_ns
 
-    def poll(self) -> None:
-        """Wait for the next frame and publish it. A torn one is counted and left out.
+    def poll(self) -> bool:
+        """Wait for the next frame and publish it; whether there was one. A torn one is counted and left out.
 
         Raises:
             DeviceError: ``timeout``, no whole picture in time; ``gone``, the connection ended;
@@ -76,11 +76,13 @@ class OpenCvCamera:
         now = self._clock.now_ns()
         if data is not None and self._publish(data, now - self._latency_ns):
             self._deadline_ns = now + self._timeout_ns
-        elif now >= self._deadline_ns:
+            return True
+        if now >= self._deadline_ns:
             self._deadline_ns = now + self._timeout_ns
             raise self._error("timeout", f"no whole picture within {self._config.timeout_s:g} s")
-        elif self._ended:
+        if self._ended:
             raise self._error("gone", "the connection ended")
+        return False
 
     def close(self) -> None:
         """Let go of the camera. Idempotent, never raises."""

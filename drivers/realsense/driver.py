@@ -92,8 +92,8 @@ class RealSenseCamera:
         self._wire.reset()
         self._deadline_ns = self._clock.now_ns() + round(config.start_timeout_s * NS_PER_S)
 
-    def poll(self) -> None:
-        """Wait for the next complete pair and publish it, colour's stamp on it.
+    def poll(self) -> bool:
+        """Wait for the next complete pair and publish it, colour's stamp on it; whether there was one.
 
         Raises:
             DeviceError: ``timeout``, no pair came in time; ``gone``, librealsense gave up on the device.
@@ -111,6 +111,7 @@ class RealSenseCamera:
         elif now >= self._deadline_ns:
             self._deadline_ns = now + self._timeout_ns
             raise self._error("timeout", "no complete pair of colour and depth came in time")
+        return pair is not None
 
     def close(self) -> None:
         """Stop both streams. Idempotent, never raises."""

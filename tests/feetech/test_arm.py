@@ -11,6 +11,7 @@ import pytest
 from drivers.feetech import registers as reg
 from drivers.feetech.config import FeetechConfig
 from runtime.interfaces import ArmDriver
+from runtime.messages import DeviceError
 from tests.feetech.rig import CALIBRATION, MS, NAMES, encoder, rig, shipped
 
 MIDDLES = {"shoulder_pan": 2000, "shoulder_lift": 2000, "elbow_flex": 2000, "wrist_flex": 2000}
@@ -126,6 +127,22 @@ def test_a_closed_gripper_keeps_squeezing_after_close(tmp_path: Path) -> None:
 def test_torque_goes_off_at_the_end_only_when_asked(tmp_path: Path) -> None:
     with rig(tmp_path, torque_off_on_close=True) as r:
         r.arm.open()
+        r.arm.close()
+        assert not any(r.bank.motion(i)[2] for i in range(1, 7))
+
+
+def test_torque_stays_when_the_port_is_closed_because_of_a_fault(tmp_path: Path) -> None:
+    with rig(tmp_path, torque_off_on_close=True, start=MIDDLES) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.faults.silent.add(3)
+        with pytest.raises(DeviceError):
+            r.run(100)
+        r.arm.close()
+        assert all(r.bank.motion(i)[2] for i in range(1, 7))
+        r.emulator.faults.silent.clear()
+        r.arm.open()
+        r.run(1)
         r.arm.close()
         assert not any(r.bank.motion(i)[2] for i in range(1, 7))
 

@@ -37,7 +37,7 @@ async def _session(r: Rig, kinds: list[str], trace: Trace) -> None:
     await tick(1_500)
     r.emulator.plug()
     await tick(3_000)
-    assert thread.healthy
+    assert thread.state == "running"
     await tick(3_010, [0.3, 0.1, 0.1, 0.1, 0.1, 0.5])
     await tick(3_300)
     assert await thread.stop()
