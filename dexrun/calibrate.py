@@ -6,7 +6,7 @@ import argparse
 import select
 import sys
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, get_args
 
 from drivers.feetech.calibrate import Calibrator
 from drivers.feetech.calibration import CalibrationError, save_calibration
@@ -17,10 +17,15 @@ from runtime.messages import DeviceError
 from runtime.so100 import JOINT_NAMES
 
 SAMPLE_S = 0.05
+BAUDRATES = get_args(FeetechConfig.model_fields["baudrate"].annotation)
 
 
 class Person(Protocol):
-    """Who holds the arm."""
+    """Who holds the arm.
+
+    Raises:
+        EOFError: `confirm` and `confirmed`: there is nobody to press Enter any more.
+    """
 
     def confirm(self, text: str) -> None:
         """Show `text` and wait for Enter."""
@@ -41,11 +46,17 @@ class Terminal:
 
     def confirm(self, text: str) -> None:
         self.show(text)
-        self._keys.readline()
+        self._enter()
 
     def confirmed(self) -> bool:
         ready, _, _ = select.select([self._keys], [], [], SAMPLE_S)
-        return bool(ready) and bool(self._keys.readline() or True)
+        if ready:
+            self._enter()
+        return bool(ready)
+
+    def _enter(self) -> None:
+        if not self._keys.readline():
+            raise EOFError
 
     def show(self, text: str) -> None:
         self._out.write(text + "\n")
@@ -53,12 +64,16 @@ class Terminal:
 
 
 def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
-    """Middle, then ranges, then the file.
+    """Torque off, middle, ranges, then the file.
 
     Raises:
-        DeviceError: a servo does not answer. CalibrationError: a joint was not moved; nothing is written.
+        DeviceError: a servo does not answer. CalibrationError: a joint was not moved; no file is written.
+        EOFError: nobody answers; no file is written, and torque is cut only if it was agreed to.
     """
-    person.confirm("Torque is off: hold the arm. Bring every joint to about its middle, then press Enter.")
+    # Every run leaves torque on: without it the arm drops, and with it no joint can be moved by hand.
+    person.confirm("Hold the arm: it drops when its torque goes off. Press Enter to let it go.")
+    calibrator.release()
+    person.confirm("Torque is off. Bring every joint to about its middle, then press Enter.")
     calibrator.set_middle()
     person.show("Move every joint from stop to stop (wrist_roll may stay), then press Enter.")
     ranges = calibrator.sample()
@@ -80,11 +95,13 @@ def main(arguments: list[str], person: Person | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dexrun calibrate", description=__doc__)
     parser.add_argument("--port", required=True, help="serial port of the arm's bus")
     parser.add_argument("--to", required=True, type=Path, help="calibration file to write (LeRobot's layout)")
-    parser.add_argument("--baudrate", type=int, default=1_000_000)
+    parser.add_argument("--baudrate", type=int, default=1_000_000, choices=BAUDRATES)
     parser.add_argument(
         "--reversed", nargs="*", default=[], metavar="JOINT", help="joints that turn backwards"
     )
     options = parser.parse_args(arguments)
+    if not options.port:
+        return _fail("--port is empty; give the serial port of the arm's bus", 2)
     if unknown := sorted(set(options.reversed) - set(JOINT_NAMES)):
         return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(JOINT_NAMES)}", 2)
     ids = {name: number for number, name in enumerate(JOINT_NAMES, start=1)}
@@ -98,4 +115,6 @@ def main(arguments: list[str], person: Person | None = None) -> int:
             bus.close()
     except (DeviceError, CalibrationError) as error:
         return _fail(str(error), 3)
+    except EOFError:
+        return _fail(f"the input ended before Enter was pressed; {options.to} is not written", 1)
     return 0

@@ -30,9 +30,9 @@ class JointRange:
 
 
 class Calibrator:
-    """One arm's calibration, step by step: `set_middle`, `sample` over and over, `finish`.
+    """One arm's calibration, step by step: `release`, `set_middle`, `sample` over and over, `finish`.
 
-    Torque goes off at the start and stays off: the arm is held by hand.
+    Nothing is written before `release`, which cuts torque: from then on the arm is held by hand.
 
     Args:
         bus: an open bus with all servos of `joints` on it.
@@ -56,13 +56,25 @@ class Calibrator:
         self._joints = dict(joints)
         self._full_turn = frozenset(full_turn)
         self._reversed = frozenset(reversed_joints)
+        self._released = False
         self._offsets: dict[str, int] = {}
         self.ranges: dict[str, JointRange] = {}
 
-    def set_middle(self) -> None:
-        """Take where every joint is now as its middle, with the joints at about half of their ranges."""
-        for name, servo_id in self._joints.items():
+    def release(self) -> None:
+        """Cut the torque of all joints. Somebody must hold the arm, which drops otherwise."""
+        for servo_id in self._joints.values():
             self._bus.write(servo_id, reg.TORQUE_ENABLE, 0)
+        self._released = True
+
+    def set_middle(self) -> None:
+        """Take where every joint is now as its middle, with the joints at about half of their ranges.
+
+        Raises:
+            CalibrationError: torque was not cut yet, so that nobody can have moved the joints there.
+        """
+        if not self._released:
+            raise CalibrationError("calibrating: release comes before set_middle")
+        for name, servo_id in self._joints.items():
             held = self._bus.read(servo_id, reg.HOMING_OFFSET)
             encoder = (self._bus.read(servo_id, reg.PRESENT_POSITION) + held) % reg.TICKS_PER_TURN
             # The register has a sign and eleven bits: the one reading that is off by one is left so.

@@ -165,6 +165,7 @@ def test_an_arm_is_calibrated_by_moving_it(
     bench: tuple[SimpleServoBank, FeetechEmulator, Calibrator],
 ) -> None:
     bank, emulator, calibrator = bench
+    calibrator.release()
     calibrator.set_middle()
     assert {n: r.now for n, r in calibrator.sample().items()} == dict.fromkeys(calibrator.ranges, 2047)
     # The lift's encoder wraps in the middle of its range; its readings do not any more.
@@ -192,6 +193,7 @@ def test_a_joint_that_was_forgotten_is_named(
     _, _, calibrator = bench
     with pytest.raises(CalibrationError, match="calibrating lift: set_middle comes first"):
         calibrator.finish()
+    calibrator.release()
     calibrator.set_middle()
     calibrator.sample()
     with pytest.raises(CalibrationError, match="calibrating lift: moved by 0 ticks"):
@@ -202,6 +204,7 @@ def test_a_joint_that_went_over_the_end_is_named(
     bench: tuple[SimpleServoBank, FeetechEmulator, Calibrator],
 ) -> None:
     bank, _, calibrator = bench
+    calibrator.release()
     calibrator.set_middle()
     for place in (3900, 5000, 6100):
         bank.override(1, position=place % 4096)
@@ -216,7 +219,11 @@ def test_the_farthest_offset_fits_the_register(tmp_path: Path) -> None:
     emulator = FeetechEmulator(bank, tmp_path / "arm")
     bus = connect("arm", FeetechConfig(port=emulator.port), {1: "lift"}, clock)
     try:
-        Calibrator(bus, {"lift": 1}).set_middle()
+        calibrator = Calibrator(bus, {"lift": 1})
+        with pytest.raises(CalibrationError, match="release comes before set_middle"):
+            calibrator.set_middle()
+        calibrator.release()
+        calibrator.set_middle()
         assert bus.read(1, reg.HOMING_OFFSET) == 2047
     finally:
         bus.close()
