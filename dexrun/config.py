@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     Attributes:
         mode: ``grasp`` works on its own; ``teleop`` follows a leader arm.
         runs: folder in which every run leaves its own.
-        control: the control loop and how chunks are spliced.
+        control: the control loop.
         safety: limits that every target passes.
         faults: what each fault asks for.
         realtime: clock, scheduling, memory.
@@ -101,7 +101,8 @@ class Settings(BaseSettings):
         cameras: by name; the name is the camera's everywhere else.
         force: the force sensor, if any.
         world: the simulated tabletop; started when any address begins with ``world:``.
-        planner, perception, policy, grasp: the autonomous mode. teleop: the other one.
+        planner, perception, policy, grasp: the autonomous mode; `policy` also says how chunks are spliced.
+            teleop: the other one.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DEXRUN_")

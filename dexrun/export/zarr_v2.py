@@ -1,6 +1,6 @@
 """Zarr version 2 directory stores, written chunk by chunk by any number of processes.
 
-Only a part of the format is needed: C order, ``.`` between chunk numbers, Blosc (zstd, bit-shuffled as zarr
+Only a part of the format is needed: C order, ``.`` between chunk numbers, Blosc (zstd, byte-shuffled as zarr
 itself does by default) or nothing. Specification: https://zarr-specs.readthedocs.io/en/latest/v2/v2.0.html
 """
 
