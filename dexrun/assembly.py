@@ -102,7 +102,6 @@ async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
             robot.threads[name] = thread
             stack.push_async_callback(thread.stop)
         await _start_all(robot)
-        stack.push_async_callback(_before_teardown, robot)
         yield robot
 
 
@@ -116,10 +115,6 @@ def _reporter(robot: Robot) -> Callable[[DeviceError], Decision]:
         return robot.faults.device(error)
 
     return report
-
-
-async def _before_teardown(robot: Robot) -> None:
-    logger.debug("letting go of {}", ", ".join(robot.threads))
 
 
 # --- the simulated world

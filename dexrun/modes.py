@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -131,8 +131,3 @@ def both(first: Callable[[T], None], second: Callable[[T], None]) -> Callable[[T
 async def _shielded(function: Any) -> None:
     with anyio.CancelScope(shield=True):
         await function()
-
-
-def merged(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    """Both counts together."""
-    return {key: counts.get(key, 0) + more.get(key, 0) for key in {**counts, **more}}

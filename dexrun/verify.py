@@ -9,7 +9,7 @@ let through, the same targets, byte for byte.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -260,9 +260,3 @@ def _compare(records: Ring, ticks: Mapping[str, NDArray[Any]], row: int) -> Diff
         if np.asarray(recorded).tobytes() != replayed[name].tobytes():
             return Difference(int(ticks["tick"][row]), name, recorded, replayed[name])
     return None
-
-
-def verify_all(episodes: list[Episode], settings: Settings) -> Iterator[Verdict]:
-    """`verify` one after the other."""
-    for episode in episodes:
-        yield verify(episode, settings)

@@ -82,11 +82,6 @@ class Sampled:
     def __len__(self) -> int:
         return len(self.times)
 
-    @property
-    def largest_error_s(self) -> float:
-        """The largest stamp error of all sensors."""
-        return max((r.largest_error_s for r in self.reports.values()), default=0.0)
-
     def colors(self, camera: str) -> Iterator[NDArray[np.uint8]]:
         """Row by row, RGB ``[H, W, 3]``; an image that several rows show is decoded once."""
         return self._each(self.frames[camera], lambda index: self.recording.color(camera, index))
