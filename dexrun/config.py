@@ -42,6 +42,7 @@ from runtime.control import ControlOptions
 from runtime.device import DeviceOptions
 from runtime.faults import FaultOptions
 from runtime.limits import SafetyOptions
+from runtime.masking import masked
 from runtime.realtime import RealtimeOptions
 
 __all__ = ["ConfigError", "Settings", "dump", "load"]
@@ -219,5 +220,13 @@ def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path
 
 
 def dump(settings: Settings) -> str:
-    """The resolved configuration as JSON. It holds no secrets: those are only named."""
-    return json.dumps(settings.model_dump(mode="json"), indent=2)
+    """The resolved configuration as JSON. It holds no secrets: those are only named, or masked in URLs."""
+    return json.dumps(_masked(settings.model_dump(mode="json")), indent=2)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return masked(value) if isinstance(value, str) else value

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.masking import masked
+
 ENV_PREFIX = "DEXRUN_"
 SECRETS = ("_API_KEY", "_TOKEN")
 """Variables that end so hold secrets: they are read where they are needed, and are no configuration."""
@@ -18,7 +20,10 @@ Path_ = tuple[str, ...]
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. One line for each thing that is wrong."""
+    """The configuration cannot be used. One line for each thing that is wrong, no credentials in it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Path, dict[Path_, str]]:

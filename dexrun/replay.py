@@ -14,6 +14,7 @@ import numpy as np
 from loguru import logger
 
 from dexrun.config_sources import ConfigError
+from runtime.masking import MASK
 from runtime.messages import Floats
 from runtime.recording.reader import Episode, Recording, RecordingError
 
@@ -111,10 +112,23 @@ def targets_of(episode: Episode, which: str) -> Floats:
     return usable
 
 
+def _see_addresses(settings: Settings) -> None:
+    """Refuse sources whose credentials the recording does not hold; they would only look unreachable."""
+    for name, camera in settings.cameras.items():
+        source = str(getattr(camera, "source", ""))
+        if MASK in source:
+            key = f"cameras.{name}.source"
+            raise ConfigError(
+                f"{key}: the recording does not hold the user name and password of {source}; "
+                f"give it again: --{key} URL"
+            )
+
+
 def _send(episode: Episode, settings: Settings, which: str) -> int:
     from dexrun.app import run
 
     rows = targets_of(episode, which)
+    _see_addresses(settings)
     update = {"recording": settings.recording.model_copy(update={"grasp": False, "teleop": False})}
     sys.stdout.write(f"episode {episode.index}: {len(rows)} {which} targets: {episode.task}\n")
 

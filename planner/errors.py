@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from runtime.masking import masked
+
 
 class PlannerError(Exception):
     """A task got no usable answer in spite of all retries.
@@ -12,10 +14,11 @@ class PlannerError(Exception):
             ``no_object`` (the model says that what was asked for is not in the picture), ``http_<status>``,
             ``closed``.
         detail: one line about what happened.
-        where: the server's address.
+        where: the server's address, without credentials.
     """
 
     def __init__(self, task: str, kind: str, detail: str, where: str = "") -> None:
+        where = masked(where)
         super().__init__(f"planner task {task}{f' at {where}' if where else ''}: {kind}: {detail}")
         self.task = task
         self.kind = kind

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.config import PlannerConfig
+from runtime.masking import masked
 
 SIMULATED_TIME_HEADER = "x-dexrun-simulated-time"
 """Request: simulated time stands still meanwhile, so tell a delay instead of taking it."""
@@ -124,7 +125,7 @@ class Transport:
         )
 
     def _redact(self, text: str) -> str:
-        line = " ".join(text.split())[:300]
+        line = masked(" ".join(text.split()))[:300]
         return line.replace(self._secret, "***") if self._secret else line
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.masking import masked
+
 Floats = NDArray[np.float64]
 ColorImage = NDArray[np.uint8]
 DepthImage = NDArray[np.uint16]
@@ -146,13 +148,14 @@ class DeviceError(Exception):
     Attributes:
         device: the device's name in the configuration (``"arm"``, ``"head"``).
         kind: a short, countable word (``"no_reply"``, ``"bad_checksum"``, ``"timeout"``, ``"gone"``).
-        where: port, serial number or address.
+        where: port, serial number or address, without credentials.
         last_good_ns: stamp of the last good sample, if any.
     """
 
     def __init__(
         self, device: str, kind: str, where: str, detail: str, last_good_ns: int | None = None
     ) -> None:
+        where = masked(where)
         super().__init__(f"{device} at {where}: {kind}: {detail}")
         self.device = device
         self.kind = kind

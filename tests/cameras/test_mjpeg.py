@@ -92,6 +92,16 @@ def test_a_port_that_is_gone_is_said_so(world, clock):
         camera.open()
 
 
+def test_credentials_of_a_source_are_not_said(world, clock):
+    url = world.emulator.url
+    world.emulator.inject("gone")
+    camera = OpenCvCamera("wrist", config(url.replace("://", "://admin:hunter2@")), clock)
+    with pytest.raises(DeviceError, match="not_found") as caught:
+        camera.open()
+    assert caught.value.where == url.replace("://", "://***@")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_page_without_video_is_said_so(world, clock):
     url = world.emulator.url.replace("/stream", "/nothing")
     with pytest.raises(DeviceError, match="sends no video"):

@@ -86,6 +86,15 @@ def test_a_secret_is_no_configuration(
     assert "a-secret" not in capsys.readouterr().out
 
 
+def test_credentials_in_urls_are_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*arguments(tmp_path), "--planner.base_url", "http://me:hunter2@gpu/v1", "--check"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert ("http://***@gpu/v1" in said, "hunter2" in said) == (True, False)
+    assert main([*arguments(tmp_path), "rtsp://me:hunter2@camera/live"]) == BAD_CONFIGURATION
+    assert "unexpected argument 'rtsp://***@camera/live'" in capsys.readouterr().err
+
+
 # --- devices: not there, or somebody else's
 
 

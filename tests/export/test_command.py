@@ -205,6 +205,10 @@ def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_p
         (["--format", "lerobot-v3", "--append"], "--append needs a data set"),
         (["--format", "act-hdf5", "--append"], "cannot be appended to"),
         (["--format", "lerobot-v3", "--wat"], "unrecognized arguments: --wat"),
+        (
+            ["--format", "dexgrasp-zarr", "--jobs", "1", "--vlm-url", "http://***@gpu/v1"],
+            "http://***@gpu/v1: the recording does not hold its user name and password; give --vlm-url again",
+        ),
         ([], "the following arguments are required: --format"),
     ],
 )

@@ -297,6 +297,12 @@ def test_other_servers_faults(
     assert clock.now_ns() == round(waits.get(kind, 0) * NS_PER_S)
 
 
+def test_credentials_of_the_server_are_not_said() -> None:
+    error = PlannerError("start", "unreachable", "refused", "http://me:hunter2@gpu/v1")
+    assert error.where == "http://***@gpu/v1"
+    assert "hunter2" not in str(error)
+
+
 def test_nobody_listens() -> None:
     async def main() -> None:
         async with Canned(b"") as url:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,20 @@ def test_wrong_values_are_refused_in_one_line(tmp_path: Path, key: str, value: s
     assert "\n" not in str(error.value)
 
 
-def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
-    import json
+def test_credentials_in_urls_are_in_no_dump(tmp_path: Path) -> None:
+    urls = {
+        "cameras__wrist__source": "rtsp://admin:hunter2@10.0.0.7:554/live?a=b@c",
+        "planner__base_url": "http://me:p@ss@gpu:8000/v1",
+        "export__vlm_url": "https://token@gpu/v1",
+    }
+    text = dump(settings(tmp_path, **urls))
+    for secret in ("hunter2", "admin", "ss@gpu", "token@"):
+        assert secret not in text
+    assert "rtsp://***@10.0.0.7:554/live?a=b@c" in text
+    assert load_tables(json.loads(text), [], "episode").planner.base_url == "http://***@gpu:8000/v1"
 
+
+def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     first = settings(tmp_path, mode="teleop", recording__task="stack")
     again = load_tables(json.loads(dump(first)), ["--recording.episodes", "3"], "episode")
     assert again.recording.episodes == 3

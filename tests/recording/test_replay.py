@@ -117,6 +117,10 @@ def test_what_cannot_be_replayed_is_said_in_one_line(
         ([str(tmp_path)], "no recorded episodes here"),
         ([run_folder, "--episode", "5"], "no episode 5; there are 0"),
         ([run_folder, "--verify", "--safety.max_speed", "1"], "unknown key"),
+        (
+            [run_folder, "--cameras.wrist.source", "rtsp://***@10.0.0.7/live"],
+            "give it again: --cameras.wrist.source URL",
+        ),
     ):
         assert replay(arguments) == 2
         error = capsys.readouterr().err
