@@ -183,6 +183,8 @@ def summary(outcome: Outcome, options: ExportOptions) -> str:
             + (f"; gaps: {'; '.join(gaps)}" if gaps else "")
             + (f"; dropped while recording: {lost}" if lost else "")
         )
+    taken = outcome.slots[0].ref.shape.latencies(options)
+    lines += [f"latency taken off {name}: {seconds:g} s" for name, seconds in taken.items()]
     lines += [f"left out {name}: {why}" for name, why in outcome.skipped.items()]
     rows = sum(slot.length for slot in outcome.slots)
     lines.append(f"{outcome.target}: {len(outcome.slots)} episodes, {rows} rows")

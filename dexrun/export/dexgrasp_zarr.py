@@ -59,7 +59,7 @@ class DexGraspZarr:
             "cameras": _cameras(shape, options),
             "fps": options.fps,
             "masks": _masks_known(plan),
-            "dexrun": report_of(plan.slots, {}),
+            "dexrun": report_of(plan),
         }
         zarr_v2.replay_buffer(plan.folder, about, ends)
         for key in (HEAD, WRIST):

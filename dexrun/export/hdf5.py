@@ -79,9 +79,7 @@ class ActHdf5:
             observations.create_dataset("joint_positions", data=padded(position[:, :-1], rows))
 
     def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
-        lerobot.write_json(
-            plan.folder / "dexrun.json", {"fps": plan.options.fps, **report_of(plan.slots, {})}
-        )
+        lerobot.write_json(plan.folder / "dexrun.json", {"fps": plan.options.fps, **report_of(plan)})
 
 
 class DexVlaHdf5(ActHdf5):

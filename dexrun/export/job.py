@@ -91,14 +91,13 @@ class Outcome:
     slots: tuple[Slot, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def report(self) -> dict[str, Any]:
-        """For the data set and the terminal."""
-        return report_of(self.slots, self.skipped)
 
-
-def report_of(slots: Sequence[Slot], skipped: Mapping[str, str], first: int = 0) -> dict[str, Any]:
+def report_of(plan: Plan, first: int = 0) -> dict[str, Any]:
     """Where every episode came from, the first being number `first`, and how well its sensors fit."""
+    slots = plan.slots
     return {
+        "action": plan.options.action,
+        "latency_s": slots[0].ref.shape.latencies(plan.options),
         "episodes": [
             {
                 "episode": first + slot.number,
@@ -112,7 +111,6 @@ def report_of(slots: Sequence[Slot], skipped: Mapping[str, str], first: int = 0)
             }
             for slot in slots
         ],
-        "skipped": dict(skipped),
         "largest_stamp_error_s": max((slot.largest_error_s for slot in slots), default=0.0),
         "gaps": sum(len(report.gaps) for slot in slots for report in slot.reports.values()),
     }
@@ -156,6 +154,7 @@ def export(
     outcome = Outcome(to)
     refs = _choose(runs, options, outcome)
     check_alike(refs)
+    refs[0].shape.latencies(options)
     for ref in refs:
         kind.tasks(ref, options)
     shown = progress or Silent()

@@ -100,7 +100,7 @@ class LerobotV21:
         lerobot.append_lines(meta / "tasks.jsonl", lines[len(prepared.tasks) :])
         lerobot.write_json(meta / "info.json", _info(plan, of, prepared, len(numbers)))
         lerobot.write_json(meta / "modality.json", modality(plan, of))
-        report = report_of(plan.slots, {}, first=prepared.episodes)
+        report = report_of(plan, first=prepared.episodes)
         report["episodes"] = [*prepared.report, *report["episodes"]]
         lerobot.write_json(meta / "dexrun.json", report)
 

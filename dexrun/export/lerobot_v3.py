@@ -114,7 +114,7 @@ class LerobotV3:
         parts = ([prepared.stats] if prepared.stats else []) + found
         lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(stats.aggregate(parts)))
         _write_info(plan, of, prepared, len(numbers))
-        report = report_of(plan.slots, {}, first=prepared.episodes)
+        report = report_of(plan, first=prepared.episodes)
         report["episodes"] = [*prepared.report.get("episodes", []), *report["episodes"]]
         lerobot.write_json(plan.folder / "meta" / "dexrun.json", report)
 

@@ -57,6 +57,22 @@ class Shape:
                 raise ExportError(f"no camera {name!r} was recorded; there is: {_list(self.cameras)}")
         return tuple(c for c in self.cameras if not options.cameras or c in options.cameras)
 
+    def latencies(self, options: ExportOptions) -> dict[str, float]:
+        """What is taken off the stamps of each sensor that is exported, seconds; those without are left out.
+
+        Raises:
+            ExportError: a sensor is named that was not recorded.
+        """
+        force = ("force",) if self.force_channels else ()
+        known = ("arm", *force, *self.cameras)
+        for name in options.latency_s:
+            if name not in known:
+                raise ExportError(
+                    f"latency of {name!r}: no such sensor was recorded; there is: {_list(known)}"
+                )
+        exported = ("arm", *force, *self.chosen(options))
+        return {name: options.latency_s[name] for name in exported if options.latency_s.get(name)}
+
     def head(self, options: ExportOptions) -> str:
         """The camera that sees the scene; empty if there is no camera at all."""
         names = self.chosen(options)

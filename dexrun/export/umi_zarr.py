@@ -54,7 +54,7 @@ class UmiZarr:
         about = {
             "cameras": {f"camera{n}_rgb": name for n, name in enumerate(_cameras(shape, options))},
             "fps": options.fps,
-            "dexrun": report_of(plan.slots, {}),
+            "dexrun": report_of(plan),
         }
         zarr_v2.replay_buffer(plan.folder / STORE, about, ends)
         for number in range(len(_cameras(shape, options))):

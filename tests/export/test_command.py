@@ -103,7 +103,9 @@ def test_gaps_and_stamp_errors_are_reported(run: Run, say: Any, tmp_path: Path) 
 def test_latency_moves_a_camera_against_the_rest(run: Run, say: Any, tmp_path: Path) -> None:
     folder, (truth,) = run(Made(seconds=0.6))
     arguments = [folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--latency", "head=0.1", "--jobs", 1]
-    assert say(*arguments)[0] == 0
+    code, out, _ = say(*arguments)
+    assert (code, "latency taken off head: 0.1 s" in out) == (0, True)
+    assert json.loads((tmp_path / "x/dexrun.json").read_text())["latency_s"] == {"head": 0.1}
     with h5py.File(tmp_path / "x/episode_0.hdf5") as root:
         images, position = root["/observations/images/head"][()], root["/observations/qpos"][()]
     assert len(images) == 16
@@ -202,6 +204,10 @@ def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_p
             "no camera 'left' was recorded; there is: head, wrist",
         ),
         (["--format", "lerobot-v3", "--latency", "head"], "expected SENSOR=SECONDS"),
+        (
+            ["--format", "lerobot-v3", "--latency", "haed=0.03"],
+            "latency of 'haed': no such sensor was recorded; there is: arm, force, head, wrist",
+        ),
         (["--format", "lerobot-v3", "--append"], "--append needs a data set"),
         (["--format", "act-hdf5", "--append"], "cannot be appended to"),
         (["--format", "lerobot-v3", "--wat"], "unrecognized arguments: --wat"),
