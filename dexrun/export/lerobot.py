@@ -25,7 +25,7 @@ UNITS = UnitMap(joint_unit="percent", gripper_unit="percent")
 STATE, ACTION, FORCE = "observation.state", "action", "observation.force"
 IMAGES = "observation.images."
 CHUNK_FILES = 1000
-_MM = 1e-3
+MM = 1e-3
 
 INDEX_FEATURES: dict[str, dict[str, Any]] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
@@ -69,7 +69,7 @@ class Layout:
             out[key] = self._picture("video", camera, 1)
         for key, camera in self.depth_images.items():
             scale = self.shape.cameras[camera].depth_scale_m
-            unit = {"depth_unit": "mm"} if abs(scale - _MM) < 1e-9 else {}
+            unit = {"depth_unit": "mm"} if abs(scale - MM) < 1e-9 else {}
             info = {"is_depth_map": True, **unit, "depth_scale_m": scale}
             out[key] = {**self._picture("image", camera, 1), "info": info}
         return {**out, **INDEX_FEATURES}
@@ -212,29 +212,3 @@ def video_info(path: Path, key: str, of: Layout) -> dict[str, Any]:
     """A video feature's ``info``."""
     info = video.describe(path, of.fps)
     return {**info, **depth_video.INFO} if key in of.depth_videos else info
-
-
-def check_same(info: Mapping[str, Any], of: Layout) -> None:
-    """Whether what is exported fits the data set that ``info.json`` describes.
-
-    Raises:
-        ExportError: frame rate, features or joints differ.
-    """
-    here = of.features()
-    if info["fps"] != of.fps:
-        raise ExportError(
-            f"the data set has {info['fps']} fps, the export {of.fps}; give --fps {info['fps']}"
-        )
-    for key in sorted(info["features"].keys() | here.keys()):
-        old, new = _kind(info["features"].get(key)), _kind(here.get(key))
-        if old != new:
-            raise ExportError(
-                f"feature {key} is {old} in the data set and {new} in the export, which cannot be appended"
-            )
-
-
-def _kind(feature: Mapping[str, Any] | None) -> str:
-    if feature is None:
-        return "absent"
-    names = "" if feature["dtype"] in ("video", "image") else f" {feature['names']}"
-    return f"{feature['dtype']} {list(feature['shape'])}{names}"

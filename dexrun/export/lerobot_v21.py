@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexrun.export import lerobot
+from dexrun.export import lerobot, lerobot_append
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.job import Plan, Slot
 from dexrun.export.lerobot import Layout
 from dexrun.export.lerobot_tables import data_table
 from dexrun.export.options import ExportOptions
@@ -34,17 +34,17 @@ VIDEOS = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06
 class Existing:
     """What is in the data set that is appended to; all zero for a new one."""
 
-    info: Mapping[str, Any] | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
-    report: tuple[Any, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def episodes(self) -> int:
-        return int(self.info["total_episodes"]) if self.info else 0
+        return int(self.info.get("total_episodes", 0))
 
     @property
     def frames(self) -> int:
-        return int(self.info["total_frames"]) if self.info else 0
+        return int(self.info.get("total_frames", 0))
 
 
 class LerobotV21:
@@ -61,7 +61,7 @@ class LerobotV21:
         if not plan.append:
             return Existing()
         existing = read_existing(plan.folder)
-        lerobot.check_same(existing.info or {}, _layout(plan))
+        lerobot_append.check_same(existing.info, existing.report, plan, _layout(plan))
         return existing
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
@@ -100,9 +100,7 @@ class LerobotV21:
         lerobot.append_lines(meta / "tasks.jsonl", lines[len(prepared.tasks) :])
         lerobot.write_json(meta / "info.json", _info(plan, of, prepared, len(numbers)))
         lerobot.write_json(meta / "modality.json", modality(plan, of))
-        report = report_of(plan, first=prepared.episodes)
-        report["episodes"] = [*prepared.report, *report["episodes"]]
-        lerobot.write_json(meta / "dexrun.json", report)
+        lerobot_append.write_report(plan, of, prepared.report, prepared.episodes)
 
 
 def _depth(options: ExportOptions) -> str:
@@ -118,14 +116,15 @@ def _path(pattern: str, number: int, key: str = "") -> str:
 
 
 def _info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> dict[str, Any]:
-    features = existing.info["features"] if existing.info else of.features()
+    features = existing.info.get("features") or of.features()
     if not existing.info:
         for key in of.video_keys:
             features[key]["info"] = lerobot.video_info(plan.folder / _path(VIDEOS, 0, key), key, of)
     episodes = existing.episodes + len(plan.slots)
     return {
+        **existing.info,
         "codebase_version": VERSION,
-        "robot_type": plan.options.robot_type,
+        "robot_type": existing.info.get("robot_type") or plan.options.robot_type,
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,
         "total_tasks": tasks,
@@ -172,8 +171,7 @@ def read_existing(folder: Path) -> Existing:
             raise ExportError(f"{folder}: LeRobot data set {info['codebase_version']}; expected {VERSION}")
         lines = (meta / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
         tasks = sorted((json.loads(line) for line in lines), key=lambda row: row["task_index"])
-        report = meta / "dexrun.json"
-        about = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+        report = lerobot_append.read_report(meta)
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(f"{folder}: not a LeRobot {VERSION} data set: {error}") from None
-    return Existing(info, tuple(row["task"] for row in tasks), tuple(about.get("episodes", ())))
+    return Existing(info, tuple(row["task"] for row in tasks), report)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.export import lerobot, stats, video
+from dexrun.export import lerobot, lerobot_append, stats, video
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.job import Plan, Slot
 from dexrun.export.lerobot import Layout
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
@@ -79,7 +79,7 @@ class LerobotV3:
         if not plan.append:
             return Existing()
         existing = read_existing(plan.folder)
-        lerobot.check_same(existing.info, _layout(plan))
+        lerobot_append.check_same(existing.info, existing.report, plan, _layout(plan))
         return existing
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
@@ -114,9 +114,7 @@ class LerobotV3:
         parts = ([prepared.stats] if prepared.stats else []) + found
         lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(stats.aggregate(parts)))
         _write_info(plan, of, prepared, len(numbers))
-        report = report_of(plan, first=prepared.episodes)
-        report["episodes"] = [*prepared.report.get("episodes", []), *report["episodes"]]
-        lerobot.write_json(plan.folder / "meta" / "dexrun.json", report)
+        lerobot_append.write_report(plan, of, prepared.report, prepared.episodes)
 
 
 def _depth(options: ExportOptions) -> str:
@@ -240,7 +238,7 @@ def _write_info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> None:
     episodes = existing.episodes + len(plan.slots)
     info = {
         "codebase_version": VERSION,
-        "robot_type": plan.options.robot_type,
+        "robot_type": existing.info.get("robot_type") or plan.options.robot_type,
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,
         "total_tasks": tasks,
@@ -269,8 +267,7 @@ def read_existing(folder: Path) -> Existing:
             raise ExportError(f"{folder}: LeRobot data set {info['codebase_version']}; expected {VERSION}")
         found = json.loads((meta / "stats.json").read_text(encoding="utf-8"))
         tasks = read_table(meta / "tasks.parquet").to_pydict()
-        report = meta / "dexrun.json"
-        about = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+        report = lerobot_append.read_report(meta)
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(f"{folder}: not a LeRobot {VERSION} data set: {error}") from None
     names = next(name for name in tasks if name != "task_index")
@@ -285,7 +282,7 @@ def read_existing(folder: Path) -> Existing:
         files={name: _next_file(path) for name, path in series.items()},
         episodes=info["total_episodes"],
         frames=info["total_frames"],
-        report=about,
+        report=report,
     )
 
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dexrun.export import job, target
+from dexrun.export import target
 from dexrun.export.command import main
 from dexrun.export.formats import FORMATS
 from tests.export.synthetic import Made, Truth
@@ -299,8 +299,7 @@ def test_what_fails_halfway_leaves_the_old_data_set(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "report_of", interrupted)
-        patch.setattr("dexrun.export.lerobot_v3.report_of", interrupted)
+        patch.setattr("dexrun.export.lerobot_append.report_of", interrupted)
         code, _, err = say(*arguments, "--append")
     assert (code, err) == (1, "dexrun: stopped; nothing was exported\n")
     assert {p: p.read_bytes() for p in (tmp_path / "x").rglob("*") if p.is_file()} == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from dexrun.export import depth_video, stats
 from dexrun.export.errors import ExportError
 from dexrun.export.job import Outcome
+from policies.mapping import UnitMap
 from tests.export.synthetic import RANGES, Made, Truth
 
 PSNR_DB = 30.0
@@ -196,6 +198,43 @@ def test_what_is_appended_must_fit(run: Run, exported: Export) -> None:
         exported(first, "lerobot-v3", append=True, fps=10)
     with pytest.raises(ExportError, match=r"v3.0; expected v2.1"):
         exported(first, "lerobot-v2.1", append=True)
+
+
+@pytest.mark.parametrize("kind", ["lerobot-v3", "lerobot-v2.1"])
+@pytest.mark.parametrize(
+    ("made", "options", "message"),
+    [
+        ({}, {"units": UnitMap()}, "units.joint_unit is percent in the data set and rad in the export"),
+        ({}, {"action": "requested"}, "action is sent in the data set and requested in the export"),
+        ({}, {"latency_s": {"head": 0.1}}, "latency_s.head is absent in the data set and 0.1 in the export"),
+        ({"depth_scale_m": 0.0001}, {}, "head_depth is in units of 0.001 m, the export's camera in 0.0001 m"),
+    ],
+)
+def test_what_is_appended_must_mean_the_same(
+    run: Run, exported: Export, kind: str, made: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    first, _ = run(Made(seconds=0.2), name="first")
+    second, _ = run(Made(seconds=0.2, **made), name="second")
+    target, _ = exported(first, kind, depth="images")
+    before = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    with pytest.raises(ExportError, match=re.escape(message)):
+        exported(second, kind, append=True, depth="images", **options)
+    assert {p: p.read_bytes() for p in target.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("kind", ["lerobot-v3", "lerobot-v2.1"])
+def test_a_data_set_keeps_what_it_says_of_itself(run: Run, exported: Export, kind: str) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    target, _ = exported(folder, kind, robot_type="my_arm")
+    (target / "meta" / "dexrun.json").unlink()  # as in one that LeRobot made
+    path = target / "meta" / "info.json"
+    path.write_text(json.dumps({**info(target), "license": "mine"}))
+    for _ in range(2):
+        exported(folder, kind, append=True, action="clipped")
+    assert (info(target)["robot_type"], info(target)["license"]) == ("my_arm", "mine")
+    assert info(target)["total_episodes"] == 3
+    report = json.loads((target / "meta" / "dexrun.json").read_text())
+    assert (report["action"], len(report["episodes"])) == ("clipped", 2)
 
 
 def test_a_broken_frame_rate_is_refused(run: Run, exported: Export) -> None:
