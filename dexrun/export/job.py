@@ -151,14 +151,12 @@ def export(
     if append and not kind.appends:
         raise ExportError(f"{kind.name} data sets cannot be appended to; export all runs at once")
     target.check(to, file=kind.file, append=append)
-    outcome = Outcome(to)
-    refs = _choose(runs, options, outcome)
-    check_alike(refs)
-    refs[0].shape.latencies(options)
-    for ref in refs:
-        kind.tasks(ref, options)
-    shown = progress or Silent()
-    with _told_in_one_line(to), target.building(to, file=kind.file, append=append) as draft:
+    outcome, shown = Outcome(to), progress or Silent()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_told_in_one_line(to))
+        refs = _choose(runs, options, outcome)
+        _check(refs, kind, options)
+        draft = stack.enter_context(target.building(to, file=kind.file, append=append))
         with _closing(), Workers(options.jobs) as workers:
             plan = _survey(refs, options, draft, workers, shown, outcome)
             plan = replace(plan, append=append)
@@ -167,6 +165,13 @@ def export(
         kind.finish(plan, prepared, results)
     outcome.slots = plan.slots
     return outcome
+
+
+def _check(refs: Sequence[EpisodeRef], kind: Format, options: ExportOptions) -> None:
+    check_alike(refs)
+    refs[0].shape.latencies(options)
+    for ref in refs:
+        kind.tasks(ref, options)
 
 
 def _choose(runs: Sequence[Path], options: ExportOptions, outcome: Outcome) -> list[EpisodeRef]:
@@ -264,7 +269,7 @@ def _work(kind: Format, task: str, slot: Slot, plan: Plan, prepared: Any) -> Any
 
 @contextlib.contextmanager
 def _told_in_one_line(to: Path) -> Iterator[None]:
-    """What goes wrong while writing, as one line."""
+    """What goes wrong while reading and writing, as one line."""
     from concurrent.futures.process import BrokenProcessPool
 
     from runtime.recording.reader import RecordingError

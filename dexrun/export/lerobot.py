@@ -84,11 +84,16 @@ def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
     """The features to export; `depth` is ``video``, ``images``, ``both`` or ``none``.
 
     Raises:
-        ExportError: the frame rate is not whole, or a camera or unit does not exist.
+        ExportError: the frame rate is not whole, a camera or unit does not exist, or a size is odd (H.264).
     """
     if options.fps != int(options.fps):
         raise ExportError(f"fps is {options.fps}; LeRobot data sets have a whole number of frames per second")
     cameras = shape.chosen(options)
+    for name in cameras if options.codec == "h264" else ():
+        size = shape.cameras[name]
+        if size.height % 2 or size.width % 2:
+            given = f"{size.width}x{size.height}"
+            raise ExportError(f"camera {name} is {given}; H.264 takes even sizes only, --codec av1 any")
     with_depth = [c for c in cameras if shape.cameras[c].depth]
     as_video = with_depth if depth in ("video", "both") else []
     as_images = with_depth if depth in ("images", "both") else []

@@ -55,7 +55,7 @@ class ExportOptions(Options):
     max_stamp_error_s: float = Field(default=0.0, ge=0)
     labels: tuple[Literal["success", "failure", "none"], ...] = ()
     missing_mask: Literal["track", "zeros", "refuse"] = "track"
-    vlm_url: str = ""
+    vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")
     vlm_model: str = ""
     hdf5_compression: Literal["none", "lzf", "gzip"] = "none"
     equal_length: bool = False

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexrun.export.errors import ExportError
+
 CRF = {"h264": 23, "av1": 30}
 KEYFRAME_EVERY = 2
 """As LeRobot: a training sample is one frame anywhere, so that most frames are near a key frame."""
@@ -31,7 +33,7 @@ def encode_color(
     """RGB ``[H, W, 3]`` images as yuv420p; `size` is ``(height, width)``. Returns how many there were.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written. ExportError: the encoder does not do that size or rate.
     """
     import av
 
@@ -46,13 +48,19 @@ def _encode(
 
     encoder, settings = options
     count = 0
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(encoder, rate=fps, options=settings)
-        stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
-        for count, frame in enumerate(frames, 1):
-            frame.pts, frame.time_base = count - 1, Fraction(1, fps)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+    try:
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream(encoder, rate=fps, options=settings)
+            stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
+            for count, frame in enumerate(frames, 1):
+                frame.pts, frame.time_base = count - 1, Fraction(1, fps)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # the disk's doing, not the encoder's
+            raise
+        what = f"{size[1]}x{size[0]} {pix_fmt} at {fps} frames per second"
+        raise ExportError(f"{encoder} does not encode {what}: {error.strerror}") from None
     return count
 
 
@@ -67,7 +75,7 @@ def encode_gray12(path: Path, codes: Iterable[NDArray[np.uint16]], size: tuple[i
     """12-bit ``[H, W]`` images as lossless HEVC, gray12le. Returns how many there were.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written. ExportError: the encoder does not do that size or rate.
     """
     import av
 

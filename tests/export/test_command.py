@@ -19,6 +19,7 @@ import pytest
 from dexrun.export import target
 from dexrun.export.command import main
 from dexrun.export.formats import FORMATS
+from runtime.recording.reader import Episode
 from tests.export.synthetic import Made, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]
@@ -188,6 +189,38 @@ def test_recordings_that_do_not_fit_are_said_in_a_line(
     assert left_behind(tmp_path, "odd", "good") == []
 
 
+@pytest.mark.parametrize("topic", ["/cameras/head/color", "/force", "/arm/state"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_part_is_said_in_a_line(run: Run, say: Any, tmp_path: Path, topic: str, jobs: int) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    path = folder / "episodes/episode_000000.mcap"
+    with Episode(path) as episode:
+        at = int(episode._source.topic(topic).chunks[0])
+    content = bytearray(path.read_bytes())
+    content[at + 100] ^= 0xFF
+    path.write_bytes(content)
+    code, _, err = say(folder, "--format", "lerobot-v3", "--to", tmp_path / "x", "--jobs", jobs)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"episode_000000.mcap: at byte {at}: " in err
+    assert left_behind(tmp_path, "run") == []
+
+
+def test_what_an_encoder_does_not_do_is_said_in_a_line(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2, head=(47, 63)))
+    arguments = [folder, "--format", "lerobot-v3", "--jobs", 1]
+    code, _, err = say(*arguments, "--to", tmp_path / "x")
+    assert (code, err) == (
+        2,
+        "dexrun: camera head is 63x47; H.264 takes even sizes only, --codec av1 any\n",
+    )
+    arguments += ["--codec", "av1"]
+    code, _, err = say(*arguments, "--to", tmp_path / "x", "--fps", 1000)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "libsvtav1 does not encode 63x47 yuv420p at 1000 frames per second: Invalid argument" in err
+    assert left_behind(tmp_path, "run") == []
+    assert say(*arguments, "--to", tmp_path / "x")[0] == 0
+
+
 def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_path: Path) -> None:
     odd, _ = run(Made(seconds=0.2, without=("/cameras/wrist/color",)), name="odd")
     assert say(odd, "--format", "act-hdf5", "--to", tmp_path / "x", "--cameras", "wrist")[0] == 2
@@ -211,6 +244,7 @@ def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_p
         (["--format", "lerobot-v3", "--append"], "--append needs a data set"),
         (["--format", "act-hdf5", "--append"], "cannot be appended to"),
         (["--format", "lerobot-v3", "--wat"], "unrecognized arguments: --wat"),
+        (["--format", "dexgrasp-zarr", "--vlm-url", "gpu:8000"], "export.vlm_url = 'gpu:8000': "),
         (
             ["--format", "dexgrasp-zarr", "--jobs", "1", "--vlm-url", "http://***@gpu/v1"],
             "http://***@gpu/v1: the recording does not hold its user name and password; give --vlm-url again",
