@@ -12,6 +12,8 @@ from dexrun.export.errors import ExportError
 
 RESULT = "result"
 """In the draft of a data set that is one file, the name of that file."""
+OLD = ".old"
+"""After the draft's name: the data set before an append, until the new one is in place."""
 
 
 def check(target: Path, *, file: bool, append: bool) -> None:
@@ -40,15 +42,15 @@ def building(target: Path, *, file: bool = False, append: bool = False) -> Itera
     For a data set that is one file, only `RESULT` in the draft does.
 
     When appending, the draft begins as the data set that is there; its data and video files are shared with
-    it and must not be written to.
+    it, where the file system can, and must not be written to. A link to a data set stays one.
 
     Raises:
         ExportError: see `check`.
     """
-    target = Path(os.path.abspath(target))
     check(target, file=file, append=append)
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
+    _sweep(target, append=append)
     draft = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         if append:
@@ -67,14 +69,14 @@ def _take_place(draft: Path, target: Path, *, append: bool) -> None:
             target.rmdir()
         draft.rename(target)
         return
-    old = draft.with_name(draft.name + ".old")
+    old = draft.with_name(draft.name + OLD)
     target.rename(old)
     try:
         draft.rename(target)
     except OSError:
         old.rename(target)
         raise
-    shutil.rmtree(old)
+    _remove(old)  # what cannot be removed now is swept away by the next append: the data set is in place
 
 
 class _Linker:
@@ -85,9 +87,10 @@ class _Linker:
 
     def __call__(self, source: str, copy: str) -> str:
         if Path(source).relative_to(self._root).parts[0] in ("data", "videos"):
-            os.link(source, copy)
-        else:
-            shutil.copy2(source, copy)
+            with contextlib.suppress(OSError):  # exFAT and many network shares have no hard links
+                os.link(source, copy)
+                return copy
+        shutil.copy2(source, copy)
         return copy
 
 
@@ -98,9 +101,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sweep(target: Path) -> None:
-    """Remove drafts of exports that were killed."""
+def _sweep(target: Path, *, append: bool) -> None:
+    """Remove drafts of exports that were killed, and what an append replaced if the data set is in place."""
     for draft in target.parent.glob(f".{target.name}.partial-*"):
         number = draft.name.rpartition("-")[2]
+        if append:
+            number = number.removesuffix(OLD)
         if number.isdecimal() and not Path("/proc", number).exists():
             _remove(draft)

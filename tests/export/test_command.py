@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -340,6 +342,50 @@ def test_what_fails_halfway_leaves_the_old_data_set(
     assert left_behind(tmp_path, "run") == ["x"]
 
 
+def test_a_linked_data_set_is_appended_to_where_it_is(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    (tmp_path / "disk" / "set").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "set")
+    arguments = [folder, "--format", "lerobot-v3", "--to", tmp_path / "link", "--jobs", 1]
+    assert say(*arguments)[0] == 0
+    assert say(*arguments, "--append")[::2] == (0, "")
+    assert (tmp_path / "link").is_symlink()
+    info = json.loads((tmp_path / "disk" / "set" / "meta" / "info.json").read_text())
+    assert info["total_episodes"] == 2
+    assert left_behind(tmp_path, "run") == ["disk", "link"]
+    assert left_behind(tmp_path / "disk") == ["set"]
+
+
+def test_appending_needs_no_hard_links(
+    run: Run, say: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    folder, _ = run(Made(seconds=0.2))
+    arguments = [folder, "--format", "lerobot-v3", "--to", tmp_path / "x", "--jobs", 1]
+    assert say(*arguments)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "x").rglob("file-*.*")}
+    monkeypatch.setattr(os, "link", refused)
+    assert say(*arguments, "--append")[::2] == (0, "")
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert len(list((tmp_path / "x").rglob("file-*.*"))) == 2 * len(before)
+
+
+def test_an_old_data_set_that_cannot_be_removed_is_no_failure(
+    run: Run, say: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    folder, _ = run(Made(seconds=0.2))
+    arguments = [folder, "--format", "lerobot-v2.1", "--to", tmp_path / "x", "--jobs", 1]
+    assert say(*arguments)[0] == 0
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    assert say(*arguments, "--append")[::2] == (0, "")
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_export_that_is_ended_leaves_no_data_set(run: Run, tmp_path: Path, sent: signal.Signals) -> None:
     folder, _ = run(*[Made(seconds=6.0, seed=s) for s in range(2)])
@@ -362,10 +408,13 @@ def test_an_export_that_is_ended_leaves_no_data_set(run: Run, tmp_path: Path, se
 
 def test_drafts_of_killed_exports_are_swept_away(tmp_path: Path) -> None:
     dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
-    for name in (f".x.partial-{dead}", f".y.partial-{dead}", f".x.partial-{os.getppid()}"):
+    kept = [f".x.partial-{os.getppid()}", f".y.partial-{dead}", "x"]
+    replaced = f".x.partial-{dead}.old"
+    for name in (f".x.partial-{dead}", replaced, *kept[:2]):
         (tmp_path / name).mkdir()
     with target.building(tmp_path / "x") as draft:
         (draft / "a").write_text("a")
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        [f".x.partial-{os.getppid()}", f".y.partial-{dead}", "x"]
-    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, replaced])
+    with target.building(tmp_path / "x", append=True):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
