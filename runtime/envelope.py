@@ -51,9 +51,9 @@ class JointLimits:
         return cls(*columns)
 
     def reaching(self, start: Floats) -> JointLimits:
-        """With the range widened to `start` ``[D]``, where an arm rests outside: its way back is a way.
+        """With the range widened to `start` ``[D]``: an arm that rests outside may stay, or come back.
 
-        Drawing such a start into the range instead would send the joint there in one step.
+        Drawing such a start into the range instead would send the joint there in one step, unasked.
         """
         lower, upper = np.minimum(self.lower, start), np.maximum(self.upper, start)
         if (lower == self.lower).all() and (upper == self.upper).all():

@@ -2,9 +2,9 @@
 
 Its checks run in a fixed order: finite numbers, joint range, step from the present position, velocity,
 acceleration, collision with the arm itself and with the table, force, stall. A later check wins over an
-earlier one. Limits on range and velocity hold for every output (an arm that starts outside its range is led
-back at the permitted speed); the limit on acceleration yields to a collision, force or stall check, which
-may stop the target at once.
+earlier one. Limits on range and velocity hold for every output (an arm that rests outside its range may stay
+or come back, at the permitted speed); the limit on acceleration yields to a collision, force or stall check,
+which may stop the target at once.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class SafetyStage:
         limits = self.limits.reaching(start)
         target, broken = envelope.replace_not_finite(_vector(requested, self._joints), start)
         clips = Clip.NOT_FINITE if broken else Clip.NONE
-        ranged = envelope.clip_range(target, self.limits)
+        ranged = envelope.clip_range(target, limits)
         near = envelope.clip_relative(ranged, present, limits)
         slow = envelope.clip_velocity(near, start, limits, dt)
         smooth = envelope.clip_acceleration(slow, start, present, velocity, limits, dt)

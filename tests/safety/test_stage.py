@@ -105,7 +105,7 @@ def test_any_sequence_keeps_velocity_acceleration_range_and_clearance(arm: ArmMo
 
 @FROM_EVERY_TEST
 @given(npst.arrays(np.float64, 6, elements=st.floats(-0.5, 0.5)), st.booleans())
-def test_an_arm_outside_its_range_is_led_back_at_the_permitted_speed(
+def test_an_arm_outside_its_range_stays_or_comes_back_at_the_permitted_speed(
     arm: ArmModel, outside: np.ndarray, to_middle: bool
 ):
     stage = SafetyStage(OPTIONS, arm)
@@ -113,7 +113,7 @@ def test_an_arm_outside_its_range_is_led_back_at_the_permitted_speed(
     edge = np.where(outside < 0, limits.lower, limits.upper)
     previous = start = np.where(np.abs(outside) > 0.1, edge + outside, arm.middle())
     floors = np.minimum(arm.clearances(start), (OPTIONS.self_clearance_m, OPTIONS.table_clearance_m))
-    requested, away = arm.middle() if to_middle else start, np.inf
+    requested, away = arm.middle() if to_middle else start + 2 * outside, np.inf
     for _ in range(30):
         result = stage.apply(requested, previous, previous, None, np.zeros(6), DT)
         check(stage, result.target, previous, DT)
@@ -121,21 +121,19 @@ def test_an_arm_outside_its_range_is_led_back_at_the_permitted_speed(
         assert beyond <= away
         assert (np.array(arm.clearances(result.target)) >= floors - 1e-9).all()
         previous, away = result.target, max(beyond, 0.0)
+    if not to_middle:
+        np.testing.assert_array_equal(previous[np.abs(outside) > 0.1], start[np.abs(outside) > 0.1])
 
 
 def test_a_folded_arm_is_not_sent_through_the_table_by_a_range_it_rests_outside(arm: ArmModel):
+    """Into that range in one step the arm would go 40 mm deep into itself and the table."""
     options = SafetyOptions(joints={"shoulder_lift": {"lower_rad": -2.0}})
     stage = SafetyStage(options, arm)
     folded = np.array([0.0, -3.1, 3.1, 1.0, 0.0, 0.3])
-    own, table = arm.clearances(folded)
-    previous = folded
-    for _ in range(60):
-        result = stage.apply(folded, previous, previous, None, np.zeros(6), DT)
-        assert np.abs(result.target - previous).max() <= stage.limits.velocity[1] * DT + 1e-9
-        after = arm.clearances(result.target)
-        assert after[0] >= min(own, options.self_clearance_m) - 1e-9
-        assert after[1] >= min(table, options.table_clearance_m) - 1e-9
-        previous = result.target
+    for _ in range(3):
+        result = stage.apply(folded, folded, folded, None, np.zeros(6), DT)
+        assert result.clips == Clip.NONE
+        np.testing.assert_array_equal(result.target, folded)
 
 
 @pytest.mark.parametrize("joint", range(6))
