@@ -129,6 +129,10 @@ def parse_body(body: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
         isinstance(v, str) and len(v) <= 1000 for v in values.values()
     ):
         raise RefusedError(400, "the body is not a JSON object of short texts")
+    try:
+        "".join(values.values()).encode()
+    except UnicodeEncodeError:  # JSON can spell what no file holds: "\ud800"
+        raise RefusedError(400, "the body has half of a surrogate pair, which is not UTF-8") from None
     if unknown := sorted(set(values) - set(allowed)):
         known = ", ".join(allowed) or "none"
         raise RefusedError(400, f"unknown key {unknown[0]!r}; accepted: {known}")

@@ -53,19 +53,19 @@ class Disk:
 
     def open(self, draft: Draft, metadata: Metadata) -> None:
         """Create the draft's file."""
-        self._jobs.put(lambda: self._open(draft, metadata))
+        self._put(draft, lambda: self._open(draft, metadata))
 
     def write(self, draft: Draft, batches: Sequence[Batch]) -> None:
         """Append `batches` and make them last."""
-        self._jobs.put(lambda: self._write(draft, batches))
+        self._put(draft, lambda: self._write(draft, batches))
 
     def finish(self, draft: Draft, metadata: Callable[[], Metadata]) -> None:
         """Close the file with `metadata`, asked for once everything is written."""
-        self._jobs.put(lambda: self._finish(draft, metadata))
+        self._put(draft, lambda: self._finish(draft, metadata))
 
     def discard(self, draft: Draft) -> None:
         """Remove the file."""
-        self._jobs.put(lambda: self._discard(draft))
+        self._put(draft, lambda: self._discard(draft))
 
     def look(self) -> int:
         """Room left, in bytes."""
@@ -84,21 +84,27 @@ class Disk:
         self._jobs.put(None)
         self._thread.join()
 
+    def _put(self, draft: Draft, work: Callable[[], None]) -> None:
+        self._jobs.put(lambda: self._attempt(draft, work))
+
     # --- on the thread
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _open(self, draft: Draft, metadata: Metadata) -> None:
+    def _attempt(self, draft: Draft, work: Callable[[], None]) -> None:
         try:
-            draft.file = McapFile(draft.path, draft.channels)
-            for name, values in metadata.items():
-                draft.file.write_metadata(name, values)
-            draft.file.sync()
-            self.look()
-        except OSError as error:
+            work()
+        except Exception as error:  # whatever it is, it costs this file alone: the thread is there for all
             self._fail(draft, error)
+
+    def _open(self, draft: Draft, metadata: Metadata) -> None:
+        draft.file = McapFile(draft.path, draft.channels)
+        for name, values in metadata.items():
+            draft.file.write_metadata(name, values)
+        draft.file.sync()
+        self.look()
 
     def _write(self, draft: Draft, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -107,17 +113,14 @@ class Disk:
             else:
                 try:
                     draft.file.write(batch)
-                except OSError as error:
+                except Exception as error:
                     self._fail(draft, error)
                     self._lose(draft, batch)
-            self.written += batch.size
+            self.written += batch.size  # lost ones, too: the recorder waits until all are dealt with
         if draft.file is not None and not draft.failed:
-            try:
-                draft.file.sync()
-                draft.size = draft.file.size
-                self.look()
-            except OSError as error:
-                self._fail(draft, error)
+            draft.file.sync()
+            draft.size = draft.file.size
+            self.look()
 
     def _finish(self, draft: Draft, metadata: Callable[[], Metadata]) -> None:
         if draft.file is None:
@@ -128,21 +131,29 @@ class Disk:
                 draft.file.write_metadata(name, values)
             draft.file.finish()
             draft.size, draft.state = draft.file.size, "finished"
-        except OSError as error:
+        except Exception as error:
             self._fail(draft, error)
             logger.error("{} stays as it is and is mended at the next start", draft.file.draft)
             draft.state = "left"
             draft.file.close()
 
     def _discard(self, draft: Draft) -> None:
-        if draft.file is not None:
-            draft.file.discard()
-        draft.file, draft.state = None, "discarded"
+        file, draft.file, draft.state = draft.file, None, "discarded"
+        if file is None:
+            return
+        try:
+            file.discard()
+        except OSError as error:
+            logger.error("recording: {} stays: it cannot be removed: {}", file.draft, error.strerror or error)
 
-    def _fail(self, draft: Draft, error: OSError) -> None:
-        if not draft.failed:
-            draft.failed = f"{draft.path.name}: {error.strerror or error}"
-            logger.error("recording: cannot write {}", draft.failed)
+    def _fail(self, draft: Draft, error: Exception) -> None:
+        if draft.failed:
+            return
+        why, trace = f"{type(error).__name__}: {error}", True
+        if isinstance(error, OSError):  # no defect, but a disk
+            why, trace = error.strerror or str(error), False
+        draft.failed = f"{draft.path.name}: {why}"
+        logger.opt(exception=error if trace else None).error("recording: cannot write {}", draft.failed)
 
     def _lose(self, draft: Draft, batch: Batch) -> None:
         for channel, entries in batch.index.items():

@@ -360,10 +360,11 @@ class McapFile:
         return self.path
 
     def discard(self) -> None:
-        """Remove the file."""
-        with contextlib.suppress(FileNotFoundError):
-            self.draft.unlink()
-        self.close()
+        """Remove the file. It is let go of even if it cannot be removed."""
+        try:
+            self.draft.unlink(missing_ok=True)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go of the file; a draft stays, to be mended later."""

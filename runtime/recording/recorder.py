@@ -114,7 +114,7 @@ class Recorder:
         """Begin episode `index`: what is acquired from now on belongs to it. Seals the one before.
 
         Raises:
-            RecordingError: one is on already, or the disk is too full.
+            RecordingError: one is on already, the disk is too full, or `task` does not encode as UTF-8.
         """
         if self.take is not None:
             raise RecordingError(f"episode {self.take.index} is being recorded already")
@@ -123,6 +123,7 @@ class Recorder:
             self._intake.look_at_disk()
         if self.trouble:
             raise RecordingError(self.trouble)
+        event = _start_event(index, task)
         self.seal()
         self._intake.stopped_early = ""
         start_ns = self._clock.now_ns()
@@ -134,7 +135,7 @@ class Recorder:
         self._kept.append(take)
         self._intake.takes.append(take)
         self._take = take
-        self.event("episode_start", episode=index, task=task)
+        self.put(EVENTS, self._clock.now_ns(), event)
         self._intake.wake.set()
         return take
 
@@ -244,6 +245,14 @@ class Recorder:
             return schemas.compressed_image(wall_ns, camera, "png", encode_color(mask * 255, self._options))
 
         self._intake.notes.append(Note(f"/mask/{camera}", stamp_ns, b"", encode))
+
+
+def _start_event(index: int, task: str) -> bytes:
+    """Made before anything is begun, since this is where a lone surrogate in `task` shows."""
+    try:
+        return schemas.event("episode_start", {"episode": index, "task": task})
+    except UnicodeEncodeError:
+        raise RecordingError(f"task {task!r} cannot be written as UTF-8") from None
 
 
 def known_label(label: str | None) -> None:

@@ -111,6 +111,7 @@ def test_bad_requests_get_one_line(tmp_path: Path) -> None:
             await ask("POST", "/start", {"tusk": "x"}),
             await ask("POST", "/start", ["x"]),
             await ask("POST", "/start", {"task": "x" * 2000}),
+            await ask("POST", "/start", {"task": "half a pair: \ud800"}),
             await ask("POST", "/start", raw=b"{not json"),
             await ask("POST", "/start", raw=b"x" * 20000),
             await ask("POST", "/start", Transfer_Encoding="chunked"),

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from runtime.recording import schemas
+from runtime.recording.mcap_file import Batch, McapFile
 from runtime.recording.reader import Episode, Recording
 from runtime.recording.recorder import RecordingError
+from runtime.recording.repair import mend_all
 from tests.recording.rig import HEIGHT, INFO, MS, OPTIONS, WIDTH, Rig, record
 
 
@@ -255,3 +258,63 @@ def test_nothing_is_recorded_on_a_full_disk(tmp_path: Path) -> None:
 
     rig.run(script)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_that_no_file_can_hold_begins_nothing(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        with pytest.raises(RecordingError, match=r"task '\\ud800' cannot be written as UTF-8"):
+            rig.recorder.begin(0, "\ud800")
+        assert rig.recorder.take is None
+        rig.recorder.begin(0, "fine")
+        await rig.play(3)
+        rig.recorder.end("success")
+
+    Rig(tmp_path).run(script)
+    with Recording(tmp_path) as recording:
+        assert [(e.index, e.task, e.topics["/arm/state"]) for e in recording.episodes] == [(0, "fine", 6)]
+
+
+def test_a_defect_while_writing_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(file: McapFile, batch: Batch) -> None:
+        raise ValueError("out of luck")
+
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "unlucky")
+        await rig.play(2)
+        with monkeypatch.context() as patched:
+            patched.setattr(McapFile, "write", broken)
+            await rig.written()
+        await rig.play(6)
+        assert rig.recorder.take is None
+        assert rig.recorder.stopped_early == "episode_000000.mcap: ValueError: out of luck"
+        rig.recorder.begin(1, "lucky")
+        await rig.play(3)
+        rig.recorder.end("success")
+
+    rig = Rig(tmp_path)
+    rig.run(script)
+    assert rig.recorder.reports[0]["drops"]["/arm/state"] == 4
+    with Episode(tmp_path / "episode_000001.mcap") as episode:
+        assert (episode.topics["/arm/state"], episode.drops) == (6, {})
+
+
+def test_what_cannot_be_removed_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "stays")
+        await rig.play(50)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", refused)
+            rig.recorder.discard()
+            await rig.written()
+        assert files(tmp_path) == ["episode_000000.mcap.open"]
+        assert len(mend_all([tmp_path])[0]) == 1  # nobody holds it any more
+        rig.recorder.begin(1, "next")
+        await rig.play(3)
+        rig.recorder.end("success")
+
+    Rig(tmp_path).run(script)
+    with Episode(tmp_path / "episode_000001.mcap") as episode:
+        assert episode.topics["/arm/state"] == 6
