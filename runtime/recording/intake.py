@@ -142,7 +142,8 @@ class Intake:
         """Read what is new in one ring. With too much waiting, images stay there, at their own risk."""
         track = cursor.track
         buffers = self._buffers.get(track.name)
-        while not (cursor.past_end or take.discarded) and not (buffers is not None and self._behind()):
+        cursor.caught_up = cursor.past_end
+        while not (cursor.caught_up or take.discarded) and not (buffers is not None and self._behind()):
             blank = None
             if buffers is not None:
                 blank = buffers.take()
@@ -152,9 +153,9 @@ class Intake:
             if sample is None or not take.holds(sample.stamp_ns):
                 if buffers is not None and blank is not None:
                     buffers.give(blank)
-                if sample is None:
-                    return
-                cursor.past_end = take.end_ns is not None and sample.stamp_ns >= take.end_ns
+                if sample is not None:
+                    cursor.past_end = take.end_ns is not None and sample.stamp_ns >= take.end_ns
+                cursor.caught_up = sample is None or cursor.past_end
                 continue
             self._accept(take, cursor, sample)
 

@@ -17,12 +17,18 @@ LABELS = ("none", "success", "failure")
 
 
 class Cursor:
-    """A take's place in one track."""
+    """A take's place in one track.
+
+    Attributes:
+        past_end: a sample from after the take's end has been seen: its ring holds nothing more for it.
+        caught_up: when last looked at, nothing was left in the ring to be read. Not so while images wait
+            there for the encoders or the disk.
+    """
 
     def __init__(self, track: Track) -> None:
         self.track = track
         self.reader: RingReader = track.ring.reader()
-        self.past_end = False
+        self.past_end = self.caught_up = False
         self.failed = 0
         self.scratch = track.ring.blank() if not track.in_flight else None
 
@@ -100,8 +106,10 @@ class Take:
         return self.start_ns <= stamp_ns and (self.end_ns is None or stamp_ns < self.end_ns)
 
     def drained(self, now_ns: int, settle_ns: int) -> bool:
-        """Whether nothing that belongs to it will come any more."""
-        if self.end_ns is None or self.pending:
+        """Whether nothing that belongs to it will come any more: its rings are read up to samples from after
+        its end or, where none come, to the newest one `settle_ns` after its end.
+        """
+        if self.end_ns is None or self.pending or not all(cursor.caught_up for cursor in self.cursors):
             return False
         return all(cursor.past_end for cursor in self.cursors) or now_ns >= self.end_ns + settle_ns
 

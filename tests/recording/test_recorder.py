@@ -181,6 +181,24 @@ def test_what_a_ring_overwrote_is_counted_by_name(tmp_path: Path) -> None:
         assert kept.tolist() == episode.array("/arm/state", "index").tolist()
 
 
+def test_frames_that_waited_for_a_slow_disk_are_recorded(tmp_path: Path) -> None:
+    """The disk is behind until 0.6 s after the end, when nothing is waited for any more but what is there."""
+
+    async def script(rig: Rig) -> None:
+        behind_until_ns = rig.clock.now_ns() + 1000 * MS
+        rig.recorder._intake._behind = lambda: rig.clock.now_ns() < behind_until_ns  # type: ignore[method-assign]
+        rig.recorder.begin(0, "")
+        await rig.play(40)
+        rig.recorder.end("success")
+        await rig.written(2000)  # the camera has died meanwhile: no frame of after the end comes
+        assert files(tmp_path) == ["episode_000000.mcap"]
+
+    Rig(tmp_path).run(script)
+    with Episode(tmp_path / "episode_000000.mcap") as episode:
+        assert episode.topics["/cameras/head/color"] == episode.topics["/cameras/head/depth"] == 40
+        assert episode.drops == {}
+
+
 def test_an_image_that_cannot_be_encoded_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
