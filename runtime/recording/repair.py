@@ -69,6 +69,7 @@ class Scan:
         end: offset after the last whole record that is worth keeping.
         channels: the Schema and Channel records as they are. topics: by channel id.
         metadata: by name, the last of each.
+        numbers: by channel id, the lowest and the highest number of its samples; (0, 0) where they have none.
         missing_index: of the last chunk, where the crash cut it off.
     """
 
@@ -78,6 +79,7 @@ class Scan:
     topics: dict[int, str] = field(default_factory=dict)
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     summary: Summary = field(default_factory=Summary)
+    numbers: dict[int, tuple[int, int]] = field(default_factory=dict)
     label: str = "none"
     missing_index: bytes = b""
 
@@ -98,7 +100,7 @@ def scan(file: BinaryIO, size: int) -> Scan:
     """Every whole chunk of a draft, in order, until the first that is not.
 
     Raises:
-        RepairError: this is not one of our files.
+        RepairError: this is not one of our files, or its first chunk is damaged.
     """
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:
@@ -211,11 +213,17 @@ def chunk_messages(content: bytes) -> bytes:
 
 
 def _chunk(found: Scan, file: BinaryIO, at: int, content: bytes) -> bool:
-    """Take a chunk in; ``False`` if it, or its index, is the end of what is usable."""
+    """Take a chunk in; ``False`` if it, or its index, is the end of what is usable.
+
+    Raises:
+        RepairError: it would be the first one: whole ones may follow, and nobody is to throw those away.
+    """
     try:
         messages = chunk_messages(content)
         index = index_of(messages)
     except (RepairError, struct.error):
+        if not found.summary.counts:
+            raise RepairError("its first chunk is damaged, so that nothing would be left of it") from None
         return False
     start, end, size, _, compression, stored = _chunk_parts(content)
     length = _HEAD.size + len(content)
@@ -227,6 +235,7 @@ def _chunk(found: Scan, file: BinaryIO, at: int, content: bytes) -> bool:
         chunk_index((start, end, size, compression), at, length, len(stored), offsets, len(expected))
     )
     _look_for_label(found, index, messages)
+    _look_for_numbers(found, index, messages)
     found.end = at + length + (len(expected) if whole else 0)
     found.missing_index = b"" if whole else expected
     return whole
@@ -242,6 +251,13 @@ def _look_for_label(found: Scan, index: Mapping[int, Sequence[tuple[int, int]]],
                 event = json.loads(messages[at + 31 : at + 9 + length])
                 if event.get("kind") in ("label", "episode_end"):
                     found.label = str(event.get("label", found.label))
+
+
+def _look_for_numbers(found: Scan, index: Mapping[int, Sequence[tuple[int, int]]], messages: bytes) -> None:
+    for channel, entries in index.items():
+        numbers = [struct.unpack_from("<I", messages, at + 11)[0] for _, at in entries]
+        known = found.numbers.get(channel, (numbers[0], numbers[0]))
+        found.numbers[channel] = min(known[0], *numbers), max(known[1], *numbers)
 
 
 def mend(draft: Path) -> Mended | None:
@@ -263,12 +279,16 @@ def mend(draft: Path) -> Mended | None:
             return _remove(draft, size)
         try:
             found = scan(file, size)
+            tail = _tail(found, size)
         except RepairError as error:
-            raise RepairError(f"{draft}: {error}") from None
+            raise RepairError(f"{draft}: {error}; it stays as it is") from None
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+            why = str(error) or type(error).__name__
+            raise RepairError(f"{draft}: damaged: {why}; it stays as it is") from None
         if not found.summary.counts:
             return _remove(draft, size)
         try:
-            _rewrite(file, found, size)
+            _rewrite(file, found.end, tail)
         except OSError as error:
             raise RepairError(f"{draft}: cannot be mended: {error.strerror}") from None
         draft.rename(target)
@@ -284,39 +304,54 @@ def _remove(draft: Path, size: int) -> Mended:
     return Mended(draft, None, cut_bytes=size)
 
 
-def _rewrite(file: BinaryIO, found: Scan, size: int) -> None:
+def _tail(found: Scan, size: int) -> bytes:
+    """What belongs behind the last whole record."""
     from mcap.records import MetadataIndex
 
     episode = metadata_record("episode", _episode(found, size))
     at = found.end + len(found.missing_index)
     found.summary.metadata.append(MetadataIndex(offset=at, length=len(episode), name="episode"))
-    tail = ending(found.channels, found.schemas, len(found.topics), found.summary, at + len(episode))
-    file.truncate(found.end)
-    file.seek(found.end)
-    file.write(found.missing_index + episode + tail)
+    end = ending(found.channels, found.schemas, len(found.topics), found.summary, at + len(episode))
+    return found.missing_index + episode + end
+
+
+def _rewrite(file: BinaryIO, at: int, tail: bytes) -> None:
+    file.truncate(at)
+    file.seek(at)
+    file.write(tail)
     file.flush()
     os.fsync(file.fileno())
 
 
 def _episode(found: Scan, size: int) -> dict[str, str]:
+    """The record ``episode``: the recorder's own if it came to writing it, else what the messages say."""
     begin = found.metadata.get("episode_start", {})
     offset = int(found.metadata.get("clock", {}).get("offset_ns", "0"))
-    counts = {
-        found.topics.get(channel, str(channel)): n for channel, n in sorted(found.summary.counts.items())
-    }
     return {
         **begin,
         "label": found.label,
         "discarded": "false",
-        "repaired": "true",
         "end_ns": str(found.summary.end_ns - offset),
         "end_time_ns": str(found.summary.end_ns),
         "duration_s": f"{(found.summary.end_ns - found.summary.start_ns) / NS_PER_S:.6f}",
         "stop_reason": "the program or the machine was stopped before the episode was finished",
-        "messages": json.dumps(counts),
-        "drops": "{}",
+        "drops": json.dumps(_by_topic(found, _gaps(found))),
         "cut_bytes": str(size - found.end),
+        **found.metadata.get("episode", {}),
+        "repaired": "true",
+        "messages": json.dumps(_by_topic(found, found.summary.counts)),
     }
+
+
+def _gaps(found: Scan) -> dict[int, int]:
+    """Samples missing between the first and the last of each channel; those before and after are unknown."""
+    counts = found.summary.counts
+    missing = {channel: high - low + 1 - counts[channel] for channel, (low, high) in found.numbers.items()}
+    return {channel: n for channel, n in missing.items() if n > 0}
+
+
+def _by_topic(found: Scan, counts: Mapping[int, int]) -> dict[str, int]:
+    return {found.topics.get(channel, str(channel)): n for channel, n in sorted(counts.items())}
 
 
 def mend_all(folders: list[Path]) -> tuple[list[Mended], list[str]]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import io
 import shutil
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.recording.mcap_file import McapFile
 from runtime.recording.reader import Episode, Recording, RecordingError
-from runtime.recording.repair import RepairError, mend, mend_all
+from runtime.recording.repair import RepairError, _records, mend, mend_all
 from tests.recording.rig import Rig
 
 
@@ -39,7 +42,7 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return found[0]
 
 
-def left(folder: Path, data: bytes) -> Path:
+def left(folder: Path, data: bytes | bytearray) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "episode_000007.mcap.open"
     path.write_bytes(data)
@@ -109,6 +112,78 @@ def test_damaged_content_is_found(tmp_path: Path, draft: Data) -> None:
         counts = episode.array("/arm/state", "count")
         assert 0 < len(counts) < 400
         assert counts.tolist() == list(range(len(counts)))
+
+
+CHANNEL, CHUNK = 4, 6
+
+
+@pytest.mark.parametrize(
+    ("opcode", "inside", "message"),
+    [(CHUNK, 200, "its first chunk is damaged"), (CHANNEL, 16, "damaged: EndOfFile")],
+    ids=["first chunk", "a topic's length"],
+)
+def test_a_draft_damaged_at_its_beginning_stays(
+    tmp_path: Path, draft: Data, opcode: int, inside: int, message: str
+) -> None:
+    """Whole chunks follow: nothing of them is thrown away because their reader does not get there."""
+    begin = next(at for found, at, _ in _records(io.BytesIO(draft), len(draft)) if found == opcode)
+    damaged = bytearray(draft)
+    damaged[begin + inside] ^= 0x80
+    path = left(tmp_path, damaged)
+    mended, refused = mend_all([tmp_path])
+    assert not mended
+    assert message in refused[0]
+    assert refused[0].endswith("it stays as it is")
+    assert "\n" not in refused[0]
+    assert path.read_bytes() == damaged
+
+
+def test_what_the_recorder_said_of_the_episode_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full after the episode's record, before the summary."""
+
+    def full(file: McapFile) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(7, "")
+        await rig.rest(1)
+        for _ in range(100):  # at one instant: most are overwritten before they can be read
+            rig.state()
+        await rig.rest(100)
+        rig.recorder.end("success", "the time was over")
+
+    rig = Rig(tmp_path, slots=8)
+    with monkeypatch.context() as patched:
+        patched.setattr(McapFile, "finish", full)
+        rig.run(script)
+    mend_all([tmp_path])
+    with Episode(tmp_path / "episode_000007.mcap") as episode:
+        assert episode.drops == rig.recorder.reports[0]["drops"]
+        assert episode.drops["/arm/state"] == 100 - episode.topics["/arm/state"]
+        assert (episode.label, episode.repaired) == ("success", True)
+        assert episode.metadata["stop_reason"] == "the time was over"
+        assert episode.duration_s == pytest.approx(0.101)
+
+
+def test_samples_missing_in_between_are_counted(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(7, "")
+        await rig.play(5)
+        for _ in range(100):
+            rig.state()
+        await rig.play(5)
+        await rig.written()
+        left(tmp_path / "crashed", (tmp_path / "episode_000007.mcap.open").read_bytes())
+
+    Rig(tmp_path, slots=8).run(script)
+    mend_all([tmp_path / "crashed"])
+    with Episode(tmp_path / "crashed" / "episode_000007.mcap") as episode:
+        counts = episode.array("/arm/state", "count")
+        assert (counts[0], counts[-1]) == (0, 119)
+        assert episode.drops == {"/arm/state": 120 - len(counts)}
+        assert len(counts) < 60
 
 
 def test_mending_that_was_interrupted_is_done_again(tmp_path: Path, draft: Data) -> None:
