@@ -41,9 +41,11 @@ class RecordingOptions(RecorderOptions):
     @field_validator("resume")
     @classmethod
     def _there(cls, resume: Path | None) -> Path | None:
-        if resume is not None and not resume.is_dir():
+        if resume is None:
+            return None
+        if not resume.is_dir():
             raise ValueError(f"no such folder: {resume}; give a run's folder, such as runs/latest")
-        return resume
+        return resume.resolve()  # now: this run is what `latest` points to as soon as it has a folder
 
     def wanted(self, mode: str) -> bool:
         """Whether `mode` is recorded."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dexrun.config import ConfigError, dump, load_tables
+from dexrun.run_folder import RunFolder
 from tests.dexrun.rig import settings
 
 
@@ -44,3 +45,11 @@ def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     again = load_tables(json.loads(dump(first)), ["--recording.episodes", "3"], "episode")
     assert again.recording.episodes == 3
     assert again.model_copy(update={"recording": first.recording}) == first
+
+
+def test_the_latest_run_that_is_gone_on_with_is_the_one_before(tmp_path: Path) -> None:
+    before = RunFolder(tmp_path, 0)
+    options = settings(tmp_path, recording__resume=str(tmp_path / "latest")).recording
+    this = RunFolder(tmp_path, 1_000_000_000)
+    assert (tmp_path / "latest").resolve() == this.path
+    assert options.resume == before.path
