@@ -90,6 +90,7 @@ class Episodes:
         self._now_ns = now_ns
         self._last_label = ""
         self._on: Take | None = None
+        self._counted: Take | None = None
         self._changed = anyio.Event()
 
     # --- what may be asked for
@@ -146,7 +147,7 @@ class Episodes:
         was_on = self.recorder.take is not None
         take = self.recorder.discard(reason)
         self._on = None
-        if not was_on:
+        if take is self._counted:
             self.recorded -= 1
         self.discarded += 1
         self._next = take.index
@@ -225,10 +226,14 @@ class Episodes:
 
     def _keep(self, take: Take) -> None:
         self._on = None
-        self.recorded += 1
         self._next = take.index + 1
         self._last_label = take.label
-        logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
+        if take.draft.empty:
+            logger.error("episode {} is not recorded: {}", take.index, take.draft.failed)
+        else:
+            self.recorded += 1
+            self._counted = take
+            logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
         self._notify()
         self.on_end()
 

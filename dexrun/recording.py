@@ -15,7 +15,7 @@ from loguru import logger
 
 from dexrun.assembly import Robot
 from dexrun.config import Settings, dump
-from dexrun.episodes import Episodes
+from dexrun.episodes import Episodes, RecordingError
 from dexrun.outcome import Outcome
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, TrackedMask
@@ -183,7 +183,9 @@ class Recording:
         self.recorder.put_mask(mask.camera, mask.stamp_ns, mask.mask)
 
     async def close(self) -> None:
-        """End and finish everything."""
+        """End and finish everything; an episode that is still on counts like any other."""
+        with contextlib.suppress(RecordingError):  # none is on
+            self.episodes.stop(reason="the run ended")
         await self.recorder.close()
 
 

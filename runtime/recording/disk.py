@@ -24,6 +24,7 @@ class Draft:
         failed: why nothing more can be written, if so.
         lost: messages that could not be written, by channel id.
         state: ``open``, ``finished``, ``discarded``, or ``left`` (to be mended later).
+        size: bytes known to be on the disk; 0 until a chunk is.
     """
 
     path: Path
@@ -33,6 +34,11 @@ class Draft:
     state: str = "open"
     size: int = 0
     file: McapFile | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it failed before anything of the episode was in the file."""
+        return bool(self.failed) and not self.size
 
 
 class Disk:

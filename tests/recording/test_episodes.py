@@ -149,11 +149,15 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     drive(tmp_path, script, episodes=1)
 
 
+FULL = "episode_000000.mcap: No space left on device"
+
+
 def test_an_episode_that_the_disk_ended_counts(tmp_path: Path) -> None:
     async def script(rig: Rig, episodes: Episodes) -> None:
         take = episodes.start()
-        await rig.play(5)
-        take.draft.failed = "episode_000000.mcap: No space left on device"  # as the disk's thread would
+        await rig.play(60)
+        await rig.written()
+        take.draft.failed = FULL  # as the disk's thread would
         await rig.play(60)
         assert not episodes.recording
         assert "No space left" in episodes.status().trouble
@@ -163,6 +167,23 @@ def test_an_episode_that_the_disk_ended_counts(tmp_path: Path) -> None:
     drive(tmp_path, script)
     with Recording(tmp_path) as recording:
         assert recording.episodes[0].metadata["stop_reason"].endswith("No space left on device")
+
+
+def test_an_episode_of_which_nothing_was_written_does_not_count(tmp_path: Path) -> None:
+    async def script(rig: Rig, episodes: Episodes) -> None:
+        episodes.start().draft.failed = FULL
+        await rig.play(60)
+        assert not episodes.recording
+        assert (episodes.recorded, episodes.status().episode) == (0, 0)
+        episodes.discard()
+        assert (episodes.recorded, episodes.discarded) == (0, 1)
+        await rig.written()
+        episodes.start()
+        await rig.play(60)
+        episodes.stop("success")
+        assert episodes.recorded == 1
+
+    drive(tmp_path, script, episodes=1)
 
 
 def test_what_waits_for_the_end_of_an_episode_hears_of_every_one(tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ def test_one_seed_gives_one_recording(runs: tuple[Path, Path]) -> None:
         assert "force_tare" in kinds
 
 
+def test_the_episode_that_the_end_of_the_run_cut_off_is_counted(runs: tuple[Path, Path]) -> None:
+    summary = json.loads((runs[0] / "latest" / "summary.json").read_text())
+    assert summary["recording"]["recorded"] == len(summary["recording"]["episodes"]) == 1
+    assert summary["recording"]["episodes"][0]["stop_reason"] == "the run ended"
+
+
 def test_a_replay_asks_for_the_same_targets(
     runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
