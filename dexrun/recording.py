@@ -16,7 +16,7 @@ from loguru import logger
 from dexrun.assembly import Robot
 from dexrun.config import Settings, dump
 from dexrun.episodes import Episodes, RecordingError
-from dexrun.outcome import Outcome
+from dexrun.outcome import NOT_DONE, Outcome
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, TrackedMask
 from runtime.recording import schemas
@@ -211,8 +211,12 @@ class OneEpisode:
         return self._mode.statistics()
 
     async def run(self) -> Outcome:
-        """Run the mode."""
-        self._episodes.start(self._episodes.task or self._task)
+        """Run the mode, unless it cannot be recorded: then nothing is moved."""
+        try:
+            self._episodes.start(self._episodes.task or self._task)
+        except RecordingError as error:
+            reason = f"not begun, since it cannot be recorded: {error}"
+            return Outcome("incomplete", reason, exit_code=NOT_DONE)
         outcome = await self._mode.run()
         if self._episodes.recording:
             label = "success" if outcome.outcome == "completed" else "failure"

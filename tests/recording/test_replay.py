@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dexrun.app import run
+from dexrun.outcome import NOT_DONE
 from dexrun.replay import main as replay
 from dexrun.replay import recorded_settings
 from dexrun.verify import verify
@@ -71,6 +72,14 @@ def test_the_episode_that_the_end_of_the_run_cut_off_is_counted(runs: tuple[Path
     summary = json.loads((runs[0] / "latest" / "summary.json").read_text())
     assert summary["recording"]["recorded"] == len(summary["recording"]["episodes"]) == 1
     assert summary["recording"]["episodes"][0]["stop_reason"] == "the run ended"
+
+
+def test_an_autonomous_run_that_cannot_be_recorded_is_not_begun(tmp_path: Path) -> None:
+    code, summary = play(tmp_path, recording__min_free_mib="1e12")
+    assert (code, summary["outcome"]) == (NOT_DONE, "incomplete")
+    assert summary["stop_reason"].startswith("not begun, since it cannot be recorded: ")
+    assert summary["stop_reason"].endswith("min_free_mib is 1e+12")
+    assert summary["attempts"] == summary["recording"]["episodes"] == []
 
 
 def test_a_replay_asks_for_the_same_targets(
