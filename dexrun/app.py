@@ -160,8 +160,8 @@ async def _signals(
     *,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Ctrl-C and SIGTERM end the run cleanly; once it ends, further ones change nothing."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    """Ctrl-C, SIGTERM and a hang-up end the run cleanly; once it ends, further ones change nothing."""
+    with anyio.open_signal_receiver(*_ending()) as signals:
         task_status.started()
         async for number in signals:
             reason = f"interrupted ({signal.Signals(number).name})"
@@ -171,6 +171,12 @@ async def _signals(
             logger.warning("{}: stopping", reason)
             report.outcome, report.decided = stopped(reason, exit_code=NOT_DONE), True
             scope.cancel()
+
+
+def _ending() -> list[signal.Signals]:
+    """Signals that end a run. Under nohup a hang-up is ignored from the start, and stays so."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Report, opener: Opener) -> None:

@@ -1,15 +1,17 @@
-"""Ctrl-C and SIGTERM at any moment: the arm is held, everything is let go of, the summary is written."""
+"""Ctrl-C, SIGTERM, a hang-up at any moment: the arm is held, all is let go of, the summary is written."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,41 @@ def test_later_signals_change_nothing(tmp_path: Path) -> None:
     assert stage.summary["stop_reason"] == "interrupted (SIGTERM)"
     assert stage.servos is not None
     assert stage.servos.holding()
+
+
+@contextlib.contextmanager
+def on_hang_up(handler: Any) -> Iterator[None]:
+    """As if the program had been started so; the suite itself may run under nohup, or not."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_lost_terminal_ends_the_run_cleanly(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    with on_hang_up(lambda *_: None):
+        stage = perform(tmp_path, script)
+    assert stage.code == NOT_DONE
+    assert stage.summary["stop_reason"] == "interrupted (SIGHUP)"
+    assert stage.servos is not None
+    assert stage.servos.holding()
+
+
+def test_under_nohup_a_lost_terminal_changes_nothing(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("home"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with on_hang_up(signal.SIG_IGN):
+        stage = perform(tmp_path, script)
+    assert stage.summary["stop_reason"] == "interrupted (SIGTERM)"
 
 
 def test_ctrl_c_ends_teleoperation(tmp_path: Path) -> None:
