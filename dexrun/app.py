@@ -45,6 +45,7 @@ class Report:
     Attributes:
         decided: whether `outcome` is the run's own, or a person's signal: nothing later changes it.
         robot: once it is up.
+        unwritten: why there is no summary, if so.
     """
 
     outcome: Outcome = field(default_factory=lambda: stopped("the run was cut short"))
@@ -54,6 +55,7 @@ class Report:
     planner: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    unwritten: str = ""
 
     def fail(self, error: BaseException, exit_code: int = STOPPED) -> None:
         """The run ends because of `error`; a fault on the way down does not hide what ended it."""
@@ -67,25 +69,33 @@ def run(settings: Settings, clock: Clock | None = None, opener: Opener = open_mo
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
     try:
         folder = RunFolder(settings.runs, clock.wall_ns())
+        folder.write_json("config.json", _resolved(settings))
     except OSError as error:
-        sys.stderr.write(f"dexrun: runs = {str(settings.runs)!r}: no folder can be made there: {error}\n")
+        sys.stderr.write(f"dexrun: runs = {str(settings.runs)!r}: nothing can be written there: {error}\n")
         return BAD_CONFIGURATION
     sinks = open_log(folder.path, settings.terminal.level)
     report, began_ns = Report(), clock.now_ns()
     try:
-        folder.write_json("config.json", _resolved(settings))
         try:
             clock.run(_supervise, settings, clock, folder, report, opener)
         except (WorldError, SteppedClockError) as error:  # simulated time itself came to its end
             report.fail(error)
             _conclude(settings, clock, folder, report, began_ns)
-        outcome = report.outcome
-        if outcome.exit_code:
-            logger.error("{}: {}", outcome.outcome, outcome.reason)
-        logger.info("summary in {}", folder.path / "summary.json")
-        return outcome.exit_code
+        return _exit_code(folder, report)
     finally:
         close_log(sinks)
+
+
+def _exit_code(folder: RunFolder, report: Report) -> int:
+    """Say how the run ended. Without its summary it has not done all that was asked."""
+    outcome, path = report.outcome, folder.path / "summary.json"
+    if outcome.exit_code:
+        logger.error("{}: {}", outcome.outcome, outcome.reason)
+    if report.unwritten:
+        logger.error("{} cannot be written: {}", path, report.unwritten)
+        return outcome.exit_code or NOT_DONE
+    logger.info("summary in {}", path)
+    return outcome.exit_code
 
 
 def _resolved(settings: Settings) -> Any:
@@ -133,7 +143,10 @@ def _conclude(settings: Settings, clock: Clock, folder: RunFolder, report: Repor
         policy=report.policy,
         extra=extra if robot is not None else {"device_faults": faults, **extra},
     )
-    folder.write_summary(summary)
+    try:
+        folder.write_summary(summary)
+    except OSError as error:
+        report.unwritten = error.strerror or str(error)
 
 
 def _as_faults(errors: BaseExceptionGroup[DeviceError]) -> dict[str, dict[str, int]]:

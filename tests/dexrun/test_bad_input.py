@@ -46,7 +46,7 @@ ELSEWHERE = {
     "--grasp.head top": f"{FILE}: grasp.head = 'top' is not a camera; [cameras] has: head, wrist",
     "--arm.calibration no.json": f"{FILE}: arm.calibration = 'no.json': no such file",
     "--config no.toml": "no.toml: no such file; --config names the configuration to use",
-    "--runs /dev/null/runs": "runs = '/dev/null/runs': no folder can be made there: ",
+    "--runs /dev/null/runs": "runs = '/dev/null/runs': nothing can be written there: ",
 }
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from dexrun.__main__ import main
 from dexrun.config import load
 from dexrun.dashboard import Dashboard, Status, as_line, as_table
 from dexrun.mode_options import TerminalOptions
-from dexrun.outcome import stopped
+from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, stopped
 from dexrun.run_folder import RunFolder
 from dexrun.score import judged
 from dexrun.summary import summarise
 from drivers.world.judge import JudgeReport, ObjectReport
 from runtime.clock import NS_PER_S
 from runtime.stepped import SteppedClock
-from tests.dexrun.rig import settings
+from tests.dexrun.rig import arguments, settings
 
 STATUS = Status(
     mode="grasp",
@@ -174,6 +177,36 @@ def test_a_summary_is_written_whole(tmp_path: Path) -> None:
     path = folder.write_summary({"outcome": "completed", "prompt": "räum auf"})
     assert json.loads(path.read_text(encoding="utf-8")) == {"outcome": "completed", "prompt": "räum auf"}
     assert [each.name for each in folder.path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "said"),
+    [
+        ("config.json", BAD_CONFIGURATION, "written there: [Errno 28] No space left on device"),
+        ("summary.json", NOT_DONE, "summary.json cannot be written: No space left on device"),
+    ],
+)
+def test_a_disk_without_room_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    code: int,
+    said: str,
+) -> None:
+    write = RunFolder.write_json
+
+    def full(folder: RunFolder, name: str, content: Any) -> Path:
+        if name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(folder, name, content)
+
+    monkeypatch.setattr(RunFolder, "write_json", full)
+    short = {"mode": "teleop", "teleop__duration_s": "0.1", "recording__teleop": "false"}
+    assert main([*arguments(tmp_path, **short), "--terminal.level", "WARNING"]) == code
+    error = capsys.readouterr().err
+    assert error.endswith(f"{said}\n")
+    assert error.count("\n") == 1
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
