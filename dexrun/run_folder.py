@@ -48,6 +48,28 @@ class RunFolder:
         return path
 
 
+class _LogFile:
+    """The run's log. A disk that does not take it costs its lines, which is said once, and not the run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)  # so that nothing is left that closing it could fail on
+        self._failed = False
+
+    def write(self, message: str) -> None:
+        """Called by loguru, on its own thread."""
+        try:
+            self._file.write(message.encode(errors="backslashreplace"))
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                sys.stderr.write(f"dexrun: {self._path} cannot be written: {error.strerror}\n")
+
+    def stop(self) -> None:
+        """Called by loguru at the end."""
+        self._file.close()
+
+
 class _Intercept(logging.Handler):
     """Sends the standard library's loggers into loguru."""
 
@@ -72,7 +94,7 @@ def open_log(folder: Path, level: str, terminal: Any = None) -> list[int]:
             terminal or sys.stderr, level=level, format=TERMINAL_FORMAT, enqueue=True, backtrace=False
         ),
         logger.add(
-            folder / "log.txt",
+            _LogFile(folder / "log.txt"),
             level="DEBUG",
             format=FILE_FORMAT,
             enqueue=True,

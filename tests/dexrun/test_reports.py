@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 from rich.console import Console
 
 from dexrun.__main__ import main
@@ -16,7 +17,7 @@ from dexrun.config import load
 from dexrun.dashboard import Dashboard, Status, as_line, as_table
 from dexrun.mode_options import TerminalOptions
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, stopped
-from dexrun.run_folder import RunFolder
+from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.score import judged
 from dexrun.summary import summarise
 from drivers.world.judge import JudgeReport, ObjectReport
@@ -207,6 +208,16 @@ def test_a_disk_without_room_is_one_line(
     error = capsys.readouterr().err
     assert error.endswith(f"{said}\n")
     assert error.count("\n") == 1
+
+
+def test_a_log_on_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.txt"
+    log.symlink_to("/dev/full")
+    sinks = open_log(tmp_path, "ERROR")
+    logger.info("into the file alone")
+    logger.info("and once more")
+    close_log(sinks)
+    assert capsys.readouterr().err == f"dexrun: {log} cannot be written: No space left on device\n"
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
