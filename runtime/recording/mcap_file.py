@@ -263,7 +263,7 @@ class McapFile:
     """
 
     def __init__(self, path: Path, channels: Sequence[Channel]) -> None:
-        """Create the file.
+        """Create the file. If that fails there is none, so that it can be tried again.
 
         Raises:
             FileExistsError: `path`, or its open form, is there already.
@@ -277,8 +277,12 @@ class McapFile:
         self._fd = os.open(self.draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.size = 0
-        self._begin()
-        sync_folder(path.parent)
+        try:
+            self._begin()
+            sync_folder(path.parent)
+        except OSError:
+            self.discard()
+            raise
 
     def _begin(self) -> None:
         from mcap import records

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +315,29 @@ def test_a_defect_while_writing_costs_one_file(tmp_path: Path, monkeypatch: pyte
     assert rig.recorder.reports[0]["drops"]["/arm/state"] == 4
     with Episode(tmp_path / "episode_000001.mcap") as episode:
         assert (episode.topics["/arm/state"], episode.drops) == (6, {})
+
+
+def test_a_file_that_cannot_be_begun_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, pieces: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def script(rig: Rig) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "writev", full)
+            rig.recorder.begin(0, "no room")
+            await rig.written()
+        assert rig.recorder.stopped_early == "episode_000000.mcap: No space left on device"
+        assert files(tmp_path) == []
+        rig.recorder.discard()
+        rig.recorder.begin(0, "room again")
+        await rig.play(3)
+        rig.recorder.end("success")
+
+    Rig(tmp_path).run(script)
+    with Episode(tmp_path / "episode_000000.mcap") as episode:
+        assert (episode.task, episode.topics["/arm/state"]) == ("room again", 6)
 
 
 def test_what_cannot_be_removed_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
