@@ -8,6 +8,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 if TYPE_CHECKING:
     from planner.exchange import Exchange
 
@@ -22,7 +24,7 @@ class PlannerLog:
         self._folder = folder / "planner"
         self._folder.mkdir()
         self._queue: SimpleQueue[Exchange | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="planner-log", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="planner-log", daemon=True)
         self._thread.start()
 
     def record(self, exchange: Exchange) -> None:
@@ -33,6 +35,13 @@ class PlannerLog:
         """Write what is queued, and end."""
         self._queue.put(None)
         self._thread.join()
+
+    def _main(self) -> None:
+        try:
+            self._write()
+        except OSError as error:  # a full disk, which is no reason to end a run
+            where, why = self._folder / "exchanges.jsonl", error.strerror or error
+            logger.error("{} cannot be written any more: {}", where, why)
 
     def _write(self) -> None:
         with (self._folder / "exchanges.jsonl").open("w", encoding="utf-8") as lines:
