@@ -73,6 +73,8 @@ class Verdict(Reply):
 
 # --- booleans
 
+# These are matched on the control loop, against whatever a server sends. Blanks come one by one (`_unmark`):
+# several optional blanks side by side would try every way to share out a long run of them.
 _LABEL = (
     r"(?:(?:the\s+)?(?:final\s+)?(?:answer|conclusion|verdict|result|output|value)(?:\s+is)?\s*[:=]?\s+)?"
 )
@@ -96,7 +98,7 @@ def parse_verdict(text: str) -> Verdict:
     body = plain(text)
     if (found := _verdict_in_json(body)) is not None:
         return found
-    lines = [line for line in (_unmark(each) for each in body.splitlines()) if line]
+    lines = _lines(body)
     if not lines:
         raise ReplyError("the reply is empty")
     head, tail = _head(lines[0]), _tail(lines[-1])
@@ -115,7 +117,7 @@ def parse_conclusion(text: str) -> Verdict:
         ReplyError: the last line holds none, or the reply begins with the other one.
     """
     body = plain(text)
-    lines = [line for line in (_unmark(each) for each in body.splitlines()) if line]
+    lines = _lines(body)
     verdict = parse_verdict(text)
     closing = len(lines) > 0 and (_tail(lines[-1]) is not None or _head(lines[-1]) is not None)
     if not closing and _verdict_in_json(body) is None:
@@ -123,8 +125,13 @@ def parse_conclusion(text: str) -> Verdict:
     return verdict
 
 
+def _lines(text: str) -> list[str]:
+    return [line for line in (_unmark(each) for each in text.splitlines() if each) if line]
+
+
 def _unmark(line: str) -> str:
-    return re.sub(r"[*_`\"'“”#]+", "", line).strip().lstrip(">- ").strip()
+    """`line` without markup, and with one space for each run of blanks."""
+    return " ".join(re.sub(r"[*_`\"'“”#]+", "", line).split()).lstrip(">- ")
 
 
 def _head(line: str) -> bool | None:

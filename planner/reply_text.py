@@ -19,7 +19,7 @@ class ReplyError(Exception):
 
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _START = re.compile(r"[{\[]")
-_FENCE = re.compile(r"```[ \t]*(?:json)?[ \t]*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```(.*?)```", re.DOTALL)  # the language's name is no JSON, so it may stay inside
 
 
 def plain(text: str) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pytest
@@ -242,6 +243,21 @@ def test_any_text_gives_a_reply_or_a_reply_error(name: str, text: str) -> None:
             x1, y1, x2, y2 = reply.bbox_2d
             assert 0 <= x1 < x2 <= 640
             assert 0 <= y1 < y2 <= 480
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize("head", ["", "```", "```json", "The answer", "true", "x.", "type", "<think>"])
+def test_a_long_run_of_anything_is_read_at_once(name: str, head: str) -> None:
+    """Patterns that share a run out in every possible way would take hours over these."""
+    for run in (" ", "\t", "\u00a0", "\n", "`", "[", "]", "{", "-", "the ", "- "):
+        for tail in ("x", "```", "\nfalse or x"):
+            with contextlib.suppress(ReplyError):
+                PARSERS[name](head + run * (60_000 // len(run)) + tail)
+
+
+def test_blanks_between_the_words_of_a_verdict_do_not_count() -> None:
+    verdict = replies.parse_verdict("The  answer \t is   :   False ,   a\u00a0 cup")
+    assert verdict == replies.Verdict(value=False, reason="a cup")
 
 
 @settings(deadline=None)
