@@ -49,7 +49,7 @@ class Transport:
     def __init__(self, config: PlannerConfig, base_url: str, api_key: str | None, *, simulated: bool) -> None:
         self._config = config
         self.base_url = base_url
-        self._secret = api_key
+        self._secret = (api_key or "").strip()  # a key read from a file often ends in a newline
         self._headers = {SIMULATED_TIME_HEADER: "1"} if simulated else {}
         self._embedded = config.base_url is None
         self._sampling = {} if config.temperature == "default" else {"temperature": config.temperature}
@@ -106,7 +106,7 @@ class Transport:
         if not kind.endswith("json"):
             detail = f"the server answered with {kind}, not a chat completion"
             return Trouble("malformed", detail, again=False, extra_latency_s=later)
-        return _answer(raw.parse(), later)
+        return self._answer(raw.parse(), later)
 
     async def _first_model(self) -> str:
         page = await self._client.models.list()
@@ -125,28 +125,37 @@ class Transport:
         )
 
     def _redact(self, text: str) -> str:
-        line = masked(" ".join(text.split()))[:300]
-        return line.replace(self._secret, "***") if self._secret else line
+        """`text` as one line of at most 300 characters, without the key or a URL's credentials.
 
+        The key is taken out before anything is cut or joined, as it is and as an error's `repr` writes it.
+        """
+        for secret in {self._secret, ascii(self._secret)[1:-1]} - {""}:
+            text = text.replace(secret, "***")
+        return masked(" ".join(text.split()))[:300]
 
-def _answer(completion: Any, later: float) -> Answer | Trouble:
-    """The text of the first choice; servers are not trusted to fill in the form."""
-    choices: Any = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    if message is None:
-        return Trouble("malformed", "a chat completion without a message", again=False, extra_latency_s=later)
-    reason = getattr(choices[0], "finish_reason", None)
-    refusal = getattr(message, "refusal", None)
-    if refusal or reason == "content_filter":
-        detail = " ".join(str(refusal or "filtered by the server").split())[:300]
-        return Trouble("refused", detail, again=False, extra_latency_s=later)
-    text = getattr(message, "content", None)
-    if not isinstance(text, str) or not text.strip():
-        return Trouble("malformed", "the reply is empty", again=False, extra_latency_s=later)
-    if reason == "length":
-        detail = "the reply was cut off at planner.max_completion_tokens"
-        return Trouble("malformed", detail, again=False, extra_latency_s=later)
-    return Answer(text, later)
+    def _answer(self, completion: Any, later: float) -> Answer | Trouble:
+        """The text of the first choice; servers are not trusted to fill in the form."""
+        choices: Any = getattr(completion, "choices", None)
+        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        if message is None:
+            detail = "a chat completion without a message"
+            return Trouble("malformed", detail, again=False, extra_latency_s=later)
+        reason = getattr(choices[0], "finish_reason", None)
+        refusal = getattr(message, "refusal", None)
+        if refusal or reason == "content_filter":
+            detail = self._redact(str(refusal or "filtered by the server"))
+            return Trouble("refused", detail, again=False, extra_latency_s=later)
+        text = getattr(message, "content", None)
+        if not isinstance(text, str) or not text.strip():
+            return Trouble("malformed", "the reply is empty", again=False, extra_latency_s=later)
+        if reason == "length":
+            detail = "the reply was cut off at planner.max_completion_tokens"
+            return Trouble("malformed", detail, again=False, extra_latency_s=later)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON can write: no file could hold it
+            return Trouble("malformed", "the reply is not Unicode", again=False, extra_latency_s=later)
+        return Answer(text, later)
 
 
 def _seconds(header: str | None) -> float:

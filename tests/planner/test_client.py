@@ -265,6 +265,12 @@ JSON = "content-type: application/json"
         (chat(None), "malformed", 2),
         (chat("True", finish="length"), "malformed", 2),
         (chat(None, refusal="I would rather not"), "refused", 1),
+        (chat(None, refusal="not for sk-secret"), "refused", 1),
+        (
+            http("401 Unauthorized", json.dumps({"error": {"message": "x" * 274 + " sk-secret"}}), JSON),
+            "http_401",
+            1,
+        ),
         (chat("", finish="content_filter"), "refused", 1),
         (b"this is not HTTP\r\n\r\n", "unreachable", 3),
         (
@@ -288,7 +294,7 @@ def test_other_servers_faults(
                 with pytest.raises(PlannerError) as error:
                     await planner.check_user_prompt_complete(PICTURE)
         assert error.value.kind == kind
-        assert "sk-secret" not in str(error.value)
+        assert "sk-" not in str(error.value)
         assert len(canned.heard) == exchanges
         assert all(b"authorization: bearer sk-secret" in each.lower() for each in canned.heard)
 
@@ -301,6 +307,29 @@ def test_credentials_of_the_server_are_not_said() -> None:
     error = PlannerError("start", "unreachable", "refused", "http://me:hunter2@gpu/v1")
     assert error.where == "http://***@gpu/v1"
     assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret\r", "sk-se\ncret", "sk-se\x7f\rcret", "sk-sécret"])
+def test_a_key_that_no_header_takes_is_not_printed(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries refuse such a header, and say which it was."""
+    monkeypatch.setenv("DEXRUN_PLANNER_API_KEY", key)
+    clock = SteppedClock()
+
+    async def main() -> None:
+        canned = Canned(chat("True: nothing is left"))
+        async with canned as url:
+            config = PlannerConfig(base_url=url, model="m", retries=0, simulated_latency_s=0)
+            async with Planner(config, clock) as planner:
+                if key.strip() == "sk-secret":
+                    assert (await planner.check_user_prompt_complete(PICTURE)).value
+                    assert b"authorization: bearer sk-secret\r\n" in canned.heard[0].lower()
+                    return
+                with pytest.raises(PlannerError) as error:
+                    await planner.check_user_prompt_complete(PICTURE)
+        assert "sk-" not in str(error.value)
+        assert "cret" not in str(error.value)
+
+    clock.run(main)
 
 
 def test_nobody_listens() -> None:
