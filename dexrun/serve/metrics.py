@@ -53,13 +53,14 @@ class Metrics:
         """Count an answered request."""
         self._count("dexrun_serve_requests_total", endpoint)
 
-    def refuse(self, reason: str) -> None:
-        """Count a refused message."""
-        self._count("dexrun_serve_refusals_total", reason)
+    def refuse(self, reason: str) -> int:
+        """Count a refused message; how many there were for this reason."""
+        return self._count("dexrun_serve_refusals_total", reason)
 
-    def _count(self, name: str, label: str) -> None:
+    def _count(self, name: str, label: str) -> int:
         with self._lock:
-            self._counters[name][label] = self._counters[name].get(label, 0) + 1
+            count = self._counters[name][label] = self._counters[name].get(label, 0) + 1
+        return count
 
     def observe(self, name: str, value: float) -> None:
         """Add to a histogram: ``latency_seconds``, ``inference_seconds`` or ``batch_size``."""

@@ -196,10 +196,11 @@ class Service:
         await self.engine.reset(client.name)
 
     def refused(self, who: str, error: WireError | PolicyError) -> None:
-        """Count and log a message that got no chunk."""
+        """Count a message that got no chunk; log the 1st, 2nd, 4th... of its kind: a peer can send many."""
         kind = error.kind if isinstance(error, WireError) else "policy"
-        self.metrics.refuse(kind)
-        logger.warning("{}: refused ({}): {}", who, kind, error)
+        times = self.metrics.refuse(kind)
+        if times & (times - 1) == 0:
+            logger.warning("{}: refused ({}, time {}): {}", who, kind, times, error)
 
     # --- the way out
 

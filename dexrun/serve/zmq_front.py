@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import zmq
-from loguru import logger
 
 from dexrun.serve.hang_up import by_descriptor, hang_up, is_hostile
 from dexrun.serve.service import Client, Service
@@ -16,8 +15,10 @@ from runtime.interfaces import PolicyError
 
 Answer = Callable[[Client, memoryview], Coroutine[Any, Any, list[Any]]]
 ENVELOPE_FRAMES = 4
-
-
+TAKEN_AT_ONCE = 32
+"""Messages taken in one turn of the loop: a flood holds up neither replies nor the server's end."""
+MAX_TASKS = 1024
+"""Messages in hand, beyond which the next ones wait in their senders' sockets."""
 LAST_REPLIES_S = 0.5
 """How long replies that are ready may take to be sent when the server ends."""
 
@@ -45,6 +46,7 @@ class ZmqFront:
         self._socket: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = False
+        self._due = False
         self.address = ""
 
     async def open(self) -> None:
@@ -73,13 +75,23 @@ class ZmqFront:
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._open = True
         asyncio.get_running_loop().add_reader(self._socket.FD, self._receive)
-        asyncio.get_running_loop().call_soon(self._receive)
+        self._receive_soon()
+
+    def _receive_soon(self) -> None:
+        if self._open and not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._receive)
 
     def _receive(self) -> None:
-        """Take everything that is there: the descriptor tells of a change once, not of each message."""
-        while self._open and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            self._dispatch(frames)
+        """Take a few, and come back for more: the descriptor tells of a change once, not of each message."""
+        self._due = False
+        for _ in range(TAKEN_AT_ONCE):
+            if not self._open or len(self._tasks) >= MAX_TASKS:
+                return  # a task's end comes back
+            if not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                return
+            self._dispatch(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+        self._receive_soon()
 
     def _dispatch(self, frames: list[Any]) -> None:
         empty = next((i for i, f in enumerate(frames[:ENVELOPE_FRAMES]) if i and len(f.buffer) == 0), None)
@@ -90,7 +102,11 @@ class ZmqFront:
         client = self._service.client(envelope[0].hex())
         task = asyncio.get_running_loop().create_task(self._serve(client, envelope, frames[-1]))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._receive_soon()
 
     def refused(self, client: Client, error: WireError | PolicyError, pieces: list[Any]) -> list[Any]:
         """Log and count; `pieces` say so to the peer.
@@ -118,11 +134,9 @@ class ZmqFront:
         try:
             self._socket.send_multipart([*envelope, b"".join(pieces)], zmq.NOBLOCK)
         except zmq.ZMQError as error:  # gone, or does not read its replies
-            self._service.metrics.refuse("gone")
             self._service.forget(client.name)
-            logger.info("client {} does not take its reply: {}", client.name, error)
-        if self._open:
-            self._receive()  # sending may have swallowed the descriptor's signal
+            self._service.refused(client.name, WireError(f"does not take its reply: {error}", "gone"))
+        self._receive_soon()  # sending may have swallowed the descriptor's signal
 
     async def refuse_new(self) -> None:
         """See `Front`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import socket
@@ -19,8 +20,11 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
+from dexrun.serve import zmq_front
 from dexrun.serve.hang_up import by_peer
 from dexrun.serve.options import ServeOptions
+from dexrun.serve.zmq_front import ZmqFront
+from policies.remote.groot import codec as groot
 from policies.remote.lerobot import protobuf
 from runtime.interfaces import PolicyError
 from tests.remote import hostile
@@ -170,6 +174,48 @@ def test_a_hostile_client_is_told_why_and_hung_up_on(protocol: str, message: byt
         good.infer(observation(2))
         assert good.statistics()["connects"] == 1
         assert refusals(server) == 1
+
+
+@pytest.mark.parametrize("at_most", [zmq_front.MAX_TASKS, 3])
+def test_a_flood_is_taken_a_few_messages_at_a_time(at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two turns of the loop, which replies and others' requests need."""
+    taken, most, held = 0, 0, 0
+    dispatch = ZmqFront._dispatch
+    monkeypatch.setattr(zmq_front, "MAX_TASKS", at_most)
+
+    def turned() -> None:
+        nonlocal taken
+        taken = 0
+
+    def counted(front: ZmqFront, frames: list[Any]) -> None:
+        nonlocal taken, most, held
+        dispatch(front, frames)
+        if not taken:
+            asyncio.get_running_loop().call_soon(turned)
+        taken += 1
+        most, held = max(most, taken), max(held, len(front._tasks))
+
+    monkeypatch.setattr(ZmqFront, "_dispatch", counted)
+    ping, count = b"".join(groot.encode({"endpoint": "ping"})), 16
+    with serving(EchoPolicy(), ServeOptions(protocol="gr00t")) as server, zmq.Context() as context:
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(context.socket(zmq.DEALER)) for _ in range(8)]
+
+            def fill() -> None:
+                """While the loop stands still, each of the peers sends."""
+                for peer in peers:
+                    peer.linger, peer.rcvtimeo = 0, int(GUARD_S * 1000)
+                    peer.connect(f"tcp://127.0.0.1:{server.port}")
+                for peer in peers * count:
+                    peer.send_multipart([b"", ping])
+
+            server.call(fill)
+            for peer in peers * count:
+                assert b"Server is running" in peer.recv_multipart()[-1]
+        with connected("gr00t", server.port) as good:
+            good.infer(observation(1))
+    assert most <= 32
+    assert held <= at_most
 
 
 def test_a_hostile_grpc_client_is_told_why_and_hung_up_on() -> None:
