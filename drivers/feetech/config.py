@@ -28,7 +28,8 @@ class FeetechConfig(Options):
         zero_rad: by joint, the model angle at the middle of its calibrated range, where that is not the
             middle of the model's range.
         state_rate_hz: how often position, velocity and load of all servos are read.
-        health_period_s: how often voltage, temperature, current and alarms are read along.
+        health_period_s: how often voltage, temperature, current, alarms and whether torque is on are read
+            along.
         packet_timeout_s: silence after which an answer is given up.
         lockstep_timeout_s: the same on a stepped clock, in wall time: only a servo that will never answer
             costs it, and a busy machine must not be taken for one.

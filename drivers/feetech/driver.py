@@ -131,7 +131,11 @@ class FeetechArm:
         configure(bus, self._joints, self._config)
 
     def poll(self) -> bool:
-        """Write the newest target when there is one; read the state when it is due; whether that was done."""
+        """Write the newest target when there is one; read the state when it is due; whether that was done.
+
+        Raises:
+            DeviceError: ``gone``, ``no_reply``, ``torque_lost``.
+        """
         try:
             return self._cycle()
         except DeviceError:
@@ -223,9 +227,12 @@ class FeetechArm:
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
         healthy = before_ns >= self._next_health_ns
         start, size = reg.HEALTH_BLOCK if healthy else reg.STATE_BLOCK
+        alarms = dict(bus.alarms)
         # A servo that was silent a moment ago is asked once, so that the others are not held up for long.
         answers = bus.sync_read(self._joints.ids, start, size, 0 if self._failing else -1)
         now = self._clock.now_ns()
+        if bus.alarms != alarms:
+            self._next_health_ns = now  # what raises an alarm may cut torque: look at once
         silent = [n for i, n in zip(self._joints.ids, self._joints.names, strict=True) if i not in answers]
         self._failing = bool(silent)
         if silent:
@@ -233,6 +240,8 @@ class FeetechArm:
                 detail = f"no whole state for {self._config.give_up_s:g} s; silent: {', '.join(silent)}"
                 raise DeviceError(self.name, "no_reply", bus.where, detail, self._last_good_ns)
             return False
+        if healthy:
+            self._check_torque(bus, answers, start)
         stamp = (before_ns + now) // 2
         self._located = True
         self._last_good_ns = bus.last_good_ns = stamp
@@ -242,6 +251,19 @@ class FeetechArm:
             self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)
             self._publish_health(bus, answers, start, stamp)
         return True
+
+    def _check_torque(self, bus: FeetechBus, answers: Mapping[int, bytes], start: int) -> None:
+        """A servo that protected itself or restarted obeys nobody, and answers as before.
+
+        It is not switched on again here: opening the arm anew does that, from where the arm is.
+        """
+        if self._config.role == "leader":
+            return
+        torque = self._column(answers, start, reg.TORQUE_ENABLE)
+        limp = [name for name, on in zip(self._joints.names, torque, strict=True) if not on]
+        if limp:
+            detail = f"torque is off, though nobody switched it off: {', '.join(limp)}"
+            raise DeviceError(self.name, "torque_lost", bus.where, detail, self._last_good_ns)
 
     def _column(self, answers: Mapping[int, bytes], start: int, register: reg.Register) -> Ticks:
         at = register.address - start

@@ -170,6 +170,11 @@ class FeetechEmulator:
             for servo in self.servos.values():
                 servo.power_up()
 
+    def overload(self, servo_id: int) -> None:
+        """Let the servo shipped as `servo_id` protect itself: torque off, alarm up, answering as before."""
+        with self._lock:
+            self.servos[servo_id].overload()
+
     def close(self) -> None:
         """Unplug for good. Idempotent."""
         self._line.close()

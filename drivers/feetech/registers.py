@@ -113,8 +113,8 @@ TABLE_END = 87
 
 STATE_BLOCK = (PRESENT_POSITION.address, PRESENT_LOAD.end - PRESENT_POSITION.address)
 """Start and length of position, velocity and load: one contiguous read."""
-HEALTH_BLOCK = (PRESENT_POSITION.address, PRESENT_CURRENT.end - PRESENT_POSITION.address)
-"""Start and length of the same plus voltage, temperature, status and current."""
+HEALTH_BLOCK = (TORQUE_ENABLE.address, PRESENT_CURRENT.end - TORQUE_ENABLE.address)
+"""Start and length of the same plus voltage, temperature, status and current, and whether torque is on."""
 
 TORQUE_CALIBRATE_MIDDLE = 128
 """Written to Torque_Enable: take the present position as the middle (2048)."""
@@ -126,7 +126,14 @@ VOLTAGE_V = 0.1
 LOAD_FRACTION = 0.001
 """Fraction of stall torque per unit of Present_Load and of the torque limits."""
 
-ERROR_BITS = {1: "voltage", 2: "angle_sensor", 4: "overtemperature", 8: "overcurrent", 32: "overload"}
+OVERLOAD_BIT = 32
+ERROR_BITS = {
+    1: "voltage",
+    2: "angle_sensor",
+    4: "overtemperature",
+    8: "overcurrent",
+    OVERLOAD_BIT: "overload",
+}
 """The bits of a status packet's error byte."""
 
 

@@ -136,6 +136,12 @@ class EmulatedServo:
         self._gains_changed()
         self._torque_limit_changed()
 
+    def overload(self) -> None:
+        """Cut torque, as after too long under load; the alarm stands until torque is enabled again."""
+        self.alarms |= reg.OVERLOAD_BIT
+        self._put(reg.TORQUE_ENABLE, 0)
+        self._torque_changed()
+
     def factory_reset(self) -> None:
         """Everything but the id as shipped, without calibration."""
         servo_id = self.get(reg.ID)
@@ -215,6 +221,7 @@ class EmulatedServo:
             self.write(reg.HOMING_OFFSET.address, reg.HOMING_OFFSET.encode(max(-2047, here - 2048)))
             return
         if state == 1:
+            self.alarms &= ~reg.OVERLOAD_BIT
             # As on the real servo, a goal left in the register is obeyed the moment torque comes on.
             self._goal_changed()
         self._bank.set_torque(self.servo_id, state == 1)

@@ -126,6 +126,10 @@ def _bus_fault(bus: FeetechEmulator, fault: Fault) -> None:
         bus.plug()
     elif fault.kind == "silent":
         faults.silent.add(fault.servo)
+    elif fault.kind == "overload":
+        bus.overload(fault.servo)
+    elif fault.kind == "brownout":
+        bus.power_cycle()
     elif fault.kind == "clear":
         faults.clear()
     elif fault.kind == "lose" and fault.fraction:

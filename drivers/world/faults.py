@@ -11,8 +11,8 @@ from runtime.options import Options
 Device = Literal["follower", "leader", "head", "wrist", "force", "table"]
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "follower": ("lose", "corrupt", "delay", "silent", "unplug", "plug", "clear"),
-    "leader": ("lose", "corrupt", "delay", "silent", "unplug", "plug", "clear"),
+    "follower": ("lose", "corrupt", "delay", "silent", "overload", "brownout", "unplug", "plug", "clear"),
+    "leader": ("lose", "corrupt", "delay", "silent", "overload", "brownout", "unplug", "plug", "clear"),
     "head": ("freeze", "gone", "back", "torn"),
     "wrist": ("freeze", "gone", "back", "torn", "garbage"),
     "force": ("gone", "back", "saturated", "drift", "constant", "clear"),
@@ -25,9 +25,9 @@ class Fault(Options):
     """One fault. Which of the values count depends on its kind.
 
     device, kind: see `KINDS`. Bus: ``lose``, ``corrupt`` and ``delay`` take `count` (the next packets) or
-    `fraction` (of all packets); ``silent`` takes `servo` (an id). Force: ``constant`` takes `value_n`,
-    ``drift`` takes `value_n` as newtons a second. Table: `object` by name, `x_m` and `y_m`; ``add`` without
-    a name puts the spare object on the table.
+    `fraction` (of all packets); ``silent`` and ``overload`` take `servo` (an id). Force: ``constant`` takes
+    `value_n`, ``drift`` takes `value_n` as newtons a second. Table: `object` by name, `x_m` and `y_m`;
+    ``add`` without a name puts the spare object on the table.
     """
 
     device: Device
@@ -45,6 +45,6 @@ class Fault(Options):
         kinds = KINDS[self.device]
         if self.kind not in kinds:
             raise ValueError(f"{self.device} has no fault {self.kind!r}; it has {', '.join(kinds)}")
-        if self.kind == "silent" and self.servo == 0:
-            raise ValueError("fault 'silent' needs servo, the id of the one that goes silent")
+        if self.kind in ("silent", "overload") and self.servo == 0:
+            raise ValueError(f"fault {self.kind!r} needs servo, the id of the one that it happens to")
         return self

@@ -200,6 +200,47 @@ def test_a_power_cut_makes_no_jump(tmp_path: Path) -> None:
         assert r.bank.motion(2) == (encoder("shoulder_lift", 1200), encoder("shoulder_lift", 1200), True)
 
 
+def test_a_servo_that_cut_its_torque_is_named_and_is_not_sent_back_in_a_jump(tmp_path: Path) -> None:
+    with rig(tmp_path, start={"shoulder_lift": 2000}) as r:
+        r.arm.open()
+        r.run(3)
+        good_ns = r.arm.states.newest_stamp_ns()
+        r.emulator.overload(2)
+        r.bank.place(2, encoder("shoulder_lift", 1200))  # it fell
+        with pytest.raises(DeviceError) as caught:
+            r.run(3)  # the alarm is seen at the first, and looked into at once
+        error = caught.value
+        assert (error.kind, error.last_good_ns) == ("torque_lost", (good_ns or 0) + 10 * MS)
+        assert error.detail == "torque is off, though nobody switched it off: shoulder_lift"
+        assert r.arm.statistics() == {"shoulder_lift.alarm_overload": 1}
+        assert not r.bank.motion(2)[2]
+        r.arm.open()
+        r.run(150)
+        here = encoder("shoulder_lift", 1200)
+        assert r.bank.motion(2) == (here, here, True)
+
+
+def test_a_brownout_without_an_alarm_is_seen_with_the_next_health(tmp_path: Path) -> None:
+    with rig(tmp_path, health_period_s=0.05) as r:
+        r.arm.open()
+        r.run(2)
+        r.emulator.power_cycle()
+        with pytest.raises(DeviceError, match=f"switched it off: {', '.join(NAMES)}"):
+            r.run(5)
+        assert r.arm.states.published == 5
+        with pytest.raises(DeviceError, match="torque is off"):
+            r.run(1)  # as long as it lasts, whoever polls on
+
+
+def test_a_leader_has_no_torque_to_lose(tmp_path: Path) -> None:
+    with rig(tmp_path, role="leader", health_period_s=0.02) as r:
+        r.arm.open()
+        r.run(5)
+        r.emulator.power_cycle()
+        r.run(5)
+        assert r.arm.states.published == 10
+
+
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:
     ports = [SimpleNamespace(device="/dev/ttyACM7", serial_number="X1")]
     port = str(tmp_path / "none")
