@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
+import threading
 from collections.abc import Callable
 
 OK, NOT_DONE, BAD_CONFIGURATION, STOPPED = 0, 1, 2, 3
@@ -56,10 +60,26 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        code = _main(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # before a run has begun to look after signals itself
         sys.stderr.write("dexrun: interrupted\n")
-        return NOT_DONE
+        code = NOT_DONE
+    if argv is None and any(thread.daemon for thread in threading.enumerate()):
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process past threads that do not return: a driver's call, a policy that was still being built.
+
+    The interpreter would end them wherever they are, and one that is in C++ then takes the process down with
+    an abort instead of `code`.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter's own end is left out, not what others asked of it
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
+    os._exit(code)
 
 
 def _main(arguments: list[str]) -> int:

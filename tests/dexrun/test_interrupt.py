@@ -131,6 +131,34 @@ def test_ctrl_c_before_anything_has_begun(
     assert capsys.readouterr().err == "dexrun: interrupted\n"
 
 
+STUCK = """
+import atexit, sys, threading
+import torch
+from dexrun import __main__ as program
+
+def compute():
+    matrix = torch.rand(400, 400)
+    while True:
+        begun.set()
+        matrix @ matrix
+
+def interrupted(arguments):
+    threading.Thread(target=compute, daemon=True).start()
+    begun.wait()
+    return program.NOT_DONE
+
+begun = threading.Event()
+atexit.register(print, "exit functions ran")
+program._main = interrupted
+sys.exit(program.main())
+"""
+
+
+def test_a_thread_that_is_still_in_a_library_does_not_spoil_the_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (NOT_DONE, "exit functions ran\n", "")
+
+
 def belonging(folder: str) -> list[str]:
     """Processes whose environment names `folder`."""
     found = []

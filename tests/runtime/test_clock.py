@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 import time
+import weakref
 
 import anyio
 import pytest
@@ -157,3 +161,95 @@ def test_blocking_work_runs_elsewhere() -> None:
             return await clock.run_blocking(threading.get_ident) != threading.get_ident()
 
     assert clock.run(main)
+
+
+def test_blocking_work_raises_what_it_raises_and_leaves_no_thread() -> None:
+    clock, errors = RealClock(), (KeyError("k"), SystemExit(3))
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    async def main() -> None:
+        before = threading.active_count()
+        for error in errors:
+            with pytest.raises(type(error)) as caught:
+                await clock.run_blocking(lambda error=error: fail(error))
+            assert caught.value is error
+        assert threading.active_count() == before
+
+    clock.run(main)
+
+
+class LoudError(Exception):
+    pass
+
+
+def test_an_error_of_blocking_work_is_freed_without_a_collection() -> None:
+    clock = RealClock()
+
+    def fail() -> None:
+        raise LoudError
+
+    async def main() -> weakref.ref[LoudError] | None:
+        try:
+            await clock.run_blocking(fail)
+        except LoudError as error:
+            return weakref.ref(error)
+        return None
+
+    gc.disable()
+    try:
+        freed = clock.run(main)
+    finally:
+        gc.enable()
+    assert freed is not None
+    assert freed() is None
+
+
+def test_blocking_work_can_be_given_up_and_is_not_begun_once_cancelled() -> None:
+    clock, begun, release = RealClock(), threading.Event(), threading.Event()
+    log: list[str] = []
+
+    def work() -> None:
+        begun.set()
+        release.wait()
+        log.append("done")
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(clock.run_blocking, work)
+            await clock.run_blocking(begun.wait)
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await clock.run_blocking(lambda: log.append("begun"))
+
+    clock.run(main)
+    (left,) = [thread for thread in threading.enumerate() if thread.name == "blocking"]
+    assert log == []
+    release.set()
+    left.join()
+    assert log == ["done"]
+
+
+GIVEN_UP = """
+import threading, anyio
+from runtime.clock import RealClock
+clock, begun = RealClock(), threading.Event()
+
+def for_ever():
+    begun.set()
+    threading.Event().wait()
+
+async def main():
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clock.run_blocking, for_ever)
+        await clock.run_blocking(begun.wait)
+        tasks.cancel_scope.cancel()
+
+clock.run(main)
+"""
+
+
+def test_the_process_does_not_wait_for_work_that_was_given_up() -> None:
+    subprocess.run([sys.executable, "-c", GIVEN_UP], check=True, timeout=60)
