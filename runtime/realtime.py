@@ -28,7 +28,7 @@ class RealtimeOptions(Options):
         scheduler: ``fifo`` runs the loop's thread before all ordinary ones (Linux ``SCHED_FIFO``; threads
             it starts are ordinary). Needs root, ``CAP_SYS_NICE`` or an ``rtprio`` limit.
         priority: of ``fifo``, 1 to 99.
-        cpu_affinity: processors that this process may use; empty for all.
+        cpu_affinity: processors that this process may use, all its threads; empty for all.
         lock_memory: keep all memory in RAM (``mlockall``). Needs an unlimited ``memlock`` limit, or
             ``CAP_IPC_LOCK``.
         keep_memory: let the C library keep what is freed, up to 128 MiB, for the next frame. By itself it
@@ -148,12 +148,34 @@ def _affinity(done: Realtime, processors: set[int]) -> None:
     if not hasattr(os, "sched_setaffinity"):
         done.refused.append("CPU affinity: this system has none")
         return
-    before = os.sched_getaffinity(0)
-    done.attempt(
-        f"CPU affinity {sorted(processors)}",
-        lambda: os.sched_setaffinity(0, processors),
-        lambda: os.sched_setaffinity(0, before),
-    )
+    ours, before = os.sched_getaffinity(0), dict[int, set[int]]()
+
+    def pin() -> None:
+        # Devices, recorder and inference run by now, and a thread has its own processors. One that starts has
+        # those of the thread that starts it: once no more are found, there are none with others.
+        while found := [thread for thread in _threads() if thread not in before]:
+            for thread in found:
+                before[thread] = _move(thread, processors)
+
+    def restore() -> None:
+        for thread in _threads():
+            _move(thread, before.get(thread) or ours)
+
+    done.attempt(f"CPU affinity {sorted(processors)}", pin, restore)
+
+
+def _threads() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/task")]
+
+
+def _move(thread: int, processors: set[int]) -> set[int]:
+    """Let `thread` run on `processors`; returns those that it had. One that has just ended has none."""
+    try:
+        before = os.sched_getaffinity(thread)
+        os.sched_setaffinity(thread, processors)
+    except ProcessLookupError:
+        return set()
+    return before
 
 
 def _libc(function: str, *args: int) -> None:

@@ -52,6 +52,35 @@ def test_everything_is_undone() -> None:
     assert state() == before
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one processor")
+def test_processors_are_for_every_thread_and_each_has_its_own_back() -> None:
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    ending = threading.Event()
+    threads = [threading.Thread(target=ending.wait) for _ in range(3)]
+
+    def start(thread: threading.Thread) -> int:
+        thread.start()
+        assert thread.native_id is not None
+        return thread.native_id
+
+    def ours() -> list[set[int]]:
+        return [os.sched_getaffinity(i) for i in (0, *ids)]
+
+    try:
+        ids = [start(threads[0]), start(threads[1])]
+        os.sched_setaffinity(ids[1], {second})
+        before = ours()
+        with realtime(NOTHING.model_copy(update={"cpu_affinity": (first,)})) as done:
+            assert done.refused == []
+            ids.append(start(threads[2]))
+            assert ours() == [{first}] * 4
+        assert ours() == [*before, before[0]]
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_undone_after_an_error_too() -> None:
     before = state()
     with pytest.raises(KeyError), realtime(RealtimeOptions(scheduler="other")):
