@@ -202,7 +202,9 @@ async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Re
         ):
             try:
                 # Before the first tick: the collection that precedes freezing takes some 60 ms.
-                with _realtime(settings, clock, report) as applied:
+                pauses = recording is not None or settings.mode == "grasp"
+                with _realtime(settings, clock, report, pauses=pauses) as applied:
+                    robot.at_rest = applied.collect
                     if recording is not None:
                         recording.episodes.on_end = applied.collect
                     async with ticking(robot):
@@ -226,12 +228,12 @@ async def _judge(robot: Robot, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _realtime(settings: Settings, clock: Clock, report: Report) -> Iterator[Realtime]:
+def _realtime(settings: Settings, clock: Clock, report: Report, *, pauses: bool) -> Iterator[Realtime]:
     """Ask the system for punctuality; on a stepped clock there is nothing to be punctual about."""
     if clock.stepped:
         yield Realtime()
         return
-    with realtime(settings.realtime) as applied:
+    with realtime(settings.realtime, pauses=pauses) as applied:
         report.extra["realtime"] = {"applied": applied.applied, "refused": applied.refused}
         yield applied
 

@@ -43,6 +43,10 @@ _COUNTED_ELSEWHERE = ("tares", "silent")
 """What drivers count that is no fault, or is reported as one besides."""
 
 
+def _nothing() -> None:
+    """Nobody uses the rest."""
+
+
 @dataclass
 class Robot:
     """Everything that a mode works with.
@@ -51,6 +55,7 @@ class Robot:
         threads: one per device that runs, by name.
         model: of the arm, for the loop's own thread; others take a copy.
         world: the simulated tabletop, if any device is its.
+        at_rest: a mode calls it when the arm stands still and follows nothing: a late tick hurts nobody then.
     """
 
     settings: Settings
@@ -67,6 +72,7 @@ class Robot:
     faults: FaultPolicy
     world: WorldClient | None = None
     threads: dict[str, DeviceThread] = field(default_factory=dict)
+    at_rest: Callable[[], None] = _nothing
 
     @property
     def drivers(self) -> dict[str, Driver]:

@@ -35,7 +35,8 @@ class RealtimeOptions(Options):
             gives blocks of a frame's size back to the system and asks for them again, and every page of them
             is then made anew: that took half of the time of a round trip to a policy server.
         gc_freeze: take everything that exists at the start out of garbage collection, and collect only
-            between episodes.
+            where a run pauses: between episodes, and in grasp mode while the arm rests at home. A run
+            without pauses keeps the automatic collection.
         switch_interval_s: how long a thread may keep the GIL while another wants it. A fifth of the pacer's
             spin, so that the loop has the GIL back before its deadline even from a thread that never waits,
             and soon after each call in a tick that gives it up; Python's own default is 5 ms. 0 leaves it
@@ -83,14 +84,15 @@ class Realtime:
         self._collect = True
 
     def collect(self) -> None:
-        """Collect garbage now: called between episodes, where a pause of milliseconds hurts nobody."""
+        """Collect garbage now: called where a pause of milliseconds hurts nobody."""
         if self._collect:
             gc.collect()
 
 
-def apply_realtime(options: RealtimeOptions) -> Realtime:
+def apply_realtime(options: RealtimeOptions, *, pauses: bool = True) -> Realtime:
     """Apply `options` to this process and, for the scheduler, to the calling thread (the loop's).
 
+    `pauses` says whether ``collect`` will be called now and then; otherwise collection stays automatic.
     Never raises: what the system refuses is logged once and listed in ``refused``. Call ``undo`` at the end.
     """
     done = Realtime()
@@ -103,7 +105,9 @@ def apply_realtime(options: RealtimeOptions) -> Realtime:
     if options.keep_memory:
         done.attempt("freed memory kept", keep_freed_memory, _give_back_freed_memory)
     if options.gc_freeze:
-        done.attempt("collection kept out of episodes", _freeze, _thaw)
+        done.attempt("what exists kept out of collection", _freeze, gc.unfreeze)
+    if options.gc_freeze and pauses:
+        done.attempt("collection kept out of episodes", gc.disable, gc.enable)
         done.keep_collecting()
     if options.switch_interval_s:
         before = sys.getswitchinterval()
@@ -117,9 +121,9 @@ def apply_realtime(options: RealtimeOptions) -> Realtime:
 
 
 @contextlib.contextmanager
-def realtime(options: RealtimeOptions) -> Iterator[Realtime]:
+def realtime(options: RealtimeOptions, *, pauses: bool = True) -> Iterator[Realtime]:
     """`apply_realtime` for the length of a block."""
-    done = apply_realtime(options)
+    done = apply_realtime(options, pauses=pauses)
     try:
         yield done
     finally:
@@ -212,9 +216,3 @@ def _unlock() -> None:
 def _freeze() -> None:
     gc.collect()
     gc.freeze()
-    gc.disable()
-
-
-def _thaw() -> None:
-    gc.unfreeze()
-    gc.enable()

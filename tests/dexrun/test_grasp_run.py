@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dexrun import app
 from dexrun.outcome import OK
-from tests.dexrun.rig import perform
+from tests.dexrun.rig import Stage, perform
 
 THREE = (
     '[{shape="cube", color="red", x_m=0.2, y_m=-0.05, yaw_rad=0.3},'
@@ -96,3 +101,31 @@ def test_a_person_at_the_leader_clears_the_table(tmp_path: Path) -> None:
     assert stage.summary["sensor_rates_hz"]["force"] > 50
     assert stage.servos is not None
     assert stage.servos.holding()
+
+
+@pytest.mark.parametrize("mode", ["grasp", "teleop"])
+def test_garbage_is_collected_where_the_arm_rests_and_automatically_where_it_never_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    stages: list[Stage] = []
+    rests: list[tuple[str, int]] = []
+    promised: list[bool] = []
+
+    class Noted:
+        def collect(self) -> None:
+            rests.append((stages[0].step.split()[0], len(stages[0].up.control.horizon)))
+
+    @contextlib.contextmanager
+    def realtime(*_: object, pauses: bool) -> Iterator[Noted]:
+        promised.append(pauses)
+        yield Noted()
+
+    async def script(stage: Stage) -> None:
+        stages.append(stage)
+
+    monkeypatch.setattr(app, "_realtime", realtime)
+    keys = {"recording__teleop": "false", "recording__grasp": "false", "teleop__duration_s": "0.5"}
+    stage = perform(tmp_path, script, mode=mode, **keys)
+    assert stage.code == OK, stage.summary["stop_reason"]
+    assert promised == [mode == "grasp"]
+    assert rests == ([("home", 0)] * 2 if mode == "grasp" else [])

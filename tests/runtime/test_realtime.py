@@ -46,7 +46,7 @@ def test_everything_is_undone() -> None:
         assert not gc.isenabled()
         assert gc.get_freeze_count() > 0
         assert len(os.sched_getaffinity(0)) == 1
-        assert len(done.applied) + len(done.refused) == 5
+        assert len(done.applied) + len(done.refused) == 6
     assert state() == before
     done.undo()
     assert state() == before
@@ -106,6 +106,14 @@ def test_garbage_is_collected_between_episodes_only() -> None:
     done.collect()  # after the end it is the interpreter's business again
     assert alive() == 1
     gc.collect()
+
+
+def test_collection_stays_automatic_where_nobody_pauses() -> None:
+    before = state()
+    with realtime(RealtimeOptions(scheduler="other", switch_interval_s=0), pauses=False):
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    assert state() == before
 
 
 @pytest.mark.parametrize(
