@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,18 @@ _PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtmp": 1935}
 def is_network(source: int | str) -> bool:
     """Whether `source` is a URL."""
     return isinstance(source, str) and "://" in source
+
+
+def lasting(source: int | str, dev: Path = Path("/dev")) -> int | str:
+    """What names the camera itself where `source` is an index or ``/dev/videoN``, which is whose turn it was.
+
+    That is udev's link by serial number, else the one by USB port; `source`, where there is none.
+    """
+    device = dev / f"video{source}" if isinstance(source, int) else Path(source)
+    if device.parent != dev or not re.fullmatch(r"video\d+", device.name):
+        return source
+    links = [link for kind in ("by-id", "by-path") for link in sorted((dev / "v4l" / kind).glob("*"))]
+    return next((str(link) for link in links if link.resolve() == device.resolve()), source)
 
 
 def library() -> Any:

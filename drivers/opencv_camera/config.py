@@ -27,7 +27,8 @@ class OpenCvConfig(Options):
     """``[cameras.<name>]`` with ``driver = "opencv"``.
 
     source: index of a UVC camera (0), its stable path (``/dev/v4l/by-id/...``), or the URL of a network
-        camera (``http://...`` MJPEG, ``rtsp://...``).
+        camera (``http://...`` MJPEG, ``rtsp://...``). An index or ``/dev/video0`` serves to find it: once
+        open, the camera is known by its serial number, or by its USB port, and reopened as that.
     width, height: what the camera must give; nothing is scaled.
     fps: asked of a UVC camera and checked; of a network camera the expected rate.
     fourcc: pixel format asked of a UVC camera. MJPG by default: YUYV at 640x480 and 30 fps takes half of a

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.opencv_camera.capture import connect, is_network, library, to_rgb
+from drivers.opencv_camera.capture import connect, is_network, lasting, library, to_rgb
 from drivers.opencv_camera.config import OpenCvConfig
 from runtime.clock import NS_PER_S, Clock
 from runtime.geometry import base_from_camera
@@ -49,6 +49,8 @@ class OpenCvCamera:
     def open(self) -> None:
         """Connect, check what the camera grants, and take the first frame (which is not published).
 
+        A UVC camera given by index is this one from then on, wherever it comes back after an unplug.
+
         Raises:
             DeviceError: ``not_found``, ``not_granted``, or ``timeout`` where no picture follows.
         """
@@ -61,6 +63,7 @@ class OpenCvCamera:
         except DeviceError:
             self.close()
             raise
+        self._config = self._config.model_copy(update={"source": lasting(self._config.source)})
         self._wire.reset()
         self._deadline_ns = self._clock.now_ns() + self._timeout_ns
 

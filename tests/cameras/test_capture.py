@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from drivers.opencv_camera.capture import _check, to_rgb
+from drivers.opencv_camera import driver
+from drivers.opencv_camera.capture import _check, lasting, to_rgb
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.realsense.config import RealSenseConfig
 from runtime.messages import DeviceError
+from runtime.stepped import SteppedClock
 
 RAMP = np.zeros((48, 64, 3), np.uint8)
 RAMP[..., 0], RAMP[..., 1], RAMP[..., 2] = 200, np.arange(48)[:, None] * 4, np.arange(64) // 2 * 4
@@ -101,3 +105,55 @@ def test_what_is_not_granted_is_listed():
 def test_impossible_options_are_refused(model, options):
     with pytest.raises(ValidationError):
         model(**options)
+
+
+# --- which camera it is
+
+
+def plugged(dev: Path, **links: int) -> None:
+    """Links as udev makes them: ``by_id=3`` points from ``v4l/by-id`` to ``video3``."""
+    for kind, number in links.items():
+        link = dev / "v4l" / kind.replace("_", "-") / f"usb-{number}-video-index0"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../video{number}")
+
+
+def test_a_camera_is_known_by_serial_number_else_by_port(tmp_path):
+    plugged(tmp_path, by_id=3, by_path=3)
+    plugged(tmp_path, by_path=5)
+    by_id = str(tmp_path / "v4l/by-id/usb-3-video-index0")
+    assert lasting(3, tmp_path) == lasting(f"{tmp_path}/video3", tmp_path) == by_id
+    assert lasting(5, tmp_path) == str(tmp_path / "v4l/by-path/usb-5-video-index0")
+
+
+def test_a_camera_without_links_and_what_is_a_name_already_stay(tmp_path):
+    assert lasting(3, tmp_path) == 3
+    plugged(tmp_path, by_id=3)
+    (tmp_path / "video3").touch()
+    (tmp_path / "wrist").symlink_to("video3")  # a rule of the lab's own
+    named = (f"{tmp_path}/v4l/by-id/usb-3-video-index0", f"{tmp_path}/wrist", "http://10.0.0.7/video3")
+    for source in (4, *named):
+        assert lasting(source, tmp_path) == source
+
+
+def test_it_is_reopened_as_what_it_was_known_by(tmp_path, monkeypatch):
+    """No UVC camera is emulated: what would be opened is noted, and is not there."""
+    asked = []
+
+    class Open:
+        def release(self) -> None: ...
+
+    def connect(cv2, name, config):
+        asked.append(config.source)
+        return Open()
+
+    monkeypatch.setattr(driver, "connect", connect)
+    monkeypatch.setattr(driver.OpenCvCamera, "_first", lambda self: None)
+    monkeypatch.setattr(driver, "lasting", lambda source: lasting(source, tmp_path))
+    plugged(tmp_path, by_id=3)
+    camera = driver.OpenCvCamera("wrist", OpenCvConfig(source=3), SteppedClock())
+    camera.open()
+    (tmp_path / "v4l/by-id/usb-3-video-index0").unlink()  # away
+    camera.open()
+    camera.close()
+    assert asked == [3, f"{tmp_path}/v4l/by-id/usb-3-video-index0"]
