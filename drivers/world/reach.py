@@ -12,7 +12,7 @@ from runtime.so100 import GRASP_SITE, JOINT_RANGES_RAD, so100_spec
 _ITERATIONS = 60
 _DAMPING = 1e-3
 _ROTATION_WEIGHT_M = 0.08
-_ROLL_LIMIT = math.pi / 2
+_NEAR_THE_END_RAD = 0.2
 
 
 class UnreachableError(Exception):
@@ -43,14 +43,20 @@ class TopDown:
         return self._data.site_xpos[self._site].copy(), self._data.site_xmat[self._site].reshape(3, 3).copy()
 
     def solve(self, position: Floats, yaw_rad: float, guess: Floats | None = None) -> Floats:
-        """Joints ``[5]`` for the grasp site at `position` ``[3]``.
+        """Joints ``[5]`` for the grasp site at `position` ``[3]``, near `guess` if one is given.
 
         Raises:
             UnreachableError: they do not exist within the joints' ranges.
         """
         target = np.asarray(position, float)
-        rotation = top_down_rotation(yaw_rad)
-        joints = self._first_guess(target, yaw_rad) if guess is None else np.array(guess, float)
+        for start in self._first_guesses(target, yaw_rad) if guess is None else (guess,):
+            joints = self._approach(target, top_down_rotation(yaw_rad), np.array(start, float))
+            if joints is not None:
+                return joints
+        raise UnreachableError(f"no top-down pose at {np.round(target, 3).tolist()} yaw {yaw_rad:.2f}")
+
+    def _approach(self, target: Floats, rotation: Floats, joints: Floats) -> Floats | None:
+        """Joints for the grasp site at a pose, found downhill from `joints`."""
         for _ in range(_ITERATIONS):
             place, frame = self.site_pose(joints)
             error = np.concatenate([target - place, _ROTATION_WEIGHT_M * rotation_error(frame, rotation)])
@@ -60,14 +66,23 @@ class TopDown:
             matrix = np.vstack([self._jacobian[0, :, :5], _ROTATION_WEIGHT_M * self._jacobian[1, :, :5]])
             step = matrix.T @ np.linalg.solve(matrix @ matrix.T + _DAMPING**2 * np.eye(6), error)
             joints = np.clip(joints + np.clip(step, -0.3, 0.3), self._low, self._high)
-        if np.linalg.norm(error[:3]) < 1e-3 and np.linalg.norm(error[3:]) < 2e-3:
-            return joints
-        raise UnreachableError(f"no top-down pose at {np.round(target, 3).tolist()} yaw {yaw_rad:.2f}")
+        close = np.linalg.norm(error[:3]) < 1e-3 and np.linalg.norm(error[3:]) < 2e-3
+        return joints if close else None
 
-    def _first_guess(self, target: Floats, yaw_rad: float) -> Floats:
+    def _first_guesses(self, target: Floats, yaw_rad: float) -> list[Floats]:
+        """Where to begin; close to the end of the wrist's turn from its other end, too.
+
+        The roll in the end is a little off the guess, and may lie beyond that end: that is the same way
+        round, a turn earlier.
+        """
         pan = math.atan2(target[1], max(0.01, target[0] - 0.0452))
-        guess = np.array([pan, -1.9, 1.9, 1.5, roll_for(yaw_rad, pan)])
-        return np.asarray(np.clip(guess, self._low, self._high))
+        roll = roll_for(yaw_rad, pan)
+        ways = (
+            [roll]
+            if abs(roll) < math.pi - _NEAR_THE_END_RAD
+            else [roll, roll - math.copysign(math.tau, roll)]
+        )
+        return [np.clip([pan, -1.9, 1.9, 1.5, way], self._low, self._high) for way in ways]
 
 
 def roll_for(yaw_rad: float, pan_rad: float) -> float:

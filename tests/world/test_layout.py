@@ -7,14 +7,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from drivers.world import layout
 from drivers.world.config import HeadCameraOptions, ObjectOptions, WorldConfig
 from drivers.world.grasping import plan_grasp, plan_release, tray_slot
-from drivers.world.reach import TopDown, UnreachableError, roll_for, top_down_rotation
+from drivers.world.reach import TopDown, UnreachableError, top_down_rotation
 from tests.world.rig import present
 
 
@@ -63,12 +63,12 @@ def test_a_person_can_grasp_every_object_and_reach_every_tray_slot() -> None:
     assert len({tuple(s.round(4)) for s in occupied}) == 9
 
 
+@example(0.17, 0.4, 0.04, math.pi / 2 + 0.4 - 0.003)  # the roll comes out just beyond the end of its turn
 @given(st.floats(0.12, 0.23), st.floats(-1.2, 1.2), st.floats(0.02, 0.07), st.floats(-math.pi, math.pi))
 @settings(deadline=None, max_examples=60)
 def test_top_down_solutions_are_where_they_should_be(
     radius: float, angle: float, height: float, yaw: float
 ) -> None:
-    assume(abs(roll_for(yaw, angle)) < math.pi - 0.1)  # nearer to the end of its range the roll may not do
     reach = TopDown()
     target = np.array([layout.PAN_AXIS_X_M + radius * math.cos(angle), radius * math.sin(angle), height])
     joints = reach.solve(target, yaw)
