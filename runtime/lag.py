@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from types import FrameType
 
+import anyio
 from loguru import logger
 from pydantic import Field
 
@@ -95,7 +96,8 @@ class LagMonitor:
     async def _stop(self, watcher: ClockThread) -> None:
         self._stopping = True
         self._wake.set()
-        await asyncio.shield(watcher.join())
+        with anyio.CancelScope(shield=True):  # asyncio's own shield does not hold in a cancelled scope
+            await watcher.join()
 
     def _beat(self, now_ns: int) -> None:
         late_ns = now_ns - self._due_ns
