@@ -56,6 +56,8 @@ class WorldClient:
         self._ready: Message | None = None
         self._head: RealSenseEmulator | None = None
         self._closed = False
+        self._lost = ""
+        """Why nothing more can be asked: a reply that comes too late would be taken for the next one."""
         self._next_ns: int | None = None
         self._folder = tempfile.mkdtemp(prefix="dexrun-world-")
         self._errors = tempfile.TemporaryFile(prefix="dexrun-world-")  # noqa: SIM115 - closed by close()
@@ -191,16 +193,13 @@ class WorldClient:
             self._ask({"op": "inject", "fault": fault.model_dump(mode="json")})
 
     def close(self) -> None:
-        """Take the world down; its process is gone afterwards. Idempotent."""
+        """Take the world down; its process is gone afterwards. Idempotent. A question under way fails."""
         if self._closed:
             return
         self._closed = True
         if self._head is not None:
             self._head.close()
-        with self._lock, contextlib.suppress(ChannelClosedError):
-            if self.process.poll() is None:
-                self._channel.send({"op": "close"})
-        self._channel.close()
+        self._channel.hang_up()  # before the lock: who asks has it for as long as the answer takes
         for end in (self.process.terminate, self.process.kill):
             try:
                 self.process.wait(_CLOSE_S)
@@ -208,13 +207,17 @@ class WorldClient:
             except subprocess.TimeoutExpired:
                 end()
         self.process.wait()
-        self._bell.close()
-        self._errors.close()
+        with self._lock:
+            self._lost = self._lost or "the simulated world is closed"
+            self._channel.close()
+            self._bell.close()
+            self._errors.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, message: Message) -> Message:
         self.wait_ready()
         with self._lock:
+            self._check()
             try:
                 self._channel.send(message)
             except ChannelClosedError as error:
@@ -222,15 +225,21 @@ class WorldClient:
             return self._receive(REPLY_S)
 
     def _receive(self, timeout_s: float) -> Message:
+        self._check()
         try:
             reply = self._channel.receive(timeout_s)
         except ChannelClosedError as error:
             raise WorldError(self._obituary()) from error
         except TimeoutError as error:
-            raise WorldError(f"the simulated world did not answer within {timeout_s:g} s") from error
+            self._lost = f"the simulated world did not answer within {timeout_s:g} s"
+            raise WorldError(self._lost) from error
         if not reply["ok"]:
             raise WorldError(f"the simulated world: {reply['error']}")
         return reply
+
+    def _check(self) -> None:
+        if self._lost:
+            raise WorldError(self._lost)
 
     def _obituary(self) -> str:
         """What is left to say about a process that is gone."""

@@ -153,11 +153,10 @@ class _Server:
             return {"ok": False, "error": str(error)}
 
     def serve_channel(self) -> None:
-        """Answer until ``close`` comes or the other side is gone."""
+        """Answer until the other side hangs up."""
         with contextlib.suppress(ChannelClosedError):
-            while (message := self.channel.receive())["op"] != "close":
-                self.channel.send(self.answer(message))
-            self.channel.send({"ok": True})
+            while True:
+                self.channel.send(self.answer(self.channel.receive()))
 
     def ring_bell(self) -> None:
         """Say that a head frame has been published."""

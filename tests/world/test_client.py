@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.driver import OpenCvCamera
 from drivers.realsense.config import RealSenseConfig
 from drivers.realsense.driver import RealSenseCamera
+from drivers.world import client as client_module
 from drivers.world.client import WorldClient, WorldError
 from drivers.world.config import OperatorOptions, WorldConfig
 from drivers.world.faults import KINDS, Fault
@@ -259,6 +261,41 @@ def test_closing_before_it_is_ready_leaves_nothing() -> None:
     client.close()
     client.close()
     assert client.process.returncode is not None
+
+
+def test_closing_does_not_wait_for_a_question_under_way() -> None:
+    client = WorldClient(one_object(), RealClock())
+    failures: list[str] = []
+
+    def ask() -> None:
+        try:
+            client.wait_ready()
+        except WorldError as error:
+            failures.append(str(error))
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    while not client._lock.locked():
+        pass
+    client.close()
+    asker.join()
+    assert len(failures) == 1
+    assert "process ended" in failures[0]
+    with pytest.raises(WorldError, match="is closed"):
+        client.wait_ready()
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stepped_world(one_object()) as (_, client):
+        monkeypatch.setattr(client_module, "REPLY_S", 0.01)
+        client.process.send_signal(signal.SIGSTOP)
+        os.waitpid(client.process.pid, os.WUNTRACED)
+        with pytest.raises(WorldError, match=r"did not answer within 0.01 s"):
+            client.operator()
+        monkeypatch.setattr(client_module, "REPLY_S", 30.0)
+        client.process.send_signal(signal.SIGCONT)
+        with pytest.raises(WorldError, match=r"did not answer within 0.01 s"):
+            client.judge()
 
 
 def test_a_world_that_cannot_start_says_why_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
