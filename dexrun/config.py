@@ -146,6 +146,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _cameras_let_go_in_time(self) -> Settings:
+        limit_s = self.devices.join_timeout_s
+        for name, camera in self.cameras.items():
+            if isinstance(camera, OpenCvConfig) and camera.open_timeout_s + camera.timeout_s >= limit_s:
+                raise ValueError(
+                    f"cameras.{name}: open_timeout_s + timeout_s ({camera.open_timeout_s:g} + "
+                    f"{camera.timeout_s:g}) must be less than devices.join_timeout_s ({limit_s:g}), "
+                    "the longest that the end of a run waits for a camera"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _modes_have_what_they_need(self) -> Settings:
         if self.mode == "teleop" and self.leader is None:
             raise ValueError("mode = 'teleop' needs a [leader] table")

@@ -34,7 +34,7 @@ class DeviceOptions(Options):
     retries: int = Field(default=10, ge=0)
     reopen_first_s: float = Field(default=0.25, gt=0)
     reopen_longest_s: float = Field(default=4.0, gt=0)
-    join_timeout_s: float = Field(default=2.0, gt=0)
+    join_timeout_s: float = Field(default=4.0, gt=0)
 
 
 class DeviceThread:

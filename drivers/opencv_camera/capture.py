@@ -128,7 +128,8 @@ def why_not(config: OpenCvConfig) -> str:
     url = urlsplit(str(config.source))
     try:
         address = (url.hostname or "", url.port or _PORTS.get(url.scheme, 0))
-        socket.create_connection(address, config.open_timeout_s).close()
+        # Opening took its time already: this only asks whether anybody is there.
+        socket.create_connection(address, config.timeout_s).close()
     except (OSError, ValueError) as error:
         return f"cannot connect: {error}"
     return "the server answers, but sends no video that OpenCV can read"

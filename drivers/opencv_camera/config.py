@@ -33,7 +33,8 @@ class OpenCvConfig(Options):
     fps: asked of a UVC camera and checked; of a network camera the expected rate.
     fourcc: pixel format asked of a UVC camera. MJPG by default: YUYV at 640x480 and 30 fps takes half of a
         USB 2 bus, so that a second camera on it does not start.
-    timeout_s: longest wait for a frame. open_timeout_s: for connecting and for the first frame.
+    timeout_s: longest wait for a frame. open_timeout_s: for connecting and for the first frame. The two
+        together are less than ``devices.join_timeout_s``, the longest that a run's end waits for it.
     latency_s: from exposure to arrival; taken off every stamp, which is the arrival otherwise.
     autofocus, exposure_us: of a UVC camera, left as it is by default; a fixed exposure turns automatic off.
     calibration: intrinsics; without them focal lengths are NaN, so that nothing is measured by accident.

@@ -102,6 +102,20 @@ def test_credentials_of_a_source_are_not_said(world, clock):
     assert "hunter2" not in str(caught.value)
 
 
+def test_asking_why_does_not_take_as_long_as_connecting_again(world, clock, monkeypatch):
+    asked = []
+
+    def silent(address, timeout_s):
+        asked.append(timeout_s)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    world.emulator.inject("gone")
+    with pytest.raises(DeviceError, match="not_found: cannot connect: timed out"):
+        OpenCvCamera("wrist", config(world.emulator.url, open_timeout_s=3.0, timeout_s=0.15), clock).open()
+    assert asked == [0.15]
+
+
 def test_a_page_without_video_is_said_so(world, clock):
     url = world.emulator.url.replace("/stream", "/nothing")
     with pytest.raises(DeviceError, match="sends no video"):

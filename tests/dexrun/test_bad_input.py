@@ -44,6 +44,8 @@ MISTAKES = {
 }
 ELSEWHERE = {
     "--grasp.head top": f"{FILE}: grasp.head = 'top' is not a camera; [cameras] has: head, wrist",
+    "--cameras.wrist.open_timeout_s 3.8": f"{FILE}: cameras.wrist: open_timeout_s + timeout_s (3.8 + 0.2)"
+    " must be less than devices.join_timeout_s (4), the longest that the end of a run waits",
     "--arm.calibration no.json": f"{FILE}: arm.calibration = 'no.json': no such file",
     "--config no.toml": "no.toml: no such file; --config names the configuration to use",
     "--runs /dev/null/runs": "runs = '/dev/null/runs': nothing can be written there: ",
