@@ -17,8 +17,11 @@ _STRENGTH = {Decision.RETRY: 0, Decision.HOLD: 1, Decision.STOP: 2}
 class FaultOptions(Options):
     """Table ``[faults]``: what a fault asks of the control loop, ``retry``, ``hold`` or ``stop``.
 
-    ``retry`` goes on with the newest good reading (a device is polled again at once, and is reopened if
-    that does not help); ``hold`` holds the position until the fault is over; ``stop`` latches a stop.
+    ``retry`` is no reason to hold: a device is polled again at once, and reopened if that does not help,
+    while the run goes on. So it does over a missed reading, and without a device that nobody waits for; not
+    without the arm, the leader, the force sensor or grasp mode's head camera: once their newest reading is
+    older than ``control.state_max_age_s``, ``grasp.stale_force_s`` or ``grasp.stale_camera_s`` allow, the arm
+    holds all the same. ``hold`` holds the position until the fault is over; ``stop`` latches a stop.
 
     Attributes:
         device: any device, unless a rule says otherwise.

@@ -225,7 +225,8 @@ def test_wrist_camera_lost_does_not_stop_the_arm_where_it_may_not(tmp_path: Path
     assert sum(robot.faults.log.counts["wrist"].values()) >= 1
 
 
-def test_force_sensor_gone_holds_until_it_is_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decision", ["hold", "retry"])
+def test_force_sensor_gone_holds_until_it_is_back(tmp_path: Path, decision: str) -> None:
     states: list[str] = []
 
     async def script(robot: Robot) -> None:
@@ -238,7 +239,7 @@ def test_force_sensor_gone_holds_until_it_is_back(tmp_path: Path) -> None:
         await rest(robot, 4.0)
         states.append(robot.control.state)
 
-    drive(tmp_path, script)
+    drive(tmp_path, script, faults__rules=f'{{"force.*" = "{decision}"}}')
     assert states == ["holding", "running"]
 
 
