@@ -263,6 +263,7 @@ JSON = "content-type: application/json"
         (http("200 OK", "[1, 2]", JSON), "malformed", 2),
         (http("200 OK", "True"), "malformed", 2),
         (chat(None), "malformed", 2),
+        (chat("True \ud83d"), "malformed", 2),
         (chat("True", finish="length"), "malformed", 2),
         (chat(None, refusal="I would rather not"), "refused", 1),
         (chat(None, refusal="not for sk-secret"), "refused", 1),
