@@ -21,7 +21,8 @@ class FeetechConfig(Options):
         serial_number: USB serial number of the adapter; looked up among the ports that are there, and
             preferred to `port`. Without it, the number is learnt from `port` at the first opening.
         baudrate: of the line, in bit/s.
-        role: a ``follower`` obeys targets; a ``leader`` is moved by hand, torque off, and never written to.
+        role: a ``follower`` obeys targets; a ``leader`` is moved by hand: it is never written a goal. At
+            opening its torque is switched off, and `write_calibration` writes to it as to a follower.
         calibration: LeRobot calibration file (JSON by joint).
         write_calibration: write homing offsets and limits that differ from the file into the servos (only
             while torque is off); otherwise a difference is an error, because positions would be wrong.

@@ -43,7 +43,7 @@ class FeetechArm:
         states: fields ``position``, ``velocity``, ``load`` (fraction of stall torque), float64 ``[D]``,
             stamped at the middle of the transaction.
         targets: field ``position``, float64 ``[D]``. A follower writes it the moment it is posted. A leader
-            never writes.
+            writes no goals.
         health: fields ``voltage_v``, ``temperature_c``, ``current_a``, float64 ``[D]``, and ``alarms``, the
             servos' error bytes, int64 ``[D]``.
         sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were; field

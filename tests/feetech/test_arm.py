@@ -147,7 +147,7 @@ def test_torque_stays_when_the_port_is_closed_because_of_a_fault(tmp_path: Path)
         assert not any(r.bank.motion(i)[2] for i in range(1, 7))
 
 
-def test_a_leader_is_limp_and_never_written_to(tmp_path: Path) -> None:
+def test_a_leader_is_limp_and_never_written_a_goal(tmp_path: Path) -> None:
     with rig(tmp_path, role="leader", start=MIDDLES) as r:
         r.arm.open()
         r.run(1)
