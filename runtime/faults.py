@@ -45,12 +45,6 @@ def decide(options: FaultOptions, name: str, kind: str) -> Decision:
     return {"policy": options.policy, "planner": options.planner}.get(name, options.device)
 
 
-def strongest(*decisions: Decision | None) -> Decision | None:
-    """The most careful of `decisions`; ``None`` if there is none."""
-    present = [d for d in decisions if d is not None]
-    return max(present, key=_STRENGTH.__getitem__) if present else None
-
-
 @dataclass(slots=True)
 class Gap:
     """A stretch without a device's data; `to_ns` is ``None`` while it lasts."""

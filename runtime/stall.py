@@ -56,11 +56,6 @@ class StallGuard:
         """``[D]``, which joints stall now."""
         return self._stalled
 
-    @property
-    def stalled(self) -> tuple[str, ...]:
-        """Names of the joints that stall now."""
-        return tuple(name for name, is_so in zip(self._names, self._stalled, strict=True) if is_so)
-
     def apply(self, target: Floats, present: Floats, load: Floats, dt_s: float) -> tuple[Floats, str | None]:
         """`target` with stalled joints kept near `present`, and a reason to stop if one stalls on."""
         beyond = target - present

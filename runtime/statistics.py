@@ -70,10 +70,6 @@ class RateMeter:
         elapsed = now_ns - self._from_ns
         return (self._ring.published - self._from) * NS_PER_S / elapsed if elapsed > 0 else 0.0
 
-    def restart(self, now_ns: int) -> None:
-        """Measure from now on."""
-        self._from_ns, self._from = now_ns, self._ring.published
-
 
 class RunStatistics:
     """The control loop's part of ``summary.json``. Written by the loop's task; `summary` any time.

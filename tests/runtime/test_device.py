@@ -9,7 +9,7 @@ import pytest
 
 from runtime.clock import RealClock
 from runtime.device import DeviceOptions, DeviceThread
-from runtime.faults import FaultLog, FaultOptions, FaultPolicy, decide, strongest
+from runtime.faults import FaultLog, FaultOptions, FaultPolicy, decide
 from runtime.messages import Decision, DeviceError
 from runtime.stepped import SteppedClock
 
@@ -343,13 +343,6 @@ def test_the_most_specific_rule_wins() -> None:
     assert decide(options, "policy", "raised") is STOP
     assert decide(options, "planner", "timeout") is RETRY
     assert decide(FaultOptions(), "planner", "prose") is HOLD
-
-
-def test_strongest() -> None:
-    assert strongest() is None
-    assert strongest(None, None) is None
-    assert strongest(RETRY, None, HOLD) is HOLD
-    assert strongest(STOP, HOLD) is STOP
 
 
 def test_the_most_careful_active_decision_counts_until_recovery() -> None:
