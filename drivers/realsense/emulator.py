@@ -88,18 +88,24 @@ class RealSenseEmulator:
         self._sample: Sample | None = None
         self.context = rs.context()
         """The librealsense context in which the device is found."""
+        self._keep_listed()
+        self._appear()
+        self._thread: threading.Thread | None = None
+        if doorbell is not None:
+            self._answer(doorbell)
+
+    def _keep_listed(self) -> None:
         # A context only holds weak references to software devices; whoever keeps the announcement keeps
         # the device in its list. Letting go of it is how a software device is unplugged. (No reference to
         # this object in there: the context would keep it, and it the context, for ever.)
         listed = self._listed
         self.context.set_devices_changed_callback(lambda event: listed.append(event.get_new_devices()))
-        self._appear()
-        self._thread: threading.Thread | None = None
-        if doorbell is not None:
-            self._bell = _connect(doorbell)
-            self._stop_out, self._stop_in = os.pipe()
-            self._thread = threading.Thread(target=self._listen, name=f"realsense-{serial}", daemon=True)
-            self._thread.start()
+
+    def _answer(self, doorbell: int | str) -> None:
+        self._bell = _connect(doorbell)
+        self._stop_out, self._stop_in = os.pipe()
+        self._thread = threading.Thread(target=self._listen, name=f"realsense-{self.serial}", daemon=True)
+        self._thread.start()
 
     def deliver(self, count: int, timeout_s: float = 10.0) -> int:
         """See `count` more samples through to the device; returns how many reached a streaming device.
