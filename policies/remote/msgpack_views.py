@@ -50,6 +50,7 @@ def _same(value: dict[Any, Any]) -> Any:
 class _Reader:
     def __init__(self, view: memoryview, limits: Limits, decode: Decode) -> None:
         self.view = view
+        self.size = len(view)
         self.at = 0
         self.left = limits.items
         self.limits = limits
@@ -57,43 +58,44 @@ class _Reader:
 
     def take(self, count: int) -> memoryview:
         end = self.at + count
-        if end > len(self.view):
-            raise WireError(f"message ends at byte {len(self.view)}, in the middle of a value")
+        if end > self.size:
+            raise WireError(f"message ends at byte {self.size}, in the middle of a value")
         piece = self.view[self.at : end]
         self.at = end
         return piece
 
     def length(self, width: int) -> int:
-        return int(_LENGTHS[width].unpack(self.take(width))[0])
+        return int.from_bytes(self.take(width), "big")
 
     def value(self, depth: int) -> Any:
         self.left -= 1
         if self.left < 0:
             raise WireError(f"more than {self.limits.items} values in one message", "too_large")
-        code = self.take(1)[0]
+        if self.at >= self.size:
+            raise WireError(f"message ends at byte {self.size}, where a value should be")
+        code = self.view[self.at]
+        self.at += 1
+        # In the order in which they are frequent: text, small integers, bytes.
+        if 0xA0 <= code <= 0xBF:
+            return self._text(code & 0x1F)
         if code <= 0x7F:
             return code
-        if code >= 0xE0:
-            return code - 0x100
-        if code <= 0xBF:
-            return self._short(code, depth)
-        return self._long(code, depth)
-
-    def _short(self, code: int, depth: int) -> Any:
+        if code in _BINS:
+            return self.take(self.length(_BINS[code]))
         if code <= 0x8F:
             return self._map(code & 0x0F, depth)
         if code <= 0x9F:
             return self._array(code & 0x0F, depth)
-        return self._text(code & 0x1F)
+        if code >= 0xE0:
+            return code - 0x100
+        return self._long(code, depth)
 
     def _long(self, code: int, depth: int) -> Any:
+        if code in _CONSTANTS:
+            return _CONSTANTS[code]
         number = _NUMBERS.get(code)
         if number is not None:
             return number.unpack(self.take(number.size))[0]
-        if code in _CONSTANTS:
-            return _CONSTANTS[code]
-        if code in _BINS:
-            return self.take(self.length(_BINS[code]))
         if code in _STRINGS:
             return self._text(self.length(_STRINGS[code]))
         if code in _ARRAYS:
@@ -192,6 +194,12 @@ def _short_text(value: str) -> bytes:
     return _text(value)
 
 
+@functools.lru_cache(maxsize=512)
+def _short_bin(value: bytes) -> bytes:
+    """The same of openpi's keys, which are bytes."""
+    return _head(len(value), _BINS) + value
+
+
 def _text(value: str) -> bytes:
     data = value.encode()
     head = bytes([0xA0 | len(data)]) if len(data) < 32 else _head(len(data), _STRINGS)
@@ -233,6 +241,8 @@ class _Writer:
         scalar = _SCALARS.get(type(value))
         if scalar is _text and len(value) < _SHORT:
             self.small += _short_text(value)
+        elif type(value) is bytes and len(value) < _SHORT:
+            self.small += _short_bin(value)
         elif scalar is not None:
             self.small += scalar(value)
         elif depth > 64:
