@@ -3,8 +3,9 @@
 ``python -m bench.wire`` prints one JSON line per protocol: round trips on loopback of two 480x640x3 frames,
 the joints and a text, answered with 50x6 float32 by a policy that does nothing. In the same run, block by
 block in turn: our two ends, the reference's encoding transcribed plainly (`bench.wire_reference`), and a bare
-socket that moves as many bytes. ``--load 64 --seconds 60`` lets so many clients ask one server instead, with
-and without batching.
+socket that moves as many bytes. Every server and every client is a process of its own, with the settings
+that it comes with: what ours does to the C library's memory is no help to the reference. ``--load 64
+--seconds 60`` lets so many clients ask one server instead, with and without batching.
 """
 
 from __future__ import annotations
@@ -139,20 +140,62 @@ _CODING: dict[str, Callable[[], Ask]] = {
 }
 
 
-def measure(protocol: str, blocks: int, count: int) -> dict[str, Any]:
-    """Round trips of the three, in turn, after one block each that does not count."""
+Block = Callable[[int], list[float]]
+"""Makes so many round trips and gives their durations."""
+
+
+@contextmanager
+def client(kind: str, protocol: str, port: int) -> Iterator[Block]:
+    """A client in a process of its own."""
+    command = [sys.executable, "-m", "bench.wire", "--client", kind, protocol, str(port)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, **pipes)
+    asked, answers = process.stdin, process.stdout
+    assert asked is not None  # noqa: S101 - pipes were asked for
+    assert answers is not None  # noqa: S101
+
+    def block(count: int) -> list[float]:
+        asked.write(f"{count}\n")
+        asked.flush()
+        line = answers.readline()
+        if not line:
+            raise SystemExit(f"client {kind} {protocol} ended")
+        return list(json.loads(line))
+
+    try:
+        yield block
+    finally:
+        asked.close()
+        process.wait(20)
+        answers.close()
+
+
+def _client(kind: str, protocol: str, port: int) -> None:
+    """Answer each line, a count, with the durations of so many round trips."""
     from bench.wire_reference import CLIENTS
 
     with ExitStack() as stack:
-        ours = our_ask(protocol, stack.enter_context(server("ours", protocol, "noop")), stack)
-        reference = CLIENTS[protocol](stack.enter_context(server("reference", protocol)))
-        bare = CLIENTS["bare"](stack.enter_context(server("reference", "bare")))
-        asks = {"ours": ours, "reference": reference, "bare": bare}
-        taken: dict[str, list[float]] = {name: [] for name in asks}
-        for block in range(blocks + 1):
-            for name, ask in asks.items():
-                block_times = times_us(ask, count)
-                taken[name] += block_times if block else []
+        ask = our_ask(protocol, port, stack) if kind == "ours" else CLIENTS[protocol](port)
+        for line in sys.stdin:
+            print(json.dumps(times_us(ask, int(line))), flush=True)
+
+
+def measure(protocol: str, blocks: int, count: int) -> dict[str, Any]:
+    """Round trips of the three, in turn, after one block each that does not count."""
+    with ExitStack() as stack:
+        asked: dict[str, Block] = {}
+        for name, kind, spoken in (
+            ("ours", "ours", protocol),
+            ("reference", "reference", protocol),
+            ("bare", "reference", "bare"),
+        ):
+            port = stack.enter_context(server(kind, spoken))
+            asked[name] = stack.enter_context(client(kind, spoken, port))
+        taken: dict[str, list[float]] = {name: [] for name in asked}
+        for turn in range(blocks + 1):
+            for name, block in asked.items():
+                durations = block(count)
+                taken[name] += durations if turn else []
         coding = coding_us(protocol)
     result = {name: percentiles(values) for name, values in taken.items()}
     over = {name: result[name]["p50"] - result["bare"]["p50"] for name in ("ours", "reference")}
@@ -179,9 +222,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long they do")
     parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--ask", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--client", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         _serve(*options.serve)
+    elif options.client:
+        kind, spoken, port = options.client
+        _client(kind, spoken, int(port))
     elif options.ask:
         from bench.wire_load import ask_many
 
