@@ -139,7 +139,9 @@ class Counts:
 
 
 def extras_of(request: Request) -> dict[str, Any]:
-    """What our own server is told beyond the protocol."""
+    """What our own server is told beyond the protocol. Nothing committed is nothing said."""
+    if not len(request.prefix):
+        return {"tick": request.tick}
     prefix = request.prefix.astype(np.float32)
     return {"tick": request.tick, "prefix": prefix, "frozen_steps": request.frozen}
 

@@ -39,7 +39,14 @@ def short_dtype(name: Any) -> np.dtype[Any]:
     Raises:
         WireError: kind ``forbidden``.
     """
-    if not isinstance(name, str) or not _SHORT.fullmatch(name):
+    if not isinstance(name, str):
+        raise WireError("a dtype that is not text", "forbidden")
+    return _short_dtype(name)
+
+
+@functools.lru_cache(maxsize=256)
+def _short_dtype(name: str) -> np.dtype[Any]:
+    if not _SHORT.fullmatch(name):
         raise WireError("a dtype that is not a boolean's, an integer's or a float's short name", "forbidden")
     try:
         return check_dtype(np.dtype(name))
