@@ -14,7 +14,6 @@ from policies.remote import jpeg
 from policies.remote.act_zmq import codec
 from policies.remote.act_zmq.client import CAPABILITIES, OURS
 from policies.remote.limits import WireError
-from runtime.interfaces import PolicyError
 from runtime.messages import Floats, Observation
 
 CHUNKS = "chunks"
@@ -24,27 +23,29 @@ class ActFront(ZmqFront):
     """``RESET`` and steps over ZeroMQ."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(service, self._reply)
+        super().__init__(
+            service, self._reply, lambda text: codec.encode({"status": "ERROR", "message": text})
+        )
         self._service = service
         self._state_key = codec.state_key(service.side.keys.state)
         sizes = [len(entries) for entries in service.side.map.state.values()]
         self._ends = np.cumsum(sizes)
         (self._action_key,) = service.side.keys.action
 
-    async def _reply(self, client: Client, message: memoryview) -> list[Any]:
-        try:
-            return codec.encode(await self._handle(client, message))
-        except (WireError, PolicyError) as error:
-            return self.refused(client, error, codec.encode({"status": "ERROR", "message": str(error)}))
+    async def _reply(self, name: str, message: memoryview) -> list[Any]:
+        return codec.encode(await self._handle(name, message))
 
-    async def _handle(self, client: Client, message: memoryview) -> Mapping[str, Any]:
+    async def _handle(self, name: str, message: memoryview) -> Mapping[str, Any]:
         value = codec.decode(message, self._service.limits)
-        asked = {"command": codec.RESET} if value == codec.RESET else value
+        asked = {"command": value} if isinstance(value, str) and value == codec.RESET else value
         if not isinstance(asked, dict):
             raise WireError(f"a request is 'RESET' or a dictionary, not a {type(asked).__name__}")
         if not self._service.allowed(asked.get("token")):
             raise WireError("a valid token is needed", "token")
+        client = self._service.client(name)
         command = asked.get("command", "")
+        if not isinstance(command, str):
+            raise WireError(f"the command is a {type(command).__name__}; text is wanted", "endpoint")
         if command in (codec.RESET, "reset_policy"):
             with self._service.request(client, "reset"):
                 await self._service.reset(client)
@@ -53,7 +54,7 @@ class ActFront(ZmqFront):
             ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
             return {"status": "OK", OURS: ours}
         if command not in ("", "step"):
-            raise WireError(f"unknown command {str(command)[:100]!r}", "endpoint")
+            raise WireError(f"unknown command {command[:100]!r}", "endpoint")
         extra = extras(asked.get(OURS))
         with self._service.request(client, "step"):
             images = asked.get("images")

@@ -14,7 +14,6 @@ from policies.remote import jpeg
 from policies.remote.groot import codec
 from policies.remote.groot.client import CAPABILITIES
 from policies.remote.limits import WireError
-from runtime.interfaces import PolicyError
 from runtime.messages import Observation
 
 MAX_BATCH = 64
@@ -25,7 +24,7 @@ class GrootFront(ZmqFront):
     """``ping``, ``kill``, ``get_action``, ``reset`` and ``get_modality_config`` over ZeroMQ."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(service, self._reply)
+        super().__init__(service, self._reply, lambda text: codec.encode({"error": text}))
         self._service = service
         self._endpoints = {
             "ping": self._ping,
@@ -36,13 +35,10 @@ class GrootFront(ZmqFront):
             CAPABILITIES: self._capabilities,
         }
 
-    async def _reply(self, client: Client, message: memoryview) -> list[Any]:
-        try:
-            return codec.encode(await self._handle(client, message))
-        except (WireError, PolicyError) as error:
-            return self.refused(client, error, codec.encode({"error": str(error)}))
+    async def _reply(self, name: str, message: memoryview) -> list[Any]:
+        return codec.encode(await self._handle(name, message))
 
-    async def _handle(self, client: Client, message: memoryview) -> Any:
+    async def _handle(self, name: str, message: memoryview) -> Any:
         request = codec.decode(message, self._service.limits)
         if not isinstance(request, dict):
             raise WireError(f"a request is a map, not a {type(request).__name__}")
@@ -53,11 +49,12 @@ class GrootFront(ZmqFront):
         handler = self._endpoints.get(endpoint) if isinstance(endpoint, str) else None
         if handler is None:
             raise WireError(f"Unknown endpoint: {str(endpoint)[:100]}", "endpoint")
-        data = request.get("data") or {}
-        if not isinstance(data, dict):
-            raise WireError("data is not a map")
+        data = request.get("data")
+        if data is not None and not isinstance(data, dict):
+            raise WireError(f"data is a {type(data).__name__}; a map is wanted")
+        client = self._service.client(name)
         with self._service.request(client, endpoint):
-            return await handler(client, data)
+            return await handler(client, data or {})
 
     async def _ping(self, client: Client, data: Mapping[Any, Any]) -> Any:
         return {"status": "ok", "message": "Server is running"}

@@ -13,7 +13,7 @@ import numpy as np
 
 from dexrun.serve.extras import extras
 from dexrun.serve.hang_up import by_peer, hang_up, is_hostile
-from dexrun.serve.service import Client, Service
+from dexrun.serve.service import Client, Service, told
 from policies.remote import jpeg
 from policies.remote.lerobot import codec, protobuf
 from policies.remote.lerobot.client import CAPABILITIES, STATUS, channel_options
@@ -94,14 +94,11 @@ class LerobotFront:
             await context.send_initial_metadata(((CAPABILITIES, self._capabilities),))
             try:
                 return await handler(client, request, context)
-            except (WireError, PolicyError) as error:
+            except Exception as error:
                 self._service.refused(client.name, error)
                 if is_hostile(error):
                     self._hang_up(context.peer())
-                code = grpc.StatusCode.INVALID_ARGUMENT
-                if isinstance(error, WireError) and error.kind in ("busy", "stopping"):
-                    code = grpc.StatusCode.UNAVAILABLE
-                await context.abort(code, str(error))
+                await context.abort(_status_of(error), told(error))
             raise AssertionError("abort raises")
 
         return answer
@@ -139,7 +136,9 @@ class LerobotFront:
         """The client's features must have what the policy wants; what it has beyond that is ignored."""
         keys = self._service.side.keys
         state = features.get("observation.state")
-        named = state.get("names", ()) if isinstance(state, dict) else ()
+        named = state.get("names") if isinstance(state, dict) else ()
+        if not isinstance(named, list | tuple | dict):
+            raise WireError(f"the names of observation.state are a {type(named).__name__}", "keys")
         missing = [k for k in keys.state if k not in named]
         missing += [k for k in keys.cameras.values() if f"observation.images.{k}" not in features]
         if missing:
@@ -260,3 +259,11 @@ class LerobotFront:
         for ending in list(self._ending):
             ending.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
+
+
+def _status_of(error: Exception) -> grpc.StatusCode:
+    if isinstance(error, WireError) and error.kind in ("busy", "stopping"):
+        return grpc.StatusCode.UNAVAILABLE
+    if isinstance(error, WireError | PolicyError):
+        return grpc.StatusCode.INVALID_ARGUMENT
+    return grpc.StatusCode.INTERNAL

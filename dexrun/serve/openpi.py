@@ -13,14 +13,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from dexrun.serve.extras import Extras, extras
-from dexrun.serve.service import Client, Service
+from dexrun.serve.service import Client, Service, told
 from dexrun.serve.websocket_reader import Connection
 from policies.remote import jpeg
 from policies.remote.limits import WireError
 from policies.remote.openpi import codec
 from policies.remote.openpi.client import OURS
 from runtime.clock import NS_PER_S
-from runtime.interfaces import PolicyError
 from runtime.messages import Observation
 
 MAX_WAITING = 16
@@ -72,13 +71,13 @@ class OpenpiFront:
             await connection.send(b"".join(codec.encode(self._metadata())))
             while True:
                 message = await connection.recv()
-                self._service.client(client.name)
+                client = self._service.client(client.name)  # another one, if it was forgotten meanwhile
                 await connection.send(b"".join(await self._answer(client, message)))
         except ConnectionClosed:
             pass
-        except (WireError, PolicyError) as error:
+        except Exception as error:
             self._service.refused(client.name, error)
-            await _goodbye(connection, str(error))
+            await _goodbye(connection, told(error))
         finally:
             self._service.forget(client.name)
 
@@ -153,7 +152,7 @@ async def _goodbye(connection: ServerConnection, text: str) -> None:
 
 
 def _quiet_logger() -> Any:
-    """Websockets' own log, from warnings up: a hostile handshake is not worth a traceback each."""
+    """Websockets' own log, silent: it writes a traceback for every handshake that somebody gets wrong."""
     import logging
 
     logger = logging.getLogger("dexrun.serve.websockets")

@@ -42,6 +42,11 @@ class Client:
     memory: dict[str, Any] = field(default_factory=dict)
 
 
+def told(error: Exception) -> str:
+    """What a client is told of `error`: nothing of what goes on inside."""
+    return str(error) if isinstance(error, WireError | PolicyError) else "internal error of the server"
+
+
 class Front(Protocol):
     """One protocol's listening end."""
 
@@ -195,12 +200,15 @@ class Service:
             return
         await self.engine.reset(client.name)
 
-    def refused(self, who: str, error: WireError | PolicyError) -> None:
+    def refused(self, who: str, error: Exception) -> None:
         """Count a message that got no chunk; log the 1st, 2nd, 4th... of its kind: a peer can send many."""
-        kind = error.kind if isinstance(error, WireError) else "policy"
+        kind = "internal"
+        if isinstance(error, WireError | PolicyError):
+            kind = error.kind if isinstance(error, WireError) else "policy"
         times = self.metrics.refuse(kind)
         if times & (times - 1) == 0:
-            logger.warning("{}: refused ({}, time {}): {}", who, kind, times, error)
+            traced = logger.opt(exception=error if kind == "internal" else None)
+            traced.warning("{}: refused ({}, time {}): {}", who, kind, times, error)
 
     # --- the way out
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import zmq
 
 from dexrun.serve.hang_up import by_descriptor, hang_up, is_hostile
-from dexrun.serve.service import Client, Service
+from dexrun.serve.service import Service, told
 from policies.remote.limits import WireError
-from runtime.interfaces import PolicyError
 
-Answer = Callable[[Client, memoryview], Coroutine[Any, Any, list[Any]]]
+Answer = Callable[[str, memoryview], Coroutine[Any, Any, list[Any]]]
 ENVELOPE_FRAMES = 4
 TAKEN_AT_ONCE = 32
 """Messages taken in one turn of the loop: a flood holds up neither replies nor the server's end."""
@@ -23,25 +23,19 @@ LAST_REPLIES_S = 0.5
 """How long replies that are ready may take to be sent when the server ends."""
 
 
-class HangUp(Exception):  # noqa: N818 - not an error here: what to do
-    """Answer with `pieces`, then close the peer's connection."""
-
-    def __init__(self, pieces: list[Any]) -> None:
-        super().__init__()
-        self.pieces = pieces
-
-
 class ZmqFront:
     """Serves `answer` to REQ and DEALER sockets.
 
     Args:
         service: the shared state.
-        answer: gives the reply's pieces to one message; must raise nothing but `HangUp`.
+        answer: gives the reply's pieces to one message of the client so called; may raise anything.
+        error: the pieces of a reply that says so.
     """
 
-    def __init__(self, service: Service, answer: Answer) -> None:
+    def __init__(self, service: Service, answer: Answer, error: Callable[[str], list[Any]]) -> None:
         self._service = service
         self._answer = answer
+        self._error = error
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,8 +93,7 @@ class ZmqFront:
             self._service.metrics.refuse("envelope")
             return
         envelope = [frame.bytes for frame in frames[: empty + 1]]
-        client = self._service.client(envelope[0].hex())
-        task = asyncio.get_running_loop().create_task(self._serve(client, envelope, frames[-1]))
+        task = asyncio.get_running_loop().create_task(self._serve(envelope, frames[-1]))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -108,34 +101,27 @@ class ZmqFront:
         self._tasks.discard(task)
         self._receive_soon()
 
-    def refused(self, client: Client, error: WireError | PolicyError, pieces: list[Any]) -> list[Any]:
-        """Log and count; `pieces` say so to the peer.
-
-        Raises:
-            HangUp: it sent what only an attacker sends.
-        """
-        self._service.refused(client.name, error)
-        if is_hostile(error):
-            raise HangUp(pieces)
-        return pieces
-
-    async def _serve(self, client: Client, envelope: list[bytes], frame: Any) -> None:
+    async def _serve(self, envelope: list[bytes], frame: Any) -> None:
+        name = envelope[0].hex()
         try:
-            self._send(client, envelope, await self._answer(client, memoryview(frame.buffer)))
-        except HangUp as hostile:
-            peer = by_descriptor(frame.get(zmq.SRCFD))
-            self._send(client, envelope, hostile.pieces)
-            await hang_up(peer, self._service.clock)
-            self._service.forget(client.name)
+            self._send(envelope, await self._answer(name, memoryview(frame.buffer)))
+        except Exception as error:
+            self._service.refused(name, error)
+            peer = _connection_of(frame) if is_hostile(error) else None
+            self._send(envelope, self._error(told(error)))
+            if is_hostile(error):
+                await hang_up(peer, self._service.clock)
+                self._service.forget(name)
 
-    def _send(self, client: Client, envelope: list[bytes], pieces: list[Any]) -> None:
+    def _send(self, envelope: list[bytes], pieces: list[Any]) -> None:
         if not self._open and self._socket is None:
             return
         try:
             self._socket.send_multipart([*envelope, b"".join(pieces)], zmq.NOBLOCK)
         except zmq.ZMQError as error:  # gone, or does not read its replies
-            self._service.forget(client.name)
-            self._service.refused(client.name, WireError(f"does not take its reply: {error}", "gone"))
+            name = envelope[0].hex()
+            self._service.forget(name)
+            self._service.refused(name, WireError(f"does not take its reply: {error}", "gone"))
         self._receive_soon()  # sending may have swallowed the descriptor's signal
 
     async def refuse_new(self) -> None:
@@ -157,3 +143,10 @@ class ZmqFront:
         if self._context is not None:
             context, self._context = self._context, None
             await asyncio.to_thread(context.term)  # lets the last replies out, at most LINGER
+
+
+def _connection_of(frame: Any) -> socket.socket | None:
+    try:
+        return by_descriptor(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:  # the message came some other way
+        return None

@@ -73,7 +73,10 @@ def view(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Ar
         )
     if math.prod(shape) * dtype.itemsize != buffer.nbytes:
         raise WireError(f"array of shape {list(shape)} and dtype {dtype} in {buffer.nbytes} bytes", "shape")
-    return np.frombuffer(buffer, dtype).reshape(shape)
+    try:
+        return np.frombuffer(buffer, dtype).reshape(shape)
+    except (ValueError, OverflowError):  # no elements, and other dimensions beyond what numpy counts
+        raise WireError("an empty array whose other dimensions are too large", "shape") from None
 
 
 @functools.lru_cache(maxsize=256)

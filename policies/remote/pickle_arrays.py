@@ -44,7 +44,7 @@ def _integers(value: Any) -> tuple[int, ...]:
 def _dtype(args: tuple[Any, ...], state: Any) -> np.dtype[Any]:
     made = npy.short_dtype(args[0] if args else None)
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
-    if order not in ("<", ">", "|", "="):
+    if not isinstance(order, str) or order not in ("<", ">", "|", "="):
         raise WireError("an array's byte order is none of < > | =")
     return np.dtype(order + made.str[1:]) if order in "<>" else made
 
@@ -56,12 +56,12 @@ def _bytes(value: Any) -> memoryview:
 
 
 def _array(args: tuple[Any, ...], state: Any) -> npy.Array:
-    if len(args) != 3 or args[0] != Named(_NDARRAY):
+    if len(args) != 3 or not isinstance(args[0], Named) or args[0].name != _NDARRAY:
         raise WireError("an array of a class that is not numpy's", "forbidden")
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], np.dtype):
         raise WireError("an array without shape, dtype and data")
     shape = _integers(state[1])
-    if state[3]:
+    if state[3] is True:
         return npy.view(_bytes(state[4]), state[2], shape[::-1]).transpose()
     return npy.view(_bytes(state[4]), state[2], shape)
 
@@ -70,7 +70,7 @@ def _from_buffer(args: tuple[Any, ...], state: Any) -> npy.Array:
     if len(args) != 4 or not isinstance(args[1], np.dtype):
         raise WireError("an array without data, dtype, shape and order")
     shape = _integers(args[2])
-    if args[3] == "F":
+    if isinstance(args[3], str) and args[3] == "F":
         return npy.view(_bytes(args[0]), args[1], shape[::-1]).transpose()
     return npy.view(_bytes(args[0]), args[1], shape)
 
@@ -138,16 +138,16 @@ def _tensor(args: tuple[Any, ...], state: Any) -> npy.Array:
     if len(size) != len(stride) or len(size) > npy.MAX_DIMENSIONS or min((*size, *stride, offset, 0)) < 0:
         raise WireError("a tensor's size and stride do not fit", "shape")
     if 0 in size:
-        return np.zeros(size, storage.dtype)
+        return npy.view(memoryview(b""), storage.dtype, size)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if last >= storage.size or math.prod(size) > storage.size:
         raise WireError("a tensor reaches beyond its storage", "shape")
-    strides = tuple(s * storage.itemsize for s in stride)
+    strides = tuple(s * storage.itemsize if n > 1 else 0 for n, s in zip(size, stride, strict=True))
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 
 
 def _ordered(args: tuple[Any, ...], state: Any) -> dict[str, Any]:
-    if args or state:
+    if args or state is not None:
         raise WireError("a tensor with hooks", "forbidden")
     return {}
 

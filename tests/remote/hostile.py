@@ -6,16 +6,20 @@ import io
 import pickle
 import struct
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 import numpy as np
 from hypothesis import strategies as st
 
+from policies.remote import jpeg
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
+from policies.remote.lerobot import protobuf
 from policies.remote.openpi import codec as openpi
+from policies.remote.pickle_writer import Writer
 
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 STATE = np.linspace(-1, 1, 6).astype(np.float32)
@@ -26,30 +30,82 @@ def joined(pieces: list[Any]) -> bytes:
     return b"".join(pieces)
 
 
-def valid_groot() -> bytes:
+def groot_tree() -> dict[str, Any]:
     observation = {
         "video": {"front": IMAGE[None, None], "wrist": IMAGE[None, None]},
         "state": {"single_arm": STATE[None, None, :5], "gripper": STATE[None, None, 5:]},
         "language": {"annotation.human.task_description": [["pick"]]},
     }
-    return joined(groot.request("get_action", {"observation": observation, "options": None}))
+    data = {"observation": observation, "options": dict(OURS)}
+    return {"endpoint": "get_action", "data": data, "api_token": ""}
 
 
-def valid_openpi() -> bytes:
-    observation = {"observation/image": IMAGE, "observation/wrist_image": IMAGE}
-    return joined(openpi.encode({**observation, "observation/state": STATE, "prompt": "pick"}))
+def openpi_tree() -> dict[str, Any]:
+    observation = {
+        "observation/image": IMAGE,
+        "observation/wrist_image": {"__jpeg__": jpeg.encode(IMAGE, 90)},
+    }
+    return {**observation, "observation/state": STATE, "prompt": "pick", "dexrun": dict(OURS)}
 
 
-def valid_act() -> bytes:
-    return joined(act.encode({"qpos": STATE, "images": {"rgb_main": IMAGE, "rgb_left": IMAGE}}))
+def act_tree() -> dict[str, Any]:
+    images = {"rgb_main": IMAGE, "rgb_left": jpeg.encode(IMAGE, 90)}
+    return {"qpos": STATE, "images": images, "token": "", "command": "step", "dexrun": dict(OURS)}
+
+
+def lerobot_tree() -> dict[str, Any]:
+    values = {f"{j}.pos": 1.0 for j in JOINTS} | {"front": IMAGE, "wrist": IMAGE, "task": "pick"}
+    return {"timestamp": 1.0, "timestep": 1, "observation": {**values, "dexrun": dict(OURS)}, "must_go": True}
+
+
+def lerobot_body(tree: Any) -> list[Any]:
+    if not isinstance(tree, dict):
+        return act.encode(tree)
+    writer = Writer()
+    writer.value(lerobot._Object(lerobot.HELPERS, "TimedObservation", tree))
+    return writer.finish()
+
+
+OURS = {"tick": 1, "prefix": np.zeros((2, 6), np.float32), "frozen_steps": 1, "steps": 2}
+TREES = {"gr00t": groot_tree, "openpi": openpi_tree, "act": act_tree, "lerobot": lerobot_tree}
+ENCODERS = {
+    "gr00t": groot.encode,
+    "openpi": openpi.encode,
+    "act": act.encode,
+    "lerobot": lambda tree: protobuf.observation_messages(lerobot_body(tree)),
+}
+ODD = (
+    *(np.zeros(shape, "f") for shape in ((), (2,), (1, 6), (2, 3, 1), (0, 1 << 40))),
+    *(None, True, -1, 1 << 63, float("nan"), "", "RESET", b"\xff\xd8\xff\xff"),
+    *([], [None], [[1.0]], [[], [1]], {}, {"__jpeg__": b"\xff\xd8"}),
+)
+
+
+def odd(protocol: str) -> Iterator[bytes]:
+    """A valid message of which one value is a well-formed value of another kind: each place, each kind."""
+    for place in _places(TREES[protocol]()):
+        for value in ODD:
+            tree = _with(TREES[protocol](), place, value)
+            yield joined(ENCODERS[protocol](tree))
+
+
+def _places(tree: Any) -> Iterator[tuple[str, ...]]:
+    yield ()
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from ((key, *rest) for rest in _places(value))
+
+
+def _with(tree: Any, place: tuple[str, ...], value: Any) -> Any:
+    return {**tree, place[0]: _with(tree[place[0]], place[1:], value)} if place else value
 
 
 def valid_lerobot() -> bytes:
-    values = {f"{j}.pos": 1.0 for j in JOINTS} | {"front": IMAGE, "wrist": IMAGE, "task": "pick"}
-    return joined(lerobot.encode_observation(lerobot.TimedObservation(1.0, 1, values, must_go=True)))
+    return joined(lerobot_body(lerobot_tree()))
 
 
-VALID = {"gr00t": valid_groot, "openpi": valid_openpi, "act": valid_act, "lerobot": valid_lerobot}
+VALID = {p: lambda p=p: joined(ENCODERS[p](TREES[p]())) for p in ("gr00t", "openpi", "act")}
+VALID["lerobot"] = valid_lerobot
 
 
 @st.composite
@@ -136,6 +192,8 @@ def pickles() -> dict[str, bytes]:
         "giant array": _array((1 << 40, 1 << 20), np.dtype("f8"), b"xxxx"),
         "negative array": _array((-1, -4), np.dtype("u1"), b"xxxx"),
         "object data": _array((1,), np.dtype("O"), b"\0" * 8),
+        "empty and wide": _array((0, 1 << 62, 1 << 62), np.dtype("f4"), b""),
+        "empty and wider": _array((0, 10**30), np.dtype("f4"), b""),
         "wrong length": _array((5,), np.dtype("f4"), b"xxxx"),
         "extension": b"\x80\x04\x82\x01.",
         "persistent": b"\x80\x02X\x01\x00\x00\x00aQ.",
@@ -149,12 +207,15 @@ def pickles() -> dict[str, bytes]:
     }
 
 
+def _npy(shape: str) -> bytes:
+    described = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00v\x00" + described.ljust(117) + b"\n"
+
+
 def packs() -> dict[str, bytes]:
     """msgpack that asks for more than it brings."""
     npy = io.BytesIO()
     np.save(npy, np.array([None], dtype=object), allow_pickle=True)
-    described = b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }"
-    huge = b"\x93NUMPY\x01\x00v\x00" + described.ljust(117) + b"\n"
 
     def array(data: bytes, dtype: str, shape: list[int]) -> bytes:
         return bytes(msgpack.packb({b"__ndarray__": True, b"data": data, b"dtype": dtype, b"shape": shape}))
@@ -168,9 +229,13 @@ def packs() -> dict[str, bytes]:
         "extension": msgpack.packb(msgpack.ExtType(5, b"x")),
         "list key": b"\x81\x91\x01\x01",
         "object npy": msgpack.packb({"__ndarray_class__": True, "as_npy": npy.getvalue()}),
-        "huge npy": msgpack.packb({"__ndarray_class__": True, "as_npy": huge}),
+        "huge npy": msgpack.packb({"__ndarray_class__": True, "as_npy": _npy("(999999999999,)")}),
         "object dtype": array(bytes(8), "|O", [1]),
         "wrong shape": array(bytes(8), "<f8", [2]),
+        "empty and wide": array(b"", "<f4", [0, 1 << 62, 1 << 62]),
+        "empty and wide npy": msgpack.packb(
+            {"__ndarray_class__": True, "as_npy": _npy("(0, 999999999999, 999999999999)")}
+        ),
         "dtype as code": array(b"", "i4,(2)O", [0]),
         "huge scalar": msgpack.packb({b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}),
         "not utf-8": b"\xa2\xff\xfe",

@@ -28,6 +28,10 @@ from policies.remote.openpi import codec as openpi
 from policies.remote.pickle_arrays import NUMPY, TORCH, storage_bytes
 from tests.remote import hostile
 
+WEB_VALUE: Any = "x"
+for _ in range(8):
+    WEB_VALUE = [WEB_VALUE] * 20
+WEB = pickle.dumps({"status": "ERROR", "message": WEB_VALUE})
 CHUNK = np.linspace(-1, 1, 12).astype(np.float32).reshape(2, 6)
 ACTIONS = b"".join(lerobot.encode_actions(CHUNK.astype(float), 1.0, 5, 0.1))
 SETUP = b"".join(
@@ -38,14 +42,14 @@ OPENPI_REPLY = b"".join(openpi.encode({"actions": CHUNK}))
 ACT_REPLY = b"".join(act.encode({"status": "OK", "action": CHUNK}))
 
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
-    "groot request": (groot.decode, hostile.valid_groot()),
+    "groot request": (groot.decode, hostile.VALID["gr00t"]()),
     "groot reply": (lambda m: groot_client.parse_actions(groot.reply(m)), GROOT_REPLY),
-    "openpi request": (openpi.decode, hostile.valid_openpi()),
+    "openpi request": (openpi.decode, hostile.VALID["openpi"]()),
     "openpi reply": (
         lambda m: openpi_client.parse_actions(_map(openpi.decode(m)), ("actions",)),
         OPENPI_REPLY,
     ),
-    "act request": (act.decode, hostile.valid_act()),
+    "act request": (act.decode, hostile.VALID["act"]()),
     "act reply": (lambda m: act.matrix(act.reply(m).get("action")), ACT_REPLY),
     "lerobot observation": (lerobot.decode_observation, hostile.valid_lerobot()),
     "lerobot actions": (lerobot.decode_actions, ACTIONS),
@@ -220,3 +224,55 @@ def test_a_tensor_beyond_its_storage_is_refused(attack: str) -> None:
     build = TORCH[("torch._utils", "_rebuild_tensor_v2")]
     with pytest.raises(WireError):
         build((storage, offset, size, stride, False, {}), None)
+
+
+ARRAY_PAIR = np.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "state"),
+    [
+        (("torch._utils", "_rebuild_tensor_v2"), (np.zeros(4), 0, (0, 10**30), (1, 1)), None),
+        (("torch._utils", "_rebuild_tensor_v2"), (np.zeros(4), 0, (0, 1 << 62, 1 << 62), (1, 1, 1)), None),
+        (("numpy", "dtype"), ("f4",), (3, ARRAY_PAIR)),
+        (("numpy._core.multiarray", "_reconstruct"), (ARRAY_PAIR, (0,), b"b"), None),
+        (("collections", "OrderedDict"), (), ARRAY_PAIR),
+    ],
+)
+def test_parts_of_arrays_that_are_themselves_odd_are_refused(name: Any, args: Any, state: Any) -> None:
+    with pytest.raises(WireError):
+        {**NUMPY, **TORCH}[name](args, state)
+
+
+def test_a_tensor_of_one_row_may_say_any_stride() -> None:
+    build = TORCH[("torch._utils", "_rebuild_tensor_v2")]
+    assert build((np.arange(4.0), 0, (1, 4), (10**30, 1), False, {}), None).tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": np.zeros(2)},
+        {"status": "ERROR", "message": np.zeros(2)},
+        {"action": [np.zeros(3), [1.0]]},
+        {"action": [[1.0], {}]},
+        {"action": [[[1.0]]]},
+        {"action": np.zeros((0, 1 << 40))},
+    ],
+)
+def test_odd_answers_of_an_act_server_are_refused(answer: Any) -> None:
+    with pytest.raises(WireError):
+        act.matrix(act.reply(b"".join(act.encode(answer))).get("action"))
+
+
+def test_one_large_row_named_often_is_refused_before_it_is_copied() -> None:
+    large = np.zeros(60_000)
+    for value in ([large] * 5000, [list(large)] * 5000):
+        with pytest.raises(WireError, match="more than 100000 numbers"):
+            act.matrix(value)
+    assert act.matrix([np.ones(2), [2.0, 3]]).tolist() == [[1, 1], [2, 3]]
+
+
+def test_an_answer_that_is_a_web_of_itself_is_not_written_out() -> None:
+    with pytest.raises(WireError, match="answered: a list"):
+        act.reply(WEB)

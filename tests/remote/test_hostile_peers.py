@@ -272,6 +272,36 @@ def test_bent_messages_do_no_harm(attacked: tuple[str, Running, Any]) -> None:
     bend()
 
 
+def test_values_of_another_kind_are_answered(attacked: tuple[str, Running, Any]) -> None:
+    """Whatever stands in whichever place, it is refused or taken for what it is; nothing breaks."""
+    protocol, server, attacker = attacked
+    for message in hostile.odd(protocol):
+        attacker(message)
+    assert server.server.service is not None
+    assert server.server.service.metrics.counter("refusals", "internal") == 0
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("told to break")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_breaks_inside_is_answered_and_counted(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol=protocol)) as server,
+        connected(protocol, server.port) as good,
+    ):
+        good.infer(observation(1))
+        service = server.server.service
+        assert service is not None
+        monkeypatch.setattr(service.side, "observation", broken)
+        with pytest.raises(PolicyError, match="internal error of the server"):
+            good.infer(observation(2))
+        assert service.metrics.counter("refusals", "internal") == 1
+        monkeypatch.undo()
+        good.infer(observation(3))
+
+
 def test_bytes_of_no_protocol_and_connections_that_say_nothing(attacked: tuple[str, Running, Any]) -> None:
     _, server, _ = attacked
     for data in (

@@ -95,7 +95,7 @@ class ActSession:
         for key in (action_key, "action", "joint_positions"):
             if key in answer:
                 return Reply({action_key: codec.matrix(answer[key])}, status_of(answer.get(OURS)))
-        have = ", ".join(sorted(answer))[:200]
+        have = ", ".join(sorted(str(key) for key in answer))[:200]
         raise WireError(
             f"the answer has neither {action_key!r} nor joint_positions (there is: {have})", "shape"
         )

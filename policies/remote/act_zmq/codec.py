@@ -19,6 +19,8 @@ from runtime.messages import Floats
 
 RESET = "RESET"
 STATE = "qpos"
+MAX_NUMBERS = 100_000
+"""In a vector or matrix that is lists."""
 
 
 def encode(value: Any) -> list[Piece]:
@@ -51,9 +53,28 @@ def reply(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Mappi
     if not isinstance(value, dict):
         raise WireError(f"the server answered with a {type(value).__name__}, not a dictionary")
     status = value.get("status", "OK")
-    if status not in ("OK", "RESET_OK"):
-        raise WireError(f"the server answered: {str(value.get('message', status))[:300]}", "refused")
+    if not isinstance(status, str) or status not in ("OK", "RESET_OK"):
+        said = value.get("message", status)
+        text = said if isinstance(said, str) else f"a {type(said).__name__}"
+        raise WireError(f"the server answered: {text[:300]}", "refused")
     return value
+
+
+def _numbers(value: list[Any] | tuple[Any, ...]) -> Floats:
+    """Rows of numbers as an array. A pickle may name one large row often: it is counted first."""
+    rows = [row if isinstance(row, list | tuple) or _is_vector(row) else [row] for row in value]
+    if sum(map(len, rows)) > MAX_NUMBERS:
+        raise WireError(f"more than {MAX_NUMBERS} numbers", "too_large")
+    if not all(isinstance(item, int | float | np.number) for row in rows for item in row):
+        raise WireError("an action is not numbers", "shape")
+    try:
+        return np.array(value, dtype=np.float64)
+    except ValueError:
+        raise WireError("an action's rows are of different lengths", "shape") from None
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1
 
 
 def matrix(value: Any) -> Floats:
@@ -63,10 +84,7 @@ def matrix(value: Any) -> Floats:
         WireError: kind ``shape``.
     """
     if isinstance(value, list | tuple):
-        try:
-            value = np.array(value, dtype=np.float64)
-        except (ValueError, TypeError):
-            raise WireError("an action is not numbers", "shape") from None
+        value = _numbers(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         raise WireError(f"an action is a {type(value).__name__}; numbers are wanted", "shape")
     if value.ndim not in (1, 2) or 0 in value.shape:
