@@ -90,12 +90,11 @@ class LerobotFront:
             if not self._service.allowed(given.removeprefix("Bearer ")):
                 self._service.metrics.refuse("token")
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
-            client = self._service.client(context.peer())
             await context.send_initial_metadata(((CAPABILITIES, self._capabilities),))
             try:
-                return await handler(client, request, context)
+                return await handler(self._service.client(context.peer()), request, context)
             except Exception as error:
-                self._service.refused(client.name, error)
+                self._service.refused(context.peer(), error)
                 if is_hostile(error):
                     self._hang_up(context.peer())
                 await context.abort(_status_of(error), told(error))

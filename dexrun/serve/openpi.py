@@ -66,20 +66,21 @@ class OpenpiFront:
         return None
 
     async def _connection(self, connection: ServerConnection) -> None:
-        client = self._service.client(str(connection.id))
+        name = str(connection.id)
         try:
+            self._service.client(name)
             await connection.send(b"".join(codec.encode(self._metadata())))
             while True:
                 message = await connection.recv()
-                client = self._service.client(client.name)  # another one, if it was forgotten meanwhile
+                client = self._service.client(name)  # another one, if it was forgotten meanwhile
                 await connection.send(b"".join(await self._answer(client, message)))
         except ConnectionClosed:
             pass
         except Exception as error:
-            self._service.refused(client.name, error)
+            self._service.refused(name, error)
             await _goodbye(connection, told(error))
         finally:
-            self._service.forget(client.name)
+            self._service.forget(name)
 
     def _metadata(self) -> dict[str, Any]:
         ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix, "reset": True}

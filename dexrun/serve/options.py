@@ -37,7 +37,7 @@ class ServeOptions(Options):
         allow_kill: let a client stop the server (GR00T's ``kill``).
         metrics_port: where ``/metrics`` is; 0 takes a free one, -1 serves none (openpi: also on `port`).
         max_message_mib: a larger message is refused and its connection closed.
-        max_clients: clients known at the same time.
+        max_clients: clients known at the same time; beyond that the longest silent one is forgotten.
         client_idle_s: a client that is silent for longer is forgotten, with its episode.
         max_pending: requests of one client that may wait; more are refused.
         batch_size: so many requests that wait together are inferred together.

@@ -115,22 +115,35 @@ class Service:
         return hmac.compare_digest(text.encode(), self._token.encode())
 
     def client(self, name: str) -> Client:
-        """The state of the client called `name`; the longest silent one makes room."""
-        found = self._clients.pop(name, None) or Client(name, 0)
+        """The state of the client called `name`; to be asked for once it has shown its token.
+
+        The longest silent one makes room, but never one that waits for an answer.
+
+        Raises:
+            WireError: kind ``busy``: there are `max_clients`, and all wait.
+        """
+        found = self._clients.pop(name, None)
+        while (silent := self._silent(1 if found is None else 0)) is not None:
+            self.forget(silent.name)
+        if found is None:
+            if len(self._clients) >= self.options.max_clients:
+                raise WireError(f"{len(self._clients)} clients wait for answers already", "busy")
+            found = Client(name, 0)
         found.seen_ns = self.clock.now_ns()
         self._clients[name] = found  # last in order: most recently seen
-        while self._crowded():
-            self.forget(next(iter(self._clients)))
         self.metrics.gauge("clients", len(self._clients))
         return found
 
-    def _crowded(self) -> bool:
-        """Whether the longest silent client should make room."""
-        oldest = next(iter(self._clients.values()))
-        idle_ns = self.clock.now_ns() - oldest.seen_ns
-        return len(self._clients) > self.options.max_clients or (
-            idle_ns > self.options.client_idle_s * NS_PER_S and not oldest.pending
-        )
+    def _silent(self, more: int) -> Client | None:
+        """The longest silent client that does not wait, if it is idle for too long or room is wanted."""
+        crowded = len(self._clients) + more > self.options.max_clients
+        idle_ns = self.options.client_idle_s * NS_PER_S
+        for client in self._clients.values():
+            if not crowded and self.clock.now_ns() - client.seen_ns <= idle_ns:
+                return None
+            if not client.pending:
+                return client
+        return None
 
     def forget(self, name: str) -> None:
         """The client called `name` has gone."""

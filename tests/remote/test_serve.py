@@ -384,6 +384,55 @@ def test_an_episode_that_begins_beside_others_leaves_a_shared_policy_alone(proto
             assert policy.resets == before
 
 
+def test_openpis_reset_reaches_the_policy_after_another_clients_visit() -> None:
+    """Forgotten for being idle, a connection is known again with its next message, and not beside itself."""
+    policy = EchoPolicy()
+    options = ServeOptions(protocol="openpi", client_idle_s=1e-9)
+    with serving(policy, options) as server, connected("openpi", server.port) as one:
+        one.infer(observation(1))
+        with connected("openpi", server.port) as two:
+            two.infer(observation(1))
+        before = policy.resets
+        one.reset()
+        assert policy.resets == before + 1
+
+
+@pytest.mark.parametrize(("protocol", "codec"), [("gr00t", groot), ("act", act)])
+def test_who_shows_no_token_takes_nobodys_place(
+    protocol: str, codec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAMED", "secret")
+    options = ServeOptions(protocol=protocol, max_clients=1, token_env="NAMED")  # noqa: S106 - a variable's name
+    with (
+        serving(EchoPolicy(), options) as server,
+        connected(protocol, server.port, token_env="NAMED") as one,  # noqa: S106
+    ):
+        one.infer(observation(1))
+        service = server.server.service
+        assert service is not None
+        known = dict(service._clients)
+        for _ in range(3):
+            with Peer(server.port, codec) as stranger:
+                assert "oken" in str(stranger({"endpoint": "ping", "command": "step"}))
+        one.infer(observation(2))
+        assert service._clients == known
+
+
+def test_a_client_that_waits_makes_no_room() -> None:
+    policy = BatchedEcho()
+    with (
+        serving(policy, ServeOptions(protocol="gr00t", max_clients=1)) as server,
+        Peer(server.port, groot) as one,
+        Peer(server.port, groot) as two,
+    ):
+        one.socket.send(b"".join(groot.encode(groot_request(np.zeros((1, 6))))))
+        assert policy.entered.acquire(timeout=GUARD_S)
+        assert "wait for answers already" in two({"endpoint": "ping"})["error"]
+        policy.gate.set()
+        assert isinstance(groot.decode(one.socket.recv()), list)
+        assert two({"endpoint": "ping"})["status"] == "ok"  # now the first one is only silent
+
+
 def test_other_machines_need_a_token() -> None:
     for host in ("0.0.0.0", "192.168.1.5", "::"):  # noqa: S104 - refused
         with pytest.raises(ValueError, match="name a token with token_env, or say insecure"):
