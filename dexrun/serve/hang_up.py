@@ -1,9 +1,10 @@
 """Closes one hostile peer's connection under a library that cannot.
 
 Neither libzmq nor gRPC lets a server close one peer of many. Both notice the end of a stream, so the socket
-is shut down underneath them, a moment after the answer that says why. The copy of its descriptor is taken
-while the message is answered: a descriptor's number may be another connection's later, the copy stays what it
-is.
+is shut down underneath them, a moment after the answer that says why. Until then a copy of its descriptor is
+kept. The number may be another connection's by the time it is copied, so the peer's address must agree. What
+remains: the hostile peer has gone, and another from the same address has got its number in those few
+milliseconds. Then that one is closed instead, and has to connect again.
 """
 
 from __future__ import annotations
@@ -26,11 +27,25 @@ def is_hostile(error: Exception) -> bool:
     return isinstance(error, WireError) and error.kind == "forbidden"
 
 
-def by_descriptor(number: int) -> socket.socket | None:
-    """A second handle on the connection with this descriptor; ``None`` if it is none any more."""
+def by_descriptor(number: int, address: str) -> socket.socket | None:
+    """A second handle on the connection from `address` with this descriptor; ``None`` if it is not that."""
+    found = _copy(number)
+    peer = _peer(found) if found is not None else None
+    if found is not None and (peer is None or peer[0] != _plain(address)):
+        found.close()
+        return None
+    return found
+
+
+def _copy(number: int) -> socket.socket | None:
     try:
-        return socket.socket(fileno=os.dup(number))
+        copy = os.dup(number)
     except OSError:
+        return None
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
         return None
 
 
@@ -40,7 +55,7 @@ def by_peer(peer: str) -> socket.socket | None:
     wanted = host.strip("[]"), port
     with contextlib.suppress(OSError):
         for entry in Path("/proc/self/fd").iterdir():
-            found = by_descriptor(int(entry.name)) if _is_socket(entry) else None
+            found = _copy(int(entry.name)) if _is_socket(entry) else None
             if found is None:
                 continue
             if _peer(found) == wanted:
@@ -56,7 +71,12 @@ def _peer(connection: socket.socket) -> tuple[str, str] | None:
         name = connection.getpeername()
     except OSError:  # it listens, or is gone
         return None
-    return name[0].removeprefix("::ffff:"), str(name[1])
+    return _plain(name[0]), str(name[1])
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as such, also where an IPv6 socket was bound."""
+    return address.removeprefix("::ffff:")
 
 
 def _is_socket(entry: Path) -> bool:

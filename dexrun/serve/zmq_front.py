@@ -147,6 +147,6 @@ class ZmqFront:
 
 def _connection_of(frame: Any) -> socket.socket | None:
     try:
-        return by_descriptor(frame.get(zmq.SRCFD))
+        return by_descriptor(frame.get(zmq.SRCFD), frame.get("Peer-Address"))
     except zmq.ZMQError:  # the message came some other way
         return None

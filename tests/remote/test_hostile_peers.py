@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,7 +23,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
 from dexrun.serve import zmq_front
-from dexrun.serve.hang_up import by_peer
+from dexrun.serve.hang_up import by_descriptor, by_peer
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.zmq_front import ZmqFront
 from policies.remote.groot import codec as groot
@@ -258,6 +260,25 @@ def test_the_connection_of_a_peer_is_found_among_other_sockets() -> None:
             assert by_peer("ipv4:127.0.0.1:1") is None
             assert by_peer("unix:/nowhere") is None
         del peer
+
+
+def test_a_descriptor_that_is_another_peers_by_now_is_left_alone(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), source_address=("127.0.0.2", 0)),
+    ):
+        accepted, _ = server.accept()
+        with accepted:
+            assert by_descriptor(accepted.fileno(), "127.0.0.1") is None
+            found = by_descriptor(accepted.fileno(), "::ffff:127.0.0.2")
+            assert found is not None
+            found.close()
+            assert by_descriptor(server.fileno(), "127.0.0.2") is None
+    with (tmp_path / "file").open("w") as file:
+        before = os.listdir("/proc/self/fd")
+        assert by_descriptor(file.fileno(), "127.0.0.1") is None
+        assert os.listdir("/proc/self/fd") == before  # and the copy is closed
+    assert by_descriptor(1 << 20, "127.0.0.1") is None
 
 
 def test_bent_messages_do_no_harm(attacked: tuple[str, Running, Any]) -> None:
