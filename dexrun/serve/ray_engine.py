@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import Observation
 
-APPLICATION = "dexrun"
 NO_RAY = "engine 'ray' needs the package ray: pip install 'dexrun[ray]'"
 
 
@@ -64,8 +64,8 @@ class RayEngine:
     Requests of all clients go to whichever replica is free, so a policy that remembers an episode cannot be
     served this way. Ray Serve batches on the replica, up to `batch_size` after `batch_delay_s`.
 
-    Raises:
-        PolicyError: Ray is not installed.
+    On a cluster at `ray_address` this is one application beside others, which are left alone when it ends; a
+    local Ray is started for it and ends with it.
     """
 
     isolated = False
@@ -75,34 +75,40 @@ class RayEngine:
         self._options = options
         self._metrics = metrics
         self._handle: Any = None
-        self._own_ray = False
+        self._application = f"dexrun-{uuid.uuid4().hex[:8]}"
+        self._connected = False
         self._clock = RealClock()
 
     def start(self) -> None:
-        """See `Engine`."""
+        """See `Engine`; also raises if Ray is not installed or not reached."""
         try:
             import ray
             from ray import serve
         except ModuleNotFoundError:
             raise PolicyError(NO_RAY) from None
-        if not ray.is_initialized():
-            ray.init(address=self._options.ray_address or None, log_to_driver=False, configure_logging=False)
-            self._own_ray = True
-        deployment = serve.deployment(
-            _deployed(serve, self._options),
-            num_replicas=self._options.replicas,
-            max_ongoing_requests=4 * self._options.batch_size,
-        )
         try:
-            self._handle = serve.run(deployment.bind(self._make), name=APPLICATION, route_prefix=None)
-        except RuntimeError as error:
-            raise PolicyError(f"Ray Serve did not start: {' '.join(str(error).split())[:300]}") from None
+            if not ray.is_initialized():
+                address = self._options.ray_address or "local"  # None would take any Ray that runs here
+                ray.init(address=address, log_to_driver=False, configure_logging=False)
+                self._connected = True
+            deployment = serve.deployment(
+                _deployed(serve, self._options),
+                num_replicas=self._options.replicas,
+                max_ongoing_requests=4 * self._options.batch_size,
+            )
+            self._handle = serve.run(deployment.bind(self._make), name=self._application, route_prefix=None)
+        except (RuntimeError, OSError, ValueError) as error:
+            self.stop()
+            raise PolicyError(f"Ray Serve did not start: {_line(error)}") from None
 
     async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
         """See `Engine`."""
         del client
         started = self._clock.now_ns()
-        result = await self._handle.infer.remote(list(observations))
+        try:
+            result = await self._handle.infer.remote(list(observations))
+        except Exception as error:  # a replica died, or the cluster has gone
+            raise PolicyError(f"Ray Serve did not answer: {type(error).__name__}: {_line(error)}") from error
         self._metrics.observe("inference_seconds", (self._clock.now_ns() - started) / NS_PER_S)
         self._metrics.observe("batch_size", len(observations))
         if isinstance(result, str):
@@ -120,10 +126,17 @@ class RayEngine:
         import ray
         from ray import serve
 
-        serve.delete(APPLICATION)
-        if self._own_ray:
+        if self._connected and not self._options.ray_address:
             serve.shutdown()
+        elif ray.is_initialized():
+            serve.delete(self._application)
+        if self._connected:
             ray.shutdown()
+
+
+def _line(error: Exception) -> str:
+    """The last line of `error`, which says what happened; what is above it is Ray's trace."""
+    return (str(error).strip().splitlines() or [""])[-1].strip()[:300]
 
 
 def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: RobotJoints) -> Server:

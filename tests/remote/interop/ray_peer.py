@@ -1,16 +1,21 @@
-"""Runs where Ray is installed: a server whose policy is in two of Ray's replicas, asked by eight clients.
+"""Runs where Ray is installed, and prints what came of it as JSON.
 
-Prints what came back and which processes answered as JSON.
+Without an argument: a server whose policy is in two of Ray's replicas, asked by eight clients. With
+``neighbours``: a cluster with somebody else's application, on and beside which engines of ours come and go.
 """
 
+import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
 
+from dexrun.serve.metrics import Metrics
 from dexrun.serve.options import ServeOptions
-from dexrun.serve.ray_engine import ray_server
+from dexrun.serve.ray_engine import RayEngine, ray_server
 from runtime.interfaces import PolicyError
 from tests.remote.support import ROBOT, EchoPolicy, Running, connected, expected, observation
 
@@ -62,5 +67,49 @@ def main():
     print("RESULT " + json.dumps(out), flush=True)
 
 
+class Theirs:
+    """Somebody else's application."""
+
+    def __call__(self):
+        return "theirs"
+
+
+def neighbours():
+    import ray
+    from ray import serve
+
+    cluster = ray.init(address="local", num_cpus=4, log_to_driver=False).address_info["gcs_address"]
+    theirs = serve.deployment(Theirs, ray_actor_options={"num_cpus": 0}).bind()
+    handle = serve.run(theirs, name="theirs", route_prefix=None)
+    guests = []
+    for address in (cluster, ""):
+        command = [sys.executable, __file__, "guest", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        guests.append(done.stdout.splitlines()[-1] if done.stdout else done.stderr[-1000:])
+    left = sorted(serve.status().applications)
+    out = {"guests": guests, "left": left, "answer": handle.remote().result(timeout_s=60)}
+    print("RESULT " + json.dumps(out), flush=True)
+    serve.shutdown()
+    ray.shutdown()
+
+
+def guest(address):
+    """One engine's life; prints the applications that it has beside itself, and what a dead one says."""
+    from ray import serve
+
+    options = ServeOptions(protocol="gr00t", engine="ray", replicas=1, ray_address=address)
+    engine = RayEngine(Tells, options, Metrics())
+    engine.start()
+    beside = sorted(name for name in serve.status().applications if not name.startswith("dexrun-"))
+    (answer,) = asyncio.run(engine.infer([observation(1)], "one"))
+    serve.delete(engine._application)
+    try:
+        asyncio.run(engine.infer([observation(1)], "one"))
+    except PolicyError as error:
+        said = str(error).split(":")[0]
+    engine.stop()
+    print(json.dumps([len(answer.rows), beside, said]), flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    {"": main, "neighbours": neighbours, "guest": lambda: guest(sys.argv[2])}["".join(sys.argv[1:2])]()
