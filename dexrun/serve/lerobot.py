@@ -42,7 +42,6 @@ class _Memory:
     processed: Floats | None = None
     predicted: dict[int, None] = field(default_factory=dict)
     steps: int = 0
-    module: str = codec.HELPERS
 
 
 class LerobotFront:
@@ -228,7 +227,7 @@ class LerobotFront:
         timed = asked.timed
         step_s = 1 / self._service.options.fps
         return protobuf.data_message(
-            codec.encode_actions(actions, timed.timestamp, timed.timestep, step_s, memory.module)
+            codec.encode_actions(actions, timed.timestamp, timed.timestep, step_s, timed.module)
         )
 
     async def _next(self, memory: _Memory) -> _Asked | None:

@@ -315,6 +315,19 @@ def test_lerobots_rules_with_a_scale() -> None:
         assert metrics(server).counter("refusals", "filtered") == 3
 
 
+@pytest.mark.parametrize("module", lerobot.MODULES)
+def test_lerobots_actions_are_of_the_module_that_the_client_has(module: str) -> None:
+    timed = lerobot.TimedObservation(
+        1.0, 1, {f"{j}.pos": 0.0 for j in JOINTS} | {"front": IMAGE, "wrist": IMAGE}
+    )
+    message = protobuf.observation_messages(lerobot.encode_observation(timed, module))[0]
+    with serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server, LerobotPeer(server.port) as peer:
+        peer.call("SendObservations", message)
+        body = peer.call("GetActions")
+    named = {each for each in lerobot.MODULES if each.encode() in body}
+    assert named == {module}
+
+
 def test_lerobots_chunk_is_as_long_as_was_asked_for_and_small() -> None:
     state = {"names": [f"{joint}.pos" for joint in JOINTS]}
     features = {"observation.state": state, "observation.images.front": {}, "observation.images.wrist": {}}

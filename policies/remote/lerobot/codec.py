@@ -5,6 +5,7 @@ Sources: ``lerobot/async_inference/helpers.py`` and ``robot_client.py`` of huggi
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,16 @@ MODULES = (HELPERS, "lerobot.scripts.server.helpers")
 
 @dataclass(frozen=True, slots=True)
 class TimedObservation:
-    """What the robot sees: floats by joint, images, and the task's text."""
+    """What the robot sees: floats by joint, images, and the task's text.
+
+    `module` is where its class was named, which is where the client has the class of the answer, too.
+    """
 
     timestamp: float
     timestep: int
     observation: Mapping[str, Any]
     must_go: bool = False
+    module: str = HELPERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,9 @@ def _dumps(value: Any) -> list[Piece]:
 
 def encode_observation(value: TimedObservation, module: str = HELPERS) -> list[Piece]:
     """The body of ``SendObservations``."""
-    return _dumps(
-        _Object(module, "TimedObservation", {**_state(value), "observation": dict(value.observation)})
-    )
+    state = {**_state(value), "observation": dict(value.observation)}
+    del state["module"]
+    return _dumps(_Object(module, "TimedObservation", state))
 
 
 def encode_setup(value: PolicySetup, module: str = HELPERS) -> list[Piece]:
@@ -192,11 +197,15 @@ def _fields_of(args: tuple[Any, ...], state: Any, kinds: Mapping[str, Any]) -> d
     return state
 
 
-def _timed_observation(args: tuple[Any, ...], state: Any) -> TimedObservation:
+def _timed_observation(module: str, args: tuple[Any, ...], state: Any) -> TimedObservation:
     kinds = {"timestamp": float | int, "timestep": int, "observation": dict}
     found = _fields_of(args, state, kinds)
     return TimedObservation(
-        float(found["timestamp"]), found["timestep"], found["observation"], found.get("must_go") is True
+        float(found["timestamp"]),
+        found["timestep"],
+        found["observation"],
+        must_go=found.get("must_go") is True,
+        module=module,
     )
 
 
@@ -241,7 +250,11 @@ def _classes(name: str, builder: Builder) -> dict[Name, Builder]:
     return {(module, name): builder for module in MODULES}
 
 
-OBSERVATION: Mapping[Name, Builder] = {**NUMPY, **TORCH, **_classes("TimedObservation", _timed_observation)}
+OBSERVATION: Mapping[Name, Builder] = {
+    **NUMPY,
+    **TORCH,
+    **{(m, "TimedObservation"): functools.partial(_timed_observation, m) for m in MODULES},
+}
 ACTIONS: Mapping[Name, Builder] = {**NUMPY, **TORCH, **_classes("TimedAction", _timed_action)}
 SETUP: Mapping[Name, Builder] = {**_FEATURES, **_classes("RemotePolicyConfig", _setup)}
 
