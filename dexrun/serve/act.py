@@ -82,11 +82,8 @@ class ActFront(ZmqFront):
             raise WireError("images is not a dictionary", "shape")
         keys = self._service.side.keys
         text = asked.get(keys.instruction, "") if keys.instruction else ""
-        packed = (
-            {k: v for k, v in images.items() if isinstance(v, memoryview)}
-            if self._service.options.jpeg
-            else {}
-        )
+        wanted = keys.cameras.values() if self._service.options.jpeg else ()
+        packed = {k: images[k] for k in wanted if isinstance(images.get(k), memoryview)}
         return self._service.side.observation(
             self._state(asked.get(self._state_key)),
             {**images, **{k: jpeg.decode(v) for k, v in packed.items()}},

@@ -183,7 +183,8 @@ class LerobotFront:
         task = values.get(side.keys.instruction, "") if side.keys.instruction else ""
         images = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
         if self._service.options.jpeg:
-            images |= {k: jpeg.decode(v) for k, v in values.items() if isinstance(v, memoryview)}
+            wanted = side.keys.cameras.values()
+            images |= {k: jpeg.decode(values[k]) for k in wanted if isinstance(values.get(k), memoryview)}
         extra = extras(values.get(CAPABILITIES))
         return side.observation(
             state,

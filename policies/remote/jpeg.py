@@ -11,6 +11,8 @@ from runtime.messages import ColorImage
 
 KEY = "__jpeg__"
 MAX_PIXELS = 4096 * 4096
+_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
+"""TEM and the restart markers."""
 
 
 def encode(image: ColorImage, quality: int) -> bytes:
@@ -26,6 +28,8 @@ def encode(image: ColorImage, quality: int) -> bytes:
 def size_of(data: bytes | memoryview) -> tuple[int, int]:
     """Height and width from the headers, before anything is allocated for the pixels.
 
+    Markers are followed as decoders do: any number of 0xFF may stand before one, and some have no length.
+
     Raises:
         WireError: not a JPEG.
     """
@@ -35,6 +39,9 @@ def size_of(data: bytes | memoryview) -> tuple[int, int]:
         raise WireError("an image is not a JPEG")
     while at + 9 <= len(view) and view[at] == 0xFF:
         marker = view[at + 1]
+        if marker == 0xFF or marker in _WITHOUT_LENGTH:
+            at += 1 if marker == 0xFF else 2
+            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return int.from_bytes(view[at + 5 : at + 7], "big"), int.from_bytes(view[at + 7 : at + 9], "big")
         at += 2 + int.from_bytes(view[at + 2 : at + 4], "big")
@@ -49,12 +56,16 @@ def decode(data: Any) -> ColorImage:
     """
     import cv2
 
+    as_it_is = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if not isinstance(data, bytes | memoryview):
         raise WireError("a JPEG is not bytes")
     height, width = size_of(data)
     if height * width > MAX_PIXELS:
         raise WireError(f"a JPEG of {width}x{height} pixels; at most {MAX_PIXELS} are taken", "too_large")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None or image.ndim != 3:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), as_it_is)
+    except cv2.error:
+        raise WireError("a JPEG cannot be decoded") from None
+    if image is None or image.shape != (height, width, 3):
         raise WireError("a JPEG cannot be decoded")
     return np.asarray(image, np.uint8)

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import msgpack
 import numpy as np
 import pytest
@@ -224,6 +225,38 @@ def test_a_tensor_beyond_its_storage_is_refused(attack: str) -> None:
     build = TORCH[("torch._utils", "_rebuild_tensor_v2")]
     with pytest.raises(WireError):
         build((storage, offset, size, stride, False, {}), None)
+
+
+@pytest.mark.parametrize("before", [b"\xff\x01", b"\xff\xd0", b"\xff", b"\xff\xff\xff"])
+def test_a_jpegs_size_is_read_where_the_decoder_reads_it(before: bytes) -> None:
+    """A reader that takes what follows these markers for a length finds the other header, far behind."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    real = before + jpeg.encode(image, 90)[2:]
+    other = b"\xff\xc0\x00\x11\x08\x00\x10\x00\x10\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
+    crafted = b"\xff\xd8" + real.ljust(70_000, b"\0")
+    for at in (4 + 0xFF01, 4 + 0xFFE0, 4 + 0xE000, 4 + 0xFFFF):
+        crafted = crafted[:at] + other + crafted[at + len(other) :]
+    assert jpeg.size_of(crafted) == (48, 64)
+    assert jpeg.decode(crafted).shape == (48, 64, 3)
+
+
+def test_a_jpeg_that_asks_to_be_turned_is_not() -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    head = b"\xff\xd8\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    assert jpeg.decode(head + jpeg.encode(np.zeros((48, 64, 3), np.uint8), 90)[2:]).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("error", [cv2.error("assertion failed"), None])
+def test_what_opencv_cannot_decode_is_refused(error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def imdecode(*_: Any) -> Any:
+        if error is None:
+            return np.zeros((9, 9, 3), np.uint8)  # another size than the header's
+        raise error
+
+    data = jpeg.encode(np.zeros((48, 64, 3), np.uint8), 90)
+    monkeypatch.setattr(cv2, "imdecode", imdecode)
+    with pytest.raises(WireError, match="cannot be decoded"):
+        jpeg.decode(data)
 
 
 ARRAY_PAIR = np.zeros(2)

@@ -23,6 +23,7 @@ from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import local_server
 from dexrun.serve.websocket_reader import WholeMessageReader
 from policies.mapping import KeyMap
+from policies.remote import jpeg
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
@@ -227,6 +228,33 @@ def test_metrics_say_what_happened(protocol: str) -> None:
     for line in text.splitlines():
         name = line.split("{")[0].split()[-2 if line.startswith("#") else 0]
         assert line.startswith("# ") or name.startswith("dexrun_serve_")
+
+
+@pytest.mark.parametrize("protocol", ["act", "lerobot"])
+def test_only_the_configured_cameras_pictures_are_decoded(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    decode = jpeg.decode
+
+    def counted(data: Any) -> Any:
+        decoded.append(bytes(data))
+        return decode(data)
+
+    monkeypatch.setattr(jpeg, "decode", counted)
+    picture, other = jpeg.encode(IMAGE, 90), jpeg.encode(IMAGE, 10)
+    with serving(EchoPolicy(), ServeOptions.model_validate({"protocol": protocol})) as server:
+        if protocol == "act":
+            images = {"rgb_main": picture, "rgb_left": IMAGE, **{f"other{i}": other for i in range(9)}}
+            with Peer(server.port, act) as peer:
+                assert peer({"qpos": np.zeros(6, np.float32), "images": images})["status"] == "OK"
+        else:
+            values: dict[str, Any] = {f"{j}.pos": 0.0 for j in JOINTS} | {"front": picture, "wrist": IMAGE}
+            timed = lerobot.TimedObservation(1.0, 1, values | {f"other{i}": other for i in range(9)})
+            message = protobuf.observation_messages(lerobot.encode_observation(timed))[0]
+            with LerobotPeer(server.port) as robot:
+                robot.call("SendObservations", message)
+    assert decoded == [picture]
 
 
 def test_acts_aggregation_is_each_clients_own() -> None:
