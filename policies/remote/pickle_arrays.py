@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from policies.remote import npy
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.remote.limits import Limits, WireError
 from policies.remote.pickle_machine import Machine, Name, Named, Persistent
-from policies.remote.pickle_reader import Builder
+from policies.remote.pickle_reader import Builder, Builders, PerLoad
 
 _NDARRAY: Name = ("numpy", "ndarray")
 _STORAGES = {
@@ -29,10 +29,15 @@ _STORAGES = {
 }
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_VERSION = 1001
+_COMPARED = 1 << 20
+"""Storages of fewer bytes are told by these; larger ones only by where they are."""
 
 
 def _never(args: tuple[Any, ...], state: Any) -> Any:
     raise WireError("a class that is only passed around is called", "forbidden")
+
+
+_STORAGE_CLASSES = dict.fromkeys(_STORAGES, _never)
 
 
 def _integers(value: Any) -> tuple[int, ...]:
@@ -93,19 +98,46 @@ NUMPY: Mapping[Name, Builder] = {
 }
 
 
-@functools.lru_cache(maxsize=8)
-def _storage_of(data: bytes) -> npy.Array:
-    return _read_storage(memoryview(data), DEFAULT_LIMITS)
+class _Storages:
+    """The storages of one message, each read once, and all with the operations that one pickle may have.
+
+    LeRobot sends the same whole storage with every row; an attacker may name a large one thousands of times.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._by_view: dict[int, tuple[memoryview, npy.Array]] = {}
+        self._by_bytes: dict[bytes, npy.Array] = {}
+
+    def __call__(self, args: tuple[Any, ...], state: Any) -> npy.Array:
+        if len(args) != 1:
+            raise WireError("a tensor's storage is not bytes")
+        view = _bytes(args[0])
+        known = self._by_view.get(id(view))
+        if known is not None:
+            return known[1]
+        found = self._same(view) if len(view) < _COMPARED else self._read(view)
+        self._by_view[id(view)] = view, found
+        return found
+
+    def _same(self, view: memoryview) -> npy.Array:
+        key = bytes(view)
+        if key not in self._by_bytes:
+            self._by_bytes[key] = self._read(memoryview(key))
+        return self._by_bytes[key]
+
+    def _read(self, view: memoryview) -> npy.Array:
+        """``torch.save``'s legacy layout: four pickles (magic, version, system, object), keys, raw data."""
+        values = []
+        for _ in range(5):
+            machine = Machine(view, _STORAGE_CLASSES, self._limits)
+            values.append(machine.run())
+            view = view[machine.at :]
+            self._limits = replace(self._limits, items=self._limits.items - machine.steps)
+        return _storage(values, view)
 
 
-def _read_storage(view: memoryview, limits: Limits) -> npy.Array:
-    """``torch.save``'s legacy layout: four pickles (magic, version, system, object), keys, raw data."""
-    allowed = dict.fromkeys(_STORAGES, _never)
-    values = []
-    for _ in range(5):
-        machine = Machine(view, allowed, limits)
-        values.append(machine.run())
-        view = view[machine.at :]
+def _storage(values: list[Any], data: memoryview) -> npy.Array:
     magic, version, system, stored, _ = values
     if magic != _MAGIC or version != _TORCH_VERSION or not isinstance(system, dict):
         raise WireError("a tensor's storage is not in torch's legacy format", "version")
@@ -113,20 +145,11 @@ def _read_storage(view: memoryview, limits: Limits) -> npy.Array:
     if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], Named):
         raise WireError("a tensor's storage is not a storage")
     if key[3] != "cpu":
-        raise WireError(f"a tensor on device {str(key[3])[:20]!r}; cpu is taken", "forbidden")
-    dtype = np.dtype(_STORAGES[key[1].name])
+        raise WireError("a tensor on another device than the cpu", "forbidden")
     count = key[4]
-    if type(count) is not int or int.from_bytes(view[:8], "little") != count:
+    if type(count) is not int or int.from_bytes(data[:8], "little") != count:
         raise WireError("a tensor's storage has another length than it says", "shape")
-    return npy.view(view[8:], dtype, (count,))
-
-
-def _load_from_bytes(args: tuple[Any, ...], state: Any) -> npy.Array:
-    if len(args) != 1:
-        raise WireError("a tensor's storage is not bytes")
-    data = _bytes(args[0])
-    # LeRobot sends the same whole storage with every row: read it once
-    return _storage_of(bytes(data)) if len(data) < 1 << 20 else _read_storage(data, DEFAULT_LIMITS)
+    return npy.view(data[8:], np.dtype(_STORAGES[key[1].name]), (count,))
 
 
 def _tensor(args: tuple[Any, ...], state: Any) -> npy.Array:
@@ -152,9 +175,9 @@ def _ordered(args: tuple[Any, ...], state: Any) -> dict[str, Any]:
     return {}
 
 
-TORCH: Mapping[Name, Builder] = {
+TORCH: Builders = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch.storage", "_load_from_bytes"): _load_from_bytes,
+    ("torch.storage", "_load_from_bytes"): PerLoad(_Storages),
     ("collections", "OrderedDict"): _ordered,
 }
 

@@ -51,11 +51,12 @@ _STOP = 0x2E
 class Machine:
     """One pickle's stack, memo and place in the message."""
 
-    __slots__ = ("_allowed", "_limits", "_marks", "_memo", "_stack", "at", "view")
+    __slots__ = ("_allowed", "_limits", "_marks", "_memo", "_stack", "at", "steps", "view")
 
     def __init__(self, view: memoryview, allowed: Mapping[Name, Any], limits: Limits) -> None:
         self.view = view
         self.at = 0
+        self.steps = 0
         self._allowed = allowed
         self._limits = limits
         self._stack: list[Any] = []
@@ -63,19 +64,20 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """The pickled value; `at` is behind its last byte.
+        """The pickled value; `at` is behind its last byte, `steps` counts the operations.
 
         Raises:
             WireError: forbidden, malformed or over a limit.
         """
         view, operations, end = self.view, _OPERATIONS, len(self.view)
-        for _ in range(self._limits.items):
+        for step in range(self._limits.items):
             at = self.at
             if at >= end:
                 break
             code = view[at]
             self.at = at + 1
             if code == _STOP:
+                self.steps = step + 1
                 return self._result()
             operations[code](self)
         if self.at >= end:

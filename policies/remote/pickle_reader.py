@@ -11,6 +11,7 @@ depth nor size is left to the sender.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
@@ -20,14 +21,25 @@ Builder = Callable[[tuple[Any, ...], Any], Any]
 """Makes a value from a call's arguments and the state set on the result (``None`` if none was)."""
 
 
+@dataclass(frozen=True, slots=True)
+class PerLoad:
+    """A builder that remembers something for as long as one message is read; `make` gives it for each."""
+
+    make: Callable[[Limits], Builder]
+
+
+Builders = Mapping[Name, Builder | PerLoad]
+
+
 class _Build:
     """Turns noted calls into values, each once, however often it is referred to.
 
     Lives only while `load` holds the root, so that an id stays its owner's.
     """
 
-    def __init__(self, builders: Mapping[Name, Builder], limits: Limits) -> None:
+    def __init__(self, builders: Builders, limits: Limits) -> None:
         self._builders = builders
+        self._per_load: dict[Name, Builder] = {}
         self._limits = limits
         self._left = limits.items
         self._done: dict[int, Any] = {}
@@ -58,8 +70,17 @@ class _Build:
         if type(item) is dict:
             return {k: v if type(v) in _LEAVES else self.value(v, depth) for k, v in item.items()}
         if type(item) is Call:
-            return self._builders[item.name](self.value(item.args, depth), self.value(item.state, depth))
+            builder = self._builder(item.name)
+            return builder(self.value(item.args, depth), self.value(item.state, depth))
         raise WireError("a persistent id outside a storage", "forbidden")
+
+    def _builder(self, name: Name) -> Builder:
+        found = self._builders[name]
+        if not isinstance(found, PerLoad):
+            return found
+        if name not in self._per_load:
+            self._per_load[name] = found.make(self._limits)
+        return self._per_load[name]
 
 
 _LEAVES = frozenset((type(None), bool, int, float, str, memoryview, Named))
@@ -67,7 +88,7 @@ _LEAVES = frozenset((type(None), bool, int, float, str, memoryview, Named))
 
 def load(
     message: bytes | bytearray | memoryview,
-    builders: Mapping[Name, Builder],
+    builders: Builders,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Any:
     """The value of a pickle that names nothing but the keys of `builders`.

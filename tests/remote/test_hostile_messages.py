@@ -259,6 +259,46 @@ def test_what_opencv_cannot_decode_is_refused(error: Any, monkeypatch: pytest.Mo
         jpeg.decode(data)
 
 
+def padded_storage(operations: int, value: float, count: int = 4) -> bytes:
+    """A valid storage whose first pickle keeps its value so many times for nothing."""
+    made = storage_bytes(np.full(count, value, np.float32))
+    head = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
+    assert made.startswith(head)
+    return head + b"q\0" * operations + made[len(head) :]
+
+
+def storages_of(*datas: bytes, times: int) -> bytes:
+    """A list that names each of these bytes once and reads it that often."""
+    call = b"ctorch.storage\n_load_from_bytes\n"
+    parts = [b"\x80\x04]("]
+    for index, data in enumerate(datas):
+        parts.append(call + b"B" + len(data).to_bytes(4, "little") + data + b"q" + bytes([index]) + b"\x85R")
+        parts.append((call + b"h" + bytes([index]) + b"\x85R") * (times - 1))
+    return b"".join([*parts, b"e."])
+
+
+@pytest.mark.parametrize("count", [4, 1 << 19])
+def test_a_storage_that_is_named_often_is_read_once(count: int) -> None:
+    """The larger one is not compared with others: it is told by where it is."""
+    arrays = pickle_reader.load(storages_of(padded_storage(3000, 1.0, count), times=50), TORCH)
+    assert len(arrays) == 50
+    assert all(array is arrays[0] for array in arrays)
+
+
+def test_all_storages_of_a_message_share_its_operations() -> None:
+    datas = [padded_storage(3000, float(value)) for value in range(20)]
+    assert len(pickle_reader.load(storages_of(*datas[:5], times=1), TORCH)) == 5
+    with pytest.raises(WireError, match="pickle operations"):
+        pickle_reader.load(storages_of(*datas, times=1), TORCH)
+
+
+def test_one_large_tensor_in_many_steps_is_refused_before_it_is_copied() -> None:
+    with pytest.raises(WireError, match=r"\[size\] is wanted"):
+        lerobot.ACTIONS[(lerobot.HELPERS, "TimedAction")](
+            (), {"timestamp": 1.0, "timestep": 1, "action": np.zeros(4096, np.float32)}
+        )
+
+
 ARRAY_PAIR = np.zeros(2)
 
 

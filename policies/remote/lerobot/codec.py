@@ -17,11 +17,13 @@ from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
 from policies.remote.msgpack_views import Piece
 from policies.remote.pickle_arrays import NUMPY, TORCH, storage_bytes
 from policies.remote.pickle_machine import Name
-from policies.remote.pickle_reader import Builder, load
+from policies.remote.pickle_reader import Builder, Builders, load
 from policies.remote.pickle_writer import Raw, Writer
 from runtime.messages import Floats
 
 HELPERS = "lerobot.async_inference.helpers"
+MAX_ACTION = 1024
+"""Numbers in one step: each is copied, and a pickle may name one large tensor in thousands of steps."""
 MODULES = (HELPERS, "lerobot.scripts.server.helpers")
 """From version 0.4 on, and before."""
 
@@ -211,7 +213,8 @@ def _timed_observation(module: str, args: tuple[Any, ...], state: Any) -> TimedO
 
 def _timed_action(args: tuple[Any, ...], state: Any) -> TimedAction:
     found = _fields_of(args, state, {"timestamp": float | int, "timestep": int, "action": np.ndarray})
-    if found["action"].ndim != 1 or found["action"].dtype.kind not in "fiu":
+    form = found["action"].shape
+    if len(form) != 1 or form[0] > MAX_ACTION or found["action"].dtype.kind not in "fiu":
         raise WireError(f"an action of shape {list(found['action'].shape)}; [size] is wanted", "shape")
     return TimedAction(float(found["timestamp"]), found["timestep"], found["action"].astype(np.float64))
 
@@ -250,13 +253,13 @@ def _classes(name: str, builder: Builder) -> dict[Name, Builder]:
     return {(module, name): builder for module in MODULES}
 
 
-OBSERVATION: Mapping[Name, Builder] = {
+OBSERVATION: Builders = {
     **NUMPY,
     **TORCH,
     **{(m, "TimedObservation"): functools.partial(_timed_observation, m) for m in MODULES},
 }
-ACTIONS: Mapping[Name, Builder] = {**NUMPY, **TORCH, **_classes("TimedAction", _timed_action)}
-SETUP: Mapping[Name, Builder] = {**_FEATURES, **_classes("RemotePolicyConfig", _setup)}
+ACTIONS: Builders = {**NUMPY, **TORCH, **_classes("TimedAction", _timed_action)}
+SETUP: Builders = {**_FEATURES, **_classes("RemotePolicyConfig", _setup)}
 
 
 def decode_observation(body: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> TimedObservation:
