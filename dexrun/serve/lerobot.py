@@ -24,6 +24,11 @@ from runtime.messages import Floats, Observation
 
 MEMORY = "lerobot"
 KEPT_TIMESTEPS = 256
+BODY_S = 10.0
+"""How long the pieces of one observation may take to arrive."""
+MAX_PIECES = 4096
+WAITING_CALLS = 4
+"""Calls of one connection at the same time, beyond those that may wait for inference."""
 Handler = Callable[[Client, Any, Any], Awaitable[bytes]]
 
 
@@ -63,7 +68,8 @@ class LerobotFront:
     async def open(self) -> None:
         """See `Front`."""
         options = self._service.options
-        self._server = grpc.aio.server(options=channel_options(self._service.limits.size_bytes))
+        streams = ("grpc.max_concurrent_streams", options.max_pending + WAITING_CALLS)
+        self._server = grpc.aio.server(options=[*channel_options(self._service.limits.size_bytes), streams])
         unary = grpc.unary_unary_rpc_method_handler
         handlers = {
             "Ready": unary(self._guarded(self._ready)),
@@ -143,7 +149,11 @@ class LerobotFront:
             raise WireError(f"the client's features lack {', '.join(missing)}", "keys")
 
     async def _observations(self, client: Client, request: AsyncIterator[bytes], context: Any) -> bytes:
-        body = await self._body(request)
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await self._body(request)
+        except TimeoutError:
+            raise WireError(f"the pieces of an observation took more than {BODY_S:g} s", "slow") from None
         with self._service.request(client, "SendObservations"):
             timed = codec.decode_observation(body, self._service.limits)
             images = [v for v in timed.observation.values() if isinstance(v, memoryview | np.ndarray)]
@@ -164,6 +174,8 @@ class LerobotFront:
             state, data = protobuf.read_observation(message)
             if state == protobuf.BEGIN:
                 pieces, size = [], 0
+            if not len(data) or len(pieces) >= MAX_PIECES:
+                raise WireError(f"an empty piece of an observation, or more than {MAX_PIECES}")
             pieces.append(data)
             size += len(data)
             self._service.limits.check_size(size)

@@ -22,7 +22,8 @@ from policies.remote.openpi.client import OURS
 from runtime.clock import NS_PER_S
 from runtime.messages import Observation
 
-MAX_WAITING = 16
+MAX_WAITING = 1
+"""Messages of one connection that are read ahead; others wait in its socket. Each may be a large one."""
 CLOSE_S = 1.0
 
 

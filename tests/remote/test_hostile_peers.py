@@ -22,8 +22,10 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
+from dexrun.serve import lerobot as lerobot_front
 from dexrun.serve import zmq_front
 from dexrun.serve.hang_up import by_descriptor, by_peer
+from dexrun.serve.lerobot import LerobotFront
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.zmq_front import ZmqFront
 from policies.remote.groot import codec as groot
@@ -33,6 +35,7 @@ from tests.remote import hostile
 from tests.remote.support import (
     GUARD_S,
     PROTOCOLS,
+    BatchedEcho,
     EchoPolicy,
     Running,
     connected,
@@ -338,6 +341,93 @@ def test_bytes_of_no_protocol_and_connections_that_say_nothing(attacked: tuple[s
         silent.sendall(b"\xff")
         with connected(attacked[0], server.port) as other:
             other.infer(observation(3))
+
+
+def test_pieces_that_are_empty_or_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lerobot_front, "MAX_PIECES", 3)
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        call = channel.stream_unary(f"/{protobuf.SERVICE}/SendObservations")
+        for data in (b"", b"x"):
+            pieces = [protobuf.observation_message(protobuf.MIDDLE, [data])] * 5
+            with pytest.raises(grpc.RpcError) as caught:
+                call(iter(pieces), timeout=GUARD_S)
+            assert "an empty piece of an observation, or more than 3" in caught.value.details()
+
+
+def test_an_observation_whose_pieces_do_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lerobot_front, "BODY_S", 0.05)
+    given_up = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield protobuf.observation_message(protobuf.BEGIN, [b"x"])
+        given_up.wait(GUARD_S)
+
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        call = channel.stream_unary(f"/{protobuf.SERVICE}/SendObservations")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(pieces(), timeout=GUARD_S)
+        given_up.set()
+        assert "took more than 0.05 s" in caught.value.details()
+
+
+def test_calls_of_one_connection_at_the_same_time_are_bounded() -> None:
+    """Beyond that they wait in the client or are refused: their bodies are not held here."""
+    options = ServeOptions(protocol="lerobot", max_pending=1, observation_wait_s=0.3)
+    with (
+        serving(EchoPolicy(), options) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        service = server.server.service
+        assert service is not None
+        held, most = 0, 0
+        wait = LerobotFront._next
+
+        async def counted(front: LerobotFront, memory: Any) -> Any:
+            nonlocal held, most
+            held += 1
+            most = max(most, held)
+            try:
+                return await wait(front, memory)
+            finally:
+                held -= 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LerobotFront, "_next", counted)
+            call = channel.unary_unary(f"/{protobuf.SERVICE}/GetActions")
+            calls = [call.future(b"", timeout=GUARD_S) for _ in range(20)]
+            for each in calls:
+                with contextlib.suppress(grpc.RpcError):
+                    assert each.result() == b""
+        assert 0 < most <= 1 + lerobot_front.WAITING_CALLS
+
+
+def test_openpi_does_not_keep_what_it_does_not_answer_yet() -> None:
+    """One that floods is held back by its own socket."""
+    policy = BatchedEcho()
+    flood = b"\x82\xff" + (3 << 20).to_bytes(8, "big") + bytes(4) + bytes(3 << 20)
+    with (
+        serving(policy, ServeOptions(protocol="openpi", max_message_mib=4)) as server,
+        connect(f"ws://127.0.0.1:{server.port}", compression=None) as peer,
+    ):
+        peer.recv(timeout=GUARD_S)
+        peer.send(hostile.VALID["openpi"]())
+        assert policy.entered.acquire(timeout=GUARD_S)
+        sent = turns = 0
+        while turns < 200 and sent < 30 * len(flood):
+            try:
+                sent += peer.socket.send(memoryview(flood)[sent % len(flood) :], socket.MSG_DONTWAIT)
+                turns = 0
+            except BlockingIOError:
+                server.call(lambda: None)  # one turn of the server's loop, which reads what there is
+                turns += 1
+        assert sent < 11 * len(flood)
+        policy.gate.set()
 
 
 def test_an_oversized_message_ends_its_own_connection_only(attacked: tuple[str, Running, Any]) -> None:
