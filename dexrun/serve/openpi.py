@@ -52,7 +52,7 @@ class OpenpiFront:
             create_connection=Connection,
         )
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
-        self.address = f"ws://{host}:{port}"
+        self.address = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _before(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path == "/healthz":

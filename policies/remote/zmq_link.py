@@ -66,7 +66,8 @@ class ZmqLink:
     def __init__(
         self, host: str, port: int, limits: Limits, keep_alive_s: float, waker: Waker, counts: Counts
     ) -> None:
-        self.where = f"tcp://{host}:{port}"
+        self._ipv6 = ":" in host
+        self.where = f"tcp://{f'[{host}]' if self._ipv6 else host}:{port}"
         self._limits = limits
         self._keep_alive_ms = max(1, round(keep_alive_s * 1000))
         self._waker = waker
@@ -99,6 +100,7 @@ class ZmqLink:
             (zmq.HEARTBEAT_TIMEOUT, 3 * self._keep_alive_ms),
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.RECONNECT_IVL, 50),
+            (zmq.IPV6, int(self._ipv6)),
         ):
             self._socket.setsockopt(option, value)
         self._monitor = self._socket.get_monitor_socket(_UP | _DOWN)

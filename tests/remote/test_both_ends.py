@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_a_chunk_crosses(protocol: str) -> None:
         counts = remote.statistics()
         assert (counts["connects"], counts["requests"], counts["replies"]) == (1, 1, 1)
     assert policy.closed
+
+
+def test_a_chunk_crosses_over_ipv6(protocol: str) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with both_ends(protocol, EchoPolicy(), {"host": "::1"}, host="::1") as remote:
+        made = observation()
+        assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
 
 
 def test_many_chunks_on_one_connection_and_resets(protocol: str) -> None:
