@@ -137,6 +137,7 @@ class LocalEngine:
 
     async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
         """See `Engine`."""
+        self._metrics.change("pending", len(observations))
         result: list[Answer] = await self._post(observations, client, "infer")
         return result
 
@@ -153,7 +154,6 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._jobs.put(_Job(observations, client, loop, future, kind))
-        self._metrics.gauge("pending", self._jobs.qsize())
         return future
 
     # --- the thread
@@ -207,6 +207,7 @@ class LocalEngine:
 
     def _run(self, jobs: list[_Job]) -> None:
         first = jobs[0]
+        self._metrics.change("pending", -sum(len(job.observations) for job in jobs))
         if first.kind == "forget":
             self._let_go(first)
             return

@@ -70,8 +70,13 @@ class Metrics:
             histogram.total += value
 
     def gauge(self, name: str, value: float) -> None:
-        """Set ``clients`` or ``pending``."""
+        """Set ``clients``."""
         self._gauges[f"dexrun_serve_{name}"] = value
+
+    def change(self, name: str, by: int) -> None:
+        """Add to ``pending``, from any thread."""
+        with self._lock:
+            self._gauges[f"dexrun_serve_{name}"] += by
 
     def counter(self, name: str, label: str) -> int:
         """A counter's value: name ``requests`` or ``refusals``."""

@@ -185,6 +185,37 @@ def test_requests_that_wait_together_are_inferred_together(protocol: str) -> Non
         assert np.abs(rows[index] - expected(made)).max() < 2e-5
 
 
+def pending(server: Running) -> float:
+    line = next(
+        each for each in metrics(server).text().splitlines() if each.startswith("dexrun_serve_pending")
+    )
+    return float(line.split()[1])
+
+
+def test_pending_are_the_observations_that_wait_for_inference() -> None:
+    policy = BatchedEcho()
+    with serving(policy, ServeOptions(protocol="gr00t", batch_size=3)) as server, zmq.Context() as context:
+        with context.socket(zmq.DEALER) as peer:
+            peer.linger, peer.rcvtimeo = 0, int(GUARD_S * 1000)
+            peer.connect(f"tcp://127.0.0.1:{server.port}")
+            message = b"".join(groot.encode(groot_request(np.zeros((1, 6)))))
+            peer.send_multipart([b"\0", b"", message])
+            assert policy.entered.acquire(timeout=GUARD_S)
+            assert pending(server) == 0  # it does not wait any more
+            for number in (1, 2):
+                peer.send_multipart([bytes([number]), b"", message])
+            peer.send_multipart([b"\3", b"", b"".join(groot.encode({"endpoint": "reset"}))])
+            service = server.server.service
+            assert service is not None
+            while server.call(lambda: service._in_flight) < 4:
+                pass
+            assert pending(server) == 2
+            policy.gate.set()
+            for _ in range(4):
+                peer.recv_multipart()
+        assert pending(server) == 0
+
+
 def test_one_client_may_not_fill_the_queue() -> None:
     policy = BatchedEcho()
     with serving(policy, ServeOptions(protocol="gr00t", max_pending=2)) as server, zmq.Context() as context:
