@@ -30,7 +30,7 @@ class ActFront(ZmqFront):
         self._state_key = codec.state_key(service.side.keys.state)
         sizes = [len(entries) for entries in service.side.map.state.values()]
         self._ends = np.cumsum(sizes)
-        (self._action_key,) = service.side.keys.action
+        self._action_key = service.one_action_key()
 
     async def _reply(self, name: str, message: memoryview) -> list[Any]:
         return codec.encode(await self._handle(name, message))

@@ -61,7 +61,7 @@ class LerobotFront:
         spans = ranges[:, 1] - ranges[:, 0]
         spans[service.side.map.robot.names.index(service.side.map.robot.gripper)] = 1.0
         self._spans = spans
-        (self._action_key,) = service.side.keys.action
+        self._action_key = service.one_action_key()
         able = {"jpeg": service.options.jpeg, "prefix": service.takes_prefix}
         self._capabilities = " ".join(name for name, yes in able.items() if yes) or "none"
 

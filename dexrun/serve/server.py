@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 from loguru import logger
@@ -69,14 +68,15 @@ class Server:
         """Serve until stopped; `ready` is called once connections are taken.
 
         Raises:
-            PolicyError: the policy cannot be warmed up, or the token is not there.
+            PolicyError: the policy cannot be warmed up, the token is not there, or the keys do not suit the
+                protocol.
             OSError: the address is taken.
         """
         self.service = service = self._make()
+        front = make_front(service)
         await anyio.to_thread.run_sync(self._engine.start)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                front = make_front(service)
                 await front.open()
                 stack.push_async_callback(front.close)
                 await self._open_metrics(service, stack)
@@ -129,8 +129,3 @@ def local_server(
     metrics = Metrics()
     engine = LocalEngine(policy, clock, metrics, options.batch_size, options.batch_delay_s, fresh)
     return Server(engine, options, joints, policy.spec, metrics, clock)
-
-
-def describe(options: ServeOptions, server: Server) -> dict[str, Any]:
-    """What a person wants to know once it runs."""
-    return {"protocol": options.protocol, "address": server.address, "metrics": server.metrics_address}

@@ -105,6 +105,18 @@ class Service:
         if options.token_env and not self._token:
             raise PolicyError(f"token_env: environment variable {options.token_env} is not set")
 
+    def one_action_key(self) -> str:
+        """The only key of the action, for a protocol whose chunk has no names.
+
+        Raises:
+            PolicyError: there are several, or none.
+        """
+        names = list(self.side.keys.action)
+        if len(names) != 1:
+            protocol, have = self.options.protocol, ", ".join(names) or "none"
+            raise PolicyError(f"serve.keys.action takes one key with protocol {protocol!r}, not {have}")
+        return names[0]
+
     # --- who may
 
     def allowed(self, given: object) -> bool:

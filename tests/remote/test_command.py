@@ -55,6 +55,16 @@ def test_what_cannot_be_served_is_said_in_a_line(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("protocol", ["act", "lerobot"])
+def test_a_chunk_without_names_has_one_key(protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["--serve.keys.action", '{ arm = ["shoulder_pan"], hand = ["gripper"] }']
+    assert main(["serve", "--config", CONFIG, "--protocol", protocol, *keys]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error == f"dexrun serve: serve.keys.action takes one key with protocol {protocol!r}, not arm, hand\n"
+    )
+
+
 def test_help_is_given() -> None:
     assert main(["serve", "--help"]) == 0
     assert main(["serve"]) == 2
