@@ -113,7 +113,6 @@ class DexGraspConfig(PolicyOptions):
             ``guidance`` steers by the gradient as in the paper (slower), ``none`` ignores them.
         image_order: channel order that the checkpoint was trained with; the public controller's is
             BGR frames that its encoder swaps, which is RGB to the network.
-        normalizer_key: which field of the checkpoint's normaliser holds the actions.
         head_camera, wrist_camera: the robot's cameras that the two image inputs come from.
         keys: state and action entries (the two image keys are fixed by the network).
         units: joint units of state and action.
@@ -131,7 +130,6 @@ class DexGraspConfig(PolicyOptions):
     seed: int = 0
     rtc: Literal["inpaint", "guidance", "none"] = "inpaint"
     image_order: Literal["rgb", "bgr"] = "rgb"
-    normalizer_key: str = "action"
     head_camera: str = "head"
     wrist_camera: str = "wrist"
     keys: KeyMap = KeyMap()

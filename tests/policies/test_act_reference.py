@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dexrun.serve.act import aggregate
+from dexrun.serve.options import ServeOptions
+from dexrun.serve.service import Client
 from policies.act.config import ActConfig, ActShape
-from policies.act.ensemble import TemporalEnsemble
 from policies.act.load import load_act
 from policies.act.model import ActModel
 from policies.act.policy import ActInference
@@ -96,25 +98,8 @@ def test_statistics_come_from_the_original_pickle() -> None:
     assert (stats.action_std > 0.1).all()
 
 
-def test_ensembling_is_the_originals_with_a_chunks_memory(reference: Reference) -> None:
-    chunks = reference["ensemble_chunks"].double().numpy()
-    ensemble = TemporalEnsemble(chunks.shape[1], chunks.shape[2])
-    made = []
-    for chunk in chunks:
-        ensemble.add(chunk)
-        made.append(ensemble.step())
+def test_serves_aggregation_is_the_originals(reference: Reference) -> None:
+    client = Client("one", seen_ns=0)
+    decay = ServeOptions().aggregation
+    made = [aggregate(client, chunk, decay) for chunk in reference["ensemble_chunks"].double().numpy()]
     np.testing.assert_allclose(made, reference["ensemble_actions"].numpy(), atol=1e-6)
-
-
-def test_ensembling_without_a_chunk_says_so() -> None:
-    ensemble = TemporalEnsemble(2, 1)
-    ensemble.add(np.array([[1.0]]))
-    assert ensemble.step().tolist() == [1.0]
-    with pytest.raises(LookupError, match="no chunk covers"):
-        ensemble.step()
-    with pytest.raises(ValueError, match="at most"):
-        ensemble.add(np.zeros((3, 1)))
-    ensemble.add(np.array([[2.0], [3.0]]))
-    ensemble.reset()
-    with pytest.raises(LookupError):
-        ensemble.step()
