@@ -34,6 +34,13 @@ class Histogram:
         self.total += value
         self.max = max(self.max, value)
 
+    def add(self, other: Histogram) -> None:
+        """Count all that `other` counted, too."""
+        self._buckets = [a + b for a, b in zip(self._buckets, other._buckets, strict=True)]
+        self.count += other.count
+        self.total += other.total
+        self.max = max(self.max, other.max)
+
     def quantile(self, share: float) -> float:
         """The value that `share` of all recorded ones do not exceed; 0 if there is none."""
         rank = max(1, -(-self.count * share // 1))

@@ -26,6 +26,19 @@ def test_quantiles_are_right_to_a_percent(values: list[int], share: float) -> No
     assert (histogram.count, histogram.total, histogram.max) == (len(values), sum(values), max(values))
 
 
+@given(st.lists(st.integers(-5, 10**12)), st.lists(st.integers(-5, 10**12)))
+def test_what_is_added_is_as_if_it_had_been_counted_there(first: list[int], second: list[int]) -> None:
+    both, one, other = Histogram(), Histogram(), Histogram()
+    for value in first:
+        one.record(value)
+    for value in second:
+        other.record(value)
+    for value in (*first, *second):
+        both.record(value)
+    one.add(other)
+    assert vars(one) == vars(both)
+
+
 def test_an_empty_histogram_says_zero() -> None:
     assert Histogram().summary() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
 
