@@ -105,6 +105,15 @@ def listening(ports: list[str]) -> set[tuple[str, str]]:
     return found
 
 
+def interrupted(process: subprocess.Popen[str]) -> int:
+    """Its exit code after Ctrl-C; it is gone afterwards in any case."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(20)
+    finally:
+        process.kill()
+
+
 def test_a_port_that_is_taken_is_one_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = run(Made(seconds=0.2))
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -160,11 +169,7 @@ def test_the_window_opens_and_ends_with_the_program(run: Run) -> None:
             fetched(f"http://127.0.0.1:{port}/")
             assert listening([port]) == {(port, "127.0.0.1")}
         finally:
-            viewer.send_signal(signal.SIGINT)
-            try:
-                assert viewer.wait(20) == 0
-            finally:
-                viewer.kill()
+            assert interrupted(viewer) == 0
     assert listening([port]) == set()
 
 
@@ -182,8 +187,4 @@ def test_the_web_page_is_served_until_it_is_ended(run: Run) -> None:
             assert b"rerun" in fetched(f"http://127.0.0.1:{ports[0]}/").lower()
             assert listening(ports) == {(port, "127.0.0.1") for port in ports}
         finally:
-            server.send_signal(signal.SIGINT)
-            try:
-                assert server.wait(20) == 0
-            finally:
-                server.kill()
+            assert interrupted(server) == 0

@@ -191,6 +191,7 @@ def test_a_hang_ends_when_the_server_closes() -> None:
         while server.requests == 0:  # noqa: ASYNC110 - the server shares this loop and is let come that far
             await asyncio.sleep(0)
         await server.close()
+        assert await reader.read() == b""  # nothing was answered, and the connection has ended
         writer.close()
         await writer.wait_closed()
 

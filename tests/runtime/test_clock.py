@@ -252,4 +252,4 @@ clock.run(main)
 
 
 def test_the_process_does_not_wait_for_work_that_was_given_up() -> None:
-    subprocess.run([sys.executable, "-c", GIVEN_UP], check=True, timeout=60)
+    assert subprocess.run([sys.executable, "-c", GIVEN_UP], timeout=60).returncode == 0
