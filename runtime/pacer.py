@@ -65,8 +65,7 @@ class Pacer:
         tick = self._choose()
         deadline_ns = self.deadline_ns(tick)
         await self._approach(deadline_ns)
-        self._clock.spin_until_ns(deadline_ns)
-        start_ns = self._clock.now_ns()
+        start_ns = self._clock.spin_until_ns(deadline_ns)
         error_ns = None
         if tick == self.tick + 1 and tick > 0:
             error_ns = start_ns - self.started_ns - (deadline_ns - self.deadline_ns(tick - 1))

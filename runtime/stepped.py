@@ -224,9 +224,10 @@ class SteppedClock:
             else:
                 self.park(me, deadline_ns)
 
-    def spin_until_ns(self, deadline_ns: int) -> None:
+    def spin_until_ns(self, deadline_ns: int) -> int:
         if deadline_ns > self._now_ns:
             raise SteppedClockError("a task spins on the stepped clock before its deadline")
+        return self._now_ns
 
     def signal(self) -> Signal:
         return _SteppedSignal(self)

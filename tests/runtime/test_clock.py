@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -151,6 +152,20 @@ def test_waits_and_spins_end_at_their_deadline() -> None:
         wait(deadline)
         assert clock.now_ns() >= deadline
         wait(deadline - 5 * MS)
+
+
+def test_a_spin_keeps_the_gil_and_says_when_it_ended() -> None:
+    """Whatever is due between two bytecodes (another thread, here a signal's handler) comes after it."""
+    clock, handled = RealClock(spin_ns=400 * MS), []
+    before = signal.signal(signal.SIGALRM, lambda *_: handled.append(clock.now_ns()))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        deadline = clock.now_ns() + 100 * MS
+        ended = clock.spin_until_ns(deadline)
+        assert deadline <= ended <= handled[0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_blocking_work_runs_elsewhere() -> None:

@@ -125,9 +125,10 @@ def test_sleeps_end_before_the_deadline_and_the_rest_is_spun() -> None:
         spin_ns = MS  # type: ignore[assignment]
         spun: list[int] = []  # noqa: RUF012 - one test
 
-        def spin_until_ns(self, deadline_ns: int) -> None:
+        def spin_until_ns(self, deadline_ns: int) -> int:
             self.spun.append(deadline_ns - self.now_ns())
             self._now_ns = deadline_ns
+            return deadline_ns
 
     clock = Spinning()
     seen, _ = run(clock, 3)
@@ -140,8 +141,9 @@ def test_it_rehearses_before_the_spin_and_in_its_first_half() -> None:
     class Spinning(Late):
         spin_ns = MS  # type: ignore[assignment]
 
-        def spin_until_ns(self, deadline_ns: int) -> None:
+        def spin_until_ns(self, deadline_ns: int) -> int:
             self._now_ns = deadline_ns
+            return deadline_ns
 
     clock, rehearsed = Spinning(), []
     pacer = Pacer(clock, 100, RunStatistics())

@@ -382,7 +382,7 @@ def test_a_loop_without_anything_to_wait_for_is_an_error(monkeypatch: pytest.Mon
 
 def test_spinning_before_the_deadline_is_an_error() -> None:
     clock = SteppedClock(5)
-    clock.spin_until_ns(5)
+    assert clock.spin_until_ns(5) == 5
     with pytest.raises(SteppedClockError):
         clock.spin_until_ns(6)
 
