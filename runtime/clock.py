@@ -26,10 +26,12 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
+
+from runtime.threads import Call, LoopThread, Starter
 
 T = TypeVar("T")
 
@@ -140,62 +142,6 @@ class _RealWire:
         return read(1, timeout_ns / NS_PER_S)
 
 
-class _RealThread:
-    def __init__(self, name: str, function: Callable[[], None]) -> None:
-        self.name = name
-        self._function = function
-        self._done = False
-        self._joiners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self._thread.start()
-
-    def _main(self) -> None:
-        try:
-            self._function()
-        finally:
-            # Published before the joiners are read; `join` does it the other way round. Whichever of the
-            # two runs first, the GIL orders them, so that no joiner is missed.
-            self._done = True
-            for loop, event in self._joiners:
-                with contextlib.suppress(RuntimeError):  # that loop is closed
-                    loop.call_soon_threadsafe(event.set)
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    async def join(self) -> None:
-        event = asyncio.Event()
-        self._joiners.append((asyncio.get_running_loop(), event))
-        if not self._done:
-            await event.wait()
-        self._thread.join()
-
-
-class _Call(Generic[T]):
-    """A call on another thread, and what came of it."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._value.append(self._function())
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> T:
-        """Once, after `run`."""
-        error, self._error = self._error, None
-        try:
-            if error is not None:
-                raise error
-            return self._value[0]
-        finally:
-            del error  # its traceback holds this frame, and nobody may be collecting such circles
-
-
 class _TimeSpec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
@@ -260,6 +206,7 @@ class RealClock:
     def __init__(self, spin_ns: int = NS_PER_S // 1000) -> None:
         self.spin_ns = spin_ns
         self._timers: dict[asyncio.AbstractEventLoop, _LoopTimer] = {}
+        self._starters: dict[asyncio.AbstractEventLoop, Starter] = {}
 
     def now_ns(self) -> int:
         return time.monotonic_ns()
@@ -300,7 +247,9 @@ class RealClock:
         return _RealWire()
 
     def spawn(self, name: str, function: Callable[[], None]) -> ClockThread:
-        return _RealThread(name, function)
+        thread = LoopThread(name, function)
+        thread.start()
+        return thread
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -309,21 +258,28 @@ class RealClock:
     async def run_blocking(self, function: Callable[[], T]) -> T:
         """As the protocol says. A cancelled call is left to itself, and the end of the process with it."""
         await anyio.lowlevel.checkpoint_if_cancelled()
-        call = _Call(function)
         # Not a worker of anyio's: the interpreter waits for those before it exits, however long they take.
-        await self.spawn("blocking", call.run).join()
+        call = Call(function)
+        thread = LoopThread("blocking", call.run)
+        starter = self._starters.get(asyncio.get_running_loop())
+        if starter is None:
+            thread.start()
+        else:
+            starter.start(thread)
+        await thread.done()
         return call.result()
 
     def run(self, main: Callable[..., Awaitable[T]], *args: Any) -> T:
         return anyio.run(self._run, main, args, backend="asyncio", backend_options={"use_uvloop": True})
 
     async def _run(self, main: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
-        if not sys.platform.startswith("linux"):
-            return await main(*args)
         loop = asyncio.get_running_loop()
-        self._timers[loop] = timer = _LoopTimer(loop)
-        try:
+        with contextlib.ExitStack() as stack:
+            self._starters[loop] = starter = Starter()
+            stack.callback(starter.close)
+            stack.callback(self._starters.pop, loop)
+            if sys.platform.startswith("linux"):
+                self._timers[loop] = timer = _LoopTimer(loop)
+                stack.callback(timer.close)
+                stack.callback(self._timers.pop, loop)
             return await main(*args)
-        finally:
-            del self._timers[loop]
-            timer.close()

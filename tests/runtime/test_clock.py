@@ -168,6 +168,36 @@ def test_a_spin_keeps_the_gil_and_says_when_it_ended() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_the_loop_starts_no_thread_for_blocking_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new thread comes up when the system lets it, and starting it waits for that."""
+    clock, started_by = RealClock(), []
+    start = threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        if thread.name == "blocking":
+            started_by.append(threading.get_ident())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    assert clock.run(clock.run_blocking, lambda: 3) == 3
+    assert len(started_by) == 1
+    assert threading.get_ident() not in started_by
+
+
+def test_blocking_work_without_a_thread_for_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = RealClock()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "blocking":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="no thread could be started"):
+        clock.run(clock.run_blocking, lambda: 3)
+
+
 def test_blocking_work_runs_elsewhere() -> None:
     clock = RealClock()
 
