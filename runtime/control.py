@@ -18,6 +18,7 @@ from runtime.interfaces import ChunkSource
 from runtime.messages import ActionChunk, Clip, Floats
 from runtime.options import Options
 from runtime.pacer import Pacer
+from runtime.parking import Parking
 from runtime.ports import ArmPort, Safety
 from runtime.requests import RequestTiming
 from runtime.ring import Ring
@@ -48,6 +49,10 @@ class ControlOptions(Options):
         state_max_age_s: the arm's state may be this old.
         stop_after_hold_s: a fault that lasts this long latches a stop; 0 holds for ever.
         stop_after_starved_s: a source that gives nothing for this long latches a stop; 0 waits for ever.
+        park_rad: where a fault or a starved source that lasted too long brings the arm before the stop is
+            latched, straight through the joints' angles and through the safety stage; joints that are not
+            named, the gripper as the last, stay. Empty: it stays where it is.
+        park_speed_rad_s: of the joint with the longest way there.
         follow_blend_s: how long a new source, or the one gone back to, is faded in from where the arm is.
         horizon_rows: rows that the horizon holds at most; a prepared motion must fit in.
     """
@@ -56,6 +61,8 @@ class ControlOptions(Options):
     state_max_age_s: float = Field(default=0.1, gt=0)
     stop_after_hold_s: float = Field(default=10.0, ge=0)
     stop_after_starved_s: float = Field(default=30.0, ge=0)
+    park_rad: tuple[float, ...] = ()
+    park_speed_rad_s: float = Field(default=0.5, gt=0)
     follow_blend_s: float = Field(default=0.3, ge=0)
     horizon_rows: int = Field(default=CAPACITY, ge=1024)
 
@@ -133,7 +140,10 @@ class ControlLoop:
         self._arm = arm
         self._safety = safety
         self._statistics = statistics
-        self._supervisor = Supervisor(options.stop_after_hold_s, options.stop_after_starved_s, faults)
+        self._parking = Parking(options.park_rad, options.park_speed_rad_s, options.rate_hz)
+        self._supervisor = Supervisor(
+            options.stop_after_hold_s, options.stop_after_starved_s, faults, parks=bool(self._parking)
+        )
         self._pacer = Pacer(clock, options.rate_hz, statistics)
         self._recorder = None if records is None else TickRecorder(records, joints, sent_ring(arm))
         self._state = arm.states.blank()
@@ -202,6 +212,7 @@ class ControlLoop:
             "supervisor": self._supervisor.snapshot(),
             "horizon": self.horizon.snapshot(),
             "timing": self._timing.snapshot(),
+            "parking": self._parking.left,
         }
 
     def restore(self, state: State, source: Source | None) -> None:
@@ -210,6 +221,7 @@ class ControlLoop:
         self._supervisor.restore(state["supervisor"])
         self.horizon.restore(state["horizon"])
         self._timing.restore(state["timing"])
+        self._parking.left = state["parking"]
         self._source = source
 
     def close(self) -> None:
@@ -219,7 +231,8 @@ class ControlLoop:
     @property
     def state(self) -> str:
         """``"idle"`` (no source: holds where it is), ``"running"``, ``"holding"`` (asked for, or because of
-        a fault) or ``"stopped"`` (latched: holds until `reset_latch`).
+        a fault), ``"parking"`` (it lasted too long: on the way to where a stop is latched) or ``"stopped"``
+        (latched: holds until `reset_latch`).
         """
         return self._supervisor.state
 
@@ -306,12 +319,18 @@ class ControlLoop:
     def _decide(self, now_ns: int) -> None:
         """Enter this tick's state; what is held is the target at which the arm was when it began."""
         before = self._supervisor.decide(
-            self._tick, now_ns, self._missing(now_ns), following=self._source is not None
+            self._tick,
+            now_ns,
+            self._missing(now_ns),
+            following=self._source is not None,
+            movable=self._fresh and self.target is not None,
         )
         if self.state == "running" != before:
             self._fade_in()
-        elif before == "running" != self.state:
+        elif before in ("running", "parking") and self.state != before:
             self._anchor = self.target
+        if self.state == "parking" != before and self.target is not None:
+            self._parking.begin(self.target)
 
     def _missing(self, now_ns: int) -> str | None:
         """Which input is missing or too old: the arm always; the rest only while a source is followed."""
@@ -342,6 +361,8 @@ class ControlLoop:
 
     def _request(self, now_ns: int) -> tuple[Floats, TickFlag]:
         """The requested target and how it came about."""
+        if self.state == "parking":
+            return self._park(), _FLAGS[self.state]
         if self.state != "running":
             held = self._anchor if self._anchor is not None else self._previous()
             return held, _FLAGS[self.state] | (TickFlag.NONE if self._fresh else TickFlag.STALE_STATE)
@@ -354,6 +375,14 @@ class ControlLoop:
             self._fade_left -= 1
             flag |= TickFlag.BLENDING
         return row, flag
+
+    def _park(self) -> Floats:
+        before = self._previous()
+        row = self._parking.next(before)
+        if row is None:
+            self._supervisor.parked("parked" if self._parking.arrived(before) else "could not be parked")
+            return before
+        return row
 
     def _row(self, now_ns: int) -> tuple[Floats | None, TickFlag]:
         if isinstance(self._source, LeaderSource):
@@ -441,4 +470,9 @@ def _about(source: Source | None) -> dict[str, Any]:
     return {"source": kind, "finite": delivered is not None, "delivered": bool(delivered)}
 
 
-_FLAGS = {"idle": TickFlag.IDLE, "holding": TickFlag.HOLDING, "stopped": TickFlag.STOPPED}
+_FLAGS = {
+    "idle": TickFlag.IDLE,
+    "holding": TickFlag.HOLDING,
+    "parking": TickFlag.HOLDING | TickFlag.PARKING,
+    "stopped": TickFlag.STOPPED,
+}

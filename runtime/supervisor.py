@@ -12,7 +12,7 @@ from runtime.clock import NS_PER_S
 from runtime.messages import Decision
 from runtime.snapshots import State, recall, remember
 
-_STATE = ("state", "reason", "trouble", "_asked", "_latched")
+_STATE = ("state", "reason", "trouble", "_asked", "_latched", "_parking")
 
 Trouble = tuple[Decision, str]
 """What is wrong, and what it asks for."""
@@ -48,15 +48,22 @@ class Patience:
 
 
 class Supervisor:
-    """States: ``"idle"``, ``"running"``, ``"holding"``, ``"stopped"`` (see `runtime.control.ControlLoop`).
+    """States: ``"idle"``, ``"running"``, ``"holding"``, ``"parking"``, ``"stopped"`` (see
+    `runtime.control.ControlLoop`).
 
     `trouble` says what the newest tick was asked for by what is wrong: 0 nothing, 1 hold, 2 stop.
 
-    A latched stop wins over trouble, trouble over a hold that was asked for.
+    A latched stop wins over parking, parking over trouble, trouble over a hold that was asked for. With
+    `parks` what lasts too long parks the arm, if it can move; `parked` then latches the stop.
     """
 
     def __init__(
-        self, hold_limit_s: float, starve_limit_s: float, faults: Callable[[], Trouble | None]
+        self,
+        hold_limit_s: float,
+        starve_limit_s: float,
+        faults: Callable[[], Trouble | None],
+        *,
+        parks: bool = False,
     ) -> None:
         self.state, self.reason = "idle", ""
         self.trouble = 0
@@ -66,6 +73,7 @@ class Supervisor:
         self._starving = Patience(starve_limit_s)
         self._asked = ""
         self._latched = ""
+        self._parks, self._parking = parks, ""
         self._changed = anyio.Event()
 
     def hold(self, reason: str) -> None:
@@ -82,9 +90,19 @@ class Supervisor:
 
     def reset(self) -> None:
         """Forget the latch and how long anything lasted."""
-        self._latched = ""
+        self._latched = self._parking = ""
         self._holding.tried(lasting=False, now_ns=0)
         self._starving.tried(lasting=False, now_ns=0)
+
+    def parked(self, how: str) -> None:
+        """The arm was brought away, or could not be: latch the stop that this was for."""
+        self.stop(f"{self._parking}; {how}")
+
+    def _give_up(self, reason: str) -> None:
+        if self._parks and not self._latched:
+            self._parking = self._parking or reason
+        else:
+            self.stop(reason)
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
@@ -99,19 +117,24 @@ class Supervisor:
     def starved(self, starved: bool, now_ns: int) -> None:
         """Once a tick: whether the source had nothing. Latches a stop if that lasts."""
         if self._starving.tried(starved, now_ns):
-            self.stop(f"no action for {self._starving.limit_s:g} s")
+            self._give_up(f"no action for {self._starving.limit_s:g} s")
 
-    def decide(self, tick: int, now_ns: int, input_trouble: str | None, *, following: bool) -> str:
+    def decide(
+        self, tick: int, now_ns: int, input_trouble: str | None, *, following: bool, movable: bool = True
+    ) -> str:
         """The state of this tick; returns the one of the tick before.
 
-        `input_trouble` says which input is missing or too old, if one is.
+        `input_trouble` says which input is missing or too old, if one is; `movable`, whether it is known
+        where the arm is.
         """
         trouble = self._worst(input_trouble)
         self.trouble = 0 if trouble is None else _TROUBLE[trouble[0]]
         if trouble is not None and trouble[0] is Decision.STOP:
             self.stop(trouble[1])
         elif self._holding.tried(trouble is not None, now_ns) and trouble is not None:
-            self.stop(f"{trouble[1]} (held for {self._holding.limit_s:g} s)")
+            self._give_up(f"{trouble[1]} (held for {self._holding.limit_s:g} s)")
+        if self._parking and not movable:
+            self.parked("not parked: it is not known where the arm is")
         before = self.state
         self._enter(tick, now_ns, *self._choose(trouble, following))
         return before
@@ -126,6 +149,8 @@ class Supervisor:
     def _choose(self, trouble: Trouble | None, following: bool) -> tuple[str, str]:
         if self._latched:
             return "stopped", self._latched
+        if self._parking:
+            return "parking", self._parking
         if trouble is not None:
             return "holding", trouble[1]
         if self._asked:

@@ -14,7 +14,8 @@ class TickFlag(enum.IntFlag):
     """What was special about a tick, in its record.
 
     ``STARVED``: the source had nothing in time; ``WAITING``: its first chunk has not come yet;
-    ``STRETCHED``: the horizon was played slower, to last until the next chunk.
+    ``STRETCHED``: the horizon was played slower, to last until the next chunk; ``PARKING``: held by what
+    lasted too long, on the way to where a stop is latched (with ``HOLDING``).
     """
 
     NONE = 0
@@ -29,6 +30,7 @@ class TickFlag(enum.IntFlag):
     SKIPPED_BEFORE = 256
     WAITING = 512
     STRETCHED = 1024
+    PARKING = 2048
 
 
 def tick_layout(joints: int, force_channels: int = 0) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,31 @@ def test_bus_that_stays_away_latches_a_stop(tmp_path: Path) -> None:
     (gap,) = [gap for gap in stage.summary["gaps"] if gap["device"] == "arm"]
     assert gap["to_ns"] is None
     assert stage.summary["attempts"][0]["completed"] is False
+    assert_tame(stage.up)
+
+
+def test_a_camera_that_stays_away_parks_the_arm(tmp_path: Path) -> None:
+    """Over the table when it happens; in the end it is where it was told to go, the gripper as it was."""
+    pose, before = [-1.57, -3.05, 2.7, 1.2, 0.0], []
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp") and len(stage.up.control.horizon) > 0)
+        await stage.rest(1.0)
+        stage.inject("head", "gone")
+        await stage.until(lambda: stage.up.control.state == "parking")
+        assert stage.up.control.target is not None
+        before.append(stage.up.control.target.copy())
+
+    stage = perform(tmp_path, script, control__stop_after_hold_s="2", control__park_rad=json.dumps(pose))
+    assert stage.code == STOPPED
+    assert stage.summary["outcome"] == "stopped"
+    assert stage.summary["stop_reason"].startswith("head")
+    assert stage.summary["stop_reason"].endswith("(held for 2 s); parked")
+    target = stage.up.control.target
+    assert target is not None
+    assert np.abs(before[0][:5] - pose).max() > 0.3
+    np.testing.assert_allclose(target[:5], pose, atol=2e-3)
+    assert target[5] == before[0][5]
     assert_tame(stage.up)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from dexrun.app import run
-from dexrun.outcome import NOT_DONE
+from dexrun.outcome import NOT_DONE, STOPPED
 from dexrun.replay import main as replay
 from dexrun.replay import recorded_settings
 from dexrun.verify import verify
 from runtime.recording import schemas
 from runtime.recording.reader import Episode, Recording
+from runtime.tick import TickFlag
 from tests.dexrun.rig import play, settings
 
 SHORT = {"mode": "teleop", "teleop__duration_s": "4", "recording__task": "reach"}
@@ -183,6 +184,19 @@ def test_a_stretched_run_replays(tmp_path: Path) -> None:
         verdict = verify(episode, recorded_settings(episode))
         assert verdict.same, verdict.difference
         assert verdict.ticks > 100
+
+
+def test_a_parked_run_replays(tmp_path: Path) -> None:
+    """A policy that answers too late: the arm is brought away, and so it is in the second run."""
+    late = {"policy__simulated_latency_s": "30", "control__stop_after_starved_s": "1"}
+    code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1]")
+    assert (code, summary["stop_reason"]) == (STOPPED, "no action for 1 s; parked")
+    with Recording(tmp_path / "latest") as recording:
+        (episode,) = recording.episodes
+        flags = episode.columns("/ticks")["flags"]
+        assert np.count_nonzero(flags & TickFlag.PARKING) > 10
+        verdict = verify(episode, recorded_settings(episode))
+        assert verdict.same, verdict.difference
 
 
 @pytest.mark.slow
