@@ -99,10 +99,10 @@ class FaultLog:
 
 
 class FaultPolicy:
-    """Maps every fault to a decision, counts it, and knows which decisions are in force.
+    """Maps every fault of a device to a decision, counts it, and knows which decisions are in force.
 
-    `device`, `policy` and `planner` may be called on any thread; they take microseconds. A line is logged
-    for the 1st, 2nd, 4th, 8th... fault of a kind, so that a dead bus does not fill the log.
+    Called on any thread, for microseconds. A line is logged for the 1st, 2nd, 4th, 8th... fault of a kind,
+    so that a dead bus does not fill the log. Of policy and planner the mode decides, which waits for them.
     """
 
     def __init__(self, options: FaultOptions, clock: Clock, log: FaultLog | None = None) -> None:
@@ -115,15 +115,12 @@ class FaultPolicy:
         """A device failed; in force until `recovered` is called with its name."""
         since = error.last_good_ns if error.last_good_ns is not None else self._clock.now_ns()
         self.log.open_gap(error.device, error.kind, since)
-        return self._fault(error.device, error.kind, str(error))
-
-    def policy(self, error: Exception, kind: str | None = None) -> Decision:
-        """The policy failed; in force until `recovered("policy")`."""
-        return self._fault("policy", kind or _kind(error), f"policy: {error}")
-
-    def planner(self, error: Exception, kind: str | None = None) -> Decision:
-        """The planner failed; in force until `recovered("planner")`."""
-        return self._fault("planner", kind or _kind(error), f"planner: {error}")
+        decision = decide(self._options, error.device, error.kind)
+        times = self.log.count(error.device, error.kind)
+        self._active[error.device] = (decision, str(error))
+        if times & (times - 1) == 0:
+            logger.warning("{} (time {}): {}", error, times, decision.value)
+        return decision
 
     def recovered(self, name: str) -> None:
         """`name` works again: its decision is no longer in force."""
@@ -134,16 +131,3 @@ class FaultPolicy:
         """The most careful decision in force, and why; ``None`` if nothing is wrong."""
         entries = list(self._active.values())
         return max(entries, key=lambda entry: _STRENGTH[entry[0]]) if entries else None
-
-    def _fault(self, name: str, kind: str, text: str) -> Decision:
-        decision = decide(self._options, name, kind)
-        times = self.log.count(name, kind)
-        self._active[name] = (decision, text)
-        if times & (times - 1) == 0:
-            logger.warning("{} (time {}): {}", text, times, decision.value)
-        return decision
-
-
-def _kind(error: Exception) -> str:
-    kind = getattr(error, "kind", None)
-    return kind if isinstance(kind, str) else type(error).__name__
