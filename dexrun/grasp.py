@@ -23,7 +23,9 @@ from policies.handling import PlaceOptions, plan_home, plan_place
 from policies.motion import MotionError, MotionLimits
 from runtime.clock import NS_PER_S
 from runtime.faults import decide
+from runtime.inputs import stale
 from runtime.messages import Decision, Floats, Frame, TrackedMask
+from runtime.supervisor import Patience
 
 if TYPE_CHECKING:
     from planner.client import Planner
@@ -136,9 +138,7 @@ class GraspMode:
     # --- questions
 
     async def _ask(self, question: plan.Question) -> plan.Outcome:
-        head = self._look(self._options.head)
-        if head is None:
-            return plan.Failed("no_image", f"camera {self._options.head} has not delivered a frame")
+        head = await self._see(self._options.head)
         wrist = self._look(self._options.wrist) if self._options.wrist else None
         if isinstance(question, plan.Mark):
             self._marked = head
@@ -151,10 +151,23 @@ class GraspMode:
                 raise PlannerFailedError(f"planner: {answer.kind}: {answer.detail}")
         return answer
 
+    async def _see(self, camera: str) -> Frame:
+        """What is there now. Where nothing is shown for as long as a fault may last, the loop is stopped."""
+        patience = Patience(self._robot.settings.control.stop_after_hold_s)
+        while (frame := self._look(camera)) is None:
+            if patience.tried(lasting=True, now_ns=self._clock.now_ns()):
+                age_s = self._options.stale_camera_s
+                self._control.stop(f"{camera}: no data for {age_s:g} s (held for {patience.limit_s:g} s)")
+            await self._control.ticked()
+        return frame
+
     def _look(self, camera: str) -> Frame | None:
+        """The newest frame, unless it shows how the table was a while ago."""
         ring = self._robot.cameras[camera].frames
         sample = ring.newest()
-        return None if sample is None else frame_of(camera, sample, ring)
+        if sample is None or stale(sample.stamp_ns, self._clock.now_ns(), self._options.stale_camera_s):
+            return None
+        return frame_of(camera, sample, ring)
 
     # --- motions
 

@@ -26,7 +26,8 @@ class GraspOptions(PlanConfig):
         time_limit_s: the whole run may take this long.
         move_speed_rad_s, move_acceleration_rad_s2: peak joint speed and acceleration of homing and placement.
         settle_s: how long the arm stands still before the planner looks at the table.
-        stale_camera_s: without a head frame for this long, the arm holds.
+        stale_camera_s: without a head frame for this long, the arm holds. The planner is shown no older
+            picture: the head's is waited for, the wrist's is left out.
         stale_force_s: the same for the force sensor.
     """
 

@@ -24,6 +24,8 @@ def wave(robot: Robot, seconds: float = 6.0) -> MotionSource:
     return MotionSource(rows)
 
 
+CUBE = '[{shape = "cube", color = "red", x_m = 0.2, y_m = -0.05, yaw_rad = 0.3}]'
+SLOW_PLANNER = {"planner__scene_reader__fault": "slow", "planner__scene_reader__slow_s": "2"}
 QUICK = {"arm__lockstep_timeout_s": "0.08"}
 """Wall time that a packet which never comes costs. On a busy machine, more packets may count as lost."""
 
@@ -232,6 +234,51 @@ def test_torn_head_pairs_are_left_out(tmp_path: Path) -> None:
     robot = drive(tmp_path, script)
     assert robot.control.transitions[-1].state == "running"
     assert robot.survived()["head"]["unpaired"] >= 1
+
+
+def test_the_planner_is_not_asked_about_a_picture_of_before(tmp_path: Path) -> None:
+    """Another object comes while the head camera is away: whether the table is empty is seen afterwards."""
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("planner: has"))
+        stage.inject("head", "gone")
+        await stage.until(lambda: stage.step.startswith("planner: is the table"))
+        stage.inject("table", "add")
+        await stage.rest(4.0)
+        assert stage.step.startswith("planner: is the table")  # nothing that was seen before counts
+        stage.inject("head", "back")
+
+    stage = perform(tmp_path, script, world__placed=CUBE, **SLOW_PLANNER)
+    assert (stage.summary["judge"]["objects_in_tray"], stage.summary["judge"]["success"]) == (2, True)
+    assert len(stage.summary["attempts"]) == 2
+
+
+def test_a_head_camera_that_shows_nothing_while_the_planner_is_asked_ends_the_run(tmp_path: Path) -> None:
+    """Whatever the rules say: here no fault is in force, and nothing is followed that a watch would hold."""
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("planner: has"))
+        stage.inject("head", "gone")
+
+    keys = {"control__stop_after_hold_s": "2", "faults__rules": '{"head.*" = "retry"}'}
+    stage = perform(tmp_path, script, world__placed=CUBE, **SLOW_PLANNER, **keys)
+    assert (stage.code, stage.summary["outcome"]) == (STOPPED, "stopped")
+    assert stage.summary["stop_reason"].startswith("head")
+    assert stage.summary["stop_reason"].endswith("(held for 2 s)")
+
+
+def test_a_grasp_is_checked_without_a_wrist_camera_that_is_gone(tmp_path: Path) -> None:
+    """Where the run may go on without it; its last picture shows open jaws."""
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp") and len(stage.up.control.horizon) > 0)
+        stage.inject("wrist", "gone")
+
+    keys = {"faults__rules": '{"wrist.*" = "retry"}'}
+    stage = perform(tmp_path, script, world__placed=CUBE, **keys)
+    assert stage.summary["outcome"] == "completed", stage.summary["stop_reason"]
+    (attempt,) = stage.summary["attempts"]
+    assert attempt["grasped"] is attempt["completed"] is True
 
 
 def test_wrist_camera_lost_does_not_stop_the_arm_where_it_may_not(tmp_path: Path) -> None:
