@@ -24,7 +24,7 @@ from drivers.opencv_camera.config import OpenCvConfig
 from drivers.realsense.config import RealSenseConfig
 from drivers.world.config import WorldConfig
 from runtime.arm_model import ArmModel
-from runtime.clock import Clock
+from runtime.clock import NS_PER_S, Clock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
@@ -311,10 +311,10 @@ def _wanted(robot: Robot) -> list[tuple[str, Driver]]:
 
 
 async def _start_all(robot: Robot) -> None:
-    """Open every device at once; the first that cannot be opened ends it all.
+    """Open every device at once, and wait until all deliver; the first that cannot be opened ends it all.
 
     Raises:
-        DeviceError: that one's.
+        DeviceError: that one's; ``silent``: open, and nothing comes.
     """
     failures: list[DeviceError] = []
 
@@ -337,3 +337,23 @@ async def _start_all(robot: Robot) -> None:
         rings["force"] = robot.force.samples
     for name, ring in rings.items():
         robot.statistics.meter(name, ring, now)
+    await _all_deliver(robot, rings)
+
+
+async def _all_deliver(robot: Robot, rings: Mapping[str, Ring]) -> None:
+    limit_s = robot.settings.devices.first_data_s
+    deadline_ns = robot.clock.now_ns() + round(limit_s * NS_PER_S)
+    while silent := [name for name, ring in rings.items() if ring.newest_stamp_ns() is None]:
+        if robot.clock.now_ns() >= deadline_ns:
+            name = silent[0]
+            robot.faults.log.count(name, "silent")
+            where = _address(robot.settings, name)
+            raise DeviceError(name, "silent", where, f"it is open, and has sent nothing for {limit_s:g} s")
+        await robot.clock.sleep_until_ns(robot.clock.now_ns() + NS_PER_S // 100)
+
+
+def _address(settings: Settings, name: str) -> str:
+    camera = settings.cameras.get(name)
+    if camera is None:
+        return str(getattr(settings, name).port)
+    return str(camera.serial if isinstance(camera, RealSenseConfig) else camera.source)

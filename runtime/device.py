@@ -27,6 +27,7 @@ class DeviceOptions(Options):
         retries: faults in a row that are retried before the device is closed and reopened.
         reopen_first_s: wait before the first attempt to reopen; doubled after every failed one.
         reopen_longest_s: the longest such wait.
+        first_data_s: a run is not begun with a device that is open and delivers nothing for this long.
         join_timeout_s: how long `DeviceThread.stop` waits for the thread.
     """
 
@@ -34,6 +35,7 @@ class DeviceOptions(Options):
     retries: int = Field(default=10, ge=0)
     reopen_first_s: float = Field(default=0.25, gt=0)
     reopen_longest_s: float = Field(default=4.0, gt=0)
+    first_data_s: float = Field(default=5.0, gt=0)
     join_timeout_s: float = Field(default=4.0, gt=0)
 
 

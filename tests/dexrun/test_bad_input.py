@@ -179,6 +179,26 @@ def test_a_serial_port_in_use_is_named(
     assert line == f"stopped: {device} at {taken_port}: in_use: another program has this port open"
 
 
+def test_a_device_that_is_open_and_sends_nothing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another device's port, or a cable without the sensor behind it."""
+    port = EmulatedPort(tmp_path / "mute", on_data=lambda data: None)
+    keys = {"force__port": port.path, "realtime__clock": "real", "devices__first_data_s": "2"}
+    stage = Stage()
+    try:
+        with staged(stage, None):
+            assert main(arguments(tmp_path / "runs", **keys)) == STOPPED
+    finally:
+        port.close()
+    reason = f"force at {port.path}: silent: it is open, and has sent nothing for 2 s"
+    assert f"stopped: {reason}" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
+    assert (summary["stop_reason"], summary["ticks"]) == (reason, 0)
+    assert summary["device_faults"]["force"]["silent"] >= 1
+    assert_stands(stage)
+
+
 def test_the_scene_readers_port_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
