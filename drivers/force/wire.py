@@ -74,7 +74,10 @@ def parser_for(config: ForceConfig) -> Parser:
 
 
 class TextParser:
-    """Lines of numbers."""
+    """Lines of numbers. What comes before the first line's end is dropped.
+
+    A stream is joined anywhere, and the end of a number is a number: ``-31234.0`` can begin as ``34.0``.
+    """
 
     def __init__(self, config: ForceConfig) -> None:
         self.bad = 0
@@ -82,13 +85,13 @@ class TextParser:
         self._separator = config.separator.strip() or None  # a blank one stands for any run of blanks
         self._buffer = b""
         self._begun = False
-        """Whether a line's beginning has been seen: the first one may be torn."""
+        """Whether a line's beginning has been seen."""
 
     def feed(self, data: bytes) -> list[Floats]:
         samples = []
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            sample = self._parse(line)
+            sample = self._parse(line) if self._begun else None
             if sample is not None:
                 samples.append(sample)
             elif self._begun and line.strip():

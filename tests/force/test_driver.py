@@ -90,7 +90,7 @@ def test_newtons_after_the_tare(tmp_path: Path, form: str) -> None:
     with rig(tmp_path, format=form, emulator={"bias_counts": [100, -50, 7]}) as r:
         assert isinstance(r.driver, ForceDriver)
         r.driver.open()
-        r.until(50)
+        r.until(55 if form == "text" else 50)  # the line that is under way does not count
         assert r.driver.samples.published == 1
         assert r.newest() == pytest.approx([0, 0, 0])
         r.sensor.force = [1.0, -2.0, 3.5]
@@ -119,21 +119,21 @@ def test_stamps_are_even_although_samples_come_in_bursts(tmp_path: Path) -> None
         stamps = []
         while (sample := reader.next()) is not None:
             stamps.append(sample.stamp_ns)
-        assert stamps == [PERIOD * (i + 1) for i in range(40)]
+        assert stamps == [PERIOD * i for i in range(2, 41)]
 
 
 def test_taring_again_changes_the_zero_once_it_is_known(tmp_path: Path) -> None:
     with rig(tmp_path) as r:
         r.driver.open()
         r.sensor.force = [0, 0, 1.0]
-        r.until(50)
+        r.until(55)
         r.sensor.force = [0, 0, 3.0]
-        r.until(60)
+        r.until(65)
         assert r.newest()[2] == pytest.approx(2.0)
         r.driver.tare()
-        r.until(105)
-        assert r.newest()[2] == pytest.approx(2.0)
         r.until(110)
+        assert r.newest()[2] == pytest.approx(2.0)
+        r.until(115)
         assert r.newest()[2] == pytest.approx(0.0)
 
 
@@ -231,9 +231,32 @@ def test_what_was_sent_before_the_opening_is_not_a_sample(tmp_path: Path) -> Non
     with rig(tmp_path, tare_at_start=False) as r:
         r.clock.wait_until_ns(100 * MS)
         r.driver.open()
-        r.until(110)
+        r.until(115)
         assert r.driver.samples.published == 2
-        assert r.driver.samples.newest_stamp_ns() == 110 * MS
+        assert r.driver.samples.newest_stamp_ns() == 115 * MS
+
+
+def test_half_a_line_is_no_sample_and_enters_no_zero(tmp_path: Path) -> None:
+    counts = {"channels": 1, "newtons_per_count": 1.0, "tare_samples": 2}
+    with rig(tmp_path, **counts, emulator={"bias_counts": -31234}) as r:
+        r.sensor.force = [0.0]
+
+        def joined_in_mid_line() -> None:
+            before = r.driver.samples.published
+            r.driver.open()
+            r.emulator.send_raw(b"34.000\r\n")  # of -31234.000
+            r.clock.wire("force", stream=True).credit(8)  # type: ignore[attr-defined]
+            r.until(math.ceil(r.clock.now_ns() / MS) + 30)
+            assert r.driver.samples.published > before
+            for number in range(before, r.driver.samples.published):
+                sample = r.driver.samples.read(number)
+                assert sample is not None
+                assert sample["force"].tolist() == [0.0]
+
+        joined_in_mid_line()
+        r.driver.close()
+        joined_in_mid_line()
+        assert r.driver.statistics() == {"tares": 1}
 
 
 def test_runs_repeat(tmp_path: Path) -> None:
@@ -249,5 +272,5 @@ def test_runs_repeat(tmp_path: Path) -> None:
             return out
 
     first = once(tmp_path / "a")
-    assert len(first) == 51
+    assert len(first) == 50
     assert once(tmp_path / "b") == first

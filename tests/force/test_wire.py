@@ -30,6 +30,12 @@ def config(options: dict[str, Any]) -> ForceConfig:
     return ForceConfig.model_validate({"port": "/dev/null", **options})
 
 
+def stream(options: dict[str, Any], sent: list[list[int]]) -> bytes:
+    """As it comes, from the end of a line on."""
+    begun = b"\r\n" if options["format"] == "text" else b""
+    return begun + b"".join(encode(config(options), row) for row in sent)
+
+
 def parse(options: dict[str, Any], data: bytes, at: list[int]) -> tuple[list[list[float]], int]:
     parser = parser_for(config(options))
     edges = [0, *sorted(min(a, len(data)) for a in at), len(data)]
@@ -41,8 +47,22 @@ def parse(options: dict[str, Any], data: bytes, at: list[int]) -> tuple[list[lis
 def test_what_goes_in_comes_out_however_it_is_cut(
     options: dict[str, Any], sent: list[list[int]], at: list[int]
 ) -> None:
-    data = b"".join(encode(config(options), row) for row in sent)
-    assert parse(options, data, at) == (sent, 0)
+    assert parse(options, stream(options, sent), at) == (sent, 0)
+
+
+@given(formats, rows.filter(lambda r: len(r) > 1), st.data(), cuts)
+def test_a_stream_that_is_joined_anywhere_gives_nothing_that_was_not_sent(
+    options: dict[str, Any], sent: list[list[int]], data: st.DataObject, at: list[int]
+) -> None:
+    first = encode(config(options), sent[0])
+    joined = first[data.draw(st.integers(1, len(first) - 1)) :]
+    samples, bad = parse(options, joined + b"".join(encode(config(options), row) for row in sent[1:]), at)
+    assert (samples, bad) == (sent[1:], 0)
+
+
+def test_the_end_of_a_number_is_no_sample() -> None:
+    options = {"format": "text", "channels": 1}
+    assert parse(options, b"34.0\r\n-31234.0\r\n", []) == ([[-31234.0]], 0)
 
 
 @given(formats, st.binary(max_size=400), cuts)
@@ -68,7 +88,7 @@ def test_a_spoiled_sample_is_left_out_and_counted_once() -> None:
     for options in FORMATS:
         parts = [bytearray(encode(config(options), [i, i + 1, i + 2])) for i in (10, 20, 30)]
         parts[1][4] ^= 0x80
-        samples, bad = parse(options, b"".join(parts), [])
+        samples, bad = parse(options, stream(options, []) + b"".join(parts), [])
         assert (samples, bad) == ([[10, 11, 12], [30, 31, 32]], 1), options
 
 
@@ -80,7 +100,7 @@ def test_the_torn_line_that_a_stream_begins_with_is_nobodys_fault() -> None:
     "line", ["1,2", "1,2,3,4", "a,b,c", "nan,1,2", "1e999,0,0", "1_0,2,3", "1,,3", "9" * 300]
 )
 def test_a_line_that_is_no_sample_is_counted(line: str) -> None:
-    text = f"0,0,0\n{line}\n\n1,2,3\n"
+    text = f"\n0,0,0\n{line}\n\n1,2,3\n"
     assert parse({"format": "text"}, text.encode(), []) == ([[0, 0, 0], [1, 2, 3]], 1)
 
 
