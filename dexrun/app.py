@@ -29,8 +29,11 @@ from runtime.lag import LagMonitor
 from runtime.messages import DeviceError
 from runtime.realtime import Realtime, realtime
 from runtime.stepped import SteppedClock, SteppedClockError
+from runtime.teardown import boxed
 
 _FIRST_TICK_S = 5.0
+_JUDGE_S = 3.0
+_STOP_S = 3.0
 
 Opener = Callable[
     [Robot, RunFolder, dict[str, Any], Recording | None], contextlib.AbstractAsyncContextManager[Mode]
@@ -214,6 +217,8 @@ async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Re
             finally:
                 report.attempts = mode.attempts()
                 report.planner, report.policy = mode.statistics()
+                if recording is not None:
+                    recording.end()  # what follows may take seconds, and is no part of it
                 await _judge(robot, report)
 
 
@@ -221,10 +226,18 @@ async def _judge(robot: Robot, report: Report) -> None:
     """The score, where there is ground truth to score by; however the run ended."""
     if robot.world is None:
         return
-    with anyio.CancelScope(shield=True), contextlib.suppress(WorldError):  # it may be gone: then no score
-        report.extra["judge"] = await robot.clock.run_blocking(
-            lambda: score(robot, robot.settings.planner.prompt)
-        )
+
+    async def ask() -> None:
+        prompt = robot.settings.planner.prompt
+        report.extra["judge"] = await robot.clock.run_blocking(lambda: score(robot, prompt, _JUDGE_S))
+
+    try:
+        answered = await boxed("the judge", 2 * _JUDGE_S, ask)  # somebody else's question may be under way
+        missing = "" if answered else "the simulated world was not to be asked"
+    except WorldError as error:
+        missing = str(error)
+    if missing:
+        report.extra["judge_missing"] = missing
 
 
 @contextlib.contextmanager
@@ -264,8 +277,7 @@ async def _with_terminal(robot: Robot, mode: Mode) -> Outcome:
     try:
         return await _until_latched(robot, mode)
     finally:
-        with anyio.CancelScope(shield=True):
-            await dashboard.stop()
+        await boxed("the terminal", _STOP_S, dashboard.stop)
 
 
 async def _until_latched(robot: Robot, mode: Mode) -> Outcome:

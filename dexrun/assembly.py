@@ -34,11 +34,13 @@ from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
+from runtime.teardown import boxed
 
 if TYPE_CHECKING:
     from drivers.world.client import WorldClient
 
 _RECORD_SECONDS = 20
+_CLOSE_WORLD_S = 10.0
 _COUNTED_ELSEWHERE = ("tares", "silent")
 """What drivers count that is no fault, or is reported as one besides."""
 
@@ -144,8 +146,7 @@ async def _open_world(
 async def _close_world(client: WorldClient, clock: Clock) -> None:
     if isinstance(clock, SteppedClock):
         clock.detach()
-    with anyio.CancelScope(shield=True):
-        await clock.run_blocking(client.close)
+    await boxed("the simulated tabletop", _CLOSE_WORLD_S, lambda: clock.run_blocking(client.close))
 
 
 def _world_as_configured(settings: Settings) -> WorldConfig:

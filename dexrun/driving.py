@@ -12,12 +12,14 @@ from loguru import logger
 from dexrun.episodes import Episodes, RecordingError
 from dexrun.outcome import NOT_DONE, Outcome
 from runtime.clock import NS_PER_S, Clock
+from runtime.teardown import boxed
 
 if TYPE_CHECKING:
     from drivers.world.client import WorldClient
     from drivers.world.operator import OperatorReport
 
 _LOOK_NS = NS_PER_S // 10
+_STOP_S = 3.0
 _ON = ("approach", "grasp", "lift", "carry", "release", "return")
 
 
@@ -75,9 +77,11 @@ class Scripted:
                     break
         finally:
             if not report.done:
-                with anyio.CancelScope(shield=True):
-                    await self._clock.run_blocking(lambda: self._world.operator("stop"))
+                await boxed("the operator", _STOP_S, self._stop)
         logger.info("operator: {} episodes, {} succeeded", report.episode, report.succeeded)
+
+    async def _stop(self) -> None:
+        await self._clock.run_blocking(lambda: self._world.operator("stop"))
 
     def _follow(self, report: OperatorReport) -> None:
         """Begin an episode with a new object, end it when the arm is back at rest."""

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
 
-import anyio
 from loguru import logger
 
 from dexrun.assembly import Robot
@@ -14,8 +13,11 @@ from dexrun.outcome import Outcome
 from dexrun.recording import OneEpisode, Recording
 from dexrun.run_folder import RunFolder
 from runtime.clock import NS_PER_S
+from runtime.teardown import boxed
 
 T = TypeVar("T")
+
+_STOP_S = 5.0
 
 
 class Mode(Protocol):
@@ -76,7 +78,7 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | No
         if recording is not None:
             perception.keep = recording.mask
         perception.start()
-        stack.push_async_callback(_shielded, perception.stop)
+        stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
         mode: list[GraspMode] = []
         worker = await _open_worker(robot, perception.newest, lambda: mode[0].instruction, stack)
         mode.append(GraspMode(robot, planner, perception, worker, folder))
@@ -112,10 +114,7 @@ async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: cont
 
 async def _end_worker(worker: Any) -> None:
     worker.stop()
-    with anyio.move_on_after(5.0, shield=True):
-        await worker.join()
-        return
-    logger.error("the inference thread did not end: the policy does not return")
+    await boxed("the inference thread (the policy does not return)", _STOP_S, worker.join)
 
 
 def both(first: Callable[[T], None], second: Callable[[T], None]) -> Callable[[T], None]:
@@ -126,8 +125,3 @@ def both(first: Callable[[T], None], second: Callable[[T], None]) -> Callable[[T
         second(what)
 
     return tell
-
-
-async def _shielded(function: Any) -> None:
-    with anyio.CancelScope(shield=True):
-        await function()

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from loguru import logger
 
 from dexrun.assembly import Robot
@@ -34,6 +33,7 @@ from runtime.recording.tracks import (
     rows_track,
 )
 from runtime.snapshots import to_json
+from runtime.teardown import boxed
 
 if TYPE_CHECKING:
     from dexrun.modes import Mode
@@ -79,9 +79,7 @@ async def open_recording(
     try:
         yield recording
     finally:
-        with anyio.move_on_after(_CLOSE_S, shield=True) as limit:
-            await recording.close()
-        if limit.cancelled_caught:
+        if not await boxed("recording", _CLOSE_S, recording.close):
             logger.error("recording: the disk does not take the rest; it is mended at the next start")
         extra["recording"] = recording.episodes.summary()
 
@@ -182,10 +180,14 @@ class Recording:
         """Keep where the instruction's object is. On any thread."""
         self.recorder.put_mask(mask.camera, mask.stamp_ns, mask.mask)
 
-    async def close(self) -> None:
-        """End and finish everything; an episode that is still on counts like any other."""
+    def end(self) -> None:
+        """The run is over: an episode that is still on ends here, and counts like any other."""
         with contextlib.suppress(RecordingError):  # none is on
             self.episodes.stop(reason="the run ended")
+
+    async def close(self) -> None:
+        """End and finish everything."""
+        self.end()
         await self.recorder.close()
 
 

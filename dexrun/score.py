@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from drivers.world.judge import JudgeReport, ObjectReport
 
 
-def score(robot: Robot, prompt: str) -> dict[str, Any]:
-    """``{objects_total, objects_in_tray, success, asked}`` now."""
+def score(robot: Robot, prompt: str, timeout_s: float) -> dict[str, Any]:
+    """``{objects_total, objects_in_tray, success, asked}`` now.
+
+    Raises:
+        drivers.world.client.WorldError: the world is gone, or did not answer within `timeout_s` of wall time.
+    """
     assert robot.world is not None  # noqa: S101 - asked only of simulated runs
-    return judged(robot.world.judge(), prompt)
+    return judged(robot.world.judge(timeout_s), prompt)
 
 
 def judged(report: JudgeReport, prompt: str) -> dict[str, Any]:

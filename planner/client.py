@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-
 from planner import prompts, replies
 from planner.background import BackgroundLoop
 from planner.config import PlannerConfig
@@ -26,6 +24,7 @@ from planner.statistics import PlannerStatistics
 from planner.transport import Transport
 from runtime.clock import Clock
 from runtime.messages import ColorImage
+from runtime.teardown import boxed
 
 if TYPE_CHECKING:
     from planner.scene_reader.server import SceneReader
@@ -110,9 +109,13 @@ class Planner:
         background, self._background, self._asker = self._background, None, None
         if background is None:
             return
-        with anyio.CancelScope(shield=True), self._clock.hold():
+
+        async def close() -> None:
             await background.call(self._stop())
             await background.close()
+
+        with self._clock.hold():
+            await boxed("the planner", 2 * _CLOSE_S, close)
 
     async def _stop(self) -> None:
         """On the background loop."""

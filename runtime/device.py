@@ -180,13 +180,14 @@ class DeviceThread:
                 return
             error = self._attempt(self.driver.open)
             if error is None:
-                logger.info("{}: open again", self.name)
                 return
             self._report(error)
             self._close()
             pause_s = min(2 * pause_s, self._options.reopen_longest_s)
 
     def _well(self) -> None:
+        if self.state == "reopening":
+            logger.info("{}: delivers again", self.name)
         self.state = "running"
         if self._recovered is not None:
             self._recovered(self.name)

@@ -169,9 +169,9 @@ class WorldClient:
 
     # --- the rest
 
-    def judge(self) -> JudgeReport:
+    def judge(self, timeout_s: float | None = None) -> JudgeReport:
         """The score now, from ground truth."""
-        return JudgeReport.from_json(self._ask({"op": "judge"})["judge"])
+        return JudgeReport.from_json(self._ask({"op": "judge"}, timeout_s)["judge"])
 
     def operator(self, action: str = "") -> OperatorReport:
         """Have the scripted operator ``"start"`` or ``"stop"``, or just ask what it does."""
@@ -199,6 +199,8 @@ class WorldClient:
         self._closed = True
         if self._head is not None:
             self._head.close()
+        if self._lost:  # who does not answer will not go when told to
+            self.process.kill()
         self._channel.hang_up()  # before the lock: who asks has it for as long as the answer takes
         for end in (self.process.terminate, self.process.kill):
             try:
@@ -214,7 +216,7 @@ class WorldClient:
             self._errors.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _ask(self, message: Message) -> Message:
+    def _ask(self, message: Message, timeout_s: float | None = None) -> Message:
         self.wait_ready()
         with self._lock:
             self._check()
@@ -222,7 +224,7 @@ class WorldClient:
                 self._channel.send(message)
             except ChannelClosedError as error:
                 raise WorldError(self._obituary()) from error
-            return self._receive(REPLY_S)
+            return self._receive(REPLY_S if timeout_s is None else timeout_s)
 
     def _receive(self, timeout_s: float) -> Message:
         self._check()

@@ -360,4 +360,5 @@ def test_a_tabletop_that_dies_ends_the_run_with_a_summary(tmp_path: Path) -> Non
     assert stage.code == STOPPED
     assert stage.summary["outcome"] == "stopped"
     assert stage.summary["stop_reason"] == "the simulated world's process ended (status -9)"
+    assert stage.summary["judge_missing"] == stage.summary["stop_reason"]
     assert stage.summary["attempts"][0]["completed"] is False

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dexrun import app
 from dexrun.__main__ import main
 from dexrun.outcome import NOT_DONE
 from tests.dexrun.rig import ROOT, Stage, arguments, assert_tame, perform
@@ -52,6 +53,63 @@ def test_a_signal_ends_the_run_cleanly(tmp_path: Path, moment: str) -> None:
     assert "judge" in stage.summary or moment == "before the first tick"
     tried = ["grasp", "placing"]
     assert bool(stage.summary["attempts"]) == any(word in moment for word in tried)
+
+
+def test_the_episode_is_over_before_the_score_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings: list[Any] = []
+    still_on: list[bool] = []
+    opened, scored = app.open_recording, app.score
+
+    @contextlib.asynccontextmanager
+    async def open_recording(*given: Any) -> AsyncIterator[Any]:
+        async with opened(*given) as recording:
+            recordings.append(recording)
+            yield recording
+
+    def score(*given: Any) -> dict[str, Any]:
+        still_on.append(recordings[0].episodes.recording)
+        return scored(*given)
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        assert recordings[0].episodes.recording
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(app, "open_recording", open_recording)
+    monkeypatch.setattr(app, "score", score)
+    stage = perform(tmp_path, script)
+    assert still_on == [False]
+    (episode,) = stage.summary["recording"]["episodes"]
+    assert episode["stop_reason"] == "the run ended"
+
+
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """It does nothing more, and is there all the same."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+
+
+def test_a_tabletop_that_hangs_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the real clock, on which it is asked for nothing but the score."""
+    monkeypatch.setattr(app, "_JUDGE_S", 0.5)
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        assert stage.up.world is not None
+        freeze(stage.up.world.process)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stage = perform(tmp_path, script, realtime__clock="real")
+    assert stage.code == NOT_DONE
+    assert stage.summary["stop_reason"] == "interrupted (SIGTERM)"
+    assert stage.summary["judge_missing"] == "the simulated world did not answer within 0.5 s"
+    assert "judge" not in stage.summary
+    assert stage.up.world is not None
+    assert stage.up.world.process.returncode == -signal.SIGKILL  # nobody waits for it to go by itself
 
 
 def test_later_signals_change_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import anyio
 import pytest
+from loguru import logger
 
 from runtime.clock import RealClock
 from runtime.device import DeviceOptions, DeviceThread
@@ -180,6 +181,26 @@ def test_a_device_that_opens_again_but_delivers_nothing_has_not_recovered() -> N
     (gap,) = faults.log.gaps
     assert gap.to_ns is not None
     assert gap.to_ns >= 2000 * MS
+
+
+def test_that_a_device_is_back_is_said_once_and_only_when_it_delivers() -> None:
+    clock = SteppedClock()
+    driver = Script(clock, lambda call, ms: gone("silent") if call == "poll" and 100 <= ms < 5000 else None)
+    thread = thread_for(driver, policy(clock), reopen_first_s=0.25)
+    said: list[str] = []
+
+    async def main() -> None:
+        await thread.start()
+        await clock.sleep_until_ns(6000 * MS)
+        await thread.stop()
+
+    sink = logger.add(lambda message: said.append(str(message)), level="INFO", format="{message}")
+    try:
+        clock.run(main)
+    finally:
+        logger.remove(sink)
+    assert len(driver.calls("open")) > 10
+    assert [line for line in said if "again" in line] == ["arm: delivers again\n"]
 
 
 def test_retry_polls_again_and_gives_up_after_enough() -> None:
