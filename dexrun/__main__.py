@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from dexrun.signals import leave_at_once
+
 OK, NOT_DONE, BAD_CONFIGURATION, STOPPED = 0, 1, 2, 3
 
 HELP = """\
@@ -59,9 +61,12 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and arguments[:1] and arguments[0].startswith("-"):
+        leave_at_once()
     try:
-        code = _main(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # before a run has begun to look after signals itself
+        code = _main(arguments)
+    except KeyboardInterrupt:  # in a command
         sys.stderr.write("dexrun: interrupted\n")
         code = NOT_DONE
     if argv is None and any(thread.daemon for thread in threading.enumerate()):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from loguru import logger
 
 from dexrun.assembly import Robot, open_robot
@@ -20,6 +20,7 @@ from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, STOPPED, Outcome, stoppe
 from dexrun.recording import Recording, open_recording
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.score import score
+from dexrun.signals import Ending
 from dexrun.summary import summarise
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
@@ -70,6 +71,11 @@ def run(settings: Settings, clock: Clock | None = None, opener: Opener = open_mo
     """Run the configured mode, or the one that `opener` opens; returns the exit code."""
     if clock is None:
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
+    with Ending() as ending:
+        return _run(settings, clock, opener, ending)
+
+
+def _run(settings: Settings, clock: Clock, opener: Opener, ending: Ending) -> int:
     try:
         folder = RunFolder(settings.runs, clock.wall_ns())
         folder.write_json("config.json", _resolved(settings))
@@ -80,7 +86,7 @@ def run(settings: Settings, clock: Clock | None = None, opener: Opener = open_mo
     report, began_ns = Report(), clock.now_ns()
     try:
         try:
-            clock.run(_supervise, settings, clock, folder, report, opener)
+            clock.run(_supervise, settings, clock, folder, report, opener, ending)
         except (WorldError, SteppedClockError) as error:  # simulated time itself came to its end
             report.fail(error)
             _conclude(settings, clock, folder, report, began_ns)
@@ -108,13 +114,14 @@ def _resolved(settings: Settings) -> Any:
 
 
 async def _supervise(
-    settings: Settings, clock: Clock, folder: RunFolder, report: Report, opener: Opener
+    settings: Settings, clock: Clock, folder: RunFolder, report: Report, opener: Opener, ending: Ending
 ) -> None:
     """The root: ends on the mode's own end, on a fault, or on a signal; always writes a summary."""
     began_ns = clock.now_ns()
     async with anyio.create_task_group() as root:
         with anyio.CancelScope() as work:
-            await root.start(_signals, work, report)
+            root.start_soon(_signals, ending, work, report)
+            await anyio.lowlevel.checkpoint()  # one may have come already: then nothing is started
             try:
                 await _whole(settings, clock, folder, report, opener)
             except* DeviceError as errors:
@@ -170,29 +177,16 @@ def _first_line(error: BaseException) -> str:
     return text if expected else f"{type(first).__name__}: {text}".rstrip(": ")
 
 
-async def _signals(
-    scope: anyio.CancelScope,
-    report: Report,
-    *,
-    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-) -> None:
+async def _signals(ending: Ending, scope: anyio.CancelScope, report: Report) -> None:
     """Ctrl-C, SIGTERM and a hang-up end the run cleanly; once it ends, further ones change nothing."""
-    with anyio.open_signal_receiver(*_ending()) as signals:
-        task_status.started()
-        async for number in signals:
-            reason = f"interrupted ({signal.Signals(number).name})"
-            if report.decided:
-                logger.warning("{}: the run is ending already", reason)
-                continue
-            logger.warning("{}: stopping", reason)
-            report.outcome, report.decided = stopped(reason, exit_code=NOT_DONE), True
-            scope.cancel()
-
-
-def _ending() -> list[signal.Signals]:
-    """Signals that end a run. Under nohup a hang-up is ignored from the start, and stays so."""
-    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    return [signal.SIGINT, signal.SIGTERM, *hang_up]
+    while True:
+        reason = f"interrupted ({(await ending.next()).name})"
+        if report.decided:
+            logger.warning("{}: the run is ending already", reason)
+            continue
+        logger.warning("{}: stopping", reason)
+        report.outcome, report.decided = stopped(reason, exit_code=NOT_DONE), True
+        scope.cancel()
 
 
 async def _whole(settings: Settings, clock: Clock, folder: RunFolder, report: Report, opener: Opener) -> None:

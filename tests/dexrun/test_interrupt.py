@@ -178,14 +178,65 @@ def test_ctrl_c_ends_teleoperation(tmp_path: Path) -> None:
     assert_tame(stage.up)
 
 
-def test_ctrl_c_before_anything_has_begun(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["open_log", "_exit_code", "close_log"])
+def test_a_signal_before_and_after_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
 ) -> None:
-    def interrupted(arguments: list[str]) -> None:
+    """From the run's folder on there is always a summary; what is over cannot be interrupted any more."""
+    real = getattr(app, moment)
+
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return real(*given)
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("home"))
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(app, moment, interrupted)
+    with on_hang_up(lambda *_: None):
+        stage = perform(tmp_path, script)
+    ended_by = number.name if moment == "open_log" else "SIGHUP"
+    assert (stage.code, stage.summary["stop_reason"]) == (NOT_DONE, f"interrupted ({ended_by})")
+    assert (stage.robot is None) == (moment == "open_log")
+
+
+EARLY = """
+import os, signal, sys
+from dexrun import __main__ as program, config
+
+def load(arguments):
+    try:
+        os.kill(os.getpid(), signal.{name})
+    except BaseException:  # as some libraries do that are being imported
+        pass
+    return loaded(arguments)
+
+loaded, config.load = config.load, load
+sys.argv = ["dexrun", *{words}]
+sys.exit(program.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_has_begun(tmp_path: Path, number: signal.Signals) -> None:
+    code = EARLY.format(name=number.name, words=arguments(tmp_path / "runs"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        128 + number,
+        "",
+        f"dexrun: interrupted ({number.name})\n",
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dexrun.config.load", interrupted)
-    assert main(["--config", "config.toml"]) == NOT_DONE
+    monkeypatch.setattr("dexrun.commands.info", interrupted)
+    assert main(["info", "runs/latest"]) == NOT_DONE
     assert capsys.readouterr().err == "dexrun: interrupted\n"
 
 
