@@ -93,36 +93,43 @@ def parse_verdict(text: str) -> Verdict:
     """A boolean alone, at the head ("False: cup, plate") or at the conclusion ("... True") of the reply.
 
     Raises:
-        ReplyError: neither, or the two ends contradict each other.
+        ReplyError: neither, or the reply says one boolean there and the other one too.
     """
-    body = plain(text)
-    if (found := _verdict_in_json(body)) is not None:
-        return found
-    lines = _lines(body)
-    if not lines:
-        raise ReplyError("the reply is empty")
-    head, tail = _head(lines[0]), _tail(lines[-1])
-    if head is not None and tail is not None and head != tail:
-        raise ReplyError("the reply begins with one boolean and concludes with the other")
-    value = tail if tail is not None else head
-    if value is None:
-        raise ReplyError("the reply neither begins nor concludes with True or False")
-    return Verdict(value=value, reason=_reason(lines))
+    return _verdict(plain(text))[0]
 
 
 def parse_conclusion(text: str) -> Verdict:
     """A boolean at the conclusion: the last line is one, begins with one, or ends with one.
 
     Raises:
-        ReplyError: the last line holds none, or the reply begins with the other one.
+        ReplyError: the last line holds none, or the reply says the other one too.
     """
-    body = plain(text)
-    lines = _lines(body)
-    verdict = parse_verdict(text)
-    closing = len(lines) > 0 and (_tail(lines[-1]) is not None or _head(lines[-1]) is not None)
-    if not closing and _verdict_in_json(body) is None:
+    verdict, concluded = _verdict(plain(text))
+    if not concluded:
         raise ReplyError("the reply does not conclude with True or False")
     return verdict
+
+
+class _ContradictionError(ReplyError):
+    """Both booleans are said; asking again beats choosing one."""
+
+
+def _verdict(body: str) -> tuple[Verdict, bool]:
+    """The verdict, and whether it stands in the last line."""
+    if (found := _verdict_in_json(body)) is not None:
+        return found, True
+    lines = _lines(body)
+    if not lines:
+        raise ReplyError("the reply is empty")
+    closing = {_head(lines[-1]), _tail(lines[-1])} - {None}
+    said = closing | ({_head(lines[0])} - {None})
+    if not said:
+        raise ReplyError("the reply neither begins nor concludes with True or False")
+    if not closing:  # then whatever line begins with a boolean may be meant as the conclusion
+        said |= {_head(line) for line in lines} - {None}
+    if len(said) > 1:
+        raise _ContradictionError("the reply says True in one place and False in another")
+    return Verdict(value=said == {True}, reason=_reason(lines)), bool(closing)
 
 
 def _lines(text: str) -> list[str]:
@@ -156,6 +163,8 @@ def _reason(lines: list[str]) -> str:
         return match.group(2).strip()
     if len(lines) > 1 and _ALONE.match(lines[-1]):
         return " ".join(lines[:-1])
+    if (match := _HEAD.match(lines[-1])) is not None:
+        return match.group(2).strip()
     if (tail := _TAIL.match(whole)) is not None:
         return tail.group(1).strip()
     return "" if _ALONE.match(whole) else whole
@@ -188,6 +197,8 @@ def parse_prompt_class(text: str) -> PromptClass:
     named = {"II" if each.upper() in ("II", "2") else "I" for each in _TYPE.findall(body)}
     try:
         verdict = parse_verdict(body)
+    except _ContradictionError:
+        raise
     except ReplyError:
         if len(named) != 1:
             said = "both types are named" if named else "no type is named"

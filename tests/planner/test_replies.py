@@ -1,5 +1,6 @@
 import contextlib
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,50 @@ def test_a_conclusion_stands_at_the_end() -> None:
     assert replies.parse_conclusion("False: the jaws are empty").value is False
     with pytest.raises(ReplyError, match="does not conclude"):
         replies.parse_conclusion("True: the jaws hold it.\nThe cube seems to be red.")
+
+
+@pytest.mark.parametrize("parse", [replies.parse_verdict, replies.parse_conclusion])
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("The cube is between the jaws.\nTrue: it is held", (True, "it is held")),
+        ("I looked twice.\n\n**False**: cup, plate", (False, "cup, plate")),
+        ("False: the jaws are empty.\nIt is not true that they hold it.\nFalse", (False, None)),
+        ("Between the jaws?\nTrue.\nOff the table, too?\nFalse.\n\nFalse: it lies there", (False, None)),
+    ],
+)
+def test_the_last_line_may_begin_with_the_boolean(
+    parse: Callable[[str], replies.Verdict], text: str, verdict: tuple[bool, str | None]
+) -> None:
+    read, (value, reason) = parse(text), verdict
+    assert read.value is value
+    assert reason is None or read.reason == reason
+
+
+@pytest.mark.parametrize(
+    "parse", [replies.parse_verdict, replies.parse_conclusion, replies.parse_prompt_class]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "True: it looks held at first sight.\nOn a closer look the jaws are empty.\nFalse: it slipped",
+        "False: nothing yet\nTrue: the cube is between the jaws",
+        "True\n\nFalse",
+        "True: it is held.\nThe answer is False.",
+        "It is hard to see.\nTrue: if it had not slipped. So the answer is false",
+        "False: nothing is named.\nTrue: a cup is named. This is Type I",
+    ],
+)
+def test_a_reply_that_says_both_is_not_guessed_at(parse: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ReplyError, match="True in one place and False in another"):
+        parse(text)
+
+
+def test_a_second_thought_before_the_last_line_counts_where_nothing_concludes() -> None:
+    with pytest.raises(ReplyError, match="True in one place and False in another"):
+        replies.parse_verdict("True: it is gone.\nFalse: there it is.\nThe picture is dark.")
+    said = replies.parse_verdict("True: it is gone.\nNothing else is false here.\nThe picture is dark.")
+    assert said.value is True
 
 
 def test_the_reason_is_what_is_left() -> None:
