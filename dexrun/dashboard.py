@@ -1,11 +1,16 @@
 """What a person at the terminal sees while a run is on: a live panel, or plain lines where there is none.
 
 The picture is drawn on a thread of its own, from a snapshot of numbers; nothing of it happens on the loop.
+While the panel is up, what is written to ``sys.stderr`` goes above it if both are on one terminal.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,6 +19,7 @@ from dexrun.mode_options import TerminalOptions
 from runtime.clock import NS_PER_S, Clock, ClockThread
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.table import Table
 
 
@@ -82,6 +88,32 @@ def as_table(status: Status) -> Table:
     return table
 
 
+class _Guarded:
+    """A file that is not written to while somebody else holds `lock`."""
+
+    def __init__(self, file: io.TextIOBase, lock: threading.RLock) -> None:
+        self._file = file
+        self._lock = lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            return self._file.write(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._file.flush()
+
+
+def _one_terminal(first: TextIO, second: TextIO) -> bool:
+    try:
+        return os.ttyname(first.fileno()) == os.ttyname(second.fileno())
+    except (OSError, ValueError):  # no terminal, or not even a file
+        return False
+
+
 class Dashboard:
     """Draws `status()` every so often, on a thread of its own."""
 
@@ -125,16 +157,37 @@ class Dashboard:
         return not self._stopping
 
     def _lines(self) -> None:
-        while self._rest(self._options.line_s):
+        going_on = True
+        while going_on:
+            going_on = self._rest(self._options.line_s)
             self._out.write(as_line(self._status()) + "\n")
             self._out.flush()
 
     def _live(self) -> None:
         from rich.console import Console
+        from rich.file_proxy import FileProxy
         from rich.live import Live
 
         console: Any = Console(file=self._out)
-        with Live(as_table(self._status()), console=console, auto_refresh=False) as live:
-            while self._rest(self._options.refresh_s):
-                live.update(as_table(self._status()), refresh=True)
-            live.update(as_table(self._status()), refresh=True)
+        live = Live(as_table(self._status()), console=console, auto_refresh=False, redirect_stderr=False)
+        # Rich works out how far to move up some time before it moves: a line in between would tear the panel.
+        lock = threading.RLock()
+        above: Any = sys.stderr
+        if _one_terminal(self._out, sys.stderr):
+            above = _Guarded(FileProxy(console, sys.stderr), lock)
+        with contextlib.redirect_stderr(above):
+            try:
+                self._redraw(live, lock)
+            finally:
+                with lock:
+                    live.stop()
+
+    def _redraw(self, live: Live, lock: threading.RLock) -> None:
+        going_on = True
+        while going_on:
+            table = as_table(self._status())
+            with lock:
+                live.start()
+                live.update(table, refresh=True)
+            going_on = self._rest(self._options.refresh_s)
+        live.update(as_table(self._status()))  # drawn when it stops

@@ -70,6 +70,22 @@ class _LogFile:
         self._file.close()
 
 
+class _Terminal:
+    """Whatever ``sys.stderr`` is at the time: while a live panel is up, a place above it."""
+
+    def write(self, message: str) -> None:
+        """Called by loguru, on its own thread."""
+        sys.stderr.write(message)
+
+    def flush(self) -> None:
+        """Likewise."""
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Whether colours are wanted."""
+        return sys.stderr.isatty()
+
+
 class _Intercept(logging.Handler):
     """Sends the standard library's loggers into loguru."""
 
@@ -86,13 +102,11 @@ TERMINAL_FORMAT = "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level>
 FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} {name}:{line} {message}"
 
 
-def open_log(folder: Path, level: str, terminal: Any = None) -> list[int]:
+def open_log(folder: Path, level: str) -> list[int]:
     """One sink for the terminal, one in the run's folder, both queued; returns their handles."""
     logger.remove()
     sinks = [
-        logger.add(
-            terminal or sys.stderr, level=level, format=TERMINAL_FORMAT, enqueue=True, backtrace=False
-        ),
+        logger.add(_Terminal(), level=level, format=TERMINAL_FORMAT, enqueue=True, backtrace=False),
         logger.add(
             _LogFile(folder / "log.txt"),
             level="DEBUG",

@@ -76,8 +76,8 @@ def test_the_panel_shows_every_figure() -> None:
         assert figure in shown, figure
 
 
-@pytest.mark.parametrize(("style", "shown"), [("lines", 4), ("auto", 4), ("none", 0)])
-def test_the_terminal_is_written_to_at_intervals(style: str, shown: int) -> None:
+@pytest.mark.parametrize(("style", "shown"), [("lines", 5), ("auto", 5), ("none", 0)])
+def test_the_terminal_is_written_to_at_intervals_and_at_the_end(style: str, shown: int) -> None:
     out, clock = io.StringIO(), SteppedClock()
     options = TerminalOptions.model_validate({"style": style, "line_s": 5.0})
 

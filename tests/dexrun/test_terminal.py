@@ -1,0 +1,166 @@
+"""The live panel and the log on one terminal: a real pseudo-terminal, and what it would show."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+from loguru import logger
+
+from dexrun.dashboard import Dashboard, Status
+from dexrun.mode_options import TerminalOptions
+from dexrun.run_folder import close_log, open_log
+from runtime.clock import NS_PER_S
+from runtime.stepped import SteppedClock
+from tests.dexrun.test_reports import STATUS
+
+_PIECE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
+
+
+class Screen:
+    """A terminal without end: what `rich` sends, and nothing else, is understood."""
+
+    def __init__(self) -> None:
+        self.lines = [""]
+        self._row = self._column = 0
+
+    def feed(self, sent: str) -> None:
+        position = 0
+        while position < len(sent):
+            match = _PIECE.match(sent, position)
+            assert match is not None, repr(sent[position : position + 20])
+            position = match.end()
+            argument, command, control, text = match.groups()
+            if command:
+                self._command(argument, command)
+            elif control:
+                self._move(control)
+            else:
+                self._write(text)
+
+    def _command(self, argument: str, command: str) -> None:
+        if command == "A":
+            self._row -= int(argument)
+            assert self._row >= 0
+        elif command == "K":
+            assert argument == "2"
+            self.lines[self._row] = ""
+        else:
+            assert command in "mhl", command  # colours, and the cursor's visibility
+
+    def _move(self, control: str) -> None:
+        if control == "\r":
+            self._column = 0
+            return
+        self._row += 1
+        if self._row == len(self.lines):
+            self.lines.append("")
+
+    def _write(self, text: str) -> None:
+        line = self.lines[self._row].ljust(self._column)
+        self.lines[self._row] = line[: self._column] + text + line[self._column + len(text) :]
+        self._column += len(text)
+
+
+class Terminal:
+    """One end of a pseudo-terminal as a file, and a screen at the other."""
+
+    def __init__(self) -> None:
+        self.screen = Screen()
+        self._master, slave = pty.openpty()
+        self.file = os.fdopen(slave, "w", encoding="utf-8", buffering=1)
+        self._received = bytearray()
+        self._thread = threading.Thread(target=self._drain)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while True:
+                self._received += os.read(self._master, 65_536)
+
+    def close(self) -> list[str]:
+        """The lines that are left on the screen."""
+        self.file.close()
+        self._thread.join()
+        os.close(self._master)
+        self.screen.feed(self._received.decode())
+        return [line.rstrip() for line in self.screen.lines]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "60"}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    yield terminal
+    if not terminal.file.closed:
+        terminal.close()
+
+
+def run_with_log(folder: Path, statuses: list[Status], out: TextIO, err: TextIO) -> list[str]:
+    """Log a line before the panel, one between any two pictures of it, and one after; returns them."""
+    clock, said = SteppedClock(), []
+    options = TerminalOptions.model_validate({"style": "live", "refresh_s": 1.0})
+    pictures = iter(statuses)
+    shown = [statuses[0]]
+
+    def status() -> Status:
+        shown[0] = next(pictures, shown[0])
+        return shown[0]
+
+    def say(line: str) -> None:
+        said.append(line)
+        logger.warning("{}", line)
+        logger.complete()
+
+    async def main() -> None:
+        dashboard = Dashboard(clock, options, status)
+        say("before the panel")
+        dashboard.start()
+        for number in range(len(statuses)):
+            await clock.sleep_until_ns(number * NS_PER_S + NS_PER_S // 2)
+            say(f"line {number}")
+        await dashboard.stop()
+        say("after the panel")
+
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        sinks = open_log(folder, "INFO")
+        clock.run(main)
+        close_log(sinks)
+    return said
+
+
+LONG = replace(STATUS, step="grasp " + "the red cube beside the blue cylinder " * 5)
+
+
+def test_log_lines_stay_above_the_panel(tmp_path: Path, terminal: Terminal) -> None:
+    last = replace(STATUS, elapsed_s=99.0)
+    statuses = [STATUS, LONG, STATUS, LONG, replace(STATUS, faults={}), last]
+    said = run_with_log(tmp_path, statuses, terminal.file, terminal.file)
+    lines = terminal.close()
+    texts = [line.partition("WARNING ")[2] for line in lines]
+    assert [text for text in texts if text] == said
+    begin = next(row for row, line in enumerate(lines) if "dexrun grasp" in line)
+    end = texts.index("after the panel")
+    assert texts.index(said[-2]) < begin < end
+    assert lines[begin].strip() == "dexrun grasp  99.0 s"
+    assert sum("│" in line for line in lines) == sum("│" in line for line in lines[begin:end]) == 10
+    assert all(texts[:begin])
+
+
+def test_a_log_that_goes_elsewhere_stays_out_of_the_panel(tmp_path: Path, terminal: Terminal) -> None:
+    with (tmp_path / "stderr").open("w", encoding="utf-8") as file:
+        said = run_with_log(tmp_path, [STATUS, LONG, STATUS], terminal.file, file)
+    lines = terminal.close()
+    assert not [line for line in lines if "WARNING" in line]
+    assert sum("dexrun grasp" in line for line in lines) == 1
+    logged = (tmp_path / "stderr").read_text(encoding="utf-8").splitlines()
+    assert [line.partition("WARNING ")[2] for line in logged] == said
