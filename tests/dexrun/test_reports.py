@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,24 @@ def test_a_log_on_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.Capture
     logger.info("and once more")
     close_log(sinks)
     assert capsys.readouterr().err == f"dexrun: {log} cannot be written: No space left on device\n"
+
+
+def test_tracebacks_do_not_tell_what_variables_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(headers: dict[str, str]) -> None:
+        raise ValueError(f"{len(headers)} header refused")
+
+    key = "-".join(["open", "sesame"])  # written nowhere in this form
+    sinks = open_log(tmp_path, "INFO")
+    try:
+        ask({"authorization": key})
+    except ValueError:
+        logging.getLogger("library").exception("failed")
+    close_log(sinks)
+    for told in (capsys.readouterr().err, (tmp_path / "log.txt").read_text(encoding="utf-8")):
+        assert "ValueError: 1 header refused" in told
+        assert key not in told
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
