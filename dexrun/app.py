@@ -67,8 +67,13 @@ class Report:
             self.outcome = stopped(_first_line(error), exit_code=exit_code)
 
 
-def run(settings: Settings, clock: Clock | None = None, opener: Opener = open_mode) -> int:
-    """Run the configured mode, or the one that `opener` opens; returns the exit code."""
+def run(
+    settings: Settings, clock: Clock | None = None, opener: Opener = open_mode, *, latest: bool = True
+) -> int:
+    """Run the configured mode, or the one that `opener` opens; returns the exit code.
+
+    `latest` says whether ``runs/latest`` shall be this run.
+    """
     if clock is None:
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
     with Ending() as ending:
@@ -77,7 +82,7 @@ def run(settings: Settings, clock: Clock | None = None, opener: Opener = open_mo
 
 def _run(settings: Settings, clock: Clock, opener: Opener, ending: Ending) -> int:
     try:
-        folder = RunFolder(settings.runs, clock.wall_ns())
+        folder = RunFolder(settings.runs, clock.wall_ns(), latest=latest)
         folder.write_json("config.json", _resolved(settings))
     except OSError as error:
         sys.stderr.write(f"dexrun: runs = {str(settings.runs)!r}: nothing can be written there: {error}\n")

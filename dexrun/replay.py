@@ -136,7 +136,8 @@ def _send(episode: Episode, settings: Settings, which: str) -> int:
     async def opener(robot: Robot, *_: Any) -> AsyncIterator[Mode]:
         yield ReplayMode(robot, rows)
 
-    return run(settings.model_copy(update=update), opener=opener)
+    # What was replayed stays the latest run: it is the one with the recording.
+    return run(settings.model_copy(update=update), opener=opener, latest=False)
 
 
 class ReplayMode:

@@ -14,9 +14,9 @@ from loguru import logger
 
 
 class RunFolder:
-    """One run's folder. ``latest`` beside it points to the newest one."""
+    """One run's folder. ``latest`` beside it points to the newest one that wanted to be it."""
 
-    def __init__(self, runs: Path, wall_ns: int) -> None:
+    def __init__(self, runs: Path, wall_ns: int, *, latest: bool = True) -> None:
         started = datetime.datetime.fromtimestamp(wall_ns / 1e9, tz=datetime.UTC)
         stem = started.strftime("%Y-%m-%dT%H-%M-%S")
         for attempt in range(1000):
@@ -26,7 +26,8 @@ class RunFolder:
                 break
             except FileExistsError:
                 continue
-        self._link_latest(runs)
+        if latest:
+            self._link_latest(runs)
 
     def _link_latest(self, runs: Path) -> None:
         link = runs / "latest"

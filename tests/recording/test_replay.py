@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dexrun.__main__ import main
 from dexrun.app import run
 from dexrun.outcome import NOT_DONE, STOPPED
 from dexrun.replay import main as replay
@@ -116,10 +117,17 @@ def test_one_flipped_bit_in_an_input_shows(runs: tuple[Path, Path], monkeypatch:
         assert verdict.difference.field == "requested"
 
 
-def test_the_targets_are_sent_again(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    code = replay([str(runs[0] / "latest"), "--episode", "0", "--runs", str(tmp_path)])
-    assert code == 0
-    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+def test_the_targets_are_sent_again_and_what_was_replayed_stays_the_latest_run(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    latest = runs[1] / "latest"
+    recorded, before = latest.resolve(), set(runs[1].iterdir())
+    assert replay([str(latest), "--episode", "0"]) == 0
+    assert latest.resolve() == recorded
+    assert main(["info", str(latest)]) == 0
+    assert "1 episode" in capsys.readouterr().out
+    (folder,) = set(runs[1].iterdir()) - before
+    summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "completed"
     assert "targets sent" in summary["stop_reason"]
     assert "recording" not in summary
