@@ -86,6 +86,9 @@ _TAIL = re.compile(
     rf"(?:{_LABEL}){_WORD}\s*[.!]?$",
     re.IGNORECASE | re.DOTALL,
 )
+_TAIL_CHARS = 120
+"""Nothing that the end of a line is recognised by is longer."""
+_MARKUP = "*_`\"'“”#"
 _BOTH = re.compile(r"\b(?:true\s*(?:/|or|\|)\s*false|false\s*(?:/|or|\|)\s*true)\b", re.IGNORECASE)
 
 
@@ -125,20 +128,20 @@ def _verdict(body: str) -> tuple[Verdict, bool]:
     said = closing | ({_head(lines[0])} - {None})
     if not said:
         raise ReplyError("the reply neither begins nor concludes with True or False")
-    if not closing:  # then whatever line begins with a boolean may be meant as the conclusion
-        said |= {_head(line) for line in lines} - {None}
+    if not closing:  # then whatever line begins with the other one may be meant as the conclusion
+        other = "false" if True in said else "true"
+        said |= {_head(line) for line in lines if other in line.lower()} - {None}
     if len(said) > 1:
         raise _ContradictionError("the reply says True in one place and False in another")
     return Verdict(value=said == {True}, reason=_reason(lines)), bool(closing)
 
 
 def _lines(text: str) -> list[str]:
-    return [line for line in (_unmark(each) for each in text.splitlines() if each) if line]
-
-
-def _unmark(line: str) -> str:
-    """`line` without markup, and with one space for each run of blanks."""
-    return " ".join(re.sub(r"[*_`\"'“”#]+", "", line).split()).lstrip(">- ")
+    """The lines that hold anything, without markup, and with one space for each run of blanks."""
+    for mark in _MARKUP:
+        text = text.replace(mark, "")
+    lines = (" ".join(line.split()).lstrip(">- ") for line in text.splitlines() if line)
+    return [line for line in lines if line]
 
 
 def _head(line: str) -> bool | None:
@@ -151,6 +154,7 @@ def _head(line: str) -> bool | None:
 def _tail(line: str) -> bool | None:
     if (alone := _ALONE.match(line)) is not None:
         return alone.group(1).lower() == "true"
+    line = line[-_TAIL_CHARS:]
     match = _TAIL.match(line)
     if match is None or _BOTH.search(line[max(0, match.start(2) - 12) :]):
         return None
@@ -165,8 +169,9 @@ def _reason(lines: list[str]) -> str:
         return " ".join(lines[:-1])
     if (match := _HEAD.match(lines[-1])) is not None:
         return match.group(2).strip()
-    if (tail := _TAIL.match(whole)) is not None:
-        return tail.group(1).strip()
+    before = max(0, len(whole) - _TAIL_CHARS)
+    if (tail := _TAIL.match(whole[before:])) is not None:
+        return whole[: before + tail.end(1)].strip()
     return "" if _ALONE.match(whole) else whole
 
 

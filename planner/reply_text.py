@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 MAX_REPLY_CHARS = 65_536
+"""Thoughts included; they are skipped, not read."""
+MAX_ANSWER_CHARS = 8_192
+"""Without the thoughts. Replies are read on the control loop, so this long one must take less than 1 ms."""
 _MAX_JSON_STARTS = 64
 
 J = TypeVar("J", dict[str, Any], list[Any])
@@ -17,7 +20,6 @@ class ReplyError(Exception):
     """A reply that cannot be used; the message is one line that says why."""
 
 
-_THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _START = re.compile(r"[{\[]")
 _FENCE = re.compile(r"```(.*?)```", re.DOTALL)  # the language's name is no JSON, so it may stay inside
 
@@ -30,9 +32,13 @@ def plain(text: str) -> str:
     """
     if len(text) > MAX_REPLY_CHARS:
         raise ReplyError(f"the reply has {len(text)} characters; at most {MAX_REPLY_CHARS} are read")
-    plain = _THINKING.sub("", text).strip()
+    plain = text.strip()
+    if plain.startswith("<think>") and (end := plain.find("</think>")) >= 0:
+        plain = plain[end + len("</think>") :].strip()
     if not plain:
         raise ReplyError("the reply is empty")
+    if len(plain) > MAX_ANSWER_CHARS:
+        raise ReplyError(f"the answer has {len(plain)} characters; at most {MAX_ANSWER_CHARS} are read")
     if re.match(r"(?i)<!doctype html|<html", plain):
         raise ReplyError("the reply is an HTML page")
     return plain
@@ -65,10 +71,12 @@ def _values(text: str) -> Iterator[Any]:
         starts += 1
         try:
             value, position = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            position = match.start() + 1
+        except json.JSONDecodeError as error:
+            position = max(error.pos, match.start() + 1)
             if text[match.start()] == "{":
-                return  # what is inside a broken object is not the answer
+                return  # what is inside a broken object is not the answer, nor what a broken list began with
+        except (ValueError, RecursionError):
+            return
         else:
             yield value
 

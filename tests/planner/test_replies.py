@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import replies
-from planner.reply_text import MAX_REPLY_CHARS, ReplyError
+from planner import replies, reply_text
+from planner.reply_text import MAX_ANSWER_CHARS, MAX_REPLY_CHARS, ReplyError
 
 ANALYSIS = {"priority_consideration": "nearest", "accessibility": "free", "risk_assessment": "none"}
 BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red cube on the left"}
@@ -233,8 +233,9 @@ def test_boxes_that_are_not(box: object) -> None:
         "```json\n" + json.dumps(BOX) + "\n```\n```json\n" + json.dumps(BOX) + "\n```",
         json.dumps(BOX)[:-9],
         '{"bbox_2d": [NaN, 0, 1, 1], "label": "a", "description": "b"}',
-        '{"a": ' * 5_000,
-        "[" * 50_000,
+        '{"a": ' * 1_300,
+        "[" * MAX_ANSWER_CHARS,
+        json.dumps([BOX, BOX])[:-9],
         '{"label": "a", "description": "b"}',
         "[]",
         "<!DOCTYPE html><p>{}</p>",
@@ -297,7 +298,44 @@ def test_a_long_run_of_anything_is_read_at_once(name: str, head: str) -> None:
     for run in (" ", "\t", "\u00a0", "\n", "`", "[", "]", "{", "-", "the ", "- "):
         for tail in ("x", "```", "\nfalse or x"):
             with contextlib.suppress(ReplyError):
-                PARSERS[name](head + run * (60_000 // len(run)) + tail)
+                PARSERS[name](head + run * ((MAX_ANSWER_CHARS - 20) // len(run)) + tail)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_an_answer_that_would_take_long_to_read_is_not_read(name: str) -> None:
+    for part in ("true\n", "[1,", "The jaws are closed. "):
+        with pytest.raises(ReplyError, match="at most 8192 are read"):
+            PARSERS[name](part * (MAX_ANSWER_CHARS // len(part) + 1))
+
+
+def test_thoughts_may_be_long_since_they_are_not_read() -> None:
+    thoughts = "<think>" + "true? [1, " * 6_000 + "</think>\n"
+    assert len(thoughts) > 60_000
+    assert replies.parse_conclusion(thoughts + "The jaws are empty.\nFalse").value is False
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_no_part_of_an_answer_is_decoded_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it would be, an answer of brackets takes as many times its length as there are brackets."""
+    spans: list[tuple[int, int]] = []
+
+    class Watched(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[object, int]:
+            try:
+                value, end = super().raw_decode(s, idx)
+            except json.JSONDecodeError as error:
+                spans.append((idx, error.pos))
+                raise
+            spans.append((idx, end))
+            return value, end
+
+    monkeypatch.setattr(reply_text.json, "JSONDecoder", Watched)
+    for text in ("[1," * 300, "[[1, x" * 300, "[see [1]] " * 300, '["a [ ' * 300, "[NaN, " * 300):
+        spans.clear()
+        with contextlib.suppress(ReplyError):
+            PARSERS[name](text)
+        passes = sum(start == spans[0][0] for start, _ in spans)  # one for each kind of value looked for
+        assert sum(end - start for start, end in spans) <= passes * len(text)
 
 
 def test_blanks_between_the_words_of_a_verdict_do_not_count() -> None:
