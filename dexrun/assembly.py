@@ -100,9 +100,8 @@ async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
     """
     async with contextlib.AsyncExitStack() as stack:
         world = await _open_world(settings, clock, stack)
-        lifeline = None
-        if world is not None and isinstance(clock, SteppedClock):
-            lifeline = Lifeline(world)
+        lifeline = None if world is None else Lifeline(world)
+        if lifeline is not None and isinstance(clock, SteppedClock):
             clock.attach(lifeline)
         robot = _build(_real_addresses(settings, world), clock, world, lifeline)
         for name, driver in _wanted(robot):

@@ -1,4 +1,4 @@
-"""The simulated tabletop on a stepped clock, when its process dies: time goes on, and the arm is stopped."""
+"""The simulated tabletop, when its process dies: time goes on, and the arm is stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Lifeline:
     """Implements `runtime.stepped.Simulation` for a `WorldClient`, whose failures it keeps to itself.
 
     Raised into the clock they would tear down the loop, and nothing could be let go of in order any more.
+    On the real clock nobody advances the world, and `trouble` looks after its process.
 
     Attributes:
         failure: why the world moves no more; ``""`` while it does.
@@ -38,5 +39,8 @@ class Lifeline:
             return {}
 
     def trouble(self) -> Trouble | None:
-        """What the control loop has to know."""
+        """What the control loop has to know. Asked in every tick: a system call that does not wait."""
+        if not self.failure and (ended := self._world.ended()):
+            self.failure = ended
+            logger.error("{}", ended)
         return (Decision.STOP, self.failure) if self.failure else None

@@ -181,6 +181,10 @@ class WorldClient:
         """How well the world keeps up with real time (`drivers.world.process.Health`)."""
         return dict(self._ask({"op": "health"})["health"])
 
+    def ended(self) -> str:
+        """Why the process is gone, in one line; ``""`` while it is there. Does not wait."""
+        return "" if self.process.poll() is None else self._obituary()
+
     def inject(self, fault: Fault) -> None:
         """Make `fault` happen.
 

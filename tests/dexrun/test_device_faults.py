@@ -362,3 +362,17 @@ def test_a_tabletop_that_dies_ends_the_run_with_a_summary(tmp_path: Path) -> Non
     assert stage.summary["stop_reason"] == "the simulated world's process ended (status -9)"
     assert stage.summary["judge_missing"] == stage.summary["stop_reason"]
     assert stage.summary["attempts"][0]["completed"] is False
+
+
+def test_a_tabletop_that_dies_on_the_real_clock_stops_the_arm_at_once(tmp_path: Path) -> None:
+    """Nothing waits for what its devices do then, which would be held for, and named, one by one."""
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: stage.step.startswith("home"))
+        assert stage.up.world is not None
+        stage.up.world.process.kill()
+
+    stage = perform(tmp_path, script, realtime__clock="real")
+    assert stage.code == STOPPED
+    assert stage.summary["stop_reason"] == "the simulated world's process ended (status -9)"
+    assert stage.up.control.reason == stage.summary["stop_reason"]

@@ -309,8 +309,10 @@ def test_a_world_that_cannot_start_says_why_in_one_line(monkeypatch: pytest.Monk
 
 def test_a_world_that_dies_is_reported() -> None:
     with stepped_world(one_object()) as (_, client):
+        assert client.ended() == ""
         client.process.kill()
         client.process.wait()
+        assert client.ended() == "the simulated world's process ended (status -9)"
         with pytest.raises(WorldError, match="process ended"):
             client.judge()
 
