@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,12 +89,15 @@ class Transport:
             return Trouble("unreachable", self._redact(str(error.__cause__ or error)), again=True)
         except openai.APIStatusError as error:
             return self._status(error.status_code, error.response.headers, error.message)
-        except (openai.OpenAIError, ValueError) as error:
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
             return Trouble("malformed", f"not a chat completion: {self._redact(str(error))}", again=False)
 
     async def _ask(self, messages: Sequence[Message]) -> Answer | Trouble:
         if self.model is None:
-            self.model = await self._first_model()
+            listed = await self._first_model()
+            if isinstance(listed, Trouble):
+                return listed
+            self.model = listed
         raw = await self._client.chat.completions.with_raw_response.create(
             model=self.model,
             messages=list(messages),
@@ -108,12 +112,21 @@ class Transport:
             return Trouble("malformed", detail, again=False, extra_latency_s=later)
         return self._answer(raw.parse(), later)
 
-    async def _first_model(self) -> str:
-        page = await self._client.models.list()
-        models = getattr(page, "data", None)
-        if not models:
-            raise ValueError("the server lists no model; name one with planner.model")
-        return str(models[0].id)
+    async def _first_model(self) -> str | Trouble:
+        raw = await self._client.models.with_raw_response.list()
+        try:
+            page = json.loads(raw.content)
+        except (ValueError, RecursionError):
+            page = None
+        match page:
+            case {"data": [{"id": str(name)}, *_]} if name:
+                return name
+            case {"data": []}:
+                detail = "the server lists no model; name one with planner.model"
+            case _:
+                kind = raw.headers.get("content-type", "nothing").split(";")[0]
+                detail = f"{self.base_url.rstrip('/')}/models answered with {kind} that is no list of models"
+        return Trouble("malformed", self._redact(detail), again=False)
 
     def _status(self, status: int, headers: Any, message: str) -> Trouble:
         return Trouble(

@@ -261,6 +261,7 @@ JSON = "content-type: application/json"
         (http("200 OK", '{"choices": [{}]}', JSON), "malformed", 2),
         (http("200 OK", '{"choices": "no"}', JSON), "malformed", 2),
         (http("200 OK", "[1, 2]", JSON), "malformed", 2),
+        (http("200 OK", "[" * 100_000, JSON), "malformed", 2),
         (http("200 OK", "True"), "malformed", 2),
         (chat(None), "malformed", 2),
         (chat("True \ud83d"), "malformed", 2),
