@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
-from dexrun.config import WORLD_ADDRESS, Settings
+from dexrun.config import Settings
+from dexrun.config_checks import WORLD_ADDRESS, in_world
 from dexrun.devices import build_arm, build_cameras
 from dexrun.lifeline import Lifeline
 from drivers.feetech.calibration import Calibration, JointCalibration
+from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
 from drivers.force.driver import SerialForce
 from drivers.opencv_camera.config import Calibration as PinholeCalibration
@@ -103,7 +105,7 @@ async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
         lifeline = None if world is None else Lifeline(world)
         if lifeline is not None and isinstance(clock, SteppedClock):
             clock.attach(lifeline)
-        robot = _build(_real_addresses(settings, world), clock, world, lifeline)
+        robot = _build(settings, clock, world, lifeline)
         for name, driver in _wanted(robot):
             thread = DeviceThread(driver, clock, _reporter(robot), robot.faults.recovered, settings.devices)
             robot.threads[name] = thread
@@ -182,7 +184,7 @@ def _real_addresses(settings: Settings, world: WorldClient | None) -> Settings:
     addresses = world.addresses
 
     def real(device: str, address: str) -> str:
-        if not address.startswith(WORLD_ADDRESS):
+        if not in_world(address):
             return address
         name = address.removeprefix(WORLD_ADDRESS)
         if name not in addresses:
@@ -228,13 +230,13 @@ def _with(options: Any, key: str, value: object) -> Any:
 
 
 def _build(
-    settings: Settings, clock: Clock, world: WorldClient | None, lifeline: Lifeline | None = None
+    configured: Settings, clock: Clock, world: WorldClient | None, lifeline: Lifeline | None = None
 ) -> Robot:
-    calibration = None if world is None else _calibration(world.calibration)
-    arm = build_arm("arm", settings.arm, clock, calibration)
+    settings = _real_addresses(configured, world)
+    arm = build_arm("arm", settings.arm, clock, _calibration(configured.arm, world))
     leader = None
-    if settings.leader is not None and settings.mode == "teleop":
-        leader = build_arm("leader", settings.leader, clock, calibration)
+    if settings.leader is not None and configured.leader is not None and settings.mode == "teleop":
+        leader = build_arm("leader", settings.leader, clock, _calibration(configured.leader, world))
     contexts = {} if world is None else _contexts(settings, world)
     cameras = build_cameras(settings.cameras, clock, contexts)
     force = SerialForce("force", settings.force, clock) if settings.force is not None else None
@@ -273,8 +275,11 @@ def _build(
     )
 
 
-def _calibration(entries: Mapping[str, Mapping[str, int]]) -> Calibration:
-    return {name: JointCalibration(**entry) for name, entry in entries.items()}
+def _calibration(configured: FeetechConfig, world: WorldClient | None) -> Calibration | None:
+    """What a simulated arm brings along. A real one has a file of its own: another's could be burnt in."""
+    if world is None or not in_world(configured.port):
+        return None
+    return {name: JointCalibration(**entry) for name, entry in world.calibration.items()}
 
 
 def _contexts(settings: Settings, world: WorldClient) -> dict[str, Any]:

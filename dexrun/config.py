@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dexrun import config_checks
 from dexrun.config_errors import explain
 from dexrun.config_sources import (
     ConfigError,
@@ -46,8 +47,6 @@ from runtime.masking import masked
 from runtime.realtime import RealtimeOptions
 
 __all__ = ["ConfigError", "Settings", "dump", "load"]
-
-WORLD_ADDRESS = "world:"
 
 CameraConfig = Annotated[RealSenseConfig | OpenCvConfig, Field(discriminator="driver")]
 PolicyConfig = Annotated[
@@ -162,7 +161,9 @@ class Settings(BaseSettings):
         if self.mode == "teleop" and self.leader is None:
             raise ValueError("mode = 'teleop' needs a [leader] table")
         if self.simulated and not self.world.enabled:
-            raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
+            raise ValueError(
+                f"world.enabled is false, but an address begins with {config_checks.WORLD_ADDRESS!r}"
+            )
         if self.realtime.clock == "stepped" and not self.simulated:
             raise ValueError(
                 "realtime.clock = 'stepped' needs the simulated tabletop: real devices do not wait"
@@ -188,17 +189,15 @@ class Settings(BaseSettings):
                 )
         return self
 
-    @property
-    def addresses(self) -> list[str]:
-        """Every device's address, as configured."""
-        arms = [self.arm.port] + ([self.leader.port] if self.leader else [])
-        cameras = [c.serial if isinstance(c, RealSenseConfig) else c.source for c in self.cameras.values()]
-        return [*arms, *map(str, cameras), *([self.force.port] if self.force else [])]
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        config_checks.check(self)
+        return self
 
     @property
     def simulated(self) -> bool:
-        """Whether any device is the simulated tabletop's."""
-        return any(address.startswith(WORLD_ADDRESS) for address in self.addresses)
+        """Whether any device that the mode opens is the simulated tabletop's."""
+        return any(map(config_checks.in_world, config_checks.addresses(self).values()))
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,6 +13,8 @@ from dexrun.config_sources import Path_, suggestion
 
 Given = Mapping[str, Mapping[Path_, str]]
 """What was given outside the file: by source, by key path; the first source wins."""
+
+_LEADING_KEY = re.compile(r"\w+(\.\w+)*")
 
 
 def explain(error: Any, model: type[BaseModel], file: str, given: Given) -> str:
@@ -28,8 +31,9 @@ def explain(error: Any, model: type[BaseModel], file: str, given: Given) -> str:
         key = f"{name}.{details['discriminator'].strip(chr(39))}"
         return f"{where}: {key}{_wrong_tag(details, sorted(_tags(_at(found, model))))}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    if not name:
-        return f"{where}: {message}"
+    if not name:  # about several tables: by convention, the message begins with the key
+        leading = _LEADING_KEY.match(message)
+        return f"{_origin(tuple(leading[0].split('.')) if leading else (), file, given)}: {message}"
     value = error.get("input")
     shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {value!r}"
     return f"{where}: {name}{shown}: {message[:1].lower()}{message[1:]}"

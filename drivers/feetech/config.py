@@ -23,7 +23,8 @@ class FeetechConfig(Options):
         baudrate: of the line, in bit/s.
         role: a ``follower`` obeys targets; a ``leader`` is moved by hand: it is never written a goal. At
             opening its torque is switched off, and `write_calibration` writes to it as to a follower.
-        calibration: LeRobot calibration file (JSON by joint).
+        calibration: LeRobot calibration file (JSON by joint) of this very arm; required but for the
+            simulated ones, which bring their own.
         write_calibration: write homing offsets and limits that differ from the file into the servos (only
             while torque is off); otherwise a difference is an error, because positions would be wrong.
         zero_rad: by joint, the model angle at the middle of its calibrated range, where that is not the

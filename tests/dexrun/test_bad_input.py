@@ -14,10 +14,11 @@ import serial
 from dexrun.__main__ import main
 from dexrun.outcome import BAD_CONFIGURATION, STOPPED
 from drivers.emulated_port import EmulatedPort
+from drivers.feetech.calibration import save_calibration
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from tests.dexrun.rig import ROOT, Stage, arguments, staged
+from tests.feetech.rig import CALIBRATION
 
-FILE = str(ROOT / "config.toml")
 LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (\w+) +(.*)$")
 
 
@@ -43,10 +44,10 @@ MISTAKES = {
     " input should be 'retry', 'hold' or 'stop'",
 }
 ELSEWHERE = {
-    "--grasp.head top": f"{FILE}: grasp.head = 'top' is not a camera; [cameras] has: head, wrist",
-    "--cameras.wrist.open_timeout_s 3.8": f"{FILE}: cameras.wrist: open_timeout_s + timeout_s (3.8 + 0.2)"
-    " must be less than devices.join_timeout_s (4), the longest that the end of a run waits",
-    "--arm.calibration no.json": f"{FILE}: arm.calibration = 'no.json': no such file",
+    "--grasp.head top": "command line: grasp.head = 'top' is not a camera; [cameras] has: head, wrist",
+    "--cameras.wrist.open_timeout_s 3.8": "command line: cameras.wrist: open_timeout_s + timeout_s"
+    " (3.8 + 0.2) must be less than devices.join_timeout_s (4), the longest that the end of a run waits",
+    "--arm.calibration no.json": "command line: arm.calibration = 'no.json': no such file",
     "--config no.toml": "no.toml: no such file; --config names the configuration to use",
     "--runs /dev/null/runs": "runs = '/dev/null/runs': nothing can be written there: ",
 }
@@ -131,6 +132,14 @@ def assert_stands(stage: Stage) -> None:
         assert stage.servos.goal == pytest.approx(stage.servos.position, abs=25)
 
 
+def own_file(tmp_path: Path, key: str) -> dict[str, str]:
+    """The calibration that a real arm needs."""
+    if key != "arm__port":
+        return {}
+    save_calibration(tmp_path / "arm.json", CALIBRATION)
+    return {"arm__calibration": str(tmp_path / "arm.json")}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -154,7 +163,7 @@ def assert_stands(stage: Stage) -> None:
 def test_a_device_that_cannot_be_used_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: str, message: str
 ) -> None:
-    line, stage = started(tmp_path, capsys, STOPPED, **{key: value})
+    line, stage = started(tmp_path, capsys, STOPPED, **own_file(tmp_path, key), **{key: value})
     assert re.match(f"stopped: {message}", line)
     device = line.removeprefix("stopped: ").split()[0]
     assert sum(stage.summary["device_faults"][device].values()) == 1
@@ -175,7 +184,7 @@ def taken_port(tmp_path: Path) -> Iterator[str]:
 def test_a_serial_port_in_use_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], taken_port: str, key: str, device: str
 ) -> None:
-    line, _ = started(tmp_path, capsys, STOPPED, **{key: taken_port})
+    line, _ = started(tmp_path, capsys, STOPPED, **own_file(tmp_path, key), **{key: taken_port})
     assert line == f"stopped: {device} at {taken_port}: in_use: another program has this port open"
 
 

@@ -1,0 +1,74 @@
+"""What must hold between the tables of the configuration: pure functions, run when it is loaded.
+
+Each raises ``ValueError`` whose message begins with the key that is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dexrun.config import Settings
+    from drivers.feetech.config import FeetechConfig
+    from drivers.force.config import ForceConfig
+
+WORLD_ADDRESS = "world:"
+
+
+def in_world(address: str) -> bool:
+    """Whether `address` is the simulated tabletop's."""
+    return address.startswith(WORLD_ADDRESS)
+
+
+def arms(settings: Settings) -> dict[str, FeetechConfig]:
+    """The arms that the mode opens, by the name of their table."""
+    leader = settings.leader if settings.mode == "teleop" else None
+    return {"arm": settings.arm} | ({} if leader is None else {"leader": leader})
+
+
+def serial_devices(settings: Settings) -> dict[str, FeetechConfig | ForceConfig]:
+    """What the mode opens on serial ports, by the name of its table."""
+    force = {} if settings.force is None else {"force": settings.force}
+    return {**arms(settings), **force}
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """Where the devices that the mode opens are, by the key that says so."""
+    found = {}
+    for name, device in serial_devices(settings).items():
+        key = "serial_number" if device.serial_number else "port"
+        found[f"{name}.{key}"] = str(getattr(device, key))
+    for name, camera in settings.cameras.items():
+        key = "serial" if camera.driver == "realsense" else "source"
+        found[f"cameras.{name}.{key}"] = str(getattr(camera, key))
+    return found
+
+
+def check(settings: Settings) -> None:
+    """Everything here, in this order.
+
+    Raises:
+        ValueError: the first thing that is wrong, its key first.
+    """
+    one_address(settings)
+    own_calibration(settings)
+
+
+def one_address(settings: Settings) -> None:
+    """A serial device is a real one or the simulated one; a serial number would win over a port."""
+    for name, device in serial_devices(settings).items():
+        if device.serial_number and in_world(device.port):
+            raise ValueError(
+                f"{name}.serial_number = {device.serial_number!r} is a real device's, and {name}.port = "
+                f'{device.port!r} the simulated one\'s; give one of them, and "" for the other'
+            )
+
+
+def own_calibration(settings: Settings) -> None:
+    """The simulated arms bring their calibration; any other arm's is its own."""
+    for name, arm in arms(settings).items():
+        if arm.calibration is None and not in_world(arm.port):
+            raise ValueError(
+                f"{name}.calibration is not given: the arm at {arm.serial_number or arm.port!r} needs the "
+                "file that dexrun calibrate or LeRobot made of it"
+            )

@@ -1,0 +1,99 @@
+"""Real devices beside the simulated tabletop: an arm on a wire of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dexrun.__main__ import main
+from dexrun.app import run
+from dexrun.outcome import BAD_CONFIGURATION, STOPPED
+from drivers.feetech.calibration import save_calibration
+from drivers.feetech.config import FeetechConfig
+from drivers.feetech.emulator import FeetechEmulator
+from drivers.feetech.servo import SimpleServoBank
+from runtime.clock import RealClock
+from tests.dexrun.rig import ROOT, arguments, settings
+from tests.feetech.rig import CALIBRATION, encoder, shipped
+
+
+@dataclass
+class RealArm:
+    """An SO-100 that stands on the bench.
+
+    Attributes:
+        wire: its bus. calibration: its own file.
+    """
+
+    wire: FeetechEmulator
+    calibration: Path
+
+    @property
+    def port(self) -> str:
+        return self.wire.port
+
+    def untouched(self) -> bool:
+        """Whether nobody said anything to it."""
+        return self.wire.instructions == 0
+
+
+@pytest.fixture
+def real_arm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealArm]:
+    folder = tmp_path_factory.mktemp("bench")
+    save_calibration(folder / "arm.json", CALIBRATION)
+    places = {joint.id: encoder(name, 2500) for name, joint in CALIBRATION.items()}
+    wire = FeetechEmulator(SimpleServoBank(RealClock(), places), folder / "arm", registers=shipped())
+    try:
+        yield RealArm(wire, folder / "arm.json")
+    finally:
+        wire.close()
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], **keys: str) -> str:
+    """Why this robot is not even begun: the one line, without its beginning."""
+    assert main(arguments(tmp_path, **keys)) == BAD_CONFIGURATION
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])
+    return said.err.removeprefix("dexrun: ").rstrip()
+
+
+# --- calibration
+
+
+@pytest.mark.parametrize("write", ["false", "true"])
+@pytest.mark.parametrize("name", ["arm", "leader"])
+def test_a_real_arm_needs_its_own_calibration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], real_arm: RealArm, name: str, write: str
+) -> None:
+    keys = {f"{name}__port": real_arm.port, f"{name}__write_calibration": write, "realtime__clock": "real"}
+    why = refused(tmp_path, capsys, mode="teleop", **keys)
+    assert why == (
+        f"{ROOT / 'config.toml'}: {name}.calibration is not given: the arm at '{real_arm.port}' "
+        "needs the file that dexrun calibrate or LeRobot made of it"
+    )
+    assert real_arm.untouched()
+
+
+def test_the_tabletops_calibration_is_not_lent_to_a_real_arm(tmp_path: Path, real_arm: RealArm) -> None:
+    """Not even past the configuration's own check."""
+    arm = FeetechConfig(port=real_arm.port, write_calibration=True)
+    assert run(settings(tmp_path).model_copy(update={"arm": arm})) == STOPPED
+    assert "no calibration: give calibration = FILE" in (tmp_path / "latest" / "summary.json").read_text()
+    assert real_arm.untouched()
+
+
+def test_a_leader_that_the_mode_does_not_open_needs_nothing(tmp_path: Path) -> None:
+    given = settings(tmp_path, mode="grasp", leader__port="/dev/leader", realtime__clock="real")
+    assert given.leader is not None
+    assert given.leader.calibration is None
+
+
+@pytest.mark.parametrize("name", ["arm", "force"])
+def test_a_device_is_real_or_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    why = refused(tmp_path, capsys, **{f"{name}__serial_number": "58FA083324"})
+    assert why.startswith(
+        f"command line: {name}.serial_number = '58FA083324' is a real device's, and {name}.port = 'world:"
+    )
