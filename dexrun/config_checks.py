@@ -44,6 +44,11 @@ def addresses(settings: Settings) -> dict[str, str]:
     return found
 
 
+def real_addresses(settings: Settings) -> dict[str, str]:
+    """Those of `addresses` that are not the simulated tabletop's."""
+    return {key: address for key, address in addresses(settings).items() if not in_world(address)}
+
+
 def check(settings: Settings) -> None:
     """Everything here, in this order.
 
@@ -52,6 +57,7 @@ def check(settings: Settings) -> None:
     """
     one_address(settings)
     own_calibration(settings)
+    simulated_time(settings)
 
 
 def one_address(settings: Settings) -> None:
@@ -72,3 +78,14 @@ def own_calibration(settings: Settings) -> None:
                 f"{name}.calibration is not given: the arm at {arm.serial_number or arm.port!r} needs the "
                 "file that dexrun calibrate or LeRobot made of it"
             )
+
+
+def simulated_time(settings: Settings) -> None:
+    """Everything in a stepped run is simulated: on real devices its targets would come too fast."""
+    real = real_addresses(settings)
+    if settings.realtime.clock == "stepped" and real:
+        key, address = next(iter(real.items()))
+        raise ValueError(
+            f"realtime.clock = 'stepped' is for the simulated tabletop alone, and {key} = {address!r} is a "
+            f"real device, which does not wait; give 'real', or an address that begins with {WORLD_ADDRESS!r}"
+        )

@@ -70,17 +70,24 @@ def _chosen(recording: Recording, number: int | None) -> list[Episode]:
 def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> Settings:
     """The configuration under which `episode` was recorded, changed by command line `overrides`.
 
+    A recorded stepped clock stays behind where `overrides` bring in a real device, which does not wait.
+
     Raises:
         ConfigError: it does not fit this version, or an override is wrong.
     """
     from dexrun.config import load_tables
+    from dexrun.config_checks import real_addresses
 
     if not episode.config:
         raise RecordingError(f"{episode.path}: the configuration is not in it")
     tables = episode.config
     tables.get("recording", {}).pop("resume", None)
+    clock = tables.get("realtime", {}).pop("clock", "real")
     settings: Settings = load_tables(tables, overrides, str(episode.path))
-    return settings
+    if "clock" in settings.realtime.model_fields_set or real_addresses(settings):
+        return settings
+    realtime = settings.realtime.model_copy(update={"clock": clock})
+    return settings.model_copy(update={"realtime": realtime})
 
 
 def _verify(episodes: Sequence[Episode], settings: Settings) -> int:

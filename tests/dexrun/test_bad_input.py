@@ -132,12 +132,15 @@ def assert_stands(stage: Stage) -> None:
         assert stage.servos.goal == pytest.approx(stage.servos.position, abs=25)
 
 
-def own_file(tmp_path: Path, key: str) -> dict[str, str]:
-    """The calibration that a real arm needs."""
-    if key != "arm__port":
-        return {}
-    save_calibration(tmp_path / "arm.json", CALIBRATION)
-    return {"arm__calibration": str(tmp_path / "arm.json")}
+def given(tmp_path: Path, key: str, value: str) -> dict[str, str]:
+    """`key` as `value`, with what a real device needs besides: real time, and an arm its calibration."""
+    keys = {key: value}
+    if key.endswith(("port", "serial", "source")) and not value.startswith("world:"):
+        keys["realtime__clock"] = "real"
+        if key.startswith("arm"):
+            save_calibration(tmp_path / "arm.json", CALIBRATION)
+            keys["arm__calibration"] = str(tmp_path / "arm.json")
+    return keys
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def own_file(tmp_path: Path, key: str) -> dict[str, str]:
 def test_a_device_that_cannot_be_used_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: str, message: str
 ) -> None:
-    line, stage = started(tmp_path, capsys, STOPPED, **own_file(tmp_path, key), **{key: value})
+    line, stage = started(tmp_path, capsys, STOPPED, **given(tmp_path, key, value))
     assert re.match(f"stopped: {message}", line)
     device = line.removeprefix("stopped: ").split()[0]
     assert sum(stage.summary["device_faults"][device].values()) == 1
@@ -184,7 +187,7 @@ def taken_port(tmp_path: Path) -> Iterator[str]:
 def test_a_serial_port_in_use_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], taken_port: str, key: str, device: str
 ) -> None:
-    line, _ = started(tmp_path, capsys, STOPPED, **own_file(tmp_path, key), **{key: taken_port})
+    line, _ = started(tmp_path, capsys, STOPPED, **given(tmp_path, key, taken_port))
     assert line == f"stopped: {device} at {taken_port}: in_use: another program has this port open"
 
 

@@ -97,3 +97,33 @@ def test_a_device_is_real_or_simulated(tmp_path: Path, capsys: pytest.CaptureFix
     assert why.startswith(
         f"command line: {name}.serial_number = '58FA083324' is a real device's, and {name}.port = 'world:"
     )
+
+
+# --- clock
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("arm.port", ""),
+        ("leader.port", ""),
+        ("force.port", "/dev/force"),
+        ("cameras.head.serial", "941322071234"),
+        ("cameras.wrist.source", "6"),
+    ],
+)
+def test_real_devices_have_no_simulated_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], real_arm: RealArm, key: str, value: str
+) -> None:
+    name = key.partition(".")[0]
+    keys = {key: value or real_arm.port}
+    if not value:
+        keys[f"{name}__calibration"] = str(real_arm.calibration)
+    why = refused(tmp_path, capsys, mode="teleop", **keys)
+    assert why == (
+        f"command line: realtime.clock = 'stepped' is for the simulated tabletop alone, and {key} = "
+        f"'{keys[key]}' is a real device, which does not wait; give 'real', or an address that begins with "
+        "'world:'"
+    )
+    assert real_arm.untouched()
+    assert settings(tmp_path, mode="teleop", realtime__clock="real", **keys).realtime.clock == "real"

@@ -10,14 +10,17 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.app import run
+from dexrun.config import ConfigError
 from dexrun.outcome import NOT_DONE, STOPPED
 from dexrun.replay import main as replay
 from dexrun.replay import recorded_settings
 from dexrun.verify import verify
+from drivers.feetech.calibration import save_calibration
 from runtime.recording import schemas
 from runtime.recording.reader import Episode, Recording
 from runtime.tick import TickFlag
 from tests.dexrun.rig import play, settings
+from tests.feetech.rig import CALIBRATION
 
 SHORT = {"mode": "teleop", "teleop__duration_s": "4", "recording__task": "reach"}
 
@@ -131,6 +134,20 @@ def test_the_targets_are_sent_again_and_what_was_replayed_stays_the_latest_run(
     assert summary["outcome"] == "completed"
     assert "targets sent" in summary["stop_reason"]
     assert "recording" not in summary
+
+
+def test_a_real_arm_gets_its_targets_in_real_time(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    save_calibration(tmp_path / "arm.json", CALIBRATION)
+    arm = ["--arm.port", "/dev/arm", "--arm.calibration", str(tmp_path / "arm.json")]
+    with Recording(runs[0] / "latest") as recording:
+        (episode,) = recording.episodes
+        assert recorded_settings(episode).realtime.clock == "stepped"
+        assert recorded_settings(episode, ["--realtime.clock", "real"]).realtime.clock == "real"
+        assert recorded_settings(episode, arm).realtime.clock == "real"
+        with pytest.raises(
+            ConfigError, match=r"^command line: realtime.clock = 'stepped' is for the simulated"
+        ):
+            recorded_settings(episode, [*arm, "--realtime.clock", "stepped"])
 
 
 def test_what_cannot_be_replayed_is_said_in_one_line(
