@@ -5,7 +5,11 @@ Each raises ``ValueError`` whose message begins with the key that is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from dexrun.config_sources import suggestion
+from runtime.so100 import JOINT_NAMES
 
 if TYPE_CHECKING:
     from dexrun.config import Settings
@@ -58,6 +62,7 @@ def check(settings: Settings) -> None:
     one_address(settings)
     own_calibration(settings)
     simulated_time(settings)
+    joint_names(settings)
 
 
 def one_address(settings: Settings) -> None:
@@ -89,3 +94,21 @@ def simulated_time(settings: Settings) -> None:
             f"realtime.clock = 'stepped' is for the simulated tabletop alone, and {key} = {address!r} is a "
             f"real device, which does not wait; give 'real', or an address that begins with {WORLD_ADDRESS!r}"
         )
+
+
+def joint_names(settings: Settings) -> None:
+    """Tables by joint name joints of the arm."""
+    tables: dict[str, Iterable[str]] = {"safety.joints": settings.safety.joints}
+    for name, arm in {"arm": settings.arm, "leader": settings.leader}.items():
+        if arm is not None:
+            tables[f"{name}.zero_rad"] = arm.zero_rad
+            tables[f"{name}.joint_torque_limit_fraction"] = arm.joint_torque_limit_fraction
+    for name, table in {"policy": settings.policy, "serve": settings.serve}.items():
+        units = getattr(table, "units", None)
+        if units is not None:
+            for key in ("zero_rad", "range_rad", "reversed"):
+                tables[f"{name}.units.{key}"] = getattr(units, key)
+    for key, names in tables.items():
+        for joint in names:
+            if joint not in JOINT_NAMES:
+                raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, JOINT_NAMES)}")

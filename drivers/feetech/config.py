@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from runtime.options import Options
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=254)]
+
+_TORQUE_LIMITS = {"gripper": 0.5}
 
 
 class FeetechConfig(Options):
@@ -41,7 +43,8 @@ class FeetechConfig(Options):
             servos' own 32, 0, 32 shakes.
         acceleration: 254 for the fastest, in 100 ticks/s^2; 0 for no ramp.
         torque_limit_fraction: of stall torque, for every joint that is not in `joint_torque_limit_fraction`.
-        joint_torque_limit_fraction: by joint; half for the gripper keeps it from burning out on an object.
+        joint_torque_limit_fraction: by joint; half for the gripper keeps it from burning out on an object,
+            and stays unless the gripper is given another.
         torque_off_on_close: let go at the end, but not because of a fault. Off by default: an arm drops.
     """
 
@@ -64,8 +67,13 @@ class FeetechConfig(Options):
     d_gain: Byte = 32
     acceleration: Byte = 254
     torque_limit_fraction: Fraction = 1.0
-    joint_torque_limit_fraction: dict[str, Fraction] = Field(default_factory=lambda: {"gripper": 0.5})
+    joint_torque_limit_fraction: dict[str, Fraction] = Field(default_factory=lambda: dict(_TORQUE_LIMITS))
     torque_off_on_close: bool = False
+
+    @field_validator("joint_torque_limit_fraction")
+    @classmethod
+    def _keeps_the_gripper(cls, given: dict[str, float]) -> dict[str, float]:
+        return {**_TORQUE_LIMITS, **given}
 
     @model_validator(mode="after")
     def _has_an_address(self) -> FeetechConfig:

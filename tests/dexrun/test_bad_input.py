@@ -40,6 +40,13 @@ MISTAKES = {
     "--cameras.head.driver zed": "cameras.head.driver = 'zed': unknown; known: opencv, realsense",
     "--cameras.top.source 3": "cameras.top.driver: this key is required; known: opencv, realsense",
     "--policy.type geometrical": "policy.type = 'geometrical': unknown; did you mean 'geometric'?",
+    "--arm.joint_torque_limit_fraction.grippr 0.5": "arm.joint_torque_limit_fraction.grippr: no such joint;"
+    " did you mean 'gripper'?",
+    "--leader.zero_rad {elbow=0.1}": "leader.zero_rad.elbow: no such joint; did you mean 'elbow_flex'?",
+    "--safety.joints.foo.lower_rad 1": "safety.joints.foo: no such joint; known: elbow_flex, gripper,"
+    " shoulder_lift, shoulder_pan, wrist_flex, wrist_roll",
+    '--serve.units.reversed ["jaw"]': "serve.units.reversed.jaw: no such joint; known: elbow_flex, gripper,"
+    " shoulder_lift, shoulder_pan, wrist_flex, wrist_roll",
     "--faults.rules {\"head.*\"='ignore'}": "faults.rules.head.* = 'ignore':"
     " input should be 'retry', 'hold' or 'stop'",
 }

@@ -228,6 +228,12 @@ def test_gains_and_limits_reach_the_servos(tmp_path: Path) -> None:
         assert servos[3].get(reg.P_COEFFICIENT) == 32  # nothing was burnt into the EEPROM
 
 
+def test_another_joints_torque_limit_leaves_the_grippers(tmp_path: Path) -> None:
+    with rig(tmp_path, joint_torque_limit_fraction={"wrist_roll": 0.4}) as r:
+        r.arm.open()
+        assert [r.emulator.servos[i].get(reg.TORQUE_LIMIT) for i in (1, 5, 6)] == [1000, 400, 500]
+
+
 def test_the_wrist_turns_over_the_encoders_end_without_a_jump(tmp_path: Path) -> None:
     with rig(tmp_path, start={"wrist_roll": 4090}) as r:
         r.arm.open()
