@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dexrun.config_sources import suggestion
-from runtime.so100 import JOINT_NAMES
+from runtime.envelope import JointLimits
+from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
 if TYPE_CHECKING:
     from dexrun.config import Settings
@@ -63,6 +66,7 @@ def check(settings: Settings) -> None:
     own_calibration(settings)
     simulated_time(settings)
     joint_names(settings)
+    joint_limits(settings)
 
 
 def one_address(settings: Settings) -> None:
@@ -112,3 +116,9 @@ def joint_names(settings: Settings) -> None:
         for joint in names:
             if joint not in JOINT_NAMES:
                 raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, JOINT_NAMES)}")
+
+
+def joint_limits(settings: Settings) -> JointLimits:
+    """What the safety stage will hold every joint to."""
+    ranges = np.array([*JOINT_RANGES_RAD[:-1], (0.0, 1.0)])
+    return JointLimits.build(settings.safety, JOINT_NAMES, ranges)

@@ -36,7 +36,8 @@ class JointLimits:
         """Combine the model's `ranges` ``[D, 2]`` with the options.
 
         Raises:
-            ValueError: an override names a joint that is not there, or leaves an empty range.
+            ValueError: an override names a joint that is not there, leaves an empty range, or is looser than
+                what holds without it. The message begins with its key.
         """
         unknown = sorted(set(options.joints) - set(names))
         if unknown:
@@ -61,34 +62,50 @@ class JointLimits:
         return replace(self, lower=lower, upper=upper)
 
 
+_TIGHTENED = (
+    ("max_relative_target_rad", "max_relative_target_gripper"),
+    ("max_velocity_rad_s", "max_velocity_gripper_s"),
+    ("max_acceleration_rad_s2", "max_acceleration_gripper_s2"),
+)
+"""A joint's own limits, which are also what they are called for all joints, and for all grippers."""
+
+
 def _limits_of(
     options: SafetyOptions, name: str, model_range: Floats, is_gripper: bool
 ) -> tuple[float, float, float, float, float]:
     override = options.joints.get(name, JointOverride())
     margin = 0.0 if is_gripper else options.range_margin_rad
-    lower, upper = float(model_range[0]) + margin, float(model_range[1]) - margin
+    low, high = map(float, model_range)
+    lower, upper = low + margin, high - margin
+    for key in ("lower_rad", "upper_rad"):
+        own = getattr(override, key)
+        if own is not None and not low <= own <= high:
+            raise ValueError(
+                f"safety.joints.{name}.{key} = {own:g} is outside of what the joint can do, "
+                f"{low:g} to {high:g}"
+            )
     if override.lower_rad is not None:
         lower = max(lower, override.lower_rad)
     if override.upper_rad is not None:
         upper = min(upper, override.upper_rad)
     if lower >= upper:
-        raise ValueError(f"safety: joint {name!r} is left with the empty range {lower} to {upper}")
-    common = (
-        (
-            options.max_relative_target_gripper,
-            options.max_velocity_gripper_s,
-            options.max_acceleration_gripper_s2,
+        raise ValueError(f"safety.joints.{name} leaves the empty range {lower:g} to {upper:g}")
+    relative, velocity, acceleration = (
+        _tighter(
+            options, f"safety.joints.{name}.{key}", getattr(override, key), gripper if is_gripper else key
         )
-        if is_gripper
-        else (options.max_relative_target_rad, options.max_velocity_rad_s, options.max_acceleration_rad_s2)
+        for key, gripper in _TIGHTENED
     )
-    own = (
-        override.max_relative_target_rad,
-        override.max_velocity_rad_s,
-        override.max_acceleration_rad_s2,
-    )
-    relative, velocity, acceleration = (o if o is not None else c for o, c in zip(own, common, strict=True))
     return lower, upper, relative, velocity, acceleration
+
+
+def _tighter(options: SafetyOptions, key: str, own: float | None, common_key: str) -> float:
+    common = float(getattr(options, common_key))
+    if own is not None and own > common:
+        raise ValueError(
+            f"{key} = {own:g} is more than safety.{common_key} ({common:g}); a joint's own limit is tighter"
+        )
+    return common if own is None else own
 
 
 def differs(a: Floats, b: Floats) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from runtime.options import Options
 
 
 class JointOverride(Options):
-    """Tighter limits of one joint; what is left out keeps the common value.
+    """Tighter limits of one joint; what is left out keeps the common value, and looser ones are refused.
 
     Attributes:
         lower_rad, upper_rad: a range inside the model's own (0 to 1 for a gripper).
@@ -76,11 +76,3 @@ class SafetyOptions(Options):
     stall_offset_gripper: float = Field(default=0.12, gt=0)
     stall_stop_s: float = Field(default=3.0, gt=0)
     max_step_s: float = Field(default=0.1, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SafetyOptions:
-        for name, joint in self.joints.items():
-            low, high = joint.lower_rad, joint.upper_rad
-            if low is not None and high is not None and low >= high:
-                raise ValueError(f"joints.{name}: lower_rad {low} must be below upper_rad {high}")
-        return self

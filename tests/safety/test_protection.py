@@ -171,10 +171,41 @@ def test_a_stall_ends_when_the_push_does(arm: ArmModel, home: np.ndarray):
 def test_overrides_are_checked_against_the_arm(arm: ArmModel):
     with pytest.raises(ValueError, match="no joint is called 'elbow'; there are shoulder_pan"):
         SafetyStage(SafetyOptions(joints={"elbow": JointOverride()}), arm)
-    with pytest.raises(ValueError, match=r"'elbow_flex' is left with the empty range"):
-        SafetyStage(SafetyOptions(joints={"elbow_flex": JointOverride(upper_rad=-1.0)}), arm)
-    with pytest.raises(ValueError, match=r"lower_rad 1\.0 must be below upper_rad 0\.5"):
-        SafetyOptions(joints={"elbow_flex": JointOverride(lower_rad=1.0, upper_rad=0.5)})
     stage = SafetyStage(SafetyOptions(joints={"wrist_roll": JointOverride(max_velocity_rad_s=0.5)}), arm)
     assert stage.limits.velocity[4] == 0.5
     assert stage.limits.velocity[3] == OPTIONS.max_velocity_rad_s
+
+
+@pytest.mark.parametrize(
+    ("joint", "override", "message"),
+    [
+        (
+            "elbow_flex",
+            {"upper_rad": -1.0},
+            "upper_rad = -1 is outside of what the joint can do, 0 to 3.14158",
+        ),
+        ("gripper", {"lower_rad": 1.2}, "lower_rad = 1.2 is outside of what the joint can do, 0 to 1"),
+        ("elbow_flex", {"upper_rad": 0.005}, "elbow_flex leaves the empty range 0.01 to 0.005"),
+        ("elbow_flex", {"lower_rad": 1.0, "upper_rad": 0.5}, "elbow_flex leaves the empty range 1 to 0.5"),
+        (
+            "wrist_roll",
+            {"max_velocity_rad_s": 50},
+            r"rad_s = 50 is more than safety.max_velocity_rad_s \(2.5\)",
+        ),
+        (
+            "wrist_roll",
+            {"max_acceleration_rad_s2": 21},
+            r"21 is more than safety.max_acceleration_rad_s2 \(20\)",
+        ),
+        (
+            "wrist_roll",
+            {"max_relative_target_rad": 6},
+            r"6 is more than safety.max_relative_target_rad \(0.6\)",
+        ),
+        ("gripper", {"max_relative_target_rad": 0.5}, r"0.5 is more than safety.max_relative_target_gripper"),
+    ],
+)
+def test_a_joints_own_limits_are_tighter(arm: ArmModel, joint: str, override: dict[str, float], message: str):
+    options = SafetyOptions(joints={joint: JointOverride(**override)})
+    with pytest.raises(ValueError, match=rf"^(?=safety\.joints\.{joint}).*{message}"):
+        SafetyStage(options, arm)
