@@ -77,16 +77,17 @@ def run(
     if clock is None:
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
     with Ending() as ending:
-        return _run(settings, clock, opener, ending)
+        try:
+            folder = RunFolder(settings.runs, clock.wall_ns(), latest=latest)
+            folder.write_json("config.json", _resolved(settings))
+        except OSError as error:
+            where = f"runs = {str(settings.runs)!r}"
+            sys.stderr.write(f"dexrun: {where}: nothing can be written there: {error}\n")
+            return BAD_CONFIGURATION
+        return _run(settings, clock, folder, opener, ending)
 
 
-def _run(settings: Settings, clock: Clock, opener: Opener, ending: Ending) -> int:
-    try:
-        folder = RunFolder(settings.runs, clock.wall_ns(), latest=latest)
-        folder.write_json("config.json", _resolved(settings))
-    except OSError as error:
-        sys.stderr.write(f"dexrun: runs = {str(settings.runs)!r}: nothing can be written there: {error}\n")
-        return BAD_CONFIGURATION
+def _run(settings: Settings, clock: Clock, folder: RunFolder, opener: Opener, ending: Ending) -> int:
     sinks = open_log(folder.path, settings.terminal.level)
     report, began_ns = Report(), clock.now_ns()
     try:
