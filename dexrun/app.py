@@ -301,7 +301,6 @@ async def _until_latched(robot: Robot, mode: Mode) -> Outcome:
 def _status(robot: Robot, mode: Mode, began_ns: int) -> Status:
     now_ns = robot.clock.now_ns()
     statistics = robot.statistics
-    elapsed_s = (now_ns - began_ns) / NS_PER_S
     force = robot.force.samples.newest() if robot.force is not None else None
     return Status(
         mode=robot.settings.mode,
@@ -309,15 +308,15 @@ def _status(robot: Robot, mode: Mode, began_ns: int) -> Status:
         state=robot.control.state
         if not robot.control.reason
         else f"{robot.control.state}: {robot.control.reason}",
-        elapsed_s=elapsed_s,
-        rate_hz=statistics.ticks / elapsed_s if elapsed_s > 0 else 0.0,
+        elapsed_s=(now_ns - began_ns) / NS_PER_S,
+        rate_hz=statistics.recent_tick_hz(now_ns),
         period_error_us=statistics.period_error.summary(1e-3),
         work_us=statistics.work.summary(1e-3),
         horizon=len(robot.control.horizon),
         ticks=statistics.ticks,
         missed=statistics.missed,
         starved=statistics.starved,
-        sensor_rates_hz=statistics.rates_hz(now_ns),
+        sensor_rates_hz=statistics.recent_rates_hz(now_ns),
         force_n=() if force is None else tuple(float(value) for value in force["force"]),
         clips=dict(statistics.clips),
         faults=robot.faults.log.summary(robot.survived()),

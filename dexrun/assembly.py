@@ -334,14 +334,13 @@ async def _start_all(robot: Robot) -> None:
             group.start_soon(start, thread)
     if failures:
         raise failures[0]
-    now = robot.clock.now_ns()
     rings = {"arm": robot.arm.states, **{name: camera.frames for name, camera in robot.cameras.items()}}
     if robot.leader is not None:
         rings["leader"] = robot.leader.states
     if robot.force is not None:
         rings["force"] = robot.force.samples
     for name, ring in rings.items():
-        robot.statistics.meter(name, ring, now)
+        robot.statistics.meter(name, ring)
     await _all_deliver(robot, rings)
 
 

@@ -34,7 +34,7 @@ def summarise(
         "duration_s": round(duration_ns / NS_PER_S, 3),
     }
     statistics = RunStatistics() if robot is None else robot.statistics
-    summary.update(statistics.summary(None if robot is None else robot.clock.now_ns()))
+    summary.update(statistics.summary())
     summary["device_faults"] = {} if robot is None else robot.faults.log.summary(robot.survived())
     summary["gaps"] = [] if robot is None else [asdict(gap) for gap in robot.faults.log.gaps]
     summary["planner"] = dict(planner or NO_PLANNER)

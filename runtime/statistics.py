@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from runtime.clock import NS_PER_S
 from runtime.messages import Clip
@@ -10,6 +12,9 @@ from runtime.ring import Ring
 
 _BITS = 6
 _LINEAR = 1 << (_BITS + 1)
+
+_MARK_NS, _MARKS = NS_PER_S // 4, 9
+"""What is recent reaches back over eight of these: two seconds."""
 
 
 class Histogram:
@@ -64,18 +69,17 @@ def _middle(index: int) -> float:
     return float((index - (shift << _BITS)) << shift) + ((1 << shift) - 1) / 2
 
 
-class RateMeter:
-    """Measures how fast a ring is written, from its counter and the clock."""
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far everything was at one tick; `published` by sensor."""
 
-    def __init__(self, ring: Ring, now_ns: int) -> None:
-        self._ring = ring
-        self._from_ns = now_ns
-        self._from = ring.published
+    at_ns: int
+    ticks: int
+    published: tuple[int, ...]
 
-    def rate_hz(self, now_ns: int) -> float:
-        """Mean rate since the meter was made."""
-        elapsed = now_ns - self._from_ns
-        return (self._ring.published - self._from) * NS_PER_S / elapsed if elapsed > 0 else 0.0
+
+def _rate(count: int, elapsed_ns: int) -> float:
+    return round(count * NS_PER_S / elapsed_ns, 2) if elapsed_ns > 0 else 0.0
 
 
 class RunStatistics:
@@ -106,7 +110,10 @@ class RunStatistics:
         self.loop_lag = Histogram()
         self.seam = Histogram()
         self.inference = Histogram()
-        self._meters: dict[str, RateMeter] = {}
+        self._sensors: dict[str, Ring] = {}
+        self._first: _Mark | None = None
+        self._last: _Mark | None = None
+        self._recent: deque[_Mark] = deque(maxlen=_MARKS)
 
     @property
     def missed(self) -> int:
@@ -116,6 +123,7 @@ class RunStatistics:
     def woke(self, deadline_ns: int, start_ns: int, period_error_ns: int | None) -> None:
         """A tick starts; `period_error_ns` is ``None`` if the tick before it was not its neighbour."""
         self.ticks += 1
+        self._mark(start_ns)
         self.wakeup_error.record(start_ns - deadline_ns)
         if period_error_ns is not None:
             self.period_error.record(abs(period_error_ns))
@@ -135,15 +143,44 @@ class RunStatistics:
         if seam_rad is not None:
             self.seam.record(round(seam_rad * 1e6))
 
-    def meter(self, name: str, ring: Ring, now_ns: int) -> None:
-        """Report how fast `ring` is written, from now on, as the sensor `name`."""
-        self._meters[name] = RateMeter(ring, now_ns)
+    def meter(self, name: str, ring: Ring) -> None:
+        """Report how fast `ring` is written as the sensor `name`. Before the first tick."""
+        self._sensors[name] = ring
 
-    def rates_hz(self, now_ns: int) -> dict[str, float]:
-        """Measured rate of every metered ring."""
-        return {name: round(meter.rate_hz(now_ns), 2) for name, meter in self._meters.items()}
+    def _mark(self, now_ns: int) -> None:
+        published = tuple(ring.published for ring in self._sensors.values())
+        self._last = mark = _Mark(now_ns, self.ticks, published)
+        if self._first is None:
+            self._first = mark
+        if not self._recent or now_ns - self._recent[-1].at_ns >= _MARK_NS:
+            self._recent.append(mark)
 
-    def summary(self, now_ns: int | None = None) -> dict[str, object]:
+    def rates_hz(self) -> dict[str, float]:
+        """What every sensor delivered between the first tick and the last; a gap counts, as nothing."""
+        if self._first is None or self._last is None:
+            return {}
+        return self._between(self._first, self._last.published, self._last.at_ns)
+
+    def recent_rates_hz(self, now_ns: int) -> dict[str, float]:
+        """What every sensor delivered in the newest two seconds. On any thread."""
+        if not self._recent:
+            return {}
+        published = tuple(ring.published for ring in self._sensors.values())
+        return self._between(self._recent[0], published, now_ns)
+
+    def _between(self, first: _Mark, published: Sequence[int], until_ns: int) -> dict[str, float]:
+        counts = zip(self._sensors, first.published, published, strict=True)
+        return {name: _rate(after - before, until_ns - first.at_ns) for name, before, after in counts}
+
+    def recent_tick_hz(self, now_ns: int) -> float:
+        """Ticks a second in the newest two; the one that is not due yet is not missing. On any thread."""
+        if not self._recent or self._last is None:
+            return 0.0
+        last, first = self._last, self._recent[0]
+        count, elapsed_ns = last.ticks - first.ticks, last.at_ns - first.at_ns
+        return _rate(count, max(elapsed_ns, now_ns - first.at_ns - elapsed_ns // max(1, count)))
+
+    def summary(self) -> dict[str, object]:
         """Fields as in DESIGN.md's ``summary.json``, and what tells their causes apart."""
         chunks = sum(self.splices.values())
         spliced = self.splices.get("spliced", 0)
@@ -160,7 +197,7 @@ class RunStatistics:
             "wakeup_error_us": self.wakeup_error.summary(1e-3),
             "work_us": self.work.summary(1e-3),
             "loop_lag_us": self.loop_lag.summary(1e-3),
-            "sensor_rates_hz": self.rates_hz(now_ns) if now_ns is not None else {},
+            "sensor_rates_hz": self.rates_hz(),
             "clips": dict(self.clips),
             "policy": {
                 "chunks": chunks,

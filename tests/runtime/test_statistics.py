@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.clock import NS_PER_S
 from runtime.messages import Clip
 from runtime.ring import Ring
 from runtime.statistics import Histogram, RunStatistics
@@ -53,11 +54,13 @@ def test_negative_and_huge_values_are_kept_in_bounds() -> None:
 def test_the_summary_has_the_fields_of_the_design() -> None:
     statistics = RunStatistics()
     ring = Ring({"force": ((3,), "<f8")}, 4)
-    statistics.meter("force", ring, 0)
+    statistics.meter("force", ring)
+    ring.push(0, force=0)  # before the first tick: nothing of the run's
     for tick in range(10):
-        statistics.woke(tick * 100, tick * 100 + 3000, None if tick == 0 else -1000 * tick)
+        statistics.woke(tick * 50_000_000 - 3000, tick * 50_000_000, None if tick == 0 else -1000 * tick)
         statistics.work.record(250_000)
         ring.push(tick, force=0)
+    ring.push(10, force=0)  # after the last
     statistics.missed_overrun += 2
     statistics.missed_wakeup += 1
     statistics.starved += 4
@@ -66,7 +69,7 @@ def test_the_summary_has_the_fields_of_the_design() -> None:
     statistics.spliced("spliced", 0.02, 0.1)
     statistics.spliced("spliced", None, 0.3)
     statistics.spliced("stale", None, 0.2)
-    summary = statistics.summary(500_000_000)
+    summary = statistics.summary()
     assert summary["ticks"] == 10
     assert summary["missed_ticks"] == 3
     assert summary["missed_by_cause"] == {"overrun": 2, "wakeup": 1}
@@ -85,11 +88,54 @@ def test_the_summary_has_the_fields_of_the_design() -> None:
     assert policy["seam_rad"] == pytest.approx({"p50": 0.02, "p99": 0.02, "max": 0.02}, rel=0.01)
 
 
-def test_rates_start_again() -> None:
-    ring = Ring({"x": ((), "<f8")}, 4)
-    statistics = RunStatistics()
-    ring.push(0, x=0)
-    statistics.meter("x", ring, 100)
-    assert statistics.rates_hz(100) == {"x": 0.0}
-    ring.push(0, x=0)
-    assert statistics.rates_hz(1_000_000_100) == {"x": 1.0}
+class Ticking:
+    """A loop at 20 Hz and a camera that delivers once a tick while `alive`."""
+
+    def __init__(self) -> None:
+        self.statistics = RunStatistics()
+        self.camera = Ring({"x": ((), "<f8")}, 4)
+        self.statistics.meter("camera", self.camera)
+        self.now_ns = 0
+        self.alive = True
+
+    def run(self, seconds: int) -> None:
+        for _ in range(20 * seconds):
+            self.statistics.woke(self.now_ns, self.now_ns, None)
+            if self.alive:
+                self.camera.push(self.now_ns, x=0)
+            self.now_ns += NS_PER_S // 20
+
+    def recent(self) -> tuple[float, float]:
+        rates = self.statistics.recent_rates_hz(self.now_ns)
+        return rates.get("camera", 0.0), self.statistics.recent_tick_hz(self.now_ns)
+
+
+def test_the_sensors_rates_are_those_between_the_first_tick_and_the_last() -> None:
+    loop = Ticking()
+    assert loop.statistics.rates_hz() == {}
+    assert loop.recent() == (0.0, 0.0)
+    loop.now_ns = 100 * NS_PER_S  # it took long to come up
+    loop.run(10)
+    assert loop.statistics.rates_hz() == {"camera": 20.0}
+    loop.alive = False  # a gap counts
+    loop.run(10)
+    assert loop.statistics.rates_hz() == {"camera": pytest.approx(10.0, abs=0.05)}
+    before = loop.statistics.rates_hz()
+    loop.camera.push(0, x=0)
+    loop.now_ns += 100 * NS_PER_S  # and to go down
+    assert loop.statistics.rates_hz() == before
+
+
+def test_the_terminal_is_told_of_the_newest_seconds() -> None:
+    loop = Ticking()
+    loop.run(60)
+    assert loop.recent() == (20.0, 20.0)
+    loop.alive = False
+    loop.run(1)
+    assert loop.recent()[0] == pytest.approx(10.0, abs=1.5)
+    loop.run(2)
+    assert loop.recent() == (0.0, 20.0)
+    loop.now_ns -= NS_PER_S // 50  # between two ticks
+    assert loop.recent()[1] == 20.0
+    loop.now_ns += 6 * NS_PER_S  # the loop itself hangs
+    assert loop.recent()[1] < 6.0
