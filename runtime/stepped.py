@@ -20,14 +20,14 @@ import heapq
 import itertools
 import selectors
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
-from runtime.clock import NS_PER_S, ClockThread, Signal, Wire
+from runtime.clock import NS_PER_S, ClockThread, RealClock, Signal, Wire
 
 T = TypeVar("T")
 
@@ -206,11 +206,11 @@ class SteppedClock:
         return self._now_ns
 
     def wall_ns(self) -> int:
-        return time.time_ns()
+        return RealClock().wall_ns()
 
     async def sleep_until_ns(self, deadline_ns: int) -> None:
         if deadline_ns <= self._now_ns:
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (deadline_ns, next(self._sequence), future))

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,46 @@ def test_shared_memory(before: list[set[str]]) -> None:
     ring.close()
     ring.unlink()
     assert leaked(before) == []
+
+
+TIME = """
+import time
+import time as clock
+import timeit
+from time import monotonic_ns
+from time import perf_counter, sleep
+from asyncio import sleep
+from datetime import datetime
+import asyncio, anyio, os, threading, datetime as dates
+now = datetime.now()
+now = datetime.now(dates.UTC)
+now = dates.datetime.utcnow()
+now = dates.datetime.today()
+now = dates.date.today()
+now = anyio.current_time()
+now = os.times()
+timer = threading.Timer(1.0, print)
+waits = [asyncio.sleep(1), 0]
+waits = [anyio.sleep(1), 0]
+waits = [anyio.sleep_until(1), 0]
+"""
+HARMLESS = ("from datetime import datetime", "import asyncio, ")
+
+
+@pytest.mark.parametrize(
+    "folder", ["runtime", "drivers/world", "drivers/force", "policies", "planner", "dexrun/serve"]
+)
+def test_lint_finds_every_way_past_the_clock(folder: str) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "ruff", "check", "--select", "TID251", "--output-format", "concise"]
+    done = subprocess.run(
+        [*command, "--stdin-filename", f"{folder}/probe.py", "-"],
+        input=TIME,
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if "TID251" in line}
+    assert found == {
+        number for number, line in enumerate(TIME.splitlines(), 1) if line and not line.startswith(HARMLESS)
+    }
