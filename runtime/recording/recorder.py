@@ -232,11 +232,17 @@ class Recorder:
 
     def put(self, topic: str, stamp_ns: int, data: bytes) -> None:
         """A message of one of the `notes` channels. Returns at once."""
-        self._intake.notes.append(Note(topic, stamp_ns, data))
+        self._intake.notes.append(Note(topic, stamp_ns, data, take=self._holding(stamp_ns)))
 
     def put_later(self, topic: str, stamp_ns: int, make: Callable[[], bytes]) -> None:
         """Like `put`, with bytes that an encoder's thread makes. What `make` uses must not change."""
-        self._intake.notes.append(Note(topic, stamp_ns, b"", lambda wall_ns: [make()]))
+        holding = self._holding(stamp_ns)
+        self._intake.notes.append(Note(topic, stamp_ns, b"", lambda wall_ns: [make()], holding))
+
+    def _holding(self, stamp_ns: int) -> Take | None:
+        """The episode that is on, and may yet end at this very stamp where time is simulated."""
+        take = self.take
+        return take if take is not None and take.holds(stamp_ns) else None
 
     def put_mask(self, camera: str, stamp_ns: int, mask: Any) -> None:
         """A tracked mask ``[H, W]`` of 0 and 1, which nobody changes afterwards."""

@@ -83,6 +83,29 @@ def test_what_is_taken_before_the_end_and_comes_after_it_is_recorded(tmp_path: P
         assert np.array_equal(episode.color("head", 0), rig.sent[0][1])
 
 
+def test_what_is_put_in_the_instant_of_the_end_belongs_to_the_episode_that_was_on(tmp_path: Path) -> None:
+    async def script(rig: Rig) -> None:
+        rig.recorder.begin(0, "")
+        await rig.rest(10)
+        rig.recorder.event("last", number=0)
+        rig.recorder.end("success")
+        rig.recorder.event("between")
+        rig.recorder.begin(1, "")
+        rig.recorder.put_later("/events", rig.clock.now_ns(), lambda: schemas.event("first", {}))
+        await rig.rest(400)
+        rig.recorder.put("/events", rig.clock.now_ns(), schemas.event("last", {"number": 1}))
+
+    Rig(tmp_path).run(script)
+    with Recording(tmp_path) as recording:
+        kinds = [[event["kind"] for event in episode.samples("/events")] for episode in recording.episodes]
+        assert [sorted(each) for each in kinds] == [
+            ["episode_end", "episode_start", "last"],
+            ["between", "episode_end", "episode_start", "first", "last"],
+        ]
+        stamps = recording.episodes[0].stamps("/events").tolist()
+        assert stamps[-1] == stamps[-2] == int(recording.episodes[0].metadata["end_ns"])
+
+
 def test_a_reset_is_never_recorded_and_nothing_is_waited_for(tmp_path: Path) -> None:
     ready: list[int] = []
 

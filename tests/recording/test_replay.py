@@ -190,7 +190,12 @@ def test_the_autonomous_mode_is_one_episode_and_replays(tmp_path: Path) -> None:
     with Recording(tmp_path / "latest") as recording:
         (episode,) = recording.episodes
         assert episode.task == "clear the table"
-        assert episode.topics["/planner"] >= 4
+        lines = (tmp_path / "latest/planner/exchanges.jsonl").read_text(encoding="utf-8").splitlines()
+        asked = [json.loads(line) for line in lines]
+        assert [said["reply"] for said in episode.samples("/planner")] == [one["reply"] for one in asked]
+        assert (
+            asked[-1]["task"] == "check_user_prompt_complete"
+        )  # its reply ends run and episode at one stamp
         assert episode.topics["/chunks"] >= 2
         stamps = set(episode.stamps("/cameras/head/color").tolist())
         assert set(episode.stamps("/mask/head").tolist()) <= stamps
