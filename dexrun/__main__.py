@@ -61,6 +61,8 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    # Read when loguru is imported, here and in children: tracebacks without variables' values, a key perhaps.
+    os.environ.setdefault("LOGURU_DIAGNOSE", "NO")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and arguments[:1] and arguments[0].startswith("-"):
         leave_at_once()

@@ -1,7 +1,9 @@
 """The front door."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +43,26 @@ def test_help_imports_nothing_heavy() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("torch", "numpy", "pydantic", "mujoco", "cv2", "pyrealsense2", "openai"):
         assert f"'{heavy}'" not in out
+
+
+def test_tracebacks_of_every_command_go_without_the_values_of_variables(tmp_path: Path) -> None:
+    """Commands that open no log of a run's, `serve` for one, log as loguru does by itself."""
+    script = tmp_path / "script.py"  # a file, since the values are shown below the source's lines
+    script.write_text("""
+from dexrun.__main__ import main
+main(["--version"])
+from loguru import logger
+def ask(token):
+    raise ValueError(len(token))
+try:
+    ask("-".join(["open", "sesame"]))
+except ValueError:
+    logger.exception("failed")
+""")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGURU_")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "ValueError: 11" in run.stderr
+    assert "open-sesame" not in run.stderr
