@@ -61,7 +61,9 @@ class Transport:
         """Import the library and build the client (about half a second the first time)."""
         import openai
 
-        http = openai.DefaultAsyncHttpxClient(trust_env=not self._embedded)
+        from planner.bounded import BoundedClient
+
+        http = BoundedClient(trust_env=not self._embedded)
         self._client = openai.AsyncOpenAI(
             api_key=self._secret or "none",
             base_url=self.base_url,

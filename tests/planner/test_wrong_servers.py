@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+from collections.abc import Callable
+
 import pytest
 
+from planner.bounded import MAX_REPLY_BYTES
 from planner.client import Planner
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
 from runtime.stepped import SteppedClock
-from tests.planner.test_client import JSON, PICTURE, Canned, http
+from tests.planner.test_client import JSON, PICTURE, Canned, chat, http
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,72 @@ def test_a_server_without_a_model() -> None:
                 PlannerError, match=r"malformed: .*lists no model; name one with planner\.model"
             ):
                 await planner.check_user_prompt_complete(PICTURE)
+
+    clock = SteppedClock()
+    clock.run(main)
+
+
+class Endless(Canned):
+    """Goes on with its answer, in chunks, for as long as somebody listens."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + JSON.encode() + b"\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+                await writer.drain()
+        except ConnectionError:
+            self.hung_up.set()
+        finally:
+            writer.close()
+
+
+def packed(answer: bytes) -> bytes:
+    """`answer` with its body compressed."""
+    body = gzip.compress(answer.partition(b"\r\n\r\n")[2], mtime=0)
+    lines = ["HTTP/1.1 200 OK", f"content-length: {len(body)}", "connection: close", "content-encoding: gzip"]
+    return "\r\n".join([*lines, JSON, "", ""]).encode() + body
+
+
+LONG = "x" * (MAX_REPLY_BYTES + 1)
+
+
+@pytest.mark.parametrize("model", ["m", None], ids=["completion", "models"])
+@pytest.mark.parametrize(
+    "serve",
+    [
+        lambda: Endless(b""),
+        lambda: Canned(chat(LONG)),
+        lambda: Canned(packed(chat(LONG))),
+        lambda: Canned(http("500 Internal Server Error", LONG, "content-type: text/plain")),
+    ],
+    ids=["chunked", "whole", "compressed", "status"],
+)
+def test_a_reply_is_read_so_far_and_no_further(serve: Callable[[], Canned], model: str | None) -> None:
+    """On the real clock a reply of 50 MB, read and parsed whole, costs the control loop its ticks."""
+
+    async def main() -> None:
+        server = serve()
+        async with server as url, Planner(PlannerConfig(base_url=url, model=model), clock) as planner:
+            with pytest.raises(PlannerError) as error:
+                await planner.check_user_prompt_complete(PICTURE)
+            if isinstance(server, Endless):
+                await server.hung_up.wait()
+        assert error.value.kind == "malformed"
+        assert (
+            error.value.detail == "asked twice; not a chat completion: the reply has more than 1048576 bytes"
+        )
+
+    clock = SteppedClock()
+    clock.run(main)
+
+
+def test_a_compressed_reply_is_read() -> None:
+    async def main() -> None:
+        server = Canned(packed(chat("True: nothing is left")))
+        async with server as url, Planner(PlannerConfig(base_url=url, model="m"), clock) as planner:
+            assert (await planner.check_user_prompt_complete(PICTURE)).value
 
     clock = SteppedClock()
     clock.run(main)
