@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import TextIO
 
 from dexrun.signals import leave_at_once
 
@@ -61,6 +62,7 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    _open_streams()
     # Read when loguru is imported, here and in children: tracebacks without variables' values, a key perhaps.
     os.environ.setdefault("LOGURU_DIAGNOSE", "NO")
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -74,6 +76,19 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None and any(thread.daemon for thread in threading.enumerate()):
         _leave(code)
     return code
+
+
+def _open_streams() -> None:
+    """Put the null device in for a standard stream that is closed (``>&-``).
+
+    Whoever writes there then can, and nothing else gets its number: no port, and no socket that the processes
+    which are started here would write to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by number: the lowest is given
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(null, True)
+            setattr(sys, name, os.fdopen(null, mode))
 
 
 def _leave(code: int) -> None:
@@ -91,13 +106,12 @@ def _leave(code: int) -> None:
 
 def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
-        sys.stdout.write(HELP)
-        return OK if arguments else BAD_CONFIGURATION
+        code = _print(HELP)
+        return code if arguments else BAD_CONFIGURATION
     if arguments[0] == "--version":
         from importlib.metadata import version
 
-        sys.stdout.write(f"dexrun {version('dexrun')}\n")
-        return OK
+        return _print(f"dexrun {version('dexrun')}\n")
     if not arguments[0].startswith("-"):
         command = _commands().get(arguments[0])
         if command is None:
@@ -117,16 +131,33 @@ def _run(arguments: list[str]) -> int:
     if check:
         from dexrun.config import dump
 
-        sys.stdout.write(dump(settings) + "\n")
-        return OK
+        return _print(dump(settings) + "\n")
     from dexrun.app import run
 
     return run(settings)
 
 
 def _refuse(message: str) -> int:
-    sys.stderr.write("".join(f"dexrun: {line}\n" for line in message.splitlines()))
+    _write(sys.stderr, "".join(f"dexrun: {line}\n" for line in message.splitlines()))
     return BAD_CONFIGURATION
+
+
+def _print(text: str) -> int:
+    if trouble := _write(sys.stdout, text):
+        _write(sys.stderr, f"dexrun: the standard output cannot be written: {trouble}\n")
+        return NOT_DONE
+    return OK
+
+
+def _write(stream: TextIO, text: str) -> str:
+    """Write `text` now; returns why it cannot be. What is left of it is then not tried again at the end."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error.strerror or str(error)
+    return ""
 
 
 if __name__ == "__main__":
