@@ -15,6 +15,7 @@ from loguru import logger
 from dexrun.assembly import Robot
 from dexrun.config import Settings, dump
 from dexrun.episodes import Episodes, RecordingError
+from dexrun.force_zero import ForceZero
 from dexrun.outcome import NOT_DONE, Outcome
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, TrackedMask
@@ -105,6 +106,7 @@ class Recording:
         self._robot = robot
         self._clock = robot.clock
         self._gaps = _Gaps(robot.faults.log)
+        self._zero = ForceZero(robot)
         self._infos = {name: camera.info for name, camera in robot.cameras.items()}
         options = robot.settings.recording
         self.recorder = Recorder(
@@ -114,7 +116,7 @@ class Recording:
             _tracks(robot),
             self._notes(),
             metadata(robot, settings),
-            [self._gaps],
+            [self._gaps, self._zero],
         )
         self.episodes = Episodes(self.recorder, options, first, self._begun, robot.clock.now_ns)
         robot.control.journal = self._journal
@@ -146,9 +148,7 @@ class Recording:
             take.start_ns,
             lambda: schemas.event("snapshot", {"control": to_json(control), "safety": to_json(safety)}),
         )
-        if self._robot.force is not None:
-            self._robot.force.tare()
-            self.recorder.event("force_tare")
+        self._zero.begin()
 
     def _journal(self, kind: str, values: Mapping[str, Any]) -> None:
         """What the control loop was told, for `dexrun.replay`; on the loop, so nothing is encoded here."""

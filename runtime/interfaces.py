@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -82,8 +82,11 @@ class ForceDriver(Driver, Protocol):
     @property
     def samples(self) -> Ring: ...
 
-    def tare(self) -> None:
-        """Take the mean of the coming samples as zero. Callable from any thread; takes effect later."""
+    def tare(self, still: Callable[[], bool] = ...) -> None:
+        """Take the mean of the coming samples as zero, if `still` holds at each, unless a force acts.
+
+        Callable from any thread; takes effect later. `still` is called on the driver's thread.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class ForceConfig(Options):
         full_scale_counts: a channel at or beyond this is saturated; 0 if the sensor does not say.
         tare_at_start: take the first samples' mean as zero; nothing is published before.
         tare_samples: how many samples a zero is the mean of.
+        tare_max_drift_n: a later zero, such as at an episode's beginning, may be this far from the first one
+            (or from 0 without `tare_at_start`), and the first from its own earliest samples, by channel;
+            beyond that a force acts, and does not become the zero.
         silence_s: without a sample for this long, the sensor has failed.
     """
 
@@ -50,6 +53,7 @@ class ForceConfig(Options):
     full_scale_counts: float = Field(default=0.0, ge=0)
     tare_at_start: bool = True
     tare_samples: int = Field(default=50, ge=1)
+    tare_max_drift_n: float = Field(default=3.0, ge=0)
     silence_s: float = Field(default=0.25, gt=0)
 
     @model_validator(mode="after")

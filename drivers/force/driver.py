@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import serial
@@ -24,6 +24,11 @@ ARRIVAL_S = 1.0
 """How long bytes that are known to have been sent are waited for: those lost with a plug never come."""
 
 
+def always() -> bool:
+    """Nothing moves."""
+    return True
+
+
 class SerialForce:
     """`runtime.interfaces.ForceDriver` for a sensor that streams over a serial port.
 
@@ -33,6 +38,7 @@ class SerialForce:
 
     Attributes:
         samples: fields ``force``, float64 ``[K]`` newtons after the tare, and ``saturated``, uint8 ``[K]``.
+        tared: by zeros that were asked for so far, why each was refused; empty if it was taken.
     """
 
     def __init__(self, name: str, config: ForceConfig, clock: Clock, lister: Lister = list_ports) -> None:
@@ -48,6 +54,9 @@ class SerialForce:
         matrix = np.array(config.calibration) if config.calibration else np.eye(k)
         self._matrix: Floats = matrix * config.newtons_per_count
         self._zero: Floats = np.zeros(k)
+        self._first_zero = self._zero
+        self._still: Callable[[], bool] = always
+        self.tared: tuple[str, ...] = ()
         self._zeroed = not config.tare_at_start
         self._tare_wanted = config.tare_at_start
         self._tare: list[Floats] = []
@@ -109,12 +118,16 @@ class SerialForce:
             with contextlib.suppress(OSError, termios.error):
                 line.close()
 
-    def tare(self) -> None:
-        """Take the mean of the coming `tare_samples` samples as zero."""
+    def tare(self, still: Callable[[], bool] = always) -> None:
+        """Take the mean of the coming `tare_samples` samples as zero, if `still` holds at each of them.
+
+        A zero further than `tare_max_drift_n` from the first is a force, and refused too.
+        """
+        self._still = still
         self._tare_wanted = True
 
     def statistics(self) -> Mapping[str, int]:
-        """``bad_frames``, ``saturated`` (times that it began), ``silent``, ``tares``."""
+        """``bad_frames``, ``saturated`` (times that it began), ``silent``, ``tares``, ``tare_refused``."""
         return dict(self._counts)
 
     def _count(self, key: str, number: int = 1) -> None:
@@ -166,11 +179,30 @@ class SerialForce:
             self._restart_deadline()
 
     def _tare_with(self, force: Floats) -> None:
-        self._tare.append(force)
-        if len(self._tare) < self._config.tare_samples:
+        if self._zeroed and not self._still():
+            self._end_tare("the arm moves")
             return
-        self._zero = np.mean(self._tare, axis=0)
+        self._tare.append(force)
+        samples, limit = self._config.tare_samples, self._config.tare_max_drift_n
+        if not self._zeroed and len(self._tare) == max(1, samples // 10):
+            self._zero = self._first_zero = np.median(
+                self._tare, axis=0
+            )  # should a force set in from here on
+        if len(self._tare) < samples:
+            return
+        zero = np.mean(self._tare, axis=0)
+        drift = float(np.abs(zero - self._first_zero).max())
+        if drift > limit:
+            self._count("tare_refused")
+            self._end_tare(f"{drift:.1f} N off: tare_max_drift_n is {limit:g}")
+        else:
+            self._first_zero = self._first_zero if self._zeroed else zero
+            self._zero = zero
+            self._count("tares")
+            self._end_tare()
+        self._zeroed = True
+
+    def _end_tare(self, refused: str = "") -> None:
         self._tare = []
         self._tare_wanted = False
-        self._zeroed = True
-        self._count("tares")
+        self.tared += (refused,)

@@ -274,3 +274,58 @@ def test_runs_repeat(tmp_path: Path) -> None:
     first = once(tmp_path / "a")
     assert len(first) == 50
     assert once(tmp_path / "b") == first
+
+
+def test_a_force_is_not_taken_for_the_zero_when_taring_again(tmp_path: Path) -> None:
+    with rig(tmp_path, emulator={"bias_counts": [100, -50, 7]}) as r:
+        r.driver.open()
+        r.until(60)
+        for drift, kept, told in ((2.0, 0.0, ""), (4.0, 4.0 - 2.0, "4.0 N off: tare_max_drift_n is 3")):
+            r.sensor.force = [0, -drift, 0]
+            r.driver.tare()
+            r.until(math.ceil(r.clock.now_ns() / MS) + 60)
+            assert r.newest() == pytest.approx([0, -kept, 0])
+            assert r.driver.tared[-1] == told
+        assert r.driver.statistics() == {"tares": 2, "tare_refused": 1}
+
+
+def test_many_small_drifts_do_not_add_up_to_a_force(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.driver.open()
+        r.until(60)
+        for step in range(1, 6):
+            r.sensor.force = [2.0 * step, 0, 0]
+            r.driver.tare()
+            r.until(60 + 60 * step)
+        assert r.newest() == pytest.approx([8.0, 0, 0])
+        assert r.driver.statistics() == {"tares": 2, "tare_refused": 4}
+
+
+def test_the_zero_stays_when_the_arm_moves_during_the_tare(tmp_path: Path) -> None:
+    with rig(tmp_path) as r:
+        r.driver.open()
+        r.until(60)
+        r.sensor.force = [1.0, 0, 0]
+        r.driver.tare(lambda: r.clock.now_ns() < 80 * MS)
+        r.until(200)
+        assert r.newest() == pytest.approx([1.0, 0, 0])
+        assert r.driver.tared == ("", "the arm moves")
+
+
+def test_a_force_that_sets_in_during_the_first_tare_is_not_its_zero(tmp_path: Path) -> None:
+    with rig(tmp_path, emulator={"bias_counts": 300}) as r:
+        r.driver.open()
+        r.until(15)
+        r.sensor.force = [60.0, 0, 0]
+        r.until(60)
+        assert r.newest() == pytest.approx([60.0, 0, 0])
+        assert r.driver.statistics() == {"tare_refused": 1}
+
+
+def test_a_sensor_without_a_tare_at_start_is_zeroed_near_its_own(tmp_path: Path) -> None:
+    with rig(tmp_path, tare_at_start=False) as r:
+        r.driver.open()
+        r.sensor.force = [0, 0, 45.0]
+        r.driver.tare()
+        r.until(100)
+        assert r.newest() == pytest.approx([0, 0, 45.0])

@@ -1,0 +1,52 @@
+"""The force sensor's zero, taken anew when an episode begins; what came of it is in the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from dexrun.assembly import Robot
+from runtime.inputs import stale
+
+STILL_RAD_S = 0.05
+"""Joints slower than this (the gripper: in travels a second) stand still."""
+
+
+class ForceZero:
+    """Asks for a zero while the arm rests, and reports every answer as an event; one of `Recorder`'s watches.
+
+    In grasp mode the only episode begins with the run: the zero of the sensor's opening is its own, and the
+    arm moves home at once.
+    """
+
+    def __init__(self, robot: Robot) -> None:
+        self._force = robot.force if robot.settings.mode == "teleop" else None
+        self._clock = robot.clock
+        self._states = robot.arm.states
+        self._max_age_s = robot.settings.control.state_max_age_s
+        self._seen = 0
+
+    def begin(self) -> None:
+        """An episode begins."""
+        if self._force is not None:
+            self._seen = len(self._force.tared)
+            self._force.tare(self._still)
+
+    def _still(self) -> bool:
+        state = self._states.newest()
+        if state is None or stale(state.stamp_ns, self._clock.now_ns(), self._max_age_s):
+            return False
+        return bool(np.abs(state["velocity"]).max() < STILL_RAD_S)
+
+    def __call__(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """What was not told yet: ``force_tare``, with ``refused``, the reason, or empty."""
+        if self._force is None:
+            return
+        for refused in self._force.tared[self._seen :]:
+            self._seen += 1
+            if refused:
+                logger.info("force: the zero stays as it was: {}", refused)
+            yield "force_tare", {"refused": refused}
