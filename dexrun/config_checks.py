@@ -5,17 +5,22 @@ Each raises ``ValueError`` whose message begins with the key that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dexrun.config_sources import suggestion
+from dexrun.mode_options import SPOTS
+from policies.act.config import ActConfig
+from policies.dexgrasp.config import DexGraspConfig
+from policies.geometric.config import GeometricConfig
 from runtime.envelope import JointLimits
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
+from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, REACH_M
 
 if TYPE_CHECKING:
-    from dexrun.config import Settings
+    from dexrun.config import PolicyConfig, Settings
     from drivers.feetech.config import FeetechConfig
     from drivers.force.config import ForceConfig
 
@@ -66,7 +71,10 @@ def check(settings: Settings) -> None:
     own_calibration(settings)
     simulated_time(settings)
     joint_names(settings)
-    joint_limits(settings)
+    poses(settings, joint_limits(settings))
+    place(settings)
+    policy_cameras(settings)
+    fault_rules(settings)
 
 
 def one_address(settings: Settings) -> None:
@@ -122,3 +130,78 @@ def joint_limits(settings: Settings) -> JointLimits:
     """What the safety stage will hold every joint to."""
     ranges = np.array([*JOINT_RANGES_RAD[:-1], (0.0, 1.0)])
     return JointLimits.build(settings.safety, JOINT_NAMES, ranges)
+
+
+def poses(settings: Settings, limits: JointLimits) -> None:
+    """Poses have a value for every joint, which the arm can take where it is to."""
+    arm_joints = len(JOINT_NAMES) - 1
+    center, home = settings.teleop.center, settings.grasp.home
+    if center:
+        _one_each("teleop.center", center, JOINT_NAMES)
+    _one_each("grasp.home", home, JOINT_NAMES)
+    if settings.mode == "grasp":
+        _in_range("grasp.home", home, limits)
+    for name, policy in {"policy": settings.policy, "serve.policy": settings.serve.policy}.items():
+        if isinstance(policy, GeometricConfig):
+            _one_each(f"{name}.look_rad", policy.look_rad, JOINT_NAMES[:arm_joints])
+            if settings.mode == "grasp" and name == "policy":
+                _in_range("policy.look_rad", policy.look_rad, limits)
+
+
+def _one_each(key: str, values: Sequence[float], names: Sequence[str]) -> None:
+    if len(values) != len(names):
+        raise ValueError(f"{key} = {list(values)}: give {len(names)} values, one each for {', '.join(names)}")
+
+
+def _in_range(key: str, values: Sequence[float], limits: JointLimits) -> None:
+    for name, value, low, high in zip(JOINT_NAMES, values, limits.lower, limits.upper, strict=False):
+        if not low <= value <= high:
+            raise ValueError(
+                f"{key} = {list(values)}: {name} is {value:g}; [safety] lets it be {low:g} to {high:g}"
+            )
+
+
+def place(settings: Settings) -> None:
+    """Objects are let go where the arm can be."""
+    grasp = settings.grasp
+    farthest = max(math.hypot(*grasp.spot(number), grasp.place_m[2]) for number in range(SPOTS))
+    if farthest > REACH_M or grasp.place_m[2] < 0.0:
+        raise ValueError(
+            f"grasp.place_m = {list(grasp.place_m)}: with grasp.place_spread_m the farthest spot is "
+            f"{farthest:.2f} m from the base; give what is above the table and within {REACH_M:.2f} m"
+        )
+
+
+def policy_cameras(settings: Settings) -> None:
+    """The policy looks through cameras that are there."""
+    for key, names in _looks_through(settings.policy).items() if settings.mode == "grasp" else ():
+        for name in names:
+            if name not in settings.cameras:
+                known = ", ".join(sorted(settings.cameras)) or "none"
+                raise ValueError(f"{key} = {name!r} is not a camera; [cameras] has: {known}")
+
+
+def _looks_through(policy: PolicyConfig) -> dict[str, Iterable[str]]:
+    if isinstance(policy, GeometricConfig):
+        return {"policy.camera": (policy.camera,)}
+    if isinstance(policy, ActConfig):
+        return {"policy.cameras": policy.cameras}
+    if isinstance(policy, DexGraspConfig):
+        shape = policy.shape
+        return {
+            "policy.head_camera": (policy.head_camera,) if shape.head else (),
+            "policy.wrist_camera": (policy.wrist_camera,) if shape.wrist else (),
+        }
+    keys = policy.keys
+    return {f"policy.keys.{table}": getattr(keys, table) for table in ("cameras", "depths", "masks")}
+
+
+def fault_rules(settings: Settings) -> None:
+    """Every rule is about something that there is."""
+    known = ["*", "arm", "force", "leader", "planner", "policy", *settings.cameras]
+    for rule in settings.faults.rules:
+        name, _, kind = rule.partition(".")
+        if not kind or rule == "*.*":
+            raise ValueError(f'faults.rules.{rule}: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"')
+        if name not in known:
+            raise ValueError(f"faults.rules.{rule}: no such device{suggestion(name, known)}")

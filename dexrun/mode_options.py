@@ -18,8 +18,10 @@ class GraspOptions(PlanConfig):
     Attributes:
         head: name of the camera that the planner looks through.
         wrist: name of the camera that confirms a grasp, or empty.
-        home: joints of the pose from which the table is in view, radians, gripper 0 to 1.
-        place_m: where objects are let go, metres in the base frame: the grasp point when the jaws open.
+        home: joints of the pose from which the table is in view, radians, gripper 0 to 1; inside the limits
+            of ``[safety]``.
+        place_m: where objects are let go, metres in the base frame: the grasp point when the jaws open. It is
+            above the table and, with `place_spread_m`, within the arm's length.
         place_spread_m: objects are let go around `place_m`, so far apart in x and y.
         carry_height_m: height of the grasp point while something is carried.
         attempt_timeout_s: one attempt may take this long before it counts as failed.
@@ -55,6 +57,7 @@ class GraspOptions(PlanConfig):
 
 
 _SPOTS = ((-1, 1), (1, -1), (-1, -1), (1, 1), (-1, 0), (1, 0))
+SPOTS = len(_SPOTS)
 
 
 class TeleopOptions(Options):
@@ -65,7 +68,7 @@ class TeleopOptions(Options):
         scripted: with the simulated leader, a scripted operator picks and places every object, and the
             mode ends when it is done.
         gain: leader's joint angles are multiplied by this about `center`.
-        center: joint angles about which `gain` scales, radians; empty means zero.
+        center: joint angles about which `gain` scales, radians, one for each joint; empty means zero.
         engage_speed_rad_s: how fast the follower moves to the leader's pose before it follows it.
     """
 

@@ -10,7 +10,7 @@ from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig
 from runtime.arm_model import ArmModel
 from runtime.clock import Clock
-from runtime.interfaces import CameraDriver, Policy, PolicyError
+from runtime.interfaces import CameraDriver, Policy
 
 _IN_PROCESS = {
     "dexgrasp": "policies.dexgrasp.policy:DexGraspPolicy",
@@ -29,9 +29,6 @@ def build_policy(
     if isinstance(config, GeometricConfig):
         from policies.geometric.policy import GeometricPolicy
 
-        if config.camera not in cameras:
-            known = ", ".join(sorted(cameras)) or "none"
-            raise PolicyError(f"policy.camera = {config.camera!r} is not a camera; [cameras] has: {known}")
         camera = cameras[config.camera]
         return GeometricPolicy(config, model, lambda: camera.info)
     return _other(config, model, clock)

@@ -28,7 +28,7 @@ class FaultOptions(Options):
         policy: the policy raised, or returned what is not an action chunk.
         planner: the planner gave up on a question.
         rules: the exceptions, first match wins in the order ``"<device>.<kind>"``, ``"<device>.*"``,
-            ``"*.<kind>"``; for example ``"wrist.*" = "retry"``.
+            ``"*.<kind>"``; for example ``"wrist.*" = "retry"``. The device is one that there can be.
     """
 
     device: Decision = Decision.HOLD

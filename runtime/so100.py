@@ -13,6 +13,7 @@ direction (out of the gripper) and its y axis points from the fixed jaw to the m
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -147,6 +148,9 @@ _LINKS = (
 
 _GRASP_POS = (-0.008, -0.09, 0.0)
 _GRASP_QUAT = (0.5, 0.5, -0.5, 0.5)
+
+REACH_M = sum(math.hypot(*link.pos) for link in _LINKS[:-1]) + math.hypot(*_GRASP_POS)
+"""No pose brings the grasp site further from the base's origin than this."""
 
 
 def gripper_to_jaw_rad(opening: float) -> float:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from runtime.options import Options
+from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
 Shape = Literal["cube", "cuboid", "cylinder"]
 Color = Literal["red", "green", "blue", "yellow", "orange", "purple"]
+Length = Annotated[float, Field(ge=0.005, le=0.2)]
+OnTable = Annotated[float, Field(ge=-0.9, le=0.9)]
+"""The table is 1.8 m square, with the arm's base in its middle."""
 
 
 class ObjectOptions(Options):
@@ -18,11 +22,16 @@ class ObjectOptions(Options):
     name: str = ""
     shape: Shape = "cube"
     color: Color = "red"
-    size_m: tuple[float, float, float] = (0.025, 0.025, 0.025)
+    size_m: tuple[Length, Length, Length] = (0.025, 0.025, 0.025)
     """Width, depth and height; a cylinder's diameter is the first."""
-    x_m: float = 0.22
-    y_m: float = 0.0
+    x_m: OnTable = 0.22
+    y_m: OnTable = 0.0
     yaw_rad: float = 0.0
+
+    @property
+    def called(self) -> str:
+        """Its name, by default as in ``"red cube"``."""
+        return self.name or f"{self.color} {self.shape}"
 
 
 class HeadCameraOptions(Options):
@@ -114,4 +123,15 @@ class WorldConfig(Options):
                 f"head.max_depth_m {self.head.max_depth_m} does not fit 16 bits of "
                 f"head.depth_scale_m {self.head.depth_scale_m}"
             )
+        names = [each.called for each in self.placed]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"placed: two objects are called {name!r}; give each its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _can_stand_so(self) -> WorldConfig:
+        for name, angle, (low, high) in zip(JOINT_NAMES, self.start_rad, JOINT_RANGES_RAD, strict=False):
+            if not low <= angle <= high:
+                raise ValueError(f"start_rad: {name} is {angle:g}; it can be {low:g} to {high:g}")
         return self

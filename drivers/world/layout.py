@@ -63,11 +63,7 @@ def object_name(color: str, shape: str) -> str:
 
 
 def draw_objects(config: WorldConfig) -> tuple[ObjectSpec, ...]:
-    """The scene's objects, placed by configuration or random, and last a spare one that waits.
-
-    Raises:
-        ValueError: two placed objects have one name.
-    """
+    """The scene's objects, placed by configuration or random, and last a spare one that waits."""
     if config.placed:
         return _with_spare(_placed(config))
     rng = np.random.default_rng([config.seed, 1])
@@ -95,17 +91,9 @@ def _with_spare(specs: tuple[ObjectSpec, ...]) -> tuple[ObjectSpec, ...]:
 
 
 def _placed(config: WorldConfig) -> tuple[ObjectSpec, ...]:
-    specs = tuple(
-        ObjectSpec(
-            o.name or object_name(o.color, o.shape), o.shape, o.color, o.size_m, o.x_m, o.y_m, o.yaw_rad
-        )
-        for o in config.placed
+    return tuple(
+        ObjectSpec(o.called, o.shape, o.color, o.size_m, o.x_m, o.y_m, o.yaw_rad) for o in config.placed
     )
-    names = [s.name for s in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"world.placed: two objects are called {name!r}; give each its own name")
-    return specs
 
 
 def _attempt(rng: np.random.Generator, wanted: int) -> tuple[ObjectSpec, ...] | None:

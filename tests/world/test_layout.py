@@ -83,9 +83,9 @@ def test_what_is_out_of_reach_is_said_to_be() -> None:
 
 
 def test_placed_objects_need_their_own_names() -> None:
-    twice = WorldConfig(placed=(ObjectOptions(), ObjectOptions(x_m=0.25)))
-    with pytest.raises(ValueError, match="two objects are called 'red cube'"):
-        layout.draw_objects(twice)
+    with pytest.raises(ValidationError, match="two objects are called 'red cube'"):
+        WorldConfig(placed=(ObjectOptions(), ObjectOptions(x_m=0.25)))
+    assert layout.draw_objects(WorldConfig(placed=(ObjectOptions(), ObjectOptions(name="second"))))
 
 
 def test_depth_that_does_not_fit_is_refused() -> None:

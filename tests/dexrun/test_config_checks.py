@@ -1,0 +1,103 @@
+"""Values that no arm, table or other key allows: one line names key and value, and nothing is begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dexrun.__main__ import main
+from dexrun.outcome import BAD_CONFIGURATION
+from tests.dexrun.rig import arguments, settings
+
+ARM = "shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll"
+CAMERAS = "is not a camera; [cameras] has: head, wrist"
+PLACE = "give what is above the table and within 0.56 m"
+
+IMPOSSIBLE = {
+    # limits of one joint
+    "safety.joints.wrist_roll.max_velocity_rad_s 50": (
+        " = 50 is more than safety.max_velocity_rad_s (2.5); a joint's own limit is tighter"
+    ),
+    "safety.joints.wrist_roll.lower_rad 10": (
+        " = 10 is outside of what the joint can do, -3.14158 to 3.14158"
+    ),
+    # poses
+    "grasp.home [0,0]": f" = [0.0, 0.0]: give 6 values, one each for {ARM}, gripper",
+    "grasp.home [9,0,0,0,0,0]": (
+        " = [9.0, 0.0, 0.0, 0.0, 0.0, 0.0]: shoulder_pan is 9; [safety] lets it be -2.19 to 2.19"
+    ),
+    "teleop.center [1,2]": f" = [1.0, 2.0]: give 6 values, one each for {ARM}, gripper",
+    "policy.look_rad [0]": f" = [0.0]: give 5 values, one each for {ARM}",
+    "policy.look_rad [0,1,0,0,0]": (
+        " = [0.0, 1.0, 0.0, 0.0, 0.0]: shoulder_lift is 1; [safety] lets it be -3.13158 to 0.19"
+    ),
+    "grasp.place_m [9,9,9]": (
+        " = [9.0, 9.0, 9.0]: with grasp.place_spread_m the farthest spot is 15.63 m from the base; " + PLACE
+    ),
+    "grasp.place_m [0.1,0.1,-0.1]": (
+        " = [0.1, 0.1, -0.1]: with grasp.place_spread_m the farthest spot is 0.21 m from the base; " + PLACE
+    ),
+    # names of other tables
+    "policy.camera nope": f" = 'nope' {CAMERAS}",
+    "faults.rules {'amr.gone'='stop'}": ".amr.gone: no such device; did you mean 'arm'?",
+    "faults.rules {arm='stop'}": '.arm: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"',
+    "faults.rules {'*.*'='stop'}": '.*.*: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"',
+    # the simulated table
+    "world.placed [{x_m=5.0}]": ".0.x_m = 5.0: input should be less than or equal to 0.9",
+    "world.placed [{size_m=[0,0.02,0.02]}]": (
+        ".0.size_m.0 = 0: input should be greater than or equal to 0.005"
+    ),
+}
+
+
+def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line of a configuration that is refused."""
+    assert main([*arguments(tmp_path), *words]) == BAD_CONFIGURATION
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])
+    return output.err
+
+
+@pytest.mark.parametrize("given", IMPOSSIBLE)
+def test_an_impossible_value_is_one_line(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, value = given.split()
+    line = said(tmp_path, capsys, f"--{key}", value)
+    assert line == f"dexrun: command line: {key}{IMPOSSIBLE[given]}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("world.placed", "[{},{}]", "placed: two objects are called 'red cube'; give each its own name"),
+        ("world.start_rad", "[9,0,0,0,0]", "start_rad: shoulder_pan is 9; it can be -2.2 to 2.2"),
+    ],
+)
+def test_a_world_that_cannot_be_is_one_line(
+    key: str, value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(tmp_path, capsys, f"--{key}", value) == f"dexrun: command line: world: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("policy", "key", "message"),
+    [
+        ("act", "policy.cameras", f"policy.cameras = 'nope' {CAMERAS}"),
+        ("dexgrasp", "policy.wrist_camera", f"policy.wrist_camera = 'nope' {CAMERAS}"),
+        ("openpi", "policy.keys.depths", f"policy.keys.depths = 'nope' {CAMERAS}"),
+    ],
+)
+def test_every_policys_cameras_are_there(
+    policy: str, key: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"act": "['nope']", "openpi": "{nope='depth'}"}.get(policy, "nope")
+    line = said(tmp_path, capsys, "--policy.type", policy, f"--{key}", value)
+    assert line == f"dexrun: command line: {message}\n"
+
+
+def test_another_modes_values_may_wait(tmp_path: Path) -> None:
+    """Teleoperation does not go home, and looks through no policy's camera."""
+    keys = {"safety__joints__wrist_flex__upper_rad": "1.0", "policy__camera": "nope"}
+    assert settings(tmp_path, mode="teleop", **keys).mode == "teleop"
