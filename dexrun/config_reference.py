@@ -120,6 +120,7 @@ def sections(name: str, model: type[BaseModel], seen: Seen) -> Iterator[str]:
     """Markdown of one table and the tables below it; `seen` is where a model was described before."""
     tag = _tag(model)
     title = f"## `[{name}]`" + (f" with `{tag}`" if tag else "")
+    name = name.strip("[]")
     if model in seen:
         yield f"{title}\n\nThe same keys as `[{seen[model]}]`.\n"
         return
@@ -130,11 +131,12 @@ def sections(name: str, model: type[BaseModel], seen: Seen) -> Iterator[str]:
     meanings = described(model)
     for key, field in model.model_fields.items():
         inner = models_of(field.annotation)
-        if inner:
-            below += [(f"{name}.{key}", each) for each in inner]
-        else:
+        array = typing.get_origin(field.annotation) is tuple
+        below += [(f"[{name}.{key}]" if array else f"{name}.{key}", each) for each in inner]
+        if array or not inner:
+            kind = f"array of tables `[[{name}.{key}]]`" if inner else type_name(field.annotation)
             meaning = meanings.get(key, "").replace("|", "\\|")
-            rows.append(f"| `{key}` | {type_name(field.annotation)} | {_default(field)} | {meaning} |")
+            rows.append(f"| `{key}` | {kind} | {_default(field)} | {meaning} |")
     yield f"{title}\n\n{first}\n\n" + "\n".join(rows) + "\n"
     for path, each in below:
         yield from sections(path, each, seen)

@@ -146,7 +146,7 @@ class Dashboard:
             self._thread = self._clock.spawn("dashboard", draw)
 
     async def stop(self) -> None:
-        """Draw once more and stop."""
+        """Stop; the panel is drawn once more, and no line is begun."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:

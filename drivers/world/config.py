@@ -35,7 +35,12 @@ class ObjectOptions(Options):
 
 
 class HeadCameraOptions(Options):
-    """The RGB-D camera over the table, as a pinhole."""
+    """The RGB-D camera over the table, as a pinhole.
+
+    Attributes:
+        width, height, fps: those of the camera in ``[cameras]`` that is ``world:head`` hold instead.
+        position_m, look_at_m: the ``extrinsics`` of that camera hold instead, if it has any.
+    """
 
     width: int = Field(default=640, ge=64, le=1920)
     height: int = Field(default=480, ge=48, le=1080)
@@ -54,7 +59,11 @@ class HeadCameraOptions(Options):
 
 
 class WristCameraOptions(Options):
-    """The colour camera on the gripper."""
+    """The colour camera on the gripper.
+
+    Attributes:
+        width, height, fps: those of the camera in ``[cameras]`` that is ``world:wrist`` hold instead.
+    """
 
     width: int = Field(default=320, ge=64, le=1920)
     height: int = Field(default=240, ge=48, le=1080)
