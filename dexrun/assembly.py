@@ -14,7 +14,7 @@ import anyio
 from loguru import logger
 
 from dexrun.config import Settings
-from dexrun.config_checks import WORLD_ADDRESS, in_world
+from dexrun.config_checks import WORLD_ADDRESS, in_world, serial_devices
 from dexrun.devices import build_arm, build_cameras
 from dexrun.lifeline import Lifeline
 from drivers.feetech.calibration import Calibration, JointCalibration
@@ -359,5 +359,6 @@ async def _all_deliver(robot: Robot, rings: Mapping[str, Ring]) -> None:
 def _address(settings: Settings, name: str) -> str:
     camera = settings.cameras.get(name)
     if camera is None:
-        return str(getattr(settings, name).port)
+        device = serial_devices(settings)[name]
+        return device.serial_number or device.port
     return str(camera.serial if isinstance(camera, RealSenseConfig) else camera.source)

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 
 from dexrun.config_sources import suggestion
 from dexrun.mode_options import SPOTS
+from drivers.world.config import HeadCameraOptions, WristCameraOptions
 from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from drivers.force.config import ForceConfig
 
 WORLD_ADDRESS = "world:"
+_WORLD_CAMERAS: dict[str, type[HeadCameraOptions | WristCameraOptions]] = {
+    "head": HeadCameraOptions,
+    "wrist": WristCameraOptions,
+}
 
 
 def in_world(address: str) -> bool:
@@ -71,6 +77,8 @@ def check(settings: Settings) -> None:
     own_calibration(settings)
     simulated_time(settings)
     joint_names(settings)
+    roles(settings)
+    world_cameras(settings)
     poses(settings, joint_limits(settings))
     place(settings)
     policy_cameras(settings)
@@ -126,6 +134,31 @@ def joint_names(settings: Settings) -> None:
                 raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, JOINT_NAMES)}")
 
 
+def roles(settings: Settings) -> None:
+    """One arm obeys and one is moved by hand: a leader with the follower's role would hold against it."""
+    if settings.arm.role != "follower":
+        raise ValueError(f"arm.role = {settings.arm.role!r}: the arm of [arm] is the follower")
+    if settings.leader is not None and settings.leader.role != "leader":
+        raise ValueError(f"leader.role = {settings.leader.role!r}: the arm of [leader] is the leader")
+
+
+def world_cameras(settings: Settings) -> None:
+    """What is asked of a simulated camera is what one can show."""
+    for name, camera in settings.cameras.items():
+        address = str(camera.serial if camera.driver == "realsense" else camera.source)
+        options = _WORLD_CAMERAS.get(address.removeprefix(WORLD_ADDRESS)) if in_world(address) else None
+        if options is None:
+            continue
+        try:
+            options(width=camera.width, height=camera.height, fps=camera.fps)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            key = f"cameras.{name}.{wrong['loc'][0]}"
+            raise ValueError(
+                f"{key} = {wrong['input']:g}: simulated, it {wrong['msg'].removeprefix('Input ')}"
+            ) from None
+
+
 def joint_limits(settings: Settings) -> JointLimits:
     """What the safety stage will hold every joint to."""
     ranges = np.array([*JOINT_RANGES_RAD[:-1], (0.0, 1.0)])
@@ -141,6 +174,9 @@ def poses(settings: Settings, limits: JointLimits) -> None:
     _one_each("grasp.home", home, JOINT_NAMES)
     if settings.mode == "grasp":
         _in_range("grasp.home", home, limits)
+    if park := settings.control.park_rad:
+        _one_each("control.park_rad", park, JOINT_NAMES[:arm_joints])
+        _in_range("control.park_rad", park, limits)
     for name, policy in {"policy": settings.policy, "serve.policy": settings.serve.policy}.items():
         if isinstance(policy, GeometricConfig):
             _one_each(f"{name}.look_rad", policy.look_rad, JOINT_NAMES[:arm_joints])
@@ -179,6 +215,19 @@ def policy_cameras(settings: Settings) -> None:
             if name not in settings.cameras:
                 known = ", ".join(sorted(settings.cameras)) or "none"
                 raise ValueError(f"{key} = {name!r} is not a camera; [cameras] has: {known}")
+    if isinstance(settings.policy, GeometricConfig) and settings.mode == "grasp":
+        _sees_the_object(settings, settings.policy.camera)
+
+
+def _sees_the_object(settings: Settings, name: str) -> None:
+    """The geometric policy puts the tracked mask over the same camera's depth."""
+    if name != settings.grasp.head:
+        raise ValueError(
+            f"policy.camera = {name!r}: it must be grasp.head ({settings.grasp.head!r}), in whose pictures "
+            "the object is tracked"
+        )
+    if settings.cameras[name].driver != "realsense":
+        raise ValueError(f"policy.camera = {name!r}: the geometric policy needs depth, and it has none")
 
 
 def _looks_through(policy: PolicyConfig) -> dict[str, Iterable[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
 from runtime.options import Options
@@ -63,6 +64,8 @@ class ForceConfig(Options):
         k = self.channels
         if self.calibration and [len(row) for row in self.calibration] != [k] * k:
             raise ValueError(f"calibration must be {k} rows of {k} numbers (channels = {k})")
+        if self.calibration and np.linalg.matrix_rank(np.array(self.calibration)) < k:
+            raise ValueError("calibration is singular: some force would not be felt")
         if any(c in "0123456789.+-eE\r\n" for c in self.separator):
             raise ValueError(f"separator {self.separator!r} may not be part of a number or a line's end")
         return self

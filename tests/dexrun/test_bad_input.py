@@ -19,6 +19,8 @@ from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from tests.dexrun.rig import ROOT, Stage, arguments, staged
 from tests.feetech.rig import CALIBRATION
 
+LATE = re.compile(r": timeout: no whole picture within 0\.2 s \(time \d+\): hold$")
+"""Said, in real time and on a busy machine, of a camera that was opened beside the device in question."""
 LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (\w+) +(.*)$")
 
 
@@ -116,7 +118,7 @@ def started(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, **key
     said = capsys.readouterr().err
     found = [match for line in said.splitlines() if (match := LOG_LINE.match(line))]
     assert len(found) == len(said.splitlines()), said
-    errors = [match[2] for match in found if match[1] in ("WARNING", "ERROR")]
+    errors = [match[2] for match in found if match[1] in ("WARNING", "ERROR") and not LATE.search(match[2])]
     assert len(errors) == 1, said
     assert found[-1][2].startswith("summary in ")
     stage.summary = json.loads((tmp_path / "latest" / "summary.json").read_text())

@@ -38,6 +38,18 @@ IMPOSSIBLE = {
     "grasp.place_m [0.1,0.1,-0.1]": (
         " = [0.1, 0.1, -0.1]: with grasp.place_spread_m the farthest spot is 0.21 m from the base; " + PLACE
     ),
+    "control.park_rad [0]": f" = [0.0]: give 5 values, one each for {ARM}",
+    "control.park_rad [9,0,0,0,0]": (
+        " = [9.0, 0.0, 0.0, 0.0, 0.0]: shoulder_pan is 9; [safety] lets it be -2.19 to 2.19"
+    ),
+    # roles, and what a device can do
+    "arm.role leader": " = 'leader': the arm of [arm] is the follower",
+    "leader.role follower": " = 'follower': the arm of [leader] is the leader",
+    "cameras.wrist.fps 1000": " = 1000: simulated, it should be less than or equal to 90",
+    "cameras.head.width 100000": " = 100000: simulated, it should be less than or equal to 1920",
+    "policy.camera wrist": (
+        " = 'wrist': it must be grasp.head ('head'), in whose pictures the object is tracked"
+    ),
     # names of other tables
     "policy.camera nope": f" = 'nope' {CAMERAS}",
     "faults.rules {'amr.gone'='stop'}": ".amr.gone: no such device; did you mean 'arm'?",
@@ -66,6 +78,19 @@ def test_an_impossible_value_is_one_line(
     key, value = given.split()
     line = said(tmp_path, capsys, f"--{key}", value)
     assert line == f"dexrun: command line: {key}{IMPOSSIBLE[given]}\n"
+
+
+def test_the_geometric_policy_needs_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = said(tmp_path, capsys, "--policy.camera", "wrist", "--grasp.head", "wrist")
+    message = "policy.camera = 'wrist': the geometric policy needs depth, and it has none"
+    assert line == f"dexrun: command line: {message}\n"
+
+
+def test_a_force_sensor_that_feels_not_every_force_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(tmp_path, capsys, "--force.calibration", "[[1,0,0],[0,1,0],[1,1,0]]")
+    assert "calibration is singular: some force would not be felt" in line
 
 
 @pytest.mark.parametrize(
