@@ -19,6 +19,7 @@ from dexrun.mode_options import TerminalOptions
 from runtime.clock import NS_PER_S, Clock, ClockThread
 
 if TYPE_CHECKING:
+    from rich.constrain import Constrain
     from rich.live import Live
     from rich.table import Table
 
@@ -86,6 +87,10 @@ def as_table(status: Status) -> Table:
     faults = {f"{device}.{kind}": n for device, kinds in status.faults.items() for kind, n in kinds.items()}
     table.add_row("faults", _counts(faults))
     return table
+
+
+_MARGIN = 8
+"""Columns right of the panel for what the terminal itself writes there: the ``^C`` of an impatient person."""
 
 
 class _Guarded:
@@ -169,7 +174,7 @@ class Dashboard:
         from rich.live import Live
 
         console: Any = Console(file=self._out)
-        live = Live(as_table(self._status()), console=console, auto_refresh=False, redirect_stderr=False)
+        live = Live(console=console, auto_refresh=False, redirect_stderr=False)
         # Rich works out how far to move up some time before it moves: a line in between would tear the panel.
         lock = threading.RLock()
         above: Any = sys.stderr
@@ -185,9 +190,14 @@ class Dashboard:
     def _redraw(self, live: Live, lock: threading.RLock) -> None:
         going_on = True
         while going_on:
-            table = as_table(self._status())
+            panel = self._panel(live.console.width)
             with lock:
                 live.start()
-                live.update(table, refresh=True)
+                live.update(panel, refresh=True)
             going_on = self._rest(self._options.refresh_s)
-        live.update(as_table(self._status()))  # drawn when it stops
+        live.update(self._panel(live.console.width))  # drawn when it stops
+
+    def _panel(self, columns: int) -> Constrain:
+        from rich.constrain import Constrain
+
+        return Constrain(as_table(self._status()), max(1, columns - _MARGIN))

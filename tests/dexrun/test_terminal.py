@@ -7,7 +7,7 @@ import os
 import pty
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -25,8 +25,11 @@ from tests.dexrun.test_reports import STATUS
 _PIECE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
+COLUMNS = 100
+
+
 class Screen:
-    """A terminal without end: what `rich` sends, and nothing else, is understood."""
+    """A terminal without a bottom: what `rich` sends, and nothing else, is understood."""
 
     def __init__(self) -> None:
         self.lines = [""]
@@ -65,9 +68,13 @@ class Screen:
             self.lines.append("")
 
     def _write(self, text: str) -> None:
-        line = self.lines[self._row].ljust(self._column)
-        self.lines[self._row] = line[: self._column] + text + line[self._column + len(text) :]
-        self._column += len(text)
+        for character in text:
+            if self._column == COLUMNS:
+                self._move("\r")
+                self._move("\n")
+            line = self.lines[self._row].ljust(self._column)
+            self.lines[self._row] = line[: self._column] + character + line[self._column + 1 :]
+            self._column += 1
 
 
 class Terminal:
@@ -77,14 +84,25 @@ class Terminal:
         self.screen = Screen()
         self._master, slave = pty.openpty()
         self.file = os.fdopen(slave, "w", encoding="utf-8", buffering=1)
-        self._received = bytearray()
+        self._received, self._echoes = bytearray(), 0
+        self._more = threading.Condition()
         self._thread = threading.Thread(target=self._drain)
         self._thread.start()
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError):  # the other end is closed
             while True:
-                self._received += os.read(self._master, 65_536)
+                sent = os.read(self._master, 65_536)
+                with self._more:
+                    self._received += sent
+                    self._more.notify_all()
+
+    def press(self) -> None:
+        """A key that the terminal echoes where the cursor stands, as it does ``^C``; returns once it has."""
+        self._echoes += 1
+        os.write(self._master, b"\x01")
+        with self._more:
+            assert self._more.wait_for(lambda: self._received.count(b"^A") == self._echoes, timeout=60)
 
     def close(self) -> list[str]:
         """The lines that are left on the screen."""
@@ -97,7 +115,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "60"}.items():
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": "60"}.items():
         monkeypatch.setenv(name, value)
     terminal = Terminal()
     yield terminal
@@ -105,7 +123,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
         terminal.close()
 
 
-def run_with_log(folder: Path, statuses: list[Status], out: TextIO, err: TextIO) -> list[str]:
+def run_with_log(
+    folder: Path,
+    statuses: list[Status],
+    out: TextIO,
+    err: TextIO,
+    between: Callable[[], None] = lambda: None,
+) -> list[str]:
     """Log a line before the panel, one between any two pictures of it, and one after; returns them."""
     clock, said = SteppedClock(), []
     options = TerminalOptions.model_validate({"style": "live", "refresh_s": 1.0})
@@ -127,6 +151,7 @@ def run_with_log(folder: Path, statuses: list[Status], out: TextIO, err: TextIO)
         dashboard.start()
         for number in range(len(statuses)):
             await clock.sleep_until_ns(number * NS_PER_S + NS_PER_S // 2)
+            between()
             say(f"line {number}")
         await dashboard.stop()
         say("after the panel")
@@ -141,10 +166,12 @@ def run_with_log(folder: Path, statuses: list[Status], out: TextIO, err: TextIO)
 LONG = replace(STATUS, step="grasp " + "the red cube beside the blue cylinder " * 5)
 
 
-def test_log_lines_stay_above_the_panel(tmp_path: Path, terminal: Terminal) -> None:
+@pytest.mark.parametrize("interrupting", [False, True])
+def test_log_lines_stay_above_the_panel(tmp_path: Path, terminal: Terminal, interrupting: bool) -> None:
     last = replace(STATUS, elapsed_s=99.0)
     statuses = [STATUS, LONG, STATUS, LONG, replace(STATUS, faults={}), last]
-    said = run_with_log(tmp_path, statuses, terminal.file, terminal.file)
+    between = terminal.press if interrupting else lambda: None
+    said = run_with_log(tmp_path, statuses, terminal.file, terminal.file, between)
     lines = terminal.close()
     texts = [line.partition("WARNING ")[2] for line in lines]
     assert [text for text in texts if text] == said
