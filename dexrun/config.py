@@ -206,7 +206,8 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     file, overrides = parse_arguments(arguments)
     variables = read_environment(environment)
     given = {"command line": overrides, "environment": variables}
-    return _build(merge(merge(read_file(file), variables), overrides), str(file), given)
+    tables = merge(read_file(file), variables, "environment")
+    return _build(merge(tables, overrides, "command line"), str(file), given)
 
 
 def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str) -> Settings:
@@ -216,7 +217,7 @@ def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str
         ConfigError: something cannot be used; one line for each mistake.
     """
     _, overrides = parse_arguments(arguments)
-    return _build(merge(dict(tables), overrides), origin, {"command line": overrides})
+    return _build(merge(dict(tables), overrides, "command line"), origin, {"command line": overrides})
 
 
 def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:

@@ -52,14 +52,13 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Path, dict[Path_, str]]:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The configuration file as nested tables.
+    """The configuration file as nested tables. A byte order mark, which some editors put first, is skipped.
 
     Raises:
         ConfigError: it is missing, or is not TOML.
     """
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; --config names the configuration to use") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -78,8 +77,8 @@ def read_environment(environment: Mapping[str, str] | None = None) -> dict[Path_
     return found
 
 
-def merge(table: dict[str, Any], values: Mapping[Path_, str]) -> dict[str, Any]:
-    """`table` with `values` set at their paths (new dictionaries along the way).
+def merge(table: dict[str, Any], values: Mapping[Path_, str], source: str) -> dict[str, Any]:
+    """`table` with `values`, given by `source`, set at their paths (new dictionaries along the way).
 
     Raises:
         ConfigError: a path goes through something that is not a table.
@@ -90,21 +89,21 @@ def merge(table: dict[str, Any], values: Mapping[Path_, str]) -> dict[str, Any]:
         for depth, key in enumerate(path[:-1]):
             below = here.get(key, {})
             if not isinstance(below, dict):
-                raise ConfigError(f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is not a table")
+                raise ConfigError(f"{source}: {'.'.join(path)}: {'.'.join(path[: depth + 1])} is not a table")
             here[key] = dict(below)
             here = here[key]
-        here[path[-1]] = _structured(text, path)
+        here[path[-1]] = _structured(text, path, source)
     return merged
 
 
-def _structured(text: str, path: Path_) -> Any:
+def _structured(text: str, path: Path_, source: str) -> Any:
     """Arrays and inline tables are written as in TOML; everything else is left to the model."""
     if text[:1] not in {"[", "{"}:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{'.'.join(path)} = {text}: not a TOML value: {error}") from None
+        raise ConfigError(f"{source}: {'.'.join(path)} = {text}: not a TOML value: {error}") from None
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

@@ -82,12 +82,28 @@ def test_two_mistakes_are_two_lines(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WORLD__SEEED", "7", "world.seeed: unknown key; did you mean 'seed'?\n"),
+        ("WORLD", '{"seed":3}', 'world = {"seed":3}: not a TOML value: '),
+        ("GRASP__HOME", "[1", "grasp.home = [1: not a TOML value: "),
+        ("MODE__X", "1", "mode.x: mode is not a table\n"),
+    ],
+)
 def test_the_environment_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    value: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DEXRUN_WORLD__SEEED", "7")
+    monkeypatch.setenv(f"DEXRUN_{name}", value)
     assert main(arguments(tmp_path)) == BAD_CONFIGURATION
-    assert capsys.readouterr().err == "dexrun: environment: world.seeed: unknown key; did you mean 'seed'?\n"
+    error = capsys.readouterr().err
+    assert error.startswith(f"dexrun: environment: {said}")
+    assert error.count("\n") == 1
 
 
 def test_a_secret_is_no_configuration(

@@ -46,19 +46,19 @@ def test_environment() -> None:
 
 def test_merge_leaves_its_input_alone() -> None:
     table = {"world": {"seed": 1, "objects": 3}}
-    merged = merge(table, {("world", "seed"): "7", ("grasp", "home"): "[0.0, 1.5]"})
+    merged = merge(table, {("world", "seed"): "7", ("grasp", "home"): "[0.0, 1.5]"}, "environment")
     assert merged == {"world": {"seed": "7", "objects": 3}, "grasp": {"home": [0.0, 1.5]}}
     assert table == {"world": {"seed": 1, "objects": 3}}
 
 
 def test_merge_through_a_value_is_refused() -> None:
-    with pytest.raises(ConfigError, match="mode is not a table"):
-        merge({"mode": "grasp"}, {("mode", "x"): "1"})
+    with pytest.raises(ConfigError, match=r"^environment: mode\.x: mode is not a table"):
+        merge({"mode": "grasp"}, {("mode", "x"): "1"}, "environment")
 
 
 def test_malformed_array_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"grasp\.home = \[1,: not a TOML value"):
-        merge({}, {("grasp", "home"): "[1,"})
+    with pytest.raises(ConfigError, match=r"^command line: grasp\.home = \[1,: not a TOML value"):
+        merge({}, {("grasp", "home"): "[1,"}, "command line")
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -70,6 +70,19 @@ def test_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("mode = \n")
     with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
+        read_file(path)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_text("mode = 'grasp'\r\n[world]\r\nseed = 3\r\n", encoding="utf-8-sig", newline="")
+    assert read_file(path) == {"mode": "grasp", "world": {"seed": 3}}
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "wide.toml"
+    path.write_text("mode = 'grasp'\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"wide\.toml: cannot be read: 'utf-8' codec can't decode"):
         read_file(path)
 
 
