@@ -22,6 +22,7 @@ from loguru import logger
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import ActionChunk, Floats, Observation
+from runtime.stepped import ClockClosed
 
 T = TypeVar("T")
 
@@ -76,7 +77,14 @@ def _one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _failure_of(error: Exception) -> InferenceFailureError:
+def _failure_of(error: BaseException) -> InferenceFailureError:
+    """What `error` counts as: ``SystemExit`` and the like must not end the thread either.
+
+    Raises:
+        ClockClosed: that is what it is, and the thread ends.
+    """
+    if isinstance(error, ClockClosed):
+        raise error
     if isinstance(error, InferenceFailureError):
         return error
     if isinstance(error, PolicyError):
@@ -267,7 +275,7 @@ class InferenceWorker:
             policy.warm_up()
         except PolicyError as error:
             self._warm_up_error = error
-        except Exception as error:
+        except BaseException as error:
             failure = _failure_of(error)
             self._warm_up_error = PolicyError(f"policy {policy.spec.name}: {failure.kind}: {failure}")
         return self._warm_up_error is None
@@ -285,7 +293,7 @@ class InferenceWorker:
     def _guard(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:
+        except BaseException as error:
             self._count(_failure_of(error))
 
     def _answer(self, request: ChunkRequest) -> None:
@@ -294,7 +302,7 @@ class InferenceWorker:
         chunk: ActionChunk | None = None
         try:
             chunk = self._infer(request)
-        except Exception as error:
+        except BaseException as error:
             failure = _failure_of(error)
         self._wait_until(request.stamp_ns + self._latency_ns)
         taken_s = (self._clock.now_ns() - started_ns) / NS_PER_S
@@ -307,7 +315,7 @@ class InferenceWorker:
     def _infer(self, request: ChunkRequest) -> ActionChunk:
         try:
             observation = self._observe(request)
-        except Exception as error:
+        except BaseException as error:
             detail = f"{type(error).__name__}: {_one_line(error)}"
             raise InferenceFailureError("observation", detail) from error
         actions = np.asarray(self._policy.infer(observation))

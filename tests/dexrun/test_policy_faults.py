@@ -29,6 +29,10 @@ def raises(rows: Floats) -> Floats:
     raise ZeroDivisionError("division by zero")
 
 
+def leaves(rows: Floats) -> Floats:
+    raise SystemExit("the end of a script")
+
+
 def nan(rows: Floats) -> Floats:
     spoilt = rows.copy()
     spoilt[len(rows) // 2, 2] = np.nan
@@ -114,6 +118,16 @@ def test_a_policy_that_never_recovers_is_given_up(tmp_path: Path, faulty: Callab
     assert stage.summary["policy"]["last_error"]
     assert stage.summary["device_faults"]["policy"] == failures
     assert stage.summary["attempts"][0]["grasped"] is False
+    assert_held(stage)
+
+
+def test_a_policy_that_exits_is_asked_again(tmp_path: Path, faulty: Callable[..., None]) -> None:
+    """As a script's ``sys.exit`` does: it ends neither the thread nor the run."""
+    faulty(leaves, 1, 2)
+    stage = perform(tmp_path)
+    assert stage.code == OK, stage.summary["stop_reason"]
+    assert stage.summary["device_faults"]["policy"] == {"raised": 1}
+    assert stage.summary["policy"]["last_error"] == "SystemExit: the end of a script"
     assert_held(stage)
 
 

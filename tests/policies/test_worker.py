@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_a_finished_chunk_is_dropped_when_the_epoch_moves_on_before_it_is_collec
     assert chunk.epoch == 1
 
 
-def _raise(error: Exception) -> Callable[[Observation], Floats]:
+def _raise(error: BaseException) -> Callable[[Observation], Floats]:
     def answer(_: Observation) -> Floats:
         raise error
 
@@ -156,6 +157,9 @@ def _raise(error: Exception) -> Callable[[Observation], Floats]:
     [
         ("policy_error", _raise(PolicyError("no\nmask"))),
         ("raised", _raise(ValueError("boom"))),
+        ("raised", _raise(SystemExit(1))),
+        ("raised", _raise(KeyboardInterrupt())),
+        ("raised", _raise(CancelledError())),
         ("out_of_memory", _raise(MemoryError("16 GiB"))),
         ("not_finite", lambda _: np.full((4, JOINTS), np.nan)),
         ("not_finite", lambda _: np.full((4, JOINTS), np.inf)),
@@ -209,6 +213,33 @@ def test_warm_up_that_fails_is_one_line_and_ends_the_thread() -> None:
 
     clock = SteppedClock()
     assert not clock.run(main, clock).is_alive()
+
+
+@pytest.mark.parametrize("call", ["reset", "close"])
+def test_a_policy_that_exits_beside_its_answers_does_not_end_the_thread(bench: Bench, call: str) -> None:
+    class Leaves(ScriptedPolicy):
+        def reset(self) -> None:
+            raise SystemExit(f"no {call}")
+
+        close = reset
+
+    worker = bench.start(Leaves())
+    worker.swap(ScriptedPolicy()) if call == "close" else worker.reset()
+    worker.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    assert worker.poll() is not None
+    assert worker.failures == {"raised": 1}
+    assert worker.last_error == f"SystemExit: no {call}"
+
+
+def test_a_policy_that_exits_while_it_warms_up_cannot_be_used(bench: Bench) -> None:
+    class Cold(ScriptedPolicy):
+        def warm_up(self) -> None:
+            raise SystemExit("a script's last line")
+
+    worker = bench.start(Cold())
+    with pytest.raises(PolicyError, match=r"policy scripted: raised: SystemExit: a script's last line"):
+        worker.check_ready()
 
 
 def test_swap_answers_from_the_new_policy_and_closes_the_old(bench: Bench) -> None:
