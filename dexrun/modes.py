@@ -62,6 +62,7 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | No
     from dexrun.grasp import GraspMode
     from dexrun.perception import Perception
     from dexrun.planner_log import PlannerLog
+    from dexrun.policy_watch import PolicyWatch
     from planner.client import Planner
     from planner.perception.backends import build_segmenter, build_tracker
 
@@ -82,6 +83,9 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | No
         mode: list[GraspMode] = []
         worker = await _open_worker(robot, perception.newest, lambda: mode[0].instruction, stack)
         mode.append(GraspMode(robot, planner, perception, worker, folder))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        tasks.start_soon(PolicyWatch(robot, worker).run, name="policy-watch")
         yield mode[0]
 
 

@@ -230,7 +230,7 @@ def _obey(control: ControlLoop, sources: _Sources, command: Mapping[str, Any]) -
         source = sources.make(command)
         if source is not None:
             control.follow(source)
-    elif kind in ("hold", "stop"):
+    elif kind in ("hold", "stop", "give_up"):
         getattr(control, kind)(command["reason"])
     elif kind in ("idle", "resume", "reset_latch"):
         getattr(control, kind)()

@@ -128,6 +128,7 @@ class InferenceWorker:
         self._policies: Latest[Policy] = Latest()
         self._asked: ChunkRequest | None = None
         self._answered: ChunkRequest | None = None
+        self._busy_since_ns: int | None = None
         self._epoch = 0
         self._reset = False
         self._stopping = False
@@ -225,6 +226,11 @@ class InferenceWorker:
     # --- reports
 
     @property
+    def busy_since_ns(self) -> int | None:
+        """When what the policy is doing now began; ``None`` if it has nothing to do."""
+        return self._busy_since_ns
+
+    @property
     def policy(self) -> Policy:
         """The policy that answers at present."""
         return self._policy
@@ -262,12 +268,14 @@ class InferenceWorker:
         if self._warm_up(self._policy):
             self._ready = True
             while not self._stopping:
+                self._busy_since_ns = self._clock.now_ns()
                 self._housekeeping()
                 request = self._requests.take()
+                if request is not None:
+                    self._answer(request)
+                self._busy_since_ns = None
                 if request is None:
                     self._wake.wait()
-                else:
-                    self._answer(request)
         self._close(self._policy)
 
     def _warm_up(self, policy: Policy) -> bool:

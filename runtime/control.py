@@ -194,6 +194,11 @@ class ControlLoop:
         self._note("stop", reason=reason)
         self._supervisor.stop(reason)
 
+    def give_up(self, reason: str) -> None:
+        """What is waited for does not come: park the arm, if that is configured, then latch a stop."""
+        self._note("give_up", reason=reason)
+        self._supervisor.give_up(reason)
+
     def reset_latch(self) -> None:
         """Forget the latched stop and what led to it; nothing is followed until `follow`."""
         self._note("reset_latch")
@@ -245,6 +250,11 @@ class ControlLoop:
     def transitions(self) -> Sequence[Transition]:
         """The newest changes of state."""
         return self._supervisor.transitions
+
+    @property
+    def source(self) -> Source | None:
+        """What is followed."""
+        return self._source
 
     @property
     def _stretches(self) -> bool:

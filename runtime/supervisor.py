@@ -98,7 +98,8 @@ class Supervisor:
         """The arm was brought away, or could not be: latch the stop that this was for."""
         self.stop(f"{self._parking}; {how}")
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
+        """Something lasted too long: park the arm, if that is configured, and latch a stop."""
         if self._parks and not self._latched:
             self._parking = self._parking or reason
         else:
@@ -117,7 +118,7 @@ class Supervisor:
     def starved(self, starved: bool, now_ns: int) -> None:
         """Once a tick: whether the source had nothing. Latches a stop if that lasts."""
         if self._starving.tried(starved, now_ns):
-            self._give_up(f"no action for {self._starving.limit_s:g} s")
+            self.give_up(f"no action for {self._starving.limit_s:g} s")
 
     def decide(
         self, tick: int, now_ns: int, input_trouble: str | None, *, following: bool, movable: bool = True
@@ -132,7 +133,7 @@ class Supervisor:
         if trouble is not None and trouble[0] is Decision.STOP:
             self.stop(trouble[1])
         elif self._holding.tried(trouble is not None, now_ns) and trouble is not None:
-            self._give_up(f"{trouble[1]} (held for {self._holding.limit_s:g} s)")
+            self.give_up(f"{trouble[1]} (held for {self._holding.limit_s:g} s)")
         if self._parking and not movable:
             self.parked("not parked: it is not known where the arm is")
         before = self.state

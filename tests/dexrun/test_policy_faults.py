@@ -186,6 +186,29 @@ def test_a_policy_that_hangs_latches_a_stop(tmp_path: Path, faulty: Callable[...
     stage = perform(tmp_path, None, clock, control__stop_after_starved_s="2")
     assert stage.code == STOPPED
     assert stage.summary["stop_reason"] == "no action for 2 s"
+    assert stage.summary["device_faults"]["policy"] == {"hung": 1}
+    assert_held(stage)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_policy_that_hangs_longer_than_attempts_last_latches_a_stop(
+    tmp_path: Path, faulty: Callable[..., None], first: int
+) -> None:
+    """As by default: an attempt is over before the patience is, and the next one begins anew."""
+    clock = SteppedClock()
+
+    def hangs(rows: Floats) -> Floats:
+        clock.wait_until_ns(clock.now_ns() + 3600 * NS_PER_S)
+        return rows
+
+    faulty(hangs, first)
+    keys = {"grasp__attempt_timeout_s": "1.5", "control__stop_after_starved_s": "6"}
+    stage = perform(tmp_path, None, clock, **keys)
+    assert stage.code == STOPPED
+    assert stage.summary["stop_reason"] == "no action for 6 s"
+    assert stage.summary["device_faults"]["policy"] == {"hung": 1}
+    assert [attempt["grasped"] for attempt in stage.summary["attempts"][:1]] == [False]
+    assert stage.summary["duration_s"] < 30
     assert_held(stage)
 
 

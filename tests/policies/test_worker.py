@@ -101,6 +101,20 @@ def test_a_chunk_arrives_exactly_one_latency_after_its_request(bench: Bench) -> 
     assert worker.statistics()["inference_s"] == {"p50": 0.2, "max": 0.2}
 
 
+def test_it_says_since_when_the_policy_is_busy_whatever_is_asked_meanwhile(bench: Bench) -> None:
+    worker = bench.start(ScriptedPolicy(), latency_s=0.5)
+    bench.step(1.0)
+    assert worker.busy_since_ns is None
+    worker.request(7, 0, NO_PREFIX, 0)
+    bench.step(0.2)
+    worker.reset()
+    worker.request(8, 1, NO_PREFIX, 0)
+    bench.step(0.1)
+    assert worker.busy_since_ns == S
+    bench.step(1.0)
+    assert worker.busy_since_ns is None
+
+
 def test_without_latency_a_stepped_chunk_is_there_at_once(bench: Bench) -> None:
     worker = bench.start(ScriptedPolicy())
     worker.request(1, 0, NO_PREFIX, 0)

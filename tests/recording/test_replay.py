@@ -229,6 +229,19 @@ def test_a_parked_run_replays(tmp_path: Path) -> None:
         assert verdict.same, verdict.difference
 
 
+def test_a_run_given_up_between_two_attempts_replays(tmp_path: Path) -> None:
+    """One call of the policy outlasts an attempt: the loop is told to give up while the arm goes home."""
+    late = {"policy__simulated_latency_s": "60", "control__stop_after_starved_s": "3"}
+    late["grasp__attempt_timeout_s"] = "2"
+    code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1]")
+    assert (code, summary["stop_reason"]) == (STOPPED, "no action for 3 s; parked")
+    with Recording(tmp_path / "latest") as recording:
+        (episode,) = recording.episodes
+        assert "give_up" in [sample["kind"] for sample in episode.samples("/control")]
+        verdict = verify(episode, recorded_settings(episode))
+        assert verdict.same, verdict.difference
+
+
 @pytest.mark.slow
 def test_five_scripted_episodes(tmp_path: Path) -> None:
     code = run(settings(tmp_path, mode="teleop", recording__episodes="5"))

@@ -1,0 +1,41 @@
+"""Notices a policy that hangs, whatever the mode is doing: its thread is stuck, and nothing will come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dexrun.assembly import Robot
+from runtime.clock import NS_PER_S
+
+if TYPE_CHECKING:
+    from policies.worker import InferenceWorker
+
+
+class PolicyWatch:
+    """Gives the run up once one call has given no action for ``control.stop_after_starved_s``.
+
+    The control loop's own patience ends with every attempt; a call that hangs outlasts them. It counts
+    from the call's beginning, or from the policy's last action if that came later.
+    """
+
+    def __init__(self, robot: Robot, worker: InferenceWorker) -> None:
+        self._robot = robot
+        self._worker = worker
+        self._limit_s = robot.settings.control.stop_after_starved_s
+        self._action_ns = 0
+
+    async def run(self) -> None:
+        """Until it hangs, if waiting has a limit at all."""
+        control = self._robot.control
+        while self._limit_s and not self._hangs():
+            await control.ticked()
+        if self._limit_s:
+            self._robot.faults.log.count("policy", "hung")
+            control.give_up(f"no action for {self._limit_s:g} s")
+
+    def _hangs(self) -> bool:
+        now_ns, control = self._robot.clock.now_ns(), self._robot.control
+        if control.source is self._worker and len(control.horizon):
+            self._action_ns = now_ns
+        since_ns = self._worker.busy_since_ns
+        return since_ns is not None and now_ns - max(since_ns, self._action_ns) >= self._limit_s * NS_PER_S
