@@ -60,6 +60,14 @@ PolicyConfig = Annotated[
     Field(discriminator="type"),
 ]
 
+_RENAMED = (
+    ("grasp", "home", "home_rad"),
+    ("teleop", "center", "center_rad"),
+    ("arm", "acceleration", "acceleration_100ticks_s2"),
+    ("leader", "acceleration", "acceleration_100ticks_s2"),
+)
+"""Table, key, and what recordings made since call it."""
+
 
 class RealtimeTable(RealtimeOptions):
     """``[realtime]``: the process's options, and which clock everything follows.
@@ -213,11 +221,22 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
 def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str) -> Settings:
     """Settings from the `tables` of an earlier `dump`, changed by a command line; `origin` names them.
 
+    Keys of theirs that have another name by now are taken for what they are.
+
     Raises:
         ConfigError: something cannot be used; one line for each mistake.
     """
     _, overrides = parse_arguments(arguments)
-    return _build(merge(dict(tables), overrides, "command line"), origin, {"command line": overrides})
+    return _build(merge(_renamed(tables), overrides, "command line"), origin, {"command line": overrides})
+
+
+def _renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(tables)
+    for table, before, now in _RENAMED:
+        keys = found.get(table) or {}
+        if before in keys:
+            found[table] = {now if key == before else key: value for key, value in keys.items()}
+    return found
 
 
 def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:

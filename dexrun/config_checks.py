@@ -168,12 +168,12 @@ def joint_limits(settings: Settings) -> JointLimits:
 def poses(settings: Settings, limits: JointLimits) -> None:
     """Poses have a value for every joint, which the arm can take where it is to."""
     arm_joints = len(JOINT_NAMES) - 1
-    center, home = settings.teleop.center, settings.grasp.home
+    center, home = settings.teleop.center_rad, settings.grasp.home_rad
     if center:
-        _one_each("teleop.center", center, JOINT_NAMES)
-    _one_each("grasp.home", home, JOINT_NAMES)
+        _one_each("teleop.center_rad", center, JOINT_NAMES)
+    _one_each("grasp.home_rad", home, JOINT_NAMES)
     if settings.mode == "grasp":
-        _in_range("grasp.home", home, limits)
+        _in_range("grasp.home_rad", home, limits)
     if park := settings.control.park_rad:
         _one_each("control.park_rad", park, JOINT_NAMES[:arm_joints])
         _in_range("control.park_rad", park, limits)

@@ -262,7 +262,7 @@ class GraspMode:
     async def _home(self) -> plan.Outcome:
         if self._holds_something():
             await self._put_back()
-        home = np.asarray(self._options.home, dtype=np.float64)
+        home = np.asarray(self._options.home_rad, dtype=np.float64)
         height = self._options.carry_height_m
         outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
         self._robot.at_rest()

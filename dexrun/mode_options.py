@@ -18,8 +18,8 @@ class GraspOptions(PlanConfig):
     Attributes:
         head: name of the camera that the planner looks through.
         wrist: name of the camera that confirms a grasp, or empty.
-        home: joints of the pose from which the table is in view, radians, gripper 0 to 1; inside the limits
-            of ``[safety]``.
+        home_rad: joints of the pose from which the table is in view, radians, gripper 0 to 1; inside
+            the limits of ``[safety]``.
         place_m: where objects are let go, metres in the base frame: the grasp point when the jaws open. It is
             above the table and, with `place_spread_m`, within the arm's length.
         place_spread_m: objects are let go around `place_m`, so far apart in x and y.
@@ -35,7 +35,7 @@ class GraspOptions(PlanConfig):
 
     head: str = "head"
     wrist: str = "wrist"
-    home: Joints = (-1.57, -3.05, 2.7, 1.2, 0.0, 0.3)
+    home_rad: Joints = (-1.57, -3.05, 2.7, 1.2, 0.0, 0.3)
     place_m: tuple[float, float, float] = (0.11, 0.188, 0.075)
     place_spread_m: tuple[float, float] = (0.035, 0.03)
     carry_height_m: float = Field(default=0.1, gt=0.0, le=1.0)
@@ -67,15 +67,15 @@ class TeleopOptions(Options):
         duration_s: stop after this long; 0 goes on until stopped.
         scripted: with the simulated leader, a scripted operator picks and places every object, and the
             mode ends when it is done.
-        gain: leader's joint angles are multiplied by this about `center`.
-        center: joint angles about which `gain` scales, radians, one for each joint; empty means zero.
+        gain: leader's joint angles are multiplied by this about `center_rad`.
+        center_rad: joint angles about which `gain` scales, radians, one for each joint; empty means zero.
         engage_speed_rad_s: how fast the follower moves to the leader's pose before it follows it.
     """
 
     duration_s: float = Field(default=0.0, ge=0.0)
     scripted: bool = True
     gain: float = Field(default=1.0, gt=0.0, le=4.0)
-    center: tuple[float, ...] = ()
+    center_rad: tuple[float, ...] = ()
     engage_speed_rad_s: float = Field(default=0.8, gt=0.0, le=10.0)
 
 

@@ -106,7 +106,7 @@ def to_follower(options: TeleopOptions, position: Floats) -> Floats:
     if options.gain == 1.0:
         return position.copy()
     center = np.zeros_like(position)
-    center[: len(options.center)] = options.center
+    center[: len(options.center_rad)] = options.center_rad
     scaled = center + options.gain * (position - center)
     scaled[-1] = position[-1]
     return np.asarray(scaled)

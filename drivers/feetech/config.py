@@ -41,7 +41,7 @@ class FeetechConfig(Options):
         give_up_s: without one whole state for this long, the device has failed.
         p_gain, i_gain, d_gain: of the servos' position loops. 16, 0, 32 is LeRobot's choice for SO-100; the
             servos' own 32, 0, 32 shakes.
-        acceleration: 254 for the fastest, in 100 ticks/s^2; 0 for no ramp.
+        acceleration_100ticks_s2: of the servos' own ramp; 254 for the fastest, 0 for no ramp.
         torque_limit_fraction: of stall torque, for every joint that is not in `joint_torque_limit_fraction`.
         joint_torque_limit_fraction: by joint; half for the gripper keeps it from burning out on an object,
             and stays unless the gripper is given another.
@@ -65,7 +65,7 @@ class FeetechConfig(Options):
     p_gain: Byte = 16
     i_gain: Byte = 0
     d_gain: Byte = 32
-    acceleration: Byte = 254
+    acceleration_100ticks_s2: Byte = 254
     torque_limit_fraction: Fraction = 1.0
     joint_torque_limit_fraction: dict[str, Fraction] = Field(default_factory=lambda: dict(_TORQUE_LIMITS))
     torque_off_on_close: bool = False

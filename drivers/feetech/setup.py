@@ -94,7 +94,7 @@ def configure(bus: FeetechBus, joints: JointMap, config: FeetechConfig) -> None:
             (reg.P_COEFFICIENT, config.p_gain),
             (reg.I_COEFFICIENT, config.i_gain),
             (reg.D_COEFFICIENT, config.d_gain),
-            (reg.ACCELERATION, config.acceleration),
+            (reg.ACCELERATION, config.acceleration_100ticks_s2),
             (reg.TORQUE_LIMIT, round(limit / reg.LOAD_FRACTION)),
         ):
             if bus.read(servo_id, register) != value:

@@ -33,6 +33,7 @@ MISTAKES = {
     "--cameras.head.widht 640": "cameras.head.widht: unknown key; did you mean 'width'?",
     "--leader.prot x": "leader.prot: unknown key; did you mean 'port'?",
     "--policy.chunk_step 3": "policy.chunk_step: unknown key; did you mean 'chunk_steps'?",
+    "--grasp.home [0]": "grasp.home: unknown key; did you mean 'home_rad'?",
     "--control.rate_hz -1": "control.rate_hz = '-1': input should be greater than 0",
     "--safety.max_velocity_rad_s nan": "safety.max_velocity_rad_s = 'nan': input should be a finite number",
     "--cameras.head.fps fast": "cameras.head.fps = 'fast': input should be a valid integer,"

@@ -23,11 +23,11 @@ IMPOSSIBLE = {
         " = 10 is outside of what the joint can do, -3.14158 to 3.14158"
     ),
     # poses
-    "grasp.home [0,0]": f" = [0.0, 0.0]: give 6 values, one each for {ARM}, gripper",
-    "grasp.home [9,0,0,0,0,0]": (
+    "grasp.home_rad [0,0]": f" = [0.0, 0.0]: give 6 values, one each for {ARM}, gripper",
+    "grasp.home_rad [9,0,0,0,0,0]": (
         " = [9.0, 0.0, 0.0, 0.0, 0.0, 0.0]: shoulder_pan is 9; [safety] lets it be -2.19 to 2.19"
     ),
-    "teleop.center [1,2]": f" = [1.0, 2.0]: give 6 values, one each for {ARM}, gripper",
+    "teleop.center_rad [1,2]": f" = [1.0, 2.0]: give 6 values, one each for {ARM}, gripper",
     "policy.look_rad [0]": f" = [0.0]: give 5 values, one each for {ARM}",
     "policy.look_rad [0,1,0,0,0]": (
         " = [0.0, 1.0, 0.0, 0.0, 0.0]: shoulder_lift is 1; [safety] lets it be -3.13158 to 0.19"

@@ -47,6 +47,27 @@ def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     assert again.model_copy(update={"recording": first.recording}) == first
 
 
+def test_a_recording_that_holds_keys_by_their_earlier_names_loads(tmp_path: Path) -> None:
+    pose = [0.1, -1.0, 1.0, 0.5, 0.0, 0.5]
+    keys = {
+        "grasp__home_rad": str(pose),
+        "teleop__center_rad": str(pose),
+        "arm__acceleration_100ticks_s2": "9",
+    }
+    first = settings(tmp_path, **keys)
+    tables = json.loads(dump(first))
+    for table, before, now in (
+        ("grasp", "home", "home_rad"),
+        ("teleop", "center", "center_rad"),
+        ("arm", "acceleration", "acceleration_100ticks_s2"),
+        ("leader", "acceleration", "acceleration_100ticks_s2"),
+    ):
+        tables[table][before] = tables[table].pop(now)
+    assert load_tables(tables, [], "episode") == first
+    tables["leader"] = None
+    assert load_tables(tables, [], "episode").leader is None
+
+
 def test_the_latest_run_that_is_gone_on_with_is_the_one_before(tmp_path: Path) -> None:
     before = RunFolder(tmp_path, 0)
     options = settings(tmp_path, recording__resume=str(tmp_path / "latest")).recording
