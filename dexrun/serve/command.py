@@ -136,12 +136,14 @@ def served(settings: Settings) -> PolicyConfig:
 
 def described(settings: Settings) -> ServeOptions:
     """The ``[serve]`` table. A file that also tells a client what to send is not asked for it twice."""
+    from policies.mapping import UnitMap
     from policies.remote.config import RemoteOptions
 
     client, options = settings.policy, settings.serve
     if not isinstance(client, RemoteOptions):
         return options
-    keys, units = options.keys or client.keys, options.units or client.units
+    whole = UnitMap(**client.units.model_dump())  # each entry given: none of another protocol's gets in
+    keys, units = options.keys or client.keys, options.units or whole
     return options.model_copy(update={"keys": keys, "units": units})
 
 

@@ -100,5 +100,6 @@ class ServeOptions(Options):
         return self.keys or CLIENT_OPTIONS[self.protocol]().keys
 
     def resolved_units(self) -> UnitMap:
-        """The clients' unit map."""
-        return self.units or CLIENT_OPTIONS[self.protocol]().units
+        """The clients' unit map: what is not given is as the protocol has it."""
+        own: UnitMap = CLIENT_OPTIONS[self.protocol]().units
+        return own if self.units is None else own.model_copy(update=self.units.model_dump(exclude_unset=True))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from policies.config import PolicyOptions
 from policies.mapping import KeyMap, UnitMap
@@ -28,7 +28,7 @@ class RemoteOptions(PolicyOptions):
         chunk_steps: rows taken of a reply; a server may give fewer.
         jpeg_quality: compress frames before sending where the server takes it; 0 sends them raw.
         keys: the policy's names for the robot's cameras, state and actions.
-        units: the policy's units.
+        units: the policy's units; what is left out stays as it is by default for this kind of server.
     """
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -44,6 +44,12 @@ class RemoteOptions(PolicyOptions):
     jpeg_quality: int = Field(default=0, ge=0, le=100)
     keys: KeyMap = KeyMap()
     units: UnitMap = UnitMap()
+
+    @field_validator("units", mode="before")
+    @classmethod
+    def _over_the_servers_own(cls, given: Any) -> Any:
+        own: UnitMap = cls.model_fields["units"].default
+        return {**own.model_dump(exclude_unset=True), **given} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _backoff_grows(self) -> RemoteOptions:

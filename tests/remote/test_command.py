@@ -13,6 +13,7 @@ import pytest
 from dexrun.__main__ import main
 from dexrun.config import load
 from dexrun.serve.command import described, expand, remembers, served
+from policies.remote.config import LerobotOptions
 from runtime.interfaces import PolicyError
 from tests.remote.support import connected, observation
 
@@ -106,6 +107,22 @@ def test_one_file_serves_both_ends() -> None:
     assert options.resolved_units() == settings.policy.units
     own = load(["--config", str(EXAMPLE), "--serve.units.joint_unit", "deg"], {})
     assert described(own).resolved_units().joint_unit == "deg"
+
+
+def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> None:
+    given = ["--config", CONFIG, "--policy.type", "lerobot", "--serve.protocol", "lerobot"]
+    given += ["--policy.units.reversed", "['elbow_flex']", "--serve.units.gripper_open_high", "false"]
+    settings = load(given, {})
+    assert isinstance(settings.policy, LerobotOptions)
+    client, server = settings.policy.units, described(settings).resolved_units()
+    assert (client.joint_unit, client.gripper_unit, client.reversed) == (
+        "percent",
+        "percent",
+        ("elbow_flex",),
+    )
+    assert (server.joint_unit, server.gripper_unit, server.gripper_open_high) == ("percent", "percent", False)
+    other = load(["--config", CONFIG, "--policy.type", "groot", "--serve.protocol", "lerobot"], {})
+    assert described(other).resolved_units().joint_unit == "rad"
 
 
 def test_what_is_served_keeps_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
