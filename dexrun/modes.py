@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
 
+import anyio
 from loguru import logger
 
 from dexrun.assembly import Robot
