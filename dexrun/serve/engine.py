@@ -171,7 +171,7 @@ class LocalEngine:
             self._policy.warm_up()
         except PolicyError as error:
             return error
-        except Exception as error:
+        except BaseException as error:
             return PolicyError(f"policy {self._policy.spec.name}: {type(error).__name__}: {error}")
         return None
 
@@ -264,7 +264,7 @@ class LocalEngine:
             return call(), None
         except PolicyError as error:
             return None, error
-        except Exception as error:
+        except BaseException as error:
             logger.exception("policy {} raised", self._policy.spec.name)
             return None, PolicyError(f"policy {self._policy.spec.name} raised {type(error).__name__}")
 

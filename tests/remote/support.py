@@ -44,6 +44,8 @@ class EchoPolicy:
             raise PolicyError("told to refuse")
         if observation.instruction == "raise":
             raise ZeroDivisionError("told to raise")
+        if observation.instruction == "exit":
+            raise SystemExit("told to exit")
         return expected(observation, self.spec.chunk_steps)
 
     def reset(self) -> None:

@@ -76,7 +76,7 @@ def test_an_error_of_the_policy_is_one_line(protocol: str) -> None:
     timeout_s = 0.5 if protocol == "lerobot" else 30
     serve = {"observation_wait_s": 0.05, "keys": keys}
     with both_ends(protocol, EchoPolicy(), serve, request_timeout_s=timeout_s, keys=keys) as remote:
-        for instruction in ("refuse", "raise"):
+        for instruction in ("refuse", "raise", "exit"):
             with pytest.raises(PolicyError) as caught:
                 remote.infer(observation(instruction=instruction))
             assert "\n" not in str(caught.value)
