@@ -428,9 +428,9 @@ class _SteppedSelector(selectors.DefaultSelector):
         while True:
             clock.run_threads()
             events = super().select(0)
-            if events or (limit is not None and limit <= clock.now_ns()):
-                return events
-            if clock.wake_sleepers():
+            # Sleeps first: what real I/O or the loop's own timers bring at the same instant comes after them,
+            # however fast the machine is.
+            if clock.wake_sleepers() or events or (limit is not None and limit <= clock.now_ns()):
                 return events
             if clock.held:
                 return super().select(None)

@@ -464,3 +464,21 @@ def test_an_interrupt_while_a_thread_runs_ends_the_process_cleanly(drive: str) -
         out, _ = child.communicate("\n", timeout=30)
     assert out == "interrupted\n1\n"
     assert child.returncode == 0
+
+
+def test_at_one_instant_sleeps_end_before_the_loops_own_timers() -> None:
+    """Which of the two came first used to hang on what else, in real time, the loop had to do just then."""
+    clock, log = SteppedClock(), []
+
+    async def main() -> None:
+        async def sleeper() -> None:
+            await clock.sleep_until_ns(40 * MS)
+            log.append("sleep")
+
+        asyncio.get_running_loop().call_at(0.04, log.append, "timer")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sleeper)
+            await clock.sleep_until_ns(50 * MS)
+
+    clock.run(main)
+    assert log == ["sleep", "timer"]
