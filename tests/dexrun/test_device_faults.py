@@ -236,6 +236,7 @@ def test_torn_head_pairs_are_left_out(tmp_path: Path) -> None:
     assert robot.survived()["head"]["unpaired"] >= 1
 
 
+@pytest.mark.slow
 def test_the_planner_is_not_asked_about_a_picture_of_before(tmp_path: Path) -> None:
     """Another object comes while the head camera is away: whether the table is empty is seen afterwards."""
 

@@ -233,7 +233,7 @@ def test_a_run_given_up_between_two_attempts_replays(tmp_path: Path) -> None:
     """One call of the policy outlasts an attempt: the loop is told to give up while the arm goes home."""
     late = {"policy__simulated_latency_s": "60", "control__stop_after_starved_s": "3"}
     late["grasp__attempt_timeout_s"] = "2"
-    code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1]")
+    code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1, 0.0]")
     assert (code, summary["stop_reason"]) == (STOPPED, "no action for 3 s; parked")
     with Recording(tmp_path / "latest") as recording:
         (episode,) = recording.episodes
