@@ -36,7 +36,6 @@ from drivers.force.config import ForceConfig
 from drivers.force.driver import SerialForce
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.driver import OpenCvCamera
-from policies.worker import ChunkRequest, InferenceWorker
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
@@ -49,6 +48,7 @@ from runtime.realtime import RealtimeOptions, realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
+from runtime.worker import ChunkRequest, InferenceWorker
 
 LOADS = ("idle", "inference", "gil_hog")
 CHUNK = 30

@@ -28,8 +28,8 @@ import numpy as np
 from loguru import logger
 
 from bench.ring import machine
-from dexrun.episodes import Episodes
-from dexrun.recording_options import RecordingOptions
+from dexrun.config.recording_options import RecordingOptions
+from dexrun.episodes.episodes import Episodes
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
 from runtime.control import ControlLoop, LoopOptions, tick_layout

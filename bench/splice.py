@@ -20,12 +20,12 @@ import numpy as np
 
 from bench.lerobot_queue import lerobot_queue
 from bench.splice_policies import CHUNK, JOINTS, POLICIES, RATE_HZ, Synthetic, Trace, ideal
-from policies.worker import ChunkRequest, InferenceWorker
 from runtime.control import ControlLoop, LoopOptions
 from runtime.messages import ArmState, Clip, Floats, Observation
 from runtime.ring import Ring
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
+from runtime.worker import ChunkRequest, InferenceWorker
 
 LATENCIES_S = (0.1, 0.2, 0.3, 0.8, 1.0, 1.5)
 LONGEST_S = {"recorded": 29.0}

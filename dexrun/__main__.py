@@ -121,7 +121,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from dexrun.config import ConfigError, load
+    from dexrun.config.load import ConfigError, load
 
     check = "--check" in arguments
     try:
@@ -129,7 +129,7 @@ def _run(arguments: list[str]) -> int:
     except ConfigError as error:
         return _refuse(str(error))
     if check:
-        from dexrun.config import dump
+        from dexrun.config.load import dump
 
         return _print(dump(settings) + "\n")
     from dexrun.app import run

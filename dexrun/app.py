@@ -13,15 +13,17 @@ import anyio.lowlevel
 from loguru import logger
 
 from dexrun.assembly import Robot, open_robot
-from dexrun.config import Settings, dump
-from dexrun.dashboard import Dashboard, Status
-from dexrun.modes import Mode, open_mode
+from dexrun.config.load import dump
+from dexrun.config.settings import Settings
+from dexrun.episodes.recording import Recording, open_recording
+from dexrun.modes.mode import Mode
+from dexrun.modes.opening import open_mode
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, STOPPED, Outcome, stopped
-from dexrun.recording import Recording, open_recording
 from dexrun.run_folder import RunFolder, close_log, open_log
-from dexrun.score import score
 from dexrun.signals import Ending
+from dexrun.simulation.score import score
 from dexrun.summary import summarise
+from dexrun.terminal.dashboard import Dashboard, Status
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from runtime.clock import NS_PER_S, Clock, RealClock

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
-from dexrun.config import Settings
-from dexrun.config_checks import WORLD_ADDRESS, in_world, serial_devices
+from dexrun.config.addresses import WORLD_ADDRESS, in_world
+from dexrun.config.settings import Settings
 from dexrun.devices import build_arm, build_cameras
-from dexrun.lifeline import Lifeline
+from dexrun.simulation.lifeline import Lifeline
 from drivers.feetech.calibration import Calibration, JointCalibration
 from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
@@ -359,6 +359,6 @@ async def _all_deliver(robot: Robot, rings: Mapping[str, Ring]) -> None:
 def _address(settings: Settings, name: str) -> str:
     camera = settings.cameras.get(name)
     if camera is None:
-        device = serial_devices(settings)[name]
+        device = settings.serial_devices()[name]
         return device.serial_number or device.port
     return str(camera.serial if isinstance(camera, RealSenseConfig) else camera.source)

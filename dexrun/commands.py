@@ -20,8 +20,8 @@ def serve(arguments: list[str]) -> int:
 
 
 def replay(arguments: list[str]) -> int:
-    """``dexrun replay``: see `dexrun.replay`."""
-    from dexrun.replay import main
+    """``dexrun replay``: see `dexrun.data.replay`."""
+    from dexrun.data.replay import main
 
     return main(arguments)
 
@@ -34,15 +34,15 @@ def export(arguments: list[str]) -> int:
 
 
 def info(arguments: list[str]) -> int:
-    """``dexrun info``: see `dexrun.info`."""
-    from dexrun.info import main
+    """``dexrun info``: see `dexrun.data.info`."""
+    from dexrun.data.info import main
 
     return main(arguments)
 
 
 def view(arguments: list[str]) -> int:
-    """``dexrun view``: see `dexrun.view`."""
-    from dexrun.view import main
+    """``dexrun view``: see `dexrun.data.view`."""
+    from dexrun.data.view import main
 
     return main(arguments)
 
@@ -53,7 +53,7 @@ def convert(arguments: list[str]) -> int:
     parser.add_argument("source", type=Path, help="checkpoint to read (.ckpt, .pt, .pth)")
     parser.add_argument("target", type=Path, help="safetensors file to write")
     options = parser.parse_args(arguments)
-    from dexrun.convert import convert as convert_file
+    from dexrun.data.convert import convert as convert_file
     from policies.checkpoint import CheckpointError
 
     try:
@@ -64,7 +64,7 @@ def convert(arguments: list[str]) -> int:
 
 
 def calibrate(arguments: list[str]) -> int:
-    """``dexrun calibrate``: see `dexrun.calibrate`."""
-    from dexrun.calibrate import main
+    """``dexrun calibrate``: see `dexrun.setup.calibrate`."""
+    from dexrun.setup.calibrate import main
 
     return main(arguments)

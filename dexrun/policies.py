@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dexrun.config import PolicyConfig
+from dexrun.config.settings import PolicyConfig
 from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dexrun.assembly import Robot
-from dexrun.config import Settings
+from dexrun.config.settings import Settings
 from dexrun.outcome import Outcome
 from runtime.clock import NS_PER_S
 from runtime.statistics import RunStatistics

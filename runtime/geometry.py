@@ -6,15 +6,12 @@ Camera points are in the optical frame: x right, y down, z forward, metres.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime.messages import DepthImage, Floats, Intrinsics, Mask
-
-if TYPE_CHECKING:
-    from runtime.geometry_options import Extrinsics
 
 _ITERATIONS = 10
 _MODELS = ("brown_conrady", "inverse_brown_conrady")
@@ -37,22 +34,6 @@ def look_at(position_m: ArrayLike, target_m: ArrayLike, up: ArrayLike = (0.0, 0.
     right /= length
     pose = np.eye(4)
     pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, position
-    return pose
-
-
-def base_from_camera(extrinsics: Extrinsics) -> Floats:
-    """The 4x4 matrix that `extrinsics` describes.
-
-    Raises:
-        ValueError: it describes none (coinciding points, a matrix that is no rigid motion).
-    """
-    if extrinsics.matrix is None:
-        return look_at(extrinsics.position_m or (), extrinsics.look_at_m or (), extrinsics.up)
-    pose = np.asarray(extrinsics.matrix, float)
-    rotation = pose[:3, :3]
-    rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
-    if not rigid or not np.array_equal(pose[3], [0, 0, 0, 1]):
-        raise ValueError("matrix is no rigid motion: rotation columns orthonormal, last row 0 0 0 1")
     return pose
 
 

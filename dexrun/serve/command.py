@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from dexrun.config_sources import ConfigError
+from dexrun.config.sources import ConfigError
 
 if TYPE_CHECKING:
-    from dexrun.config import PolicyConfig, Settings
+    from dexrun.config.settings import PolicyConfig, Settings
     from dexrun.serve.options import ServeOptions
     from dexrun.serve.server import Server
     from runtime.interfaces import CameraDriver, Policy
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         sys.stdout.write(HELP)
         return OK if arguments else BAD_CONFIGURATION
-    from dexrun.config import load
+    from dexrun.config.load import load
 
     try:
         settings = load(expand(arguments))
@@ -186,7 +186,7 @@ class _Calibrated:
 def simulated_cameras(settings: Settings) -> dict[str, CameraInfo]:
     """Calibration of the cameras that are the simulated tabletop's, from the configuration alone."""
     from drivers.realsense.config import RealSenseConfig
-    from runtime.geometry import base_from_camera
+    from runtime.geometry_options import base_from_camera
     from runtime.messages import CameraInfo, Intrinsics
 
     found = {}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from drivers.opencv_camera.capture import connect, is_network, lasting, library, to_rgb
 from drivers.opencv_camera.config import OpenCvConfig
 from runtime.clock import NS_PER_S, Clock
-from runtime.geometry import base_from_camera
+from runtime.geometry_options import base_from_camera
 from runtime.messages import CameraInfo, DeviceError, Intrinsics
 from runtime.ring import Ring, capacity_for
 

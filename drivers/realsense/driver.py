@@ -16,7 +16,7 @@ from drivers.realsense import device
 from drivers.realsense.config import RealSenseConfig
 from drivers.realsense.stamps import Stamps
 from runtime.clock import NS_PER_S, Clock
-from runtime.geometry import base_from_camera
+from runtime.geometry_options import base_from_camera
 from runtime.messages import CameraInfo, DeviceError, Intrinsics
 from runtime.ring import Ring, capacity_for
 

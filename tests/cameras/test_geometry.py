@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runtime.geometry import base_from_camera, deproject, look_at, project, rays, transform
-from runtime.geometry_options import Extrinsics
+from runtime.geometry import deproject, look_at, project, rays, transform
+from runtime.geometry_options import Extrinsics, base_from_camera
 from runtime.messages import Intrinsics
 
 PLAIN = Intrinsics(64, 48, 60.0, 61.0, 31.2, 24.7)

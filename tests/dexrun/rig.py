@@ -17,8 +17,9 @@ import numpy as np
 from dexrun import app, assembly
 from dexrun.app import run, ticking
 from dexrun.assembly import Robot, open_robot
-from dexrun.config import Settings, load
-from dexrun.modes import Mode, open_mode
+from dexrun.config.load import load
+from dexrun.config.settings import Settings
+from dexrun.modes.opening import Mode, open_mode
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.port import BusPort

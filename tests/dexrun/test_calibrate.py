@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.calibrate import Terminal, main
+from dexrun.setup.calibrate import Terminal, main
 from drivers.feetech import registers as reg
 from drivers.feetech.calibration import load_calibration
 from drivers.feetech.emulator import FeetechEmulator

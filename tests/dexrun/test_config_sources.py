@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.config_sources import (
+from dexrun.config.sources import (
     ConfigError,
     merge,
     parse_arguments,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dexrun.assembly import Robot
-from dexrun.motion_source import MotionSource
+from dexrun.modes.motion_source import MotionSource
 from dexrun.outcome import OK, STOPPED
 from tests.dexrun.rig import Stage, assert_tame, drive, inject, perform, rest, targets
 

@@ -205,7 +205,8 @@ def test_a_signal_before_and_after_the_loop(
 
 EARLY = """
 import os, signal, sys
-from dexrun import __main__ as program, config
+from dexrun import __main__ as program
+from dexrun.config import load as config
 
 def load(arguments):
     try:

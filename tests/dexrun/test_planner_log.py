@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from dexrun.planner_log import PlannerLog
+from dexrun.modes.planner_log import PlannerLog
 from planner.exchange import Exchange
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dexrun import policies
-from dexrun.config import PolicyConfig
+from dexrun.config.settings import PolicyConfig
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
 from policies.geometric.policy import GeometricPolicy
 from runtime.arm_model import ArmModel

@@ -14,13 +14,13 @@ from loguru import logger
 from rich.console import Console
 
 from dexrun.__main__ import main
-from dexrun.config import load
-from dexrun.dashboard import Dashboard, Status, as_line, as_table
-from dexrun.mode_options import TerminalOptions
+from dexrun.config.load import load
+from dexrun.config.mode_options import TerminalOptions
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, stopped
 from dexrun.run_folder import RunFolder, close_log, open_log
-from dexrun.score import judged
+from dexrun.simulation.score import judged
 from dexrun.summary import summarise
+from dexrun.terminal.dashboard import Dashboard, Status, as_line, as_table
 from drivers.world.judge import JudgeReport, ObjectReport
 from runtime.clock import NS_PER_S
 from runtime.stepped import SteppedClock

@@ -15,9 +15,9 @@ from typing import TextIO
 import pytest
 from loguru import logger
 
-from dexrun.dashboard import Dashboard, Status
-from dexrun.mode_options import TerminalOptions
+from dexrun.config.mode_options import TerminalOptions
 from dexrun.run_folder import close_log, open_log
+from dexrun.terminal.dashboard import Dashboard, Status
 from runtime.clock import NS_PER_S
 from runtime.stepped import SteppedClock
 from tests.dexrun.test_reports import STATUS

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from dexrun.data.info import main
 from dexrun.export.job import Outcome
-from dexrun.info import main
 from tests.export.synthetic import Made, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]

@@ -18,7 +18,7 @@ import pytest
 from rerun.chunk import RrdReader
 from urllib3 import PoolManager, Retry
 
-from dexrun.view import main
+from dexrun.data.view import main
 from tests.export.synthetic import OFFSET, Made, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]

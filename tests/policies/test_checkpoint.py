@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dexrun.convert import convert
+from dexrun.data.convert import convert
 from policies.act.config import ActConfig, ActShape
 from policies.act.load import load_act
 from policies.checkpoint import (

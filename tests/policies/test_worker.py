@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from policies.worker import ChunkRequest, InferenceWorker, Latest
 from runtime.clock import RealClock
 from runtime.interfaces import ChunkSource, PolicyError, PolicySpec
 from runtime.messages import Floats, Observation
 from runtime.stepped import SteppedClock
+from runtime.worker import ChunkRequest, InferenceWorker, Latest
 from tests.policies.conftest import JOINTS, make_observation
 
 S = 1_000_000_000

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexrun.episode_api import EpisodeApi, RefusedError, body_size, check_origin, parse_body, parse_head
-from dexrun.episodes import Episodes
-from dexrun.recording_options import RecordingOptions
+from dexrun.config.recording_options import RecordingOptions
+from dexrun.episodes.api import EpisodeApi, RefusedError, body_size, check_origin, parse_body, parse_head
+from dexrun.episodes.episodes import Episodes
 from runtime.clock import RealClock
 from runtime.recording.recorder import Recorder
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dexrun.driving import ByHand
-from dexrun.episodes import Episodes, RecordingError
-from dexrun.keys import press
+from dexrun.config.recording_options import RecordingOptions
+from dexrun.episodes.episodes import Episodes, RecordingError
+from dexrun.episodes.keys import press
+from dexrun.modes.driving import ByHand
 from dexrun.outcome import Outcome
-from dexrun.recording_options import RecordingOptions
 from runtime.clock import NS_PER_S
 from runtime.recording.reader import Recording
 from tests.recording.rig import Rig

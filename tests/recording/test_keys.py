@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexrun import keys
-from dexrun.keys import KeyParser, open_keys
+from dexrun.episodes import keys
+from dexrun.episodes.keys import KeyParser, open_keys
 from runtime.clock import RealClock
 
 

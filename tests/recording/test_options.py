@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.config import ConfigError, dump, load_tables
+from dexrun.config.load import ConfigError, dump, load_tables
 from dexrun.run_folder import RunFolder
 from tests.dexrun.rig import settings
 

@@ -10,11 +10,11 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.app import run
-from dexrun.config import ConfigError
+from dexrun.config.load import ConfigError
+from dexrun.data.replay import main as replay
+from dexrun.data.replay import recorded_settings
+from dexrun.data.verify import verify
 from dexrun.outcome import NOT_DONE, STOPPED
-from dexrun.replay import main as replay
-from dexrun.replay import recorded_settings
-from dexrun.verify import verify
 from drivers.feetech.calibration import save_calibration
 from runtime.recording import schemas
 from runtime.recording.reader import Episode, Recording

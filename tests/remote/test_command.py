@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dexrun.__main__ import main
-from dexrun.config import load
+from dexrun.config.load import load
 from dexrun.serve.command import described, expand, remembers, served
 from policies.remote.config import LerobotOptions
 from runtime.interfaces import PolicyError

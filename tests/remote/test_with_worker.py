@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dexrun.serve.options import ServeOptions
-from policies.worker import ChunkRequest, InferenceWorker
 from runtime.messages import Observation
 from runtime.stepped import SteppedClock
+from runtime.worker import ChunkRequest, InferenceWorker
 from tests.remote.support import PROTOCOLS, EchoPolicy, expected, make_client, observation, serving
 
 MS = 1_000_000

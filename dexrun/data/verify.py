@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexrun.config import Settings
-from dexrun.teleop import to_follower
+from dexrun.config.settings import Settings
+from dexrun.modes.teleop import to_follower
 from runtime.arm_model import ArmModel
 from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
 from runtime.messages import ActionChunk, Decision, Floats

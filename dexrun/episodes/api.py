@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from runtime.recording.recorder import RecordingError
 
 if TYPE_CHECKING:
-    from dexrun.episodes import Episodes
+    from dexrun.episodes.episodes import Episodes
 
 HOST = "127.0.0.1"
 _NAMES = {"127.0.0.1", "localhost", "[::1]"}

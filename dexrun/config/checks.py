@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
 
-from dexrun.config_sources import suggestion
-from dexrun.mode_options import SPOTS
+from dexrun.config.addresses import WORLD_ADDRESS, in_world
+from dexrun.config.mode_options import SPOTS
+from dexrun.config.settings import PolicyConfig, Settings
+from dexrun.config.sources import suggestion
 from drivers.world.config import HeadCameraOptions, WristCameraOptions
 from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
@@ -21,50 +22,10 @@ from policies.geometric.config import GeometricConfig
 from runtime.envelope import JointLimits
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, REACH_M
 
-if TYPE_CHECKING:
-    from dexrun.config import PolicyConfig, Settings
-    from drivers.feetech.config import FeetechConfig
-    from drivers.force.config import ForceConfig
-
-WORLD_ADDRESS = "world:"
 _WORLD_CAMERAS: dict[str, type[HeadCameraOptions | WristCameraOptions]] = {
     "head": HeadCameraOptions,
     "wrist": WristCameraOptions,
 }
-
-
-def in_world(address: str) -> bool:
-    """Whether `address` is the simulated tabletop's."""
-    return address.startswith(WORLD_ADDRESS)
-
-
-def arms(settings: Settings) -> dict[str, FeetechConfig]:
-    """The arms that the mode opens, by the name of their table."""
-    leader = settings.leader if settings.mode == "teleop" else None
-    return {"arm": settings.arm} | ({} if leader is None else {"leader": leader})
-
-
-def serial_devices(settings: Settings) -> dict[str, FeetechConfig | ForceConfig]:
-    """What the mode opens on serial ports, by the name of its table."""
-    force = {} if settings.force is None else {"force": settings.force}
-    return {**arms(settings), **force}
-
-
-def addresses(settings: Settings) -> dict[str, str]:
-    """Where the devices that the mode opens are, by the key that says so."""
-    found = {}
-    for name, device in serial_devices(settings).items():
-        key = "serial_number" if device.serial_number else "port"
-        found[f"{name}.{key}"] = str(getattr(device, key))
-    for name, camera in settings.cameras.items():
-        key = "serial" if camera.driver == "realsense" else "source"
-        found[f"cameras.{name}.{key}"] = str(getattr(camera, key))
-    return found
-
-
-def real_addresses(settings: Settings) -> dict[str, str]:
-    """Those of `addresses` that are not the simulated tabletop's."""
-    return {key: address for key, address in addresses(settings).items() if not in_world(address)}
 
 
 def check(settings: Settings) -> None:
@@ -87,7 +48,7 @@ def check(settings: Settings) -> None:
 
 def one_address(settings: Settings) -> None:
     """A serial device is a real one or the simulated one; a serial number would win over a port."""
-    for name, device in serial_devices(settings).items():
+    for name, device in settings.serial_devices().items():
         if device.serial_number and in_world(device.port):
             raise ValueError(
                 f"{name}.serial_number = {device.serial_number!r} is a real device's, and {name}.port = "
@@ -97,7 +58,7 @@ def one_address(settings: Settings) -> None:
 
 def own_calibration(settings: Settings) -> None:
     """The simulated arms bring their calibration; any other arm's is its own."""
-    for name, arm in arms(settings).items():
+    for name, arm in settings.arms().items():
         if arm.calibration is None and not in_world(arm.port):
             raise ValueError(
                 f"{name}.calibration is not given: the arm at {arm.serial_number or arm.port!r} needs the "
@@ -107,7 +68,7 @@ def own_calibration(settings: Settings) -> None:
 
 def simulated_time(settings: Settings) -> None:
     """Everything in a stepped run is simulated: on real devices its targets would come too fast."""
-    real = real_addresses(settings)
+    real = settings.real_addresses()
     if settings.realtime.clock == "stepped" and real:
         key, address = next(iter(real.items()))
         raise ValueError(

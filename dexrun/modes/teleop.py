@@ -11,17 +11,18 @@ import numpy as np
 from loguru import logger
 
 from dexrun.assembly import Robot
-from dexrun.driving import ByHand, Scripted
-from dexrun.mode_options import TeleopOptions
-from dexrun.motion_source import MotionSource
+from dexrun.config.mode_options import TeleopOptions
+from dexrun.episodes.controls import remote_controls
+from dexrun.modes.driving import ByHand
+from dexrun.modes.motion_source import MotionSource
 from dexrun.outcome import Outcome
-from dexrun.remote_controls import remote_controls
+from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move
 from runtime.control import LeaderSource
 from runtime.messages import DeviceError, Floats
 
 if TYPE_CHECKING:
-    from dexrun.recording import Recording
+    from dexrun.episodes.recording import Recording
     from drivers.feetech.driver import FeetechArm
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from dexrun.assembly import Robot
-from dexrun.config import Settings, dump
-from dexrun.episodes import Episodes, RecordingError
-from dexrun.force_zero import ForceZero
-from dexrun.outcome import NOT_DONE, Outcome
+from dexrun.config.load import dump
+from dexrun.config.settings import Settings
+from dexrun.episodes.episodes import Episodes, RecordingError
+from dexrun.episodes.force_zero import ForceZero
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, TrackedMask
 from runtime.recording import schemas
@@ -37,7 +37,6 @@ from runtime.snapshots import to_json
 from runtime.teardown import boxed
 
 if TYPE_CHECKING:
-    from dexrun.modes import Mode
     from dexrun.run_folder import RunFolder
     from planner.exchange import Exchange
 
@@ -151,7 +150,7 @@ class Recording:
         self._zero.begin()
 
     def _journal(self, kind: str, values: Mapping[str, Any]) -> None:
-        """What the control loop was told, for `dexrun.replay`; on the loop, so nothing is encoded here."""
+        """What the control loop was told, for a replay; on the loop, so nothing is encoded here."""
         if self.recorder.take is None:
             return
         now_ns = self._clock.now_ns()
@@ -189,41 +188,6 @@ class Recording:
         """End and finish everything."""
         self.end()
         await self.recorder.close()
-
-
-class OneEpisode:
-    """A mode that is recorded as one episode from its beginning to its end."""
-
-    def __init__(self, mode: Mode, recording: Recording, task: str) -> None:
-        self._mode = mode
-        self._episodes = recording.episodes
-        self._task = task
-
-    @property
-    def step(self) -> str:
-        """The mode's own."""
-        return self._mode.step
-
-    def attempts(self) -> list[dict[str, Any]]:
-        """The mode's own."""
-        return self._mode.attempts()
-
-    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """The mode's own."""
-        return self._mode.statistics()
-
-    async def run(self) -> Outcome:
-        """Run the mode, unless it cannot be recorded: then nothing is moved."""
-        try:
-            self._episodes.start(self._episodes.task or self._task)
-        except RecordingError as error:
-            reason = f"not begun, since it cannot be recorded: {error}"
-            return Outcome("incomplete", reason, exit_code=NOT_DONE)
-        outcome = await self._mode.run()
-        if self._episodes.recording:
-            label = "success" if outcome.outcome == "completed" else "failure"
-            self._episodes.stop(label, outcome.reason)
-        return outcome
 
 
 def _tracks(robot: Robot) -> list[Track]:

@@ -14,7 +14,7 @@ from loguru import logger
 from runtime.recording.recorder import RecordingError
 
 if TYPE_CHECKING:
-    from dexrun.episodes import Episodes
+    from dexrun.episodes.episodes import Episodes
 
 HELP = (
     "keys: SPACE or RIGHT start and stop an episode; s success, f failure (stop and label, or label last);"

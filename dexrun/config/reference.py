@@ -1,4 +1,4 @@
-"""``python -m dexrun.config_reference``: every key, its default and its meaning, from the models."""
+"""``python -m dexrun.config.reference``: every key, its default and its meaning, from the models."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dexrun.config import Settings
+from dexrun.config.settings import Settings
 
 HEAD = """\
 # Configuration
 
-Every key of `config.toml`, made by `python -m dexrun.config_reference` from the options' own classes.
+Every key of `config.toml`, made by `python -m dexrun.config.reference` from the options' own classes.
 Command line (`--world.seed 7`) wins over environment (`DEXRUN_WORLD__SEED=7`), environment over file, file
 over default. Physical keys end in their unit. Secrets are read from the environment only.
 """

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from loguru import logger
 
-from dexrun.config_sources import ConfigError
+from dexrun.config.sources import ConfigError
 from runtime.masking import MASK
 from runtime.messages import Floats
 from runtime.recording.reader import Episode, Recording, RecordingError
 
 if TYPE_CHECKING:
     from dexrun.assembly import Robot
-    from dexrun.config import Settings
-    from dexrun.modes import Mode
+    from dexrun.config.settings import Settings
+    from dexrun.modes.mode import Mode
     from dexrun.outcome import Outcome
 
 OK, NOT_DONE, BAD = 0, 1, 2
@@ -75,8 +75,7 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> Settin
     Raises:
         ConfigError: it does not fit this version, or an override is wrong.
     """
-    from dexrun.config import load_tables
-    from dexrun.config_checks import real_addresses
+    from dexrun.config.load import load_tables
 
     if not episode.config:
         raise RecordingError(f"{episode.path}: the configuration is not in it")
@@ -84,14 +83,14 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> Settin
     tables.get("recording", {}).pop("resume", None)
     clock = tables.get("realtime", {}).pop("clock", "real")
     settings: Settings = load_tables(tables, overrides, str(episode.path))
-    if "clock" in settings.realtime.model_fields_set or real_addresses(settings):
+    if "clock" in settings.realtime.model_fields_set or settings.real_addresses():
         return settings
     realtime = settings.realtime.model_copy(update={"clock": clock})
     return settings.model_copy(update={"realtime": realtime})
 
 
 def _verify(episodes: Sequence[Episode], settings: Settings) -> int:
-    from dexrun.verify import verify
+    from dexrun.data.verify import verify
 
     code = OK
     for episode in episodes:
@@ -166,7 +165,7 @@ class ReplayMode:
 
     async def run(self) -> Outcome:
         """Send everything."""
-        from dexrun.motion_source import MotionSource
+        from dexrun.modes.motion_source import MotionSource
         from dexrun.outcome import Outcome, stopped
         from policies.motion import MotionLimits, plan_joint_move
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from loguru import logger
 
 from dexrun.assembly import Robot
-from dexrun.outcome import Outcome
-from dexrun.recording import OneEpisode, Recording
+from dexrun.episodes.recording import Recording
+from dexrun.modes.mode import Mode
+from dexrun.modes.one_episode import OneEpisode
 from dexrun.run_folder import RunFolder
 from runtime.clock import NS_PER_S
 from runtime.teardown import boxed
@@ -19,23 +20,6 @@ from runtime.teardown import boxed
 T = TypeVar("T")
 
 _STOP_S = 5.0
-
-
-class Mode(Protocol):
-    """What the application needs of a mode."""
-
-    @property
-    def step(self) -> str:
-        """What is going on, in words."""
-
-    async def run(self) -> Outcome:
-        """Do it."""
-
-    def attempts(self) -> list[dict[str, Any]]:
-        """What was tried so far."""
-
-    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """The planner's and the policy's part of the summary."""
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +33,7 @@ async def open_mode(
         PlannerError: the planner cannot be started.
     """
     if robot.settings.mode == "teleop":
-        from dexrun.teleop import open_teleop
+        from dexrun.modes.teleop import open_teleop
 
         async with open_teleop(robot, extra, recording) as mode:
             yield mode
@@ -60,10 +44,10 @@ async def open_mode(
 
 @contextlib.asynccontextmanager
 async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | None) -> AsyncIterator[Mode]:
-    from dexrun.grasp import GraspMode
-    from dexrun.perception import Perception
-    from dexrun.planner_log import PlannerLog
-    from dexrun.policy_watch import PolicyWatch
+    from dexrun.modes.grasp import GraspMode
+    from dexrun.modes.perception import Perception
+    from dexrun.modes.planner_log import PlannerLog
+    from dexrun.modes.policy_watch import PolicyWatch
     from planner.client import Planner
     from planner.perception.backends import build_segmenter, build_tracker
 
@@ -91,9 +75,9 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | No
 
 
 async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: contextlib.AsyncExitStack) -> Any:
-    from dexrun.observer import Observer
     from dexrun.policies import build_policy
-    from policies.worker import InferenceWorker
+    from runtime.observer import Observer
+    from runtime.worker import InferenceWorker
 
     settings, clock = robot.settings, robot.clock
     policy = await clock.run_blocking(

@@ -16,7 +16,7 @@ from runtime.recording.recorder import Recorder, RecordingError
 from runtime.recording.takes import Take
 
 if TYPE_CHECKING:
-    from dexrun.recording_options import RecordingOptions
+    from dexrun.config.recording_options import RecordingOptions
 
 __all__ = ["EpisodeStatus", "Episodes", "RecordingError"]
 

@@ -1,4 +1,4 @@
-"""The one configuration model: every room's options, composed. ``load`` is the only way in.
+"""The one configuration model: every room's options, composed. `dexrun.config.load` is the only way in.
 
 Precedence: command line over environment over file over default. Whatever is wrong is said in one line
 per mistake: which key, which value, where it came from, and what would be accepted.
@@ -6,27 +6,17 @@ per mistake: which key, which value, where it came from, and what would be accep
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dexrun import config_checks
-from dexrun.config_errors import explain
-from dexrun.config_sources import (
-    ConfigError,
-    Path_,
-    merge,
-    parse_arguments,
-    read_environment,
-    read_file,
-)
+from dexrun.config.addresses import WORLD_ADDRESS, in_world
+from dexrun.config.mode_options import GraspOptions, TeleopOptions, TerminalOptions
+from dexrun.config.recording_options import RecordingOptions
 from dexrun.export.options import ExportOptions
-from dexrun.mode_options import GraspOptions, TeleopOptions, TerminalOptions
-from dexrun.recording_options import RecordingOptions
 from dexrun.serve.options import ServeOptions
 from drivers.feetech.config import FeetechConfig
 from drivers.force.config import ForceConfig
@@ -43,10 +33,7 @@ from runtime.control import ControlOptions
 from runtime.device import DeviceOptions
 from runtime.faults import FaultOptions
 from runtime.limits import SafetyOptions
-from runtime.masking import masked
 from runtime.realtime import RealtimeOptions
-
-__all__ = ["ConfigError", "Settings", "dump", "load"]
 
 CameraConfig = Annotated[RealSenseConfig | OpenCvConfig, Field(discriminator="driver")]
 PolicyConfig = Annotated[
@@ -59,14 +46,6 @@ PolicyConfig = Annotated[
     | ActRemoteOptions,
     Field(discriminator="type"),
 ]
-
-_RENAMED = (
-    ("grasp", "home", "home_rad"),
-    ("teleop", "center", "center_rad"),
-    ("arm", "acceleration", "acceleration_100ticks_s2"),
-    ("leader", "acceleration", "acceleration_100ticks_s2"),
-)
-"""Table, key, and what recordings made since call it."""
 
 
 class RealtimeTable(RealtimeOptions):
@@ -170,9 +149,7 @@ class Settings(BaseSettings):
         if self.mode == "teleop" and self.leader is None:
             raise ValueError("mode = 'teleop' needs a [leader] table")
         if self.simulated and not self.world.enabled:
-            raise ValueError(
-                f"world.enabled is false, but an address begins with {config_checks.WORLD_ADDRESS!r}"
-            )
+            raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
         return self
 
     @model_validator(mode="after")
@@ -194,67 +171,32 @@ class Settings(BaseSettings):
                 )
         return self
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Settings:
-        config_checks.check(self)
-        return self
-
     @property
     def simulated(self) -> bool:
         """Whether any device that the mode opens is the simulated tabletop's."""
-        return any(map(config_checks.in_world, config_checks.addresses(self).values()))
+        return any(map(in_world, self.addresses().values()))
 
+    def arms(self) -> dict[str, FeetechConfig]:
+        """The arms that the mode opens, by the name of their table."""
+        leader = self.leader if self.mode == "teleop" else None
+        return {"arm": self.arm} | ({} if leader is None else {"leader": leader})
 
-def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
-    """Read command line, environment and file.
+    def serial_devices(self) -> dict[str, FeetechConfig | ForceConfig]:
+        """What the mode opens on serial ports, by the name of its table."""
+        force = {} if self.force is None else {"force": self.force}
+        return {**self.arms(), **force}
 
-    Raises:
-        ConfigError: something cannot be used; one line for each mistake.
-    """
-    file, overrides = parse_arguments(arguments)
-    variables = read_environment(environment)
-    given = {"command line": overrides, "environment": variables}
-    tables = merge(read_file(file), variables, "environment")
-    return _build(merge(tables, overrides, "command line"), str(file), given)
+    def addresses(self) -> dict[str, str]:
+        """Where the devices that the mode opens are, by the key that says so."""
+        found = {}
+        for name, device in self.serial_devices().items():
+            key = "serial_number" if device.serial_number else "port"
+            found[f"{name}.{key}"] = str(getattr(device, key))
+        for name, camera in self.cameras.items():
+            key = "serial" if camera.driver == "realsense" else "source"
+            found[f"cameras.{name}.{key}"] = str(getattr(camera, key))
+        return found
 
-
-def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str) -> Settings:
-    """Settings from the `tables` of an earlier `dump`, changed by a command line; `origin` names them.
-
-    Keys of theirs that have another name by now are taken for what they are.
-
-    Raises:
-        ConfigError: something cannot be used; one line for each mistake.
-    """
-    _, overrides = parse_arguments(arguments)
-    return _build(merge(_renamed(tables), overrides, "command line"), origin, {"command line": overrides})
-
-
-def _renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(tables)
-    for table, before, now in _RENAMED:
-        keys = found.get(table) or {}
-        if before in keys:
-            found[table] = {now if key == before else key: value for key, value in keys.items()}
-    return found
-
-
-def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:
-    try:
-        return Settings(**tables)
-    except ValidationError as error:
-        lines = [explain(one, Settings, origin, given) for one in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-
-def dump(settings: Settings) -> str:
-    """The resolved configuration as JSON. It holds no secrets: those are only named, or masked in URLs."""
-    return json.dumps(_masked(settings.model_dump(mode="json")), indent=2)
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _masked(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_masked(each) for each in value]
-    return masked(value) if isinstance(value, str) else value
+    def real_addresses(self) -> dict[str, str]:
+        """Those of `addresses` that are not the simulated tabletop's."""
+        return {key: address for key, address in self.addresses().items() if not in_world(address)}

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from dexrun.observer import frame_of
 from planner.perception.interfaces import PerceptionError, Segmenter, Tracker
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.interfaces import CameraDriver
 from runtime.messages import Frame, TrackedMask
+from runtime.observer import frame_of
 from runtime.ring import Sample
 
 if TYPE_CHECKING:

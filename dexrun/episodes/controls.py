@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from dexrun.episode_api import EpisodeApi
-from dexrun.keys import HELP, open_keys
+from dexrun.episodes.api import EpisodeApi
+from dexrun.episodes.keys import HELP, open_keys
 
 if TYPE_CHECKING:
-    from dexrun.episodes import Episodes
-    from dexrun.recording_options import RecordingOptions
+    from dexrun.config.recording_options import RecordingOptions
+    from dexrun.episodes.episodes import Episodes
 
 
 @contextlib.asynccontextmanager

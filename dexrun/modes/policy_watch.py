@@ -8,7 +8,7 @@ from dexrun.assembly import Robot
 from runtime.clock import NS_PER_S
 
 if TYPE_CHECKING:
-    from policies.worker import InferenceWorker
+    from runtime.worker import InferenceWorker
 
 
 class PolicyWatch:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from policies.worker import ChunkRequest
 from runtime.interfaces import ArmDriver, CameraDriver, ForceDriver, PolicySpec
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
 from runtime.ring import Ring, Sample
+from runtime.worker import ChunkRequest
 
 
 class NothingToSeeError(Exception):

@@ -11,11 +11,10 @@ import numpy as np
 from loguru import logger
 
 from dexrun.assembly import Robot
-from dexrun.motion_source import MotionSource
-from dexrun.observer import frame_of
+from dexrun.modes.motion_source import MotionSource
+from dexrun.modes.perception import NotSegmentedError, Perception
+from dexrun.modes.pictures import save_png, sketch
 from dexrun.outcome import NOT_DONE, Outcome, stopped
-from dexrun.perception import NotSegmentedError, Perception
-from dexrun.pictures import save_png, sketch
 from dexrun.run_folder import RunFolder
 from planner import plan
 from planner.dialog import put
@@ -25,11 +24,12 @@ from runtime.clock import NS_PER_S
 from runtime.faults import decide
 from runtime.inputs import stale
 from runtime.messages import Decision, Floats, Frame, TrackedMask
+from runtime.observer import frame_of
 from runtime.supervisor import Patience
 
 if TYPE_CHECKING:
     from planner.client import Planner
-    from policies.worker import InferenceWorker
+    from runtime.worker import InferenceWorker
 
 _HELD_APART = 0.03
 _PUT_BACK_M = 0.03

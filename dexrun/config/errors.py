@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dexrun.config_sources import Path_, suggestion
+from dexrun.config.sources import Path_, suggestion
 
 Given = Mapping[str, Mapping[Path_, str]]
 """What was given outside the file: by source, by key path; the first source wins."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dexrun.mode_options import TerminalOptions
+from dexrun.config.mode_options import TerminalOptions
 from runtime.clock import NS_PER_S, Clock, ClockThread
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The configuration: its model, where values come from, what must hold between tables."""

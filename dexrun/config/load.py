@@ -1,0 +1,89 @@
+"""The only way to settings: command line over environment over file over default.
+
+Whatever is wrong is said in one line per mistake: which key, which value, where it came from, what would be
+accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from dexrun.config.checks import check
+from dexrun.config.errors import explain
+from dexrun.config.settings import Settings
+from dexrun.config.sources import ConfigError, Path_, merge, parse_arguments, read_environment, read_file
+from runtime.masking import masked
+
+__all__ = ["ConfigError", "dump", "load", "load_tables"]
+
+_RENAMED = (
+    ("grasp", "home", "home_rad"),
+    ("teleop", "center", "center_rad"),
+    ("arm", "acceleration", "acceleration_100ticks_s2"),
+    ("leader", "acceleration", "acceleration_100ticks_s2"),
+)
+"""Table, key, and what recordings made since call it."""
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """Read command line, environment and file.
+
+    Raises:
+        ConfigError: something cannot be used; one line for each mistake.
+    """
+    file, overrides = parse_arguments(arguments)
+    variables = read_environment(environment)
+    given = {"command line": overrides, "environment": variables}
+    tables = merge(read_file(file), variables, "environment")
+    return _build(merge(tables, overrides, "command line"), str(file), given)
+
+
+def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str) -> Settings:
+    """Settings from the `tables` of an earlier `dump`, changed by a command line; `origin` names them.
+
+    Keys of theirs that have another name by now are taken for what they are.
+
+    Raises:
+        ConfigError: something cannot be used; one line for each mistake.
+    """
+    _, overrides = parse_arguments(arguments)
+    return _build(merge(_renamed(tables), overrides, "command line"), origin, {"command line": overrides})
+
+
+def _renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(tables)
+    for table, before, now in _RENAMED:
+        keys = found.get(table) or {}
+        if before in keys:
+            found[table] = {now if key == before else key: value for key, value in keys.items()}
+    return found
+
+
+def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:
+    try:
+        settings = Settings(**tables)
+        check(settings)
+    except ValidationError as error:
+        lines = [explain(one, Settings, origin, given) for one in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+    except ValueError as error:
+        one = {"loc": (), "type": "value_error", "msg": str(error)}
+        raise ConfigError(explain(one, Settings, origin, given)) from None
+    return settings
+
+
+def dump(settings: Settings) -> str:
+    """The resolved configuration as JSON. It holds no secrets: those are only named, or masked in URLs."""
+    return json.dumps(_masked(settings.model_dump(mode="json")), indent=2)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return masked(value) if isinstance(value, str) else value

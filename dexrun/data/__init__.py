@@ -1,0 +1,1 @@
+"""What to do with recordings and checkpoints."""

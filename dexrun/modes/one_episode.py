@@ -1,0 +1,45 @@
+"""A mode that is recorded as one episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dexrun.episodes.episodes import RecordingError
+from dexrun.episodes.recording import Recording
+from dexrun.modes.mode import Mode
+from dexrun.outcome import NOT_DONE, Outcome
+
+
+class OneEpisode:
+    """A mode that is recorded as one episode from its beginning to its end."""
+
+    def __init__(self, mode: Mode, recording: Recording, task: str) -> None:
+        self._mode = mode
+        self._episodes = recording.episodes
+        self._task = task
+
+    @property
+    def step(self) -> str:
+        """The mode's own."""
+        return self._mode.step
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The mode's own."""
+        return self._mode.attempts()
+
+    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The mode's own."""
+        return self._mode.statistics()
+
+    async def run(self) -> Outcome:
+        """Run the mode, unless it cannot be recorded: then nothing is moved."""
+        try:
+            self._episodes.start(self._episodes.task or self._task)
+        except RecordingError as error:
+            reason = f"not begun, since it cannot be recorded: {error}"
+            return Outcome("incomplete", reason, exit_code=NOT_DONE)
+        outcome = await self._mode.run()
+        if self._episodes.recording:
+            label = "success" if outcome.outcome == "completed" else "failure"
+            self._episodes.stop(label, outcome.reason)
+        return outcome

@@ -1,0 +1,1 @@
+"""All that the application knows of the simulated tabletop."""
