@@ -143,7 +143,7 @@ class Planner:
         parse = replies.parse_decomposition
         return await self._ask("decompose_user_prompt", text, (head,), lambda r, _: parse(r))
 
-    async def generate_instruction(self, head: ColorImage, avoid: Sequence[str] = ()) -> replies.Instruction:
+    async def generate_instruction(self, head: ColorImage, avoid: Sequence[str] = ()) -> replies.Proposal:
         """The next object to grasp, none of `avoid` if it can be helped."""
         text = prompts.generate_instruction(avoid)
         parse = replies.parse_instruction

@@ -10,7 +10,7 @@ from runtime.messages import ColorImage
 
 async def put(
     planner: Planner, question: plan.Question, head: ColorImage, wrist: ColorImage | None = None
-) -> plan.Outcome:
+) -> plan.StepResult:
     """The planner's reply to `question` about the newest pictures, or `plan.Failed`."""
     try:
         return await _put(planner, question, head, wrist)

@@ -13,7 +13,7 @@ from planner.errors import PlannerError
 from planner.images import Picture, encode
 from planner.reply_text import ReplyError
 from planner.statistics import PlannerStatistics
-from planner.transport import Answer, Message, Transport, Trouble
+from planner.transport import Completion, Message, Transport, Trouble
 from runtime.clock import NS_PER_S, Clock
 from runtime.messages import ColorImage
 
@@ -168,11 +168,11 @@ class Asker:
         call.attempts += 1
         return result
 
-    async def _deliver(self, call: _Call, asked_ns: int) -> Answer | Trouble:
+    async def _deliver(self, call: _Call, asked_ns: int) -> Completion | Trouble:
         """The exchange, and its outcome at the time at which it is due."""
         limit_ns = min(asked_ns + round(self._config.timeout_s * NS_PER_S), call.deadline_ns)
         limit_s = (limit_ns - asked_ns) / NS_PER_S
-        outcome: Answer | Trouble = Trouble("timeout", "the task's deadline has passed", again=False)
+        outcome: Completion | Trouble = Trouble("timeout", "the task's deadline has passed", again=False)
         if limit_s <= 0:
             return outcome
         outcome = await self._elsewhere(call.task, self._transport.ask(call.messages, limit_s))
@@ -206,7 +206,7 @@ class Asker:
         except BackgroundClosedError:
             raise self.failed(task, "closed", "the planner was closed") from None
 
-    def _report(self, call: _Call, asked_ns: int, outcome: Answer | Trouble, error: str | None) -> None:
+    def _report(self, call: _Call, asked_ns: int, outcome: Completion | Trouble, error: str | None) -> None:
         if self._log is None:
             return
         self._log(
@@ -216,7 +216,7 @@ class Asker:
                 model=self._transport.model or "",
                 prompt=call.asked,
                 images=tuple(each.jpeg for each in call.pictures),
-                reply=outcome.text if isinstance(outcome, Answer) else None,
+                reply=outcome.text if isinstance(outcome, Completion) else None,
                 error=error,
                 asked_ns=asked_ns,
                 latency_s=(self._clock.now_ns() - asked_ns) / NS_PER_S,

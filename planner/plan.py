@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from planner import replies
-from planner.replies import BoundingBox, Decomposition, Instruction, PromptClass, Verdict
+from planner.replies import BoundingBox, Decomposition, PromptClass, Proposal, Verdict
 from runtime.options import Options
 
 
@@ -56,7 +56,7 @@ class Decompose:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Ask for the next object of a Type II prompt; answered by `Instruction`."""
+    """Ask for the next object of a Type II prompt; answered by `Proposal`."""
 
     avoid: tuple[str, ...] = ()
 
@@ -145,8 +145,8 @@ class Failed:
     detail: str = ""
 
 
-Reply = PromptClass | Decomposition | Instruction | BoundingBox | Verdict
-Outcome = Reply | Lifted | Done | Failed
+Reply = PromptClass | Decomposition | Proposal | BoundingBox | Verdict
+StepResult = Reply | Lifted | Done | Failed
 
 
 @dataclass
@@ -191,7 +191,7 @@ class GraspPlan:
         self._script = self._whole()
         self.step: Step = next(self._script)
 
-    def tell(self, outcome: Outcome) -> Step:
+    def tell(self, outcome: StepResult) -> Step:
         """Answer the present step; returns the next one.
 
         Raises:
@@ -211,7 +211,7 @@ class GraspPlan:
 
     # --- the script
 
-    def _whole(self) -> Generator[Step, Outcome, None]:
+    def _whole(self) -> Generator[Step, StepResult, None]:
         yield Home("start")
         kind = yield from self._ask(Classify(self.prompt), PromptClass)
         if isinstance(kind, Failed):
@@ -219,7 +219,7 @@ class GraspPlan:
             return
         yield (yield from self._named() if kind.type == "I" else self._abstract())
 
-    def _named(self) -> Generator[Step, Outcome, Finished]:
+    def _named(self) -> Generator[Step, StepResult, Finished]:
         """Type I: the objects that the prompt names, those left over once more in the next round."""
         parts = yield from self._ask(Decompose(self.prompt), Decomposition)
         if isinstance(parts, Failed):
@@ -241,12 +241,12 @@ class GraspPlan:
             return Finished(False, "not done: " + "; ".join(dict.fromkeys(left)))
         return Finished(True, "every object that the prompt names is done")
 
-    def _abstract(self) -> Generator[Step, Outcome, Finished]:
+    def _abstract(self) -> Generator[Step, StepResult, Finished]:
         """Type II: whatever the planner proposes next, until the table is empty."""
         avoid: tuple[str, ...] = ()
         rounds = self.config.rounds
         while not self._spent():
-            proposal = yield from self._ask(Propose(avoid), Instruction)
+            proposal = yield from self._ask(Propose(avoid), Proposal)
             if isinstance(proposal, Failed):
                 return Finished(False, _planner_failed("the next object", proposal))
             target = proposal.target
@@ -261,7 +261,7 @@ class GraspPlan:
                 return Finished(False, _left(empty))
         return Finished(False, f"{self.config.max_attempts} attempts were made")
 
-    def _object(self, instruction: str) -> Generator[Step, Outcome, bool]:
+    def _object(self, instruction: str) -> Generator[Step, StepResult, bool]:
         """One object, until it is done or has failed often enough; the arm is home afterwards."""
         grasped_before = False
         for number in range(1, self.config.attempts_per_object + 1):
@@ -289,7 +289,7 @@ class GraspPlan:
                 return True
         return False
 
-    def _grasp(self, instruction: str, box: BoundingBox, number: int) -> Generator[Step, Outcome, bool]:
+    def _grasp(self, instruction: str, box: BoundingBox, number: int) -> Generator[Step, StepResult, bool]:
         """Whether the object is in the gripper and up."""
         outcome = yield Grasp(instruction, box, number)
         if isinstance(outcome, Failed):
@@ -302,7 +302,7 @@ class GraspPlan:
         # with no answer, carrying on is harmless: an empty gripper opens over the tray
         return True if isinstance(held, Failed) else held.value
 
-    def _ask(self, question: Question, kind: type[T]) -> Generator[Step, Outcome, T | Failed]:
+    def _ask(self, question: Question, kind: type[T]) -> Generator[Step, StepResult, T | Failed]:
         """Ask, and again if the planner failed; that the object is not there is an answer."""
         left = self.config.planner_failures
         while True:

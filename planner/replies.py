@@ -49,7 +49,7 @@ class Analysis(Reply):
     risk_assessment: str
 
 
-class Instruction(Reply):
+class Proposal(Reply):
     """The next object to grasp; `target` is ``None`` if the table is empty."""
 
     analysis: Analysis
@@ -228,13 +228,13 @@ def parse_decomposition(text: str) -> Decomposition:
     return result
 
 
-def parse_instruction(text: str) -> Instruction:
+def parse_instruction(text: str) -> Proposal:
     """A JSON object with ``analysis`` and one ``target``.
 
     Raises:
         ReplyError: no such object, or a field is missing or of another type.
     """
-    return _validated(Instruction, only_json(plain(text), dict))
+    return _validated(Proposal, only_json(plain(text), dict))
 
 
 def parse_bounding_box(text: str, width: float, height: float) -> BoundingBox | None:

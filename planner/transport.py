@@ -23,7 +23,7 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Completion:
     """The text of a reply."""
 
     text: str
@@ -78,7 +78,7 @@ class Transport:
         if self._client is not None:
             await self._client.close()
 
-    async def ask(self, messages: Sequence[Message], limit_s: float) -> Answer | Trouble:
+    async def ask(self, messages: Sequence[Message], limit_s: float) -> Completion | Trouble:
         """Send `messages`, wait for at most `limit_s` of wall time."""
         import openai
 
@@ -94,7 +94,7 @@ class Transport:
         except (openai.OpenAIError, ValueError, RecursionError) as error:
             return Trouble("malformed", f"not a chat completion: {self._redact(str(error))}", again=False)
 
-    async def _ask(self, messages: Sequence[Message]) -> Answer | Trouble:
+    async def _ask(self, messages: Sequence[Message]) -> Completion | Trouble:
         if self.model is None:
             listed = await self._first_model()
             if isinstance(listed, Trouble):
@@ -148,7 +148,7 @@ class Transport:
             text = text.replace(secret, "***")
         return masked(" ".join(text.split()))[:300]
 
-    def _answer(self, completion: Any, later: float) -> Answer | Trouble:
+    def _answer(self, completion: Any, later: float) -> Completion | Trouble:
         """The text of the first choice; servers are not trusted to fill in the form."""
         choices: Any = getattr(completion, "choices", None)
         message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
@@ -170,7 +170,7 @@ class Transport:
             text.encode()
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can write: no file could hold it
             return Trouble("malformed", "the reply is not Unicode", again=False, extra_latency_s=later)
-        return Answer(text, later)
+        return Completion(text, later)
 
 
 def _seconds(header: str | None) -> float:

@@ -53,7 +53,7 @@ def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
     )
 
 
-class Server:
+class PolicyChild:
     """One policy, asked by lines."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ def main() -> None:
     """Answer lines on standard input until it closes; other output goes to standard error."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    server = Server()
+    server = PolicyChild()
     try:
         for line in sys.stdin.buffer:
             out.write(json.dumps(server.answer(json.loads(line))).encode() + b"\n")

@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
-from runtime.threads import Call, LoopThread, Starter
+from runtime.threads import LoopThread, Starter, ThreadCall
 
 T = TypeVar("T")
 
@@ -259,7 +259,7 @@ class RealClock:
         """As the protocol says. A cancelled call is left to itself, and the end of the process with it."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         # Not a worker of anyio's: the interpreter waits for those before it exits, however long they take.
-        call = Call(function)
+        call = ThreadCall(function)
         thread = LoopThread("blocking", call.run)
         starter = self._starters.get(asyncio.get_running_loop())
         if starter is None:

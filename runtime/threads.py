@@ -61,7 +61,7 @@ class LoopThread:
         self._thread.join()
 
 
-class Call(Generic[T]):
+class ThreadCall(Generic[T]):
     """A call on another thread, and what came of it."""
 
     def __init__(self, function: Callable[[], T]) -> None:

@@ -46,7 +46,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Verdict:
+class Comparison:
     """What the comparison of one episode gave."""
 
     episode: int
@@ -106,7 +106,7 @@ class _Inputs:
     trouble: list[int] = field(default_factory=lambda: [0])
 
 
-def verify(episode: Episode, settings: Settings) -> Verdict:
+def verify(episode: Episode, settings: Settings) -> Comparison:
     """Compare every tick of `episode` with a second run of control, blending and safety.
 
     Raises:
@@ -120,7 +120,7 @@ def verify(episode: Episode, settings: Settings) -> Verdict:
     inputs.control.restore(from_json(snapshot["control"]), source.make(snapshot["control"]))
     inputs.safety.restore(from_json(snapshot["safety"]))
     chunks = deque(episode.samples("/chunks"))
-    verdict = Verdict(episode.index)
+    verdict = Comparison(episode.index)
     with inputs.clock:
         for row in range(len(ticks["tick"])):
             tick = int(ticks["tick"][row])

@@ -49,7 +49,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """One request; header names in lower case."""
 
     method: str
@@ -57,7 +57,7 @@ class Request:
     headers: Mapping[str, str]
 
 
-def parse_head(head: bytes) -> Request:
+def parse_head(head: bytes) -> HttpRequest:
     """A request's line and headers, without the empty line that ends them.
 
     Raises:
@@ -76,7 +76,7 @@ def parse_head(head: bytes) -> Request:
         raise RefusedError(400, f"{version} is not spoken here, HTTP/1.1 is")
     if len(headers) != len(lines):
         raise RefusedError(400, "a header is given twice")
-    return Request(method, path, headers)
+    return HttpRequest(method, path, headers)
 
 
 def check_origin(headers: Mapping[str, str], port: int) -> None:
@@ -95,7 +95,7 @@ def check_origin(headers: Mapping[str, str], port: int) -> None:
         raise RefusedError(403, "a page of another site may not do this")
 
 
-def body_size(request: Request) -> int:
+def body_size(request: HttpRequest) -> int:
     """Bytes of the body.
 
     Raises:
@@ -212,7 +212,7 @@ class EpisodeApi:
         except RecordingError as error:
             return 409, {"error": str(error), **self._episodes.status().as_json()}
 
-    def _act(self, request: Request, body: bytes) -> None:
+    def _act(self, request: HttpRequest, body: bytes) -> None:
         if request.path in ("/", "/state"):
             if request.method != "GET":
                 raise RefusedError(405, f"{request.path} is for GET")

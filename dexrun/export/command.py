@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dexrun.export.errors import ExportError
 from dexrun.export.formats import FORMATS, format_named
-from dexrun.export.job import Outcome, Progress, export
+from dexrun.export.job import ExportResult, Progress, export
 from dexrun.export.options import ExportOptions
 
 OK, NOT_DONE, BAD = 0, 1, 2
@@ -170,7 +170,7 @@ def _recorded(run: Path) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key in ExportOptions.model_fields}
 
 
-def summary(outcome: Outcome, options: ExportOptions) -> str:
+def summary(outcome: ExportResult, options: ExportOptions) -> str:
     """What was exported, for people."""
     lines = []
     for slot in outcome.slots:

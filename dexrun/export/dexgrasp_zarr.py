@@ -18,7 +18,7 @@ import numpy as np
 
 from dexrun.export import zarr_v2
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape
@@ -50,7 +50,7 @@ class DexGraspZarr:
         ref.shape.units(options.units or UNITS)
         return ("rows", f"image:{HEAD}", f"image:{WRIST}")
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: ExportPlan) -> None:
         shape, options = plan.slots[0].ref.shape, plan.options
         ends = np.cumsum([slot.length for slot in plan.slots]).astype(np.int64)
         about = {
@@ -65,7 +65,7 @@ class DexGraspZarr:
         for key in (HEAD, WRIST):
             _images(plan, key).write_metadata()
 
-    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> Any:
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
             units = slot.ref.shape.units(plan.options.units or UNITS)
             rows = (sampled.action, sampled.position)
@@ -78,13 +78,13 @@ class DexGraspZarr:
             array.write_chunk(row, picture[None])
         return None
 
-    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
         for place, key in enumerate(("action", "right_state")):
             values = np.concatenate([result["rows"][place] for result in results])
             zarr_v2.whole(plan.folder / "data" / key, values)
 
 
-def _masks_known(plan: Plan) -> str:
+def _masks_known(plan: ExportPlan) -> str:
     """What the fourth channel is worth."""
     head = _cameras(plan.slots[0].ref.shape, plan.options)[HEAD]
     known = sum(head in slot.ref.masks for slot in plan.slots)
@@ -98,7 +98,7 @@ def _cameras(shape: Shape, options: ExportOptions) -> dict[str, str]:
     return {HEAD: shape.head(options), WRIST: shape.wrist(options)}
 
 
-def _images(plan: Plan, key: str) -> Array:
+def _images(plan: ExportPlan, key: str) -> Array:
     shape = plan.slots[0].ref.shape
     camera = shape.cameras[_cameras(shape, plan.options)[key]]
     size = (camera.height, camera.width, 4 if key == HEAD else 3)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dexrun.export import lerobot
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
 from dexrun.export.reasonings import reasonings
 from dexrun.export.recordings import EpisodeRef
@@ -48,10 +48,10 @@ class ActHdf5:
             raise ExportError(f"{ref.name}: {self.name} needs at least one camera")
         return ("file:",)
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: ExportPlan) -> None:
         """Nothing."""
 
-    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> None:
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> None:
         import h5py
 
         check_room(plan.folder, 0)
@@ -78,7 +78,7 @@ class ActHdf5:
         if self.language:
             observations.create_dataset("joint_positions", data=padded(position[:, :-1], rows))
 
-    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
         lerobot.write_json(plan.folder / "dexrun.json", {"fps": plan.options.fps, **report_of(plan)})
 
 

@@ -38,7 +38,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExportPlan:
     """What is exported, into `folder` (for formats that are one file, to ``folder / target.RESULT``)."""
 
     slots: tuple[Slot, ...]
@@ -69,18 +69,18 @@ class Format(Protocol):
             ExportError: the episode cannot be exported.
         """
 
-    def start(self, plan: Plan) -> Any:
+    def start(self, plan: ExportPlan) -> Any:
         """Prepare `plan.folder`, before any work; what it returns is given to `work`."""
 
-    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> Any:
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         """Do `task` of one episode, in any process."""
 
-    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
         """Complete the data set from what `work` returned, by episode and task."""
 
 
 @dataclass
-class Outcome:
+class ExportResult:
     """What became of an export.
 
     Attributes:
@@ -92,7 +92,7 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def report_of(plan: Plan, first: int = 0) -> dict[str, Any]:
+def report_of(plan: ExportPlan, first: int = 0) -> dict[str, Any]:
     """Where every episode came from, the first being number `first`, and how well its sensors fit."""
     slots = plan.slots
     return {
@@ -142,7 +142,7 @@ def export(
     *,
     append: bool = False,
     progress: Progress | None = None,
-) -> Outcome:
+) -> ExportResult:
     """Export `runs` as a data set at `to`, whole or not at all.
 
     Raises:
@@ -151,7 +151,7 @@ def export(
     if append and not kind.appends:
         raise ExportError(f"{kind.name} data sets cannot be appended to; export all runs at once")
     target.check(to, file=kind.file, append=append)
-    outcome, shown = Outcome(to), progress or Silent()
+    outcome, shown = ExportResult(to), progress or Silent()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_told_in_one_line(to))
         refs = _choose(runs, options, outcome)
@@ -174,7 +174,7 @@ def _check(refs: Sequence[EpisodeRef], kind: Format, options: ExportOptions) -> 
         kind.tasks(ref, options)
 
 
-def _choose(runs: Sequence[Path], options: ExportOptions, outcome: Outcome) -> list[EpisodeRef]:
+def _choose(runs: Sequence[Path], options: ExportOptions, outcome: ExportResult) -> list[EpisodeRef]:
     refs = []
     for path in episode_files(runs):
         ref = describe(path)
@@ -187,7 +187,7 @@ def _choose(runs: Sequence[Path], options: ExportOptions, outcome: Outcome) -> l
     return _some(refs, outcome)
 
 
-def _some(refs: list[Any], outcome: Outcome) -> list[Any]:
+def _some(refs: list[Any], outcome: ExportResult) -> list[Any]:
     if not refs:
         why = "; ".join(f"{name}: {reason}" for name, reason in outcome.skipped.items())
         raise ExportError(f"no episode is left to export ({why})", usage=False)
@@ -200,8 +200,8 @@ def _survey(
     draft: Path,
     workers: Workers,
     progress: Progress,
-    outcome: Outcome,
-) -> Plan:
+    outcome: ExportResult,
+) -> ExportPlan:
     """How many rows each episode has, and which fit badly."""
     progress.stage("looking", len(refs))
     surveyed = workers.map(_look, [(ref, options) for ref in refs], lambda done, images: progress.at(done))
@@ -213,11 +213,11 @@ def _survey(
             outcome.skipped[ref.name] = f"a stamp error of {slot.largest_error_s:.3f} s is over {limit} s"
         else:
             kept.append(slot)
-    return Plan(tuple(_some(kept, outcome)), options, draft)
+    return ExportPlan(tuple(_some(kept, outcome)), options, draft)
 
 
 def _write(
-    kind: Format, plan: Plan, prepared: Any, workers: Workers, progress: Progress
+    kind: Format, plan: ExportPlan, prepared: Any, workers: Workers, progress: Progress
 ) -> list[dict[str, Any]]:
     todo = [(slot, task) for slot in plan.slots for task in kind.tasks(slot.ref, plan.options)]
     images = sum(slot.length for slot, task in todo if ":" in task)
@@ -263,7 +263,7 @@ def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, Se
     return len(sampled), sampled.reports
 
 
-def _work(kind: Format, task: str, slot: Slot, plan: Plan, prepared: Any) -> Any:
+def _work(kind: Format, task: str, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
     return kind.work(task, _sampled(slot.ref, plan.options), slot, plan, prepared)
 
 

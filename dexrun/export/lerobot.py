@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dexrun.export import depth_video, stats, video
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot
+from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape
 from dexrun.export.sampled import Sampled
@@ -140,7 +140,7 @@ def row_stats(data: Mapping[str, NDArray[Any]], *, quantiles: bool) -> dict[str,
 
 
 def write_video(
-    path: Path, key: str, sampled: Sampled, of: Layout, plan: Plan, *, quantiles: bool
+    path: Path, key: str, sampled: Sampled, of: Layout, plan: ExportPlan, *, quantiles: bool
 ) -> stats.Stats:
     """Encode one camera of one episode to `path`; returns its statistics."""
     if key in of.depth_videos:

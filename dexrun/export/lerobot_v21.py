@@ -16,7 +16,7 @@ import numpy as np
 
 from dexrun.export import lerobot, lerobot_append
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot
+from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import Layout
 from dexrun.export.lerobot_tables import data_table
 from dexrun.export.options import ExportOptions
@@ -31,7 +31,7 @@ VIDEOS = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
+class ExistingV21:
     """What is in the data set that is appended to; all zero for a new one."""
 
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -57,14 +57,14 @@ class LerobotV21:
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         return lerobot.tasks(ref, options, _depth(options))
 
-    def start(self, plan: Plan) -> Existing:
+    def start(self, plan: ExportPlan) -> ExistingV21:
         if not plan.append:
-            return Existing()
+            return ExistingV21()
         existing = read_existing(plan.folder)
         lerobot_append.check_same(existing.info, existing.report, plan, _layout(plan))
         return existing
 
-    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: ExistingV21) -> Any:
         of, number = _layout(plan), prepared.episodes + slot.number
         if task != "rows":
             key = task.removeprefix("video:")
@@ -85,7 +85,7 @@ class LerobotV21:
         lerobot.write_table(plan.folder / _path(DATA, number), table)
         return found
 
-    def finish(self, plan: Plan, prepared: Existing, results: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, plan: ExportPlan, prepared: ExistingV21, results: Sequence[Mapping[str, Any]]) -> None:
         of, meta = _layout(plan), plan.folder / "meta"
         numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
         episodes, found = [], []
@@ -107,7 +107,7 @@ def _depth(options: ExportOptions) -> str:
     return "none" if options.depth == "auto" else options.depth
 
 
-def _layout(plan: Plan) -> Layout:
+def _layout(plan: ExportPlan) -> Layout:
     return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
 
 
@@ -115,7 +115,7 @@ def _path(pattern: str, number: int, key: str = "") -> str:
     return pattern.format(episode_chunk=number // CHUNK, episode_index=number, video_key=key)
 
 
-def _info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> dict[str, Any]:
+def _info(plan: ExportPlan, of: Layout, existing: ExistingV21, tasks: int) -> dict[str, Any]:
     features = existing.info.get("features") or of.features()
     if not existing.info:
         for key in of.video_keys:
@@ -139,7 +139,7 @@ def _info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> dict[str, A
     }
 
 
-def modality(plan: Plan, of: Layout) -> dict[str, Any]:
+def modality(plan: ExportPlan, of: Layout) -> dict[str, Any]:
     """GR00T's map from its own names to the columns and videos."""
     shape, options = of.shape, plan.options
     joints = len(shape.joints)
@@ -158,7 +158,7 @@ def modality(plan: Plan, of: Layout) -> dict[str, Any]:
     }
 
 
-def read_existing(folder: Path) -> Existing:
+def read_existing(folder: Path) -> ExistingV21:
     """What a data set holds.
 
     Raises:
@@ -174,4 +174,4 @@ def read_existing(folder: Path) -> Existing:
         report = lerobot_append.read_report(meta)
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(f"{folder}: not a LeRobot {VERSION} data set: {error}") from None
-    return Existing(info, tuple(row["task"] for row in tasks), report)
+    return ExistingV21(info, tuple(row["task"] for row in tasks), report)

@@ -18,7 +18,7 @@ import numpy as np
 
 from dexrun.export import lerobot, lerobot_append, stats, video
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot
+from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import Layout
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
@@ -35,7 +35,7 @@ PARTS = ".parts"
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
+class ExistingV3:
     """What is in the data set that is appended to; empty for a new one.
 
     Attributes:
@@ -74,15 +74,15 @@ class LerobotV3:
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         return lerobot.tasks(ref, options, _depth(options))
 
-    def start(self, plan: Plan) -> Existing:
+    def start(self, plan: ExportPlan) -> ExistingV3:
         (plan.folder / PARTS).mkdir()
         if not plan.append:
-            return Existing()
+            return ExistingV3()
         existing = read_existing(plan.folder)
         lerobot_append.check_same(existing.info, existing.report, plan, _layout(plan))
         return existing
 
-    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Existing) -> Any:
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: ExistingV3) -> Any:
         of = _layout(plan)
         part = plan.folder / PARTS / f"{slot.number:06d}"
         if task != "rows":
@@ -102,7 +102,7 @@ class LerobotV3:
         _write_part(part.with_suffix(".arrow"), data_table(of.features(), data, pictures))
         return found
 
-    def finish(self, plan: Plan, prepared: Existing, results: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, plan: ExportPlan, prepared: ExistingV3, results: Sequence[Mapping[str, Any]]) -> None:
         of = _layout(plan)
         data_places = _join_data(plan, of, prepared)
         video_places = {key: _join_videos(plan, key, of, prepared) for key in of.video_keys}
@@ -121,7 +121,7 @@ def _depth(options: ExportOptions) -> str:
     return "video" if options.depth == "auto" else options.depth
 
 
-def _layout(plan: Plan) -> Layout:
+def _layout(plan: ExportPlan) -> Layout:
     return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
 
 
@@ -139,7 +139,7 @@ def _read_part(path: Path) -> Any:
         return pa.ipc.open_file(source).read_all()
 
 
-def _join_data(plan: Plan, of: Layout, existing: Existing) -> list[_Place]:
+def _join_data(plan: ExportPlan, of: Layout, existing: ExistingV3) -> list[_Place]:
     """Parquet files with a row group for each episode."""
     import pyarrow.parquet as pq
 
@@ -167,7 +167,7 @@ def _join_data(plan: Plan, of: Layout, existing: Existing) -> list[_Place]:
     return places
 
 
-def _join_videos(plan: Plan, key: str, of: Layout, existing: Existing) -> list[_Place]:
+def _join_videos(plan: ExportPlan, key: str, of: Layout, existing: ExistingV3) -> list[_Place]:
     """Video files of one camera, filled with whole episodes."""
     number, size, start = existing.files.get(key, 0), 0, 0
     places: list[_Place] = []
@@ -192,14 +192,14 @@ def _join_videos(plan: Plan, key: str, of: Layout, existing: Existing) -> list[_
     return places
 
 
-def _part(plan: Plan, slot: Slot, key: str) -> Path:
+def _part(plan: ExportPlan, slot: Slot, key: str) -> Path:
     return plan.folder / PARTS / f"{slot.number:06d}-{key}.mp4"
 
 
 def _write_episodes(
-    plan: Plan,
+    plan: ExportPlan,
     of: Layout,
-    existing: Existing,
+    existing: ExistingV3,
     data: Sequence[_Place],
     videos: Mapping[str, Sequence[_Place]],
     found: Sequence[Mapping[str, stats.Stats]],
@@ -229,7 +229,7 @@ def _write_episodes(
     lerobot.write_table(plan.folder / EPISODES.format(**place.indices), episode_table(rows))
 
 
-def _write_info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> None:
+def _write_info(plan: ExportPlan, of: Layout, existing: ExistingV3, tasks: int) -> None:
     features = existing.info.get("features") or of.features()
     if not existing.info:
         for key in of.video_keys:
@@ -254,7 +254,7 @@ def _write_info(plan: Plan, of: Layout, existing: Existing, tasks: int) -> None:
     lerobot.write_json(plan.folder / "meta" / "info.json", {**existing.info, **info})
 
 
-def read_existing(folder: Path) -> Existing:
+def read_existing(folder: Path) -> ExistingV3:
     """What a data set holds.
 
     Raises:
@@ -275,7 +275,7 @@ def read_existing(folder: Path) -> Existing:
     keys = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
     series = {"data": folder / "data", "episodes": meta / "episodes"}
     series.update({key: folder / "videos" / key for key in keys})
-    return Existing(
+    return ExistingV3(
         info=info,
         tasks=tuple(name for _, name in ordered),
         stats={key: {n: np.array(v) for n, v in one.items()} for key, one in found.items()},

@@ -22,7 +22,7 @@ MISSED_PERIODS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class SampleGap:
     """Nothing came between these two samples, for longer than usual."""
 
     start_ns: int
@@ -110,8 +110,8 @@ def usual_period_ns(stamps: Stamps) -> int:
     return int(np.median(np.diff(stamps))) if len(stamps) > 1 else 0
 
 
-def gaps(stamps: Stamps, longest_ns: int = 0) -> list[Gap]:
+def gaps(stamps: Stamps, longest_ns: int = 0) -> list[SampleGap]:
     """Where samples are further apart than `MISSED_PERIODS` usual periods, and than `longest_ns`."""
     limit = max(round(MISSED_PERIODS * usual_period_ns(stamps)), longest_ns)
     where = np.flatnonzero(np.diff(stamps) > limit)
-    return [Gap(int(stamps[i]), int(stamps[i + 1])) for i in where]
+    return [SampleGap(int(stamps[i]), int(stamps[i + 1])) for i in where]

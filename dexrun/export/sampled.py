@@ -13,7 +13,7 @@ from dexrun.export import resample
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape, open_episode
-from dexrun.export.resample import Gap, Stamps
+from dexrun.export.resample import SampleGap, Stamps
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
 
@@ -216,7 +216,7 @@ class _Sampler:
         return np.searchsorted(stamps, color[frames], side="right").astype(np.int64) - 1
 
 
-def _relative(gap: Gap, start_ns: int) -> tuple[float, float]:
+def _relative(gap: SampleGap, start_ns: int) -> tuple[float, float]:
     return (gap.start_ns - start_ns) / NS_PER_S, gap.seconds
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from dexrun.export import zarr_v2
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Plan, Slot, report_of
+from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape
 from dexrun.export.sampled import Sampled
@@ -48,7 +48,7 @@ class UmiZarr:
             raise ExportError(f"{ref.name}: {self.name} needs at least one camera")
         return ("rows", *(f"image:{number}" for number in range(len(cameras))))
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: ExportPlan) -> None:
         shape, options = plan.slots[0].ref.shape, plan.options
         ends = np.cumsum([slot.length for slot in plan.slots]).astype(np.int64)
         about = {
@@ -60,7 +60,7 @@ class UmiZarr:
         for number in range(len(_cameras(shape, options))):
             _images(plan, number).write_metadata()
 
-    def work(self, task: str, sampled: Sampled, slot: Slot, plan: Plan, prepared: Any) -> Any:
+    def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
             return low_dimensional(sampled.position)
         number = int(task.removeprefix("image:"))
@@ -72,7 +72,7 @@ class UmiZarr:
             array.write_chunk(row, fit_image(image, rule)[None])
         return None
 
-    def finish(self, plan: Plan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
         store = plan.folder / STORE
         for key in results[0]["rows"]:
             values = np.concatenate([result["rows"][key] for result in results])
@@ -86,7 +86,7 @@ def _cameras(shape: Shape, options: ExportOptions) -> list[str]:
     return [wrist, *others] if wrist else others
 
 
-def _images(plan: Plan, number: int) -> Array:
+def _images(plan: ExportPlan, number: int) -> Array:
     edge = plan.options.image_size
     path = plan.folder / STORE / "data" / f"camera{number}_rgb"
     return zarr_v2.images(path, plan.rows, (edge, edge, 3))

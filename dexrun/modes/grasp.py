@@ -123,7 +123,7 @@ class GraspMode:
             return Outcome("completed", end.reason, self.attempts())
         return Outcome("incomplete", end.reason, self.attempts(), NOT_DONE)
 
-    async def _do(self, step: plan.Step) -> plan.Outcome:
+    async def _do(self, step: plan.Step) -> plan.StepResult:
         match step:
             case plan.Home():
                 return await self._home()
@@ -137,7 +137,7 @@ class GraspMode:
 
     # --- questions
 
-    async def _ask(self, question: plan.Question) -> plan.Outcome:
+    async def _ask(self, question: plan.Question) -> plan.StepResult:
         head = await self._see(self._options.head)
         wrist = self._look(self._options.wrist) if self._options.wrist else None
         if isinstance(question, plan.Mark):
@@ -171,7 +171,7 @@ class GraspMode:
 
     # --- motions
 
-    async def _grasp(self, step: plan.Grasp) -> plan.Outcome:
+    async def _grasp(self, step: plan.Grasp) -> plan.StepResult:
         self.instruction = step.instruction
         assert self._marked is not None  # noqa: S101 - the plan asks Mark before Grasp
         try:
@@ -190,7 +190,7 @@ class GraspMode:
             self._control.idle()
             self._perception.forget()
 
-    async def _attempt(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> plan.Outcome:
+    async def _attempt(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> plan.StepResult:
         """Follow the policy until it has the object up, gives up, or time is up."""
         quiet, drawn = 0, False
         with anyio.move_on_after(self._options.attempt_timeout_s):
@@ -245,7 +245,7 @@ class GraspMode:
         position = self._control.position
         return 0.0 if position is None else self._arm.grasp_height(position)
 
-    async def _place(self) -> plan.Outcome:
+    async def _place(self) -> plan.StepResult:
         spot = self._options.spot(self._placed)
         self._placed += 1
         options = PlaceOptions(
@@ -259,7 +259,7 @@ class GraspMode:
 
         return await self._move(planned)
 
-    async def _home(self) -> plan.Outcome:
+    async def _home(self) -> plan.StepResult:
         if self._holds_something():
             await self._put_back()
         home = np.asarray(self._options.home_rad, dtype=np.float64)
@@ -290,7 +290,7 @@ class GraspMode:
 
         await self._move(planned)
 
-    async def _move(self, planned: Callable[[Floats], Floats]) -> plan.Outcome:
+    async def _move(self, planned: Callable[[Floats], Floats]) -> plan.StepResult:
         """Plan a move from where the arm is asked to be, and make it; waits out faults that hold it."""
         while self._control.target is None:
             await self._control.ticked()

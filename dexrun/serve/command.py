@@ -13,7 +13,7 @@ from dexrun.config.sources import ConfigError
 if TYPE_CHECKING:
     from dexrun.config.settings import PolicyConfig, Settings
     from dexrun.serve.options import ServeOptions
-    from dexrun.serve.server import Server
+    from dexrun.serve.server import PolicyServer
     from runtime.interfaces import CameraDriver, Policy
     from runtime.messages import CameraInfo
 
@@ -89,7 +89,7 @@ def run(settings: Settings) -> int:
     return OK
 
 
-def _announce(settings: Settings, server: Server) -> Callable[[], None]:
+def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:
     def announce() -> None:
         metrics = f", metrics at {server.metrics_address}" if server.metrics_address else ""
         name = served(settings).type
@@ -99,7 +99,7 @@ def _announce(settings: Settings, server: Server) -> Callable[[], None]:
     return announce
 
 
-def _server(settings: Settings) -> Server:
+def _server(settings: Settings) -> PolicyServer:
     import numpy as np
 
     from dexrun.serve.server import local_server

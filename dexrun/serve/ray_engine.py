@@ -10,7 +10,7 @@ from typing import Any
 from dexrun.serve.engine import Answer, ask
 from dexrun.serve.metrics import Metrics
 from dexrun.serve.options import ServeOptions
-from dexrun.serve.server import Server
+from dexrun.serve.server import PolicyServer
 from policies.mapping import RobotJoints
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Policy, PolicyError
@@ -139,7 +139,7 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[-1].strip()[:300]
 
 
-def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: RobotJoints) -> Server:
+def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: RobotJoints) -> PolicyServer:
     """A server that infers in Ray's replicas.
 
     Raises:
@@ -147,4 +147,4 @@ def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: RobotJ
     """
     metrics = Metrics()
     spec = make().spec
-    return Server(RayEngine(make, options, metrics), options, joints, spec, metrics, RealClock())
+    return PolicyServer(RayEngine(make, options, metrics), options, joints, spec, metrics, RealClock())

@@ -39,7 +39,7 @@ def make_front(service: Service) -> Front:
     return LerobotFront(service)
 
 
-class Server:
+class PolicyServer:
     """One policy behind one protocol.
 
     Args:
@@ -123,9 +123,9 @@ def local_server(
     joints: RobotJoints,
     clock: Clock | None = None,
     fresh: Callable[[], Policy] | None = None,
-) -> Server:
+) -> PolicyServer:
     """A server that infers in this process; `fresh` as `LocalEngine` takes it."""
     clock = clock if clock is not None else RealClock()
     metrics = Metrics()
     engine = LocalEngine(policy, clock, metrics, options.batch_size, options.batch_delay_s, fresh)
-    return Server(engine, options, joints, policy.spec, metrics, clock)
+    return PolicyServer(engine, options, joints, policy.spec, metrics, clock)

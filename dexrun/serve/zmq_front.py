@@ -13,7 +13,7 @@ from dexrun.serve.hang_up import by_descriptor, hang_up, is_hostile
 from dexrun.serve.service import Service, told
 from policies.remote.limits import WireError
 
-Answer = Callable[[str, memoryview], Coroutine[Any, Any, list[Any]]]
+Handler = Callable[[str, memoryview], Coroutine[Any, Any, list[Any]]]
 ENVELOPE_FRAMES = 4
 TAKEN_AT_ONCE = 32
 """Messages taken in one turn of the loop: a flood holds up neither replies nor the server's end."""
@@ -32,7 +32,7 @@ class ZmqFront:
         error: the pieces of a reply that says so.
     """
 
-    def __init__(self, service: Service, answer: Answer, error: Callable[[str], list[Any]]) -> None:
+    def __init__(self, service: Service, answer: Handler, error: Callable[[str], list[Any]]) -> None:
         self._service = service
         self._answer = answer
         self._error = error

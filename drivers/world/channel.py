@@ -16,7 +16,7 @@ class ChannelClosedError(Exception):
     """The other side is gone."""
 
 
-class Channel:
+class ControlChannel:
     """One end of the socket pair. Used by one thread at a time."""
 
     def __init__(self, sock: socket.socket) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from drivers.force.config import ForceConfig
-from drivers.world.channel import Channel, ChannelClosedError, Message
+from drivers.world.channel import ChannelClosedError, ControlChannel, Message
 from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
 from drivers.world.judge import JudgeReport
@@ -72,7 +72,7 @@ class WorldClient:
                 stderr=self._errors,
                 start_new_session=True,  # Ctrl-C is the runtime's business
             )
-        self._channel = Channel(ours)
+        self._channel = ControlChannel(ours)
         hello = {
             "config": config.model_dump(mode="json"),
             "force": (force or ForceConfig(port="world")).model_dump(mode="json"),

@@ -24,7 +24,7 @@ _FINGER_M = 0.013
 
 
 @dataclass(frozen=True, slots=True)
-class GraspPlan:
+class ScriptedGrasp:
     """Joints ``[5]`` above the object and at it, and the opening (0 to 1) to come with."""
 
     above: Floats
@@ -34,7 +34,7 @@ class GraspPlan:
 
 def plan_grasp(
     reach: TopDown, spec: ObjectSpec, position: Floats, yaw_rad: float, neighbours: Sequence[Floats] = ()
-) -> GraspPlan:
+) -> ScriptedGrasp:
     """Take the object at `position` ``[3]`` from above, across its narrower side.
 
     `neighbours` are the centres ``[3]`` of objects that the fingers must not push.
@@ -42,7 +42,7 @@ def plan_grasp(
     Raises:
         UnreachableError: from no side.
     """
-    best: tuple[float, GraspPlan] | None = None
+    best: tuple[float, ScriptedGrasp] | None = None
     for yaw in _yaws(spec, position, yaw_rad):
         try:
             plan = _from_yaw(reach, spec, position, yaw)
@@ -64,14 +64,14 @@ def _yaws(spec: ObjectSpec, position: Floats, yaw_rad: float) -> list[float]:
     return [yaw_rad + k * math.pi / 2 for k in turns]
 
 
-def _from_yaw(reach: TopDown, spec: ObjectSpec, position: Floats, yaw: float) -> GraspPlan:
+def _from_yaw(reach: TopDown, spec: ObjectSpec, position: Floats, yaw: float) -> ScriptedGrasp:
     width = _width(spec)
     direction = np.array([math.cos(yaw), math.sin(yaw), 0.0])
     place = np.array([position[0], position[1], max(MIN_HEIGHT_M, spec.size_m[2] / 2)])
     place += (FIXED_JAW_OFFSET_M - width / 2 - _FIXED_SIDE_M) * direction
     above = reach.solve(place + np.array([0.0, 0.0, LIFT_M]), yaw)
     at = reach.solve(place, yaw, above)
-    return GraspPlan(above, at, gap_to_gripper(width + _FIXED_SIDE_M + _MOVING_SIDE_M))
+    return ScriptedGrasp(above, at, gap_to_gripper(width + _FIXED_SIDE_M + _MOVING_SIDE_M))
 
 
 def _width(spec: ObjectSpec) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from drivers.world.config import OperatorOptions
-from drivers.world.grasping import GraspPlan, plan_grasp, plan_release, tray_slot
+from drivers.world.grasping import ScriptedGrasp, plan_grasp, plan_release, tray_slot
 from drivers.world.judge import in_tray
 from drivers.world.physics import Tabletop
 from drivers.world.reach import TopDown, UnreachableError
@@ -145,7 +145,7 @@ class Operator:
         self._phase("rest", name, won=self._inside(index))
         yield from self._pause(0.5)
 
-    def _plan(self, index: int) -> GraspPlan:
+    def _plan(self, index: int) -> ScriptedGrasp:
         table = self._table
         others = [
             table.object_pose(i)[0]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drivers.world.channel import Channel, ChannelClosedError, Message
+from drivers.world.channel import ChannelClosedError, ControlChannel, Message
 from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
 from drivers.world.render import prepare_environment
@@ -49,7 +49,7 @@ class Health:
 def serve(channel_fd: int, doorbell_fd: int) -> int:
     """Be the world at the other end of `channel_fd` until it hangs up; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=channel_fd))
+    channel = ControlChannel(socket.socket(fileno=channel_fd))
     bell = socket.socket(fileno=doorbell_fd)
     bell.setblocking(False)
     folder: Path | None = None
@@ -73,7 +73,7 @@ def serve(channel_fd: int, doorbell_fd: int) -> int:
     return 0
 
 
-def _die_with(parent: int, channel: Channel) -> None:
+def _die_with(parent: int, channel: ControlChannel) -> None:
     """End the conversation when `parent` is gone, even if a child of its own still holds our channel."""
 
     def watch() -> None:
@@ -85,7 +85,7 @@ def _die_with(parent: int, channel: Channel) -> None:
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def _serve_world(channel: Channel, bell: socket.socket, hello: Message, folder: Path) -> None:
+def _serve_world(channel: ControlChannel, bell: socket.socket, hello: Message, folder: Path) -> None:
     config = WorldConfig.model_validate(hello["config"])
     prepare_environment(config.render, stepped=hello["stepped"])
     from drivers.force.config import ForceConfig
@@ -129,7 +129,7 @@ def ready_message(world: World) -> Message:
 class _Server:
     """Answers the commands that both kinds of world have."""
 
-    def __init__(self, world: World, channel: Channel, bell: socket.socket) -> None:
+    def __init__(self, world: World, channel: ControlChannel, bell: socket.socket) -> None:
         self.world = world
         self.channel = channel
         self.health = Health()
@@ -167,7 +167,7 @@ class _Server:
 class Stepped(_Server):
     """Moves only when told to, in one thread: a function of its configuration and of what it is told."""
 
-    def __init__(self, world: World, channel: Channel, bell: socket.socket) -> None:
+    def __init__(self, world: World, channel: ControlChannel, bell: socket.socket) -> None:
         super().__init__(world, channel, bell)
         self._answers["advance"] = lambda message: self._advance(int(message["to"]))
 
@@ -201,7 +201,7 @@ class Stepped(_Server):
 class RealTime(_Server):
     """Keeps to the clock: physics on one thread, commands on another, pictures on this one."""
 
-    def __init__(self, world: World, channel: Channel, bell: socket.socket, clock: Clock) -> None:
+    def __init__(self, world: World, channel: ControlChannel, bell: socket.socket, clock: Clock) -> None:
         super().__init__(world, channel, bell)
         self._clock = clock
         self._stop = threading.Event()

@@ -107,7 +107,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Request:
+class PromptQuery:
     """A whole prompt: any of `wanted` (all things, if empty) but none of `unwanted`."""
 
     wanted: tuple[Query, ...] = ()
@@ -146,7 +146,7 @@ def _any(words: str) -> str:
     return "|".join(([rf"(?<![a-z])(?:{latin})(?![a-z])"] if latin else []) + other)
 
 
-def parse_request(prompt: str) -> Request:
+def parse_request(prompt: str) -> PromptQuery:
     """What a person asks for: ``put the red cube and all green things in the tray``."""
     text = _DESTINATION.sub(" ", " ".join(prompt.lower().split()))
     unwanted = ""
@@ -154,7 +154,7 @@ def parse_request(prompt: str) -> Request:
         unwanted, text = chinese.group(1), text[: chinese.start()] + text[chinese.end() :]
     elif (match := _EXCEPT.search(text)) is not None:
         unwanted, text = text[match.end() :], text[: match.start()]
-    return Request(_queries(text), _queries(unwanted), _IN_ORDER.search(text) is not None)
+    return PromptQuery(_queries(text), _queries(unwanted), _IN_ORDER.search(text) is not None)
 
 
 def _queries(text: str) -> tuple[Query, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from planner.scene_reader.language import Query, Request
+from planner.scene_reader.language import PromptQuery, Query
 from planner.scene_reader.vision import SceneObject
 
 _SOON = 0.12
@@ -78,7 +78,7 @@ def recolored(things: Things, query: Query) -> SceneObject | None:
     return min(same, key=lambda each: distance(each, query.at or (0, 0)), default=None)
 
 
-def asked_for(things: Things, request: Request, arm_side: str) -> list[SceneObject]:
+def asked_for(things: Things, request: PromptQuery, arm_side: str) -> list[SceneObject]:
     """Everything that a prompt means, in grasping order."""
     ordered = grasping_order(things, arm_side)
     chosen: list[SceneObject] = []

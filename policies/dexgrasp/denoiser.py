@@ -136,7 +136,7 @@ class FeedForward(nn.Module):
         return self.fc2(self.fc1(x, "gelu_tanh"))  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
+class DenoiserBlock(nn.Module):
     def __init__(self, dim: int, shape: ControllerShape) -> None:
         super().__init__()
         self.norm1 = ScaleNorm(dim, shape.norm)
@@ -196,7 +196,7 @@ class Denoiser(nn.Module):
         self.pos_emb = nn.Parameter(torch.randn(1, shape.horizon, dim) * 0.02)
         self.time_emb = TimestepEmbedder(dim)
         self.cond_pos_emb = nn.Parameter(torch.randn(1, shape.condition_tokens + 1, dim) * 0.02)
-        self.blocks = nn.ModuleList(Block(dim, shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(DenoiserBlock(dim, shape) for _ in range(shape.layers))
         self.ln_f = ScaleNorm(dim, shape.norm)
         self.head = Linear(dim, shape.action_size)
 
@@ -223,8 +223,8 @@ class Denoiser(nn.Module):
             x = block(x, keys, values, block.cross_attn.training_mask())
         return self.head(self.ln_f(x))  # type: ignore[no-any-return]
 
-    def _layers(self) -> list[Block]:
-        return cast("list[Block]", list(self.blocks))
+    def _layers(self) -> list[DenoiserBlock]:
+        return cast("list[DenoiserBlock]", list(self.blocks))
 
     def _embed(self, sample: Tensor) -> Tensor:
         return self.input_emb(sample) + self.pos_emb[:, : sample.shape[1]]  # type: ignore[no-any-return]

@@ -107,7 +107,7 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-class Block(nn.Module):
+class VitBlock(nn.Module):
     def __init__(self, shape: VitShape) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(shape.dim, eps=1e-6)
@@ -134,7 +134,7 @@ class DinoVit(nn.Module):
         if shape.registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, shape.registers, shape.dim))
         self.patch_embed = PatchEmbed(shape.dim)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(VitBlock(shape) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.dim, eps=1e-6)
         self.mask_token = nn.Parameter(torch.zeros(1, shape.dim))  # in the files; training only
         self._positions: dict[tuple[int, int], Tensor] = {}

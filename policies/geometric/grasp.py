@@ -28,7 +28,7 @@ _POSITION_TOLERANCE_M = 0.003
 
 
 @dataclass(frozen=True, slots=True)
-class Grasp:
+class GraspCandidate:
     """Where to grasp and how, as poses 4x4 and joint vectors ``[D]``.
 
     Attributes:
@@ -61,7 +61,7 @@ class GraspPlanner:
 
     def plan(
         self, estimate: ObjectEstimate, obstacles: Floats, seed: Floats, near_yaw: float | None = None
-    ) -> list[Grasp]:
+    ) -> list[GraspCandidate]:
         """Grasps of `estimate`, the best first; at least one.
 
         Args:
@@ -73,7 +73,7 @@ class GraspPlanner:
         Raises:
             PolicyError: no grasp is within reach, or the object is too wide.
         """
-        found: list[Grasp] = []
+        found: list[GraspCandidate] = []
         candidates = self._candidates(estimate)
         if not candidates:
             width = estimate.short_m * 1e3
@@ -101,7 +101,7 @@ class GraspPlanner:
 
     def _grasp(
         self, estimate: ObjectEstimate, yaw: float, width: float, obstacles: Floats, seed: Floats
-    ) -> Grasp | None:
+    ) -> GraspCandidate | None:
         config = self._config
         opens = np.array([math.cos(yaw), math.sin(yaw)])
         # The fixed finger goes down `finger_gap_m` beside the object; the moving one closes.
@@ -128,7 +128,7 @@ class GraspPlanner:
             + _TURN_COST * travel
         )
         higher = motion.pointing_down((*place, height + config.approach_height_m), yaw)
-        return Grasp(pose, higher, at.q, above.q, opening, contact, width, cost)
+        return GraspCandidate(pose, higher, at.q, above.q, opening, contact, width, cost)
 
     def _lowest(
         self, place: Floats, yaw: float, height_m: float, seed: Floats, closed: float

@@ -10,7 +10,7 @@ import numpy as np
 
 from policies import motion
 from policies.geometric.config import GeometricConfig
-from policies.geometric.grasp import Grasp
+from policies.geometric.grasp import GraspCandidate
 from policies.handling import free_way, plan_home, rise
 from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
@@ -25,7 +25,7 @@ _TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GraspMotion:
     """``rows[N, D]`` to execute one per tick, and ``phases[N]``."""
 
     rows: Floats
@@ -47,7 +47,7 @@ class Plan:
         return first + row, best
 
 
-class Planner:
+class GraspMotionPlanner:
     """Makes the parts of a grasp for one arm."""
 
     def __init__(self, config: GeometricConfig, arm: ArmModel) -> None:
@@ -63,8 +63,8 @@ class Planner:
         self.careful = MotionLimits.uniform(arm, v * scale, a * scale, **speeds)
 
     def first_possible(
-        self, start: Floats, velocity: Floats, prefix: Floats, grasps: Sequence[Grasp]
-    ) -> tuple[Plan, Grasp]:
+        self, start: Floats, velocity: Floats, prefix: Floats, grasps: Sequence[GraspCandidate]
+    ) -> tuple[GraspMotion, GraspCandidate]:
         """The plan of the first of `grasps` (best first, not empty) to which there is a free way.
 
         Raises:
@@ -78,7 +78,7 @@ class Planner:
                 first = first or error
         raise first or PolicyError("there is nothing to grasp")
 
-    def grasp(self, start: Floats, velocity: Floats, prefix: Floats, grasp: Grasp) -> Plan:
+    def grasp(self, start: Floats, velocity: Floats, prefix: Floats, grasp: GraspCandidate) -> GraspMotion:
         """From `start`, over the object, down, and closing as far as the object should allow.
 
         Raises:
@@ -96,7 +96,7 @@ class Planner:
         parts += self.closing(down[-1], max(0.0, grasp.contact - self._config.squeeze))
         return joined(parts)
 
-    def aside(self, start: Floats, velocity: Floats, prefix: Floats) -> Plan:
+    def aside(self, start: Floats, velocity: Floats, prefix: Floats) -> GraspMotion:
         """Out of the camera's view: to where the arm hides nothing.
 
         Raises:
@@ -110,7 +110,7 @@ class Planner:
             raise PolicyError(f"out of the camera's view: {error}") from None
         return joined([(prefix, "approach"), (rows, "approach")])
 
-    def _approach(self, start: Floats, velocity: Floats, grasp: Grasp) -> list[tuple[Floats, Phase]]:
+    def _approach(self, start: Floats, velocity: Floats, grasp: GraspCandidate) -> list[tuple[Floats, Phase]]:
         goal = grasp.q_above
         direct = motion.plan_joint_move(start, goal, self.free, velocity)
         height = float(grasp.above[2, 3])
@@ -134,14 +134,14 @@ class Planner:
         wait = np.repeat(rows[-1:], _CLOSING_CHECK_ROWS, axis=0)
         return [(rows, "close"), (wait, "close")]
 
-    def lift(self, start: Floats, held: float, height_m: float) -> Plan:
+    def lift(self, start: Floats, held: float, height_m: float) -> GraspMotion:
         """Straight up with the jaws' target at `held`."""
         holding = start.copy()
         holding[-1] = held
         grip = motion.plan_joint_move(start, holding, self.careful)
         return joined([(grip, "lift"), (self.rising(holding, height_m), "lift")])
 
-    def retreat(self, start: Floats, opening: float, height_m: float) -> Plan:
+    def retreat(self, start: Floats, opening: float, height_m: float) -> GraspMotion:
         """Open the jaws where they are, then straight up."""
         opened = start.copy()
         opened[-1] = opening
@@ -150,8 +150,8 @@ class Planner:
         return joined(parts)  # type: ignore[arg-type]
 
 
-def joined(parts: Sequence[tuple[Floats, Phase]]) -> Plan:
+def joined(parts: Sequence[tuple[Floats, Phase]]) -> GraspMotion:
     """One plan of several parts; empty parts are left out."""
     used = [(rows, phase) for rows, phase in parts if len(rows)]
     phases: list[Phase] = [phase for rows, phase in used for _ in range(len(rows))]
-    return Plan(np.concatenate([rows for rows, _ in used]), tuple(phases))
+    return GraspMotion(np.concatenate([rows for rows, _ in used]), tuple(phases))

@@ -15,10 +15,10 @@ import numpy as np
 
 from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
-from policies.geometric.grasp import Grasp, GraspPlanner
-from policies.geometric.plan import Phase, Plan, Planner, joined
+from policies.geometric.grasp import GraspCandidate, GraspPlanner
+from policies.geometric.plan import GraspMotion, GraspMotionPlanner, Phase, joined
 from policies.geometric.touch import MISS_OPENING, Touch
-from policies.geometric.watch import Watch
+from policies.geometric.watch import ObjectMemory
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import CameraInfo, Floats, Observation
@@ -58,9 +58,9 @@ class GeometricPolicy:
             masks=(config.camera,),
             notes={"units": "radians, gripper 0 to 1"},
         )
-        self._watch = Watch(config, camera)
+        self._watch = ObjectMemory(config, camera)
         self._touch = Touch(config)
-        self._planner = Planner(config, arm)
+        self._planner = GraspMotionPlanner(config, arm)
         self._grasps = GraspPlanner(config, arm)
         self.reset()
 
@@ -68,9 +68,9 @@ class GeometricPolicy:
         """Forget the object, the plan and how it ended."""
         self.phase: Phase = "approach"
         self.failure = ""
-        self.grasp: Grasp | None = None
+        self.grasp: GraspCandidate | None = None
         self._watch.reset()
-        self._plan: Plan | None = None
+        self._plan: GraspMotion | None = None
         self._at = 0
         self._tick = 0
         self._tried_harder = False
@@ -159,7 +159,7 @@ class GeometricPolicy:
         self._at, off = plan.nearest(observation.arm.position, first, last, joints, _SLACK_RAD)
         return off
 
-    def _floor(self, plan: Plan) -> int:
+    def _floor(self, plan: GraspMotion) -> int:
         """The first row of the present phase: a plan is not gone back in."""
         return plan.phases.index(self.phase) if self.phase in plan.phases else 0
 
@@ -209,7 +209,7 @@ class GeometricPolicy:
 
     # --- what the phase asks for
 
-    def _follow(self, observation: Observation, plan: Plan) -> None:
+    def _follow(self, observation: Observation, plan: GraspMotion) -> None:
         if self.phase in ("approach", "descend"):
             self.phase = plan.phases[self._at]
         if self.phase in ("descend", "close") and self._touch.presses(observation, self._contact()):
@@ -219,7 +219,7 @@ class GeometricPolicy:
         elif self.phase == "lift":
             self._judge_lift(observation, plan)
 
-    def _judge_closing(self, observation: Observation, plan: Plan) -> None:
+    def _judge_closing(self, observation: Observation, plan: GraspMotion) -> None:
         asked = float(plan.rows[self._at, -1])
         at_end = self._at >= len(plan.rows) - 1
         if self._touch.holds_object(observation, asked, self._contact()):
@@ -233,7 +233,7 @@ class GeometricPolicy:
             if self._waiting > _STUCK_CALLS:
                 self._fail(observation, "the jaws do not come to rest")
 
-    def _close_further(self, observation: Observation, plan: Plan) -> None:
+    def _close_further(self, observation: Observation, plan: GraspMotion) -> None:
         if self._tried_harder or plan.rows[-1, -1] <= MISS_OPENING:
             self._fail(
                 observation, f"the jaws closed to {float(observation.arm.position[-1]):.2f} on nothing"
@@ -242,7 +242,7 @@ class GeometricPolicy:
         self._tried_harder = True
         self._switch(observation, "close", lambda start: joined(self._planner.closing(start, 0.0)))
 
-    def _judge_lift(self, observation: Observation, plan: Plan) -> None:
+    def _judge_lift(self, observation: Observation, plan: GraspMotion) -> None:
         if self._at < len(plan.rows) - 1 or not self._touch.still(observation):
             return
         asked = float(plan.rows[-1, -1])
@@ -258,7 +258,7 @@ class GeometricPolicy:
     def _lift_height(self) -> float:
         return self.config.table_height_m + self.config.lift_height_m
 
-    def _switch(self, observation: Observation, phase: Phase, plan: Callable[[Floats], Plan]) -> None:
+    def _switch(self, observation: Observation, phase: Phase, plan: Callable[[Floats], GraspMotion]) -> None:
         """Go on with what `plan` makes of where the committed rows end."""
         present = self._start(observation) if self._plan is None else self._plan.rows[self._at]
         kept, begin, _ = self._takeover(observation, present)
@@ -288,7 +288,7 @@ class GeometricPolicy:
         short = max(0, self._tail - len(rows))
         return np.concatenate([rows, np.repeat(rows[-1:] if len(rows) else plan.rows[-1:], short, axis=0)])
 
-    def _until(self, plan: Plan, row: int) -> int:
+    def _until(self, plan: GraspMotion, row: int) -> int:
         """Up to which row a chunk may go: not beyond the approach before a last look from close by."""
         if self.phase != "approach" or "descend" not in plan.phases:
             return len(plan.rows)

@@ -17,7 +17,7 @@ _JUMP_M = 0.06
 _ASIDE_RAD = 0.1
 
 
-class Watch:
+class ObjectMemory:
     """Remembers one object.
 
     Attributes:

@@ -14,7 +14,7 @@ from loguru import logger
 from policies.mapping import ObservationMap, RobotJoints
 from policies.remote.config import RemoteOptions
 from policies.remote.limits import Limits, WireError
-from policies.remote.link import Counts, Deadline, LinkError, Request, Session, Waker
+from policies.remote.link import Counts, Deadline, LinkError, PolicyRequest, Session, Waker
 from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Floats, Observation
@@ -154,7 +154,7 @@ class RemotePolicy:
     def _where(self) -> str:
         return self._session.where if self._session is not None else self.spec.notes["server"]
 
-    def _request(self, observation: Observation) -> Request:
+    def _request(self, observation: Observation) -> PolicyRequest:
         joints = len(self.map.robot.names)
         if observation.arm.position.shape != (joints,):
             have = observation.arm.position.shape[0]
@@ -162,7 +162,7 @@ class RemotePolicy:
         committed = observation.committed
         if committed.size == 0:
             committed = np.zeros((0, joints))
-        return Request(
+        return PolicyRequest(
             tick=observation.tick,
             stamp_s=observation.stamp_ns / NS_PER_S,
             state=self.map.state_vectors(observation),

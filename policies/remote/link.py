@@ -95,7 +95,7 @@ def wait_for(peer: socket.socket, waker: Waker, deadline: Deadline, *, writing: 
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PolicyRequest:
     """An observation in the policy's keys and units.
 
     Attributes:
@@ -115,7 +115,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class PolicyReply:
     """A server's answer.
 
     Attributes:
@@ -138,7 +138,7 @@ class Counts:
         self.by_kind[kind] = self.by_kind.get(kind, 0) + count
 
 
-def extras_of(request: Request) -> dict[str, Any]:
+def extras_of(request: PolicyRequest) -> dict[str, Any]:
     """What our own server is told beyond the protocol. Nothing committed is nothing said."""
     if not len(request.prefix):
         return {"tick": request.tick}
@@ -170,7 +170,7 @@ class Session(Protocol):
             LinkError, WireError: not reachable, or not a server of this protocol.
         """
 
-    def ask(self, request: Request, deadline: Deadline) -> Reply:
+    def ask(self, request: PolicyRequest, deadline: Deadline) -> PolicyReply:
         """One chunk.
 
         Raises:

@@ -31,7 +31,7 @@ _POLL_NS = NS_PER_S // 25
 _MIB = 1 << 20
 EVENTS = "/events"
 
-Watch = Callable[[], Iterable[tuple[str, Mapping[str, Any]]]]
+NoteSource = Callable[[], Iterable[tuple[str, Mapping[str, Any]]]]
 """Looked at every round, on the recorder's thread: events that happened since."""
 
 
@@ -81,7 +81,7 @@ class Intake:
         options: RecorderOptions,
         tracks: Sequence[Track],
         channels: Sequence[Channel],
-        watches: Sequence[Watch],
+        watches: Sequence[NoteSource],
         disk: Disk,
     ) -> None:
         self.takes: list[Take] = []

@@ -17,7 +17,7 @@ from runtime.clock import Clock, ClockThread
 from runtime.recording import schemas
 from runtime.recording.config import RecorderOptions
 from runtime.recording.disk import Disk, Draft
-from runtime.recording.intake import EVENTS, Intake, Note, Watch
+from runtime.recording.intake import EVENTS, Intake, Note, NoteSource
 from runtime.recording.mcap_file import Channel
 from runtime.recording.schemas import Piece
 from runtime.recording.takes import LABELS, Cursor, Take
@@ -48,7 +48,7 @@ class Recorder:
         tracks: Sequence[Track],
         notes: Sequence[Channel] = (),
         metadata: Mapping[str, Mapping[str, str]] | None = None,
-        watches: Sequence[Watch] = (),
+        watches: Sequence[NoteSource] = (),
     ) -> None:
         self.folder = folder
         self._take: Take | None = None

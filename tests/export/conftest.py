@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dexrun.export.formats import format_named
-from dexrun.export.job import Outcome, export
+from dexrun.export.job import ExportResult, export
 from dexrun.export.options import ExportOptions
 from tests.export.synthetic import Made, Truth, write_run
 
@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[Path, list[Truth]]]:
 
 
 @pytest.fixture
-def exported(tmp_path: Path) -> Callable[..., tuple[Path, Outcome]]:
+def exported(tmp_path: Path) -> Callable[..., tuple[Path, ExportResult]]:
     """Exports in this process."""
 
     def do(runs: Path | list[Path], name: str, to: str = "out", append: bool = False, **options: Any) -> Any:

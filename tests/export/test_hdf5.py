@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from dexrun.export.job import Outcome
+from dexrun.export.job import ExportResult
 from tests.export.synthetic import Made, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]
-Export = Callable[..., tuple[Path, Outcome]]
+Export = Callable[..., tuple[Path, ExportResult]]
 
 INSTRUCTION = {
     "analysis": {

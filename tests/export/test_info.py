@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from dexrun.data.info import main
-from dexrun.export.job import Outcome
+from dexrun.export.job import ExportResult
 from tests.export.synthetic import Made, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]
-Export = Callable[..., tuple[Path, Outcome]]
+Export = Callable[..., tuple[Path, ExportResult]]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from dexrun.export import depth_video, stats
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Outcome
+from dexrun.export.job import ExportResult
 from policies.mapping import UnitMap
 from tests.export.synthetic import RANGES, Made, Truth
 
@@ -22,7 +22,7 @@ PSNR_DB = 30.0
 """Of colour after H.264 at the default quality, on the synthetic pictures with their noise."""
 
 Run = Callable[..., tuple[Path, list[Truth]]]
-Export = Callable[..., tuple[Path, Outcome]]
+Export = Callable[..., tuple[Path, ExportResult]]
 
 
 def percent(rows: Any) -> Any:

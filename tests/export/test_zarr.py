@@ -12,7 +12,7 @@ import pytest
 
 from dexrun.export import umi_zarr
 from dexrun.export.errors import ExportError
-from dexrun.export.job import Outcome
+from dexrun.export.job import ExportResult
 from planner.scene_reader.select import label
 from planner.scene_reader.vision import read
 from policies.mapping import ImageRule, fit_image
@@ -22,7 +22,7 @@ from tests.export.synthetic import RANGES, Made, Truth
 
 TABLE = Path(__file__).parents[1] / "planner" / "rendered" / "head_17.png"
 Run = Callable[..., tuple[Path, list[Truth]]]
-Export = Callable[..., tuple[Path, Outcome]]
+Export = Callable[..., tuple[Path, ExportResult]]
 
 
 def symmetric(rows: Any) -> Any:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from planner import plan
 from planner.plan import GraspPlan, PlanConfig
-from planner.replies import Analysis, BoundingBox, Decomposition, Instruction, PromptClass, Verdict
+from planner.replies import Analysis, BoundingBox, Decomposition, PromptClass, Proposal, Verdict
 
 ANALYSIS = Analysis(priority_consideration="", accessibility="", risk_assessment="")
 HIGH, LOW = plan.Lifted(0.12), plan.Lifted(0.01)
@@ -33,11 +33,11 @@ class Table:
         self.held: str | None = None
         self.steps: list[plan.Step] = []
 
-    def answer(self, step: plan.Step) -> plan.Outcome:
+    def answer(self, step: plan.Step) -> plan.StepResult:
         self.steps.append(step)
         return self.move(step) if isinstance(step, plan.Motion) else self.reply(step)
 
-    def move(self, step: plan.Motion) -> plan.Outcome:
+    def move(self, step: plan.Motion) -> plan.StepResult:
         if isinstance(step, plan.Grasp):
             return self.grasp(step.instruction)
         if isinstance(step, plan.Place):
@@ -46,7 +46,7 @@ class Table:
         self.held = None
         return plan.Done()
 
-    def reply(self, step: plan.Step) -> plan.Outcome:
+    def reply(self, step: plan.Step) -> plan.StepResult:
         match step:
             case plan.Classify():
                 return PromptClass(type="I" if self.named else "II")
@@ -54,7 +54,7 @@ class Table:
                 return Decomposition(objects=tuple(self.things))
             case plan.Propose(avoid):
                 fresh = [each for each in self.things if each not in avoid] or self.things
-                return Instruction(analysis=ANALYSIS, target=fresh[0] if fresh else None)
+                return Proposal(analysis=ANALYSIS, target=fresh[0] if fresh else None)
             case plan.Mark(name):
                 return box(name) if name in self.things else plan.Failed("no_object")
             case plan.CheckGrasp():
@@ -63,7 +63,7 @@ class Table:
                 return Verdict(value=name not in self.things)
         return Verdict(value=not self.things, reason=", ".join(self.things))
 
-    def grasp(self, name: str) -> plan.Outcome:
+    def grasp(self, name: str) -> plan.StepResult:
         if self.slips.get(name, 0) > 0:
             self.slips[name] -= 1
             return HIGH
@@ -159,10 +159,10 @@ def test_a_motion_that_fails_counts_as_not_grasped() -> None:
     assert table.run(whole).completed
 
 
-def failing(kind: type, times: int, inner: Table) -> Callable[[plan.Step], plan.Outcome]:
+def failing(kind: type, times: int, inner: Table) -> Callable[[plan.Step], plan.StepResult]:
     left = [times]
 
-    def answer(step: plan.Step) -> plan.Outcome:
+    def answer(step: plan.Step) -> plan.StepResult:
         if isinstance(step, kind) and left[0] > 0:
             left[0] -= 1
             return plan.Failed("timeout")
@@ -171,7 +171,7 @@ def failing(kind: type, times: int, inner: Table) -> Callable[[plan.Step], plan.
     return answer
 
 
-def drive(whole: GraspPlan, answer: Callable[[plan.Step], plan.Outcome]) -> plan.Finished:
+def drive(whole: GraspPlan, answer: Callable[[plan.Step], plan.StepResult]) -> plan.Finished:
     for _ in range(1000):
         if isinstance(whole.step, plan.Finished):
             return whole.step
@@ -242,7 +242,7 @@ def test_whatever_happens_the_plan_ends(data: st.DataObject, named: bool) -> Non
     assert len(whole.attempts) <= 6
 
 
-def invented(step: plan.Step, mood: str, named: bool) -> plan.Outcome:
+def invented(step: plan.Step, mood: str, named: bool) -> plan.StepResult:
     if isinstance(step, plan.Home | plan.Place):
         return plan.Done() if mood == "yes" else plan.Failed("motion")
     if mood in ("failed", "no_object"):
@@ -254,7 +254,7 @@ def invented(step: plan.Step, mood: str, named: bool) -> plan.Outcome:
         case plan.Decompose():
             return Decomposition(objects=("a", "b") if yes else ())
         case plan.Propose():
-            return Instruction(analysis=ANALYSIS, target="a" if yes else None)
+            return Proposal(analysis=ANALYSIS, target="a" if yes else None)
         case plan.Mark(name):
             return box(name)
         case plan.Grasp():

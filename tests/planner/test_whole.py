@@ -48,7 +48,7 @@ class Hands:
     def wrist(self) -> ColorImage:
         return rendered("wrist_3_empty" if self.held is None else "wrist_3_held")
 
-    def move(self, step: plan.Motion) -> plan.Outcome:
+    def move(self, step: plan.Motion) -> plan.StepResult:
         if isinstance(step, plan.Home):
             return plan.Done()
         if isinstance(step, plan.Place):

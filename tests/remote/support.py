@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 
 from dexrun.serve.options import ServeOptions
-from dexrun.serve.server import Server, local_server
+from dexrun.serve.server import PolicyServer, local_server
 from policies.mapping import RobotJoints
 from policies.remote.client import RemotePolicy
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
@@ -114,7 +114,7 @@ def with_planes(made: Observation) -> Observation:
 class Running:
     """A server on a thread of its own."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: PolicyServer) -> None:
         self.server = server
         self._loop_token: Any = None
         self._ready = threading.Event()

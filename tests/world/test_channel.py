@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.world.channel import Channel, ChannelClosedError
+from drivers.world.channel import ChannelClosedError, ControlChannel
 from drivers.world.world import Periodic
 
 JSON = st.recursive(
@@ -23,8 +23,8 @@ def test_messages_arrive_whole_and_in_order(messages: list[dict[str, object]]) -
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for message in messages:
-            Channel(ours).send(message)
-        assert [Channel(theirs).receive(1.0) for _ in messages] == messages
+            ControlChannel(ours).send(message)
+        assert [ControlChannel(theirs).receive(1.0) for _ in messages] == messages
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x00\x00\x00\x05{}", b"\xff\xff\xff\xff"])
@@ -34,13 +34,13 @@ def test_a_stream_that_breaks_off_is_closed(data: bytes) -> None:
         ours.sendall(data)
         ours.close()
         with pytest.raises(ChannelClosedError):
-            Channel(theirs).receive(1.0)
+            ControlChannel(theirs).receive(1.0)
 
 
 def test_silence_times_out() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(TimeoutError):
-        Channel(theirs).receive(0.01)
+        ControlChannel(theirs).receive(0.01)
 
 
 def test_what_is_no_object_is_refused() -> None:
@@ -48,13 +48,13 @@ def test_what_is_no_object_is_refused() -> None:
     with ours, theirs:
         ours.sendall(b"\x00\x00\x00\x02[]")
         with pytest.raises(ChannelClosedError, match="no object"):
-            Channel(theirs).receive(1.0)
+            ControlChannel(theirs).receive(1.0)
 
 
 def test_hanging_up_ends_a_wait() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel = Channel(theirs)
+        channel = ControlChannel(theirs)
         channel.hang_up()
         with pytest.raises(ChannelClosedError):
             channel.receive(1.0)

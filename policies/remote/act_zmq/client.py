@@ -13,7 +13,7 @@ from policies.remote.act_zmq import codec
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import ActRemoteOptions
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, Reply, Request, extras_of, status_of
+from policies.remote.link import Deadline, PolicyReply, PolicyRequest, extras_of, status_of
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
@@ -75,7 +75,7 @@ class ActSession:
         """Whether the policy behind the server goes on from a prefix."""
         return bool(self._ours.get("prefix"))
 
-    def ask(self, request: Request, deadline: Deadline) -> Reply:
+    def ask(self, request: PolicyRequest, deadline: Deadline) -> PolicyReply:
         """One step."""
         state = np.concatenate(list(request.state.values()))
         quality = self._options.jpeg_quality if self._ours.get("jpeg") else 0
@@ -94,7 +94,7 @@ class ActSession:
         (action_key,) = self._options.keys.action
         for key in (action_key, "action", "joint_positions"):
             if key in answer:
-                return Reply({action_key: codec.matrix(answer[key])}, status_of(answer.get(OURS)))
+                return PolicyReply({action_key: codec.matrix(answer[key])}, status_of(answer.get(OURS)))
         have = ", ".join(sorted(str(key) for key in answer))[:200]
         raise WireError(
             f"the answer has neither {action_key!r} nor joint_positions (there is: {have})", "shape"

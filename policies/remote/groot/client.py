@@ -13,7 +13,7 @@ from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import GrootOptions
 from policies.remote.groot import codec
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, Reply, Request, extras_of, status_of
+from policies.remote.link import Deadline, PolicyReply, PolicyRequest, extras_of, status_of
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.messages import Floats
@@ -90,15 +90,15 @@ class GrootSession:
         """Whether the policy behind the server goes on from a prefix."""
         return bool(self._capabilities.get("prefix"))
 
-    def ask(self, request: Request, deadline: Deadline) -> Reply:
+    def ask(self, request: PolicyRequest, deadline: Deadline) -> PolicyReply:
         """One `get_action`."""
         options = extras_of(request) if self._capabilities else None
         data = {"observation": self._observation(request), "options": options}
         answer = self._call("get_action", data, deadline)
         actions = parse_actions(answer, self._options.flat_keys)
-        return Reply(actions, status_of(answer[1]))
+        return PolicyReply(actions, status_of(answer[1]))
 
-    def _observation(self, request: Request) -> dict[str, Any]:
+    def _observation(self, request: PolicyRequest) -> dict[str, Any]:
         quality = self._options.jpeg_quality if self._capabilities.get("jpeg") else 0
         video = {k: _frame(image, quality) for k, image in request.images.items()}
         state = {k: v.astype(np.float32)[None, None] for k, v in request.state.items()}

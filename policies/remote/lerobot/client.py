@@ -16,7 +16,7 @@ from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import LerobotOptions
 from policies.remote.lerobot import codec, protobuf
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, LinkError, Reply, Request, extras_of, status_of
+from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest, extras_of, status_of
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
 
@@ -128,7 +128,7 @@ class LerobotSession:
         """Whether the policy behind the server goes on from a prefix."""
         return self._ours is not None and "prefix" in self._ours
 
-    def ask(self, request: Request, deadline: Deadline) -> Reply:
+    def ask(self, request: PolicyRequest, deadline: Deadline) -> PolicyReply:
         """Send one observation, then ask until its chunk comes."""
         pieces = codec.encode_observation(self._observation(request), self._options.classes)
         messages = protobuf.observation_messages(pieces)
@@ -143,14 +143,14 @@ class LerobotSession:
                 actions = codec.decode_actions(body, self._limits)
                 if actions[0].timestep == request.tick:
                     (key,) = self._options.keys.action
-                    return Reply({key: np.stack([a.action for a in actions])}, _status(call))
+                    return PolicyReply({key: np.stack([a.action for a in actions])}, _status(call))
                 self._counts.add("late")
             else:
                 self._counts.add("empty")
             if deadline.passed:
                 raise LinkError("timeout", f"no actions within {deadline.seconds:g} s", broken=False)
 
-    def _observation(self, request: Request) -> codec.TimedObservation:
+    def _observation(self, request: PolicyRequest) -> codec.TimedObservation:
         values: dict[str, Any] = {key: float(value[0]) for key, value in request.state.items()}
         quality = self._options.jpeg_quality if self._ours is not None and "jpeg" in self._ours else 0
         if self._ours is not None:

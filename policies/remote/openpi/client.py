@@ -12,7 +12,7 @@ from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import OpenpiOptions
 from policies.remote.limits import WireError
-from policies.remote.link import Counts, Deadline, Reply, Request, extras_of, status_of
+from policies.remote.link import Counts, Deadline, PolicyReply, PolicyRequest, extras_of, status_of
 from policies.remote.openpi import codec
 from policies.remote.openpi.socket import WebSocket
 from runtime.clock import Clock
@@ -73,7 +73,7 @@ class OpenpiSession:
         """Whether the policy behind the server goes on from a prefix."""
         return bool(self._ours.get("prefix"))
 
-    def ask(self, request: Request, deadline: Deadline) -> Reply:
+    def ask(self, request: PolicyRequest, deadline: Deadline) -> PolicyReply:
         """One observation."""
         quality = self._options.jpeg_quality if self._ours.get("jpeg") else 0
         message: dict[str, Any] = {}
@@ -86,7 +86,9 @@ class OpenpiSession:
         if self._ours:
             message[OURS] = extras_of(request)
         answer = self._call(message, deadline)
-        return Reply(parse_actions(answer, tuple(self._options.keys.action)), status_of(answer.get(OURS)))
+        return PolicyReply(
+            parse_actions(answer, tuple(self._options.keys.action)), status_of(answer.get(OURS))
+        )
 
     def reset(self, deadline: Deadline) -> None:
         """Openpi has none; our own server has."""
