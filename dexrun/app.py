@@ -15,7 +15,7 @@ from loguru import logger
 from dexrun.assembly import Robot, open_robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
-from dexrun.episodes.recording import Recording, open_recording
+from dexrun.episodes.recording import RunRecording, open_recording
 from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, STOPPED, Outcome, stopped
@@ -39,7 +39,7 @@ _JUDGE_S = 3.0
 _STOP_S = 3.0
 
 Opener = Callable[
-    [Robot, RunFolder, dict[str, Any], Recording | None], contextlib.AbstractAsyncContextManager[Mode]
+    [Robot, RunFolder, dict[str, Any], RunRecording | None], contextlib.AbstractAsyncContextManager[Mode]
 ]
 """Opens a mode, as `dexrun.modes.open_mode` does."""
 

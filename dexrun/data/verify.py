@@ -21,7 +21,7 @@ from dexrun.modes.teleop import to_follower
 from runtime.arm_model import ArmModel
 from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
 from runtime.messages import ActionChunk, Decision, Floats
-from runtime.recording.reader import Episode, RecordingError, Sample
+from runtime.recording.reader import Episode, RecordedSample, RecordingError
 from runtime.ring import Mailbox, Ring
 from runtime.safety import SafetyStage
 from runtime.snapshots import from_json
@@ -209,7 +209,7 @@ class _Sources:
         self._chunks = RecordedSource(about["finite"], about["delivered"], takes)
         return self._chunks
 
-    def give(self, sample: Sample) -> None:
+    def give(self, sample: RecordedSample) -> None:
         """A chunk for the present tick."""
         if self._chunks is None:
             raise RecordingError("a chunk was recorded while no chunk source was followed")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from runtime.recording.recorder import RecordingError
+from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
@@ -209,7 +209,7 @@ class EpisodeApi:
             return 200, self._episodes.status().as_json()
         except RefusedError as error:
             return error.status, {"error": str(error)}
-        except RecordingError as error:
+        except EpisodeError as error:
             return 409, {"error": str(error), **self._episodes.status().as_json()}
 
     def _act(self, request: HttpRequest, body: bytes) -> None:

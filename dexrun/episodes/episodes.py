@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
-from runtime.recording.recorder import Recorder, RecordingError
+from runtime.recording.recorder import EpisodeError, Recorder
 from runtime.recording.takes import Take
 
 if TYPE_CHECKING:
     from dexrun.config.recording_options import RecordingOptions
 
-__all__ = ["EpisodeStatus", "Episodes", "RecordingError"]
+__all__ = ["EpisodeError", "EpisodeStatus", "Episodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,11 @@ class Episodes:
         """Begin an episode now.
 
         Raises:
-            RecordingError: one is on, all wanted ones are recorded, or the disk is too full.
+            EpisodeError: one is on, all wanted ones are recorded, or the disk is too full.
         """
         self.notice()
         if self.finished:
-            raise RecordingError(f"all {self.options.episodes} episodes are recorded")
+            raise EpisodeError(f"all {self.options.episodes} episodes are recorded")
         if task is not None:
             self.task = task
         self.settle()
@@ -118,7 +118,7 @@ class Episodes:
         """End the episode that is on now; with a label it cannot be discarded any more.
 
         Raises:
-            RecordingError: none is on, or the label is none.
+            EpisodeError: none is on, or the label is none.
         """
         self.notice()
         take = self.recorder.end(label, reason)
@@ -129,7 +129,7 @@ class Episodes:
         """Say how the episode that is on, or was on last, went. While one is on, this does not end it.
 
         Raises:
-            RecordingError: there is none, or the label is none.
+            EpisodeError: there is none, or the label is none.
         """
         take = self.recorder.label(label)
         self._last_label = take.label
@@ -141,7 +141,7 @@ class Episodes:
         """Throw away the episode that is on, or was on last; the next one takes its number.
 
         Raises:
-            RecordingError: there is none, or it is labelled or followed by another already.
+            EpisodeError: there is none, or it is labelled or followed by another already.
         """
         self.notice()
         was_on = self.recorder.take is not None

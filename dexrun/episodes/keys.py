@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from runtime.recording.recorder import RecordingError
+from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
@@ -82,7 +82,7 @@ def press(episodes: Episodes, command: str) -> None:
     """Do what a key stands for; what cannot be done is said, and nothing else happens."""
     try:
         _ACTIONS[command](episodes)
-    except RecordingError as error:
+    except EpisodeError as error:
         logger.warning("{}", error)
 
 

@@ -15,7 +15,7 @@ from loguru import logger
 from dexrun.assembly import Robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
-from dexrun.episodes.episodes import Episodes, RecordingError
+from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.force_zero import ForceZero
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, TrackedMask
@@ -59,7 +59,7 @@ def mend_runs(runs: Path, *more: Path) -> None:
 @contextlib.asynccontextmanager
 async def open_recording(
     robot: Robot, settings: Settings, folder: RunFolder, extra: dict[str, Any]
-) -> AsyncIterator[Recording | None]:
+) -> AsyncIterator[RunRecording | None]:
     """The recorder, ready to begin an episode; ``None`` if the mode is not recorded.
 
     `settings` are as configured; the robot's own have the real addresses of what is simulated.
@@ -72,7 +72,7 @@ async def open_recording(
         return
     try:
         place, first = await robot.clock.run_blocking(lambda: _place(settings, folder.path))
-        recording = Recording(robot, settings, place, first)
+        recording = RunRecording(robot, settings, place, first)
     except OSError as error:
         where = settings.recording.resume or folder.path
         raise DeviceError("recording", "not_writable", str(where), error.strerror or str(error)) from None
@@ -94,7 +94,7 @@ def _place(settings: Settings, run: Path) -> tuple[Path, int]:
     return place, max(taken, default=-1) + 1
 
 
-class Recording:
+class RunRecording:
     """The recorder of one run.
 
     Attributes:
@@ -181,7 +181,7 @@ class Recording:
 
     def end(self) -> None:
         """The run is over: an episode that is still on ends here, and counts like any other."""
-        with contextlib.suppress(RecordingError):  # none is on
+        with contextlib.suppress(EpisodeError):  # none is on
             self.episodes.stop(reason="the run ended")
 
     async def close(self) -> None:

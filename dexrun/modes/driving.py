@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import anyio
 from loguru import logger
 
-from dexrun.episodes.episodes import Episodes, RecordingError
+from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.outcome import NOT_DONE, Outcome
 from runtime.clock import NS_PER_S, Clock
 
@@ -72,5 +72,5 @@ def said() -> Iterator[None]:
     """What cannot be done is said, and that is all."""
     try:
         yield
-    except RecordingError as error:
+    except EpisodeError as error:
         logger.error("{}", error)

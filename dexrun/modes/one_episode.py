@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dexrun.episodes.episodes import RecordingError
-from dexrun.episodes.recording import Recording
+from dexrun.episodes.episodes import EpisodeError
+from dexrun.episodes.recording import RunRecording
 from dexrun.modes.mode import Mode
 from dexrun.outcome import NOT_DONE, Outcome
 
@@ -13,7 +13,7 @@ from dexrun.outcome import NOT_DONE, Outcome
 class OneEpisode:
     """A mode that is recorded as one episode from its beginning to its end."""
 
-    def __init__(self, mode: Mode, recording: Recording, task: str) -> None:
+    def __init__(self, mode: Mode, recording: RunRecording, task: str) -> None:
         self._mode = mode
         self._episodes = recording.episodes
         self._task = task
@@ -35,7 +35,7 @@ class OneEpisode:
         """Run the mode, unless it cannot be recorded: then nothing is moved."""
         try:
             self._episodes.start(self._episodes.task or self._task)
-        except RecordingError as error:
+        except EpisodeError as error:
             reason = f"not begun, since it cannot be recorded: {error}"
             return Outcome("incomplete", reason, exit_code=NOT_DONE)
         outcome = await self._mode.run()

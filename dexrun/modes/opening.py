@@ -10,7 +10,7 @@ import anyio
 from loguru import logger
 
 from dexrun.assembly import Robot
-from dexrun.episodes.recording import Recording
+from dexrun.episodes.recording import RunRecording
 from dexrun.modes.mode import Mode
 from dexrun.modes.one_episode import OneEpisode
 from dexrun.run_folder import RunFolder
@@ -24,7 +24,7 @@ _STOP_S = 5.0
 
 @contextlib.asynccontextmanager
 async def open_mode(
-    robot: Robot, folder: RunFolder, extra: dict[str, Any], recording: Recording | None = None
+    robot: Robot, folder: RunFolder, extra: dict[str, Any], recording: RunRecording | None = None
 ) -> AsyncIterator[Mode]:
     """The configured mode, ready to run.
 
@@ -43,7 +43,7 @@ async def open_mode(
 
 
 @contextlib.asynccontextmanager
-async def _open_grasp(robot: Robot, folder: RunFolder, recording: Recording | None) -> AsyncIterator[Mode]:
+async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording | None) -> AsyncIterator[Mode]:
     from dexrun.modes.grasp import GraspMode
     from dexrun.modes.perception import Perception
     from dexrun.modes.planner_log import PlannerLog

@@ -22,7 +22,7 @@ from runtime.control import LeaderSource
 from runtime.messages import DeviceError, Floats
 
 if TYPE_CHECKING:
-    from dexrun.episodes.recording import Recording
+    from dexrun.episodes.recording import RunRecording
     from drivers.feetech.driver import FeetechArm
 
 
@@ -33,7 +33,7 @@ class TeleopMode:
         script: the scripted person, where there is one.
     """
 
-    def __init__(self, robot: Robot, leader: FeetechArm, recording: Recording | None = None) -> None:
+    def __init__(self, robot: Robot, leader: FeetechArm, recording: RunRecording | None = None) -> None:
         self._robot = robot
         self._leader = leader
         self._options = robot.settings.teleop
@@ -115,7 +115,7 @@ def to_follower(options: TeleopOptions, position: Floats) -> Floats:
 
 @contextlib.asynccontextmanager
 async def open_teleop(
-    robot: Robot, extra: dict[str, Any], recording: Recording | None = None
+    robot: Robot, extra: dict[str, Any], recording: RunRecording | None = None
 ) -> AsyncIterator[TeleopMode]:
     """The mode, ready to run; `extra` gets what the summary should say about it."""
     assert robot.leader is not None  # noqa: S101 - the configuration was checked

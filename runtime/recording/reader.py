@@ -23,11 +23,11 @@ from runtime.recording.source import RecordingError, Source, decode
 
 EPISODES = "episodes"
 
-__all__ = ["EPISODES", "Episode", "Recording", "RecordingError", "Sample"]
+__all__ = ["EPISODES", "Episode", "RecordedSample", "Recording", "RecordingError"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class RecordedSample:
     """One message.
 
     Attributes:
@@ -182,7 +182,7 @@ class Episode:
         offset = int(self.records.get("clock", {}).get("offset_ns", "0"))
         return np.asarray(self.times(topic) - offset)
 
-    def samples(self, topic: str) -> Iterator[Sample]:
+    def samples(self, topic: str) -> Iterator[RecordedSample]:
         """Every message of a topic, decoded, in order.
 
         Raises:
@@ -193,7 +193,7 @@ class Episode:
         for number in range(len(entry.times)):
             index, stamp_ns, data = self._source.message(entry, number)
             values = decode(entry, rows, data)
-            yield Sample(topic, int(entry.times[number]), stamp_ns, index, values)
+            yield RecordedSample(topic, int(entry.times[number]), stamp_ns, index, values)
 
     def array(self, topic: str, field: str) -> NDArray[Any]:
         """One field of all rows of a topic, first axis time.

@@ -24,7 +24,7 @@ from runtime.recording.takes import LABELS, Cursor, Take
 from runtime.recording.tracks import Track, encode_color
 
 
-class RecordingError(Exception):
+class EpisodeError(Exception):
     """An episode cannot begin, end, or be changed now. One line."""
 
 
@@ -114,15 +114,15 @@ class Recorder:
         """Begin episode `index`: what is acquired from now on belongs to it. Seals the one before.
 
         Raises:
-            RecordingError: one is on already, the disk is too full, or `task` does not encode as UTF-8.
+            EpisodeError: one is on already, the disk is too full, or `task` does not encode as UTF-8.
         """
         if self.take is not None:
-            raise RecordingError(f"episode {self.take.index} is being recorded already")
+            raise EpisodeError(f"episode {self.take.index} is being recorded already")
         if self.trouble:
             self._disk.look()
             self._intake.look_at_disk()
         if self.trouble:
-            raise RecordingError(self.trouble)
+            raise EpisodeError(self.trouble)
         event = _start_event(index, task)
         self.seal()
         self._intake.stopped_early = ""
@@ -143,12 +143,12 @@ class Recorder:
         """End the episode: nothing acquired from now on belongs to it. With a `label` it is sealed, too.
 
         Raises:
-            RecordingError: none is on, or the label is none.
+            EpisodeError: none is on, or the label is none.
         """
         known_label(label)
         take = self.take
         if take is None:
-            raise RecordingError("no episode is being recorded")
+            raise EpisodeError("no episode is being recorded")
         take.label, take.reason = label or take.label, reason
         self._note_of(take, "episode_end", label=take.label, reason=reason)
         take.end_ns = self._clock.now_ns()
@@ -162,12 +162,12 @@ class Recorder:
         """Say how the episode that is on, or the one just ended, went; the latter is sealed.
 
         Raises:
-            RecordingError: there is none, or it is finished.
+            EpisodeError: there is none, or it is finished.
         """
         known_label(label)
         take = self.take or self.last
         if take is None:
-            raise RecordingError("there is no episode left that could be labelled")
+            raise EpisodeError("there is no episode left that could be labelled")
         take.label = label
         self._note_of(take, "label", label=label)
         if take.end_ns is not None:
@@ -178,11 +178,11 @@ class Recorder:
         """Throw away the episode that is on, or the one just ended, if nothing sealed it.
 
         Raises:
-            RecordingError: there is none.
+            EpisodeError: there is none.
         """
         take = self.take or self.last
         if take is None:
-            raise RecordingError("there is no episode left that could be discarded")
+            raise EpisodeError("there is no episode left that could be discarded")
         take.discarded, take.reason = True, reason
         take.end_ns = take.end_ns if take.end_ns is not None else self._clock.now_ns()
         self._disk.discard(take.draft)  # before the next file of that name is opened
@@ -258,17 +258,17 @@ def _start_event(index: int, task: str) -> bytes:
     try:
         return schemas.event("episode_start", {"episode": index, "task": task})
     except UnicodeEncodeError:
-        raise RecordingError(f"task {task!r} cannot be written as UTF-8") from None
+        raise EpisodeError(f"task {task!r} cannot be written as UTF-8") from None
 
 
 def known_label(label: str | None) -> None:
     """Refuse what is not a label.
 
     Raises:
-        RecordingError: the label is none of `LABELS`.
+        EpisodeError: the label is none of `LABELS`.
     """
     if label is not None and label not in LABELS:
-        raise RecordingError(f"label {label!r}: accepted are {', '.join(LABELS)}")
+        raise EpisodeError(f"label {label!r}: accepted are {', '.join(LABELS)}")
 
 
 def file_name(index: int) -> str:

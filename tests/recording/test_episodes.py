@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from dexrun.config.recording_options import RecordingOptions
-from dexrun.episodes.episodes import Episodes, RecordingError
+from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.keys import press
 from dexrun.modes.driving import ByHand
 from dexrun.outcome import Outcome
@@ -131,16 +131,16 @@ def test_quitting_keeps_what_is_on(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     async def script(rig: Rig, episodes: Episodes) -> None:
         for ask in (episodes.stop, episodes.discard, lambda: episodes.label("success")):
-            with pytest.raises(RecordingError):
+            with pytest.raises(EpisodeError):
                 ask()
         episodes.start()
-        with pytest.raises(RecordingError, match="already"):
+        with pytest.raises(EpisodeError, match="already"):
             episodes.start()
-        with pytest.raises(RecordingError, match="accepted are"):
+        with pytest.raises(EpisodeError, match="accepted are"):
             episodes.stop("splendid")
         assert episodes.recording
         episodes.stop("success")
-        with pytest.raises(RecordingError, match="all 1 episodes are recorded"):
+        with pytest.raises(EpisodeError, match="all 1 episodes are recorded"):
             episodes.start()
         for command in ("toggle", "success", "discard", "help"):
             press(episodes, command)  # says so, and does nothing

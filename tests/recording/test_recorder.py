@@ -10,7 +10,7 @@ import pytest
 from runtime.recording import schemas
 from runtime.recording.mcap_file import Batch, McapFile
 from runtime.recording.reader import Episode, Recording
-from runtime.recording.recorder import RecordingError
+from runtime.recording.recorder import EpisodeError
 from runtime.recording.repair import mend_all
 from tests.recording.rig import HEIGHT, INFO, MS, OPTIONS, WIDTH, Rig, record
 
@@ -166,16 +166,16 @@ def test_a_label_may_come_late_but_not_too_late(tmp_path: Path) -> None:
         assert not (tmp_path / "episode_000000.mcap").exists()
         recorder.label("failure")
         await rig.rest(100)
-        with pytest.raises(RecordingError, match="no episode left"):
+        with pytest.raises(EpisodeError, match="no episode left"):
             recorder.label("success")
-        with pytest.raises(RecordingError, match="no episode left"):
+        with pytest.raises(EpisodeError, match="no episode left"):
             recorder.discard()
-        with pytest.raises(RecordingError, match="accepted are none, success, failure"):
+        with pytest.raises(EpisodeError, match="accepted are none, success, failure"):
             recorder.end("maybe")
-        with pytest.raises(RecordingError, match="no episode is being recorded"):
+        with pytest.raises(EpisodeError, match="no episode is being recorded"):
             recorder.end()
         recorder.begin(1, "")
-        with pytest.raises(RecordingError, match="episode 1 is being recorded already"):
+        with pytest.raises(EpisodeError, match="episode 1 is being recorded already"):
             recorder.begin(2, "")
 
     Rig(tmp_path).run(script)
@@ -295,7 +295,7 @@ def test_nothing_is_recorded_on_a_full_disk(tmp_path: Path) -> None:
     rig = Rig(tmp_path, OPTIONS.model_copy(update={"min_free_mib": 1e12}))
 
     async def script(rig: Rig) -> None:
-        with pytest.raises(RecordingError, match=r"MiB left in .*, min_free_mib is 1e\+12"):
+        with pytest.raises(EpisodeError, match=r"MiB left in .*, min_free_mib is 1e\+12"):
             rig.recorder.begin(0, "")
 
     rig.run(script)
@@ -304,7 +304,7 @@ def test_nothing_is_recorded_on_a_full_disk(tmp_path: Path) -> None:
 
 def test_a_task_that_no_file_can_hold_begins_nothing(tmp_path: Path) -> None:
     async def script(rig: Rig) -> None:
-        with pytest.raises(RecordingError, match=r"task '\\ud800' cannot be written as UTF-8"):
+        with pytest.raises(EpisodeError, match=r"task '\\ud800' cannot be written as UTF-8"):
             rig.recorder.begin(0, "\ud800")
         assert rig.recorder.take is None
         rig.recorder.begin(0, "fine")
