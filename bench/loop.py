@@ -71,9 +71,9 @@ class WaveSource:
     def __init__(self) -> None:
         self._chunk: ActionChunk | None = None
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         del committed, frozen_steps
-        self._chunk = ActionChunk(wave(tick, CHUNK), tick, epoch)
+        self._chunk = ActionChunk(wave(step, CHUNK), step, epoch)
         return True
 
     def poll(self) -> ActionChunk | None:
@@ -107,7 +107,7 @@ class TorchPolicy:
             for _ in range(3):
                 features = self._net(image)
         nudge = float(features.mean()) * 1e-6
-        return wave(observation.tick, CHUNK) + nudge
+        return wave(observation.step, CHUNK) + nudge
 
     def reset(self) -> None:
         """Nothing is remembered."""
@@ -153,7 +153,7 @@ class Cell:
             raise RuntimeError("no state or frame yet")
         arm = ArmState(state.stamp_ns, state["position"], state["velocity"], state["load"])
         frames = {"head": Frame("head", frame.stamp_ns, frame["color"])}
-        return Observation(request.tick, request.epoch, request.stamp_ns, arm, frames)
+        return Observation(request.step, request.epoch, request.stamp_ns, arm, frames)
 
 
 @contextlib.asynccontextmanager

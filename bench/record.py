@@ -140,10 +140,10 @@ class Wave:
     def __init__(self) -> None:
         self._chunk: ActionChunk | None = None
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         del committed, frozen_steps
-        phase = 2 * np.pi * 0.1 * (tick + np.arange(30)) / 30
-        self._chunk = ActionChunk(REST + np.sin(phase)[:, None] * REACH, tick, epoch)
+        phase = 2 * np.pi * 0.1 * (step + np.arange(30)) / 30
+        self._chunk = ActionChunk(REST + np.sin(phase)[:, None] * REACH, step, epoch)
         return True
 
     def poll(self) -> ActionChunk | None:

@@ -106,7 +106,7 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
         assert sample is not None  # noqa: S101 - pushed at the start
         state = ArmState(sample.stamp_ns, sample["position"], sample["velocity"], sample["load"])
         return Observation(
-            request.tick, request.epoch, request.stamp_ns, state,
+            request.step, request.epoch, request.stamp_ns, state,
             committed=request.committed, frozen_steps=request.frozen_steps,
         )  # fmt: skip
 

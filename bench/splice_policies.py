@@ -65,7 +65,7 @@ class Synthetic:
 
     def infer(self, observation: Observation) -> Floats:
         """A chunk for the observation's step."""
-        return self.chunk(observation.tick, observation.committed, observation.frozen_steps)
+        return self.chunk(observation.step, observation.committed, observation.frozen_steps)
 
     def warm_up(self) -> None:
         """Nothing to do."""

@@ -60,13 +60,13 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def our_ask(protocol: str, port: int, stack: ExitStack) -> Ask:
-    """One `infer` of our client, each with a tick of its own."""
+    """One `infer` of our client, each with a step of its own."""
     remote = our_client(protocol, port)
     stack.callback(remote.close)
-    base, ticks = observation(0), iter(range(1, 1 << 30))
+    base, steps = observation(0), iter(range(1, 1 << 30))
 
     def ask() -> None:
-        rows = remote.infer(dataclasses.replace(base, tick=next(ticks)))
+        rows = remote.infer(dataclasses.replace(base, step=next(steps)))
         if rows.shape != (STEPS, 6):
             raise SystemExit(f"{protocol}: a chunk of shape {rows.shape}")
 

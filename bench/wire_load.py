@@ -28,12 +28,12 @@ def ask_many(protocol: str, port: float, clients: float, seconds: float) -> None
 
     def run(index: int) -> None:
         remote = our_client(protocol, int(port))
-        base, tick = observation(0, HEIGHT, WIDTH), 0
+        base, step = observation(0, HEIGHT, WIDTH), 0
         while time.monotonic() < end:
-            tick += 1
+            step += 1
             start = time.perf_counter_ns()
             try:
-                good = remote.infer(dataclasses.replace(base, tick=tick)).shape == (STEPS, 6)
+                good = remote.infer(dataclasses.replace(base, step=step)).shape == (STEPS, 6)
             except Exception:
                 good = False
             wrong[index] += not good

@@ -38,12 +38,12 @@ def arrays(height: int = 480, width: int = 640) -> tuple[NDArray[Any], NDArray[A
     return frames[0].copy(), frames[1].copy(), np.linspace(-1, 1, 6).astype(np.float32)
 
 
-def observation(tick: int, height: int = 480, width: int = 640) -> Observation:
+def observation(step: int, height: int = 480, width: int = 640) -> Observation:
     """The same as an observation of the runtime."""
     front, wrist, state = arrays(height, width)
-    arm = ArmState(tick, state.astype(np.float64), np.zeros(6), np.zeros(6))
-    frames = {"head": Frame("head", tick, front), "wrist": Frame("wrist", tick, wrist)}
-    return Observation(tick, 0, tick, arm, frames, instruction="pick the red cube")
+    arm = ArmState(step, state.astype(np.float64), np.zeros(6), np.zeros(6))
+    frames = {"head": Frame("head", step, front), "wrist": Frame("wrist", step, wrist)}
+    return Observation(step, 0, step, arm, frames, instruction="pick the red cube")
 
 
 class NoopPolicy:

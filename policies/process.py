@@ -72,7 +72,7 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
         if observation.force_n is not None:
             slot["force"][:] = observation.force_n
     return {
-        "tick": observation.tick,
+        "step": observation.step,
         "epoch": observation.epoch,
         "stamp_ns": observation.stamp_ns,
         "arm_ns": observation.arm.stamp_ns,

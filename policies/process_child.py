@@ -40,7 +40,7 @@ def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
     }
     arm = ArmState(message["arm_ns"], arrays["position"], arrays["velocity"], arrays["load"])
     return Observation(
-        message["tick"],
+        message["step"],
         message["epoch"],
         message["stamp_ns"],
         arm,

@@ -93,7 +93,7 @@ def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
     """`chunk` with at most `execute_steps` rows from `step` on; 0 leaves it whole."""
     if not execute_steps:
         return chunk
-    rows = max(0, step - chunk.tick) + execute_steps
+    rows = max(0, step - chunk.step) + execute_steps
     return replace(chunk, actions=chunk.actions[:rows])
 
 

@@ -135,14 +135,14 @@ class Horizon:
     def splice(self, chunk: ActionChunk) -> Splice:
         """Merge `chunk` with the rows left, or drop it and say why."""
         verdict = self._judge(chunk)
-        executed = max(0, self.step - chunk.tick)
+        executed = max(0, self.step - chunk.step)
         if verdict is not None:
             return Splice(verdict, executed)
         new = np.asarray(chunk.actions, np.float64)[executed:]
         before = self._rows[self._next : self._next + 1]
         reference = before[0] if len(before) else self._last
         old = self._rows[self._next :]
-        offset = max(0, chunk.tick - self.step)
+        offset = max(0, chunk.step - self.step)
         self._keep(*splice_rows(old, self._count[self._next :], new, offset, self._blend))
         return Splice("spliced", executed, self._seam(reference))
 
@@ -155,11 +155,11 @@ class Horizon:
             return "stale"
         if actions.ndim != 2 or actions.shape[1] != self.joints or actions.dtype.kind not in "fiu":
             return "shape"
-        if chunk.tick + len(actions) - self.step > self.capacity:
+        if chunk.step + len(actions) - self.step > self.capacity:
             return "too_long"
-        if chunk.tick > self.step + len(self):
+        if chunk.step > self.step + len(self):
             return "gap"
-        if chunk.tick + len(actions) <= self.step:
+        if chunk.step + len(actions) <= self.step:
             return "late"
         return None if np.isfinite(actions).all() else "not_finite"
 

@@ -124,7 +124,7 @@ class Policy(Protocol):
         """
 
     def infer(self, observation: Observation) -> Floats:
-        """Actions ``[T, D]`` in the robot's units; row 0 is for ``observation.tick``.
+        """Actions ``[T, D]`` in the robot's units; row 0 is for ``observation.step``.
 
         Raises:
             PolicyError: no action can be given for this observation; the horizon runs dry and holds.
@@ -144,8 +144,8 @@ class PolicyError(Exception):
 class ChunkSource(Protocol):
     """Where the control loop gets its chunks: the inference worker, or a prepared trajectory."""
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
-        """Ask for a chunk for `tick`, without waiting; ``False`` if one is still in flight."""
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+        """Ask for a chunk for `step`, without waiting; ``False`` if one is still in flight."""
 
     def poll(self) -> ActionChunk | None:
         """The next finished chunk, if any."""

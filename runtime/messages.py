@@ -86,15 +86,15 @@ class TrackedMask:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything a policy may look at, taken at control tick `tick`.
+    """Everything a policy may look at, asked for step `step` (rows executed so far).
 
     Attributes:
-        committed: ``[n, D]`` what the horizon would still execute from `tick` on (empty at a cold start).
+        committed: ``[n, D]`` what the horizon would still execute from `step` on (empty at a cold start).
         frozen_steps: how many of `committed` will have been executed when the chunk arrives, as far as
             consumption so far tells; for ``rtc``.
     """
 
-    tick: int
+    step: int
     epoch: int
     stamp_ns: int
     arm: ArmState
@@ -108,13 +108,13 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ActionChunk:
-    """``actions[T, D]`` in the robot's units; row 0 is meant for control tick `tick`.
+    """``actions[T, D]`` in the robot's units; row 0 is meant for step `step`.
 
-    `tick` is the tick of the observation that the chunk answers, `epoch` the epoch it was asked in.
+    `step` is the step of the observation that the chunk answers, `epoch` the epoch it was asked in.
     """
 
     actions: Floats
-    tick: int
+    step: int
     epoch: int
     observed_ns: int = 0
     inference_s: float = 0.0

@@ -55,7 +55,7 @@ class Observer:
         frames = {name: self._frame(name, masks.get(name), request.stamp_ns) for name in self._cameras}
         force = self._force.samples.newest() if self._force is not None else None
         return Observation(
-            tick=request.tick,
+            step=request.step,
             epoch=request.epoch,
             stamp_ns=request.stamp_ns,
             arm=self._arm_state(),

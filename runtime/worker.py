@@ -57,7 +57,7 @@ class Latest(Generic[T]):
 class ChunkRequest:
     """What the loop asks: the arguments of `ChunkSource.request` and when it asked."""
 
-    tick: int
+    step: int
     epoch: int
     committed: Floats
     frozen_steps: int
@@ -195,15 +195,15 @@ class InferenceWorker:
 
     # --- the ChunkSource protocol, from the loop
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
-        """Ask for a chunk for `tick`; ``False`` if one of this epoch is still in flight.
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+        """Ask for a chunk for `step`; ``False`` if one of this epoch is still in flight.
 
         A request of a newer epoch replaces one that is waiting, and what is being computed for the older
         epoch will be dropped. `committed` is copied.
         """
         if self._stopping or (self.in_flight and self._epoch == epoch):
             return False
-        made = ChunkRequest(tick, epoch, np.array(committed, float), frozen_steps, self._clock.now_ns())
+        made = ChunkRequest(step, epoch, np.array(committed, float), frozen_steps, self._clock.now_ns())
         self._epoch = epoch
         self._asked = made
         self._requests.post(made)
@@ -334,7 +334,7 @@ class InferenceWorker:
             )
         if actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
             raise InferenceFailureError("not_finite", "actions hold NaN, infinity or no numbers")
-        return ActionChunk(actions.astype(np.float64), request.tick, request.epoch, observation.stamp_ns, 0.0)
+        return ActionChunk(actions.astype(np.float64), request.step, request.epoch, observation.stamp_ns, 0.0)
 
     def _wait_until(self, deadline_ns: int) -> None:
         while not self._stopping and (left := deadline_ns - self._clock.now_ns()) > 0:

@@ -73,9 +73,9 @@ class RecordedSource:
         """Whether a finite source has given its one chunk."""
         return self._finite and self._delivered
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         """The answers are known already."""
-        del tick, epoch, committed, frozen_steps
+        del step, epoch, committed, frozen_steps
         return self._takes()
 
     def poll(self) -> ActionChunk | None:
@@ -216,7 +216,7 @@ class _Sources:
         self._chunks.chunks.append(
             ActionChunk(
                 sample["actions"],
-                sample["tick"],
+                sample["step"],
                 sample["epoch"],
                 sample["observed_ns"],
                 sample["inference_s"],

@@ -88,7 +88,7 @@ class ActFront(ZmqFront):
             self._state(asked.get(self._state_key)),
             {**images, **{k: jpeg.decode(v) for k, v in packed.items()}},
             text if isinstance(text, str) else "",
-            tick=client.step if extra.tick is None else extra.tick,
+            step=client.step if extra.step is None else extra.step,
             stamp_ns=self._service.clock.now_ns(),
             prefix=extra.prefix,
             frozen=extra.frozen,

@@ -1,4 +1,4 @@
-"""What our own clients say beyond their protocol: the tick, and what the horizon still holds."""
+"""What our own clients say beyond their protocol: the step, and what the horizon still holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Extras:
     """As `policies.remote.link.extras_of` sends them; `asked` is false for a client that is not ours."""
 
     asked: bool = False
-    tick: int | None = None
+    step: int | None = None
     prefix: Floats | None = None
     frozen: int = 0
     steps: int = 0
@@ -34,10 +34,10 @@ def extras(value: Any) -> Extras:
     prefix = value.get("prefix")
     if prefix is not None and not isinstance(prefix, np.ndarray):
         raise WireError(f"prefix is a {type(prefix).__name__}; an array is wanted", "shape")
-    tick = value.get("tick")
+    step = value.get("step", value.get("tick"))  # older clients of ours say "tick"
     return Extras(
-        asked="tick" in value,
-        tick=tick if type(tick) is int else None,
+        asked=step is not None,
+        step=step if type(step) is int else None,
         prefix=prefix,
         frozen=_count(value.get("frozen_steps")),
         steps=_count(value.get("steps")),

@@ -122,7 +122,7 @@ class GrootFront(ZmqFront):
                 {k: _step(groups["state"][k], i, 3, "state", k) for k in names["state"]},
                 {k: self._image(groups["video"][k], i, k) for k in names["video"]},
                 _text(language.get(keys.instruction), i) if keys.instruction else "",
-                tick=client.step - 1 if extra.tick is None else extra.tick,
+                step=client.step - 1 if extra.step is None else extra.step,
                 stamp_ns=self._service.clock.now_ns(),
                 prefix=extra.prefix if count == 1 else None,
                 frozen=extra.frozen,

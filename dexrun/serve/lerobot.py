@@ -202,7 +202,7 @@ class LerobotFront:
             state,
             images,
             task if isinstance(task, str) else "",
-            tick=timed.timestep,
+            step=timed.timestep,
             stamp_ns=self._service.clock.now_ns(),
             prefix=extra.prefix,
             frozen=extra.frozen,

@@ -121,7 +121,7 @@ class OpenpiFront:
             {key: value[key] for key in keys.state if key in value},
             images,
             text,
-            tick=client.step - 1 if extra.tick is None else extra.tick,
+            step=client.step - 1 if extra.step is None else extra.step,
             stamp_ns=self._service.clock.now_ns(),
             prefix=extra.prefix,
             frozen=extra.frozen,

@@ -72,7 +72,7 @@ class GeometricPolicy:
         self._watch.reset()
         self._plan: GraspMotion | None = None
         self._at = 0
-        self._tick = 0
+        self._seen_step = 0
         self._tried_harder = False
         self._waiting = 0
         self._asked = False
@@ -101,7 +101,7 @@ class GeometricPolicy:
         return self.phase == "failed"
 
     def infer(self, observation: Observation) -> Floats:
-        """Rows ``[T, D]``, T up to ``chunk_steps``; the first is for ``observation.tick``.
+        """Rows ``[T, D]``, T up to ``chunk_steps``; the first is for ``observation.step``.
 
         Raises:
             PolicyError: the arm's state is unusable; or, before there is a plan, the object cannot be
@@ -143,8 +143,8 @@ class GeometricPolicy:
         plan = self._plan
         if plan is None:
             return float("inf")
-        expected = self._at + max(0, observation.tick - self._tick)
-        self._tick = observation.tick
+        expected = self._at + max(0, observation.step - self._seen_step)
+        self._seen_step = observation.step
         first = max(expected - _BEHIND_ROWS, self._floor(plan))
         if len(observation.committed):
             self._at, off = plan.nearest(start, first, expected, self._arm.joints)
@@ -183,7 +183,7 @@ class GeometricPolicy:
             return
         prefix, begin, velocity = self._takeover(observation, start)
         self._plan, self.grasp = self._planner.aside(begin, velocity, prefix), None
-        self._at, self._tick = 0, observation.tick
+        self._at, self._seen_step = 0, observation.step
 
     def _replan(self, observation: Observation, start: Floats, estimate: ObjectEstimate) -> None:
         known = self.grasp
@@ -191,7 +191,7 @@ class GeometricPolicy:
         prefix, begin, velocity = self._takeover(observation, start)
         grasps = self._grasps.plan(estimate, self._watch.obstacles, begin, near)
         self._plan, self.grasp = self._planner.first_possible(begin, velocity, prefix, grasps)
-        self._at, self._tick = 0, observation.tick
+        self._at, self._seen_step = 0, observation.step
 
     def _kept(self, observation: Observation) -> Floats:
         """The committed rows that a chunk must begin with: they will be executed before it arrives."""
@@ -277,7 +277,7 @@ class GeometricPolicy:
         plan = self._plan
         if plan is None:
             raise PolicyError("there is no plan")
-        self._tick = observation.tick
+        self._seen_step = observation.step
         kept = self._kept(observation)
         row, steps = self._at, self._steps(observation)
         if len(kept):

@@ -163,7 +163,7 @@ class RemotePolicy:
         if committed.size == 0:
             committed = np.zeros((0, joints))
         return PolicyRequest(
-            tick=observation.tick,
+            step=observation.step,
             stamp_s=observation.stamp_ns / NS_PER_S,
             state=self.map.state_vectors(observation),
             images=self.map.images(observation),

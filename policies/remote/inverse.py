@@ -33,7 +33,7 @@ class RobotSide:
         images: Mapping[str, Any],
         instruction: str,
         *,
-        tick: int = 0,
+        step: int = 0,
         stamp_ns: int = 0,
         prefix: Floats | None = None,
         frozen: int = 0,
@@ -44,7 +44,7 @@ class RobotSide:
             state: by the client's keys, each ``[n]`` in its units.
             images: by the client's keys.
             instruction: the text.
-            tick: which step of the client's this is.
+            step: which step of the client's this is.
             stamp_ns: when it arrived.
             prefix: ``[m, A]`` what the client has committed to, in its units.
             frozen: how much of that will have been executed.
@@ -60,7 +60,7 @@ class RobotSide:
         arm, force = self._arm(state, stamp_ns)
         committed = np.zeros((0, self.joints)) if prefix is None else self._rows(prefix, arm.position)
         return Observation(
-            tick=tick,
+            step=step,
             epoch=0,
             stamp_ns=stamp_ns,
             arm=arm,

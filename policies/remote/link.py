@@ -105,7 +105,7 @@ class PolicyRequest:
         frozen: how many of them will have been executed when the chunk arrives.
     """
 
-    tick: int
+    step: int
     stamp_s: float
     state: Mapping[str, Floats]
     images: Mapping[str, NDArray[Any]]
@@ -141,9 +141,9 @@ class Counts:
 def extras_of(request: PolicyRequest) -> dict[str, Any]:
     """What our own server is told beyond the protocol. Nothing committed is nothing said."""
     if not len(request.prefix):
-        return {"tick": request.tick}
+        return {"step": request.step}
     prefix = request.prefix.astype(np.float32)
-    return {"tick": request.tick, "prefix": prefix, "frozen_steps": request.frozen}
+    return {"step": request.step, "prefix": prefix, "frozen_steps": request.frozen}
 
 
 def status_of(value: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ CHUNK = _protobuf(
     [
         pb.Field("stamp_ns", 1, pb.SFIXED64),
         pb.Field("after_tick", 2, pb.SFIXED64),
-        pb.Field("tick", 3, pb.SFIXED64),
+        pb.Field("step", 3, pb.SFIXED64),
         pb.Field("epoch", 4, pb.SFIXED64),
         pb.Field("observed_ns", 5, pb.SFIXED64),
         pb.Field("rows", 6, pb.SFIXED64),

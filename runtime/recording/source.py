@@ -166,7 +166,7 @@ _IMAGE_FIELDS = {
     "foxglove.CompressedImage": {2: "data", 3: "format"},
     "foxglove.RawImage": {2: "width", 3: "height", 4: "encoding", 6: "data"},
 }
-_CHUNK_FIELDS = ("stamp_ns", "after_tick", "tick", "epoch", "observed_ns", "rows")
+_CHUNK_FIELDS = ("stamp_ns", "after_tick", "step", "epoch", "observed_ns", "rows")
 
 
 def decode(entry: Topic, rows: Rows | None, data: memoryview) -> dict[str, Any]:

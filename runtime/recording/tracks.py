@@ -125,7 +125,7 @@ def chunk_message(chunk: Any, stamp_ns: int, after_tick: int) -> bytes:
     from runtime.recording import protobuf as pb
 
     actions = np.asarray(chunk.actions, "<f8")
-    numbers = (stamp_ns, after_tick, chunk.tick, chunk.epoch, chunk.observed_ns, len(actions))
+    numbers = (stamp_ns, after_tick, chunk.step, chunk.epoch, chunk.observed_ns, len(actions))
     out = b"".join(pb.field_i64(number, int(value)) for number, value in enumerate(numbers, 1))
     inference = np.array(chunk.inference_s, "<f8").tobytes()
     return out + pb.key(7, pb.I64) + inference + pb.field_bytes(8, actions.tobytes())

@@ -54,12 +54,12 @@ def view(box: Box) -> tuple[np.ndarray, np.ndarray]:
     return depth.round().astype(np.uint16), inside.astype(np.uint8)
 
 
-def observation(box: Box, position: Floats = LOOK, tick: int = 0, **changes: object) -> Observation:
+def observation(box: Box, position: Floats = LOOK, step: int = 0, **changes: object) -> Observation:
     depth, mask = view(box)
-    stamp = 1_000_000_000 + tick * 33_333_333
+    stamp = 1_000_000_000 + step * 33_333_333
     color = np.zeros((*depth.shape, 3), np.uint8)
     values: dict[str, object] = {
-        "tick": tick,
+        "step": step,
         "epoch": 0,
         "stamp_ns": stamp,
         "arm": ArmState(stamp, position.copy(), np.zeros(6), np.zeros(6)),

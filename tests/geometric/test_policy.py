@@ -102,7 +102,7 @@ def test_a_chunk_starts_where_the_arm_is_and_is_smooth(policy: GeometricPolicy):
 def test_what_is_committed_stays(policy: GeometricPolicy):
     first = policy.infer(observation(BOX))
     moved = Box(x=BOX.x + 0.02)
-    second = policy.infer(observation(moved, first[4], tick=5, committed=first[5:]))
+    second = policy.infer(observation(moved, first[4], step=5, committed=first[5:]))
     kept = policy.config.lead_steps
     np.testing.assert_allclose(second[:kept], first[5 : 5 + kept])
     assert np.abs(np.diff(second[:12, :5], axis=0)).max() <= policy.config.velocity_rad_s / 30 + 1e-9
@@ -113,7 +113,7 @@ def test_what_is_committed_stays(policy: GeometricPolicy):
 
 def test_an_unchanged_view_goes_on_with_the_plan(policy: GeometricPolicy):
     first = policy.infer(observation(BOX))
-    second = policy.infer(observation(BOX, first[7], tick=10, committed=first[10:]))
+    second = policy.infer(observation(BOX, first[7], step=10, committed=first[10:]))
     np.testing.assert_array_equal(second[: len(first) - 10], first[10:])
 
 
@@ -123,7 +123,7 @@ def test_a_hidden_object_stays_where_it_was_seen(policy: GeometricPolicy):
     half = MASK.copy()
     half[:, : int(np.median(np.nonzero(MASK)[1]))] = 0
     for mask in (half, np.zeros_like(MASK)):
-        policy.infer(observation(BOX, tick=5, committed=first[5:], **with_mask(mask, STAMP + 5 * 33_333_333)))
+        policy.infer(observation(BOX, step=5, committed=first[5:], **with_mask(mask, STAMP + 5 * 33_333_333)))
         assert policy.estimate is known
 
 
@@ -138,7 +138,7 @@ def test_an_arm_in_the_way_moves_aside_before_it_looks(policy: GeometricPolicy, 
     chunk = policy.infer(observation(BOX, over, frames=frame, **with_mask(mask)))
     assert policy.estimate is None
     assert np.abs(chunk[-1, :5] - LOOK[:5]).max() < np.abs(over[:5] - LOOK[:5]).max()
-    policy.infer(observation(BOX, chunk[-1], tick=len(chunk)))
+    policy.infer(observation(BOX, chunk[-1], step=len(chunk)))
     assert policy.estimate is not None
     assert rows.size
 

@@ -13,6 +13,6 @@ def observation() -> Observation:
     return make_observation()
 
 
-def make_observation(tick: int = 0, epoch: int = 0, stamp_ns: int = 0) -> Observation:
+def make_observation(step: int = 0, epoch: int = 0, stamp_ns: int = 0) -> Observation:
     zeros = np.zeros(JOINTS)
-    return Observation(tick, epoch, stamp_ns, ArmState(stamp_ns, zeros, zeros, zeros))
+    return Observation(step, epoch, stamp_ns, ArmState(stamp_ns, zeros, zeros, zeros))

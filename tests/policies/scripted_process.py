@@ -48,7 +48,7 @@ class Scripted:
             float(frame.color.sum()), float(frame.depth.sum()), float(tracked.mask.sum()),
             float(observation.force_n.sum()), float(observation.committed.sum()), float(self._resets),
         ]  # fmt: skip
-        last = [observation.tick, observation.epoch, observation.frozen_steps, os.getpid(), frame.stamp_ns, 0]
+        last = [observation.step, observation.epoch, observation.frozen_steps, os.getpid(), frame.stamp_ns, 0]
         return np.array([row, last, observation.arm.position, observation.arm.load])
 
     def reset(self) -> None:

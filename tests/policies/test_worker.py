@@ -24,7 +24,7 @@ class ScriptedPolicy:
     spec = PolicySpec("scripted", chunk_steps=4, joints=JOINTS)
 
     def __init__(self, answer: Callable[[Observation], Floats] | None = None) -> None:
-        self.answer = answer or (lambda o: np.full((4, JOINTS), float(o.tick)))
+        self.answer = answer or (lambda o: np.full((4, JOINTS), float(o.step)))
         self.calls: list[str] = []
         self.threads: set[str] = set()
 
@@ -47,7 +47,7 @@ class ScriptedPolicy:
 
 
 def observe(request: ChunkRequest) -> Observation:
-    return make_observation(request.tick, request.epoch, request.stamp_ns)
+    return make_observation(request.step, request.epoch, request.stamp_ns)
 
 
 class Bench:
@@ -95,7 +95,7 @@ def test_a_chunk_arrives_exactly_one_latency_after_its_request(bench: Bench) -> 
     bench.step(0.001)
     chunk = source.poll()
     assert chunk is not None
-    assert (chunk.tick, chunk.epoch, chunk.observed_ns, chunk.inference_s) == (7, 0, 0, 0.2)
+    assert (chunk.step, chunk.epoch, chunk.observed_ns, chunk.inference_s) == (7, 0, 0, 0.2)
     assert chunk.actions.tolist() == [[7.0] * JOINTS] * 4
     assert source.poll() is None
     assert worker.statistics()["inference_s"] == {"p50": 0.2, "max": 0.2}
@@ -142,7 +142,7 @@ def test_a_chunk_of_an_old_epoch_is_never_returned(bench: Bench) -> None:
     bench.step(0.05)
     chunk = worker.poll()
     assert chunk is not None
-    assert (chunk.tick, chunk.epoch) == (2, 1)
+    assert (chunk.step, chunk.epoch) == (2, 1)
     assert worker.statistics()["dropped_chunks"] == 1
 
 

@@ -66,7 +66,7 @@ def lerobot_body(tree: Any) -> list[Any]:
     return writer.finish()
 
 
-OURS = {"tick": 1, "prefix": np.zeros((2, 6), np.float32), "frozen_steps": 1, "steps": 2}
+OURS = {"step": 1, "prefix": np.zeros((2, 6), np.float32), "frozen_steps": 1, "steps": 2}
 TREES = {"gr00t": groot_tree, "openpi": openpi_tree, "act": act_tree, "lerobot": lerobot_tree}
 ENCODERS = {
     "gr00t": groot.encode,

@@ -19,13 +19,13 @@ def say(line: str) -> None:
 
 
 class HangingPolicy(EchoPolicy):
-    """Says when it is asked; never answers an observation at tick 666, and 777 only after its input."""
+    """Says when it is asked; never answers an observation for step 666, and 777 only after its input."""
 
     def infer(self, observation: Observation) -> Floats:
         say("asked")
-        if observation.tick == 666:
+        if observation.step == 666:
             threading.Event().wait()
-        if observation.tick == 777:
+        if observation.step == 777:
             sys.stdin.readline()
         return super().infer(observation)
 

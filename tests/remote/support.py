@@ -80,7 +80,7 @@ def expected(observation: Observation, steps: int = STEPS) -> Floats:
 
 
 def observation(
-    tick: int = 7, instruction: str = "pick the red cube", seed: int = 0, **extra: Any
+    step: int = 7, instruction: str = "pick the red cube", seed: int = 0, **extra: Any
 ) -> Observation:
     random = np.random.default_rng(seed)
     low, high = ROBOT.ranges_rad.T
@@ -89,8 +89,8 @@ def observation(
         "head": Frame("head", 5, random.integers(0, 255, (48, 64, 3), np.uint8)),
         "wrist": Frame("wrist", 6, random.integers(0, 255, (24, 32, 3), np.uint8)),
     }
-    arm = ArmState(1_000_000_000 + tick, position, np.zeros(6), np.zeros(6))
-    return Observation(tick, 0, arm.stamp_ns, arm, frames, instruction=instruction, **extra)
+    arm = ArmState(1_000_000_000 + step, position, np.zeros(6), np.zeros(6))
+    return Observation(step, 0, arm.stamp_ns, arm, frames, instruction=instruction, **extra)
 
 
 def with_planes(made: Observation) -> Observation:
@@ -101,7 +101,7 @@ def with_planes(made: Observation) -> Observation:
     mask[10:20, 10:30] = 1
     frames = {**made.frames, "head": Frame("head", head.stamp_ns, head.color, depth)}
     return Observation(
-        made.tick,
+        made.step,
         0,
         made.stamp_ns,
         made.arm,

@@ -61,8 +61,8 @@ def test_many_chunks_on_one_connection_and_resets(protocol: str) -> None:
     with both_ends(protocol, policy) as remote:
         remote.warm_up()
         before = policy.resets
-        for tick in range(20):
-            made = observation(tick, seed=tick)
+        for step in range(20):
+            made = observation(step, seed=step)
             assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
         remote.reset()
         assert policy.resets == before + 1
@@ -80,7 +80,7 @@ def test_an_error_of_the_policy_is_one_line(protocol: str) -> None:
             with pytest.raises(PolicyError) as caught:
                 remote.infer(observation(instruction=instruction))
             assert "\n" not in str(caught.value)
-        made = observation(tick=99)
+        made = observation(step=99)
         assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
 
 
@@ -125,15 +125,15 @@ def test_jpeg_is_used_only_if_both_ends_take_it(protocol: str) -> None:
         assert abs(color - 90).max() <= (2 if takes else 0)
 
 
-def test_tick_and_prefix_reach_our_own_server(protocol: str) -> None:
+def test_step_and_prefix_reach_our_own_server(protocol: str) -> None:
     policy = EchoPolicy()
     policy.spec = dataclasses.replace(policy.spec, takes_prefix=True)
     committed = np.linspace(0.0, 0.5, 18).reshape(3, 6)
     with both_ends(protocol, policy) as remote:
-        remote.infer(observation(tick=41, committed=committed, frozen_steps=2))
+        remote.infer(observation(step=41, committed=committed, frozen_steps=2))
         assert remote.spec.takes_prefix
     (seen,) = policy.seen
-    assert seen.tick == 41
+    assert seen.step == 41
     assert np.abs(seen.committed - committed).max() < CLOSE
     assert seen.frozen_steps == 2
 

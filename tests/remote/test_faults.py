@@ -104,15 +104,15 @@ def process(protocol: str, port: int = 0) -> Iterator[ServerProcess]:
 class Asking:
     """An `infer` on a thread of its own."""
 
-    def __init__(self, remote: RemotePolicy, tick: int) -> None:
+    def __init__(self, remote: RemotePolicy, step: int) -> None:
         self.error: PolicyError | None = None
         self.rows: Any = None
-        self._thread = threading.Thread(target=self._run, args=(remote, tick))
+        self._thread = threading.Thread(target=self._run, args=(remote, step))
         self._thread.start()
 
-    def _run(self, remote: RemotePolicy, tick: int) -> None:
+    def _run(self, remote: RemotePolicy, step: int) -> None:
         try:
-            self.rows = remote.infer(observation(tick))
+            self.rows = remote.infer(observation(step))
         except PolicyError as error:
             self.error = error
 
@@ -186,9 +186,9 @@ def test_a_network_that_is_cut_and_comes_back(protocol: str) -> None:
                 remote.infer(observation(1))
                 relay.cut()
                 remote.options = remote.options.model_copy(update={"request_timeout_s": SHORT_S})
-                for tick in (2, 3):
+                for step in (2, 3):
                     with pytest.raises(PolicyError):
-                        remote.infer(observation(tick))
+                        remote.infer(observation(step))
                 relay.join()
                 remote.options = remote.options.model_copy(update={"request_timeout_s": GUARD_S})
                 made = observation(4, seed=4)
@@ -308,8 +308,8 @@ def test_one_clients_mistakes_are_not_the_others(protocol: str) -> None:
         connected(protocol, server.port) as good,
         connected(protocol, server.port) as bad,
     ):
-        for tick in range(3):
-            made = observation(tick, seed=tick)
+        for step in range(3):
+            made = observation(step, seed=step)
             broken = dataclasses.replace(made.frames["head"], color=np.zeros((4, 4, 4), np.uint8))
             with pytest.raises(PolicyError):
                 bad.infer(dataclasses.replace(made, frames={**made.frames, "head": broken}))

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from dexrun.serve.extras import extras
 from policies.remote import jpeg, msgpack_views, npy, pickle_reader, pickle_writer
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import client as groot_client
@@ -349,3 +350,9 @@ def test_one_large_row_named_often_is_refused_before_it_is_copied() -> None:
 def test_an_answer_that_is_a_web_of_itself_is_not_written_out() -> None:
     with pytest.raises(WireError, match="answered: a list"):
         act.reply(WEB)
+
+
+def test_an_older_client_of_ours_says_tick_where_a_newer_one_says_step() -> None:
+    assert extras({"step": 4}) == extras({"tick": 4})
+    assert extras({"tick": 4}).step == 4
+    assert not extras({}).asked

@@ -243,8 +243,8 @@ def get(url: str) -> str:
 def test_metrics_say_what_happened(protocol: str) -> None:
     with serving(EchoPolicy(), ServeOptions(protocol=protocol, metrics_port=0)) as server:
         with connected(protocol, server.port) as remote:
-            for tick in range(3):
-                remote.infer(observation(tick))
+            for step in range(3):
+                remote.infer(observation(step))
             text = get(server.server.metrics_address)
         if protocol == "openpi":
             address = f"http://127.0.0.1:{server.port}"
@@ -431,8 +431,8 @@ def test_a_policy_that_remembers_is_each_clients_own(protocol: str) -> None:
     try:
         with connected(protocol, running.port) as one, connected(protocol, running.port) as two:
             answers = [
-                round(float(remote.infer(observation(tick))[0, 0]) * 100)
-                for tick, remote in enumerate((one, one, two, one, two))
+                round(float(remote.infer(observation(step))[0, 0]) * 100)
+                for step, remote in enumerate((one, one, two, one, two))
             ]
             assert answers == [1, 2, 1, 3, 2]
             one.reset()

@@ -20,8 +20,8 @@ def test_chunks_are_delivered_at_their_simulated_time(protocol: str) -> None:
     wanted: dict[int, Observation] = {}
 
     def observe(request: ChunkRequest) -> Observation:
-        wanted[request.tick] = observation(request.tick, seed=request.tick)
-        return wanted[request.tick]
+        wanted[request.step] = observation(request.step, seed=request.step)
+        return wanted[request.step]
 
     with serving(EchoPolicy(), ServeOptions(protocol=protocol)) as server:
         remote = make_client(protocol, server.port, clock)
@@ -29,16 +29,16 @@ def test_chunks_are_delivered_at_their_simulated_time(protocol: str) -> None:
         worker.start()
         clock.wait_until_ns(1 * MS)
         assert worker.check_ready()
-        for tick in (1, 2):
+        for step in (1, 2):
             start = clock.now_ns()
-            assert worker.request(tick, 0, np.zeros((0, 6)), 0)
+            assert worker.request(step, 0, np.zeros((0, 6)), 0)
             clock.wait_until_ns(start + 99 * MS)
             assert worker.poll() is None
             clock.wait_until_ns(start + 101 * MS)
             chunk = worker.poll()
             assert chunk is not None
-            assert chunk.tick == tick
-            assert np.abs(chunk.actions - expected(wanted[tick])).max() < 2e-5
+            assert chunk.step == step
+            assert np.abs(chunk.actions - expected(wanted[step])).max() < 2e-5
         server.stop()
         assert worker.request(3, 0, np.zeros((0, 6)), 0)
         clock.wait_until_ns(clock.now_ns() + 200 * MS)

@@ -74,13 +74,13 @@ class Chunks:
         self.requests: list[tuple[int, int, list[float], int]] = []
         self._in_flight: list[tuple[int, ActionChunk]] = []
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         if self._in_flight:
             return False
-        self.requests.append((tick, epoch, committed[:, 0].tolist(), frozen_steps))
-        rows = np.asarray(self._make(tick), float)
+        self.requests.append((step, epoch, committed[:, 0].tolist(), frozen_steps))
+        rows = np.asarray(self._make(step), float)
         actions = np.repeat(rows[:, None], D, 1) if rows.ndim == 1 else rows
-        self._in_flight.append((self._delay, ActionChunk(actions, tick, epoch, 0, 0.01)))
+        self._in_flight.append((self._delay, ActionChunk(actions, step, epoch, 0, 0.01)))
         return True
 
     def poll(self) -> ActionChunk | None:
@@ -98,8 +98,8 @@ class Motion(Chunks):
     def __init__(self, rows: list[float]) -> None:
         super().__init__(lambda step: rows)
 
-    def request(self, tick: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
-        return not self.requests and super().request(tick, epoch, committed, frozen_steps)
+    def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
+        return not self.requests and super().request(step, epoch, committed, frozen_steps)
 
     def poll(self) -> ActionChunk | None:
         chunk = super().poll()

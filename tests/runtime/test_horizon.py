@@ -21,8 +21,8 @@ def rows(values: list[float]) -> Floats:
     return np.repeat(np.array(values, float)[:, None], D, axis=1)
 
 
-def chunk(values: list[float], tick: int, epoch: int = 0) -> ActionChunk:
-    return ActionChunk(rows(values), tick, epoch)
+def chunk(values: list[float], step: int, epoch: int = 0) -> ActionChunk:
+    return ActionChunk(rows(values), step, epoch)
 
 
 def taken(horizon: Horizon, count: int) -> list[float]:

@@ -141,7 +141,7 @@ class LerobotSession:
             body = protobuf.read_data(answer)
             if len(body):
                 actions = codec.decode_actions(body, self._limits)
-                if actions[0].timestep == request.tick:
+                if actions[0].timestep == request.step:
                     (key,) = self._options.keys.action
                     return PolicyReply({key: np.stack([a.action for a in actions])}, _status(call))
                 self._counts.add("late")
@@ -159,7 +159,7 @@ class LerobotSession:
             values[key] = jpeg.encode(image, quality) if quality and image.ndim == 3 else image
         if self._options.keys.instruction:
             values[self._options.keys.instruction] = request.instruction
-        return codec.TimedObservation(request.stamp_s, request.tick, values, must_go=True)
+        return codec.TimedObservation(request.stamp_s, request.step, values, must_go=True)
 
     def reset(self, deadline: Deadline) -> None:
         """``Ready`` flushes the server's state of this client."""
