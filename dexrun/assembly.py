@@ -31,7 +31,7 @@ from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import CameraDriver, Driver
-from runtime.messages import CameraInfo, Decision, DeviceError
+from runtime.messages import CameraInfo, Decision, DeviceError, FaultKind
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
@@ -168,7 +168,10 @@ def _placement(name: str, camera: RealSenseConfig) -> dict[str, Any]:
     where = camera.extrinsics
     if where is None or where.position_m is None or where.look_at_m is None:
         raise DeviceError(
-            name, "unsupported", camera.serial, "the simulated camera is placed by position_m and look_at_m"
+            name,
+            FaultKind.UNSUPPORTED,
+            camera.serial,
+            "the simulated camera is placed by position_m and look_at_m",
         )
     return {"position_m": where.position_m, "look_at_m": where.look_at_m}
 
@@ -189,7 +192,7 @@ def _real_addresses(settings: Settings, world: WorldClient | None) -> Settings:
         name = address.removeprefix(WORLD_ADDRESS)
         if name not in addresses:
             known = ", ".join(WORLD_ADDRESS + each for each in sorted(addresses))
-            raise DeviceError(device, "not_found", address, f"the simulated tabletop has {known}")
+            raise DeviceError(device, FaultKind.NOT_FOUND, address, f"the simulated tabletop has {known}")
         return addresses[name]
 
     update: dict[str, Any] = {"arm": _with(settings.arm, "port", real("arm", settings.arm.port))}
@@ -350,9 +353,11 @@ async def _all_deliver(robot: Robot, rings: Mapping[str, Ring]) -> None:
     while silent := [name for name, ring in rings.items() if ring.newest_stamp_ns() is None]:
         if robot.clock.now_ns() >= deadline_ns:
             name = silent[0]
-            robot.faults.log.count(name, "silent")
+            robot.faults.log.count(name, FaultKind.SILENT)
             where = _address(robot.settings, name)
-            raise DeviceError(name, "silent", where, f"it is open, and has sent nothing for {limit_s:g} s")
+            raise DeviceError(
+                name, FaultKind.SILENT, where, f"it is open, and has sent nothing for {limit_s:g} s"
+            )
         await robot.clock.sleep_until_ns(robot.clock.now_ns() + NS_PER_S // 100)
 
 

@@ -14,7 +14,7 @@ from drivers.realsense.config import RealSenseConfig
 from drivers.realsense.driver import RealSenseCamera
 from runtime.clock import Clock
 from runtime.interfaces import CameraDriver
-from runtime.messages import DeviceError
+from runtime.messages import DeviceError, FaultKind
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
 
@@ -32,7 +32,7 @@ def build_arm(name: str, config: FeetechConfig, clock: Clock, calibration: Calib
         ranges = dict(zip(JOINT_NAMES, JOINT_RANGES_RAD, strict=True))
         joints = JointMap.build(calibration, ranges, zero_rad=config.zero_rad)
     except CalibrationError as error:
-        raise DeviceError(name, "wrong_calibration", config.port, str(error)) from None
+        raise DeviceError(name, FaultKind.WRONG_CALIBRATION, config.port, str(error)) from None
     return FeetechArm(name, config, joints, clock)
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import serial
 import serial.tools.list_ports
 
-from runtime.messages import DeviceError
+from runtime.messages import DeviceError, FaultKind
 
 
 class PortInfo(Protocol):
@@ -61,8 +61,8 @@ def find_port(device: str, port: str, serial_number: str, lister: Lister = list_
     there = ", ".join(f"{p.device} ({p.serial_number or 'no serial number'})" for p in ports) or "none"
     if serial_number:
         detail = f"no serial port has this serial number; ports that are there: {there}"
-        raise DeviceError(device, "not_found", serial_number, detail)
-    raise DeviceError(device, "not_found", port, f"no such port; ports that are there: {there}")
+        raise DeviceError(device, FaultKind.NOT_FOUND, serial_number, detail)
+    raise DeviceError(device, FaultKind.NOT_FOUND, port, f"no such port; ports that are there: {there}")
 
 
 class _Unflushed(serial.Serial):
@@ -94,13 +94,13 @@ def open_port(device: str, path: str, baudrate: int, *, flush: bool = True) -> s
 def _opening(device: str, path: str, error: Exception) -> DeviceError:
     number = getattr(error, "errno", None)
     if number in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY):
-        return DeviceError(device, "in_use", path, "another program has this port open")
+        return DeviceError(device, FaultKind.IN_USE, path, "another program has this port open")
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return DeviceError(device, "not_found", path, "no such port")
+        return DeviceError(device, FaultKind.NOT_FOUND, path, "no such port")
     if number in (errno.EACCES, errno.EPERM):
         detail = "not allowed to open this port; on Linux, join its group (usually dialout)"
-        return DeviceError(device, "no_permission", path, detail)
-    return DeviceError(device, "cannot_open", path, " ".join(str(error).split()))
+        return DeviceError(device, FaultKind.NO_PERMISSION, path, detail)
+    return DeviceError(device, FaultKind.CANNOT_OPEN, path, " ".join(str(error).split()))
 
 
 @contextlib.contextmanager
@@ -110,4 +110,4 @@ def naming_loss(device: str, path: str, last_good_ns: int | None = None) -> Iter
         yield
     except (serial.SerialException, OSError, termios.error) as error:
         detail = f"the port went away ({' '.join(str(error).split())})"
-        raise DeviceError(device, "gone", path, detail, last_good_ns) from error
+        raise DeviceError(device, FaultKind.GONE, path, detail, last_good_ns) from error

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.interfaces import Driver
-from runtime.messages import Decision, DeviceError
+from runtime.messages import Decision, DeviceError, FaultKind
 from runtime.options import Options
 
 FaultReport = Callable[[DeviceError], Decision]
@@ -146,7 +146,7 @@ class DeviceThread:
             return error
         except Exception as error:  # a driver's defect must not take the arm's hold away
             logger.opt(exception=error).error("{}: its driver raised {}", self.name, type(error).__name__)
-            return DeviceError(self.name, "crashed", "driver", f"{type(error).__name__}: {error}")
+            return DeviceError(self.name, FaultKind.CRASHED, "driver", f"{type(error).__name__}: {error}")
         return None
 
     def _serve(self) -> None:

@@ -28,7 +28,8 @@ class FaultOptions(Options):
         policy: the policy raised, or returned what is not an action chunk.
         planner: the planner gave up on a question.
         rules: the exceptions, first match wins in the order ``"<device>.<kind>"``, ``"<device>.*"``,
-            ``"*.<kind>"``; for example ``"wrist.*" = "retry"``. The device is one that there can be.
+            ``"*.<kind>"``; for example ``"wrist.*" = "retry"``. The device is one that there can be, the
+            kind a `runtime.messages.FaultKind` (or ``http_<status>`` of the planner).
     """
 
     device: Decision = Decision.HOLD

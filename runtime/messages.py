@@ -142,18 +142,92 @@ class Decision(enum.Enum):
     STOP = "stop"
 
 
+class FaultKind(enum.StrEnum):
+    """What can go wrong, one word for each: what is counted, and what a rule of ``[faults]`` may name.
+
+    First of devices, then of a policy, then of the planner, whose HTTP errors are ``http_<status>`` besides.
+    """
+
+    NO_REPLY = "no_reply"
+    """A servo, or a whole bus, does not answer."""
+    BAD_PACKET = "bad_packet"
+    """What came is damaged."""
+    TORQUE_LOST = "torque_lost"
+    """A servo let go by itself."""
+    WRONG_MODEL = "wrong_model"
+    """Another kind of device answers."""
+    WRONG_CALIBRATION = "wrong_calibration"
+    """The calibration is missing, or not this device's."""
+    TIMEOUT = "timeout"
+    """Nothing whole came in time."""
+    GONE = "gone"
+    """It was there, and is not any more."""
+    SILENT = "silent"
+    """It is open, and sends nothing."""
+    CRASHED = "crashed"
+    """The driver itself raised: a defect."""
+    NOT_FOUND = "not_found"
+    """Nothing is at its address."""
+    IN_USE = "in_use"
+    """Another program has it."""
+    NO_PERMISSION = "no_permission"
+    """This user may not open it."""
+    CANNOT_OPEN = "cannot_open"
+    """It cannot be opened, for another reason."""
+    UNSUPPORTED = "unsupported"
+    """It cannot do what is configured."""
+    NOT_GRANTED = "not_granted"
+    """It delivers something else than was asked for."""
+    NO_STREAM = "no_stream"
+    """It has no such stream."""
+    BAD_OPTION = "bad_option"
+    """It has no such option, or not that value."""
+    BAD_CALIBRATION = "bad_calibration"
+    """Its own intrinsics cannot be used."""
+    NOT_INSTALLED = "not_installed"
+    """A package that its driver needs is missing."""
+    REFUSED = "refused"
+    """It, or a server, refused what was asked."""
+    NO_STATE = "no_state"
+    """It has not reported its joints."""
+    NOT_WRITABLE = "not_writable"
+    """Nothing can be written there."""
+    POLICY_ERROR = "policy_error"
+    """It said that it cannot answer."""
+    RAISED = "raised"
+    """It raised something else."""
+    NOT_FINITE = "not_finite"
+    """NaN, infinity or no numbers."""
+    WRONG_SHAPE = "wrong_shape"
+    """No rows of the robot's joints."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The device's memory is full."""
+    OBSERVATION = "observation"
+    """What it was to see could not be put together."""
+    HUNG = "hung"
+    """One call does not return."""
+    UNREACHABLE = "unreachable"
+    """No connection."""
+    MALFORMED = "malformed"
+    """No usable answer, after all retries."""
+    NO_OBJECT = "no_object"
+    """The model says that it is not in the picture."""
+    CLOSED = "closed"
+    """It is not open."""
+
+
 class DeviceError(Exception):
     """A device failed. Carries what a decision and a report need.
 
     Attributes:
         device: the device's name in the configuration (``"arm"``, ``"head"``).
-        kind: a short, countable word (``"no_reply"``, ``"bad_checksum"``, ``"timeout"``, ``"gone"``).
+        kind: what went wrong, countable.
         where: port, serial number or address, without credentials.
         last_good_ns: stamp of the last good sample, if any.
     """
 
     def __init__(
-        self, device: str, kind: str, where: str, detail: str, last_good_ns: int | None = None
+        self, device: str, kind: FaultKind, where: str, detail: str, last_good_ns: int | None = None
     ) -> None:
         where = masked(where)
         super().__init__(f"{device} at {where}: {kind}: {detail}")

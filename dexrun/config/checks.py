@@ -6,6 +6,7 @@ Each raises ``ValueError`` whose message begins with the key that is wrong.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,8 +21,10 @@ from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig
 from runtime.envelope import JointLimits
+from runtime.messages import FaultKind
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, REACH_M
 
+_HTTP = re.compile(r"http_\d{3}")
 _WORLD_CAMERAS: dict[str, type[HeadCameraOptions | WristCameraOptions]] = {
     "head": HeadCameraOptions,
     "wrist": WristCameraOptions,
@@ -207,11 +210,14 @@ def _looks_through(policy: PolicyConfig) -> dict[str, Iterable[str]]:
 
 
 def fault_rules(settings: Settings) -> None:
-    """Every rule is about something that there is."""
+    """Every rule is about a device that there is, and a kind of fault that there can be."""
     known = ["*", "arm", "force", "leader", "planner", "policy", *settings.cameras]
+    kinds = [kind.value for kind in FaultKind]
     for rule in settings.faults.rules:
         name, _, kind = rule.partition(".")
         if not kind or rule == "*.*":
             raise ValueError(f'faults.rules.{rule}: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"')
         if name not in known:
             raise ValueError(f"faults.rules.{rule}: no such device{suggestion(name, known)}")
+        if kind != "*" and kind not in kinds and not (name == "planner" and _HTTP.fullmatch(kind)):
+            raise ValueError(f"faults.rules.{rule}: no such kind{suggestion(kind, kinds)}")

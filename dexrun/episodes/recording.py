@@ -18,7 +18,7 @@ from dexrun.config.settings import Settings
 from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.force_zero import ForceZero
 from runtime.faults import FaultLog
-from runtime.messages import ActionChunk, DeviceError, TrackedMask
+from runtime.messages import ActionChunk, DeviceError, FaultKind, TrackedMask
 from runtime.recording import schemas
 from runtime.recording.mcap_file import OPEN_SUFFIX, Channel
 from runtime.recording.recorder import Recorder
@@ -75,7 +75,9 @@ async def open_recording(
         recording = RunRecording(robot, settings, place, first)
     except OSError as error:
         where = settings.recording.resume or folder.path
-        raise DeviceError("recording", "not_writable", str(where), error.strerror or str(error)) from None
+        raise DeviceError(
+            "recording", FaultKind.NOT_WRITABLE, str(where), error.strerror or str(error)
+        ) from None
     try:
         yield recording
     finally:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dexrun.assembly import Robot
 from runtime.clock import NS_PER_S
+from runtime.messages import FaultKind
 
 if TYPE_CHECKING:
     from runtime.worker import InferenceWorker
@@ -30,7 +31,7 @@ class PolicyWatch:
         while self._limit_s and not self._hangs():
             await control.ticked()
         if self._limit_s:
-            self._robot.faults.log.count("policy", "hung")
+            self._robot.faults.log.count("policy", FaultKind.HUNG)
             control.give_up(f"no action for {self._limit_s:g} s")
 
     def _hangs(self) -> bool:

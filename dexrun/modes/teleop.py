@@ -19,7 +19,7 @@ from dexrun.outcome import Outcome
 from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move
 from runtime.control import LeaderSource
-from runtime.messages import DeviceError, Floats
+from runtime.messages import DeviceError, FaultKind, Floats
 
 if TYPE_CHECKING:
     from dexrun.episodes.recording import RunRecording
@@ -94,7 +94,7 @@ class TeleopMode:
             await control.ticked()
         sample = self._leader.states.newest()
         if sample is None:
-            raise DeviceError("leader", "no_state", "bus", "the leader has not reported its joints")
+            raise DeviceError("leader", FaultKind.NO_STATE, "bus", "the leader has not reported its joints")
         leader = to_follower(self._options, sample["position"])
         rows = plan_joint_move(control.target.copy(), leader, self._limits)
         control.follow(MotionSource(rows))

@@ -11,7 +11,7 @@ import scservo_sdk as scs
 from drivers.feetech.port import BusPort
 from drivers.feetech.registers import LOCK, MODEL_NUMBER, Register, alarm_names
 from drivers.serial_port import naming_loss
-from runtime.messages import DeviceError
+from runtime.messages import DeviceError, FaultKind
 
 
 class FeetechBus:
@@ -181,8 +181,8 @@ class FeetechBus:
         self.errors[f"{self.name(servo_id)}.{self._kind(result)}"] += 1
 
     @staticmethod
-    def _kind(result: int) -> str:
-        return "bad_packet" if result == scs.COMM_RX_CORRUPT else "no_reply"
+    def _kind(result: int) -> FaultKind:
+        return FaultKind.BAD_PACKET if result == scs.COMM_RX_CORRUPT else FaultKind.NO_REPLY
 
     def _error(self, servo_id: int, result: int, doing: str) -> DeviceError:
         detail = f"{self.name(servo_id)} (servo {servo_id}), {doing}, {1 + self._num_retry} attempts"
@@ -208,8 +208,8 @@ class FeetechBus:
             detail = f"no answer from servo {', '.join(silent)}; answering: {heard}"
             if heard == "none":
                 detail += " (is the arm powered, and is this its port?)"
-            raise DeviceError(self.device, "no_reply", self.where, detail)
+            raise DeviceError(self.device, FaultKind.NO_REPLY, self.where, detail)
         wrong = [f"{i} ({self.name(i)}) says {m}" for i, m in found.items() if m != model]
         if wrong:
             detail = f"{MODEL_NUMBER.name} should be {model}: servo {', '.join(wrong)}"
-            raise DeviceError(self.device, "wrong_model", self.where, detail)
+            raise DeviceError(self.device, FaultKind.WRONG_MODEL, self.where, detail)

@@ -12,7 +12,7 @@ from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import HOMING_LIMIT, Calibration, CalibrationError, JointCalibration
 from drivers.feetech.setup import write_eeprom
-from runtime.messages import DeviceError
+from runtime.messages import DeviceError, FaultKind
 
 MIDDLE = reg.TICKS_PER_TURN // 2 - 1
 """Where LeRobot puts the middle of a joint, in ticks."""
@@ -93,7 +93,7 @@ class Calibrator:
         for name, servo_id in self._joints.items():
             if servo_id not in answers:
                 detail = f"no answer from servo {servo_id} ({name})"
-                raise DeviceError(self._bus.device, "no_reply", self._bus.where, detail)
+                raise DeviceError(self._bus.device, FaultKind.NO_REPLY, self._bus.where, detail)
             self._follow(name, reg.PRESENT_POSITION.decode(answers[servo_id]))
         return self.ranges
 

@@ -15,7 +15,7 @@ from drivers.feetech.config import FeetechConfig
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here
 from drivers.serial_port import Lister, list_ports, serial_number_of
 from runtime.clock import NS_PER_S, Clock, Signal
-from runtime.messages import DeviceError
+from runtime.messages import DeviceError, FaultKind
 from runtime.ring import Mailbox, Ring, capacity_for
 
 
@@ -145,7 +145,7 @@ class FeetechArm:
     def _cycle(self) -> bool:
         bus = self._bus
         if bus is None:
-            raise DeviceError(self.name, "gone", self._config.port, "not open", self._last_good_ns)
+            raise DeviceError(self.name, FaultKind.GONE, self._config.port, "not open", self._last_good_ns)
         wait = self._next_read_ns - self._clock.now_ns()
         if wait > 0:
             self._posted.wait(wait)
@@ -238,7 +238,7 @@ class FeetechArm:
         if silent:
             if now >= self._deadline_ns:
                 detail = f"no whole state for {self._config.give_up_s:g} s; silent: {', '.join(silent)}"
-                raise DeviceError(self.name, "no_reply", bus.where, detail, self._last_good_ns)
+                raise DeviceError(self.name, FaultKind.NO_REPLY, bus.where, detail, self._last_good_ns)
             return False
         if healthy:
             self._check_torque(bus, answers, start)
@@ -263,7 +263,7 @@ class FeetechArm:
         limp = [name for name, on in zip(self._joints.names, torque, strict=True) if not on]
         if limp:
             detail = f"torque is off, though nobody switched it off: {', '.join(limp)}"
-            raise DeviceError(self.name, "torque_lost", bus.where, detail, self._last_good_ns)
+            raise DeviceError(self.name, FaultKind.TORQUE_LOST, bus.where, detail, self._last_good_ns)
 
     def _column(self, answers: Mapping[int, bytes], start: int, register: reg.Register) -> Ticks:
         at = register.address - start

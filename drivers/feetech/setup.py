@@ -11,7 +11,7 @@ from drivers.feetech.config import FeetechConfig
 from drivers.feetech.port import BusPort
 from drivers.serial_port import Lister, find_port, list_ports
 from runtime.clock import Clock
-from runtime.messages import DeviceError
+from runtime.messages import DeviceError, FaultKind
 
 HOLD_TOLERANCE_TICKS = 60
 """A goal no further away than this (5 degrees) is reached in an instant, and needs no stopping."""
@@ -65,10 +65,10 @@ def check_calibration(bus: FeetechBus, joints: JointMap, may_write: bool) -> Non
                     f"{name}: {register.name} is {held} in the servo and {key} is {wanted} in the file; "
                     "use the file of this arm, or write_calibration = true"
                 )
-                raise DeviceError(bus.device, "wrong_calibration", bus.where, detail)
+                raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
             if bus.read(servo_id, reg.TORQUE_ENABLE):
                 detail = f"{name}: torque is on; calibration is only written while it is off"
-                raise DeviceError(bus.device, "wrong_calibration", bus.where, detail)
+                raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
             write_eeprom(bus, servo_id, register, wanted)
 
 

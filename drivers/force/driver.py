@@ -16,7 +16,7 @@ from drivers.force.stamps import Dejitter
 from drivers.force.wire import Parser, parser_for
 from drivers.serial_port import Lister, find_port, list_ports, naming_loss, open_port, serial_number_of
 from runtime.clock import NS_PER_S, Clock
-from runtime.messages import DeviceError, Floats
+from runtime.messages import DeviceError, FaultKind, Floats
 from runtime.ring import Ring, capacity_for
 
 POLL_NS = 100_000_000
@@ -96,7 +96,7 @@ class SerialForce:
         """
         line = self._line
         if line is None:
-            raise DeviceError(self.name, "gone", self._where, "not open", self._last_good_ns)
+            raise DeviceError(self.name, FaultKind.GONE, self._where, "not open", self._last_good_ns)
         before = self.samples.published
         data = self._wire.receive(self._read, POLL_NS)
         if data is None:
@@ -108,7 +108,7 @@ class SerialForce:
             detail = f"no sample for {self._config.silence_s:g} s"
             if not self._zeroed and self._saturated:
                 detail = "no zero could be taken: the sensor is saturated"
-            raise DeviceError(self.name, "silent", self._where, detail, self._last_good_ns)
+            raise DeviceError(self.name, FaultKind.SILENT, self._where, detail, self._last_good_ns)
         return self.samples.published > before
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.opencv_camera.config import OpenCvConfig
-from runtime.messages import ColorImage, DeviceError
+from runtime.messages import ColorImage, DeviceError, FaultKind
 
 _PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtmp": 1935}
 
@@ -54,7 +54,7 @@ def connect(cv2: Any, name: str, config: OpenCvConfig) -> Any:
     """
     capture = _network(cv2, config) if is_network(config.source) else _local(cv2, name, config)
     if not capture.isOpened():
-        raise DeviceError(name, "not_found", str(config.source), why_not(config))
+        raise DeviceError(name, FaultKind.NOT_FOUND, str(config.source), why_not(config))
     try:
         if not is_network(config.source):
             _check(cv2, capture, name, config)
@@ -81,7 +81,7 @@ def _network(cv2: Any, config: OpenCvConfig) -> Any:
 def _local(cv2: Any, name: str, config: OpenCvConfig) -> Any:
     path = Path(f"/dev/video{config.source}" if isinstance(config.source, int) else config.source)
     if not path.exists():
-        raise DeviceError(name, "not_found", str(config.source), why_not(config))
+        raise DeviceError(name, FaultKind.NOT_FOUND, str(config.source), why_not(config))
     parameters = {
         cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*config.fourcc),
         cv2.CAP_PROP_FRAME_WIDTH: config.width,
@@ -113,7 +113,7 @@ def _check(cv2: Any, capture: Any, name: str, config: OpenCvConfig) -> None:
     if (*size, round(fps), fourcc) != asked:
         raise DeviceError(
             name,
-            "not_granted",
+            FaultKind.NOT_GRANTED,
             str(config.source),
             f"asked for {config.width}x{config.height} {config.fourcc} at {config.fps} fps, "
             f"the camera gives {size[0]}x{size[1]} {fourcc} at {fps:g} fps",

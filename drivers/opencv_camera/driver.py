@@ -12,7 +12,7 @@ from drivers.opencv_camera.capture import connect, is_network, lasting, library,
 from drivers.opencv_camera.config import OpenCvConfig
 from runtime.clock import NS_PER_S, Clock
 from runtime.geometry_options import base_from_camera
-from runtime.messages import CameraInfo, DeviceError, Intrinsics
+from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
 from runtime.ring import Ring, capacity_for
 
 _READ_BUDGET_S = 0.5
@@ -82,9 +82,9 @@ class OpenCvCamera:
             return True
         if now >= self._deadline_ns:
             self._deadline_ns = now + self._timeout_ns
-            raise self._error("timeout", f"no whole picture within {self._config.timeout_s:g} s")
+            raise self._error(FaultKind.TIMEOUT, f"no whole picture within {self._config.timeout_s:g} s")
         if self._ended:
-            raise self._error("gone", "the connection ended")
+            raise self._error(FaultKind.GONE, "the connection ended")
         return False
 
     def close(self) -> None:
@@ -130,18 +130,20 @@ class OpenCvCamera:
             raise _TornError
         if size != (self._config.width, self._config.height):
             asked = f"{self._config.width}x{self._config.height}"
-            raise self._error("not_granted", f"asked for {asked}, the camera gives {size[0]}x{size[1]}")
+            raise self._error(
+                FaultKind.NOT_GRANTED, f"asked for {asked}, the camera gives {size[0]}x{size[1]}"
+            )
 
     def _first(self) -> None:
         data = self._read(1, self._config.open_timeout_s)
         if data is None:
-            raise self._error("timeout", "connected, but no picture came")
+            raise self._error(FaultKind.TIMEOUT, "connected, but no picture came")
         try:
             self._decode(data, np.empty((self._config.height, self._config.width, 3), np.uint8))
         except _TornError:
             self._torn += 1
 
-    def _error(self, kind: str, detail: str) -> DeviceError:
+    def _error(self, kind: FaultKind, detail: str) -> DeviceError:
         return DeviceError(self.name, kind, str(self._config.source), detail, self._last_good_ns)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from drivers.realsense.config import RealSenseConfig
-from runtime.messages import DeviceError, Intrinsics
+from runtime.messages import DeviceError, FaultKind, Intrinsics
 
 _MODELS = {
     "none": "brown_conrady",
@@ -87,7 +87,9 @@ def find(rs: Any, context: Any, name: str, config: RealSenseConfig) -> Any:
                     return device
                 there.append(serial)
     listed = f"there are: {', '.join(sorted(there))}" if there else "no RealSense is connected"
-    raise DeviceError(name, "not_found", config.serial, f"no camera with this serial number; {listed}")
+    raise DeviceError(
+        name, FaultKind.NOT_FOUND, config.serial, f"no camera with this serial number; {listed}"
+    )
 
 
 def choose(rs: Any, device: Any, name: str, config: RealSenseConfig) -> Streams:
@@ -122,7 +124,9 @@ def _stream(
         if fits and profile.fps() == config.fps:
             return sensor, profile
     asked = f"no {kind.name} stream {size[0]}x{size[1]} {fmt.name} at {config.fps} fps"
-    raise DeviceError(name, "no_stream", config.serial, f"{asked}; there are: {_offered(sensors, kind)}")
+    raise DeviceError(
+        name, FaultKind.NO_STREAM, config.serial, f"{asked}; there are: {_offered(sensors, kind)}"
+    )
 
 
 def _offered(sensors: Sequence[Any], kind: Any) -> str:
@@ -141,7 +145,7 @@ def intrinsics_of(profile: Any, name: str, serial: str) -> Intrinsics:
     model = _MODELS.get(pinhole.model.name)
     if model is None and any(coefficients):
         detail = f"distortion model {pinhole.model.name}; accepted are {', '.join(sorted(_MODELS))}"
-        raise DeviceError(name, "bad_calibration", serial, detail)
+        raise DeviceError(name, FaultKind.BAD_CALIBRATION, serial, detail)
     return Intrinsics(
         pinhole.width,
         pinhole.height,
@@ -190,15 +194,17 @@ def _color_exposure(streams: Streams, config: RealSenseConfig) -> float | None:
 
 def _set(sensor: Any, key: Any, value: float, name: str, serial: str) -> None:
     if not sensor.supports(key):
-        raise DeviceError(name, "bad_option", serial, f"this camera has no option {key.name}")
+        raise DeviceError(name, FaultKind.BAD_OPTION, serial, f"this camera has no option {key.name}")
     if abs(sensor.get_option(key) - value) <= 1e-6 * abs(value):
         return
     span = sensor.get_option_range(key)
     if sensor.is_option_read_only(key):
-        raise DeviceError(name, "bad_option", serial, f"{key.name} is {sensor.get_option(key):g} and fixed")
+        raise DeviceError(
+            name, FaultKind.BAD_OPTION, serial, f"{key.name} is {sensor.get_option(key):g} and fixed"
+        )
     if not span.min <= value <= span.max:
         detail = f"{key.name} {value:g} is outside {span.min:g}..{span.max:g}"
-        raise DeviceError(name, "bad_option", serial, detail)
+        raise DeviceError(name, FaultKind.BAD_OPTION, serial, detail)
     sensor.set_option(key, value)
 
 

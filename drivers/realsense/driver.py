@@ -17,7 +17,7 @@ from drivers.realsense.config import RealSenseConfig
 from drivers.realsense.stamps import Stamps
 from runtime.clock import NS_PER_S, Clock
 from runtime.geometry_options import base_from_camera
-from runtime.messages import CameraInfo, DeviceError, Intrinsics
+from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
 from runtime.ring import Ring, capacity_for
 
 _READ_BUDGET_S = 0.5
@@ -88,7 +88,7 @@ class RealSenseCamera:
             streams.start(self._queue)
         except RuntimeError as error:
             self.close()
-            raise self._error("refused", f"librealsense: {error}") from error
+            raise self._error(FaultKind.REFUSED, f"librealsense: {error}") from error
         self._wire.reset()
         self._deadline_ns = self._clock.now_ns() + round(config.start_timeout_s * NS_PER_S)
 
@@ -104,13 +104,13 @@ class RealSenseCamera:
             if pair is not None:
                 self._publish(*pair)
         except RuntimeError as error:
-            raise self._error("gone", f"librealsense: {error}") from error
+            raise self._error(FaultKind.GONE, f"librealsense: {error}") from error
         now = self._clock.now_ns()
         if pair is not None:
             self._deadline_ns = now + self._timeout_ns
         elif now >= self._deadline_ns:
             self._deadline_ns = now + self._timeout_ns
-            raise self._error("timeout", "no complete pair of colour and depth came in time")
+            raise self._error(FaultKind.TIMEOUT, "no complete pair of colour and depth came in time")
         return pair is not None
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class RealSenseCamera:
             import pyrealsense2
         except ImportError as error:
             detail = f"pyrealsense2 cannot be imported ({error}); it needs Debian's libusb-1.0-0"
-            raise self._error("not_installed", detail) from error
+            raise self._error(FaultKind.NOT_INSTALLED, detail) from error
         return pyrealsense2
 
     def _prepare(self, rs: Any) -> None:
@@ -185,5 +185,5 @@ class RealSenseCamera:
         self._combine.start(self._combined)
         self._align = rs.align(rs.stream.color)
 
-    def _error(self, kind: str, detail: str) -> DeviceError:
+    def _error(self, kind: FaultKind, detail: str) -> DeviceError:
         return DeviceError(self.name, kind, self._config.serial, detail, self._last_good_ns)

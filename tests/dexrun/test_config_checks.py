@@ -53,6 +53,7 @@ IMPOSSIBLE = {
     # names of other tables
     "policy.camera nope": f" = 'nope' {CAMERAS}",
     "faults.rules {'amr.gone'='stop'}": ".amr.gone: no such device; did you mean 'arm'?",
+    "faults.rules {'arm.gnoe'='stop'}": ".arm.gnoe: no such kind; did you mean 'gone'?",
     "faults.rules {arm='stop'}": '.arm: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"',
     "faults.rules {'*.*'='stop'}": '.*.*: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"',
     # the simulated table
@@ -126,3 +127,15 @@ def test_another_modes_values_may_wait(tmp_path: Path) -> None:
     """Teleoperation does not go home, and looks through no policy's camera."""
     keys = {"safety__joints__wrist_flex__upper_rad": "1.0", "policy__camera": "nope"}
     assert settings(tmp_path, mode="teleop", **keys).mode == "teleop"
+
+
+def test_a_rule_may_name_any_http_error_of_the_planner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such kind" not in said(
+        tmp_path, capsys, "--faults.rules", "{'planner.http_503'='stop'}", "--arm.port", "9"
+    )
+    line = said(tmp_path, capsys, "--faults.rules", "{'planner.http_5'='stop'}")
+    assert line.startswith(
+        "dexrun: command line: faults.rules.planner.http_5: no such kind; known: bad_calibration, "
+    )

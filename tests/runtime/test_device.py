@@ -11,7 +11,7 @@ from loguru import logger
 from runtime.clock import RealClock
 from runtime.device import DeviceOptions, DeviceThread
 from runtime.faults import FaultLog, FaultOptions, FaultPolicy, decide
-from runtime.messages import Decision, DeviceError
+from runtime.messages import Decision, DeviceError, FaultKind
 from runtime.stepped import SteppedClock
 
 MS = 1_000_000
@@ -56,7 +56,7 @@ class Script:
         return [ms for name, ms in self.log if name == call]
 
 
-def gone(kind: str = "gone", last_good_ms: int | None = None) -> DeviceError:
+def gone(kind: FaultKind = FaultKind.GONE, last_good_ms: int | None = None) -> DeviceError:
     last = None if last_good_ms is None else last_good_ms * MS
     return DeviceError("arm", kind, "/dev/ttyX", "no answer", last)
 
@@ -369,9 +369,9 @@ def test_the_most_specific_rule_wins() -> None:
 def test_the_most_careful_active_decision_counts_until_recovery() -> None:
     faults = policy(SteppedClock(5), rules={"head.*": "stop", "wrist.*": "retry"})
     assert faults.active() is None
-    assert faults.device(DeviceError("wrist", "timeout", "x", "y")) is RETRY
-    assert faults.device(DeviceError("head", "timeout", "x", "y")) is STOP
-    assert faults.device(DeviceError("force", "silent", "x", "no")) is HOLD
+    assert faults.device(DeviceError("wrist", FaultKind.TIMEOUT, "x", "y")) is RETRY
+    assert faults.device(DeviceError("head", FaultKind.TIMEOUT, "x", "y")) is STOP
+    assert faults.device(DeviceError("force", FaultKind.SILENT, "x", "no")) is HOLD
     active = faults.active()
     assert active is not None
     assert active[0] is STOP
@@ -388,8 +388,8 @@ def test_the_most_careful_active_decision_counts_until_recovery() -> None:
 
 def test_summary_adds_what_drivers_survived() -> None:
     log = FaultLog()
-    assert log.count("arm", "no_reply") == 1
-    assert log.count("arm", "no_reply", 2) == 3
+    assert log.count("arm", FaultKind.NO_REPLY) == 1
+    assert log.count("arm", FaultKind.NO_REPLY, 2) == 3
     total = log.summary({"arm": {"no_reply": 4, "bad_checksum": 1}, "head": {"timeout": 0}})
     assert total == {"arm": {"no_reply": 7, "bad_checksum": 1}}
     assert log.counts == {"arm": {"no_reply": 3}}
