@@ -122,11 +122,14 @@ def _main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     from dexrun.config.load import ConfigError, load
+    from runtime.interfaces import PolicyError
 
     check = "--check" in arguments
     try:
         settings = load([a for a in arguments if a != "--check"])
-    except ConfigError as error:
+        if settings.mode != "teleop":
+            settings.policy.check_packages()
+    except (ConfigError, PolicyError) as error:
         return _refuse(str(error))
     if check:
         from dexrun.config.load import dump

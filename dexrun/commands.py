@@ -54,11 +54,11 @@ def convert(arguments: list[str]) -> int:
     parser.add_argument("target", type=Path, help="safetensors file to write")
     options = parser.parse_args(arguments)
     from dexrun.data.convert import convert as convert_file
-    from policies.checkpoint import CheckpointError
+    from runtime.interfaces import PolicyError
 
     try:
         sys.stdout.write(f"{convert_file(options.source, options.target)}\n")
-    except CheckpointError as error:
+    except PolicyError as error:
         return _fail(str(error))
     return 0
 

@@ -24,8 +24,9 @@ def build_policy(
     """The configured policy, not warmed up yet; `model` is the policy's own from now on.
 
     Raises:
-        PolicyError: it cannot be built for this robot; one line.
+        PolicyError: it cannot be built for this robot, or a package that it needs is missing; one line.
     """
+    config.check_packages()
     if isinstance(config, GeometricConfig):
         from policies.geometric.policy import GeometricPolicy
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from policies.packages import need
 from runtime.blends import SplicingOptions
 
 
@@ -14,4 +17,17 @@ class PolicyOptions(SplicingOptions):
         simulated_latency_s: on a stepped clock, how long an inference takes.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What the policy imports beyond a plain install."""
+    extra: ClassVar[str] = ""
+    """Which of dexrun's extras brings it."""
+
     simulated_latency_s: float = Field(default=0.1, ge=0.0, le=60.0)
+
+    def check_packages(self) -> None:
+        """Make sure that what the policy imports is installed; nothing is imported.
+
+        Raises:
+            PolicyError: it is not; one line.
+        """
+        need(f"policy type {getattr(self, 'type', '')!r}", self.packages, self.extra)

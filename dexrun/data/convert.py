@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from policies.act.config import ActConfig
-from policies.checkpoint import CheckpointError, read_state, write_safetensors
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from policies.checkpoint import CheckpointError, State, read_state, write_safetensors
+from policies.packages import need
 
 
 def convert(source: Path, target: Path) -> str:
@@ -28,8 +25,9 @@ def convert(source: Path, target: Path) -> str:
         One line that says what was written.
 
     Raises:
-        CheckpointError: `source` cannot be read or `target` has another ending; one line.
+        PolicyError: `source` cannot be read, `target` ends otherwise, or torch is not installed; one line.
     """
+    need("dexrun convert", ("torch", "safetensors"), "learned")
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target}: the result must end in .safetensors")
     state = read_state(source)
@@ -56,10 +54,7 @@ def _kind(state: Mapping[str, object]) -> str:
     return "weights"
 
 
-def _act_statistics(source: Path) -> dict[str, Tensor]:
-    import torch
+def _act_statistics(source: Path) -> State:
+    from policies.act.load import load_act, stats_state
 
-    from policies.act.load import STATS, STATS_PREFIX, load_act
-
-    stats = load_act(ActConfig(checkpoint=str(source)))[1]
-    return {STATS_PREFIX + name: torch.from_numpy(getattr(stats, name)) for name in STATS}
+    return stats_state(load_act(ActConfig(checkpoint=str(source)))[1])

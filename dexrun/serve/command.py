@@ -77,16 +77,25 @@ def run(settings: Settings) -> int:
         with contextlib.suppress(AttributeError, OSError):  # slower, and no less right
             keep_freed_memory()
     try:
+        _check_packages(settings)
         server = _server(settings)
         RealClock().run(server.run, _announce(settings, server), True)
     except PolicyError as error:
         return _fail(str(error), BAD_CONFIGURATION)
-    except ModuleNotFoundError as error:
-        extra = "learned" if error.name in ("diffusers", "transformers", "safetensors") else "remote"
-        return _fail(f"the package {error.name} is missing: pip install 'dexrun[{extra}]'", BAD_CONFIGURATION)
     except OSError as error:
         return _fail(f"cannot listen: {error}", STOPPED)
     return OK
+
+
+def _check_packages(settings: Settings) -> None:
+    """Whatever the policy and the protocol import is there, or there is one line that says how to get it."""
+    from dexrun.serve.options import CLIENT_OPTIONS
+    from policies.packages import need
+
+    served(settings).check_packages()
+    protocol = settings.serve.protocol
+    client = CLIENT_OPTIONS[protocol]
+    need(f"protocol {protocol!r}", client.packages, client.extra)
 
 
 def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from runtime.options import Options
 
 Protocol = Literal["gr00t", "lerobot", "openpi", "act"]
 
-CLIENT_OPTIONS = {
+CLIENT_OPTIONS: dict[str, type[GrootOptions | LerobotOptions | OpenpiOptions | ActRemoteOptions]] = {
     "gr00t": GrootOptions,
     "lerobot": LerobotOptions,
     "openpi": OpenpiOptions,

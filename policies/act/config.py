@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -56,6 +56,9 @@ class ActConfig(PolicyOptions):
         units: joint units of state and action.
         shape: the network.
     """
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+    extra: ClassVar[str] = "learned"
 
     type: Literal["act"] = "act"
     checkpoint: str = ""

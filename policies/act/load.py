@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policies.act.config import ActConfig, ActShape
 from policies.act.model import ActModel, is_unused
-from policies.checkpoint import CheckpointError, check_fit, read_pickle, read_state
+from policies.checkpoint import CheckpointError, State, check_fit, read_pickle, read_state
 from runtime.messages import Floats
 
 STATS = ("qpos_mean", "qpos_std", "action_mean", "action_std")
@@ -71,6 +71,11 @@ def stats_from(where: str, held: Mapping[str, object], shape: ActShape) -> ActSt
             raise CheckpointError(f"{where}: {name} has an entry that is not above 0")
         made[name] = value
     return ActStats(**made)
+
+
+def stats_state(stats: ActStats) -> State:
+    """`stats` as a converted file holds them."""
+    return {STATS_PREFIX + name: torch.from_numpy(getattr(stats, name)) for name in STATS}
 
 
 def load_act(config: ActConfig) -> tuple[ActModel, ActStats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -118,6 +118,9 @@ class DexGraspConfig(PolicyOptions):
         units: joint units of state and action.
         shape: the network.
     """
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "safetensors")
+    extra: ClassVar[str] = "learned"
 
     type: Literal["dexgrasp"] = "dexgrasp"
     checkpoint: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -30,6 +30,8 @@ class RemoteOptions(PolicyOptions):
         keys: the policy's names for the robot's cameras, state and actions.
         units: the policy's units; what is left out stays as it is by default for this kind of server.
     """
+
+    extra: ClassVar[str] = "remote"
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(ge=1, le=65535)
@@ -66,6 +68,8 @@ class GrootOptions(RemoteOptions):
         check_modalities: compare the configured keys with the server's when connecting.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ("zmq",)
+
     type: Literal["groot"] = "groot"
     port: int = Field(default=5555, ge=1, le=65535)
     flat_keys: bool = False
@@ -95,6 +99,8 @@ class LerobotOptions(RemoteOptions):
         classes: the module of LeRobot's classes; another one before version 0.4.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ("grpc",)
+
     type: Literal["lerobot"] = "lerobot"
     port: int = Field(default=8080, ge=1, le=65535)
     policy_type: str = "act"
@@ -115,6 +121,8 @@ class LerobotOptions(RemoteOptions):
 class OpenpiOptions(RemoteOptions):
     """openpi's policy server (websocket and msgpack)."""
 
+    packages: ClassVar[tuple[str, ...]] = ("websockets",)
+
     type: Literal["openpi"] = "openpi"
     port: int = Field(default=8000, ge=1, le=65535)
     keys: KeyMap = KeyMap(
@@ -132,6 +140,8 @@ class ActRemoteOptions(RemoteOptions):
         dialect: ``status`` sends ``{qpos, images}``; ``command`` adds ``command: step``.
         ask_steps: ask our own server for the chunk itself instead of one aggregated action.
     """
+
+    packages: ClassVar[tuple[str, ...]] = ("zmq",)
 
     type: Literal["act_zmq"] = "act_zmq"
     port: int = Field(default=5555, ge=1, le=65535)

@@ -6,7 +6,6 @@ from policies.mapping import RobotJoints
 from policies.remote.client import RemotePolicy
 from policies.remote.config import GrootOptions, LerobotOptions, OpenpiOptions, RemoteConfig
 from runtime.clock import Clock
-from runtime.interfaces import PolicyError
 
 
 def make_remote(options: RemoteConfig, robot: RobotJoints, clock: Clock) -> RemotePolicy:
@@ -15,15 +14,7 @@ def make_remote(options: RemoteConfig, robot: RobotJoints, clock: Clock) -> Remo
     Raises:
         PolicyError: keys or units do not fit the robot, a token is missing, or the protocol's package is.
     """
-    try:
-        return _make(options, robot, clock)
-    except ModuleNotFoundError as error:
-        raise PolicyError(
-            f"policy type {options.type!r} needs the package {error.name}: pip install 'dexrun[remote]'"
-        ) from None
-
-
-def _make(options: RemoteConfig, robot: RobotJoints, clock: Clock) -> RemotePolicy:
+    options.check_packages()
     if isinstance(options, GrootOptions):
         from policies.remote.groot.client import GrootPolicy
 

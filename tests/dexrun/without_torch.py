@@ -1,0 +1,26 @@
+"""An environment for subprocesses in which torch cannot be imported, as if it were not installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+HOOK = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+LEARNED = ("torch", "torchvision", "diffusers", "safetensors", "transformers")
+
+
+def python_path(folder: Path, absent: tuple[str, ...] = LEARNED) -> str:
+    """``PYTHONPATH`` of a Python that has no `absent`; `folder` is made."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(HOOK.format(absent=absent))
+    return os.pathsep.join([str(folder), *(path for path in sys.path if path)])
