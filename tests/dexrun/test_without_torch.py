@@ -1,6 +1,6 @@
 """torch is an extra: what computes no network does without it, and what does says so in one line.
 
-Each test runs ``dexrun`` as a subprocess in which nothing of the extra ``learned`` can be imported.
+``dexrun`` runs as a subprocess in which nothing of the extra ``learned`` can be imported.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dexrun.__main__ import main
 from runtime.recording.reader import Recording
 from tests.dexrun.rig import ROOT, arguments
 from tests.dexrun.without_torch import LEARNED, python_path
@@ -89,11 +90,26 @@ def test_convert_says_what_it_needs(dexrun: Dexrun, tmp_path: Path) -> None:
     assert ran.stderr == "dexrun: dexrun convert needs torch: pip install 'dexrun[learned]'\n"
 
 
-def test_a_protocols_package_is_named_too(tmp_path: Path) -> None:
-    absent = {"groot": "zmq", "lerobot": "grpc", "openpi": "websockets", "act_zmq": "zmq"}
-    environment = {**os.environ, "PYTHONPATH": python_path(tmp_path / "plain", tuple(absent.values()))}
-    for kind, package in absent.items():
-        command = [sys.executable, "-m", "dexrun", *arguments(tmp_path / "runs"), "--policy.type", kind]
-        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
-        said = f"dexrun: policy type {kind!r} needs {package}: pip install 'dexrun[remote]'\n"
-        assert (ran.returncode, ran.stderr) == (2, said)
+@pytest.mark.parametrize(
+    ("kind", "protocol", "package"),
+    [
+        ("groot", "gr00t", "zmq"),
+        ("lerobot", "lerobot", "grpc"),
+        ("openpi", "openpi", "websockets"),
+        ("act_zmq", "act", "zmq"),
+    ],
+)
+def test_a_protocols_package_is_named_too(
+    kind: str,
+    protocol: str,
+    package: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # so Python says of a module that it cannot be imported
+    assert main([*arguments(tmp_path / "runs"), "--policy.type", kind]) == 2
+    needs = f"needs {package}: pip install 'dexrun[remote]'\n"
+    assert capsys.readouterr().err == f"dexrun: policy type {kind!r} {needs}"
+    assert main(["serve", *arguments(tmp_path / "runs"), "--protocol", protocol]) == 2
+    assert capsys.readouterr().err == f"dexrun serve: protocol {protocol!r} {needs}"
