@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from runtime.blends import SplicingOptions, blend_from, fade
-from runtime.clock import Clock
+from runtime.clock import NS_PER_S, Clock
 from runtime.horizon import CAPACITY, Horizon
-from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale, stale_watch
+from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale_watch
 from runtime.interfaces import ChunkSource
 from runtime.messages import ActionChunk, Clip, Floats
 from runtime.options import Options
@@ -314,8 +314,8 @@ class ControlLoop:
 
     def _read(self, now_ns: int) -> None:
         """Newest state and force. After a gap the arm may be anywhere: begin again from where it is."""
-        known = self._arm.states.newest(self._state) is not None
-        fresh = known and not stale(self._state.stamp_ns, now_ns, self._options.state_max_age_s)
+        max_age_ns = round(self._options.state_max_age_s * NS_PER_S)
+        fresh = self._arm.states.newest(self._state, now_ns=now_ns, max_age_ns=max_age_ns) is not None
         if fresh:
             self.position = self._state["position"].copy()
             if not self._fresh:

@@ -34,40 +34,35 @@ class LeaderSource:
         self._states = states
         self._max_age_ns = round(max_age_s * NS_PER_S)
         self._convert = convert
-        self._sample: Sample | None = None
+        self._sample = states.blank()
 
     @property
     def sample(self) -> Sample | None:
-        """The leader's state as it was looked at last."""
-        return self._sample
+        """The leader's state as it was looked at last, if there was one."""
+        return self._sample if self._sample.index >= 0 else None
 
     def missing(self, now_ns: int) -> str | None:
         """Why there is no target, if there is none."""
-        sample = self._states.newest(self._sample)
-        self._sample = self._sample if sample is None else sample
-        if sample is not None and now_ns - sample.stamp_ns <= self._max_age_ns:
+        if self._look(now_ns) is not None:
             return None
         return f"leader: no state for {self._max_age_ns / NS_PER_S:g} s"
 
+    def _look(self, now_ns: int) -> Sample | None:
+        return self._states.newest(self._sample, now_ns=now_ns, max_age_ns=self._max_age_ns)
+
     def target(self, now_ns: int) -> Floats | None:
         """The newest position, or ``None`` if it is too old."""
-        sample = self._states.newest(self._sample)
-        if sample is None or now_ns - sample.stamp_ns > self._max_age_ns:
+        sample = self._look(now_ns)
+        if sample is None:
             return None
-        self._sample = sample
         position: Floats = sample["position"]
         return position.copy() if self._convert is None else self._convert(position)
-
-
-def stale(newest_ns: int | None, now_ns: int, max_age_s: float) -> bool:
-    """Whether the newest stamp is missing or too old."""
-    return newest_ns is None or now_ns - newest_ns > max_age_s * NS_PER_S
 
 
 def stale_watch(watches: Sequence[Watch], now_ns: int) -> str | None:
     """Why to hold: the first watched sensor without fresh data."""
     for watch in watches:
-        if stale(watch.ring.newest_stamp_ns(), now_ns, watch.max_age_s):
+        if not watch.ring.fresh(now_ns, round(watch.max_age_s * NS_PER_S)):
             return f"{watch.name}: no data for {watch.max_age_s:g} s"
     return None
 

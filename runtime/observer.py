@@ -80,7 +80,7 @@ class Observer:
             sample = ring.newest()
         if sample is None:
             raise NothingToSeeError(f"camera {name} has not delivered a frame yet")
-        if now_ns - sample.stamp_ns > self._max_age_ns:
+        if not sample.fresh(now_ns, self._max_age_ns):
             age_ms = (now_ns - sample.stamp_ns) / 1e6
             raise NothingToSeeError(f"camera {name}: newest frame is {age_ms:.0f} ms old")
         return frame_of(name, sample, ring)

@@ -64,6 +64,15 @@ class Sample:
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.fields[name]
 
+    def fresh(self, now_ns: int, max_age_ns: int) -> bool:
+        """Whether it holds something that at `now_ns` is at most `max_age_ns` old."""
+        return self.index >= 0 and _recent(self.stamp_ns, now_ns, max_age_ns)
+
+
+def _recent(stamp_ns: int, now_ns: int | None, max_age_ns: int | None) -> bool:
+    """The one place that decides what is too old."""
+    return now_ns is None or max_age_ns is None or now_ns - stamp_ns <= max_age_ns
+
 
 class Overwritten(Exception):  # noqa: N818 - not an error: the answer to a late question
     """The sample asked for has been overwritten: `oldest` is the first one still there."""
@@ -283,18 +292,26 @@ class Ring:
         into.index = index if self._sequence[place] == whole else -1
         return into.index >= 0
 
-    def newest(self, into: Sample | None = None) -> Sample | None:
-        """A copy of the newest whole sample; ``None`` if nothing was published yet.
+    def newest(
+        self, into: Sample | None = None, *, now_ns: int | None = None, max_age_ns: int | None = None
+    ) -> Sample | None:
+        """A copy of the newest whole sample; ``None`` if nothing was published yet, or if at `now_ns` it is
+        more than `max_age_ns` old (in which case `into` holds it all the same).
 
         ``None`` as well, with ``into.index`` -1, if the writer lapped every attempt (see the module).
+
+        Raises:
+            ValueError: `now_ns` without `max_age_ns`, or the other way round.
         """
+        if (now_ns is None) != (max_age_ns is None):
+            raise ValueError("how old a sample is takes both: now_ns and max_age_ns")
         head = self._head[0]
         if head == 0:
             return None
         sample = into if into is not None else self.blank()
         for _ in range(_ATTEMPTS):
             if self._copy(head - 1, sample):
-                return sample
+                return sample if _recent(sample.stamp_ns, now_ns, max_age_ns) else None
             self._retries += 1
             head = self._head[0]
         self._lapped += 1
@@ -304,6 +321,11 @@ class Ring:
         """Stamp of the newest sample, without copying it."""
         head = self._head[0]
         return self._stamps[(head - 1) % self.capacity] if head else None
+
+    def fresh(self, now_ns: int, max_age_ns: int) -> bool:
+        """Whether there is a sample that at `now_ns` is at most `max_age_ns` old, without copying it."""
+        stamp_ns = self.newest_stamp_ns()
+        return stamp_ns is not None and _recent(stamp_ns, now_ns, max_age_ns)
 
     def read(self, index: int, into: Sample | None = None) -> Sample | None:
         """A copy of sample `index`; ``None`` if it is not published yet.

@@ -9,7 +9,7 @@ import numpy as np
 from loguru import logger
 
 from dexrun.assembly import Robot
-from runtime.inputs import stale
+from runtime.clock import NS_PER_S
 
 STILL_RAD_S = 0.05
 """Joints slower than this (the gripper: in travels a second) stand still."""
@@ -26,7 +26,7 @@ class ForceZero:
         self._force = robot.force if robot.settings.mode == "teleop" else None
         self._clock = robot.clock
         self._states = robot.arm.states
-        self._max_age_s = robot.settings.control.state_max_age_s
+        self._max_age_ns = round(robot.settings.control.state_max_age_s * NS_PER_S)
         self._seen = 0
 
     def begin(self) -> None:
@@ -36,10 +36,8 @@ class ForceZero:
             self._force.tare(self._still)
 
     def _still(self) -> bool:
-        state = self._states.newest()
-        if state is None or stale(state.stamp_ns, self._clock.now_ns(), self._max_age_s):
-            return False
-        return bool(np.abs(state["velocity"]).max() < STILL_RAD_S)
+        state = self._states.newest(now_ns=self._clock.now_ns(), max_age_ns=self._max_age_ns)
+        return state is not None and bool(np.abs(state["velocity"]).max() < STILL_RAD_S)
 
     def __call__(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """What was not told yet: ``force_tare``, with ``refused``, the reason, or empty."""

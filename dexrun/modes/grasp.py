@@ -22,7 +22,6 @@ from policies.handling import PlaceOptions, plan_home, plan_place
 from policies.motion import MotionError, MotionLimits
 from runtime.clock import NS_PER_S
 from runtime.faults import decide
-from runtime.inputs import stale
 from runtime.messages import Decision, Floats, Frame, TrackedMask
 from runtime.observer import frame_of
 from runtime.supervisor import Patience
@@ -164,10 +163,9 @@ class GraspMode:
     def _look(self, camera: str) -> Frame | None:
         """The newest frame, unless it shows how the table was a while ago."""
         ring = self._robot.cameras[camera].frames
-        sample = ring.newest()
-        if sample is None or stale(sample.stamp_ns, self._clock.now_ns(), self._options.stale_camera_s):
-            return None
-        return frame_of(camera, sample, ring)
+        max_age_ns = round(self._options.stale_camera_s * NS_PER_S)
+        sample = ring.newest(now_ns=self._clock.now_ns(), max_age_ns=max_age_ns)
+        return None if sample is None else frame_of(camera, sample, ring)
 
     # --- motions
 

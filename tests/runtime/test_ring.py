@@ -144,6 +144,26 @@ def test_reading_into_allocates_nothing_new() -> None:
     assert holds(into, 0)
 
 
+def test_the_reader_says_how_old_is_too_old() -> None:
+    ring = Ring(LAYOUT, 3)
+    assert not ring.fresh(0, 10**9)
+    assert not ring.blank().fresh(0, 10**9)
+    push(ring, 0)
+    push(ring, 1)
+    into = ring.blank()
+    stamp_ns = ring.newest_stamp_ns()
+    assert stamp_ns is not None
+    assert ring.newest(into, now_ns=stamp_ns + 5, max_age_ns=5) is into
+    assert into.fresh(stamp_ns + 5, 5)
+    assert ring.fresh(stamp_ns + 5, 5)
+    assert ring.newest(into, now_ns=stamp_ns + 6, max_age_ns=5) is None
+    assert not into.fresh(stamp_ns + 6, 5)
+    assert not ring.fresh(stamp_ns + 6, 5)
+    assert holds(into, 1)
+    with pytest.raises(ValueError, match="takes both"):
+        ring.newest(into, max_age_ns=5)
+
+
 def test_slots_begin_on_cache_lines() -> None:
     for ring in (Ring(LAYOUT, 3), Ring.create_shared(LAYOUT, 3)):
         with ring.write(0) as slot:
