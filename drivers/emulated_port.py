@@ -11,6 +11,8 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
+from drivers.serial_port import tell_bytes_taken
+
 IDLE_S = 0.02
 """Silence after which half a packet is given up, as a device on a real line would."""
 
@@ -19,7 +21,8 @@ class EmulatedPort:
     """One pseudo-terminal and the thread that answers it.
 
     The program under test opens `path`, a symbolic link that survives `unplug` and `plug` as a link below
-    ``/dev/serial/by-id`` does, while the terminal behind it gets a new number each time.
+    ``/dev/serial/by-id`` does, while the terminal behind it gets a new number each time. The terminal says
+    how much has been answered (`drivers.serial_port.bytes_taken`): silence after that is silence.
 
     Args:
         link: where to put the link; its directory must exist.
@@ -39,6 +42,7 @@ class EmulatedPort:
         self._lock = threading.Lock()
         self._master = -1
         self._slave = -1
+        self._count = 0
         self._wake_read, self._wake_write = os.pipe()
         self._closing = False
         self._doomed: list[int] = []
@@ -66,6 +70,7 @@ class EmulatedPort:
             if self._master >= 0 or self._closing:
                 return
             self._master, self._slave = os.openpty()
+            self._count = 0
             # The emulator's own hold on the far side keeps the terminal alive between openings.
             tty.setraw(self._slave)
             os.set_blocking(self._master, False)
@@ -138,9 +143,16 @@ class EmulatedPort:
             if data:
                 heard = True
                 self._on_data(data)
+                self._taken(master, len(data))
             elif not ready and heard:
                 heard = False
                 self._on_idle()
+
+    def _taken(self, master: int, count: int) -> None:
+        with self._lock:
+            if master == self._master:
+                self._count += count
+                tell_bytes_taken(master, self._count)
 
     def _read(self, master: int) -> bytes:
         with self._lock:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import struct
 import termios
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -101,6 +103,19 @@ def _opening(device: str, path: str, error: Exception) -> DeviceError:
         detail = "not allowed to open this port; on Linux, join its group (usually dialout)"
         return DeviceError(device, FaultKind.NO_PERMISSION, path, detail)
     return DeviceError(device, FaultKind.CANNOT_OPEN, path, " ".join(str(error).split()))
+
+
+def bytes_taken(descriptor: int) -> int:
+    """How many bytes the emulated device at the far end has dealt with, modulo 2**32; 0 on any other port."""
+    return int(struct.unpack("I4x", fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8)))[0])
+
+
+def tell_bytes_taken(descriptor: int, count: int) -> None:
+    """What `bytes_taken` says from now on at both ends of this pseudo-terminal.
+
+    A terminal has one thing that either end can set and the other read: the size of its window.
+    """
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("I4x", count % 2**32))
 
 
 @contextlib.contextmanager

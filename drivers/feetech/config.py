@@ -35,8 +35,8 @@ class FeetechConfig(Options):
         health_period_s: how often voltage, temperature, current, alarms and whether torque is on are read
             along.
         packet_timeout_s: silence after which an answer is given up.
-        lockstep_timeout_s: the same on a stepped clock, in wall time: only a servo that will never answer
-            costs it, and a busy machine must not be taken for one.
+        lockstep_timeout_s: on a stepped clock, how long in wall time a simulated bus may take to answer. It
+            says itself when it has nothing to say: only one that hangs costs this.
         num_retry: further attempts for servos that did not answer.
         give_up_s: without one whole state for this long, the device has failed.
         p_gain, i_gain, d_gain: of the servos' position loops. 16, 0, 32 is LeRobot's choice for SO-100; the
@@ -59,7 +59,7 @@ class FeetechConfig(Options):
     state_rate_hz: float = Field(default=100.0, gt=0, le=400)
     health_period_s: float = Field(default=1.0, gt=0)
     packet_timeout_s: float = Field(default=0.02, ge=0.001, le=1)
-    lockstep_timeout_s: float = Field(default=0.25, ge=0.001, le=10)
+    lockstep_timeout_s: float = Field(default=10.0, ge=0.001, le=60)
     num_retry: int = Field(default=2, ge=0, le=10)
     give_up_s: float = Field(default=0.25, gt=0)
     p_gain: Byte = 16

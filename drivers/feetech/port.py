@@ -15,10 +15,12 @@ from collections.abc import Sequence
 
 import serial
 
-from drivers.serial_port import open_port
+from drivers.serial_port import bytes_taken, open_port
 
 READ_BUDGET = 1024
 """Bytes that one transaction may take in; a babbling line ends there."""
+
+_GLANCE_S = 0.002
 
 
 class BusPort:
@@ -28,12 +30,16 @@ class BusPort:
         device: the bus's name in the configuration, for errors.
         path: what to open.
         timeout_s: how long the line may stay silent while an answer is awaited.
+        emulated: whether the far end says what it has dealt with. Silence is not waited for then; `timeout_s`
+            only guards against an emulator that hangs, and a busy machine is not taken for a silent servo.
 
     Raises:
         DeviceError: the port cannot be opened.
     """
 
-    def __init__(self, device: str, path: str, baudrate: int, timeout_s: float) -> None:
+    def __init__(
+        self, device: str, path: str, baudrate: int, timeout_s: float, *, emulated: bool = False
+    ) -> None:
         self.path = path
         self.is_using = False
         self.starved = False
@@ -42,6 +48,8 @@ class BusPort:
         self._baudrate = baudrate
         self._line: serial.Serial = open_port(device, path, baudrate)
         self._descriptor = int(self._line.fileno())
+        self._emulated = emulated
+        self._sent = bytes_taken(self._descriptor) if emulated else 0
         self._buffer = bytearray()
         self._budget = READ_BUDGET
 
@@ -73,13 +81,15 @@ class BusPort:
         """Send."""
         # Every system call lets go of the interpreter, and costs up to a switch interval to get it back from
         # a thread that computes: pyserial's write would wait for the line as well.
-        return os.write(self._descriptor, bytes(packet))
+        written = os.write(self._descriptor, bytes(packet))
+        self._sent = (self._sent + written) % 2**32
+        return written
 
     def readPort(self, length: int) -> bytes:
         """Up to `length` bytes; fewer only if the line fell silent for a timeout, or the budget is spent."""
         buffer = self._buffer
         while len(buffer) < length and self._budget > 0:
-            if not select.select([self._descriptor], [], [], self._timeout_s)[0]:
+            if not self._readable():
                 break
             chunk = os.read(self._descriptor, 4096)
             if not chunk:
@@ -90,6 +100,20 @@ class BusPort:
         taken = bytes(buffer[: max(0, length)])
         del buffer[: max(0, length)]
         return taken
+
+    def _readable(self) -> bool:
+        """Wait for bytes; ``False`` when the line has stayed silent."""
+        if not self._emulated:
+            return self._select(self._timeout_s)
+        for _ in range(round(self._timeout_s / _GLANCE_S)):
+            if self._select(_GLANCE_S):
+                return True
+            if bytes_taken(self._descriptor) == self._sent:
+                return self._select(0.0)  # what was answered is there by now
+        return False
+
+    def _select(self, timeout_s: float) -> bool:
+        return bool(select.select([self._descriptor], [], [], timeout_s)[0])
 
     def setPacketTimeout(self, packet_length: int) -> None:
         """A request went out: an answer may take one timeout from now."""

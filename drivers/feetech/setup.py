@@ -41,11 +41,10 @@ def connect(
         DeviceError: ``not_found``, ``in_use``, ``no_permission``, ``cannot_open``.
     """
     path = find_port(device, config.port, config.serial_number or serial_number, lister)
-    timeout_s = config.packet_timeout_s
-    if clock.stepped:
-        # Wall time, during which simulated time stands still: only who never answers may run into it.
-        timeout_s = max(timeout_s, config.lockstep_timeout_s)
-    return FeetechBus(device, names, BusPort(device, path, config.baudrate, timeout_s), config.num_retry)
+    # On a stepped clock this is wall time, during which simulated time stands still.
+    timeout_s = config.lockstep_timeout_s if clock.stepped else config.packet_timeout_s
+    port = BusPort(device, path, config.baudrate, timeout_s, emulated=clock.stepped)
+    return FeetechBus(device, names, port, config.num_retry)
 
 
 def check_calibration(bus: FeetechBus, joints: JointMap, may_write: bool) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 from typing import Any
 
+import anyio
 import h11
 
 from planner.config import FaultName, SceneReaderConfig
@@ -57,7 +58,8 @@ class SceneReader:
         Raises:
             OSError: the port is in use.
         """
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._config.port)
+        with anyio.CancelScope(shield=True):  # cancelled on its way, asyncio leaves the socket to nobody
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._config.port)
 
     async def close(self) -> None:
         """Stop listening and end every connection. Idempotent."""

@@ -129,6 +129,8 @@ class Intake:
 
     def _round(self) -> None:
         now_ns = self._clock.now_ns()
+        if self._clock.stepped:  # what the disk has done by now must not depend on how fast it is
+            self.disk.settle()
         for take in list(self.takes):
             for cursor in take.cursors:
                 self._drain(take, cursor)
@@ -260,8 +262,6 @@ class Intake:
         take.flushed_ns = now_ns
         batches = [batch for batch in take.renew() if batch.pieces]
         if batches:
-            if self._clock.stepped:  # simulated time may run faster than the disk: let it keep up
-                self.disk.settle()
             self._handed += sum(batch.size for batch in batches)
             self.disk.write(take.draft, batches)
 

@@ -81,7 +81,8 @@ class Servos:
 
 def read_servos(port: str) -> Servos:
     """Ask all six."""
-    bus = FeetechBus("rig", {i: str(i) for i in SERVOS}, BusPort("rig", port, 1_000_000, 0.5), 2)
+    line = BusPort("rig", port, 1_000_000, 10.0, emulated=True)
+    bus = FeetechBus("rig", {i: str(i) for i in SERVOS}, line, 2)
     try:
         registers = (reg.PRESENT_POSITION, reg.GOAL_POSITION, reg.TORQUE_ENABLE)
         return Servos(*([bus.read(servo, register) for servo in SERVOS] for register in registers))

@@ -12,6 +12,7 @@ import serial
 
 from drivers.feetech import registers as reg
 from drivers.feetech.emulator import FeetechEmulator
+from drivers.feetech.port import BusPort
 from runtime.messages import DeviceError
 from tests.feetech.rig import CALIBRATION, MS, NAMES, encoder, rig, shipped
 
@@ -39,7 +40,7 @@ def test_only_the_missing_servo_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_corrupted_packets_are_noticed(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.1, start={"shoulder_pan": 2222}) as r:
+    with rig(tmp_path, start={"shoulder_pan": 2222}) as r:
         r.arm.open()
         r.run(1)
         first = r.arm.states.newest()
@@ -55,7 +56,7 @@ def test_corrupted_packets_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_bus_that_loses_and_corrupts_at_random_still_delivers(tmp_path: Path) -> None:
-    with rig(tmp_path, emulator={"seed": 3}, lockstep_timeout_s=0.02, num_retry=6) as r:
+    with rig(tmp_path, emulator={"seed": 3}, num_retry=6) as r:
         r.arm.open()
         r.emulator.faults.lose_fraction = 0.05
         r.emulator.faults.corrupt_fraction = 0.05
@@ -66,7 +67,7 @@ def test_a_bus_that_loses_and_corrupts_at_random_still_delivers(tmp_path: Path) 
 
 def test_junk_on_the_line_never_becomes_a_position(tmp_path: Path) -> None:
     chance = random.Random(11)
-    with rig(tmp_path, lockstep_timeout_s=0.02, give_up_s=10) as r:
+    with rig(tmp_path, give_up_s=10) as r:
         r.arm.open()
         r.run(1)
         first = r.arm.states.newest()
@@ -82,7 +83,7 @@ def test_junk_on_the_line_never_becomes_a_position(tmp_path: Path) -> None:
 
 
 def test_a_babbling_line_ends_the_transaction(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.02) as r:
+    with rig(tmp_path) as r:
         r.arm.open()
         r.run(1)
         r.emulator._held_back = b"\x00" * 3000
@@ -106,7 +107,7 @@ def test_a_late_packet_is_not_taken_for_a_fresh_one(tmp_path: Path) -> None:
 
 
 def test_a_silent_servo_costs_one_timeout_a_cycle_and_then_fails_by_name(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.1, give_up_s=0.05) as r:
+    with rig(tmp_path, give_up_s=0.05) as r:
         r.arm.open()
         r.run(3)
         good_ns = r.arm.states.newest_stamp_ns()
@@ -124,8 +125,31 @@ def test_a_silent_servo_costs_one_timeout_a_cycle_and_then_fails_by_name(tmp_pat
         assert r.arm.states.published == 3
 
 
+def test_a_slow_emulator_is_not_taken_for_a_silent_servo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glances = 0
+
+    def glance(port: BusPort, timeout_s: float) -> bool:
+        nonlocal glances
+        glances += 1
+        if glances == 20:
+            r.emulator._lock.release()
+        return select(port, timeout_s)
+
+    select = BusPort._select
+    with rig(tmp_path) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator._lock.acquire()
+        monkeypatch.setattr(BusPort, "_select", glance)
+        r.run(1)
+        assert glances >= 20
+        assert (r.arm.states.published, r.arm.statistics()) == (2, {})
+
+
 def test_the_others_obey_while_one_is_silent(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.1) as r:
+    with rig(tmp_path) as r:
         r.arm.open()
         r.run(1)
         r.emulator.faults.silent.add(1)
@@ -136,7 +160,7 @@ def test_the_others_obey_while_one_is_silent(tmp_path: Path) -> None:
 
 
 def test_a_servo_that_is_back_is_back(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.1) as r:
+    with rig(tmp_path) as r:
         r.arm.open()
         r.emulator.faults.silent.add(3)
         r.run(2)
@@ -274,7 +298,7 @@ def test_a_path_that_is_no_serial_port(tmp_path: Path) -> None:
 
 
 def test_a_missing_servo_is_named(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.1) as r:
+    with rig(tmp_path) as r:
         r.emulator.faults.silent.add(4)
         with pytest.raises(DeviceError) as caught:
             r.arm.open()
@@ -284,14 +308,14 @@ def test_a_missing_servo_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unpowered_arm_is_guessed(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.01, num_retry=0) as r:
+    with rig(tmp_path, num_retry=0) as r:
         r.emulator.faults.silent.update(range(1, 7))
         with pytest.raises(DeviceError, match=r"answering: none \(is the arm powered"):
             r.arm.open()
 
 
 def test_the_wrong_baud_rate_is_not_understood(tmp_path: Path) -> None:
-    with rig(tmp_path, lockstep_timeout_s=0.01, num_retry=0, baudrate=115_200) as r:
+    with rig(tmp_path, num_retry=0, baudrate=115_200) as r:
         with pytest.raises(DeviceError) as caught:
             r.arm.open()
         assert caught.value.kind == "no_reply"

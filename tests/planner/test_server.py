@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 
 from planner.config import SceneReaderConfig
@@ -221,3 +222,21 @@ def test_a_fault_lasts_as_long_as_it_was_told() -> None:
             assert (await peer.chat(asked))[0] == 200
 
     asyncio.run(main())
+
+
+def test_a_start_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = asyncio.Server._start_serving  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        reader = SceneReader(SceneReaderConfig())
+        with anyio.CancelScope() as scope:
+
+            def listening(server: asyncio.Server) -> None:
+                listen(server)
+                scope.cancel()
+
+            monkeypatch.setattr(asyncio.Server, "_start_serving", listening)
+            await reader.start()
+        await reader.close()
+
+    anyio.run(main)

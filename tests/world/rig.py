@@ -90,7 +90,7 @@ def joint_map(client: WorldClient, folder: Path) -> tuple[Path, JointMap]:
 def arm(name: str, client: WorldClient, folder: Path, clock: Clock) -> FeetechArm:
     path, joints = joint_map(client, folder)
     role = "leader" if name == "leader" else "follower"
-    config = FeetechConfig(port=client.addresses[name], calibration=path, role=role, lockstep_timeout_s=0.02)
+    config = FeetechConfig(port=client.addresses[name], calibration=path, role=role)
     return FeetechArm(name, config, joints, clock)
 
 
