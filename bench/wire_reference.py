@@ -195,12 +195,12 @@ class TimedAction:
 
 
 def _pieces(body: bytes) -> Any:
-    from policies.remote.lerobot import protobuf
+    from policies.remote.lerobot import rpc
 
     for start in range(0, len(body), PIECE):
         last = start + PIECE >= len(body)
-        state = protobuf.END if last else protobuf.BEGIN if start == 0 else protobuf.MIDDLE
-        yield protobuf.observation_message(state, [body[start : start + PIECE]])
+        state = rpc.END if last else rpc.BEGIN if start == 0 else rpc.MIDDLE
+        yield rpc.observation_message(state, [body[start : start + PIECE]])
 
 
 def lerobot_server() -> None:
@@ -208,7 +208,7 @@ def lerobot_server() -> None:
     import grpc
     import torch
 
-    from policies.remote.lerobot import protobuf
+    from policies.remote.lerobot import rpc
 
     waiting: queue.Queue[TimedObservation] = queue.Queue(maxsize=1)
     chunk = torch.from_numpy(CHUNK.copy())
@@ -216,21 +216,21 @@ def lerobot_server() -> None:
     def observations(messages: Any, context: Any) -> bytes:
         buffer = io.BytesIO()
         for message in messages:
-            buffer.write(protobuf.read_observation(message)[1])
+            buffer.write(rpc.read_observation(message)[1])
         waiting.put(pickle.loads(buffer.getvalue()))  # noqa: S301 - our own bytes, on loopback
         return b""
 
     def actions(request: bytes, context: Any) -> bytes:
         seen = waiting.get(timeout=2)
         made = [TimedAction(seen.timestamp, seen.timestep + i, row) for i, row in enumerate(list(chunk))]
-        return protobuf.data_message([pickle.dumps(made)])
+        return rpc.data_message([pickle.dumps(made)])
 
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     handlers = {
         "SendObservations": grpc.stream_unary_rpc_method_handler(observations),
         "GetActions": grpc.unary_unary_rpc_method_handler(actions),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(rpc.SERVICE, handlers),))
     tell_port(server.add_insecure_port("127.0.0.1:0"))
     server.start()
     server.wait_for_termination()
@@ -241,13 +241,13 @@ def lerobot_client(port: int) -> Ask:
     import grpc
     import torch
 
-    from policies.remote.lerobot import protobuf
+    from policies.remote.lerobot import rpc
 
     torch.set_num_threads(1)
     limits = [("grpc.max_receive_message_length", 4 << 20), ("grpc.max_send_message_length", 4 << 20)]
     channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=limits)
-    send = channel.stream_unary(f"/{protobuf.SERVICE}/SendObservations")
-    get = channel.unary_unary(f"/{protobuf.SERVICE}/GetActions")
+    send = channel.stream_unary(f"/{rpc.SERVICE}/SendObservations")
+    get = channel.unary_unary(f"/{rpc.SERVICE}/GetActions")
     front, wrist, state = arrays()
     names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
@@ -255,7 +255,7 @@ def lerobot_client(port: int) -> Ask:
         values: dict[str, Any] = {f"{n}.pos": float(v) for n, v in zip(names, state, strict=True)}
         values |= {"front": front, "wrist": wrist, "task": "pick the red cube"}
         send(_pieces(pickle.dumps(TimedObservation(1.0, 1, values, must_go=True))))
-        pickle.loads(protobuf.read_data(get(b"")))  # noqa: S301 - our own bytes, on loopback
+        pickle.loads(rpc.read_data(get(b"")))  # noqa: S301 - our own bytes, on loopback
 
     return ask
 

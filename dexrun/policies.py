@@ -8,6 +8,7 @@ from dexrun.config.settings import PolicyConfig
 from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig
+from policies.remote.config import RemoteConfig
 from runtime.arm_model import ArmModel
 from runtime.clock import Clock
 from runtime.interfaces import CameraDriver, Policy
@@ -35,7 +36,7 @@ def build_policy(
     return _other(config, model, clock)
 
 
-def _other(config: PolicyConfig, model: ArmModel, clock: Clock) -> Policy:
+def _other(config: DexGraspConfig | ActConfig | RemoteConfig, model: ArmModel, clock: Clock) -> Policy:
     from policies.mapping import RobotJoints
 
     joints = RobotJoints(model.names, model.ranges)
@@ -51,6 +52,6 @@ def _other(config: PolicyConfig, model: ArmModel, clock: Clock) -> Policy:
         from policies.act.policy import ActPolicy
 
         return ActPolicy(config, joints)
-    from policies.remote.client import build_remote
+    from policies.remote.make import make_remote
 
-    return build_remote(config, joints, clock)
+    return make_remote(config, joints, clock)

@@ -7,12 +7,13 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from loguru import logger
 
-from dexrun.serve.metrics import Metrics
+from policies.remote.serving.engine import Answer
+from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import Floats, Observation
@@ -24,46 +25,6 @@ class BatchPolicy(Protocol):
 
     def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Floats]:
         """One chunk ``[T, D]`` for each observation, in order."""
-
-
-class Answer(NamedTuple):
-    """A chunk ``[T, D]`` in the robot's units, and what the policy says about the episode, if anything."""
-
-    rows: Floats
-    status: Mapping[str, Any]
-
-
-class Engine(Protocol):
-    """Where inference happens: this process, or Ray's.
-
-    Attributes:
-        isolated: whether every client has a policy of its own.
-    """
-
-    isolated: bool
-
-    async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
-        """One answer for each observation.
-
-        Raises:
-            PolicyError: the policy cannot answer; one line.
-        """
-
-    async def reset(self, client: str) -> None:
-        """Make the client's policy forget the episode."""
-
-    def forget(self, client: str) -> None:
-        """The client has gone."""
-
-    def start(self) -> None:
-        """Begin to answer. Blocks until the policy is warm.
-
-        Raises:
-            PolicyError: it cannot be.
-        """
-
-    def stop(self) -> None:
-        """Finish what was asked, close the policy, end. Blocks."""
 
 
 @dataclass(slots=True)
@@ -121,7 +82,7 @@ class LocalEngine:
         self._warm: queue.SimpleQueue[PolicyError | None] = queue.SimpleQueue()
 
     def start(self) -> None:
-        """See `Engine`."""
+        """See `policies.remote.serving.engine.Engine`."""
         self._thread = threading.Thread(target=self._main, name="inference", daemon=True)
         self._thread.start()
         error = self._warm.get()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dexrun.serve.service import Service
+from policies.remote.serving.service import Service
 
 MAX_REQUEST_BYTES = 8192
 READ_TIMEOUT_S = 5.0
@@ -13,16 +13,16 @@ READ_TIMEOUT_S = 5.0
 class MetricsHttp:
     """An HTTP/1.0 listener for Prometheus, on the server's own address."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, port: int) -> None:
         self._service = service
+        self._port = port
         self._server: asyncio.Server | None = None
         self.address = ""
 
     async def open(self) -> None:
         """Bind and listen."""
-        options = self._service.options
         self._server = await asyncio.start_server(
-            self._answer, options.host, options.metrics_port, limit=MAX_REQUEST_BYTES
+            self._answer, self._service.options.host, self._port, limit=MAX_REQUEST_BYTES
         )
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = f"http://{host}:{port}/metrics"

@@ -4,102 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from policies.act.config import ActConfig
 from policies.dexgrasp.config import DexGraspConfig
 from policies.geometric.config import GeometricConfig
-from policies.mapping import KeyMap, UnitMap
-from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
-from runtime.options import Options
+from policies.remote.serving.options import FrontOptions
 
-Protocol = Literal["gr00t", "lerobot", "openpi", "act"]
-
-CLIENT_OPTIONS: dict[str, type[GrootOptions | LerobotOptions | OpenpiOptions | ActRemoteOptions]] = {
-    "gr00t": GrootOptions,
-    "lerobot": LerobotOptions,
-    "openpi": OpenpiOptions,
-    "act": ActRemoteOptions,
-}
 LocalPolicy = Annotated[GeometricConfig | DexGraspConfig | ActConfig, Field(discriminator="type")]
-LOOPBACK = ("localhost", "::1", "127.")
 
 
-class ServeOptions(Options):
+class ServeOptions(FrontOptions):
     """A policy behind a protocol.
 
     Attributes:
-        protocol: which one.
-        host: address to bind; any but a loopback address needs `token_env` or `insecure`.
-        port: 0 takes a free one and prints it.
-        token_env: name of the environment variable that holds the token that clients must show.
-        insecure: serve other machines without a token.
-        allow_kill: let a client stop the server (GR00T's ``kill``).
         metrics_port: where ``/metrics`` is; 0 takes a free one, -1 serves none (openpi: also on `port`).
-        max_message_mib: a larger message is refused and its connection closed.
-        max_clients: clients known at the same time; beyond that the longest silent one is forgotten.
-        client_idle_s: a client that is silent for longer is forgotten, with its episode.
-        max_pending: requests of one client that may wait; more are refused.
         batch_size: so many requests that wait together are inferred together.
         batch_delay_s: how long the first of a batch waits for others.
-        drain_s: on a stop, how long requests in flight may take.
-        jpeg: take compressed frames from our own clients.
-        similar_fraction: LeRobot: an observation is like the last one if no joint moved by more than this
-            fraction of its range. The original compares the norm of the raw state with 1.
-        observation_wait_s: LeRobot: how long ``GetActions`` waits for an observation.
-        fps: LeRobot: time stamps of a chunk's steps are so far apart.
-        aggregation: ACT: predictions of the same step weigh ``exp(-aggregation * i)``, oldest first.
-        chunk_steps: rows of a chunk that are sent; 0 sends all.
         engine: infer in this process, or in Ray Serve's replicas.
         replicas: with Ray, how many.
         ray_address: of a running Ray cluster; empty starts a local one.
         policy: what to serve; without it, ``[policy]``.
-        keys: the clients' names; without them those of a ``[policy]`` that is itself a client, else the
-            protocol's usual ones.
-        units: the clients' units; found in the same way.
     """
 
-    protocol: Protocol = "gr00t"
-    host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
-    token_env: str = ""
-    insecure: bool = False
-    allow_kill: bool = False
     metrics_port: int = Field(default=-1, ge=-1, le=65535)
-    max_message_mib: int = Field(default=32, ge=1, le=1024)
-    max_clients: int = Field(default=256, ge=1, le=10_000)
-    client_idle_s: float = Field(default=300.0, gt=0.0, le=86400.0)
-    max_pending: int = Field(default=4, ge=1, le=1000)
     batch_size: int = Field(default=8, ge=1, le=1024)
     batch_delay_s: float = Field(default=0.0, ge=0.0, le=1.0)
-    drain_s: float = Field(default=10.0, ge=0.0, le=600.0)
-    jpeg: bool = True
-    similar_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
-    observation_wait_s: float = Field(default=2.0, gt=0.0, le=60.0)
-    fps: float = Field(default=30.0, gt=0.0, le=1000.0)
-    aggregation: float = Field(default=0.01, ge=0.0, le=10.0)
-    chunk_steps: int = Field(default=0, ge=0, le=1000)
     engine: Literal["local", "ray"] = "local"
     replicas: int = Field(default=2, ge=1, le=64)
     ray_address: str = ""
     policy: LocalPolicy | None = None
-    keys: KeyMap | None = None
-    units: UnitMap | None = None
-
-    @model_validator(mode="after")
-    def _guarded(self) -> ServeOptions:
-        if not self.host.startswith(LOOPBACK) and not (self.token_env or self.insecure):
-            raise ValueError(
-                f"host {self.host} is reachable from other machines: "
-                "name a token with token_env, or say insecure = true"
-            )
-        return self
-
-    def resolved_keys(self) -> KeyMap:
-        """The clients' key map."""
-        return self.keys or CLIENT_OPTIONS[self.protocol]().keys
-
-    def resolved_units(self) -> UnitMap:
-        """The clients' unit map: what is not given is as the protocol has it."""
-        own: UnitMap = CLIENT_OPTIONS[self.protocol]().units
-        return own if self.units is None else own.model_copy(update=self.units.model_dump(exclude_unset=True))

@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dexrun.serve.engine import Answer, ask
-from dexrun.serve.metrics import Metrics
+from dexrun.serve.engine import ask
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import PolicyServer
 from policies.mapping import RobotJoints
+from policies.remote.serving.engine import Answer
+from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import Observation

@@ -9,34 +9,16 @@ from collections.abc import Callable
 import anyio
 from loguru import logger
 
-from dexrun.serve.engine import Engine, LocalEngine
-from dexrun.serve.metrics import Metrics
+from dexrun.serve.engine import LocalEngine
 from dexrun.serve.metrics_http import MetricsHttp
 from dexrun.serve.options import ServeOptions
-from dexrun.serve.service import Front, Service
 from policies.mapping import RobotJoints
+from policies.remote.make import make_front
+from policies.remote.serving.engine import Engine
+from policies.remote.serving.metrics import Metrics
+from policies.remote.serving.service import Service
 from runtime.clock import Clock, RealClock
 from runtime.interfaces import Policy, PolicySpec
-
-
-def make_front(service: Service) -> Front:
-    """The listening end for the configured protocol."""
-    protocol = service.options.protocol
-    if protocol == "gr00t":
-        from dexrun.serve.groot import GrootFront
-
-        return GrootFront(service)
-    if protocol == "openpi":
-        from dexrun.serve.openpi import OpenpiFront
-
-        return OpenpiFront(service)
-    if protocol == "act":
-        from dexrun.serve.act import ActFront
-
-        return ActFront(service)
-    from dexrun.serve.lerobot import LerobotFront
-
-    return LerobotFront(service)
 
 
 class PolicyServer:
@@ -59,6 +41,7 @@ class PolicyServer:
         clock: Clock,
     ) -> None:
         self._engine = engine
+        self._options = options
         self._make: Callable[[], Service] = lambda: Service(options, engine, joints, spec, metrics, clock)
         self.service: Service | None = None
         self.address = ""
@@ -97,9 +80,9 @@ class PolicyServer:
                 await anyio.to_thread.run_sync(self._engine.stop)
 
     async def _open_metrics(self, service: Service, stack: contextlib.AsyncExitStack) -> None:
-        if service.options.metrics_port < 0:
+        if self._options.metrics_port < 0:
             return
-        http = MetricsHttp(service)
+        http = MetricsHttp(service, self._options.metrics_port)
         await http.open()
         stack.push_async_callback(http.close)
         self.metrics_address = http.address

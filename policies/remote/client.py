@@ -15,7 +15,7 @@ from policies.mapping import ObservationMap, RobotJoints
 from policies.remote.config import RemoteOptions
 from policies.remote.limits import Limits, WireError
 from policies.remote.link import Counts, Deadline, LinkError, PolicyRequest, Session, Waker
-from runtime.clock import NS_PER_S, Clock, RealClock
+from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Floats, Observation
 
@@ -230,10 +230,3 @@ class RemotePolicy:
             self._give_up()
             self._back_off()
         return PolicyError(f"{self.spec.name} at {self._where}: {error}")
-
-
-def build_remote(options: Any, robot: RobotJoints, clock: Clock | None = None) -> RemotePolicy:
-    """The client for a configured protocol; see `policies.remote.make.make_remote`."""
-    from policies.remote.make import make_remote
-
-    return make_remote(options, robot, clock if clock is not None else RealClock())

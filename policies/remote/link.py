@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from runtime.clock import NS_PER_S, RealClock
@@ -136,22 +135,6 @@ class Counts:
     def add(self, kind: str, count: int = 1) -> None:
         """Count an event."""
         self.by_kind[kind] = self.by_kind.get(kind, 0) + count
-
-
-def extras_of(request: PolicyRequest) -> dict[str, Any]:
-    """What our own server is told beyond the protocol. Nothing committed is nothing said."""
-    if not len(request.prefix):
-        return {"step": request.step}
-    prefix = request.prefix.astype(np.float32)
-    return {"step": request.step, "prefix": prefix, "frozen_steps": request.frozen}
-
-
-def status_of(value: Any) -> dict[str, Any]:
-    """The plain part of what a server says about the episode; nothing from one that is not ours."""
-    if not isinstance(value, dict):
-        return {}
-    kinds = {"done": bool, "failed": bool, "failure": str}
-    return {k: value[k] for k, kind in kinds.items() if isinstance(value.get(k), kind)}
 
 
 class Session(Protocol):

@@ -1,11 +1,25 @@
-"""The client for a configured protocol; its package is imported here and not before."""
+"""Both ends of the configured protocol, by its name. Its package is imported here and not before."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from policies.mapping import RobotJoints
 from policies.remote.client import RemotePolicy
-from policies.remote.config import GrootOptions, LerobotOptions, OpenpiOptions, RemoteConfig
+from policies.remote.config import RemoteConfig
+from policies.remote.serving.service import Front, Service
 from runtime.clock import Clock
+
+_ENDS = {
+    "groot": ("policies.remote.groot", "GrootPolicy", "GrootFront"),
+    "lerobot": ("policies.remote.lerobot", "LerobotPolicy", "LerobotFront"),
+    "openpi": ("policies.remote.openpi", "OpenpiPolicy", "OpenpiFront"),
+    "act_zmq": ("policies.remote.act_zmq", "ActRemotePolicy", "ActFront"),
+}
+"""By the policy's type: the protocol's package, its client and its server."""
+
+_SERVED = {"gr00t": "groot", "act": "act_zmq"}
+"""What ``[serve]`` calls a protocol, where that is not the policy's type."""
 
 
 def make_remote(options: RemoteConfig, robot: RobotJoints, clock: Clock) -> RemotePolicy:
@@ -15,18 +29,18 @@ def make_remote(options: RemoteConfig, robot: RobotJoints, clock: Clock) -> Remo
         PolicyError: keys or units do not fit the robot, a token is missing, or the protocol's package is.
     """
     options.check_packages()
-    if isinstance(options, GrootOptions):
-        from policies.remote.groot.client import GrootPolicy
+    package, client, _ = _ENDS[options.type]
+    policy: RemotePolicy = getattr(import_module(f"{package}.client"), client)(options, robot, clock)
+    return policy
 
-        return GrootPolicy(options, robot, clock)
-    if isinstance(options, LerobotOptions):
-        from policies.remote.lerobot.client import LerobotPolicy
 
-        return LerobotPolicy(options, robot, clock)
-    if isinstance(options, OpenpiOptions):
-        from policies.remote.openpi.client import OpenpiPolicy
+def make_front(service: Service) -> Front:
+    """The listening end for the protocol of the service.
 
-        return OpenpiPolicy(options, robot, clock)
-    from policies.remote.act_zmq.client import ActRemotePolicy
-
-    return ActRemotePolicy(options, robot, clock)
+    Raises:
+        ModuleNotFoundError: a package that the protocol needs is missing.
+    """
+    protocol = service.options.protocol
+    package, _, server = _ENDS[_SERVED.get(protocol, protocol)]
+    front: Front = getattr(import_module(f"{package}.server"), server)(service)
+    return front

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dexrun.serve.act import aggregate
 from dexrun.serve.options import ServeOptions
-from dexrun.serve.service import Client
 from policies.act.config import ActConfig, ActShape
 from policies.act.load import load_act
 from policies.act.model import ActModel
 from policies.act.policy import ActInference
+from policies.remote.act_zmq.server import aggregate
+from policies.remote.serving.service import Client
 
 DATA = Path(__file__).parent / "data"
 CLOSE = {"rtol": 0.0, "atol": 1e-5}

@@ -17,7 +17,7 @@ from policies.remote import jpeg
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
-from policies.remote.lerobot import protobuf
+from policies.remote.lerobot import rpc
 from policies.remote.openpi import codec as openpi
 from policies.remote.pickle_writer import Writer
 
@@ -72,7 +72,7 @@ ENCODERS = {
     "gr00t": groot.encode,
     "openpi": openpi.encode,
     "act": act.encode,
-    "lerobot": lambda tree: protobuf.observation_messages(lerobot_body(tree)),
+    "lerobot": lambda tree: rpc.observation_messages(lerobot_body(tree)),
 }
 ODD = (
     *(np.zeros(shape, "f") for shape in ((), (2,), (1, 6), (2, 3, 1), (0, 1 << 40))),

@@ -23,7 +23,7 @@ from policies.remote.act_zmq import codec as act
 from policies.remote.groot import client as groot_client
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
-from policies.remote.lerobot import protobuf
+from policies.remote.lerobot import rpc
 from policies.remote.limits import Limits, WireError
 from policies.remote.openpi import client as openpi_client
 from policies.remote.openpi import codec as openpi
@@ -56,8 +56,8 @@ READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "lerobot observation": (lerobot.decode_observation, hostile.valid_lerobot()),
     "lerobot actions": (lerobot.decode_actions, ACTIONS),
     "lerobot setup": (lerobot.decode_setup, SETUP),
-    "protobuf observation": (protobuf.read_observation, protobuf.observation_messages([ACTIONS])[0]),
-    "protobuf data": (protobuf.read_data, protobuf.data_message([ACTIONS])),
+    "protobuf observation": (rpc.read_observation, rpc.observation_messages([ACTIONS])[0]),
+    "protobuf data": (rpc.read_data, rpc.data_message([ACTIONS])),
     "npy": (lambda m: npy.load(memoryview(m)), npy.header(CHUNK.dtype, CHUNK.shape) + CHUNK.tobytes()),
     "jpeg": (jpeg.decode, jpeg.encode(hostile.IMAGE, 90)),
 }

@@ -22,14 +22,14 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
-from dexrun.serve import lerobot as lerobot_front
-from dexrun.serve import zmq_front
-from dexrun.serve.hang_up import by_descriptor, by_peer
-from dexrun.serve.lerobot import LerobotFront
 from dexrun.serve.options import ServeOptions
-from dexrun.serve.zmq_front import ZmqFront
 from policies.remote.groot import codec as groot
-from policies.remote.lerobot import protobuf
+from policies.remote.lerobot import rpc
+from policies.remote.lerobot import server as lerobot_front
+from policies.remote.lerobot.server import LerobotFront
+from policies.remote.serving import zmq_front
+from policies.remote.serving.hang_up import by_descriptor, by_peer
+from policies.remote.serving.zmq_front import ZmqFront
 from runtime.interfaces import PolicyError
 from tests.remote import hostile
 from tests.remote.support import (
@@ -105,10 +105,10 @@ class LerobotClient:
 
     def __init__(self, port: int) -> None:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        self._calls = [self._channel.unary_unary(f"/{protobuf.SERVICE}/{name}") for name in METHODS]
+        self._calls = [self._channel.unary_unary(f"/{rpc.SERVICE}/{name}") for name in METHODS]
 
     def __call__(self, message: bytes) -> None:
-        wrapped = [message, protobuf.data_message([message]), protobuf.observation_message(3, [message])]
+        wrapped = [message, rpc.data_message([message]), rpc.observation_message(3, [message])]
         for call, body in zip(self._calls, wrapped, strict=True):
             for each in (message, body):
                 with contextlib.suppress(grpc.RpcError):
@@ -224,7 +224,7 @@ def test_a_flood_is_taken_a_few_messages_at_a_time(at_most: int, monkeypatch: py
 
 
 def test_a_hostile_grpc_client_is_told_why_and_hung_up_on() -> None:
-    message = protobuf.data_message([hostile.pickles()["os.system"]])
+    message = rpc.data_message([hostile.pickles()["os.system"]])
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
     with (
         serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server,
@@ -234,7 +234,7 @@ def test_a_hostile_grpc_client_is_told_why_and_hung_up_on() -> None:
         good.infer(observation(1))
         seen: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
         channel.subscribe(seen.put, try_to_connect=True)
-        call = channel.unary_unary(f"/{protobuf.SERVICE}/SendPolicyInstructions")
+        call = channel.unary_unary(f"/{rpc.SERVICE}/SendPolicyInstructions")
         with pytest.raises(grpc.RpcError) as caught:
             call(message, timeout=GUARD_S)
         assert "not on the list of allowed classes" in caught.value.details()
@@ -356,9 +356,9 @@ def test_pieces_that_are_empty_or_too_many_are_refused(monkeypatch: pytest.Monke
         serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        call = channel.stream_unary(f"/{protobuf.SERVICE}/SendObservations")
+        call = channel.stream_unary(f"/{rpc.SERVICE}/SendObservations")
         for data in (b"", b"x"):
-            pieces = [protobuf.observation_message(protobuf.MIDDLE, [data])] * 5
+            pieces = [rpc.observation_message(rpc.MIDDLE, [data])] * 5
             with pytest.raises(grpc.RpcError) as caught:
                 call(iter(pieces), timeout=GUARD_S)
             assert "an empty piece of an observation, or more than 3" in caught.value.details()
@@ -369,14 +369,14 @@ def test_an_observation_whose_pieces_do_not_come_is_given_up(monkeypatch: pytest
     given_up = threading.Event()
 
     def pieces() -> Iterator[bytes]:
-        yield protobuf.observation_message(protobuf.BEGIN, [b"x"])
+        yield rpc.observation_message(rpc.BEGIN, [b"x"])
         given_up.wait(GUARD_S)
 
     with (
         serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        call = channel.stream_unary(f"/{protobuf.SERVICE}/SendObservations")
+        call = channel.stream_unary(f"/{rpc.SERVICE}/SendObservations")
         with pytest.raises(grpc.RpcError) as caught:
             call(pieces(), timeout=GUARD_S)
         given_up.set()
@@ -406,7 +406,7 @@ def test_calls_of_one_connection_at_the_same_time_are_bounded() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(LerobotFront, "_next", counted)
-            call = channel.unary_unary(f"/{protobuf.SERVICE}/GetActions")
+            call = channel.unary_unary(f"/{rpc.SERVICE}/GetActions")
             calls = [call.future(b"", timeout=GUARD_S) for _ in range(20)]
             for each in calls:
                 with contextlib.suppress(grpc.RpcError):
@@ -507,7 +507,7 @@ def lerobot_server(replies: list[bytes]) -> Iterator[int]:
     handlers = {**dict.fromkeys(METHODS, empty), "GetActions": handler}
     pool = futures.ThreadPoolExecutor(2)
     server = grpc.server(pool)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(rpc.SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield port
@@ -523,7 +523,7 @@ def test_a_server_that_answers_garbage(protocol: str) -> None:
     messages = list(MESSAGES[protocol]().values())
     messages += [b"\0", b"\xff" * 100, b"ERROR", b"\x80\x04}."]
     if protocol == "lerobot":
-        messages = [protobuf.data_message([m]) for m in messages if m] + [b"\x0a\xff\xff\xff\x7f"]
+        messages = [rpc.data_message([m]) for m in messages if m] + [b"\x0a\xff\xff\xff\x7f"]
     count = len(messages)
     server = contextlib.contextmanager(SERVERS[protocol])
     options: dict[str, Any] = {"request_timeout_s": 0.2, "connect_timeout_s": 2.0}

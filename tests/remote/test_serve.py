@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.streams import StreamReader
 
-from dexrun.serve.metrics import Metrics
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import local_server
-from dexrun.serve.websocket_reader import WholeMessageReader
 from policies.mapping import KeyMap
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
-from policies.remote.lerobot import protobuf
+from policies.remote.lerobot import rpc
+from policies.remote.openpi.reader import WholeMessageReader
+from policies.remote.serving.metrics import Metrics
 from runtime.messages import Floats, Observation
 from tests.remote.hostile import IMAGE, JOINTS
 from tests.remote.support import (
@@ -282,7 +282,7 @@ def test_only_the_configured_cameras_pictures_are_decoded(
         else:
             values: dict[str, Any] = {f"{j}.pos": 0.0 for j in JOINTS} | {"front": picture, "wrist": IMAGE}
             timed = lerobot.TimedObservation(1.0, 1, values | {f"other{i}": other for i in range(9)})
-            message = protobuf.observation_messages(lerobot.encode_observation(timed))[0]
+            message = rpc.observation_messages(lerobot.encode_observation(timed))[0]
             with LerobotPeer(server.port) as robot:
                 robot.call("SendObservations", message)
     assert decoded == [picture]
@@ -327,16 +327,16 @@ class LerobotPeer:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
 
     def call(self, name: str, body: bytes = b"") -> bytes:
-        made = self._channel.unary_unary(f"/{protobuf.SERVICE}/{name}")
+        made = self._channel.unary_unary(f"/{rpc.SERVICE}/{name}")
         return bytes(made(body, timeout=GUARD_S))
 
     def send(self, timestep: int, position: float, must_go: bool = False) -> None:
         values = {f"{j}.pos": position for j in JOINTS} | {"front": IMAGE, "wrist": IMAGE, "task": "x"}
         timed = lerobot.TimedObservation(2.5, timestep, values, must_go=must_go)
-        self.call("SendObservations", protobuf.observation_messages(lerobot.encode_observation(timed))[0])
+        self.call("SendObservations", rpc.observation_messages(lerobot.encode_observation(timed))[0])
 
     def actions(self) -> list[lerobot.TimedAction]:
-        body = protobuf.read_data(self.call("GetActions"))
+        body = rpc.read_data(self.call("GetActions"))
         return list(lerobot.decode_actions(body)) if len(body) else []
 
     def __enter__(self) -> LerobotPeer:
@@ -379,7 +379,7 @@ def test_lerobots_actions_are_of_the_module_that_the_client_has(module: str) -> 
     timed = lerobot.TimedObservation(
         1.0, 1, {f"{j}.pos": 0.0 for j in JOINTS} | {"front": IMAGE, "wrist": IMAGE}
     )
-    message = protobuf.observation_messages(lerobot.encode_observation(timed, module))[0]
+    message = rpc.observation_messages(lerobot.encode_observation(timed, module))[0]
     with serving(EchoPolicy(), ServeOptions(protocol="lerobot")) as server, LerobotPeer(server.port) as peer:
         peer.call("SendObservations", message)
         body = peer.call("GetActions")
@@ -396,7 +396,7 @@ def test_lerobots_chunk_is_as_long_as_was_asked_for_and_small() -> None:
         peer.send(1, 0.0)
         body = peer.call("GetActions")
         assert len(body) < 5000  # the original's is 76 kB
-        peer.call("SendPolicyInstructions", protobuf.data_message(setup))
+        peer.call("SendPolicyInstructions", rpc.data_message(setup))
         peer.send(2, 50.0)
         assert len(peer.actions()) == 20
 

@@ -12,14 +12,12 @@ from policies.remote import jpeg
 from policies.remote.act_zmq import codec
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import ActRemoteOptions
+from policies.remote.extras import extras_of, status_of
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, PolicyReply, PolicyRequest, extras_of, status_of
+from policies.remote.link import Deadline, PolicyReply, PolicyRequest
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
-
-CAPABILITIES = "dexrun_capabilities"
-OURS = "dexrun"
 
 
 class ActRemotePolicy(RemotePolicy):
@@ -62,12 +60,12 @@ class ActSession:
 
     def _capabilities(self, deadline: Deadline) -> Mapping[str, Any]:
         try:
-            answer = self._call({"command": CAPABILITIES, **self._token}, deadline)
+            answer = self._call({"command": codec.CAPABILITIES, **self._token}, deadline)
         except WireError as error:
             if error.kind != "refused":
                 raise
             return {}
-        ours = answer.get(OURS)
+        ours = answer.get(codec.OURS)
         return ours if isinstance(ours, dict) else {}
 
     @property
@@ -89,12 +87,12 @@ class ActSession:
             message[self._options.keys.instruction] = request.instruction
         if self._ours:
             steps = {"steps": self._options.chunk_steps} if self._options.ask_steps else {}
-            message[OURS] = {**extras_of(request), **steps}
+            message[codec.OURS] = {**extras_of(request), **steps}
         answer = self._call(message, deadline)
         (action_key,) = self._options.keys.action
         for key in (action_key, "action", "joint_positions"):
             if key in answer:
-                return PolicyReply({action_key: codec.matrix(answer[key])}, status_of(answer.get(OURS)))
+                return PolicyReply({action_key: codec.matrix(answer[key])}, status_of(answer.get(codec.OURS)))
         have = ", ".join(sorted(str(key) for key in answer))[:200]
         raise WireError(
             f"the answer has neither {action_key!r} nor joint_positions (there is: {have})", "shape"

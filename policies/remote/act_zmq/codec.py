@@ -19,6 +19,10 @@ from runtime.messages import Floats
 
 RESET = "RESET"
 STATE = "qpos"
+CAPABILITIES = "dexrun_capabilities"
+"""A command of our own server; the original answers that it does not know it."""
+OURS = "dexrun"
+"""Where our own ends put what they say beyond the protocol."""
 MAX_NUMBERS = 100_000
 """In a vector or matrix that is lists."""
 

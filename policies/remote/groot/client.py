@@ -11,15 +11,13 @@ from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import GrootOptions
+from policies.remote.extras import extras_of, status_of
 from policies.remote.groot import codec
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, PolicyReply, PolicyRequest, extras_of, status_of
+from policies.remote.link import Deadline, PolicyReply, PolicyRequest
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.messages import Floats
-
-CAPABILITIES = "dexrun_capabilities"
-"""An endpoint of our own server; the reference server answers that it does not know it."""
 
 
 class GrootPolicy(RemotePolicy):
@@ -59,7 +57,7 @@ class GrootSession:
 
     def _ask_capabilities(self, deadline: Deadline) -> Mapping[str, Any]:
         try:
-            answer = self._call(CAPABILITIES, None, deadline)
+            answer = self._call(codec.CAPABILITIES, None, deadline)
         except WireError as error:
             if error.kind != "refused":
                 raise

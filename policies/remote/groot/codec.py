@@ -18,6 +18,8 @@ from policies.remote.msgpack_views import Bin, Piece, pack, unpack
 
 ARRAY = "__ndarray_class__"
 MODALITY = "__ModalityConfig_class__"
+CAPABILITIES = "dexrun_capabilities"
+"""An endpoint of our own server; the reference server answers that it does not know it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,36 +14,15 @@ from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import LerobotOptions
-from policies.remote.lerobot import codec, protobuf
+from policies.remote.extras import extras_of, status_of
+from policies.remote.lerobot import codec, rpc
 from policies.remote.limits import WireError
-from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest, extras_of, status_of
+from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
 
-CAPABILITIES = "dexrun"
-"""Our own server says in the metadata of its answers what it can do beyond LeRobot's: ``jpeg prefix``."""
-STATUS = "dexrun-status"
-"""Trailing metadata of ``GetActions``: the episode's status, as JSON."""
-FRAME_BYTES = 1 << 22
 HEIGHT, WIDTH = 480, 640
 """Said of images whose size is the camera's; LeRobot does not look at it."""
-
-
-def channel_options(limit_bytes: int, keep_alive_s: float = 10.0) -> list[tuple[str, int]]:
-    """What both our ends tell gRPC: large frames and windows, and a sign of life."""
-    return [
-        ("grpc.max_receive_message_length", limit_bytes),
-        ("grpc.max_send_message_length", limit_bytes),
-        ("grpc.http2.max_frame_size", FRAME_BYTES),
-        ("grpc.http2.lookahead_bytes", FRAME_BYTES),
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.keepalive_time_ms", round(keep_alive_s * 1000)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.enable_retries", 0),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.so_reuseport", 0),
-    ]
 
 
 class LerobotPolicy(RemotePolicy):
@@ -79,21 +58,19 @@ class LerobotSession:
     def open(self, deadline: Deadline) -> None:
         """Connect, say `Ready`, and have the policy loaded."""
         self.drop()
-        options = channel_options(self._limits.size_bytes, self._options.keep_alive_s)
+        options = rpc.channel_options(self._limits.size_bytes, self._options.keep_alive_s)
         self._channel = grpc.insecure_channel(self.where, options=options)
         plain = {"request_serializer": None, "response_deserializer": None}
-        prefix = f"/{protobuf.SERVICE}/"
+        prefix = f"/{rpc.SERVICE}/"
         for name in ("Ready", "SendPolicyInstructions", "SendObservations", "GetActions"):
             # a stream of one message is a single message on the wire, and needs no thread here
             self._calls[name] = self._channel.unary_unary(prefix + name, **plain)
         self._calls["stream"] = self._channel.stream_unary(prefix + "SendObservations", **plain)
         _, call = self._call("Ready", b"", deadline, wait=True)
-        said = dict(call.initial_metadata()).get(CAPABILITIES)
+        said = dict(call.initial_metadata()).get(rpc.CAPABILITIES)
         self._ours = None if said is None else frozenset(str(said).split())
         body = codec.encode_setup(self._setup(), self._options.classes)
-        self._call(
-            "SendPolicyInstructions", protobuf.data_message(body), Deadline(self._options.setup_timeout_s)
-        )
+        self._call("SendPolicyInstructions", rpc.data_message(body), Deadline(self._options.setup_timeout_s))
 
     def _setup(self) -> codec.PolicySetup:
         keys = self._options.keys
@@ -131,14 +108,14 @@ class LerobotSession:
     def ask(self, request: PolicyRequest, deadline: Deadline) -> PolicyReply:
         """Send one observation, then ask until its chunk comes."""
         pieces = codec.encode_observation(self._observation(request), self._options.classes)
-        messages = protobuf.observation_messages(pieces)
+        messages = rpc.observation_messages(pieces)
         if len(messages) == 1:
             self._call("SendObservations", messages[0], deadline)
         else:
             self._call("stream", iter(messages), deadline)
         while True:
             answer, call = self._call("GetActions", b"", deadline)
-            body = protobuf.read_data(answer)
+            body = rpc.read_data(answer)
             if len(body):
                 actions = codec.decode_actions(body, self._limits)
                 if actions[0].timestep == request.step:
@@ -154,7 +131,7 @@ class LerobotSession:
         values: dict[str, Any] = {key: float(value[0]) for key, value in request.state.items()}
         quality = self._options.jpeg_quality if self._ours is not None and "jpeg" in self._ours else 0
         if self._ours is not None:
-            values[CAPABILITIES] = extras_of(request)
+            values[rpc.CAPABILITIES] = extras_of(request)
         for key, image in request.images.items():
             values[key] = jpeg.encode(image, quality) if quality and image.ndim == 3 else image
         if self._options.keys.instruction:
@@ -184,7 +161,7 @@ class LerobotSession:
 
 
 def _status(call: Any) -> dict[str, Any]:
-    text = dict(call.trailing_metadata() or ()).get(STATUS, "{}")
+    text = dict(call.trailing_metadata() or ()).get(rpc.STATUS, "{}")
     try:
         return status_of(json.loads(text)) if len(text) < 4096 else {}
     except (ValueError, RecursionError):

@@ -11,15 +11,13 @@ from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import OpenpiOptions
+from policies.remote.extras import extras_of, status_of
 from policies.remote.limits import WireError
-from policies.remote.link import Counts, Deadline, PolicyReply, PolicyRequest, extras_of, status_of
+from policies.remote.link import Counts, Deadline, PolicyReply, PolicyRequest
 from policies.remote.openpi import codec
 from policies.remote.openpi.socket import WebSocket
 from runtime.clock import Clock
 from runtime.messages import Floats
-
-OURS = "dexrun"
-"""In the metadata: what our own server can do beyond openpi's. In a message: what is asked of it."""
 
 
 class OpenpiPolicy(RemotePolicy):
@@ -49,7 +47,7 @@ class OpenpiSession:
         metadata = codec.decode(self._socket.receive(deadline), self._limits)
         if not isinstance(metadata, dict):
             raise WireError("the server's first message is not openpi's metadata", "version")
-        ours = metadata.get(OURS)
+        ours = metadata.get(codec.OURS)
         self._ours = ours if isinstance(ours, dict) else {}
 
     def _call(self, message: dict[str, Any], deadline: Deadline) -> dict[Any, Any]:
@@ -84,16 +82,15 @@ class OpenpiSession:
         if self._options.keys.instruction:
             message[self._options.keys.instruction] = request.instruction
         if self._ours:
-            message[OURS] = extras_of(request)
+            message[codec.OURS] = extras_of(request)
         answer = self._call(message, deadline)
-        return PolicyReply(
-            parse_actions(answer, tuple(self._options.keys.action)), status_of(answer.get(OURS))
-        )
+        actions = parse_actions(answer, tuple(self._options.keys.action))
+        return PolicyReply(actions, status_of(answer.get(codec.OURS)))
 
     def reset(self, deadline: Deadline) -> None:
         """Openpi has none; our own server has."""
         if self._ours.get("reset"):
-            self._call({OURS: {"reset": True}}, deadline)
+            self._call({codec.OURS: {"reset": True}}, deadline)
 
     def interrupt(self) -> None:
         """Nothing to do: the waker ends every wait."""

@@ -15,6 +15,8 @@ from policies.remote.msgpack_views import Bin, Piece, pack, unpack
 
 ARRAY = b"__ndarray__"
 SCALAR = b"__npgeneric__"
+OURS = "dexrun"
+"""In the metadata: what our own server can do beyond openpi's. In a message: what is asked of it."""
 
 
 def _encode(value: Any) -> Any:

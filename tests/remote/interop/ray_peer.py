@@ -13,9 +13,9 @@ import threading
 
 import numpy as np
 
-from dexrun.serve.metrics import Metrics
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.ray_engine import RayEngine, ray_server
+from policies.remote.serving.metrics import Metrics
 from runtime.interfaces import PolicyError
 from tests.remote.support import ROBOT, EchoPolicy, Running, connected, expected, observation
 

@@ -15,12 +15,12 @@ import anyio.to_thread
 import numpy as np
 from loguru import logger
 
-from dexrun.serve.engine import Answer, Engine
-from dexrun.serve.metrics import Metrics
-from dexrun.serve.options import ServeOptions
 from policies.mapping import RobotJoints
-from policies.remote.inverse import RobotSide
 from policies.remote.limits import Limits, WireError
+from policies.remote.serving.engine import Answer, Engine
+from policies.remote.serving.metrics import Metrics
+from policies.remote.serving.options import FrontOptions
+from policies.remote.serving.robot_side import RobotSide
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Observation
@@ -80,7 +80,7 @@ class Service:
 
     def __init__(
         self,
-        options: ServeOptions,
+        options: FrontOptions,
         engine: Engine,
         joints: RobotJoints,
         spec: PolicySpec,

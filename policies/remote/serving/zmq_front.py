@@ -9,9 +9,9 @@ from typing import Any
 
 import zmq
 
-from dexrun.serve.hang_up import by_descriptor, hang_up, is_hostile
-from dexrun.serve.service import Service, told
 from policies.remote.limits import WireError
+from policies.remote.serving.hang_up import by_descriptor, hang_up, is_hostile
+from policies.remote.serving.service import Service, told
 
 Handler = Callable[[str, memoryview], Coroutine[Any, Any, list[Any]]]
 ENVELOPE_FRAMES = 4

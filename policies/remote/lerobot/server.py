@@ -11,13 +11,12 @@ from typing import Any
 import grpc
 import numpy as np
 
-from dexrun.serve.extras import extras
-from dexrun.serve.hang_up import by_peer, hang_up, is_hostile
-from dexrun.serve.service import Client, Service, told
 from policies.remote import jpeg
-from policies.remote.lerobot import codec, protobuf
-from policies.remote.lerobot.client import CAPABILITIES, STATUS, channel_options
+from policies.remote.extras import read_extras
+from policies.remote.lerobot import codec, rpc
 from policies.remote.limits import WireError
+from policies.remote.serving.hang_up import by_peer, hang_up, is_hostile
+from policies.remote.serving.service import Client, Service, told
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
 from runtime.messages import Floats, Observation
@@ -69,7 +68,8 @@ class LerobotFront:
         """See `Front`."""
         options = self._service.options
         streams = ("grpc.max_concurrent_streams", options.max_pending + WAITING_CALLS)
-        self._server = grpc.aio.server(options=[*channel_options(self._service.limits.size_bytes), streams])
+        channel = rpc.channel_options(self._service.limits.size_bytes)
+        self._server = grpc.aio.server(options=[*channel, streams])
         unary = grpc.unary_unary_rpc_method_handler
         handlers = {
             "Ready": unary(self._guarded(self._ready)),
@@ -77,7 +77,7 @@ class LerobotFront:
             "SendObservations": grpc.stream_unary_rpc_method_handler(self._guarded(self._observations)),
             "GetActions": unary(self._guarded(self._actions)),
         }
-        generic = grpc.method_handlers_generic_handler(protobuf.SERVICE, handlers)
+        generic = grpc.method_handlers_generic_handler(rpc.SERVICE, handlers)
         self._server.add_generic_rpc_handlers((generic,))
         host = f"[{options.host}]" if ":" in options.host else options.host
         try:
@@ -95,7 +95,7 @@ class LerobotFront:
             if not self._service.allowed(given.removeprefix("Bearer ")):
                 self._service.metrics.refuse("token")
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
-            await context.send_initial_metadata(((CAPABILITIES, self._capabilities),))
+            await context.send_initial_metadata(((rpc.CAPABILITIES, self._capabilities),))
             try:
                 return await handler(self._service.client(context.peer()), request, context)
             except Exception as error:
@@ -128,7 +128,7 @@ class LerobotFront:
 
     async def _instructions(self, client: Client, request: bytes, context: Any) -> bytes:
         with self._service.request(client, "SendPolicyInstructions"):
-            setup = codec.decode_setup(protobuf.read_data(request), self._service.limits)
+            setup = codec.decode_setup(rpc.read_data(request), self._service.limits)
             if not 1 <= setup.actions_per_chunk <= 10_000:
                 raise WireError(f"actions_per_chunk {setup.actions_per_chunk}; 1 to 10000 are taken", "shape")
             memory = self._memory(client)
@@ -171,15 +171,15 @@ class LerobotFront:
         pieces: list[memoryview] = []
         size = 0
         async for message in request:
-            state, data = protobuf.read_observation(message)
-            if state == protobuf.BEGIN:
+            state, data = rpc.read_observation(message)
+            if state == rpc.BEGIN:
                 pieces, size = [], 0
             if not len(data) or len(pieces) >= MAX_PIECES:
                 raise WireError(f"an empty piece of an observation, or more than {MAX_PIECES}")
             pieces.append(data)
             size += len(data)
             self._service.limits.check_size(size)
-            if state == protobuf.END:
+            if state == rpc.END:
                 return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         raise WireError("a stream of observations ended before its END")
 
@@ -197,7 +197,7 @@ class LerobotFront:
         if self._service.options.jpeg:
             wanted = side.keys.cameras.values()
             images |= {k: jpeg.decode(values[k]) for k in wanted if isinstance(values.get(k), memoryview)}
-        extra = extras(values.get(CAPABILITIES))
+        extra = read_extras(values.get(rpc.CAPABILITIES))
         return side.observation(
             state,
             images,
@@ -234,12 +234,12 @@ class LerobotFront:
                 self._service.refused(client.name, error)
                 return b""
         if answer.status:
-            context.set_trailing_metadata(((STATUS, json.dumps(answer.status)),))
+            context.set_trailing_metadata(((rpc.STATUS, json.dumps(answer.status)),))
         actions = self._service.side.actions(answer.rows)[self._action_key]
         actions = actions[: memory.steps or len(actions)]
         timed = asked.timed
         step_s = 1 / self._service.options.fps
-        return protobuf.data_message(
+        return rpc.data_message(
             codec.encode_actions(actions, timed.timestamp, timed.timestep, step_s, timed.module)
         )
 

@@ -12,13 +12,12 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from dexrun.serve.extras import Extras, extras
-from dexrun.serve.service import Client, Service, told
-from dexrun.serve.websocket_reader import Connection
 from policies.remote import jpeg
+from policies.remote.extras import Extras, read_extras
 from policies.remote.limits import WireError
 from policies.remote.openpi import codec
-from policies.remote.openpi.client import OURS
+from policies.remote.openpi.reader import Connection
+from policies.remote.serving.service import Client, Service, told
 from runtime.clock import NS_PER_S
 from runtime.messages import Observation
 
@@ -85,7 +84,7 @@ class OpenpiFront:
 
     def _metadata(self) -> dict[str, Any]:
         ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix, "reset": True}
-        return {"policy": self._service.policy_name, "horizon": self._service.chunk_steps, OURS: ours}
+        return {"policy": self._service.policy_name, "horizon": self._service.chunk_steps, codec.OURS: ours}
 
     async def _answer(self, client: Client, message: str | bytes) -> list[Any]:
         if isinstance(message, str):
@@ -94,7 +93,7 @@ class OpenpiFront:
         value = codec.decode(message, self._service.limits)
         if not isinstance(value, dict):
             raise WireError(f"an observation is a map, not a {type(value).__name__}")
-        extra = extras(value.pop(OURS, None))
+        extra = read_extras(value.pop(codec.OURS, None))
         with self._service.request(client, "reset" if extra.reset else "infer"):
             if extra.reset:
                 await self._service.reset(client)
@@ -106,7 +105,7 @@ class OpenpiFront:
         reply: dict[str, Any] = {key: part.astype(np.float32) for key, part in parts.items()}
         reply["server_timing"] = {"infer_ms": (self._service.clock.now_ns() - started) / (NS_PER_S / 1000)}
         if extra.asked:
-            reply[OURS] = dict(answer.status)
+            reply[codec.OURS] = dict(answer.status)
         return codec.encode(reply)
 
     def _observation(self, client: Client, value: Mapping[Any, Any], extra: Extras) -> Observation:

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.serve.extras import Extras, extras
-from dexrun.serve.service import Client, Service
-from dexrun.serve.zmq_front import ZmqFront
 from policies.remote import jpeg
+from policies.remote.extras import Extras, read_extras
 from policies.remote.groot import codec
-from policies.remote.groot.client import CAPABILITIES
 from policies.remote.limits import WireError
+from policies.remote.serving.service import Client, Service
+from policies.remote.serving.zmq_front import ZmqFront
 from runtime.messages import Observation
 
 MAX_BATCH = 64
@@ -32,7 +31,7 @@ class GrootFront(ZmqFront):
             "get_action": self._get_action,
             "reset": self._reset,
             "get_modality_config": self._modalities,
-            CAPABILITIES: self._capabilities,
+            codec.CAPABILITIES: self._capabilities,
         }
 
     async def _reply(self, name: str, message: memoryview) -> list[Any]:
@@ -90,7 +89,7 @@ class GrootFront(ZmqFront):
             str(k).startswith(("video.", "state.")) for k in observation
         )
         nested = _nested(observation, self._service.side.keys.instruction) if flat else observation
-        extra = extras(data.get("options"))
+        extra = read_extras(data.get("options"))
         video = _group(nested, "video")
         batch = await self._service.built(lambda: self._batch(nested, extra, client), video.values())
         answers = await self._service.infer(client, batch)

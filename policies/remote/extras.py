@@ -1,4 +1,4 @@
-"""What our own clients say beyond their protocol: the step, and what the horizon still holds."""
+"""What our own two ends say beyond their protocol: the step, what the horizon holds, the episode's end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 
 from policies.remote.limits import WireError
+from policies.remote.link import PolicyRequest
 from runtime.messages import Floats
+
+
+def extras_of(request: PolicyRequest) -> dict[str, Any]:
+    """What our own server is told beyond the protocol. Nothing committed is nothing said."""
+    if not len(request.prefix):
+        return {"step": request.step}
+    prefix = request.prefix.astype(np.float32)
+    return {"step": request.step, "prefix": prefix, "frozen_steps": request.frozen}
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """As `policies.remote.link.extras_of` sends them; `asked` is false for a client that is not ours."""
+    """As `extras_of` sends them; `asked` is false for a client that is not ours."""
 
     asked: bool = False
     step: int | None = None
@@ -23,7 +32,7 @@ class Extras:
     reset: bool = False
 
 
-def extras(value: Any) -> Extras:
+def read_extras(value: Any) -> Extras:
     """Read them from a message.
 
     Raises:
@@ -47,3 +56,11 @@ def extras(value: Any) -> Extras:
 
 def _count(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
+
+
+def status_of(value: Any) -> dict[str, Any]:
+    """The plain part of what a server says about the episode; nothing from one that is not ours."""
+    if not isinstance(value, dict):
+        return {}
+    kinds = {"done": bool, "failed": bool, "failure": str}
+    return {k: value[k] for k, kind in kinds.items() if isinstance(value.get(k), kind)}

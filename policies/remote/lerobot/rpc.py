@@ -14,6 +14,28 @@ from policies.remote.msgpack_views import Piece
 BEGIN, MIDDLE, END = 1, 2, 3
 PIECE_BYTES = 2 * 1024 * 1024
 SERVICE = "transport.AsyncInference"
+CAPABILITIES = "dexrun"
+"""Our own server says in the metadata of its answers what it can do beyond LeRobot's: ``jpeg prefix``."""
+STATUS = "dexrun-status"
+"""Trailing metadata of ``GetActions``: the episode's status, as JSON."""
+FRAME_BYTES = 1 << 22
+
+
+def channel_options(limit_bytes: int, keep_alive_s: float = 10.0) -> list[tuple[str, int]]:
+    """What both our ends tell gRPC: large frames and windows, and a sign of life."""
+    return [
+        ("grpc.max_receive_message_length", limit_bytes),
+        ("grpc.max_send_message_length", limit_bytes),
+        ("grpc.http2.max_frame_size", FRAME_BYTES),
+        ("grpc.http2.lookahead_bytes", FRAME_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.keepalive_time_ms", round(keep_alive_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def _varint(value: int) -> bytes:

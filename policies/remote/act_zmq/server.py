@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.serve.extras import Extras, extras
-from dexrun.serve.service import Client, Service
-from dexrun.serve.zmq_front import ZmqFront
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec
-from policies.remote.act_zmq.client import CAPABILITIES, OURS
+from policies.remote.extras import Extras, read_extras
 from policies.remote.limits import WireError
+from policies.remote.serving.service import Client, Service
+from policies.remote.serving.zmq_front import ZmqFront
 from runtime.messages import Floats, Observation
 
 CHUNKS = "chunks"
@@ -50,12 +49,12 @@ class ActFront(ZmqFront):
             with self._service.request(client, "reset"):
                 await self._service.reset(client)
             return {"status": "OK" if command == codec.RESET else "RESET_OK"}
-        if command == CAPABILITIES:
+        if command == codec.CAPABILITIES:
             ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
-            return {"status": "OK", OURS: ours}
+            return {"status": "OK", codec.OURS: ours}
         if command not in ("", "step"):
             raise WireError(f"unknown command {command[:100]!r}", "endpoint")
-        extra = extras(asked.get(OURS))
+        extra = read_extras(asked.get(codec.OURS))
         with self._service.request(client, "step"):
             images = asked.get("images")
             made = await self._service.built(
@@ -71,7 +70,7 @@ class ActFront(ZmqFront):
         reply = (
             {"joint_positions": action} if command == "step" else {"status": "OK", self._action_key: action}
         )
-        return {**reply, OURS: dict(answer.status)} if extra.asked else reply
+        return {**reply, codec.OURS: dict(answer.status)} if extra.asked else reply
 
     def _wire(self, rows: Floats) -> Any:
         return self._service.side.actions(rows)[self._action_key].astype(np.float32)

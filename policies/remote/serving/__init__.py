@@ -1,0 +1,1 @@
+"""What the protocols' servers share: clients, tokens, limits, counters, and what they ask of an engine."""
