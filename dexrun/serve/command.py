@@ -89,8 +89,8 @@ def run(settings: Settings) -> int:
 
 def _check_packages(settings: Settings) -> None:
     """Whatever the policy and the protocol import is there, or there is one line that says how to get it."""
-    from dexrun.serve.options import CLIENT_OPTIONS
     from policies.packages import need
+    from policies.remote.serving.options import CLIENT_OPTIONS
 
     served(settings).check_packages()
     protocol = settings.serve.protocol
