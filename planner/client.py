@@ -1,4 +1,4 @@
-"""The planner: seven questions to a vision-language model, each answered by a typed reply or `PlannerError`.
+"""The planner: questions to a vision-language model, each answered by its typed reply or `PlannerError`.
 
 The HTTP exchange, picture compression and base64 run on a thread of their own; on the control loop a call
 only awaits. Time is the clock's: on a stepped clock the exchange is real while simulated time stands still,
@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from planner import prompts, replies
 from planner.background import BackgroundLoop
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
-from planner.exchange import Asker, ExchangeLog, Parse
-from planner.images import Picture
+from planner.exchange import Asker, ExchangeLog
+from planner.questions.question import Question, View
+from planner.questions.reply import Reply
 from planner.statistics import PlannerStatistics
 from planner.transport import Transport
 from runtime.clock import Clock
@@ -29,7 +29,7 @@ from runtime.teardown import boxed
 if TYPE_CHECKING:
     from planner.scene_reader.server import SceneReader
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Reply)
 
 _CLOSE_S = 2.0
 """Wall time that saying goodbye to the server may take."""
@@ -43,8 +43,7 @@ class Planner:
         clock: the process's clock.
         log: is told of every exchange, on the loop; must return at once.
 
-    Every task raises `PlannerError` once its retries are used up or its deadline has passed. Cancelling a
-    task ends its exchange. Tasks may run concurrently.
+    Cancelling `ask` ends its exchange. Questions may be asked concurrently.
     """
 
     def __init__(self, config: PlannerConfig, clock: Clock, log: ExchangeLog | None = None) -> None:
@@ -126,82 +125,24 @@ class Planner:
         if self.scene_reader is not None:
             await self.scene_reader.close()
 
+    async def ask(self, question: Question[R], pictures: Mapping[View, ColorImage] | None = None) -> R:
+        """The model's reply to `question`.
+
+        Args:
+            question: what to ask.
+            pictures: the newest of each camera, RGB uint8 ``[H, W, 3]``, which must not change until this
+                returns; those that the question does not ask about are not sent.
+
+        Raises:
+            PlannerError: no usable reply came in spite of all retries, or the deadline has passed; of kind
+                ``no_object`` if the model says that what was asked for is not in the picture.
+            ValueError: a picture that the question needs is missing.
+        """
+        images = question.shown(pictures or {})
+        if self._asker is None:
+            raise PlannerError(question.task, "closed", "the planner is not open", self.where)
+        return await self._asker.ask(question, images)
+
     def statistics(self) -> dict[str, object]:
         """The ``planner`` part of ``summary.json``."""
         return self._statistics.summary()
-
-    # --- the seven tasks
-
-    async def classify_user_prompt(self, prompt: str) -> replies.PromptClass:
-        """Whether `prompt` names objects (Type I) or is abstract (Type II)."""
-        text = prompts.classify_user_prompt(prompt)
-        return await self._ask("classify_user_prompt", text, (), lambda r, _: replies.parse_prompt_class(r))
-
-    async def decompose_user_prompt(self, prompt: str, head: ColorImage) -> replies.Decomposition:
-        """The objects that `prompt` means, each with its position, in grasping order."""
-        text = prompts.decompose_user_prompt(prompt)
-        parse = replies.parse_decomposition
-        return await self._ask("decompose_user_prompt", text, (head,), lambda r, _: parse(r))
-
-    async def generate_instruction(self, head: ColorImage, avoid: Sequence[str] = ()) -> replies.Proposal:
-        """The next object to grasp, none of `avoid` if it can be helped."""
-        text = prompts.generate_instruction(avoid)
-        parse = replies.parse_instruction
-        return await self._ask("generate_instruction", text, (head,), lambda r, _: parse(r))
-
-    async def mark_bounding_box(self, instruction: str, head: ColorImage) -> replies.BoundingBox:
-        """Where `instruction`'s object is, in pixels of `head` as it was given.
-
-        Raises:
-            PlannerError: also with kind ``no_object`` if the model says that it is not there.
-        """
-        task, text = "mark_bounding_box", prompts.mark_bounding_box(instruction)
-        box = await self._ask(task, text, (head,), self._parse_box)
-        if box is None:
-            detail = f"nothing in the picture fits {instruction!r}"
-            self._statistics.errors += 1
-            raise PlannerError(task, "no_object", detail, self.where)
-        return self._to_frame(box, head)
-
-    async def check_grasp_success(
-        self, head: ColorImage, wrist: ColorImage | None = None, instruction: str = ""
-    ) -> replies.Verdict:
-        """Whether the gripper holds an object, by the head and, where there is one, the wrist camera."""
-        images = (head,) if wrist is None else (head, wrist)
-        text = prompts.check_grasp_success(instruction, len(images))
-        parse = replies.parse_conclusion
-        return await self._ask("check_grasp_success", text, images, lambda r, _: parse(r))
-
-    async def check_instruction_complete(self, instruction: str, head: ColorImage) -> replies.Verdict:
-        """Whether `instruction`'s object has left the table."""
-        text = prompts.check_instruction_complete(instruction)
-        parse = replies.parse_verdict
-        return await self._ask("check_instruction_complete", text, (head,), lambda r, _: parse(r))
-
-    async def check_user_prompt_complete(self, head: ColorImage) -> replies.Verdict:
-        """Whether the table is empty; otherwise `reason` names what is left."""
-        text = prompts.check_user_prompt_complete()
-        parse = replies.parse_verdict
-        return await self._ask("check_user_prompt_complete", text, (head,), lambda r, _: parse(r))
-
-    def _parse_box(self, text: str, pictures: Sequence[Picture]) -> replies.BoundingBox | None:
-        """In the units in which the model counts."""
-        per_mille = self._config.box_units == "per_mille"
-        size = (1000, 1000) if per_mille else (pictures[0].width, pictures[0].height)
-        box = replies.parse_bounding_box(text, *size)
-        if box is None:
-            return None
-        x1, y1, x2, y2 = box.bbox_2d
-        w, h = size
-        return box.model_copy(update={"bbox_2d": (x1 / w, y1 / h, x2 / w, y2 / h)})
-
-    def _to_frame(self, box: replies.BoundingBox, head: ColorImage) -> replies.BoundingBox:
-        """From fractions of the picture to pixels of the frame it was made from."""
-        height, width = head.shape[:2]
-        x1, y1, x2, y2 = box.bbox_2d
-        return box.model_copy(update={"bbox_2d": (x1 * width, y1 * height, x2 * width, y2 * height)})
-
-    async def _ask(self, task: str, prompt: str, images: Sequence[ColorImage], parse: Parse[T]) -> T:
-        if self._asker is None:
-            raise PlannerError(task, "closed", "the planner is not open", self.where)
-        return await self._asker.ask(task, prompt, images, parse)

@@ -6,10 +6,10 @@ from runtime.masking import masked
 
 
 class PlannerError(Exception):
-    """A task got no usable answer in spite of all retries.
+    """A question got no usable reply in spite of all retries.
 
     Attributes:
-        task: which of the seven tasks.
+        task: the question's, or ``start``.
         kind: a short, countable word: ``timeout``, ``unreachable``, ``malformed``, ``refused``,
             ``no_object`` (the model says that what was asked for is not in the picture), ``http_<status>``,
             ``closed``.

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from planner import prompts
 from planner.background import BackgroundClosedError, BackgroundLoop
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
 from planner.images import Picture, encode
+from planner.questions.question import Canvas, Question
+from planner.questions.reply import Reply
 from planner.reply_text import ReplyError
 from planner.statistics import PlannerStatistics
 from planner.transport import Completion, Message, Transport, Trouble
 from runtime.clock import NS_PER_S, Clock
 from runtime.messages import ColorImage
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Reply)
 U = TypeVar("U")
-
-Parse = Callable[[str, Sequence[Picture]], T]
-"""Reads a reply, given the pictures that were sent; raises `ReplyError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Exchange:
     """One question and what came of it, for the run's folder. Holds no secret.
 
     Attributes:
-        task: which of the seven tasks.
+        task: the question's.
         attempt: 0 for the first exchange of a call, 1 for the next, and so on.
         model: as named to the server; empty if it was not known yet.
         prompt: the text sent last.
@@ -62,12 +61,17 @@ class _Unreadable:
 
 
 @dataclass
-class _Call:
-    """A call in progress."""
+class _Call(Generic[R]):
+    """A call in progress.
 
-    task: str
+    Attributes:
+        asked: the text sent last.
+    """
+
+    question: Question[R]
     asked: str
     pictures: tuple[Picture, ...]
+    canvases: tuple[Canvas, ...]
     messages: list[Message]
     deadline_ns: int
     attempts: int = 0
@@ -92,20 +96,25 @@ class Asker:
         self._statistics = statistics
         self._log = log
 
-    async def ask(self, task: str, prompt: str, images: Sequence[ColorImage], parse: Parse[T]) -> T:
-        """The parsed reply to `prompt` about `images`.
+    async def ask(self, question: Question[R], images: Sequence[ColorImage]) -> R:
+        """The reply to `question` about `images`.
 
         Raises:
-            PlannerError: after the retries, or at the deadline.
+            PlannerError: after the retries, at the deadline, or because what was asked for is not there.
         """
         start_ns = self._clock.now_ns()
         self._statistics.calls += 1
         try:
             deadline_ns = start_ns + round(self._config.deadline_s * NS_PER_S)
-            pictures, content = await self._elsewhere(task, self._lay_out(prompt, images))
+            text = question.text(len(images))
+            pictures, content = await self._elsewhere(question.task, self._lay_out(text, images))
+            canvases = tuple(map(self._canvas, pictures, images))
             system: Message = {"role": "system", "content": prompts.system(self._config.arm_location)}
-            call = _Call(task, prompt, pictures, [system, content], deadline_ns)
-            return await self._converse(call, parse)
+            call = _Call(question, text, pictures, canvases, [system, content], deadline_ns)
+            reply = await self._converse(call)
+            if reply is None:
+                raise self.failed(question.task, "no_object", question.not_there())
+            return reply
         finally:
             self._statistics.latency((self._clock.now_ns() - start_ns) / NS_PER_S)
 
@@ -114,43 +123,48 @@ class Asker:
         self._statistics.errors += 1
         return PlannerError(task, kind, detail, self._transport.base_url)
 
-    async def _converse(self, call: _Call, parse: Parse[T]) -> T:
+    def _canvas(self, picture: Picture, image: ColorImage) -> Canvas:
+        per_mille = self._config.box_units == "per_mille"
+        size = (1000, 1000) if per_mille else (picture.width, picture.height)
+        return Canvas(*size, frame_width=image.shape[1], frame_height=image.shape[0])
+
+    async def _converse(self, call: _Call[R]) -> R | None:
         """Ask, and once more with the reason if the reply cannot be read."""
         reason = ""
         for last in (False, True):
-            outcome = await self._exchange(call, parse)
+            outcome = await self._exchange(call)
             if not isinstance(outcome, _Unreadable):
                 return outcome
             reason = outcome.reason
             if not last:
-                call.asked = prompts.ask_again(reason)
+                call.asked = call.question.ask_again(reason)
                 if outcome.text:
                     call.messages.append({"role": "assistant", "content": outcome.text})
                 call.messages.append({"role": "user", "content": call.asked})
                 self._statistics.retries += 1
-        raise self.failed(call.task, "malformed", f"asked twice; {reason}")
+        raise self.failed(call.question.task, "malformed", f"asked twice; {reason}")
 
-    async def _exchange(self, call: _Call, parse: Parse[T]) -> T | _Unreadable:
+    async def _exchange(self, call: _Call[R]) -> R | _Unreadable | None:
         """One reply, over as many exchanges as retries and deadline allow."""
         backoff_s = self._config.backoff_s
         tries = 0
         while True:
-            outcome = await self._once(call, parse)
+            outcome = await self._once(call)
             if not isinstance(outcome, Trouble):
                 return outcome
             tries += 1
             wait_s = max(backoff_s, outcome.wait_s)
             resume_ns = self._clock.now_ns() + round(wait_s * NS_PER_S)
             if not outcome.again or tries > self._config.retries or resume_ns >= call.deadline_ns:
-                raise self.failed(call.task, outcome.kind, f"{outcome.detail} ({_times(tries)})")
+                raise self.failed(call.question.task, outcome.kind, f"{outcome.detail} ({_times(tries)})")
             self._statistics.retries += 1
             await self._clock.sleep_until_ns(resume_ns)
             backoff_s = min(2 * backoff_s, self._config.backoff_max_s)
 
-    async def _once(self, call: _Call, parse: Parse[T]) -> T | _Unreadable | Trouble:
+    async def _once(self, call: _Call[R]) -> R | _Unreadable | Trouble | None:
         asked_ns = self._clock.now_ns()
         outcome = await self._deliver(call, asked_ns)
-        result: T | _Unreadable | Trouble
+        result: R | _Unreadable | Trouble | None
         error: str | None = None
         if isinstance(outcome, Trouble):
             result, error = outcome, f"{outcome.kind}: {outcome.detail}"
@@ -159,7 +173,7 @@ class Asker:
             self._statistics.fault(outcome.kind)
         else:
             try:
-                result = parse(outcome.text, call.pictures)
+                result = call.question.parse(outcome.text, call.canvases)
             except ReplyError as unreadable:
                 error = f"malformed: {unreadable}"
                 result = _Unreadable(outcome.text, str(unreadable))
@@ -168,14 +182,14 @@ class Asker:
         call.attempts += 1
         return result
 
-    async def _deliver(self, call: _Call, asked_ns: int) -> Completion | Trouble:
+    async def _deliver(self, call: _Call[Any], asked_ns: int) -> Completion | Trouble:
         """The exchange, and its outcome at the time at which it is due."""
         limit_ns = min(asked_ns + round(self._config.timeout_s * NS_PER_S), call.deadline_ns)
         limit_s = (limit_ns - asked_ns) / NS_PER_S
         outcome: Completion | Trouble = Trouble("timeout", "the task's deadline has passed", again=False)
         if limit_s <= 0:
             return outcome
-        outcome = await self._elsewhere(call.task, self._transport.ask(call.messages, limit_s))
+        outcome = await self._elsewhere(call.question.task, self._transport.ask(call.messages, limit_s))
         if isinstance(outcome, Trouble) and outcome.kind == "timeout":
             await self._clock.sleep_until_ns(limit_ns)
             return outcome
@@ -206,12 +220,14 @@ class Asker:
         except BackgroundClosedError:
             raise self.failed(task, "closed", "the planner was closed") from None
 
-    def _report(self, call: _Call, asked_ns: int, outcome: Completion | Trouble, error: str | None) -> None:
+    def _report(
+        self, call: _Call[Any], asked_ns: int, outcome: Completion | Trouble, error: str | None
+    ) -> None:
         if self._log is None:
             return
         self._log(
             Exchange(
-                task=call.task,
+                task=call.question.task,
                 attempt=call.attempts,
                 model=self._transport.model or "",
                 prompt=call.asked,

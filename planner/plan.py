@@ -1,9 +1,8 @@
 """What the grasp mode does next: the planner's logic without any of its I/O.
 
 `GraspPlan` names a step; whoever runs it says what came of it; and so on until `Finished`. The steps are
-questions to the planner (`Classify`, `Decompose`, `Propose`, `Mark`, `CheckGrasp`, `CheckInstruction`,
-`CheckPrompt`) and things for the arm to do (`Home`, `Grasp`, `Place`). The time limit is the runner's: it
-calls `stop`.
+questions to the planner (`planner.questions`) and things for the arm to do (`Home`, `Grasp`, `Place`); each
+says by `in_words` what is going on. The time limit is the runner's: it calls `stop`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,17 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from planner import replies
-from planner.replies import BoundingBox, Decomposition, PromptClass, Proposal, Verdict
+from planner.errors import PlannerError
+from planner.questions.check_grasp import CheckGrasp
+from planner.questions.check_instruction import CheckInstruction
+from planner.questions.check_prompt import CheckPrompt
+from planner.questions.classify import Classify
+from planner.questions.decompose import Decompose
+from planner.questions.mark import BoundingBox, Mark
+from planner.questions.propose import Propose
+from planner.questions.question import Question
+from planner.questions.reply import Reply
+from planner.questions.verdict import Verdict
 from runtime.options import Options
 
 
@@ -41,34 +49,6 @@ class PlanConfig(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Classify:
-    """Ask for the prompt's type; answered by `PromptClass`."""
-
-    prompt: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decompose:
-    """Ask for the objects of a Type I prompt; answered by `Decomposition`."""
-
-    prompt: str
-
-
-@dataclass(frozen=True, slots=True)
-class Propose:
-    """Ask for the next object of a Type II prompt; answered by `Proposal`."""
-
-    avoid: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Ask where the object is; answered by `BoundingBox`."""
-
-    instruction: str
-
-
-@dataclass(frozen=True, slots=True)
 class Grasp:
     """Segment, track, grasp and lift; answered by `Lifted`."""
 
@@ -76,12 +56,8 @@ class Grasp:
     box: BoundingBox
     attempt: int
 
-
-@dataclass(frozen=True, slots=True)
-class CheckGrasp:
-    """Ask whether the gripper holds the object; answered by `Verdict`."""
-
-    instruction: str
+    def in_words(self) -> str:
+        return f"grasp {self.instruction} (attempt {self.attempt})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +66,9 @@ class Place:
 
     instruction: str
 
+    def in_words(self) -> str:
+        return f"place {self.instruction}"
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -97,17 +76,8 @@ class Home:
 
     reason: str
 
-
-@dataclass(frozen=True, slots=True)
-class CheckInstruction:
-    """Ask whether the object has left the table; answered by `Verdict`."""
-
-    instruction: str
-
-
-@dataclass(frozen=True, slots=True)
-class CheckPrompt:
-    """Ask whether the table is empty; answered by `Verdict`."""
+    def in_words(self) -> str:
+        return f"home ({self.reason})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +87,14 @@ class Finished:
     completed: bool
     reason: str
 
+    def in_words(self) -> str:
+        return self.reason
 
-Question = Classify | Decompose | Propose | Mark | CheckGrasp | CheckInstruction | CheckPrompt
+
 Motion = Home | Grasp | Place
-Step = Question | Motion | Finished
+Step = Question[Reply] | Motion | Finished
 
-# --- outcomes
+# --- what came of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +116,12 @@ class Failed:
     kind: str
     detail: str = ""
 
+    @classmethod
+    def of(cls, error: PlannerError) -> Failed:
+        """What a question came to that `error` ended."""
+        return cls(error.kind, f"at {error.where}: {error.detail}" if error.where else error.detail)
 
-Reply = PromptClass | Decomposition | Proposal | BoundingBox | Verdict
+
 StepResult = Reply | Lifted | Done | Failed
 
 
@@ -168,7 +144,7 @@ class Attempt:
         }
 
 
-T = TypeVar("T", bound=replies.Reply)
+R = TypeVar("R", bound=Reply)
 
 
 class PlanError(Exception):
@@ -213,7 +189,7 @@ class GraspPlan:
 
     def _whole(self) -> Generator[Step, StepResult, None]:
         yield Home("start")
-        kind = yield from self._ask(Classify(self.prompt), PromptClass)
+        kind = yield from self._ask(Classify(self.prompt))
         if isinstance(kind, Failed):
             yield Finished(False, _planner_failed("the prompt's type", kind))
             return
@@ -221,7 +197,7 @@ class GraspPlan:
 
     def _named(self) -> Generator[Step, StepResult, Finished]:
         """Type I: the objects that the prompt names, those left over once more in the next round."""
-        parts = yield from self._ask(Decompose(self.prompt), Decomposition)
+        parts = yield from self._ask(Decompose(self.prompt))
         if isinstance(parts, Failed):
             return Finished(False, _planner_failed("the prompt's objects", parts))
         if not parts.objects:
@@ -246,7 +222,7 @@ class GraspPlan:
         avoid: tuple[str, ...] = ()
         rounds = self.config.rounds
         while not self._spent():
-            proposal = yield from self._ask(Propose(avoid), Proposal)
+            proposal = yield from self._ask(Propose(avoid))
             if isinstance(proposal, Failed):
                 return Finished(False, _planner_failed("the next object", proposal))
             target = proposal.target
@@ -254,7 +230,7 @@ class GraspPlan:
                 rounds, avoid = rounds - 1, ()
             elif not (yield from self._object(target)):
                 avoid = (*avoid, target)
-            empty = yield from self._ask(CheckPrompt(), Verdict)
+            empty = yield from self._ask(CheckPrompt())
             if isinstance(empty, Verdict) and empty.value:
                 return Finished(True, "the table is empty")
             if rounds <= 0:
@@ -269,7 +245,7 @@ class GraspPlan:
                 return False
             attempt = Attempt(instruction, number)
             self.attempts.append(attempt)
-            box = yield from self._ask(Mark(instruction), BoundingBox)
+            box = yield from self._ask(Mark(instruction))
             if isinstance(box, Failed):
                 # what was once in the gripper and is not to be found on the table has been moved
                 attempt.completed = box.kind == "no_object" and grasped_before
@@ -281,7 +257,7 @@ class GraspPlan:
             if attempt.grasped:
                 yield Place(instruction)
                 yield Home("placed")
-                gone = yield from self._ask(CheckInstruction(instruction), Verdict)
+                gone = yield from self._ask(CheckInstruction(instruction))
                 attempt.completed = isinstance(gone, Verdict) and gone.value
             else:
                 yield Home("not grasped")
@@ -298,16 +274,16 @@ class GraspPlan:
             raise PlanError(f"Grasp was answered with {outcome!r}")
         if outcome.height_m < self.config.check_height_m:
             return False
-        held = yield from self._ask(CheckGrasp(instruction), Verdict)
+        held = yield from self._ask(CheckGrasp(instruction))
         # with no answer, carrying on is harmless: an empty gripper opens over the tray
         return True if isinstance(held, Failed) else held.value
 
-    def _ask(self, question: Question, kind: type[T]) -> Generator[Step, StepResult, T | Failed]:
+    def _ask(self, question: Question[R]) -> Generator[Step, StepResult, R | Failed]:
         """Ask, and again if the planner failed; that the object is not there is an answer."""
         left = self.config.planner_failures
         while True:
             outcome = yield question
-            if isinstance(outcome, kind):
+            if isinstance(outcome, question.reply):
                 return outcome
             if not isinstance(outcome, Failed):
                 raise PlanError(f"{type(question).__name__} was answered with {outcome!r}")

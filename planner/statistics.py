@@ -12,7 +12,7 @@ class PlannerStatistics:
     """Counters of one run; all on the loop.
 
     Attributes:
-        calls: tasks asked.
+        calls: questions asked.
         retries: exchanges beyond the first of their call.
         errors: calls that ended in `PlannerError`.
         faults: exchanges that gave nothing usable, by kind, whether or not a later one did.

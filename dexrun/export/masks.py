@@ -14,7 +14,7 @@ from runtime.masking import MASK
 from runtime.messages import ColorImage, Frame, Mask
 
 if TYPE_CHECKING:
-    from planner.replies import BoundingBox
+    from planner.questions.mark import BoundingBox
 
 _MARK_ROWS = 5
 """The object is looked for at so many moments of the episode's first second, until it is found."""
@@ -75,6 +75,8 @@ def _ask(
     from planner.client import Planner
     from planner.config import PlannerConfig
     from planner.errors import PlannerError
+    from planner.questions.mark import Mark
+    from planner.questions.question import View
     from runtime.clock import RealClock
 
     if MASK in options.vlm_url:
@@ -82,13 +84,13 @@ def _ask(
             f"{options.vlm_url}: the recording does not hold its user name and password; give --vlm-url again"
         )
     config = PlannerConfig(base_url=options.vlm_url or None, model=options.vlm_model or None)
-    clock = RealClock()
+    question, clock = Mark(sampled.ref.task), RealClock()
 
     async def ask() -> tuple[int, BoundingBox] | None:
         async with Planner(config, clock) as planner:
             for place, picture in enumerate(pictures):
                 try:
-                    return place, await planner.mark_bounding_box(sampled.ref.task, picture)
+                    return place, await planner.ask(question, {View.HEAD: picture})
                 except PlannerError as error:
                     if error.kind != "no_object":
                         raise

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from dexrun.export.sampled import Sampled
-from planner import replies
+from planner.questions.check_grasp import CheckGrasp
+from planner.questions.decompose import Decompose
+from planner.questions.propose import Propose
 from planner.reply_text import ReplyError
 
 PLANNER = "/planner"
@@ -40,23 +42,23 @@ def sentence(exchange: Any) -> str:
 
 
 def _decomposition(reply: str) -> str:
-    return "Grasp, in this order: " + "; ".join(replies.parse_decomposition(reply).objects) + "."
+    return "Grasp, in this order: " + "; ".join(Decompose.parse(reply).objects) + "."
 
 
 def _instruction(reply: str) -> str:
-    found = replies.parse_instruction(reply)
+    found = Propose.parse(reply)
     if found.target is None:
         return "The table is empty."
     return f"{found.analysis.priority_consideration.rstrip('. ')}. Grasp {found.target}."
 
 
 def _grasped(reply: str) -> str:
-    verdict = replies.parse_conclusion(reply)
+    verdict = CheckGrasp.parse(reply)
     return "The object is grasped; place it." if verdict.value else "The object is not grasped; try again."
 
 
 _READERS = {
-    "decompose_user_prompt": _decomposition,
-    "generate_instruction": _instruction,
-    "check_grasp_success": _grasped,
+    Decompose.task: _decomposition,
+    Propose.task: _instruction,
+    CheckGrasp.task: _grasped,
 }

@@ -17,7 +17,10 @@ from dexrun.modes.pictures import save_png, sketch
 from dexrun.outcome import NOT_DONE, Outcome, stopped
 from dexrun.run_folder import RunFolder
 from planner import plan
-from planner.dialog import put
+from planner.errors import PlannerError
+from planner.questions.mark import Mark
+from planner.questions.question import Question, View
+from planner.questions.reply import Reply
 from policies.handling import PlaceOptions, plan_home, plan_place
 from policies.motion import MotionError, MotionLimits
 from runtime.clock import NS_PER_S
@@ -104,7 +107,7 @@ class GraspMode:
         try:
             with anyio.move_on_after(self._options.time_limit_s) as limit:
                 while not isinstance(steps.step, plan.Finished):
-                    self.step = _in_words(steps.step)
+                    self.step = steps.step.in_words()
                     logger.info("{}", self.step)
                     steps.tell(await self._do(steps.step))
         except PlannerFailedError as error:
@@ -136,19 +139,24 @@ class GraspMode:
 
     # --- questions
 
-    async def _ask(self, question: plan.Question) -> plan.StepResult:
+    async def _ask(self, question: Question[Reply]) -> plan.StepResult:
         head = await self._see(self._options.head)
-        wrist = self._look(self._options.wrist) if self._options.wrist else None
-        if isinstance(question, plan.Mark):
+        pictures = {View.HEAD: head.color}
+        if self._options.wrist and (wrist := self._look(self._options.wrist)) is not None:
+            pictures[View.WRIST] = wrist.color
+        if isinstance(question, Mark):
             self._marked = head
-        answer = await put(self._planner, question, head.color, None if wrist is None else wrist.color)
-        if isinstance(answer, plan.Failed) and answer.kind != "no_object":
-            logger.warning("planner: {}: {}", answer.kind, answer.detail)
-            self._robot.faults.log.count("planner", answer.kind)
-            asked = decide(self._robot.settings.faults, "planner", answer.kind)
+        try:
+            return await self._planner.ask(question, pictures)
+        except PlannerError as error:
+            failed = plan.Failed.of(error)
+        if failed.kind != "no_object":
+            logger.warning("planner: {}: {}", failed.kind, failed.detail)
+            self._robot.faults.log.count("planner", failed.kind)
+            asked = decide(self._robot.settings.faults, "planner", failed.kind)
             if asked is Decision.STOP or self._robot.settings.planner.on_failure == "stop":
-                raise PlannerFailedError(f"planner: {answer.kind}: {answer.detail}")
-        return answer
+                raise PlannerFailedError(f"planner: {failed.kind}: {failed.detail}")
+        return failed
 
     async def _see(self, camera: str) -> Frame:
         """What is there now. Where nothing is shown for as long as a fault may last, the loop is stopped."""
@@ -303,22 +311,3 @@ class GraspMode:
             await self._control.ticked()
         self._control.idle()
         return plan.Done()
-
-
-_WORDS = {
-    plan.Classify: "planner: what kind of prompt?",
-    plan.Decompose: "planner: which objects?",
-    plan.Propose: "planner: what next?",
-    plan.CheckPrompt: "planner: is the table empty?",
-    plan.Mark: "planner: where is {0.instruction}?",
-    plan.Grasp: "grasp {0.instruction} (attempt {0.attempt})",
-    plan.CheckGrasp: "planner: is {0.instruction} in the gripper?",
-    plan.Place: "place {0.instruction}",
-    plan.Home: "home ({0.reason})",
-    plan.CheckInstruction: "planner: has {0.instruction} left the table?",
-    plan.Finished: "{0.reason}",
-}
-
-
-def _in_words(step: plan.Step) -> str:
-    return _WORDS[type(step)].format(step)

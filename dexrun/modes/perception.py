@@ -20,7 +20,7 @@ from runtime.observer import frame_of
 from runtime.ring import Sample
 
 if TYPE_CHECKING:
-    from planner.replies import BoundingBox
+    from planner.questions.mark import BoundingBox
 
 _POLL_NS = NS_PER_S // 200
 _ANSWER_NS = NS_PER_S // 100

@@ -11,7 +11,7 @@ from runtime.geometry import project
 from runtime.messages import CameraInfo, ColorImage, Floats, Frame, TrackedMask
 
 if TYPE_CHECKING:
-    from planner.replies import BoundingBox
+    from planner.questions.mark import BoundingBox
 
 _MASK = (255, 60, 200)
 _BOX = (255, 255, 255)

@@ -20,7 +20,7 @@ _ARM = re.compile(r"\barm is\b[^.]*?\b(left|right|bottom|top|near|far)\b", re.IG
 
 
 @dataclass(frozen=True)
-class Question:
+class SceneQuestion:
     """What is asked: the text without its quotations, the quotations, and the pictures."""
 
     quoted: tuple[str, ...]
@@ -48,7 +48,7 @@ def answer(text: str, pictures: Sequence[ColorImage], system: str = "") -> str:
             if len(pictures) < needed:
                 return "I was sent no picture to look at."
             quoted = tuple(_QUOTED.findall(text)) or tuple(_LOOSE.findall(text)[:1])
-            return reply(Question(quoted, pictures, _arm_side(system)))
+            return reply(SceneQuestion(quoted, pictures, _arm_side(system)))
     return "I can look at pictures of a table and answer a planner's questions about it, but not this one."
 
 
@@ -58,7 +58,7 @@ def _arm_side(system: str) -> str:
     return {"near": "bottom", "far": "top"}.get(side, side)
 
 
-def _classify(question: Question) -> str:
+def _classify(question: SceneQuestion) -> str:
     request = parse_request(question.subject())
     if not request.specific:
         return "False: nothing is said about any object's colour, shape or place"
@@ -71,13 +71,13 @@ def _said(query: Query) -> list[str]:
     return [word for word in [*words, *sorted(query.places)] if word] or ["a place"]
 
 
-def _decompose(question: Question) -> str:
+def _decompose(question: SceneQuestion) -> str:
     things = question.scene().on_table
     chosen = select.asked_for(things, parse_request(question.subject()), question.arm_side)
     return json.dumps([select.describe(each, things) for each in chosen])
 
 
-def _generate(question: Question) -> str:
+def _generate(question: SceneQuestion) -> str:
     things = question.scene().on_table
     ordered = select.grasping_order(things, question.arm_side)
     tried = {each: text for text in question.quoted if (each := select.meant(things, parse_query(text)))}
@@ -96,7 +96,7 @@ def _generate(question: Question) -> str:
     return _fenced({"analysis": analysis, "target": phrase})
 
 
-def _mark(question: Question) -> str:
+def _mark(question: SceneQuestion) -> str:
     things = question.scene().on_table
     found = select.meant(things, parse_query(question.subject()))
     if found is None:
@@ -107,7 +107,7 @@ def _mark(question: Question) -> str:
     return _fenced({"bbox_2d": list(found.box), "label": select.label(found), "description": description})
 
 
-def _grasped(question: Question) -> str:
+def _grasped(question: SceneQuestion) -> str:
     if len(question.pictures) > 1:
         color = between_jaws(question.pictures[1])
         if color is None:
@@ -120,7 +120,7 @@ def _grasped(question: Question) -> str:
     return "The object is no longer to be seen on the table, so the jaws should hold it.\nTrue"
 
 
-def _instruction_complete(question: Question) -> str:
+def _instruction_complete(question: SceneQuestion) -> str:
     query = parse_query(question.subject())
     things = question.scene().on_table
     alike = select.of_kind(things, query)
@@ -133,7 +133,7 @@ def _instruction_complete(question: Question) -> str:
     return "True: it is no longer on the table" if gone else "False: it is still on the table"
 
 
-def _prompt_complete(question: Question) -> str:
+def _prompt_complete(question: SceneQuestion) -> str:
     things = question.scene().on_table
     return "False: " + ", ".join(select.label(each) for each in things) if things else "True"
 
@@ -142,7 +142,7 @@ def _fenced(value: object) -> str:
     return "```json\n" + json.dumps(value, indent=2) + "\n```"
 
 
-_TASKS: tuple[tuple[str, Callable[[Question], str], int], ...] = (
+_TASKS: tuple[tuple[str, Callable[[SceneQuestion], str], int], ...] = (
     (r"\bbbox_2d\b", _mark, 1),
     (r"\"target\"", _generate, 1),
     (r"\btype ii\b", _classify, 0),

@@ -15,6 +15,14 @@ from planner.client import Planner
 from planner.config import PlannerConfig, SceneReaderConfig
 from planner.errors import PlannerError
 from planner.exchange import Exchange
+from planner.questions.check_grasp import CheckGrasp
+from planner.questions.check_instruction import CheckInstruction
+from planner.questions.check_prompt import CheckPrompt
+from planner.questions.classify import Classify
+from planner.questions.decompose import Decompose
+from planner.questions.mark import Mark
+from planner.questions.propose import Propose
+from planner.questions.question import View
 from planner.scene_reader.server import SceneReader
 from runtime.clock import NS_PER_S, RealClock
 from runtime.stepped import SteppedClock
@@ -22,6 +30,8 @@ from tests.planner.pictures import table
 
 LATENCY_S = 0.25
 PICTURE = table(("red", "cube", 450, 150), ("blue", "cylinder", 520, 250))
+SEEN = {View.HEAD: PICTURE}
+BOTH = {View.HEAD: PICTURE, View.WRIST: PICTURE}
 
 
 def stepped(
@@ -42,29 +52,29 @@ def stepped(
     assert {thread.name for thread in set(threading.enumerate()) - before} == set()
 
 
-def test_all_seven_tasks() -> None:
+def test_all_seven_questions() -> None:
     async def use(planner: Planner, clock: SteppedClock) -> None:
-        assert (await planner.classify_user_prompt("fetch the red cube")).type == "I"
-        assert (await planner.classify_user_prompt("clear the table")).type == "II"
-        objects = (await planner.decompose_user_prompt("all red and blue things", PICTURE)).objects
+        assert (await planner.ask(Classify("fetch the red cube"))).type == "I"
+        assert (await planner.ask(Classify("clear the table"))).type == "II"
+        objects = (await planner.ask(Decompose("all red and blue things"), SEEN)).objects
         assert [each.split(" on ")[0].split(" in ")[0] for each in objects] == [
             "the blue cylinder",
             "the red cube",
         ]
-        target = (await planner.generate_instruction(PICTURE)).target
+        target = (await planner.ask(Propose(), SEEN)).target
         assert target == objects[0]
-        other = (await planner.generate_instruction(PICTURE, avoid=(target,))).target
+        other = (await planner.ask(Propose((target,)), SEEN)).target
         assert other == objects[1]
-        box = await planner.mark_bounding_box(objects[1], PICTURE)
+        box = await planner.ask(Mark(objects[1]), SEEN)
         assert box.label == "red cube"
         assert box.bbox_2d == pytest.approx((434, 134, 467, 167), abs=2)
-        assert (await planner.check_grasp_success(PICTURE, PICTURE, objects[1])).value is False
-        assert (await planner.check_instruction_complete(objects[1], PICTURE)).value is False
-        assert (await planner.check_instruction_complete(objects[1], table())).value is True
-        left = await planner.check_user_prompt_complete(PICTURE)
+        assert (await planner.ask(CheckGrasp(objects[1]), BOTH)).value is False
+        assert (await planner.ask(CheckInstruction(objects[1]), SEEN)).value is False
+        assert (await planner.ask(CheckInstruction(objects[1]), {View.HEAD: table()})).value is True
+        left = await planner.ask(CheckPrompt(), SEEN)
         assert left.value is False
         assert set(left.reason.split(", ")) == {"red cube", "blue cylinder"}
-        assert (await planner.check_user_prompt_complete(table())).value is True
+        assert (await planner.ask(CheckPrompt(), {View.HEAD: table()})).value is True
         assert planner.statistics() == {
             "calls": 11,
             "retries": 0,
@@ -79,7 +89,7 @@ def test_all_seven_tasks() -> None:
 
 def test_boxes_are_in_pixels_of_the_frame_however_small_the_picture_sent() -> None:
     async def use(planner: Planner, _: SteppedClock) -> None:
-        box = await planner.mark_bounding_box("the red cube", PICTURE)
+        box = await planner.ask(Mark("the red cube"), SEEN)
         assert box.bbox_2d == pytest.approx((434, 134, 467, 167), abs=4)
 
     stepped(use, image_max_px=320)
@@ -89,7 +99,7 @@ def test_a_5xx_is_retried_with_doubling_backoff() -> None:
     async def use(planner: Planner, clock: SteppedClock) -> None:
         assert planner.scene_reader is not None
         planner.scene_reader.inject("error_500", 3)
-        assert (await planner.check_user_prompt_complete(PICTURE)).value is False
+        assert (await planner.ask(CheckPrompt(), SEEN)).value is False
         # four exchanges, and waits of 0.5, 1 and 1.5 s (the cap)
         assert clock.now_ns() == round((4 * LATENCY_S + 3.0) * NS_PER_S)
         assert planner.statistics()["retries"] == 3
@@ -102,7 +112,7 @@ def test_a_5xx_is_retried_with_doubling_backoff() -> None:
 def test_retries_end() -> None:
     async def use(planner: Planner, clock: SteppedClock) -> None:
         with pytest.raises(PlannerError) as error:
-            await planner.check_user_prompt_complete(PICTURE)
+            await planner.ask(CheckPrompt(), SEEN)
         assert error.value.kind == "http_500"
         assert error.value.task == "check_user_prompt_complete"
         assert planner.where in str(error.value)
@@ -115,7 +125,7 @@ def test_retries_end() -> None:
 def test_a_hang_costs_the_timeout_and_then_the_deadline() -> None:
     async def use(planner: Planner, clock: SteppedClock) -> None:
         with pytest.raises(PlannerError) as error:
-            await planner.check_user_prompt_complete(PICTURE)
+            await planner.ask(CheckPrompt(), SEEN)
         assert error.value.kind == "timeout"
         # 4 s, 0.5 s, 4 s, 1 s; then 0.5 s are left of 10 s, and a backoff of 2 s does not fit in
         assert clock.now_ns() == 10 * NS_PER_S
@@ -126,7 +136,7 @@ def test_a_hang_costs_the_timeout_and_then_the_deadline() -> None:
 
 def test_slowness_within_the_timeout_is_only_slow() -> None:
     async def use(planner: Planner, clock: SteppedClock) -> None:
-        await planner.check_user_prompt_complete(PICTURE)
+        await planner.ask(CheckPrompt(), SEEN)
         assert clock.now_ns() == round((3 + LATENCY_S) * NS_PER_S)
 
     stepped(use, scene_reader={"fault": "slow", "slow_s": 3})
@@ -142,7 +152,7 @@ def test_a_malformed_reply_is_asked_again_once(fault: str, reason: str) -> None:
     async def use(planner: Planner, clock: SteppedClock) -> None:
         assert planner.scene_reader is not None
         planner.scene_reader.inject(fault, 1)  # type: ignore[arg-type]
-        await planner.check_grasp_success(PICTURE, PICTURE)
+        await planner.ask(CheckGrasp(), BOTH)
         assert clock.now_ns() == round(2 * LATENCY_S * NS_PER_S)
         assert planner.scene_reader.requests == 2
 
@@ -159,7 +169,7 @@ def test_a_malformed_reply_is_asked_again_once(fault: str, reason: str) -> None:
 def test_twice_malformed_is_a_failure(fault: str) -> None:
     async def use(planner: Planner, _: SteppedClock) -> None:
         with pytest.raises(PlannerError) as error:
-            await planner.mark_bounding_box("the red cube", PICTURE)
+            await planner.ask(Mark("the red cube"), SEEN)
         assert error.value.kind == "malformed"
         assert "\n" not in str(error.value)
         assert planner.scene_reader is not None
@@ -172,10 +182,10 @@ def test_what_is_not_there_is_said_to_be_missing() -> None:
     async def use(planner: Planner, _: SteppedClock) -> None:
         assert planner.scene_reader is not None
         planner.scene_reader.inject("unknown_object", 1)
-        target = (await planner.generate_instruction(PICTURE)).target
+        target = (await planner.ask(Propose(), SEEN)).target
         assert target is not None
         with pytest.raises(PlannerError) as error:
-            await planner.mark_bounding_box(target, PICTURE)
+            await planner.ask(Mark(target), SEEN)
         assert error.value.kind == "no_object"
         assert planner.scene_reader.requests == 2
 
@@ -187,7 +197,7 @@ def test_the_log_has_everything_but_the_key(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DEXRUN_PLANNER_API_KEY", "sk-secret")
 
     async def use(planner: Planner, _: SteppedClock) -> None:
-        await planner.mark_bounding_box("the red cube", PICTURE)
+        await planner.ask(Mark("the red cube"), SEEN)
 
     stepped(use, log.append)
     (entry,) = log
@@ -294,7 +304,7 @@ def test_other_servers_faults(
             config = PlannerConfig(base_url=url, model="m", retries=2, simulated_latency_s=0)
             async with Planner(config, clock) as planner:
                 with pytest.raises(PlannerError) as error:
-                    await planner.check_user_prompt_complete(PICTURE)
+                    await planner.ask(CheckPrompt(), SEEN)
         assert error.value.kind == kind
         assert "sk-" not in str(error.value)
         assert len(canned.heard) == exchanges
@@ -323,11 +333,11 @@ def test_a_key_that_no_header_takes_is_not_printed(key: str, monkeypatch: pytest
             config = PlannerConfig(base_url=url, model="m", retries=0, simulated_latency_s=0)
             async with Planner(config, clock) as planner:
                 if key.strip() == "sk-secret":
-                    assert (await planner.check_user_prompt_complete(PICTURE)).value
+                    assert (await planner.ask(CheckPrompt(), SEEN)).value
                     assert b"authorization: bearer sk-secret\r\n" in canned.heard[0].lower()
                     return
                 with pytest.raises(PlannerError) as error:
-                    await planner.check_user_prompt_complete(PICTURE)
+                    await planner.ask(CheckPrompt(), SEEN)
         assert "sk-" not in str(error.value)
         assert "cret" not in str(error.value)
 
@@ -340,7 +350,7 @@ def test_nobody_listens() -> None:
             pass  # the port is free again now
         async with Planner(PlannerConfig(base_url=url, model="m", retries=1), clock) as planner:
             with pytest.raises(PlannerError) as error:
-                await planner.check_user_prompt_complete(PICTURE)
+                await planner.ask(CheckPrompt(), SEEN)
         assert error.value.kind == "unreachable"
 
     clock = SteppedClock()
@@ -360,7 +370,7 @@ def test_one_line_of_configuration_names_another_server() -> None:
         try:
             async with Planner(PlannerConfig(base_url=reader.base_url), clock, log.append) as planner:
                 assert planner.scene_reader is None
-                assert (await planner.classify_user_prompt("the red one")).type == "I"
+                assert (await planner.ask(Classify("the red one"))).type == "I"
         finally:
             await reader.close()
 
@@ -376,7 +386,7 @@ def test_boxes_per_mille() -> None:
         async with Canned(chat(json.dumps(box))) as url:
             config = PlannerConfig(base_url=url, model="m", box_units="per_mille")
             async with Planner(config, clock) as planner:
-                assert (await planner.mark_bounding_box("a", PICTURE)).bbox_2d == (320, 120, 480, 480)
+                assert (await planner.ask(Mark("a"), SEEN)).bbox_2d == (320, 120, 480, 480)
 
     clock.run(main)
 
@@ -388,7 +398,7 @@ def test_cancelling_a_call_hangs_up() -> None:
         canned = Canned(b"")
         async with canned as url, Planner(PlannerConfig(base_url=url, model="m"), RealClock()) as planner:
             async with anyio.create_task_group() as group:
-                group.start_soon(planner.check_user_prompt_complete, PICTURE)
+                group.start_soon(planner.ask, CheckPrompt(), SEEN)
                 await canned.asked.wait()
                 group.cancel_scope.cancel()
             await canned.hung_up.wait()
@@ -403,7 +413,7 @@ def test_closing_ends_calls_in_flight() -> None:
         async with canned as url:
             planner = Planner(PlannerConfig(base_url=url, model="m"), RealClock())
             await planner.open()
-            call = asyncio.create_task(planner.check_user_prompt_complete(PICTURE))
+            call = asyncio.create_task(planner.ask(CheckPrompt(), SEEN))
             await canned.asked.wait()
             await planner.aclose()
             await planner.aclose()
@@ -411,7 +421,7 @@ def test_closing_ends_calls_in_flight() -> None:
                 await call
             assert error.value.kind in ("closed", "unreachable")
             with pytest.raises(PlannerError, match="not open"):
-                await planner.check_user_prompt_complete(PICTURE)
+                await planner.ask(CheckPrompt(), SEEN)
             await canned.hung_up.wait()
 
     RealClock().run(main)
@@ -427,7 +437,7 @@ def test_a_real_timeout() -> None:
             )
             async with Planner(config, RealClock()) as planner:
                 with pytest.raises(PlannerError) as error:
-                    await planner.check_user_prompt_complete(PICTURE)
+                    await planner.ask(CheckPrompt(), SEEN)
                 assert error.value.kind == "timeout"
                 assert planner.statistics()["faults"] == {"timeout": 2}
 
@@ -444,7 +454,7 @@ def test_a_dead_server_does_not_stop_simulated_time_for_ever() -> None:
             )
             async with Planner(config, clock) as planner:
                 with pytest.raises(PlannerError, match="timeout"):
-                    await planner.check_user_prompt_complete(PICTURE)
+                    await planner.ask(CheckPrompt(), SEEN)
 
     clock.run(main)
     assert clock.now_ns() == round(1.1 * NS_PER_S)
@@ -478,7 +488,7 @@ def test_the_loop_goes_on_while_an_answer_is_awaited() -> None:
 
         async with anyio.create_task_group() as group:
             group.start_soon(tick)
-            await planner.check_user_prompt_complete(PICTURE)
+            await planner.ask(CheckPrompt(), SEEN)
             events.append("reply")
 
     stepped(use)
@@ -490,8 +500,8 @@ def test_two_runs_are_one() -> None:
     for log in logs:
 
         async def use(planner: Planner, _: SteppedClock) -> None:
-            await planner.decompose_user_prompt("everything blue or red", PICTURE)
-            await planner.generate_instruction(PICTURE)
+            await planner.ask(Decompose("everything blue or red"), SEEN)
+            await planner.ask(Propose(), SEEN)
 
         stepped(use, log.append)
     assert logs[0] == logs[1]

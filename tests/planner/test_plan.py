@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from planner import plan
 from planner.plan import GraspPlan, PlanConfig
-from planner.replies import Analysis, BoundingBox, Decomposition, PromptClass, Proposal, Verdict
+from planner.questions.check_grasp import CheckGrasp
+from planner.questions.check_instruction import CheckInstruction
+from planner.questions.check_prompt import CheckPrompt
+from planner.questions.classify import Classify, PromptClass
+from planner.questions.decompose import Decompose, Decomposition
+from planner.questions.mark import BoundingBox, Mark
+from planner.questions.propose import Analysis, Proposal, Propose
+from planner.questions.verdict import Verdict
 
 ANALYSIS = Analysis(priority_consideration="", accessibility="", risk_assessment="")
 HIGH, LOW = plan.Lifted(0.12), plan.Lifted(0.01)
@@ -48,18 +55,18 @@ class Table:
 
     def reply(self, step: plan.Step) -> plan.StepResult:
         match step:
-            case plan.Classify():
+            case Classify():
                 return PromptClass(type="I" if self.named else "II")
-            case plan.Decompose():
+            case Decompose():
                 return Decomposition(objects=tuple(self.things))
-            case plan.Propose(avoid):
+            case Propose(avoid):
                 fresh = [each for each in self.things if each not in avoid] or self.things
                 return Proposal(analysis=ANALYSIS, target=fresh[0] if fresh else None)
-            case plan.Mark(name):
+            case Mark(name):
                 return box(name) if name in self.things else plan.Failed("no_object")
-            case plan.CheckGrasp():
+            case CheckGrasp():
                 return Verdict(value=self.held is not None)
-            case plan.CheckInstruction(name):
+            case CheckInstruction(name):
                 return Verdict(value=name not in self.things)
         return Verdict(value=not self.things, reason=", ".join(self.things))
 
@@ -117,7 +124,7 @@ def test_three_failures_and_the_next_object_comes_first() -> None:
     table, whole = Table("a", "b", slips={"a": 4}), GraspPlan("clear the table")
     assert table.run(whole).completed
     assert [each.instruction for each in whole.attempts] == ["a", "a", "a", "b", "a", "a"]
-    assert plan.Propose(("a",)) in table.steps
+    assert Propose(("a",)) in table.steps
 
 
 def test_what_cannot_be_grasped_is_given_up() -> None:
@@ -148,7 +155,7 @@ def test_a_grasp_is_asked_about_only_once_it_is_up() -> None:
     assert whole.tell(LOW) == plan.Home("not grasped")
     while not isinstance(whole.step, plan.Grasp):
         whole.tell(table.answer(whole.step))
-    assert whole.tell(plan.Lifted(0.06)) == plan.CheckGrasp("a")
+    assert whole.tell(plan.Lifted(0.06)) == CheckGrasp("a")
 
 
 def test_a_motion_that_fails_counts_as_not_grasped() -> None:
@@ -179,26 +186,24 @@ def drive(whole: GraspPlan, answer: Callable[[plan.Step], plan.StepResult]) -> p
     raise AssertionError("the plan does not end")
 
 
-@pytest.mark.parametrize("kind", [plan.Classify, plan.Propose, plan.Mark, plan.CheckGrasp, plan.CheckPrompt])
+@pytest.mark.parametrize("kind", [Classify, Propose, Mark, CheckGrasp, CheckPrompt])
 def test_a_planner_that_fails_for_a_while_is_asked_again(kind: type) -> None:
     whole = GraspPlan("clear the table", PlanConfig(planner_failures=2))
     assert drive(whole, failing(kind, 2, Table("a", "b"))).completed
 
 
 @pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize(
-    "kind", [plan.Classify, plan.Propose, plan.Decompose, plan.Mark, plan.CheckInstruction]
-)
+@pytest.mark.parametrize("kind", [Classify, Propose, Decompose, Mark, CheckInstruction])
 def test_a_planner_that_fails_for_good_ends_the_run_or_the_object(kind: type, named: bool) -> None:
     whole = GraspPlan("clear", PlanConfig(planner_failures=1))
     result = drive(whole, failing(kind, 10_000, Table("a", named=named)))
-    concerned = {plan.Propose: not named, plan.Decompose: named, plan.CheckInstruction: False}.get(kind, True)
+    concerned = {Propose: not named, Decompose: named, CheckInstruction: False}.get(kind, True)
     assert result.completed is not concerned
 
 
 def test_with_no_answer_about_the_grasp_the_arm_carries_on() -> None:
     whole = GraspPlan("a", PlanConfig(planner_failures=0))
-    assert drive(whole, failing(plan.CheckGrasp, 10_000, Table("a", named=True))).completed
+    assert drive(whole, failing(CheckGrasp, 10_000, Table("a", named=True))).completed
 
 
 def test_the_time_limit() -> None:
@@ -249,13 +254,13 @@ def invented(step: plan.Step, mood: str, named: bool) -> plan.StepResult:
         return plan.Failed("timeout" if mood == "failed" else mood)
     yes = mood == "yes"
     match step:
-        case plan.Classify():
+        case Classify():
             return PromptClass(type="I" if named else "II")
-        case plan.Decompose():
+        case Decompose():
             return Decomposition(objects=("a", "b") if yes else ())
-        case plan.Propose():
+        case Propose():
             return Proposal(analysis=ANALYSIS, target="a" if yes else None)
-        case plan.Mark(name):
+        case Mark(name):
             return box(name)
         case plan.Grasp():
             return HIGH if yes else LOW

@@ -6,10 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import replies, reply_text
+from planner import reply_text
+from planner.questions.classify import Classify
+from planner.questions.decompose import Decompose
+from planner.questions.mark import BoundingBox, Mark
+from planner.questions.propose import Propose
+from planner.questions.question import Canvas
+from planner.questions.verdict import Verdict, parse_conclusion, parse_verdict
 from planner.reply_text import MAX_ANSWER_CHARS, MAX_REPLY_CHARS, ReplyError
 
 ANALYSIS = {"priority_consideration": "nearest", "accessibility": "free", "risk_assessment": "none"}
+CANVASES = (Canvas(640, 480, 640, 480),)
 BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red cube on the left"}
 
 
@@ -36,7 +43,7 @@ BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red
     ],
 )
 def test_verdicts_that_are_said_clearly(text: str, value: bool) -> None:
-    assert replies.parse_verdict(text).value is value
+    assert parse_verdict(text).value is value
 
 
 @pytest.mark.parametrize(
@@ -61,18 +68,18 @@ def test_verdicts_that_are_said_clearly(text: str, value: bool) -> None:
 )
 def test_verdicts_that_are_not_said(text: str) -> None:
     with pytest.raises(ReplyError) as error:
-        replies.parse_verdict(text)
+        parse_verdict(text)
     assert "\n" not in str(error.value)
 
 
 def test_a_conclusion_stands_at_the_end() -> None:
-    assert replies.parse_conclusion("The jaws hold it.\nTrue").value is True
-    assert replies.parse_conclusion("False: the jaws are empty").value is False
+    assert parse_conclusion("The jaws hold it.\nTrue").value is True
+    assert parse_conclusion("False: the jaws are empty").value is False
     with pytest.raises(ReplyError, match="does not conclude"):
-        replies.parse_conclusion("True: the jaws hold it.\nThe cube seems to be red.")
+        parse_conclusion("True: the jaws hold it.\nThe cube seems to be red.")
 
 
-@pytest.mark.parametrize("parse", [replies.parse_verdict, replies.parse_conclusion])
+@pytest.mark.parametrize("parse", [parse_verdict, parse_conclusion])
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
@@ -83,16 +90,14 @@ def test_a_conclusion_stands_at_the_end() -> None:
     ],
 )
 def test_the_last_line_may_begin_with_the_boolean(
-    parse: Callable[[str], replies.Verdict], text: str, verdict: tuple[bool, str | None]
+    parse: Callable[[str], Verdict], text: str, verdict: tuple[bool, str | None]
 ) -> None:
     read, (value, reason) = parse(text), verdict
     assert read.value is value
     assert reason is None or read.reason == reason
 
 
-@pytest.mark.parametrize(
-    "parse", [replies.parse_verdict, replies.parse_conclusion, replies.parse_prompt_class]
-)
+@pytest.mark.parametrize("parse", [parse_verdict, parse_conclusion, Classify.parse])
 @pytest.mark.parametrize(
     "text",
     [
@@ -111,15 +116,15 @@ def test_a_reply_that_says_both_is_not_guessed_at(parse: Callable[[str], object]
 
 def test_a_second_thought_before_the_last_line_counts_where_nothing_concludes() -> None:
     with pytest.raises(ReplyError, match="True in one place and False in another"):
-        replies.parse_verdict("True: it is gone.\nFalse: there it is.\nThe picture is dark.")
-    said = replies.parse_verdict("True: it is gone.\nNothing else is false here.\nThe picture is dark.")
+        parse_verdict("True: it is gone.\nFalse: there it is.\nThe picture is dark.")
+    said = parse_verdict("True: it is gone.\nNothing else is false here.\nThe picture is dark.")
     assert said.value is True
 
 
 def test_the_reason_is_what_is_left() -> None:
-    assert replies.parse_verdict("False: cup, plate").reason == "cup, plate"
-    assert replies.parse_verdict("It is off the table.\nTrue").reason == "It is off the table."
-    assert replies.parse_verdict("True").reason == ""
+    assert parse_verdict("False: cup, plate").reason == "cup, plate"
+    assert parse_verdict("It is off the table.\nTrue").reason == "It is off the table."
+    assert parse_verdict("True").reason == ""
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ def test_the_reason_is_what_is_left() -> None:
     ],
 )
 def test_prompt_types(text: str, kind: str) -> None:
-    assert replies.parse_prompt_class(text).type == kind
+    assert Classify.parse(text).type == kind
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_prompt_types(text: str, kind: str) -> None:
 )
 def test_prompt_types_that_are_not_clear(text: str) -> None:
     with pytest.raises(ReplyError):
-        replies.parse_prompt_class(text)
+        Classify.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +160,11 @@ def test_prompt_types_that_are_not_clear(text: str) -> None:
     ],
 )
 def test_decompositions(text: str) -> None:
-    assert replies.parse_decomposition(text).objects == ("the red cube on the left", "the blue cube")
+    assert Decompose.parse(text).objects == ("the red cube on the left", "the blue cube")
 
 
 def test_an_empty_decomposition_is_an_answer() -> None:
-    assert replies.parse_decomposition("[]").objects == ()
+    assert Decompose.parse("[]").objects == ()
 
 
 @pytest.mark.parametrize(
@@ -168,16 +173,14 @@ def test_an_empty_decomposition_is_an_answer() -> None:
 )
 def test_decompositions_that_are_not(text: str) -> None:
     with pytest.raises(ReplyError):
-        replies.parse_decomposition(text)
+        Decompose.parse(text)
 
 
 def test_instructions() -> None:
-    reply = replies.parse_instruction(
-        "```json\n" + json.dumps({"analysis": ANALYSIS, "target": " a "}) + "```"
-    )
+    reply = Propose.parse("```json\n" + json.dumps({"analysis": ANALYSIS, "target": " a "}) + "```")
     assert reply.target == "a"
     assert reply.analysis.accessibility == "free"
-    assert replies.parse_instruction(json.dumps({"analysis": ANALYSIS, "target": None})).target is None
+    assert Propose.parse(json.dumps({"analysis": ANALYSIS, "target": None})).target is None
 
 
 @pytest.mark.parametrize(
@@ -192,16 +195,16 @@ def test_instructions() -> None:
 )
 def test_instructions_that_lack_something_say_what(value: object, where: str) -> None:
     with pytest.raises(ReplyError, match=where):
-        replies.parse_instruction(json.dumps(value))
+        Propose.parse(json.dumps(value))
 
 
 def test_boxes() -> None:
-    assert replies.parse_bounding_box(json.dumps(BOX), 640, 480) == replies.BoundingBox(
+    assert Mark.parse(json.dumps(BOX), CANVASES) == BoundingBox(
         bbox_2d=(10.0, 20.0, 30.0, 40.5), label="red cube", description="a red cube on the left"
     )
-    assert replies.parse_bounding_box(f"```json\n[{json.dumps(BOX)}]\n```", 640, 480) is not None
-    assert replies.parse_bounding_box(json.dumps({**BOX, "bbox_2d": None}), 640, 480) is None
-    assert replies.parse_bounding_box(json.dumps({**BOX, "bbox_2d": [0, 0, 640, 480]}), 640, 480) is not None
+    assert Mark.parse(f"```json\n[{json.dumps(BOX)}]\n```", CANVASES) is not None
+    assert Mark.parse(json.dumps({**BOX, "bbox_2d": None}), CANVASES) is None
+    assert Mark.parse(json.dumps({**BOX, "bbox_2d": [0, 0, 640, 480]}), CANVASES) is not None
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_boxes() -> None:
 )
 def test_boxes_that_are_not(box: object) -> None:
     with pytest.raises(ReplyError):
-        replies.parse_bounding_box(json.dumps({**BOX, "bbox_2d": box}), 640, 480)
+        Mark.parse(json.dumps({**BOX, "bbox_2d": box}), CANVASES)
 
 
 @pytest.mark.parametrize(
@@ -243,23 +246,23 @@ def test_boxes_that_are_not(box: object) -> None:
 )
 def test_one_box_means_one(text: str) -> None:
     with pytest.raises(ReplyError) as error:
-        replies.parse_bounding_box(text, 640, 480)
+        Mark.parse(text, CANVASES)
     assert "\n" not in str(error.value)
 
 
 def test_unasked_fields_are_dropped() -> None:
-    box = replies.parse_bounding_box(json.dumps({**BOX, "confidence": 0.9}), 640, 480)
+    box = Mark.parse(json.dumps({**BOX, "confidence": 0.9}), CANVASES)
     assert box is not None
     assert not hasattr(box, "confidence")
 
 
 PARSERS = {
-    "verdict": replies.parse_verdict,
-    "conclusion": replies.parse_conclusion,
-    "class": replies.parse_prompt_class,
-    "list": replies.parse_decomposition,
-    "instruction": replies.parse_instruction,
-    "box": lambda text: replies.parse_bounding_box(text, 640, 480),
+    "verdict": parse_verdict,
+    "conclusion": parse_conclusion,
+    "class": Classify.parse,
+    "list": Decompose.parse,
+    "instruction": Propose.parse,
+    "box": lambda text: Mark.parse(text, CANVASES),
 }
 WORDS = 'True False : \n ``` ```json { } [ ] " , bbox_2d target null 1 -1 1e999 NaN ** \\ <think> </think>'
 FRAGMENTS = st.sampled_from([*WORDS.split(" "), " ", "Type I", "Type II", "the answer is ", "\ud800"])
@@ -285,10 +288,10 @@ def test_any_text_gives_a_reply_or_a_reply_error(name: str, text: str) -> None:
     except ReplyError as error:
         assert str(error)  # noqa: PT017 - the message is the point
     else:
-        if isinstance(reply, replies.BoundingBox):
+        if isinstance(reply, BoundingBox):
             x1, y1, x2, y2 = reply.bbox_2d
-            assert 0 <= x1 < x2 <= 640
-            assert 0 <= y1 < y2 <= 480
+            assert 0 <= x1 <= x2 <= 640
+            assert 0 <= y1 <= y2 <= 480
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -311,7 +314,7 @@ def test_an_answer_that_would_take_long_to_read_is_not_read(name: str) -> None:
 def test_thoughts_may_be_long_since_they_are_not_read() -> None:
     thoughts = "<think>" + "true? [1, " * 6_000 + "</think>\n"
     assert len(thoughts) > 60_000
-    assert replies.parse_conclusion(thoughts + "The jaws are empty.\nFalse").value is False
+    assert parse_conclusion(thoughts + "The jaws are empty.\nFalse").value is False
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -339,18 +342,18 @@ def test_no_part_of_an_answer_is_decoded_twice(name: str, monkeypatch: pytest.Mo
 
 
 def test_blanks_between_the_words_of_a_verdict_do_not_count() -> None:
-    verdict = replies.parse_verdict("The  answer \t is   :   False ,   a\u00a0 cup")
-    assert verdict == replies.Verdict(value=False, reason="a cup")
+    verdict = parse_verdict("The  answer \t is   :   False ,   a\u00a0 cup")
+    assert verdict == Verdict(value=False, reason="a cup")
 
 
 @settings(deadline=None)
 @given(st.booleans(), st.text(alphabet="abc defg.,:\n", max_size=60))
 def test_a_boolean_on_the_last_line_concludes(value: bool, reason: str) -> None:
-    assert replies.parse_conclusion(f"{reason}\n{value}").value is value
+    assert parse_conclusion(f"{reason}\n{value}").value is value
 
 
 @settings(deadline=None)
 @given(st.text(max_size=40).filter(lambda text: "true" not in text.lower() and "false" not in text.lower()))
 def test_no_boolean_without_the_word(text: str) -> None:
     with pytest.raises(ReplyError):
-        replies.parse_verdict(text)
+        parse_verdict(text)

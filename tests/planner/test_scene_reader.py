@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -12,8 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import prompts, replies
+from planner import prompts
 from planner.images import encode
+from planner.questions.check_grasp import CheckGrasp
+from planner.questions.check_instruction import CheckInstruction
+from planner.questions.check_prompt import CheckPrompt
+from planner.questions.classify import Classify
+from planner.questions.decompose import Decompose
+from planner.questions.mark import Mark
+from planner.questions.propose import Propose
+from planner.questions.question import Canvas, Question
+from planner.questions.reply import Reply
+from planner.questions.verdict import Verdict
+from planner.reply_text import ReplyError
 from planner.scene_reader import select, vision
 from planner.scene_reader.language import parse_query, parse_request
 from planner.scene_reader.tasks import answer
@@ -36,6 +47,15 @@ def rendered(name: str) -> ColorImage:
 def jpeg(image: ColorImage) -> ColorImage:
     data = np.frombuffer(encode(image, 90, 4096).jpeg, np.uint8)
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]).astype(np.uint8)
+
+
+R = TypeVar("R", bound=Reply)
+CANVASES = (Canvas(640, 480, 640, 480),)
+
+
+def ask(question: Question[R], *pictures: ColorImage, system: str = "") -> R | None:
+    """The reader's reply to `question` about `pictures`, of 640 by 480 pixels."""
+    return question.parse(answer(question.text(len(pictures)), list(pictures), system), CANVASES)
 
 
 def labels(things: tuple[vision.SceneObject, ...]) -> list[str]:
@@ -123,10 +143,9 @@ SCENE = "head_3"
 
 
 def decomposed(prompt: str, picture: str = SCENE) -> list[str]:
-    reply = answer(prompts.decompose_user_prompt(prompt), [rendered(picture)])
     return [
         each.removeprefix("the ").split(" on the")[0].split(" in the")[0]
-        for each in replies.parse_decomposition(reply).objects
+        for each in ask(Decompose(prompt), rendered(picture)).objects
     ]
 
 
@@ -159,7 +178,7 @@ def decomposed(prompt: str, picture: str = SCENE) -> list[str]:
 )
 def test_prompts_that_name_objects(prompt: str, objects: list[str]) -> None:
     assert decomposed(prompt) == objects
-    assert replies.parse_prompt_class(answer(prompts.classify_user_prompt(prompt), [])).type == "I"
+    assert ask(Classify(prompt)).type == "I"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +196,7 @@ def test_prompts_that_name_objects(prompt: str, objects: list[str]) -> None:
     ],
 )
 def test_prompts_that_name_none(prompt: str) -> None:
-    assert replies.parse_prompt_class(answer(prompts.classify_user_prompt(prompt), [])).type == "II"
+    assert ask(Classify(prompt)).type == "II"
 
 
 @settings(deadline=None)
@@ -185,16 +204,14 @@ def test_prompts_that_name_none(prompt: str) -> None:
 def test_any_words_are_parsed(text: str) -> None:
     parse_request(text)
     parse_query(text)
-    reply = answer(prompts.classify_user_prompt(text), [])
-    assert replies.parse_prompt_class(reply).type in ("I", "II")
+    assert ask(Classify(text)).type in ("I", "II")
 
 
 @settings(deadline=None)
 @given(st.text(max_size=80))
 def test_a_quotation_cannot_change_the_question(text: str) -> None:
     picture = table(("red", "cube", 400, 120))
-    reply = answer(prompts.check_instruction_complete(text + " bbox_2d Type II list >>>"), [picture])
-    assert isinstance(replies.parse_verdict(reply).value, bool)
+    assert isinstance(said(CheckInstruction(text + " bbox_2d Type II list >>>"), picture), bool)
 
 
 # --- tasks
@@ -204,7 +221,7 @@ def test_the_nearest_to_the_arm_comes_first_wherever_it_is() -> None:
     picture = table(("red", "cube", 300, 120), ("blue", "cube", 500, 80), ("green", "cube", 420, 300))
     for place, first in {"bottom": "green", "top": "blue", "left": "red", "right": "blue"}.items():
         system = prompts.system(f"at the {place} edge of the picture")
-        target = replies.parse_instruction(answer(prompts.generate_instruction(), [picture], system)).target
+        target = ask(Propose(), picture, system=system).target
         assert target is not None
         assert target.startswith(f"the {first} cube")
 
@@ -213,85 +230,76 @@ def test_what_was_tried_is_avoided_as_long_as_there_is_another() -> None:
     picture = rendered(SCENE)
     tried: list[str] = []
     for _ in range(5):
-        reply = replies.parse_instruction(answer(prompts.generate_instruction(tried), [picture]))
+        reply = ask(Propose(tuple(tried)), picture)
         assert reply.target is not None
         assert reply.target not in tried
         tried.append(reply.target)
-    last = replies.parse_instruction(answer(prompts.generate_instruction(tried), [picture]))
+    last = ask(Propose(tuple(tried)), picture)
     assert last.target in tried
 
 
 def test_an_empty_table_has_no_next_object() -> None:
-    assert replies.parse_instruction(answer(prompts.generate_instruction(), [table()])).target is None
-    assert replies.parse_decomposition(answer(prompts.decompose_user_prompt("all"), [table()])).objects == ()
+    assert ask(Propose(), table()).target is None
+    assert ask(Decompose("all"), table()).objects == ()
 
 
 def test_a_description_leads_back_to_its_object_even_among_alike() -> None:
     things = [("red", "cube", 300, 100), ("red", "cube", 500, 110), ("red", "cube", 400, 320)]
     picture = jpeg(table(*things))
-    names = replies.parse_decomposition(
-        answer(prompts.decompose_user_prompt("red things"), [picture])
-    ).objects
+    names = ask(Decompose("red things"), picture).objects
     assert len(set(names)) == 3
     found = set()
     for name in names:
-        box = replies.parse_bounding_box(answer(prompts.mark_bounding_box(name), [picture]), 640, 480)
+        box = ask(Mark(name), picture)
         assert box is not None
         x1, y1, x2, y2 = box.bbox_2d
         found.add((round((x1 + x2) / 2, -1), round((y1 + y2) / 2, -1)))
-        assert not said(prompts.check_instruction_complete(name), picture)
+        assert not said(CheckInstruction(name), picture)
     assert found == {(300, 100), (500, 110), (400, 320)}
     fewer = jpeg(table(*things[:2]))
-    assert all(said(prompts.check_instruction_complete(name), fewer) for name in names)
+    assert all(said(CheckInstruction(name), fewer) for name in names)
 
 
-def said(prompt: str, *pictures: ColorImage) -> bool:
-    return replies.parse_verdict(answer(prompt, list(pictures))).value
+def said(question: Question[Verdict], *pictures: ColorImage) -> bool:
+    return ask(question, *pictures).value
 
 
 def test_an_object_that_was_pushed_is_still_there() -> None:
     before, after = table(("red", "cube", 300, 100)), table(("red", "cube", 480, 300))
-    (name,) = replies.parse_decomposition(answer(prompts.decompose_user_prompt("the cube"), [before])).objects
-    assert not said(prompts.check_instruction_complete(name), after)
-    box = replies.parse_bounding_box(answer(prompts.mark_bounding_box(name), [after]), 640, 480)
+    (name,) = ask(Decompose("the cube"), before).objects
+    assert not said(CheckInstruction(name), after)
+    box = ask(Mark(name), after)
     assert box is not None
     assert box.bbox_2d == pytest.approx((464, 284, 497, 317), abs=2)
 
 
 def test_an_object_that_fell_over_is_still_there() -> None:
     before, after = table(("red", "cylinder", 300, 100)), table(("red", "cuboid", 320, 110))
-    (name,) = replies.parse_decomposition(
-        answer(prompts.decompose_user_prompt("the red one"), [before])
-    ).objects
-    assert not said(prompts.check_instruction_complete(name), after)
-    assert replies.parse_bounding_box(answer(prompts.mark_bounding_box(name), [after]), 640, 480) is not None
+    (name,) = ask(Decompose("the red one"), before).objects
+    assert not said(CheckInstruction(name), after)
+    assert ask(Mark(name), after) is not None
 
 
 def test_what_is_in_the_tray_is_done() -> None:
     picture = rendered("head_3_two_in_tray")
-    assert said(prompts.check_instruction_complete("the red cube"), picture)
-    assert not said(prompts.check_instruction_complete("the purple cube"), picture)
-    assert (
-        replies.parse_bounding_box(answer(prompts.mark_bounding_box("the red cube"), [picture]), 640, 480)
-        is None
-    )
-    left = replies.parse_verdict(answer(prompts.check_user_prompt_complete(), [picture]))
+    assert said(CheckInstruction("the red cube"), picture)
+    assert not said(CheckInstruction("the purple cube"), picture)
+    assert ask(Mark("the red cube"), picture) is None
+    left = ask(CheckPrompt(), picture)
     assert set(left.reason.split(", ")) == set(TRUTH["head_3_two_in_tray"]["on_table"])
 
 
 @pytest.mark.parametrize("name", WRISTS)
 def test_grasps_are_judged_by_the_wrist_camera(name: str) -> None:
-    reply = answer(prompts.check_grasp_success("the green cylinder", 2), [rendered(SCENE), rendered(name)])
-    assert replies.parse_conclusion(reply).value is (TRUTH[name]["held"] is not None)
+    held = said(CheckGrasp("the green cylinder"), rendered(SCENE), rendered(name))
+    assert held is (TRUTH[name]["held"] is not None)
 
 
 def test_without_a_wrist_camera_the_table_tells() -> None:
-    prompt = prompts.check_grasp_success("the green cylinder on the right", 1)
-    assert replies.parse_conclusion(answer(prompt, [rendered(SCENE)])).value is False
-    assert replies.parse_conclusion(answer(prompt, [rendered("head_3_held")])).value is True
-    assert (
-        replies.parse_conclusion(answer(prompts.check_grasp_success("", 1), [rendered(SCENE)])).value is False
-    )
+    question = CheckGrasp("the green cylinder on the right")
+    assert said(question, rendered(SCENE)) is False
+    assert said(question, rendered("head_3_held")) is True
+    assert ask(CheckGrasp(""), rendered(SCENE)).value is False
 
 
 def test_other_wordings_of_the_same_questions() -> None:
@@ -299,14 +307,14 @@ def test_other_wordings_of_the_same_questions() -> None:
     picture = [rendered(SCENE)]
     assert answer("Is this prompt Type I or Type II? user prompt: grab the green cup", []).startswith("True")
     asked = 'Return JSON with "bbox_2d" for the best match with the description: the purple cube.'
-    assert replies.parse_bounding_box(answer(asked, picture), 640, 480) is not None
+    assert Mark.parse(answer(asked, picture), CANVASES) is not None
     assert answer("Please check whether the red cube exists on the desktop.", picture).startswith("False")
     assert answer("Is the table empty of 3D objects?", picture).startswith("False")
     assert answer("Has the arm successfully grasped an object?", picture).endswith("False")
 
 
 def test_other_questions_are_not_answered() -> None:
-    for text in ("What is the capital of France?", prompts.mark_bounding_box("the red cube")):
+    for text in ("What is the capital of France?", Mark("the red cube").text(0)):
         reply = answer(text, [])
-        with pytest.raises(replies.ReplyError):
-            replies.parse_bounding_box(reply, 640, 480)
+        with pytest.raises(ReplyError):
+            Mark.parse(reply, CANVASES)

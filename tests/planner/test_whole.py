@@ -17,7 +17,8 @@ from drivers.world.render import Renderer, prepare_environment
 from planner import plan
 from planner.client import Planner
 from planner.config import PlannerConfig
-from planner.dialog import put
+from planner.errors import PlannerError
+from planner.questions.question import View
 from planner.scene_reader import vision
 from runtime.messages import ColorImage
 from runtime.stepped import SteppedClock
@@ -91,7 +92,11 @@ def carry_out(prompt: str, hands: Hands, **options: object) -> tuple[plan.GraspP
                 if isinstance(step, plan.Motion):
                     whole.tell(hands.move(step))
                 else:
-                    whole.tell(await put(planner, step, hands.head(), hands.wrist()))
+                    try:
+                        pictures = {View.HEAD: hands.head(), View.WRIST: hands.wrist()}
+                        whole.tell(await planner.ask(step, pictures))
+                    except PlannerError as error:
+                        whole.tell(plan.Failed.of(error))
             return planner.statistics()
 
     return whole, clock.run(main)

@@ -12,8 +12,9 @@ from planner.bounded import MAX_REPLY_BYTES
 from planner.client import Planner
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
+from planner.questions.check_prompt import CheckPrompt
 from runtime.stepped import SteppedClock
-from tests.planner.test_client import JSON, PICTURE, Canned, chat, http
+from tests.planner.test_client import JSON, SEEN, Canned, chat, http
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_what_is_no_list_of_models_is_named_with_its_address(answer: bytes, what
         canned = Canned(answer)
         async with canned as url, Planner(PlannerConfig(base_url=f"{url}/"), clock) as planner:
             with pytest.raises(PlannerError) as error:
-                await planner.check_user_prompt_complete(PICTURE)
+                await planner.ask(CheckPrompt(), SEEN)
             assert planner.statistics()["errors"] == 1
         assert error.value.kind == "malformed"
         assert (
@@ -56,7 +57,7 @@ def test_a_server_without_a_model() -> None:
             with pytest.raises(
                 PlannerError, match=r"malformed: .*lists no model; name one with planner\.model"
             ):
-                await planner.check_user_prompt_complete(PICTURE)
+                await planner.ask(CheckPrompt(), SEEN)
 
     clock = SteppedClock()
     clock.run(main)
@@ -106,7 +107,7 @@ def test_a_reply_is_read_so_far_and_no_further(serve: Callable[[], Canned], mode
         server = serve()
         async with server as url, Planner(PlannerConfig(base_url=url, model=model), clock) as planner:
             with pytest.raises(PlannerError) as error:
-                await planner.check_user_prompt_complete(PICTURE)
+                await planner.ask(CheckPrompt(), SEEN)
             if isinstance(server, Endless):
                 await server.hung_up.wait()
         assert error.value.kind == "malformed"
@@ -122,7 +123,7 @@ def test_a_compressed_reply_is_read() -> None:
     async def main() -> None:
         server = Canned(packed(chat("True: nothing is left")))
         async with server as url, Planner(PlannerConfig(base_url=url, model="m"), clock) as planner:
-            assert (await planner.check_user_prompt_complete(PICTURE)).value
+            assert (await planner.ask(CheckPrompt(), SEEN)).value
 
     clock = SteppedClock()
     clock.run(main)
