@@ -45,7 +45,7 @@ class ControlOptions(Options):
     """Table ``[control]``.
 
     Attributes:
-        rate_hz: ticks per second.
+        rate_hz: ticks per second. A policy's rows have a rate of their own (``policy.rate_hz``).
         state_max_age_s: the arm's state may be this old.
         stop_after_hold_s: a fault that lasts this long latches a stop; 0 holds for ever.
         stop_after_starved_s: a source that gives nothing for this long latches a stop; 0 waits for ever.
@@ -102,7 +102,7 @@ def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
 
 
 class ControlLoop:
-    """Follows a source of targets through the safety stage, 30 times a second.
+    """Follows a source of targets through the safety stage, once per tick.
 
     All methods are called on the loop's task or between its ticks, on the same thread.
 
@@ -134,7 +134,7 @@ class ControlLoop:
         self.watches = tuple(watches)
         self.journal: Journal = _no_journal
         self.after_tick: Callable[[], None] = _nothing
-        self.horizon = Horizon(joints, blend_from(options), options.horizon_rows)
+        self.horizon = Horizon(joints, blend_from(options), options.horizon_rows, options.rate_hz)
         self._clock = clock
         self._options = options
         self._arm = arm
@@ -361,7 +361,7 @@ class ControlLoop:
             return
         while (chunk := source.poll()) is not None:
             self._note("chunk", chunk=chunk)
-            chunk = shortened(chunk, self.horizon.step, self._options.execute_steps)
+            chunk = shortened(chunk, self.horizon.open_step, self._options.execute_steps)
             splice = self.horizon.splice(chunk)
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
             if chunk.epoch == self.horizon.epoch:
@@ -400,7 +400,9 @@ class ControlLoop:
             return row, TickFlag.LEADER if row is not None else TickFlag.LEADER | TickFlag.STARVED
         horizon, speed = self.horizon, 1.0
         if self._stretches:
-            speed = self._timing.speed(self._tick, horizon.step, horizon.left, self._chunk_rows)
+            speed = self._timing.speed(
+                self._tick, horizon.step, horizon.left, self._chunk_rows, horizon.rows_per_tick
+            )
         row = horizon.take(speed)
         if row is not None or self.exhausted:
             return row, TickFlag.STRETCHED if speed < 1.0 else TickFlag.NONE
@@ -464,10 +466,12 @@ class ControlLoop:
         source = self._source
         if self.state != "running" or source is None or isinstance(source, LeaderSource):
             return
-        left, delay = len(self.horizon), self._timing.delay
-        if left <= max(self._options.request_below * self._chunk_rows, delay + 1):
-            frozen = min(delay, left)
-            horizon = self.horizon
+        horizon, delay = self.horizon, self._timing.delay
+        left = len(horizon)
+        if left and horizon.rows_per_tick < 1.0 and self._timing.asked_at(horizon.step):
+            return  # the policy counts steps, too: one request for each at most
+        if left <= max(self._options.request_below * self._chunk_rows, horizon.reached_in(delay + 1)):
+            frozen = min(horizon.reached_in(delay), left)
             if source.request(horizon.step, horizon.epoch, horizon.pending(), frozen):
                 self._timing.asked(self._tick, horizon.step)
                 self._note("request")

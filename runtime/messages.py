@@ -111,6 +111,10 @@ class ActionChunk:
     """``actions[T, D]`` in the robot's units; row 0 is meant for step `step`.
 
     `step` is the step of the observation that the chunk answers, `epoch` the epoch it was asked in.
+
+    Attributes:
+        rate_hz: rows per second; 0: as many as the control loop has ticks.
+        discrete: joints that have no value between two rows (a gripper that is open or closed, a mode).
     """
 
     actions: Floats
@@ -118,6 +122,8 @@ class ActionChunk:
     epoch: int
     observed_ns: int = 0
     inference_s: float = 0.0
+    rate_hz: float = 0.0
+    discrete: tuple[int, ...] = ()
 
 
 class Clip(enum.IntFlag):

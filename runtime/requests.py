@@ -1,4 +1,7 @@
-"""When the next chunk can be here: delays are counted in ticks, from one request to the splice it led to."""
+"""When the next chunk can be here: delays are counted in ticks, from one request to the splice it led to.
+
+Rows are the policy's, of which a tick plays `rows_per_tick` at full speed.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ class RequestTiming:
         """Another source is followed."""
         self._delays.clear()
         self._in_flight, self._speed = False, 1.0
+        self._asked_step = -1
 
     def asked(self, tick: int, step: int) -> None:
         """A request was taken at the end of `tick`, with `step` rows executed."""
@@ -35,6 +39,10 @@ class RequestTiming:
         self._delays.append(tick - self._asked_tick - 1)
         self._in_flight = False
 
+    def asked_at(self, step: int) -> bool:
+        """Whether the newest request was taken at `step` already."""
+        return self._asked_step == step
+
     @property
     def delay(self) -> int:
         """Ticks without the chunk after the one that asked for it: the most of the newest 16, the first left
@@ -42,8 +50,8 @@ class RequestTiming:
         """
         return max(list(self._delays)[1:] or self._delays, default=0)
 
-    def speed(self, tick: int, step: int, left: float, rows: int) -> float:
-        """Rows per tick, up to 1, at which `left` rows last until the next chunk; changed gradually.
+    def speed(self, tick: int, step: int, left: float, rows: int, rows_per_tick: float = 1.0) -> float:
+        """The share of full speed at which `left` rows last until the next chunk; changed gradually.
 
         It is expected `delay` ticks after its request, which goes out in this tick if it has not yet. Of its
         `rows`, those executed by then are lost; so no faster, either, than what will be left of them lasts
@@ -54,7 +62,7 @@ class RequestTiming:
         wanted = 1.0
         if until_next > 0:
             lasting = (rows - (step - asked[1])) / (until_next + self.delay)
-            wanted = min(1.0, left / until_next, max(0.0, lasting))
+            wanted = min(1.0, min(left / until_next, max(0.0, lasting)) / rows_per_tick)
         self._speed += min(max(wanted - self._speed, -_SPEED_STEP), _SPEED_STEP)
         return max(self._speed, _SLOWEST)
 

@@ -67,10 +67,12 @@ class Arm:
 
 
 class Chunks:
-    """A source that answers a request with `make(step)` after `delay` further polls."""
+    """A source that answers a request with `make(step)`, at `rate_hz`, after `delay` further polls."""
 
-    def __init__(self, make: Callable[[int], list[float] | Floats], delay: int = 0) -> None:
-        self._make, self._delay = make, delay
+    def __init__(
+        self, make: Callable[[int], list[float] | Floats], delay: int = 0, rate_hz: float = 0.0
+    ) -> None:
+        self._make, self._delay, self._rate_hz = make, delay, rate_hz
         self.requests: list[tuple[int, int, list[float], int]] = []
         self._in_flight: list[tuple[int, ActionChunk]] = []
 
@@ -80,7 +82,9 @@ class Chunks:
         self.requests.append((step, epoch, committed[:, 0].tolist(), frozen_steps))
         rows = np.asarray(self._make(step), float)
         actions = np.repeat(rows[:, None], D, 1) if rows.ndim == 1 else rows
-        self._in_flight.append((self._delay, ActionChunk(actions, step, epoch, 0, 0.01)))
+        self._in_flight.append(
+            (self._delay, ActionChunk(actions, step, epoch, 0, 0.01, rate_hz=self._rate_hz))
+        )
         return True
 
     def poll(self) -> ActionChunk | None:
