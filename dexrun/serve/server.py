@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import anyio
+from anyio.abc import TaskStatus
 from loguru import logger
 
 from dexrun.serve.engine import LocalEngine
@@ -64,10 +65,10 @@ class PolicyServer:
                 stack.push_async_callback(front.close)
                 await self._open_metrics(service, stack)
                 self.address = front.address
-                ready()
                 async with anyio.create_task_group() as group:
                     if signals:
-                        group.start_soon(_stop_on_signal, service)
+                        await group.start(_stop_on_signal, service)
+                    ready()  # whoever reads it may send a signal at once
                     await service.stopping_asked.wait()
                     await front.refuse_new()
                     if not await service.drained():
@@ -93,8 +94,9 @@ class PolicyServer:
             self.service.kill()
 
 
-async def _stop_on_signal(service: Service) -> None:
+async def _stop_on_signal(service: Service, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
         async for number in received:
             logger.info("{}: answering what is in flight, then stopping", signal.Signals(number).name)
             service.kill()

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime import protobuf as pb
 from runtime.messages import CameraInfo, Intrinsics
-from runtime.recording import protobuf as pb
 from runtime.ring import Fields, Layout
 
 Piece = bytes | memoryview

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.recording import protobuf as pb
+from runtime import protobuf as pb
 from runtime.recording.mcap_file import MAGIC, OPEN_SUFFIX
 from runtime.recording.repair import RepairError, chunk_messages
 from runtime.recording.schemas import Rows

@@ -122,7 +122,7 @@ def mask_channel(camera: str) -> Channel:
 
 def chunk_message(chunk: Any, stamp_ns: int, after_tick: int) -> bytes:
     """A `runtime.messages.ActionChunk` as the control loop took it over, after tick `after_tick` began."""
-    from runtime.recording import protobuf as pb
+    from runtime import protobuf as pb
 
     actions = np.asarray(chunk.actions, "<f8")
     numbers = (stamp_ns, after_tick, chunk.step, chunk.epoch, chunk.observed_ns, len(actions))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime import protobuf as pb
 from runtime.messages import CameraInfo, Intrinsics
-from runtime.recording import protobuf as pb
 from runtime.recording import schemas
 from runtime.recording.schemas import Rows
 from tests.recording.rig import INFO

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dexrun.serve.extras import extras
 from policies.remote import jpeg, msgpack_views, npy, pickle_reader, pickle_writer
 from policies.remote.act_zmq import codec as act
+from policies.remote.extras import read_extras
 from policies.remote.groot import client as groot_client
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
@@ -353,6 +353,6 @@ def test_an_answer_that_is_a_web_of_itself_is_not_written_out() -> None:
 
 
 def test_an_older_client_of_ours_says_tick_where_a_newer_one_says_step() -> None:
-    assert extras({"step": 4}) == extras({"tick": 4})
-    assert extras({"tick": 4}).step == 4
-    assert not extras({}).asked
+    assert read_extras({"step": 4}) == read_extras({"tick": 4})
+    assert read_extras({"tick": 4}).step == 4
+    assert not read_extras({}).asked

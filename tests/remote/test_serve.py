@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
+import signal
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ from policies.remote.lerobot import codec as lerobot
 from policies.remote.lerobot import rpc
 from policies.remote.openpi.reader import WholeMessageReader
 from policies.remote.serving.metrics import Metrics
+from runtime.clock import RealClock
 from runtime.messages import Floats, Observation
 from tests.remote.hostile import IMAGE, JOINTS
 from tests.remote.support import (
@@ -564,3 +567,17 @@ def test_websocket_messages_are_read_as_the_library_reads_them(
     """Whatever arrives in whatever pieces; sizes are such that both ways through are taken."""
     ours = what_is_read(WholeMessageReader(), pieces, sizes, ended)
     assert ours == what_is_read(StreamReader(), pieces, sizes, ended)
+
+
+def test_a_signal_right_after_the_announcement_is_a_clean_stop() -> None:
+    def killed(*_: object) -> None:
+        pytest.fail("the signal came before the server looked for it")
+
+    before = signal.signal(signal.SIGTERM, killed)
+    try:
+        policy = EchoPolicy()
+        server = local_server(policy, ServeOptions(protocol="gr00t"), ROBOT)
+        RealClock().run(server.run, lambda: os.kill(os.getpid(), signal.SIGTERM), True)
+        assert policy.closed
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,8 @@
-"""The three messages of ``lerobot/transport/services.proto``, by hand: they have two kinds of field.
+"""What both ends of LeRobot's gRPC service agree on: its three messages, its name, the channel's options.
 
 ``Observation {TransferState transfer_state = 1; bytes data = 2}``, ``PolicySetup`` and ``Actions
-{bytes data = 1}``. Wire format: https://protobuf.dev/programming-guides/encoding/.
+{bytes data = 1}`` of ``lerobot/transport/services.proto``. They have two kinds of field, and a body of
+megabytes that generated code would copy once more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from policies.remote.limits import WireError
 from policies.remote.msgpack_views import Piece
+from runtime import protobuf as pb
 
 BEGIN, MIDDLE, END = 1, 2, 3
 PIECE_BYTES = 2 * 1024 * 1024
@@ -38,54 +40,23 @@ def channel_options(limit_bytes: int, keep_alive_s: float = 10.0) -> list[tuple[
     ]
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(view) and shift < 64:
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise WireError("a protobuf number does not end")
-
-
 def _fields(message: bytes) -> Iterator[tuple[int, int | memoryview]]:
     """Field number and value, an integer or a view."""
-    view = memoryview(message)
-    at = 0
-    while at < len(view):
-        tag, at = _read_varint(view, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
-            value, at = _read_varint(view, at)
-            yield number, value
-            continue
-        if kind == 2:
-            size, at = _read_varint(view, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise WireError(f"protobuf wire type {kind} is not taken")
-        if at + size > len(view):
-            raise WireError("a protobuf field reaches beyond its message")
-        yield number, view[at : at + size]
-        at += size
+    try:
+        yield from pb.fields(message)
+    except pb.ProtobufError as error:
+        raise WireError(f"protobuf: {error}") from None
+
+
+def _data(number: int, pieces: list[Piece]) -> tuple[Piece, ...]:
+    """A ``bytes`` field, its pieces as they are."""
+    return (pb.key(number, pb.LEN), pb.varint(sum(len(p) for p in pieces)), *pieces)
 
 
 def data_message(pieces: Iterable[Piece]) -> bytes:
     """``PolicySetup`` or ``Actions``."""
     kept = list(pieces)
-    return b"".join((b"\x0a", _varint(sum(len(p) for p in kept)), *kept)) if kept else b""
+    return b"".join(_data(1, kept)) if kept else b""
 
 
 def read_data(message: bytes) -> memoryview:
@@ -105,8 +76,7 @@ def read_data(message: bytes) -> memoryview:
 
 def observation_message(state: int, pieces: Iterable[Piece]) -> bytes:
     """``Observation``: one piece of a body."""
-    kept = list(pieces)
-    return b"".join((b"\x08", _varint(state), b"\x12", _varint(sum(len(p) for p in kept)), *kept))
+    return b"".join((pb.field_int(1, state), *_data(2, list(pieces))))
 
 
 def observation_messages(pieces: list[Piece]) -> list[bytes]:

@@ -156,6 +156,6 @@ def _quiet_logger() -> Any:
     """Websockets' own log, silent: it writes a traceback for every handshake that somebody gets wrong."""
     import logging
 
-    logger = logging.getLogger("dexrun.serve.websockets")
+    logger = logging.getLogger("dexrun.websockets")
     logger.setLevel(logging.CRITICAL)
     return logger

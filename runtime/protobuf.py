@@ -1,4 +1,4 @@
-"""The little of protobuf's wire format that the recordings need: fields out, fields in, descriptors.
+"""The little of protobuf's wire format that recordings and gRPC messages need: fields, descriptors.
 
 Only whole messages of scalars, byte strings and packed 64-bit arrays. Format:
 https://protobuf.dev/programming-guides/encoding/ and ``google/protobuf/descriptor.proto``.
