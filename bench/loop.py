@@ -259,6 +259,7 @@ async def control(
         force=cell.force.samples if sensors else None,
         watches=watches,
         records=records,
+        grippers=cell.model.grippers,
     )
     starts: dict[int, int] = {}
     ticks, watched = round(seconds * RATE_HZ), False

@@ -165,10 +165,18 @@ class Cell:
         self._images = images
 
     def control(self, statistics: RunStatistics) -> ControlLoop:
-        safety = SafetyStage(SafetyOptions(), ArmModel())
+        model = ArmModel()
+        safety = SafetyStage(SafetyOptions(), model)
         options = LoopOptions()
         return ControlLoop(
-            self.clock, options, self.arm, safety, statistics, force=self.force, records=self.records
+            self.clock,
+            options,
+            self.arm,
+            safety,
+            statistics,
+            force=self.force,
+            records=self.records,
+            grippers=model.grippers,
         )
 
     def start(self) -> list[Feed]:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mapping import RobotJoints
 from policies.remote.client import RemotePolicy
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, Floats, Frame, Observation
 from runtime.realtime import keep_freed_memory
 
 Ask = Callable[[], None]
 STEPS = 50
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-ROBOT = RobotJoints(JOINTS, np.array([[-2.0, 2.0]] * 5 + [[0.0, 1.0]]))
+ROBOT = JointLayout(JOINTS, np.array([[-2.0, 2.0]] * 5 + [[0.0, 1.0]]), (5,))
 CHUNK = np.random.default_rng(1).standard_normal((STEPS, 6)).astype(np.float32)
 REPLY_BYTES = CHUNK.nbytes
 

@@ -260,6 +260,7 @@ def _build(
         watches=_watches(settings, cameras, force),
         faults=faults.active if lifeline is None else lambda: lifeline.trouble() or faults.active(),
         records=records,
+        grippers=model.grippers,
     )
     return Robot(
         settings,

@@ -37,9 +37,7 @@ def build_policy(
 
 
 def _other(config: DexGraspConfig | ActConfig | RemoteConfig, model: ArmModel, clock: Clock) -> Policy:
-    from policies.mapping import RobotJoints
-
-    joints = RobotJoints(model.names, model.ranges)
+    joints = model.layout
     if isinstance(config, DexGraspConfig | ActConfig) and config.worker == "process":
         from policies.process import ProcessPolicy
 

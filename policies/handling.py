@@ -49,7 +49,7 @@ def plan_place(
     spot: Sequence[float],
     limits: MotionLimits,
     options: PlaceOptions | None = None,
-    held_opening: float | None = None,
+    held_opening: Floats | float | None = None,
 ) -> PlaceMove:
     """Carry what is held to `spot` (x, y in the base frame), open, and rise again.
 
@@ -59,13 +59,14 @@ def plan_place(
         spot: where the grasp point is to be when the jaws open.
         limits: of the whole move.
         options: heights and waits.
-        held_opening: measured opening of the jaws around the object (default: the target's).
+        held_opening: ``[G]`` measured openings of the grippers around the object (default: the targets').
 
     Raises:
         MotionError: the spot is out of reach, or the way there is not free.
     """
     options = options or PlaceOptions()
-    grip = float(start[-1])
+    grippers = list(arm.grippers)
+    grip = start[grippers]
     parts = [start[None]]
     parts.append(rise(arm, start, options.carry_height_m, limits))
     carried = parts[-1][-1]
@@ -78,8 +79,8 @@ def plan_place(
     down = parts[-1][-1]
     release_row = sum(len(p) for p in parts) - 1
     opened = down.copy()
-    held = max(grip, grip if held_opening is None else held_opening)
-    opened[-1] = min(1.0, held + options.open_by)
+    held = grip if held_opening is None else np.maximum(grip, held_opening)
+    opened[grippers] = np.minimum(1.0, held + options.open_by)
     parts.append(motion.plan_joint_move(down, opened, limits))
     parts.append(np.repeat(opened[None], max(1, round(options.wait_s * limits.rate_hz)), axis=0))
     parts.append(rise(arm, opened, options.carry_height_m, limits))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from runtime.interfaces import PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation
 from runtime.options import Options
 
@@ -107,17 +108,6 @@ class KeyMap(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class RobotJoints:
-    """The robot's joints: names in order, gripper last, and ``ranges_rad[D, 2]`` (the gripper's row is
-    not used: it is 0 to 1).
-    """
-
-    names: tuple[str, ...]
-    ranges_rad: Floats
-    gripper: str = "gripper"
-
-
-@dataclass(frozen=True, slots=True)
 class JointUnits:
     """``policy = (robot - offset) * scale``, per joint of the robot, shapes ``[D]``."""
 
@@ -157,7 +147,7 @@ def _gripper_units(units: UnitMap) -> tuple[float, float]:
     return (0.0, full) if units.gripper_open_high else (1.0, -full)
 
 
-def joint_units(robot: RobotJoints, units: UnitMap) -> JointUnits:
+def joint_units(robot: JointLayout, units: UnitMap) -> JointUnits:
     """The affine map of every joint.
 
     Raises:
@@ -167,8 +157,8 @@ def joint_units(robot: RobotJoints, units: UnitMap) -> JointUnits:
         if name not in robot.names:
             raise PolicyError(f"unit map names joint {name!r}; the robot has {', '.join(robot.names)}")
     pairs = [
-        _gripper_units(units) if name == robot.gripper else _joint_units(name, float(low), float(high), units)
-        for name, (low, high) in zip(robot.names, robot.ranges_rad, strict=True)
+        _gripper_units(units) if i in robot.grippers else _joint_units(name, float(low), float(high), units)
+        for i, (name, (low, high)) in enumerate(zip(robot.names, robot.ranges, strict=True))
     ]
     offset, scale = (np.array(column) for column in zip(*pairs, strict=True))
     return JointUnits(robot.names, offset, scale)
@@ -181,7 +171,7 @@ class ObservationMap:
         PolicyError: an entry names a joint that the robot does not have, in one line.
     """
 
-    def __init__(self, keys: KeyMap, units: UnitMap, robot: RobotJoints) -> None:
+    def __init__(self, keys: KeyMap, units: UnitMap, robot: JointLayout) -> None:
         self.keys = keys
         self.robot = robot
         self.units = joint_units(robot, units)
@@ -310,7 +300,7 @@ def _need(mapping: Mapping[str, Any], name: str, what: str) -> Any:
     return mapping[name]
 
 
-def _entries(entries: Sequence[str], robot: RobotJoints, key: str, *, state: bool) -> tuple[str, ...]:
+def _entries(entries: Sequence[str], robot: JointLayout, key: str, *, state: bool) -> tuple[str, ...]:
     chosen = tuple(entries) or robot.names
     for entry in chosen:
         if not (_is_state_entry(entry, robot) if state else entry == SKIP or entry in robot.names):
@@ -321,7 +311,7 @@ def _entries(entries: Sequence[str], robot: RobotJoints, key: str, *, state: boo
     return chosen
 
 
-def _is_state_entry(entry: str, robot: RobotJoints) -> bool:
+def _is_state_entry(entry: str, robot: JointLayout) -> bool:
     name, dot, quantity = entry.partition(".")
     if name == "force":
         return quantity.isdecimal()

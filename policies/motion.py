@@ -46,11 +46,11 @@ class MotionLimits:
         gripper_acceleration_s2: float = 10.0,
         rate_hz: float = 30.0,
     ) -> MotionLimits:
-        """The same limit for every joint of `arm`, the gripper's apart (full travels and seconds)."""
+        """The same limit for every joint of `arm`, grippers' apart (full travels and seconds)."""
         velocity = np.full(arm.joints, velocity_rad_s)
         acceleration = np.full(arm.joints, acceleration_rad_s2)
-        if arm.has_gripper:
-            velocity[-1], acceleration[-1] = gripper_velocity_s, gripper_acceleration_s2
+        grippers = list(arm.grippers)
+        velocity[grippers], acceleration[grippers] = gripper_velocity_s, gripper_acceleration_s2
         return cls(velocity, acceleration, rate_hz)
 
 
@@ -101,7 +101,7 @@ def plan_cartesian_move(
 ) -> Floats:
     """The grasp point in a straight line from where it is at `start` to pose `goal` (4x4).
 
-    Orientation turns evenly on the way. `gripper` is its opening at the end (default: unchanged).
+    Orientation turns evenly on the way. `gripper` is the grippers' opening at the end (default: unchanged).
 
     Raises:
         MotionError: the arm leaves the line by more than `tolerance_m`.
@@ -117,7 +117,8 @@ def plan_cartesian_move(
         waypoints.append(result.q)
     path = np.array(waypoints)
     if gripper is not None:
-        path[:, -1] = np.linspace(start[-1], gripper, len(path))
+        for g in arm.grippers:
+            path[:, g] = np.linspace(start[g], gripper, len(path))
     return plan_path(path, limits)
 
 
@@ -196,7 +197,7 @@ def reach_down(
             and result.tilt_rad <= max_tilt_rad
             and result.yaw_error_rad <= max_yaw_error_rad
         ):
-            travel = float(np.abs(result.q - seed)[: arm.joints - arm.has_gripper].max())
+            travel = float(np.abs(result.q - seed)[list(arm.layout.others)].max())
             found.append((travel + 2.0 * result.tilt_rad, result))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 

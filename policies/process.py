@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from policies.mapping import RobotJoints
 from runtime.interfaces import PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import Floats, Observation
 from runtime.options import Options
 from runtime.ring import Layout, Ring
@@ -30,9 +30,9 @@ COMMITTED_ROWS = 256
 LINE_LIMIT = 1 << 20
 
 
-def robot_as_json(robot: RobotJoints) -> dict[str, Any]:
+def robot_as_json(robot: JointLayout) -> dict[str, Any]:
     """What the child needs to rebuild `robot`."""
-    return {"names": robot.names, "ranges_rad": robot.ranges_rad.tolist(), "gripper": robot.gripper}
+    return {"names": robot.names, "ranges": robot.ranges.tolist(), "grippers": robot.grippers}
 
 
 def layout_of(observation: Observation) -> Layout:
@@ -97,7 +97,7 @@ class ProcessPolicy:
         PolicyError: the child could not make the policy; its one line.
     """
 
-    def __init__(self, target: str, config: Options, robot: RobotJoints, timeout_s: float = 120.0) -> None:
+    def __init__(self, target: str, config: Options, robot: JointLayout, timeout_s: float = 120.0) -> None:
         kind = type(config)
         self._start = {
             "do": "make",

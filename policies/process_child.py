@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from policies.mapping import RobotJoints
 from runtime.interfaces import Policy, PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
 from runtime.ring import Ring, Sample
 
@@ -76,7 +76,7 @@ class PolicyChild:
         """Import and construct."""
         config = _named(message["config_class"]).model_validate(message["config"])
         given = message["robot"]
-        robot = RobotJoints(tuple(given["names"]), np.array(given["ranges_rad"]), given["gripper"])
+        robot = JointLayout(tuple(given["names"]), np.array(given["ranges"]), tuple(given["grippers"]))
         policy: Policy = _named(message["target"])(config, robot)
         self._policy = policy
         spec = {f.name: getattr(policy.spec, f.name) for f in dataclasses.fields(policy.spec)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import mink
@@ -22,22 +23,26 @@ _DAMPING = 1.0
 
 
 class IkSolver:
-    """Holds mink's tasks for one model; not for use by two threads at once."""
+    """Holds mink's tasks for one arm of a model; not for use by two threads at once."""
 
-    def __init__(self, model: Any, site: int, qpos: Any, dofs: Any, has_gripper: bool) -> None:
+    def __init__(self, model: Any, site: int, qpos: Any, moving: Collection[int]) -> None:
+        """Move `site` by the degrees of freedom at `moving` only; `qpos` are the arm's positions' indices."""
         self._configuration = mink.Configuration(model)
         self._site = site
         self._qpos = qpos
-        self._limits = [mink.ConfigurationLimit(model, gain=0.9, min_distance_from_limits=_OFF_LIMITS_RAD)]
-        frozen = [int(dofs[-1])] if has_gripper else []
+        limit = mink.ConfigurationLimit(model, gain=0.9, min_distance_from_limits=_OFF_LIMITS_RAD)
+        # Another arm stays where it is, also at the very end of its range.
+        elsewhere = np.setdiff1d(np.arange(model.nq), qpos)
+        limit.lower[elsewhere], limit.upper[elsewhere] = -np.inf, np.inf
+        self._limits = [limit]
+        frozen = [dof for dof in range(model.nv) if dof not in moving]
         self._constraints = [mink.DofFreezingTask(model, dof_indices=frozen)] if frozen else []
         self._posture = mink.PostureTask(model, cost=1.0)
         self._frame = mink.FrameTask(site, "site", 1.0, 1.0, lm_damping=_DAMPING)
 
     def solve(self, target: Floats, seed: Floats, options: IkOptions) -> Floats:
-        """Native joint positions that bring the site closest to `target`."""
-        full = self._configuration.q.copy()
-        full[self._qpos] = seed
+        """The arm's native positions that bring the site closest to `target`, from all of the model's."""
+        full = seed.copy()
         self._configuration.update(full)
         self._frame.set_target(mink.SE3.from_matrix(target))
         self._frame.set_position_cost(options.position_cost)

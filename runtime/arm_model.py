@@ -1,29 +1,30 @@
-"""What the runtime knows of an arm's body: where the grasp point is, what would collide, how to get there.
+"""What the runtime knows of a robot's body: where the grasp point is, what would collide, how to get there.
 
 One MuJoCo model answers all three, so that the safety stage, the motions and the policies agree. An
 instance owns scratch memory: each thread makes its own (`ArmModel.copy` is cheap).
 
-Joint vectors are ``[D]`` in the robot's units: radians, and 0 to 1 for the gripper, which is last.
-Poses are 4x4 in the arm's base frame, metres; the grasp frame's z axis is the approach direction and its
-y axis the direction in which the jaw opens.
+Joint vectors are ``[D]`` in the robot's units: radians, and 0 to 1 for grippers. Poses are 4x4 in the frame
+that the arms stand in (a single arm's: its base), metres; the grasp frame's z axis is the approach direction
+and its y axis the direction in which the jaw opens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from runtime.joints import JointLayout
 from runtime.messages import Floats
 from runtime.mujoco_calls import query
 from runtime.so100 import GRASP_SITE, JOINT_NAMES, so100_spec
+from runtime.table_model import TABLE, compiled
 
 DEFAULT_REACH_M = 0.02
-_TABLE = "table plane"
-_PROBES = 16
 _ONE_DOF = (2, 3)
 """MuJoCo's slide and hinge joints."""
 
@@ -69,61 +70,101 @@ class ModelError(Exception):
     """A model file does not describe an arm as configured. One line: what, where, what is there."""
 
 
-class ArmModel:
-    """Forward and inverse kinematics and collision clearance of one arm standing on a table.
+@dataclass(frozen=True, slots=True)
+class NativeUnits:
+    """Where a joint vector ``[D]`` is in a model's ``qpos``: ``qpos[where] = offset + q * scale``."""
+
+    where: NDArray[np.int64]
+    offset: Floats
+    scale: Floats
+
+    def to_native(self, q: Floats) -> Floats:
+        """The model's own positions."""
+        return np.asarray(self.offset + q * self.scale)
+
+    def from_native(self, qpos: Floats) -> Floats:
+        """The inverse."""
+        return np.asarray((qpos - self.offset) / self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """Which of a MuJoCo model's parts are the robot's.
 
     Attributes:
-        names: the joints' names.
-        ranges: ``[D, 2]``, in the robot's units.
+        names: the joints in order.
+        sites: of each arm, by name, the site at its grasp point. The joints of one of several arms are
+            those whose names begin with ``<arm>.``; a single arm is called ``""``.
+        grippers: indices of the joints that are grippers, given as 0 (closed) to 1 (open) of their travel.
+        ends: the model's own positions where a gripper is closed and open, by its index; where nothing is
+            said, the lower and the upper end of its joint's range.
+        whole: for one of several arms by itself, the joint vector of all.
+    """
+
+    names: tuple[str, ...]
+    sites: Mapping[str, str]
+    grippers: tuple[int, ...] = ()
+    ends: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    whole: NativeUnits | None = None
+
+
+SO100 = ModelParts(JOINT_NAMES, {"": GRASP_SITE}, (len(JOINT_NAMES) - 1,))
+
+
+class ArmModel:
+    """Forward and inverse kinematics and collision clearance of arms that stand on a table: one or several.
+
+    `clearance` and `clearances` are of everything that stands there. `fk`, `ik` and `grasp_height` are of
+    one arm; where there are several, of one of the views that `arm` gives.
+
+    Attributes:
+        layout: the joints' names, ranges and grippers; `names`, `ranges` and `grippers` are its.
+        arms: of each arm, the indices of its joints.
+        parts: what they are called in the model.
     """
 
     def __init__(
         self,
         spec: Any = None,
+        parts: ModelParts = SO100,
         *,
-        names: Sequence[str] = JOINT_NAMES,
-        site: str = GRASP_SITE,
-        gripper: bool = True,
         table_height_m: float | None = 0.0,
         reach_m: float = DEFAULT_REACH_M,
     ) -> None:
         """Set up the model and its scratch memory.
 
         Args:
-            spec: a ``mujoco.MjSpec`` of the arm alone; ``None`` for the SO-100. (Also a model that
-                another `ArmModel` compiled, as `copy` does.)
-            names: the arm's joints in order, gripper last.
-            site: the site at the grasp point.
-            gripper: whether the last joint is a gripper, given as 0 to 1 of its range.
-            table_height_m: height of the table's plane in the base frame; ``None`` for no table.
+            spec: a ``mujoco.MjSpec`` of the arms alone (`runtime.table_model.standing` makes one of
+                several); ``None`` for the SO-100. (Also a model that another `ArmModel` compiled, as
+                `copy` does.)
+            parts: what the robot's joints and grasp points are called in it.
+            table_height_m: height of the table's plane in the common frame; ``None`` for no table.
             reach_m: up to which distance `clearance` looks.
 
         Raises:
-            ModelError: a joint or the site is missing, or a joint is not a hinge or slide with a range.
+            ModelError: a joint or a site is missing, or a joint is not a hinge or slide with a range.
         """
         import mujoco
 
         self._mujoco = mujoco
-        self.names = tuple(names)
+        self.parts = parts
         self.reach_m = reach_m
         self.table_height_m = table_height_m
-        self.has_gripper = gripper
-        self._site_name = site
         if isinstance(spec, mujoco.MjModel):
             self.model: Any = spec
         else:
-            self.model = _compile(spec or so100_spec(visual=False), table_height_m, reach_m)
+            self.model = compiled(spec or so100_spec(visual=False), table_height_m, reach_m)
         self.data = mujoco.MjData(self.model)
         self._kinematics = query("mj_kinematics", self.model, self.data)
         self._collision = query("mj_collision", self.model, self.data)
-        self._site = _identifier(self.model, mujoco.mjtObj.mjOBJ_SITE, site, "site")
-        self._table = int(mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_GEOM, _TABLE))
+        self._table = int(mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_GEOM, TABLE))
         self._ik: Any = None
         self._find_joints()
+        self._find_arms()
         self._place(self.middle())
 
     @classmethod
-    def from_mjcf(cls, path: str | Path, **options: Any) -> ArmModel:
+    def from_mjcf(cls, path: str | Path, parts: ModelParts, **options: Any) -> ArmModel:
         """The arm of an MJCF or URDF file; `options` as for the constructor.
 
         Raises:
@@ -135,34 +176,97 @@ class ArmModel:
             spec = mujoco.MjSpec.from_file(str(path))
         except (ValueError, OSError) as error:
             raise ModelError(f"arm model {path}: {str(error).splitlines()[0]}") from None
-        return cls(spec, **options)
+        return cls(spec, parts, **options)
 
     def copy(self) -> ArmModel:
         """The same model with scratch memory of its own, for another thread."""
-        return ArmModel(
-            self.model,
-            names=self.names,
-            site=self._site_name,
-            gripper=self.has_gripper,
-            table_height_m=self.table_height_m,
-            reach_m=self.reach_m,
+        return self._with(self.parts)
+
+    def arm(self, name: str, at: Floats | None = None) -> ArmModel:
+        """One of several arms by itself: joint vectors, `fk` and `ik` are its own; its joints have no prefix.
+
+        The others stand in its way where they are at `at` (the whole joint vector ``[D]``; default: where
+        this model last looked), until `stand` says otherwise. ``""`` is the only arm of a robot of one.
+
+        Raises:
+            ModelError: there is no such arm.
+        """
+        parts = self.parts
+        if name not in parts.sites:
+            raise ModelError(f"arm model: no arm is called {name!r}; there is {', '.join(parts.sites)}")
+        joints = self.layout.of(name)
+        own = ModelParts(
+            tuple(self.names[i] for i in joints),
+            {name: parts.sites[name]},
+            tuple(k for k, i in enumerate(joints) if i in self.grippers),
+            {k: parts.ends[i] for k, i in enumerate(joints) if i in parts.ends},
+            parts.whole or self._units,
         )
+        view = self._with(own)
+        view.layout = self.layout.part(name)
+        if at is not None:
+            view.stand(at)
+        return view
+
+    def stand(self, whole: Floats) -> None:
+        """For a view of one arm: the robot is at `whole`, the joint vector ``[D]`` of all its arms."""
+        units = self.parts.whole or self._units
+        self.data.qpos[units.where] = units.to_native(whole)
+
+    def _with(self, parts: ModelParts) -> ArmModel:
+        made = ArmModel(self.model, parts, table_height_m=self.table_height_m, reach_m=self.reach_m)
+        made.layout = self.layout
+        made.data.qpos[:] = self.data.qpos
+        return made
 
     def _find_joints(self) -> None:
-        mujoco, model, names = self._mujoco, self.model, self.names
+        mujoco, model, names = self._mujoco, self.model, self.parts.names
         joints = [_identifier(model, mujoco.mjtObj.mjOBJ_JOINT, name, "joint") for name in names]
         for name, joint in zip(names, joints, strict=True):
             if model.jnt_type[joint] not in _ONE_DOF or not model.jnt_limited[joint]:
                 raise ModelError(f"arm model: joint {name!r} must be a hinge or slide with a range")
-        self._qpos = np.array([model.jnt_qposadr[joint] for joint in joints])
-        self._dofs = np.array([model.jnt_dofadr[joint] for joint in joints])
+        self._dofs = [int(model.jnt_dofadr[joint]) for joint in joints]
         native = np.array([model.jnt_range[joint] for joint in joints], dtype=np.float64)
-        self._scale = np.ones(len(names))
-        self._offset = np.zeros(len(names))
-        self.ranges = native.copy()
-        if self.has_gripper:
-            self._offset[-1], self._scale[-1] = native[-1, 0], native[-1, 1] - native[-1, 0]
-            self.ranges[-1] = (0.0, 1.0)
+        offset, scale, ranges = np.zeros(len(names)), np.ones(len(names)), native.copy()
+        for g in self.parts.grippers:
+            closed, opened = self.parts.ends.get(g, native[g])
+            offset[g], scale[g] = closed, opened - closed
+            ranges[g] = (0.0, 1.0)
+        where = np.array([model.jnt_qposadr[joint] for joint in joints], dtype=np.int64)
+        self._units = NativeUnits(where, offset, scale)
+        self.layout = JointLayout(names, ranges, self.parts.grippers)
+
+    def _find_arms(self) -> None:
+        kind, sites = self._mujoco.mjtObj.mjOBJ_SITE, self.parts.sites
+        self._sites = [_identifier(self.model, kind, site, "site") for site in sites.values()]
+        self.arms = tuple(self.layout.of(name) for name in sites)
+        if sorted(joint for joints in self.arms for joint in joints) != list(range(self.joints)):
+            raise ModelError(
+                f"arm model: joints {', '.join(self.names)} are not those of arms {', '.join(sites)}; "
+                "each is called <arm>.<joint>"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The joints' names, in order."""
+        return self.layout.names
+
+    @property
+    def ranges(self) -> Floats:
+        """``[D, 2]``, in the robot's units."""
+        return self.layout.ranges
+
+    @property
+    def grippers(self) -> tuple[int, ...]:
+        """Indices of the joints that are grippers."""
+        return self.layout.grippers
+
+    @property
+    def _site(self) -> int:
+        """The grasp point of the one arm."""
+        if len(self._sites) > 1:
+            raise ModelError(f"arm model: of which arm? There is {', '.join(self.parts.sites)}")
+        return self._sites[0]
 
     @property
     def joints(self) -> int:
@@ -175,14 +279,15 @@ class ArmModel:
 
     def to_native(self, q: Floats) -> Floats:
         """The model's own ``qpos`` of these joints."""
-        return np.asarray(self._offset + q * self._scale)
+        return self._units.to_native(q)
 
     def from_native(self, qpos: Floats) -> Floats:
         """The inverse of `to_native`."""
-        return np.asarray((qpos - self._offset) / self._scale)
+        return self._units.from_native(qpos)
 
     def _place(self, q: Floats) -> None:
-        self.data.qpos[self._qpos] = self._offset + q * self._scale
+        units = self._units
+        self.data.qpos[units.where] = units.offset + q * units.scale
         self._kinematics()
 
     def fk(self, q: Floats) -> Floats:
@@ -197,6 +302,11 @@ class ArmModel:
         """Height of the grasp point at `q` in the base frame, metres."""
         self._place(q)
         return float(self.data.site_xpos[self._site, 2])
+
+    def grasp_heights(self, q: Floats) -> Floats:
+        """``[A]``, the same of each arm."""
+        self._place(q)
+        return np.asarray(self.data.site_xpos[self._sites, 2])
 
     def clearance(self, q: Floats) -> float:
         """Least distance at `q` of the arm to the table and to itself, metres, at most ``reach_m``.
@@ -225,17 +335,18 @@ class ArmModel:
     def ik(self, target: Floats, seed: Floats, options: IkOptions | None = None) -> IkResult:
         """The configuration whose grasp pose comes closest to `target` (4x4), starting from `seed`.
 
-        Joint ranges hold; the gripper keeps the seed's opening. Solved by quadratic programs (mink).
+        Joint ranges hold; grippers keep the seed's opening. Solved by quadratic programs (mink).
         The caller judges the errors in the result: an arm of five joints cannot have every pose.
         """
         if self._ik is None:
             from runtime.arm_ik import IkSolver
 
-            self._ik = IkSolver(self.model, self._site, self._qpos, self._dofs, self.has_gripper)
-        native = self._ik.solve(target, self.to_native(seed), options or IkOptions())
+            moving = [dof for i, dof in enumerate(self._dofs) if i not in self.grippers]
+            self._ik = IkSolver(self.model, self._site, self._units.where, moving)
+        self._place(seed)
+        native = self._ik.solve(target, self.data.qpos, options or IkOptions())
         q = self.from_native(native)
-        if self.has_gripper:
-            q[-1] = seed[-1]
+        q[list(self.grippers)] = seed[list(self.grippers)]
         return self._judge(q, target)
 
     def _judge(self, q: Floats, target: Floats) -> IkResult:
@@ -256,40 +367,3 @@ def _identifier(model: Any, kind: Any, name: str, word: str) -> int:
     if found < 0:
         raise ModelError(f"arm model: no {word} is called {name!r}")
     return found
-
-
-def _compile(spec: Any, table_height_m: float | None, reach_m: float) -> Any:
-    import mujoco
-
-    if table_height_m is not None:
-        spec.worldbody.add_geom(
-            name=_TABLE, type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], pos=[0, 0, table_height_m]
-        )
-    for geom in spec.geoms:
-        geom.margin = reach_m
-        geom.gap = 0.0
-    model = spec.compile()
-    if table_height_m is None:
-        return model
-    for body in _bodies_fixed_to_table(model):
-        spec.add_exclude(bodyname1="world", bodyname2=body)
-    return spec.compile()
-
-
-def _bodies_fixed_to_table(model: Any) -> list[str]:
-    """Bodies whose distance to the table no joint changes (a turning base): nothing could avoid them."""
-    import mujoco
-
-    data = mujoco.MjData(model)
-    table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, _TABLE)
-    geoms = [g for g in range(model.ngeom) if model.geom_bodyid[g] != 0 and model.geom_contype[g]]
-    generator = np.random.default_rng(0)
-    rows = []
-    for _ in range(_PROBES):
-        data.qpos[:] = generator.uniform(model.jnt_range[:, 0], model.jnt_range[:, 1])
-        mujoco.mj_kinematics(model, data)
-        rows.append([mujoco.mj_geomDistance(model, data, table, g, 10.0, None) for g in geoms])
-    fixed = np.ptp(np.array(rows), axis=0) < 1e-6
-    return sorted(
-        {model.body(model.geom_bodyid[g]).name for g, still in zip(geoms, fixed, strict=True) if still}
-    )

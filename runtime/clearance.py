@@ -1,4 +1,4 @@
-"""How far a move may go before the arm comes too close to itself or to the table."""
+"""How far a move may go before the robot comes too close to itself or to the table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE_RAD = 0.04
 
 
 class BodyModel(Protocol):
-    """What the stage asks of an arm's model (`runtime.arm_model.ArmModel`)."""
+    """What the stage asks of a robot's model, of one arm or several (`runtime.arm_model.ArmModel`)."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -25,13 +25,18 @@ class BodyModel(Protocol):
     def ranges(self) -> Floats: ...
 
     @property
-    def has_gripper(self) -> bool: ...
+    def grippers(self) -> Sequence[int]:
+        """Indices of the joints that are grippers."""
+
+    @property
+    def arms(self) -> Sequence[Sequence[int]]:
+        """Of each arm, the indices of its joints."""
 
     def clearances(self, q: Floats) -> tuple[float, float]:
-        """Least distances to itself and to the table, metres."""
+        """Least distances to itself (one arm to another, too) and to the table, metres."""
 
-    def grasp_height(self, q: Floats) -> float:
-        """Height of the grasp point, metres."""
+    def grasp_heights(self, q: Floats) -> Floats:
+        """``[A]``, the height of each arm's grasp point, metres."""
 
 
 def farthest_clear(

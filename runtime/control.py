@@ -15,6 +15,7 @@ from runtime.clock import NS_PER_S, Clock
 from runtime.horizon import CAPACITY, Horizon
 from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale_watch
 from runtime.interfaces import ChunkSource
+from runtime.joints import posed
 from runtime.messages import ActionChunk, Clip, Floats
 from runtime.options import Options
 from runtime.pacer import Pacer
@@ -50,8 +51,8 @@ class ControlOptions(Options):
         stop_after_hold_s: a fault that lasts this long latches a stop; 0 holds for ever.
         stop_after_starved_s: a source that gives nothing for this long latches a stop; 0 waits for ever.
         park_rad: where a fault or a starved source that lasted too long brings the arm before the stop is
-            latched, straight through the joints' angles and through the safety stage; joints that are not
-            named, the gripper as the last, stay. Empty: it stays where it is.
+            latched, straight through the joints' angles and through the safety stage; grippers, if it has no
+            values for them, stay as they are. Empty: it stays where it is.
         park_speed_rad_s: of the joint with the longest way there.
         follow_blend_s: how long a new source, or the one gone back to, is faded in from where the arm is.
         horizon_rows: rows that the horizon holds at most; a prepared motion must fit in.
@@ -104,7 +105,8 @@ def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
 class ControlLoop:
     """Follows a source of targets through the safety stage, once per tick.
 
-    All methods are called on the loop's task or between its ticks, on the same thread.
+    All methods are called on the loop's task or between its ticks, on the same thread. `grippers` are the
+    joints that are left out of seams and parking poses.
 
     Attributes:
         position: ``[D]`` the newest measured position; ``None`` before the first.
@@ -127,6 +129,7 @@ class ControlLoop:
         watches: Sequence[Watch] = (),
         faults: Callable[[], Trouble | None] = lambda: None,
         records: Ring | None = None,
+        grippers: Sequence[int] = (),
     ) -> None:
         joints = arm.states.layout["position"][0][0]
         self.position: Floats | None = None
@@ -134,13 +137,14 @@ class ControlLoop:
         self.watches = tuple(watches)
         self.journal: Journal = _no_journal
         self.after_tick: Callable[[], None] = _nothing
-        self.horizon = Horizon(joints, blend_from(options), options.horizon_rows, options.rate_hz)
+        self.horizon = Horizon(joints, blend_from(options), options.horizon_rows, options.rate_hz, grippers)
         self._clock = clock
         self._options = options
         self._arm = arm
         self._safety = safety
         self._statistics = statistics
-        self._parking = Parking(options.park_rad, options.park_speed_rad_s, options.rate_hz)
+        parked = posed(len(options.park_rad), joints, grippers)
+        self._parking = Parking(options.park_rad, options.park_speed_rad_s, options.rate_hz, parked)
         self._supervisor = Supervisor(
             options.stop_after_hold_s, options.stop_after_starved_s, faults, parks=bool(self._parking)
         )

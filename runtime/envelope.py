@@ -1,4 +1,4 @@
-"""The joint-space part of the safety stage: pure functions on vectors ``[D]``, gripper last.
+"""The joint-space part of the safety stage: pure functions on vectors ``[D]``.
 
 Each takes a target and returns the one it allows. They are meant to run in the order in which they
 stand here; what a later one asks for wins over an earlier one.
@@ -31,9 +31,9 @@ class JointLimits:
 
     @classmethod
     def build(
-        cls, options: SafetyOptions, names: Sequence[str], ranges: Floats, gripper: bool = True
+        cls, options: SafetyOptions, names: Sequence[str], ranges: Floats, grippers: Sequence[int]
     ) -> JointLimits:
-        """Combine the model's `ranges` ``[D, 2]`` with the options.
+        """Combine the model's `ranges` ``[D, 2]`` with the options; `grippers` are indices.
 
         Raises:
             ValueError: an override names a joint that is not there, leaves an empty range, or is looser than
@@ -44,10 +44,7 @@ class JointLimits:
             raise ValueError(
                 f"safety.joints: no joint is called {unknown[0]!r}; there are {', '.join(names)}"
             )
-        rows = [
-            _limits_of(options, name, ranges[i], gripper and i == len(names) - 1)
-            for i, name in enumerate(names)
-        ]
+        rows = [_limits_of(options, name, ranges[i], i in grippers) for i, name in enumerate(names)]
         columns = np.array(rows, dtype=np.float64).T.copy()
         return cls(*columns)
 

@@ -13,6 +13,7 @@ than one: the step advances when a row is reached, and in between the point is i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ class Splice:
             ``"rate"`` (not that of the epoch's other chunks, or none; discrete joints that do not exist),
             ``"not_finite"``, ``"too_long"``.
         dropped_rows: rows executed, or begun, before the chunk arrived.
-        seam: the largest jump of a joint at the splice, in radians, the gripper left out: new against old
+        seam: the largest jump of a joint at the splice, in radians, grippers left out: new against old
             plan at the next step, or against the row executed last if the old plan had run dry;
             ``None`` where there was nothing to compare with.
     """
@@ -74,7 +75,9 @@ def splice_rows(
 
 
 class Horizon:
-    """The action horizon of `joints` joints. Used by the control loop's task alone.
+    """The action horizon of `joints` joints, of which those at `grippers` are no part of a seam.
+
+    Used by the control loop's task alone.
 
     Attributes:
         rate_hz: ticks per second.
@@ -85,9 +88,15 @@ class Horizon:
     """
 
     def __init__(
-        self, joints: int, blend: Blend = latest, capacity: int = CAPACITY, rate_hz: float = 30.0
+        self,
+        joints: int,
+        blend: Blend = latest,
+        capacity: int = CAPACITY,
+        rate_hz: float = 30.0,
+        grippers: Sequence[int] = (),
     ) -> None:
         self.joints = joints
+        self._seam_joints = [joint for joint in range(joints) if joint not in grippers]
         self.capacity = capacity
         self.rate_hz = rate_hz
         self.rows_per_tick = 1.0
@@ -231,6 +240,6 @@ class Horizon:
         return None if np.isfinite(actions).all() else "not_finite"
 
     def _seam(self, row: int, reference: Floats | None) -> float | None:
-        if reference is None or self.joints < 2:
+        if reference is None or not self._seam_joints:
             return None
-        return float(np.abs(self._rows[row, :-1] - reference[:-1]).max())
+        return float(np.abs(self._rows[row, self._seam_joints] - reference[self._seam_joints]).max())

@@ -2,7 +2,7 @@
 
 Units everywhere: radians for joints, 0 (closed) to 1 (open) for a gripper, metres, newtons, seconds.
 Images are RGB uint8 ``[H, W, 3]``; depth is uint16 ``[H, W]`` in device units, 0 meaning no reading.
-`D` is the number of joints of the arm, gripper last.
+`D` is the number of joints of the robot (`runtime.joints.JointLayout` says which of them are grippers).
 """
 
 from __future__ import annotations

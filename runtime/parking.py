@@ -17,12 +17,15 @@ _SLACK, _SLACK_S = 1.5, 2.0
 class Parking:
     """A straight line in joint space from where the arm is to `pose_rad`, through the safety stage.
 
-    Joints that `pose_rad` does not name stay as they are: the gripper, which comes last, keeps what it holds.
+    `pose_rad` is for the joints at `joints`. The others stay as they are: a gripper keeps what it holds.
     Without a pose nothing is parked. The one number that it remembers is `left`, the ticks it may still take.
     """
 
-    def __init__(self, pose_rad: Sequence[float], speed_rad_s: float, rate_hz: float) -> None:
+    def __init__(
+        self, pose_rad: Sequence[float], speed_rad_s: float, rate_hz: float, joints: Sequence[int]
+    ) -> None:
         self._pose = np.array(pose_rad, dtype=np.float64)
+        self._joints = list(joints)
         self._step, self._rate_hz = speed_rad_s / rate_hz, rate_hz
         self.left = 0
 
@@ -41,7 +44,7 @@ class Parking:
             return None
         self.left -= 1
         row = target.copy()
-        row[: self._pose.size] += (self._pose - row[: self._pose.size]) * min(1.0, self._step / far)
+        row[self._joints] += (self._pose - row[self._joints]) * min(1.0, self._step / far)
         return row
 
     def arrived(self, target: Floats) -> bool:
@@ -49,4 +52,4 @@ class Parking:
         return self._far(target) < _THERE_RAD
 
     def _far(self, target: Floats) -> float:
-        return float(np.abs(self._pose - target[: self._pose.size]).max())
+        return float(np.abs(self._pose - target[self._joints]).max())

@@ -58,7 +58,7 @@ def largest_force(force_n: Floats | float | None) -> float:
 
 
 class SafetyStage:
-    """Turns any requested target into one that may be sent. One per arm; called from one thread.
+    """Turns any requested target into one that may be sent. One per joint vector; called from one thread.
 
     It remembers the speed of the target it gave last, joints that stall, and how long a force has been
     too high; `reset` forgets all of it.
@@ -72,9 +72,10 @@ class SafetyStage:
         """
         self.options = options
         self._model = model
-        self._gripper = len(model.names) - 1 if model.has_gripper else None
-        self.limits = JointLimits.build(options, model.names, model.ranges, model.has_gripper)
-        self._stall = StallGuard(options, model.names, model.has_gripper)
+        self._grippers = list(model.grippers)
+        self._arms = [list(joints) for joints in model.arms]
+        self.limits = JointLimits.build(options, model.names, model.ranges, model.grippers)
+        self._stall = StallGuard(options, model.names, model.grippers)
         self._joints = len(model.names)
         self._velocity = np.zeros(self._joints)
         self._last: Floats | None = None
@@ -199,22 +200,27 @@ class SafetyStage:
     def _ease(
         self, target: Floats, start: Floats, present: Floats, force: float, dt: float
     ) -> tuple[Floats, str | None]:
-        """Under force: close no further; above the limit: open towards the measured position, only lift."""
+        """Under force: close no further; above the limit: open towards the measured position, only lift.
+
+        Which arm the force is felt by is not known: each of several arms does so.
+        """
         options = self.options
         if force <= options.max_force_n:
             self._force_s = 0.0
             if force >= options.soft_force_fraction * options.max_force_n:
-                return self._with_gripper(target, start, 0.0, present), None
+                return self._with_grippers(target, start, 0.0, present), None
             return target, None
         self._force_s += dt
         reason = None
         if self._force_s > options.force_stop_s:
             reason = f"force above {options.max_force_n:g} N for {options.force_stop_s:g} s"
-        lifts = self._model.grasp_height(target) > self._model.grasp_height(start) + _LIFT_M
-        held = target.copy() if lifts else self._relaxed(start, present, dt)
-        if self._gripper is not None:
-            held[self._gripper] = target[self._gripper]
-        return self._with_gripper(held, start, options.force_ease_gripper_s * dt, present), reason
+        held, relaxed = target.copy(), self._relaxed(start, present, dt)
+        lifts = self._model.grasp_heights(target) > self._model.grasp_heights(start) + _LIFT_M
+        for joints, is_lifting in zip(self._arms, lifts, strict=True):
+            if not is_lifting:
+                held[joints] = relaxed[joints]
+        held[self._grippers] = target[self._grippers]
+        return self._with_grippers(held, start, options.force_ease_gripper_s * dt, present), reason
 
     def _relaxed(self, start: Floats, present: Floats, dt: float) -> Floats:
         """`start`, drawn towards the measured position where it pushes beyond it."""
@@ -224,13 +230,13 @@ class SafetyStage:
         aim = np.minimum(np.maximum(start, present - offset), present + offset)
         return np.asarray(start + np.minimum(np.maximum(aim - start, -step), step))
 
-    def _with_gripper(self, target: Floats, start: Floats, opening: float, present: Floats) -> Floats:
-        if self._gripper is None:
+    def _with_grippers(self, target: Floats, start: Floats, opening: float, present: Floats) -> Floats:
+        if not self._grippers:
             return target
-        g = self._gripper
-        eased = min(start[g] + opening, max(present[g], start[g]))
+        g = self._grippers
+        eased = np.minimum(start[g] + opening, np.maximum(present[g], start[g]))
         out = target.copy()
-        out[g] = max(target[g], eased)
+        out[g] = np.maximum(target[g], eased)
         return out
 
 

@@ -23,15 +23,14 @@ class StallGuard:
     gripper holding an object would let go as soon as its load fell, and grip again, for ever.
     """
 
-    def __init__(self, options: SafetyOptions, names: Sequence[str], has_gripper: bool) -> None:
+    def __init__(self, options: SafetyOptions, names: Sequence[str], grippers: Sequence[int]) -> None:
         self._options = options
         self._names = tuple(names)
         joints = len(self._names)
         self._offset = np.full(joints, options.stall_offset_rad)
         self._latches = np.ones(joints, dtype=bool)
-        if has_gripper:
-            self._offset[-1] = options.stall_offset_gripper
-            self._latches[-1] = False
+        self._offset[list(grippers)] = options.stall_offset_gripper
+        self._latches[list(grippers)] = False
         self.reset()
 
     def reset(self) -> None:

@@ -126,7 +126,7 @@ def world_cameras(settings: Settings) -> None:
 def joint_limits(settings: Settings) -> JointLimits:
     """What the safety stage will hold every joint to."""
     ranges = np.array([*JOINT_RANGES_RAD[:-1], (0.0, 1.0)])
-    return JointLimits.build(settings.safety, JOINT_NAMES, ranges)
+    return JointLimits.build(settings.safety, JOINT_NAMES, ranges, (len(JOINT_NAMES) - 1,))
 
 
 def poses(settings: Settings, limits: JointLimits) -> None:

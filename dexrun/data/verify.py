@@ -103,6 +103,7 @@ class _Inputs:
     records: Ring
     control: ControlLoop
     safety: SafetyStage
+    grippers: tuple[int, ...]
     trouble: list[int] = field(default_factory=lambda: [0])
 
 
@@ -177,8 +178,9 @@ def _build(settings: Settings, ticks: Mapping[str, NDArray[Any]], episode: Episo
         force=force,
         faults=lambda: (_TROUBLE[trouble[0]], "as recorded") if trouble[0] else None,
         records=records,
+        grippers=model.grippers,
     )
-    return _Inputs(clock, arm, Ring(state, 8), force, records, control, safety, trouble)
+    return _Inputs(clock, arm, Ring(state, 8), force, records, control, safety, model.grippers, trouble)
 
 
 class _Sources:
@@ -197,11 +199,12 @@ class _Sources:
 
     def make(self, about: Mapping[str, Any]) -> Source | None:
         """One of the recorded kind."""
+        grippers = self._inputs.grippers
         if about["source"] == "leader":
             return LeaderSource(
                 self._inputs.leader,
                 self._settings.control.state_max_age_s,
-                lambda position: to_follower(self._settings.teleop, position),
+                lambda position: to_follower(self._settings.teleop, position, grippers),
             )
         if about["source"] == "none":
             return None

@@ -219,7 +219,7 @@ def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
         "model": "so100",
         "joint_names": list(robot.model.names),
         "ranges_rad": robot.model.ranges.tolist(),
-        "units": ["rad"] * (robot.model.joints - 1) + ["0..1"],
+        "units": robot.model.layout.units,
         "control_rate_hz": settings.control.rate_hz,
         "state_rate_hz": settings.arm.state_rate_hz,
         "cameras": cameras,

@@ -3,7 +3,7 @@
 Both: attribute ``sim``, ``/action`` and ``/observations/qpos``, ``/observations/qvel`` float64 ``[T, D]`` in
 the robot's units (radians, gripper 0 to 1) unless configured, ``/observations/images/<camera>`` uint8
 ``[T, H, W, 3]``, RGB, a chunk for each image. DexVLA also: ``/language_raw`` ``(1,)``,
-``/substep_reasonings`` ``(T,)`` and ``/observations/joint_positions`` ``[T, D - 1]``, no gripper.
+``/substep_reasonings`` ``(T,)`` and ``/observations/joint_positions``, without grippers.
 
 Row `i` of the action is what was sent when row `i` was observed, in both. The loaders of ACT and DexVLA shift
 the actions of files whose ``sim`` is false by one row; what they are given is the same.
@@ -76,7 +76,9 @@ class ActHdf5:
         observations.create_dataset("qpos", data=padded(position, rows))
         observations.create_dataset("qvel", data=padded(units.rate_to_policy(sampled.velocity), rows))
         if self.language:
-            observations.create_dataset("joint_positions", data=padded(position[:, :-1], rows))
+            observations.create_dataset(
+                "joint_positions", data=padded(position[:, list(slot.ref.shape.layout.others)], rows)
+            )
 
     def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
         lerobot.write_json(plan.folder / "dexrun.json", {"fps": plan.options.fps, **report_of(plan)})

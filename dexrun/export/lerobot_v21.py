@@ -7,8 +7,10 @@ language ``annotation.human.task_description``.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.stats import as_json
+from runtime.joints import JointLayout
 
 VERSION = "v2.1"
 CHUNK = 1000
@@ -142,8 +145,7 @@ def _info(plan: ExportPlan, of: Layout, existing: ExistingV21, tasks: int) -> di
 def modality(plan: ExportPlan, of: Layout) -> dict[str, Any]:
     """GR00T's map from its own names to the columns and videos."""
     shape, options = of.shape, plan.options
-    joints = len(shape.joints)
-    parts = {"single_arm": {"start": 0, "end": joints - 1}, "gripper": {"start": joints - 1, "end": joints}}
+    parts = joint_parts(shape.layout)
     state: dict[str, Any] = {name: dict(part) for name, part in parts.items()}
     if shape.force_channels:
         state["force"] = {"start": 0, "end": shape.force_channels, "original_key": lerobot.FORCE}
@@ -156,6 +158,18 @@ def modality(plan: ExportPlan, of: Layout) -> dict[str, Any]:
         "video": video,
         "annotation": {"human.task_description": {"original_key": "task_index"}},
     }
+
+
+def joint_parts(layout: JointLayout) -> dict[str, dict[str, int]]:
+    """Columns of arm and gripper by GR00T's names; a part that goes on elsewhere is numbered from 2 on."""
+    parts: dict[str, dict[str, int]] = {}
+    times: Counter[str] = Counter()
+    for is_gripper, run in groupby(range(layout.joints), lambda joint: joint in layout.grippers):
+        columns, name = list(run), "gripper" if is_gripper else "single_arm"
+        times[name] += 1
+        key = name if times[name] == 1 else f"{name}_{times[name]}"
+        parts[key] = {"start": columns[0], "end": columns[-1] + 1}
+    return parts
 
 
 def read_existing(folder: Path) -> ExistingV21:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ import numpy as np
 
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
-from policies.mapping import JointUnits, RobotJoints, UnitMap, joint_units
+from policies.mapping import JointUnits, UnitMap, joint_units
 from runtime.interfaces import PolicyError
+from runtime.joints import GRIPPER_UNIT, JointLayout
 from runtime.messages import Floats
 
 if TYPE_CHECKING:
@@ -37,14 +38,16 @@ class Shape:
     """What all episodes of one data set have in common.
 
     Attributes:
-        joints: names, gripper last. ranges: ``(low, high)`` of each, radians; of the gripper 0 to 1.
+        joints: names. ranges: ``(low, high)`` of each, radians; of a gripper 0 to 1.
         force_channels: 0 without a force sensor.
+        grippers: indices of the joints that are grippers.
     """
 
     joints: tuple[str, ...]
     ranges: tuple[tuple[float, float], ...]
     force_channels: int
     cameras: Mapping[str, CameraShape]
+    grippers: tuple[int, ...]
 
     def chosen(self, options: ExportOptions) -> tuple[str, ...]:
         """The cameras to export, in the recording's order.
@@ -104,9 +107,14 @@ class Shape:
             ExportError: `units` names something that the robot does not have.
         """
         try:
-            return joint_units(RobotJoints(self.joints, self.range_array(), self.joints[-1]), units)
+            return joint_units(self.layout, units)
         except PolicyError as error:
             raise ExportError(str(error)) from None
+
+    @property
+    def layout(self) -> JointLayout:
+        """What the numbers of a joint vector are."""
+        return JointLayout(self.joints, self.range_array(), self.grippers)
 
     def range_array(self) -> Floats:
         """``[D, 2]``."""
@@ -116,6 +124,8 @@ class Shape:
         """What is not the same in `other`; empty if everything is."""
         if self.joints != other.joints:
             return f"joints {_list(self.joints)} against {_list(other.joints)}"
+        if self.grippers != other.grippers:
+            return "which joints are grippers"
         if not np.allclose(self.range_array(), other.range_array(), atol=1e-3):
             return "joint ranges"
         if self.force_channels != other.force_channels:
@@ -134,7 +144,7 @@ class EpisodeRef:
 
     Attributes:
         name: run and episode, for messages.
-        calibrated: per joint but the gripper, its calibrated range in radians; none without calibration.
+        calibrated: per joint that is no gripper, its calibrated range in radians; none without calibration.
         masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
     """
 
@@ -228,8 +238,8 @@ def calibrated_ranges(episode: Episode, shape: Shape) -> dict[str, tuple[float, 
     entries = episode.calibration.get("arm", {})
     zeros = episode.config.get("arm", {}).get("zero_rad", {})
     out = {}
-    for name, (low, high) in zip(shape.joints[:-1], shape.ranges, strict=False):
-        if name in entries:
+    for index, (name, (low, high)) in enumerate(zip(shape.joints, shape.ranges, strict=True)):
+        if name in entries and index not in shape.grippers:
             half = (entries[name]["range_max"] - entries[name]["range_min"]) * math.pi / _TICKS_PER_TURN
             middle = zeros.get(name, (low + high) / 2)
             out[name] = (middle - half, middle + half)
@@ -256,7 +266,14 @@ def shape_of(episode: Episode) -> Shape:
     channels = episode.array("/force", "force").shape[1] if topics.get("/force") else 0
     cameras = {name: _camera(episode, name) for name in episode.cameras}
     pairs = tuple((float(low), float(high)) for low, high in ranges)
-    return Shape(tuple(names), pairs, channels, cameras)
+    return Shape(tuple(names), pairs, channels, cameras, _grippers(robot.get("units"), len(names)))
+
+
+def _grippers(units: Sequence[str] | None, joints: int) -> tuple[int, ...]:
+    """Which joints are grippers, by their units; recordings that do not say have one, as the last."""
+    if units is None:
+        return (joints - 1,)
+    return tuple(i for i, unit in enumerate(units) if unit == GRIPPER_UNIT)
 
 
 def _camera(episode: Episode, name: str) -> CameraShape:

@@ -174,7 +174,8 @@ class _Sampler:
             resample.linear(arm, self.episode.array(STATE, name), at)
             for name in ("position", "velocity", "load")
         )
-        position[:, -1] = np.clip(position[:, -1], 0.0, 1.0)
+        grippers = list(self.shape.grippers)
+        position[:, grippers] = np.clip(position[:, grippers], 0.0, 1.0)
         masks = {c: self.masks(c, color[c], frames[c]) for c in cameras if c in self.ref.masks}
         return Sampled(
             ref=self.ref,

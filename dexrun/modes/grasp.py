@@ -72,6 +72,7 @@ class GraspMode:
         self._clock = robot.clock
         self._control = robot.control
         self._arm = robot.model.copy()  # moves are planned on other threads than the safety stage runs on
+        self._grippers = list(self._arm.grippers)
         self._planner = planner
         self._perception = perception
         self._worker = worker
@@ -260,7 +261,7 @@ class GraspMode:
         held = self._control.position
 
         def planned(start: Floats) -> Floats:
-            opening = None if held is None else float(held[-1])
+            opening = None if held is None else held[self._grippers]
             return plan_place(self._arm, start, spot, self._limits, options, opening).rows
 
         return await self._move(planned)
@@ -278,9 +279,9 @@ class GraspMode:
     def _holds_something(self) -> bool:
         """Whether the jaws are held apart by something: asked to close further than they are."""
         position, target = self._control.position, self._control.target
-        if position is None or target is None or not self._arm.has_gripper:
+        if position is None or target is None:
             return False
-        return float(position[-1] - target[-1]) > _HELD_APART
+        return bool((position - target)[self._grippers].max(initial=0.0) > _HELD_APART)
 
     async def _put_back(self) -> None:
         """Set down, where it was taken from, what the planner did not see in the gripper.
@@ -288,7 +289,8 @@ class GraspMode:
         Carried home it would be let go behind the arm, where nobody looks for it.
         """
         options = PlaceOptions(self._options.carry_height_m, release_height_m=_PUT_BACK_M)
-        opening = None if self._control.position is None else float(self._control.position[-1])
+        position = self._control.position
+        opening = None if position is None else position[self._grippers]
 
         def planned(start: Floats) -> Floats:
             x, y = self._arm.fk(start)[:2, 3].tolist()

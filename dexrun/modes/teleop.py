@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,6 +19,7 @@ from dexrun.outcome import Outcome
 from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move
 from runtime.control import LeaderSource
+from runtime.joints import posed
 from runtime.messages import DeviceError, FaultKind, Floats
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ class TeleopMode:
     async def run(self) -> Outcome:
         """Follow the leader until the time is up, the scripted operator is done, or for ever."""
         await self._engage()
+        grippers = self._robot.model.grippers
         leader = LeaderSource(
             self._leader.states,
             self._robot.settings.control.state_max_age_s,
-            lambda position: to_follower(self._options, position),
+            lambda position: to_follower(self._options, position, grippers),
         )
         self._robot.control.follow(leader)
         self._engaged = True
@@ -95,21 +97,21 @@ class TeleopMode:
         sample = self._leader.states.newest()
         if sample is None:
             raise DeviceError("leader", FaultKind.NO_STATE, "bus", "the leader has not reported its joints")
-        leader = to_follower(self._options, sample["position"])
+        leader = to_follower(self._options, sample["position"], self._robot.model.grippers)
         rows = plan_joint_move(control.target.copy(), leader, self._limits)
         control.follow(MotionSource(rows))
         while not control.exhausted:
             await control.ticked()
 
 
-def to_follower(options: TeleopOptions, position: Floats) -> Floats:
-    """Where the follower should be, ``[D]``, if the leader is at `position` ``[D]``."""
+def to_follower(options: TeleopOptions, position: Floats, grippers: Sequence[int]) -> Floats:
+    """Where the follower should be, ``[D]``, if the leader is at `position` ``[D]``; grippers as they are."""
     if options.gain == 1.0:
         return position.copy()
     center = np.zeros_like(position)
-    center[: len(options.center_rad)] = options.center_rad
+    center[posed(len(options.center_rad), position.size, grippers)] = options.center_rad
     scaled = center + options.gain * (position - center)
-    scaled[-1] = position[-1]
+    scaled[list(grippers)] = position[list(grippers)]
     return np.asarray(scaled)
 
 

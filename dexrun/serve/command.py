@@ -112,11 +112,11 @@ def _server(settings: Settings) -> PolicyServer:
     import numpy as np
 
     from dexrun.serve.server import local_server
-    from policies.mapping import RobotJoints
     from runtime.interfaces import PolicyError
+    from runtime.joints import JointLayout
     from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
-    joints = RobotJoints(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float))
+    joints = JointLayout(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float), (len(JOINT_NAMES) - 1,))
     make, options = policy_maker(settings), described(settings)
     own = remembers(served(settings))
     if options.engine == "ray":

@@ -10,11 +10,11 @@ from typing import Any
 from dexrun.serve.engine import ask
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import PolicyServer
-from policies.mapping import RobotJoints
 from policies.remote.serving.engine import Answer
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Policy, PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import Observation
 
 NO_RAY = "engine 'ray' needs the package ray: pip install 'dexrun[ray]'"
@@ -140,7 +140,7 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[-1].strip()[:300]
 
 
-def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: RobotJoints) -> PolicyServer:
+def ray_server(make: Callable[[], Policy], options: ServeOptions, joints: JointLayout) -> PolicyServer:
     """A server that infers in Ray's replicas.
 
     Raises:

@@ -13,13 +13,13 @@ from loguru import logger
 from dexrun.serve.engine import LocalEngine
 from dexrun.serve.metrics_http import MetricsHttp
 from dexrun.serve.options import ServeOptions
-from policies.mapping import RobotJoints
 from policies.remote.make import make_front
 from policies.remote.serving.engine import Engine
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.service import Service
 from runtime.clock import Clock, RealClock
 from runtime.interfaces import Policy, PolicySpec
+from runtime.joints import JointLayout
 
 
 class PolicyServer:
@@ -36,7 +36,7 @@ class PolicyServer:
         self,
         engine: Engine,
         options: ServeOptions,
-        joints: RobotJoints,
+        joints: JointLayout,
         spec: PolicySpec,
         metrics: Metrics,
         clock: Clock,
@@ -105,7 +105,7 @@ async def _stop_on_signal(service: Service, *, task_status: TaskStatus[None]) ->
 def local_server(
     policy: Policy,
     options: ServeOptions,
-    joints: RobotJoints,
+    joints: JointLayout,
     clock: Clock | None = None,
     fresh: Callable[[], Policy] | None = None,
 ) -> PolicyServer:

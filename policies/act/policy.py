@@ -15,8 +15,9 @@ from policies.act.model import ActModel
 from policies.act.resnet import Folded
 from policies.checkpoint import CheckpointError
 from policies.linear import pack_all
-from policies.mapping import ImageRule, ObservationMap, RobotJoints, fit_image
+from policies.mapping import ImageRule, ObservationMap, fit_image
 from runtime.interfaces import PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation
 
 
@@ -56,7 +57,7 @@ class ActPolicy:
         PolicyError: checkpoint, statistics, device, or key map do not fit the robot; one line.
     """
 
-    def __init__(self, config: ActConfig, robot: RobotJoints) -> None:
+    def __init__(self, config: ActConfig, robot: JointLayout) -> None:
         if not config.cameras:
             raise PolicyError("policy.cameras is empty; ACT needs at least one camera")
         self._config = config

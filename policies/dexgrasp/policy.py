@@ -18,8 +18,9 @@ from policies.dexgrasp.controller import ACTION, Controller, ControllerInput
 from policies.dexgrasp.load import load_controller, random_controller
 from policies.dexgrasp.sampler import Prefix
 from policies.linear import pack_all
-from policies.mapping import ObservationMap, RobotJoints
+from policies.mapping import ObservationMap
 from runtime.interfaces import PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Mask, Observation
 from runtime.rtc import pad_committed, prefix_weights
 
@@ -34,7 +35,7 @@ class DexGraspPolicy:
         PolicyError: checkpoint, device, or key map do not fit the robot; one line.
     """
 
-    def __init__(self, config: DexGraspConfig, robot: RobotJoints) -> None:
+    def __init__(self, config: DexGraspConfig, robot: JointLayout) -> None:
         self._config = config
         self._device = open_device(config.device)
         self._map = ObservationMap(config.keys, config.units, robot)

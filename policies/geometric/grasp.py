@@ -58,6 +58,8 @@ class GraspPlanner:
         self._config = config
         self._arm = arm
         self.jaws = JawTable(arm)
+        self._gripper = arm.grippers[0]
+        self._others = list(arm.layout.others)
 
     def plan(
         self, estimate: ObjectEstimate, obstacles: Floats, seed: Floats, near_yaw: float | None = None
@@ -110,7 +112,7 @@ class GraspPlanner:
         gap = width + config.finger_gap_m + config.opening_margin_m
         opening, contact = self.jaws.opening_for(gap), self.jaws.opening_for(width)
         start = seed.copy()
-        start[-1] = opening
+        start[self._gripper] = opening
         low = self._lowest(place, yaw, estimate.height_m, start, contact)
         if low is None:
             return None
@@ -120,7 +122,7 @@ class GraspPlanner:
             return None
         pose = motion.pointing_down((*place, height), yaw)
         blocked = self._blocked(obstacles, pose, opening)
-        travel = float(np.abs(above.q - seed)[:-1].max())
+        travel = float(np.abs(above.q - seed)[self._others].max())
         cost = (
             _OBSTACLE_COST * blocked
             + _TILT_COST * at.tilt_rad
@@ -141,11 +143,16 @@ class GraspPlanner:
             result = self._reach(place, height, yaw, seed)
             if result is None:
                 return None
-            lowest = min(self._arm.clearances(_with_gripper(result.q, g))[1] for g in (seed[-1], closed))
+            lowest = min(self._over_table(result.q, opening) for opening in (seed[self._gripper], closed))
             if lowest >= config.table_margin_m:
                 return height, result
             height += max(_LOWER_STEP_M, config.table_margin_m - lowest)
         return None
+
+    def _over_table(self, q: Floats, opening: float) -> float:
+        out = q.copy()
+        out[self._gripper] = opening
+        return self._arm.clearances(out)[1]
 
     def _reach(self, place: Floats, height: float, yaw: float, seed: Floats) -> IkResult | None:
         position = (float(place[0]), float(place[1]), height)
@@ -169,9 +176,3 @@ class GraspPlanner:
             (along > moving) & (along < moving + _FINGER_THICKNESS_M)
         )
         return int((in_finger & (across < _FINGER_HALF_WIDTH_M)).sum())
-
-
-def _with_gripper(q: Floats, opening: float) -> Floats:
-    out = q.copy()
-    out[-1] = opening
-    return out

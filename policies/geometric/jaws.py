@@ -28,8 +28,11 @@ class JawTable:
         """Measure by casting rays at the fingers.
 
         Raises:
-            PolicyError: the model's fingers do not face each other around the grasp point.
+            PolicyError: the arm does not have one gripper, or the model's fingers do not face each other
+                around the grasp point.
         """
+        if len(arm.grippers) != 1:
+            raise PolicyError(f"geometric grasps need an arm with one gripper; this has {len(arm.grippers)}")
         q = arm.middle()
         faces = np.array([_faces(arm, q, g) for g in _OPENINGS])
         fixed = np.nanmedian(faces[:, 0])
@@ -65,7 +68,7 @@ def _faces(arm: ArmModel, q: Floats, opening: float) -> tuple[float, float]:
     import mujoco
 
     q = q.copy()
-    q[-1] = opening
+    q[arm.grippers[0]] = opening
     pose = arm.fk(q)
     group: Any = None
     hit = np.zeros(1, dtype=np.int32)

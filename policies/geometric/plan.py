@@ -15,6 +15,7 @@ from policies.handling import free_way, plan_home, rise
 from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
+from runtime.joints import posed
 from runtime.messages import Floats
 
 Phase = Literal["approach", "descend", "close", "lift", "done", "failed"]
@@ -32,16 +33,16 @@ class GraspMotion:
     phases: tuple[Phase, ...]
 
     def nearest(
-        self, q: Floats, first: int, last: int, joints: int, slack_rad: float = 0.0
+        self, q: Floats, first: int, last: int, joints: Sequence[int], slack_rad: float = 0.0
     ) -> tuple[int, float]:
-        """The row in ``first..last`` closest to `q` in its first `joints` entries, and how close that is.
+        """The row in ``first..last`` closest to `q` in its entries at `joints`, and how close that is.
 
         With `slack_rad`, the last row that is at most so much less close: an arm at rest is never quite
         where it was asked to be.
         """
         first = min(max(first, 0), len(self.rows) - 1)
         window = self.rows[first : max(last + 1, first + 1)]
-        distance = np.abs(window[:, :joints] - q[:joints]).max(axis=1)
+        distance = np.abs(window[:, joints] - q[joints]).max(axis=1)
         best = float(distance.min())
         row = int(np.flatnonzero(distance <= best + slack_rad)[-1 if slack_rad else 0])
         return first + row, best
@@ -53,6 +54,7 @@ class GraspMotionPlanner:
     def __init__(self, config: GeometricConfig, arm: ArmModel) -> None:
         self._config = config
         self._arm = arm
+        self._gripper = arm.grippers[0]
         speeds = {
             "gripper_velocity_s": config.gripper_velocity_s,
             "gripper_acceleration_s2": 12.0 * config.gripper_velocity_s,
@@ -103,7 +105,8 @@ class GraspMotionPlanner:
             PolicyError: there is no free way.
         """
         goal = start.copy()
-        goal[: len(self._config.look_rad)] = self._config.look_rad
+        look = self._config.look_rad
+        goal[posed(len(look), self._arm.joints, self._arm.grippers)] = look
         try:
             rows = plan_home(self._arm, start, goal, self.free, self._config.lift_height_m, velocity)
         except MotionError as error:
@@ -129,7 +132,7 @@ class GraspMotionPlanner:
     def closing(self, start: Floats, opening: float) -> list[tuple[Floats, Phase]]:
         """Jaws to `opening`, the arm at rest; the last rows wait for the jaws to follow."""
         goal = start.copy()
-        goal[-1] = opening
+        goal[self._gripper] = opening
         rows = motion.plan_joint_move(start, goal, self.careful)
         wait = np.repeat(rows[-1:], _CLOSING_CHECK_ROWS, axis=0)
         return [(rows, "close"), (wait, "close")]
@@ -137,14 +140,14 @@ class GraspMotionPlanner:
     def lift(self, start: Floats, held: float, height_m: float) -> GraspMotion:
         """Straight up with the jaws' target at `held`."""
         holding = start.copy()
-        holding[-1] = held
+        holding[self._gripper] = held
         grip = motion.plan_joint_move(start, holding, self.careful)
         return joined([(grip, "lift"), (self.rising(holding, height_m), "lift")])
 
     def retreat(self, start: Floats, opening: float, height_m: float) -> GraspMotion:
         """Open the jaws where they are, then straight up."""
         opened = start.copy()
-        opened[-1] = opening
+        opened[self._gripper] = opening
         parts = [(motion.plan_joint_move(start, opened, self.careful), "failed")]
         parts.append((self.rising(opened, height_m), "failed"))
         return joined(parts)  # type: ignore[arg-type]

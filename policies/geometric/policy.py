@@ -58,10 +58,12 @@ class GeometricPolicy:
             masks=(config.camera,),
             notes={"units": "radians, gripper 0 to 1"},
         )
-        self._watch = ObjectMemory(config, camera)
-        self._touch = Touch(config)
-        self._planner = GraspMotionPlanner(config, arm)
         self._grasps = GraspPlanner(config, arm)
+        self._gripper = arm.grippers[0]
+        self._others, self._all = list(arm.layout.others), list(range(arm.joints))
+        self._watch = ObjectMemory(config, arm.layout, camera)
+        self._touch = Touch(config, self._gripper)
+        self._planner = GraspMotionPlanner(config, arm)
         self.reset()
 
     def reset(self) -> None:
@@ -135,7 +137,7 @@ class GeometricPolicy:
         start = observation.arm.position.copy()
         if self._plan is not None:
             # Where the jaw is says nothing about where it was asked to go once it holds something.
-            start[-1] = self._plan.rows[self._at, -1]
+            start[self._gripper] = self._plan.rows[self._at, self._gripper]
         return start
 
     def _locate(self, observation: Observation, start: Floats) -> float:
@@ -147,14 +149,14 @@ class GeometricPolicy:
         self._seen_step = observation.step
         first = max(expected - _BEHIND_ROWS, self._floor(plan))
         if len(observation.committed):
-            self._at, off = plan.nearest(start, first, expected, self._arm.joints)
+            self._at, off = plan.nearest(start, first, expected, self._all)
             exact = min(expected, len(plan.rows) - 1)
             if float(np.abs(plan.rows[exact] - start).max()) <= off + _SAME:
                 self._at = exact
             return off
         # The horizon ran dry: what was executed last is not known, only where the arm has come to. Closing
         # jaws are found by their opening, and asked to close on from there.
-        joints = self._arm.joints if self.phase == "close" else self._arm.joints - 1
+        joints = self._all if self.phase == "close" else self._others
         last = min(expected, self._at + _AHEAD_ROWS)
         self._at, off = plan.nearest(observation.arm.position, first, last, joints, _SLACK_RAD)
         return off
@@ -220,10 +222,10 @@ class GeometricPolicy:
             self._judge_lift(observation, plan)
 
     def _judge_closing(self, observation: Observation, plan: GraspMotion) -> None:
-        asked = float(plan.rows[self._at, -1])
+        asked = float(plan.rows[self._at, self._gripper])
         at_end = self._at >= len(plan.rows) - 1
         if self._touch.holds_object(observation, asked, self._contact()):
-            held = max(0.0, min(asked, float(observation.arm.position[-1]) - self.config.squeeze))
+            held = max(0.0, min(asked, float(observation.arm.position[self._gripper]) - self.config.squeeze))
             height = self._lift_height()
             self._switch(observation, "lift", lambda start: self._planner.lift(start, held, height))
         elif at_end and self._touch.still(observation):
@@ -234,10 +236,9 @@ class GeometricPolicy:
                 self._fail(observation, "the jaws do not come to rest")
 
     def _close_further(self, observation: Observation, plan: GraspMotion) -> None:
-        if self._tried_harder or plan.rows[-1, -1] <= MISS_OPENING:
-            self._fail(
-                observation, f"the jaws closed to {float(observation.arm.position[-1]):.2f} on nothing"
-            )
+        if self._tried_harder or plan.rows[-1, self._gripper] <= MISS_OPENING:
+            opening = float(observation.arm.position[self._gripper])
+            self._fail(observation, f"the jaws closed to {opening:.2f} on nothing")
             return
         self._tried_harder = True
         self._switch(observation, "close", lambda start: joined(self._planner.closing(start, 0.0)))
@@ -245,7 +246,7 @@ class GeometricPolicy:
     def _judge_lift(self, observation: Observation, plan: GraspMotion) -> None:
         if self._at < len(plan.rows) - 1 or not self._touch.still(observation):
             return
-        asked = float(plan.rows[-1, -1])
+        asked = float(plan.rows[-1, self._gripper])
         if self._touch.holds(observation, asked):
             self.phase = "done"
         else:
@@ -282,7 +283,7 @@ class GeometricPolicy:
         row, steps = self._at, self._steps(observation)
         if len(kept):
             last = self._at + len(kept) - 1
-            row = plan.nearest(kept[-1], self._at, last, self._arm.joints, _SAME)[0] + 1
+            row = plan.nearest(kept[-1], self._at, last, self._all, _SAME)[0] + 1
         until = min(row + max(0, steps - len(kept)), self._until(plan, row))
         rows = np.concatenate([kept, plan.rows[row:until]])
         short = max(0, self._tail - len(rows))

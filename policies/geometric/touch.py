@@ -17,8 +17,10 @@ _SETTLED_S = 0.08
 class Touch:
     """Reads one observation; openings are fractions of the jaw's travel."""
 
-    def __init__(self, config: GeometricConfig) -> None:
+    def __init__(self, config: GeometricConfig, gripper: int) -> None:
+        """Take the index of the joint that moves the jaw."""
         self._config = config
+        self._gripper = gripper
 
     def holds_object(self, observation: Observation, asked: float, contact: float) -> bool:
         """Whether something stands between the jaws where the object should be.
@@ -28,12 +30,12 @@ class Touch:
             asked: the jaw's target.
             contact: the opening at which the object should be met.
         """
-        plausible = float(observation.arm.position[-1]) < contact + _PLAUSIBLE_OPENING
+        plausible = float(observation.arm.position[self._gripper]) < contact + _PLAUSIBLE_OPENING
         return plausible and self.still(observation) and self.holds(observation, asked)
 
     def holds(self, observation: Observation, asked: float) -> bool:
         """Whether the jaw is kept from its target, and by a force if there is a sensor."""
-        opening = float(observation.arm.position[-1])
+        opening = float(observation.arm.position[self._gripper])
         lags = opening - asked > self._config.contact_lag
         force = observation.force_n
         if force is not None and force.size and np.isfinite(force).all():
@@ -42,12 +44,12 @@ class Touch:
 
     def presses(self, observation: Observation, contact: float) -> bool:
         """Whether the fingers press on something before they can have closed on the object."""
-        wide = float(observation.arm.position[-1]) > contact + _STILL_OPEN
+        wide = float(observation.arm.position[self._gripper]) > contact + _STILL_OPEN
         return wide and self.force(observation) > self._config.touch_force_n
 
     def still(self, observation: Observation) -> bool:
         """Whether the jaw has come to rest."""
-        return abs(float(observation.arm.velocity[-1])) < _SETTLED_S
+        return abs(float(observation.arm.velocity[self._gripper])) < _SETTLED_S
 
     @staticmethod
     def force(observation: Observation) -> float:

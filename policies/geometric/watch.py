@@ -10,6 +10,7 @@ from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
 from policies.geometric.view import estimate_object, hidden_share, obstacles_around
 from runtime.interfaces import PolicyError
+from runtime.joints import JointLayout, posed
 from runtime.messages import CameraInfo, Floats, Observation
 
 _OCCLUDED_SHARE = 0.7
@@ -25,8 +26,11 @@ class ObjectMemory:
         obstacles: ``[N, 3]`` what stood around it when it was seen first.
     """
 
-    def __init__(self, config: GeometricConfig, camera: CameraInfo | Callable[[], CameraInfo]) -> None:
+    def __init__(
+        self, config: GeometricConfig, layout: JointLayout, camera: CameraInfo | Callable[[], CameraInfo]
+    ) -> None:
         self._config = config
+        self._looking = posed(len(config.look_rad), layout.joints, layout.grippers)
         self._camera = camera
         self.reset()
 
@@ -66,7 +70,7 @@ class ObjectMemory:
     def _can_move_aside(self, observation: Observation) -> bool:
         """Whether the arm is somewhere else than where it hides nothing."""
         look = np.array(self._config.look_rad)
-        return bool(np.abs(observation.arm.position[: len(look)] - look).max() > _ASIDE_RAD)
+        return bool(np.abs(observation.arm.position[self._looking] - look).max() > _ASIDE_RAD)
 
     def _news(self, fresh: ObjectEstimate, known: ObjectEstimate) -> bool:
         """Whether `fresh` shows the whole object, at another place than `known`."""

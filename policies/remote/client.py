@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 from loguru import logger
 
-from policies.mapping import ObservationMap, RobotJoints
+from policies.mapping import ObservationMap
 from policies.remote.config import RemoteOptions
 from policies.remote.limits import Limits, WireError
 from policies.remote.link import Counts, Deadline, LinkError, PolicyRequest, Session, Waker
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import Floats, Observation
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class RemotePolicy:
     connects again once the backoff has passed (on the injected clock).
     """
 
-    def __init__(self, name: str, options: RemoteOptions, robot: RobotJoints, clock: Clock) -> None:
+    def __init__(self, name: str, options: RemoteOptions, robot: JointLayout, clock: Clock) -> None:
         keys = options.keys
         self.options = options
         self.map = ObservationMap(keys, options.units, robot)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from policies.mapping import RobotJoints
 from policies.remote.client import RemotePolicy
 from policies.remote.config import RemoteConfig
 from policies.remote.serving.service import Front, Service
 from runtime.clock import Clock
+from runtime.joints import JointLayout
 
 _ENDS = {
     "groot": ("policies.remote.groot", "GrootPolicy", "GrootFront"),
@@ -22,7 +22,7 @@ _SERVED = {"gr00t": "groot", "act": "act_zmq"}
 """What ``[serve]`` calls a protocol, where that is not the policy's type."""
 
 
-def make_remote(options: RemoteConfig, robot: RobotJoints, clock: Clock) -> RemotePolicy:
+def make_remote(options: RemoteConfig, robot: JointLayout, clock: Clock) -> RemotePolicy:
     """A policy behind the server that `options` names; connects when warmed up.
 
     Raises:

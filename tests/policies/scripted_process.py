@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from policies.mapping import RobotJoints
 from runtime.interfaces import PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import Floats, Observation
 from runtime.options import Options
 
@@ -19,7 +19,7 @@ class ScriptOptions(Options):
 class Scripted:
     """Answers with sums over what it was given, so that a test can tell whether all of it arrived."""
 
-    def __init__(self, config: ScriptOptions, robot: RobotJoints) -> None:
+    def __init__(self, config: ScriptOptions, robot: JointLayout) -> None:
         if config.mode == "refuse":
             raise PolicyError("no such\ncheckpoint")
         if config.mode == "noise":

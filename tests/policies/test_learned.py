@@ -15,8 +15,9 @@ from policies.dexgrasp.config import UMI_SHAPE, ControllerShape, DexGraspConfig
 from policies.dexgrasp.controller import ControllerInput
 from policies.dexgrasp.load import random_controller
 from policies.dexgrasp.policy import DexGraspPolicy
-from policies.mapping import KeyMap, RobotJoints, UnitMap
+from policies.mapping import KeyMap, UnitMap
 from runtime.interfaces import Policy, PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
@@ -29,7 +30,7 @@ TINY_ACT = ActShape(
     base_width=4,
 )  # fmt: skip
 SYMMETRIC = UnitMap(joint_unit="symmetric", gripper_unit="symmetric")
-ROBOT = RobotJoints(JOINT_NAMES, np.array(JOINT_RANGES_RAD))
+ROBOT = JointLayout(JOINT_NAMES, np.array(JOINT_RANGES_RAD), (5,))
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def _one_thread() -> Iterator[None]:
 
 def observe(seed: int = 0, **changes: Any) -> Observation:
     rng = np.random.default_rng(seed)
-    low, high = ROBOT.ranges_rad.T
+    low, high = ROBOT.ranges.T
     position = low + (high - low) * rng.random(6)
     position[5] = rng.random()
     zeros = np.zeros(6)
@@ -75,7 +76,7 @@ def test_dexgrasp_answers_in_the_robots_units() -> None:
     assert policy.spec.takes_prefix
     chunk = policy.infer(observe())
     assert chunk.shape == (8, 6)
-    low, high = ROBOT.ranges_rad.T
+    low, high = ROBOT.ranges.T
     # sampling is clipped to -1..1, which is the joints' range in these units
     assert (chunk >= np.append(low[:5], 0) - 1e-6).all()
     assert (chunk <= np.append(high[:5], 1) + 1e-6).all()

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from policies.mapping import ImageRule, KeyMap, ObservationMap, RobotJoints, UnitMap, fit_image, fit_plane
+from policies.mapping import ImageRule, KeyMap, ObservationMap, UnitMap, fit_image, fit_plane
 from runtime.interfaces import PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 RANGES = np.array([[-2.0, 2.0], [0.0, 3.0], [-3.0, 0.0], [-1.5, 1.5], [-2.8, 2.8], [0.0, 1.0]])
-ROBOT = RobotJoints(NAMES, RANGES)
+ROBOT = JointLayout(NAMES, RANGES, (len(NAMES) - 1,))
 MIDDLE = np.array([0.0, 1.5, -1.5, 0.0, 0.0, 0.5])
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.mapping import RobotJoints
 from policies.process import ProcessPolicy
 from runtime.interfaces import Policy, PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
 from tests.policies.scripted_process import ScriptOptions
 
-ROBOT = RobotJoints(tuple("abcdef"), np.tile([-1.0, 1.0], (6, 1)), "f")
+ROBOT = JointLayout(tuple("abcdef"), np.tile([-1.0, 1.0], (6, 1)), (5,))
 TARGET = "tests.policies.scripted_process:Scripted"
 
 

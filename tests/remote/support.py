@@ -12,15 +12,16 @@ import numpy as np
 
 from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import PolicyServer, local_server
-from policies.mapping import RobotJoints
 from policies.remote.client import RemotePolicy
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
 from runtime.clock import Clock, RealClock
 from runtime.interfaces import Policy, PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-ROBOT = RobotJoints(NAMES, np.array([[-2.0, 2.0], [-3.3, 0.2], [0.0, 3.1], [-2.5, 1.2], [-3.1, 3.1], [0, 1]]))
+RANGES = [[-2.0, 2.0], [-3.3, 0.2], [0.0, 3.1], [-2.5, 1.2], [-3.1, 3.1], [0, 1]]
+ROBOT = JointLayout(NAMES, np.array(RANGES), (5,))
 STEPS = 50
 GUARD_S = 30.0
 """After this a test that hangs fails."""
@@ -83,7 +84,7 @@ def observation(
     step: int = 7, instruction: str = "pick the red cube", seed: int = 0, **extra: Any
 ) -> Observation:
     random = np.random.default_rng(seed)
-    low, high = ROBOT.ranges_rad.T
+    low, high = ROBOT.ranges.T
     position = low + (high - low) * random.uniform(0.3, 0.7, 6)
     frames = {
         "head": Frame("head", 5, random.integers(0, 255, (48, 64, 3), np.uint8)),

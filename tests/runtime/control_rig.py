@@ -139,6 +139,7 @@ class Rig:
             watches=self.watches,
             faults=lambda: self.fault,
             records=self.records,
+            grippers=(D - 1,),
         )
 
     def _device(self) -> None:

@@ -190,11 +190,15 @@ def test_a_restart_forgets_and_counts_epochs() -> None:
     assert taken(horizon, 2) == [7, 8]
 
 
-def test_the_seam_is_in_radians_and_leaves_the_gripper_out() -> None:
-    horizon = Horizon(D)
+@pytest.mark.parametrize(
+    ("grippers", "seam"),
+    [((2,), 0.3), ((0, 2), 0.3), ((1,), 1.0), ((), 1.0), ((0, 1, 2), None)],
+)
+def test_the_seam_is_in_radians_and_leaves_grippers_out(grippers: tuple, seam: float | None) -> None:
+    horizon = Horizon(D, grippers=grippers)
     horizon.splice(ActionChunk(np.array([[0.0, 0.0, 0.0]] * 3), 0, 0))
     splice = horizon.splice(ActionChunk(np.array([[0.1, -0.3, 1.0]] * 3), 0, 0))
-    assert splice.seam == pytest.approx(0.3)
+    assert splice.seam == (None if seam is None else pytest.approx(seam))
     assert horizon.pending().shape == (3, D)
 
 

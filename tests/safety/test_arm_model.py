@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime import mujoco_calls
-from runtime.arm_model import ArmModel, IkOptions, ModelError
+from runtime.arm_model import ArmModel, IkOptions, ModelError, ModelParts
 
 
 def top_down(x: float, y: float, z: float, yaw: float) -> np.ndarray:
@@ -117,16 +117,16 @@ def test_any_mjcf_can_be_an_arm(tmp_path: Path):
         <site name="tip" pos="0.2 0 0"/></body></worldbody>
         <compiler angle="radian"/></mujoco>"""
     )
-    arm = ArmModel.from_mjcf(path, names=("turn",), site="tip", gripper=False)
+    arm = ArmModel.from_mjcf(path, ModelParts(("turn",), {"": "tip"}))
     assert arm.grasp_height(np.array([0.0])) == pytest.approx(0.3)
     assert arm.grasp_height(np.array([1.0])) == pytest.approx(0.3 - 0.2 * np.sin(1.0))
     assert arm.clearance(np.array([0.0])) == arm.reach_m
     with pytest.raises(ModelError, match="no joint is called 'bend'"):
-        ArmModel.from_mjcf(path, names=("bend",), site="tip", gripper=False)
+        ArmModel.from_mjcf(path, ModelParts(("bend",), {"": "tip"}))
     with pytest.raises(ModelError, match="no site is called 'grasp'"):
-        ArmModel.from_mjcf(path, names=("turn",), gripper=False)
+        ArmModel.from_mjcf(path, ModelParts(("turn",), {"": "grasp"}))
     with pytest.raises(ModelError, match=r"missing\.xml"):
-        ArmModel.from_mjcf(tmp_path / "missing.xml")
+        ArmModel.from_mjcf(tmp_path / "missing.xml", ModelParts(("turn",), {"": "tip"}))
 
 
 def test_the_queries_answer_as_the_bindings_do(arm: ArmModel) -> None:

@@ -64,13 +64,14 @@ def test_a_thin_obstacle_is_not_jumped_over():
     class Wall:
         names = ("a",)
         ranges = np.array([[-1.0, 1.0]])
-        has_gripper = False
+        grippers = ()
+        arms = ((0,),)
 
         def clearances(self, q: np.ndarray) -> tuple[float, float]:
             return abs(float(q[0]) - 0.5) - 0.03, 1.0
 
-        def grasp_height(self, q: np.ndarray) -> float:
-            return 0.0
+        def grasp_heights(self, q: np.ndarray) -> np.ndarray:
+            return np.zeros(1)
 
     end = farthest_clear(Wall(), np.array([0.2]), np.array([0.9]), 0.0, 0.0)
     assert 0.45 <= end[0] <= 0.47

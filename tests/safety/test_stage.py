@@ -227,10 +227,11 @@ class _Ghost:
 
     names = ("a", "b", "c", "d", "e", "gripper")
     ranges = np.array([[-2.2, 2.2]] * 5 + [[0.0, 1.0]])
-    has_gripper = True
+    grippers = (5,)
+    arms = ((0, 1, 2, 3, 4, 5),)
 
     def clearances(self, q: np.ndarray) -> tuple[float, float]:
         return 1.0, 1.0
 
-    def grasp_height(self, q: np.ndarray) -> float:
-        return float(q[1])
+    def grasp_heights(self, q: np.ndarray) -> np.ndarray:
+        return q[1:2]

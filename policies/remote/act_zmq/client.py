@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec
 from policies.remote.client import RemotePolicy, limits_of, token_of
@@ -18,6 +17,7 @@ from policies.remote.link import Deadline, PolicyReply, PolicyRequest
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
+from runtime.joints import JointLayout
 
 
 class ActRemotePolicy(RemotePolicy):
@@ -28,7 +28,7 @@ class ActRemotePolicy(RemotePolicy):
     was executed.
     """
 
-    def __init__(self, options: ActRemoteOptions, robot: RobotJoints, clock: Clock) -> None:
+    def __init__(self, options: ActRemoteOptions, robot: JointLayout, clock: Clock) -> None:
         super().__init__("act_zmq", options, robot, clock)
         if len(options.keys.action) != 1:
             raise PolicyError("act_zmq: keys.action takes one key")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import GrootOptions
@@ -17,13 +16,14 @@ from policies.remote.limits import WireError
 from policies.remote.link import Deadline, PolicyReply, PolicyRequest
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
+from runtime.joints import JointLayout
 from runtime.messages import Floats
 
 
 class GrootPolicy(RemotePolicy):
     """A GR00T policy server as a `runtime.interfaces.Policy`."""
 
-    def __init__(self, options: GrootOptions, robot: RobotJoints, clock: Clock) -> None:
+    def __init__(self, options: GrootOptions, robot: JointLayout, clock: Clock) -> None:
         super().__init__("groot", options, robot, clock)
         self.use(GrootSession(options, token_of(options), self))
 

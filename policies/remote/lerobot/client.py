@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import numpy as np
 
-from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import LerobotOptions
@@ -20,6 +19,7 @@ from policies.remote.limits import WireError
 from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
+from runtime.joints import JointLayout
 
 HEIGHT, WIDTH = 480, 640
 """Said of images whose size is the camera's; LeRobot does not look at it."""
@@ -32,7 +32,7 @@ class LerobotPolicy(RemotePolicy):
     server drops as too similar would starve the arm.
     """
 
-    def __init__(self, options: LerobotOptions, robot: RobotJoints, clock: Clock) -> None:
+    def __init__(self, options: LerobotOptions, robot: JointLayout, clock: Clock) -> None:
         super().__init__("lerobot", options, robot, clock)
         wide = [key for key, entries in self.map.state.items() if len(entries) != 1]
         if wide or len(options.keys.action) != 1:

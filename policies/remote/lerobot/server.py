@@ -56,9 +56,9 @@ class LerobotFront:
         self._server: Any = None
         self._ending: set[asyncio.Future[None]] = set()
         self.address = ""
-        ranges = service.side.map.robot.ranges_rad
-        spans = ranges[:, 1] - ranges[:, 0]
-        spans[service.side.map.robot.names.index(service.side.map.robot.gripper)] = 1.0
+        robot = service.side.map.robot
+        spans = robot.ranges[:, 1] - robot.ranges[:, 0]
+        spans[list(robot.grippers)] = 1.0
         self._spans = spans
         self._action_key = service.one_action_key()
         able = {"jpeg": service.options.jpeg, "prefix": service.takes_prefix}

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from policies.mapping import RobotJoints
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.config import OpenpiOptions
@@ -17,13 +16,14 @@ from policies.remote.link import Counts, Deadline, PolicyReply, PolicyRequest
 from policies.remote.openpi import codec
 from policies.remote.openpi.socket import WebSocket
 from runtime.clock import Clock
+from runtime.joints import JointLayout
 from runtime.messages import Floats
 
 
 class OpenpiPolicy(RemotePolicy):
     """An openpi policy server as a `runtime.interfaces.Policy`."""
 
-    def __init__(self, options: OpenpiOptions, robot: RobotJoints, clock: Clock) -> None:
+    def __init__(self, options: OpenpiOptions, robot: JointLayout, clock: Clock) -> None:
         super().__init__("openpi", options, robot, clock)
         self.use(OpenpiSession(options, token_of(options), self))
 

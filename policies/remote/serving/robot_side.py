@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mapping import ZERO, KeyMap, ObservationMap, RobotJoints, UnitMap
+from policies.mapping import ZERO, KeyMap, ObservationMap, UnitMap
 from policies.remote.limits import WireError
+from runtime.joints import JointLayout
 from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, TrackedMask
 
 CERTAIN = 1.0
@@ -22,7 +23,7 @@ class RobotSide:
         PolicyError: an entry names a joint that the robot does not have.
     """
 
-    def __init__(self, keys: KeyMap, units: UnitMap, robot: RobotJoints) -> None:
+    def __init__(self, keys: KeyMap, units: UnitMap, robot: JointLayout) -> None:
         self.map = ObservationMap(keys, units, robot)
         self.keys = keys
         self.joints = len(robot.names)

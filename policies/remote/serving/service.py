@@ -15,7 +15,6 @@ import anyio.to_thread
 import numpy as np
 from loguru import logger
 
-from policies.mapping import RobotJoints
 from policies.remote.limits import Limits, WireError
 from policies.remote.serving.engine import Answer, Engine
 from policies.remote.serving.metrics import Metrics
@@ -23,6 +22,7 @@ from policies.remote.serving.options import FrontOptions
 from policies.remote.serving.robot_side import RobotSide
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
+from runtime.joints import JointLayout
 from runtime.messages import Observation
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Service:
         self,
         options: FrontOptions,
         engine: Engine,
-        joints: RobotJoints,
+        joints: JointLayout,
         spec: PolicySpec,
         metrics: Metrics,
         clock: Clock,
