@@ -15,7 +15,7 @@ from planner.questions.question import Canvas, Question
 from planner.questions.reply import Reply
 from planner.reply_text import ReplyError
 from planner.statistics import PlannerStatistics
-from planner.transport import Completion, Message, Transport, Trouble
+from planner.transport import Completion, FailedExchange, Message, Transport
 from runtime.clock import NS_PER_S, Clock
 from runtime.messages import ColorImage
 
@@ -150,7 +150,7 @@ class Asker:
         tries = 0
         while True:
             outcome = await self._once(call)
-            if not isinstance(outcome, Trouble):
+            if not isinstance(outcome, FailedExchange):
                 return outcome
             tries += 1
             wait_s = max(backoff_s, outcome.wait_s)
@@ -161,12 +161,12 @@ class Asker:
             await self._clock.sleep_until_ns(resume_ns)
             backoff_s = min(2 * backoff_s, self._config.backoff_max_s)
 
-    async def _once(self, call: _Call[R]) -> R | _Unreadable | Trouble | None:
+    async def _once(self, call: _Call[R]) -> R | _Unreadable | FailedExchange | None:
         asked_ns = self._clock.now_ns()
         outcome = await self._deliver(call, asked_ns)
-        result: R | _Unreadable | Trouble | None
+        result: R | _Unreadable | FailedExchange | None
         error: str | None = None
-        if isinstance(outcome, Trouble):
+        if isinstance(outcome, FailedExchange):
             result, error = outcome, f"{outcome.kind}: {outcome.detail}"
             if outcome.kind == "malformed":
                 result = _Unreadable("", outcome.detail)
@@ -182,22 +182,24 @@ class Asker:
         call.attempts += 1
         return result
 
-    async def _deliver(self, call: _Call[Any], asked_ns: int) -> Completion | Trouble:
+    async def _deliver(self, call: _Call[Any], asked_ns: int) -> Completion | FailedExchange:
         """The exchange, and its outcome at the time at which it is due."""
         limit_ns = min(asked_ns + round(self._config.timeout_s * NS_PER_S), call.deadline_ns)
         limit_s = (limit_ns - asked_ns) / NS_PER_S
-        outcome: Completion | Trouble = Trouble("timeout", "the task's deadline has passed", again=False)
+        outcome: Completion | FailedExchange = FailedExchange(
+            "timeout", "the task's deadline has passed", again=False
+        )
         if limit_s <= 0:
             return outcome
         outcome = await self._elsewhere(call.question.task, self._transport.ask(call.messages, limit_s))
-        if isinstance(outcome, Trouble) and outcome.kind == "timeout":
+        if isinstance(outcome, FailedExchange) and outcome.kind == "timeout":
             await self._clock.sleep_until_ns(limit_ns)
             return outcome
         latency_s = outcome.extra_latency_s + (self._config.simulated_latency_s if self._clock.stepped else 0)
         due_ns = asked_ns + round(latency_s * NS_PER_S)
         if due_ns > limit_ns:
             await self._clock.sleep_until_ns(limit_ns)
-            return Trouble("timeout", f"no answer within {limit_s:.1f} s", again=True)
+            return FailedExchange("timeout", f"no answer within {limit_s:.1f} s", again=True)
         if due_ns > self._clock.now_ns():
             await self._clock.sleep_until_ns(due_ns)
         return outcome
@@ -221,7 +223,7 @@ class Asker:
             raise self.failed(task, "closed", "the planner was closed") from None
 
     def _report(
-        self, call: _Call[Any], asked_ns: int, outcome: Completion | Trouble, error: str | None
+        self, call: _Call[Any], asked_ns: int, outcome: Completion | FailedExchange, error: str | None
     ) -> None:
         if self._log is None:
             return

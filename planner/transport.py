@@ -31,7 +31,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailedExchange:
     """An exchange that gave no text.
 
     `again` says whether it is worth trying once more after a while, `wait_s` how long the server asked for.
@@ -78,7 +78,7 @@ class Transport:
         if self._client is not None:
             await self._client.close()
 
-    async def ask(self, messages: Sequence[Message], limit_s: float) -> Completion | Trouble:
+    async def ask(self, messages: Sequence[Message], limit_s: float) -> Completion | FailedExchange:
         """Send `messages`, wait for at most `limit_s` of wall time."""
         import openai
 
@@ -86,18 +86,20 @@ class Transport:
             async with asyncio.timeout(limit_s):
                 return await self._ask(messages)
         except (TimeoutError, openai.APITimeoutError):
-            return Trouble("timeout", f"no answer within {limit_s:.1f} s", again=True)
+            return FailedExchange("timeout", f"no answer within {limit_s:.1f} s", again=True)
         except openai.APIConnectionError as error:
-            return Trouble("unreachable", self._redact(str(error.__cause__ or error)), again=True)
+            return FailedExchange("unreachable", self._redact(str(error.__cause__ or error)), again=True)
         except openai.APIStatusError as error:
             return self._status(error.status_code, error.response.headers, error.message)
         except (openai.OpenAIError, ValueError, RecursionError) as error:
-            return Trouble("malformed", f"not a chat completion: {self._redact(str(error))}", again=False)
+            return FailedExchange(
+                "malformed", f"not a chat completion: {self._redact(str(error))}", again=False
+            )
 
-    async def _ask(self, messages: Sequence[Message]) -> Completion | Trouble:
+    async def _ask(self, messages: Sequence[Message]) -> Completion | FailedExchange:
         if self.model is None:
             listed = await self._first_model()
-            if isinstance(listed, Trouble):
+            if isinstance(listed, FailedExchange):
                 return listed
             self.model = listed
         raw = await self._client.chat.completions.with_raw_response.create(
@@ -111,10 +113,10 @@ class Transport:
         kind = raw.headers.get("content-type", "nothing").split(";")[0]
         if not kind.endswith("json"):
             detail = f"the server answered with {kind}, not a chat completion"
-            return Trouble("malformed", detail, again=False, extra_latency_s=later)
+            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
         return self._answer(raw.parse(), later)
 
-    async def _first_model(self) -> str | Trouble:
+    async def _first_model(self) -> str | FailedExchange:
         raw = await self._client.models.with_raw_response.list()
         try:
             page = json.loads(raw.content)
@@ -128,10 +130,10 @@ class Transport:
             case _:
                 kind = raw.headers.get("content-type", "nothing").split(";")[0]
                 detail = f"{self.base_url.rstrip('/')}/models answered with {kind} that is no list of models"
-        return Trouble("malformed", self._redact(detail), again=False)
+        return FailedExchange("malformed", self._redact(detail), again=False)
 
-    def _status(self, status: int, headers: Any, message: str) -> Trouble:
-        return Trouble(
+    def _status(self, status: int, headers: Any, message: str) -> FailedExchange:
+        return FailedExchange(
             f"http_{status}",
             self._redact(message),
             again=status in _RETRIED or status >= 500,
@@ -148,28 +150,28 @@ class Transport:
             text = text.replace(secret, "***")
         return masked(" ".join(text.split()))[:300]
 
-    def _answer(self, completion: Any, later: float) -> Completion | Trouble:
+    def _answer(self, completion: Any, later: float) -> Completion | FailedExchange:
         """The text of the first choice; servers are not trusted to fill in the form."""
         choices: Any = getattr(completion, "choices", None)
         message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
         if message is None:
             detail = "a chat completion without a message"
-            return Trouble("malformed", detail, again=False, extra_latency_s=later)
+            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
         reason = getattr(choices[0], "finish_reason", None)
         refusal = getattr(message, "refusal", None)
         if refusal or reason == "content_filter":
             detail = self._redact(str(refusal or "filtered by the server"))
-            return Trouble("refused", detail, again=False, extra_latency_s=later)
+            return FailedExchange("refused", detail, again=False, extra_latency_s=later)
         text = getattr(message, "content", None)
         if not isinstance(text, str) or not text.strip():
-            return Trouble("malformed", "the reply is empty", again=False, extra_latency_s=later)
+            return FailedExchange("malformed", "the reply is empty", again=False, extra_latency_s=later)
         if reason == "length":
             detail = "the reply was cut off at planner.max_completion_tokens"
-            return Trouble("malformed", detail, again=False, extra_latency_s=later)
+            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
         try:
             text.encode()
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can write: no file could hold it
-            return Trouble("malformed", "the reply is not Unicode", again=False, extra_latency_s=later)
+            return FailedExchange("malformed", "the reply is not Unicode", again=False, extra_latency_s=later)
         return Completion(text, later)
 
 

@@ -23,7 +23,7 @@ from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape
 from dexrun.export.sampled import Sampled
-from dexrun.export.zarr_v2 import Array
+from dexrun.export.zarr_v2 import ZarrArray
 from policies.mapping import UnitMap
 
 UNITS = UnitMap(joint_unit="symmetric", gripper_unit="symmetric")
@@ -98,7 +98,7 @@ def _cameras(shape: Shape, options: ExportOptions) -> dict[str, str]:
     return {HEAD: shape.head(options), WRIST: shape.wrist(options)}
 
 
-def _images(plan: ExportPlan, key: str) -> Array:
+def _images(plan: ExportPlan, key: str) -> ZarrArray:
     shape = plan.slots[0].ref.shape
     camera = shape.cameras[_cameras(shape, plan.options)[key]]
     size = (camera.height, camera.width, 4 if key == HEAD else 3)

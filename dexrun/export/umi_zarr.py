@@ -22,7 +22,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef, Shape
 from dexrun.export.sampled import Sampled
 from dexrun.export.target import RESULT
-from dexrun.export.zarr_v2 import Array
+from dexrun.export.zarr_v2 import ZarrArray
 from policies.mapping import ImageRule, fit_image
 from runtime.messages import Floats
 from runtime.so100 import JOINT_NAMES, gripper_to_gap_m
@@ -86,7 +86,7 @@ def _cameras(shape: Shape, options: ExportOptions) -> list[str]:
     return [wrist, *others] if wrist else others
 
 
-def _images(plan: ExportPlan, number: int) -> Array:
+def _images(plan: ExportPlan, number: int) -> ZarrArray:
     edge = plan.options.image_size
     path = plan.folder / STORE / "data" / f"camera{number}_rgb"
     return zarr_v2.images(path, plan.rows, (edge, edge, 3))

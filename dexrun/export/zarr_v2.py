@@ -20,7 +20,7 @@ _COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "block
 
 
 @dataclass(frozen=True, slots=True)
-class Array:
+class ZarrArray:
     """An array in a store: whole rows to a chunk, `chunk_rows` of them."""
 
     path: Path
@@ -65,14 +65,14 @@ class Array:
             self.write_chunk(number, values[first : first + self.chunk_rows])
 
 
-def images(path: Path, rows: int, size: tuple[int, ...]) -> Array:
+def images(path: Path, rows: int, size: tuple[int, ...]) -> ZarrArray:
     """An array of uint8 images, a chunk each."""
-    return Array(path, (rows, *size), "|u1", 1)
+    return ZarrArray(path, (rows, *size), "|u1", 1)
 
 
 def whole(path: Path, values: NDArray[Any]) -> None:
     """A small array, in chunks of up to 1000 rows."""
-    array = Array(path, values.shape, values.dtype.str, max(1, min(1000, len(values))))
+    array = ZarrArray(path, values.shape, values.dtype.str, max(1, min(1000, len(values))))
     array.write_metadata()
     array.write(values)
 

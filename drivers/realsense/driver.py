@@ -14,7 +14,7 @@ import numpy as np
 
 from drivers.realsense import device
 from drivers.realsense.config import RealSenseConfig
-from drivers.realsense.stamps import Stamps
+from drivers.realsense.stamps import FrameStamps
 from runtime.clock import NS_PER_S, Clock
 from runtime.geometry_options import base_from_camera
 from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
@@ -77,7 +77,7 @@ class RealSenseCamera:
                 intrinsics=device.intrinsics_of(streams.color, self.name, config.serial),
                 depth_scale_m=streams.scale_m(),
             )
-            self._stamps = Stamps(self._clock, streams.port(rs), config.latency_s)
+            self._stamps = FrameStamps(self._clock, streams.port(rs), config.latency_s)
             gap_s = config.pair_gap_s if config.pair_gap_s is not None else 0.5 / config.fps
             self._pairing = device.Pairing(rs.stream.depth, 1e3 * gap_s)
             self._queue = rs.frame_queue(_QUEUE)

@@ -11,7 +11,7 @@ _DRIFT = 100e-6
 """Crystal drift that the offset between two clocks is allowed to follow upwards."""
 
 
-class Stamps:
+class FrameStamps:
     """Acquisition stamps of one opened device's frames, in the clock's nanoseconds.
 
     * A device whose physical port is `HOST_CLOCK_PORT` stamps in the host's clock already: exact.

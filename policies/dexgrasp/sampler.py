@@ -26,7 +26,7 @@ GUIDANCE_LIMIT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DenoisingStep:
     """One step of the schedule: square roots of the cumulated alphas, before and after."""
 
     timestep: int
@@ -79,12 +79,12 @@ class Sampler:
         alphas: Tensor = scheduler.alphas_cumprod
         stride = shape.train_steps // shape.inference_steps
         one = torch.tensor(1.0)
-        self.steps: list[Step] = []
+        self.steps: list[DenoisingStep] = []
         for timestep in scheduler.timesteps.tolist():
             now = alphas[timestep]
             after = alphas[timestep - stride] if timestep >= stride else one
             roots = [float(v**0.5) for v in (now, 1 - now, after, 1 - after)]
-            self.steps.append(Step(timestep, *roots))
+            self.steps.append(DenoisingStep(timestep, *roots))
         self.alphas = alphas
         self._predicts_noise = shape.prediction == "epsilon"
 
@@ -106,13 +106,13 @@ class Sampler:
             x = step.next_signal * clean + step.next_noise * eps
         return x
 
-    def _split(self, output: Tensor, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    def _split(self, output: Tensor, x: Tensor, step: DenoisingStep) -> tuple[Tensor, Tensor]:
         if self._predicts_noise:
             return ((x - step.noise * output) / step.signal).clamp(-1.0, 1.0), output
         return output.clamp(-1.0, 1.0), (x - step.signal * output) / step.noise
 
     def _guided(
-        self, denoise: Denoise, x: Tensor, index: int, step: Step, prefix: Prefix
+        self, denoise: Denoise, x: Tensor, index: int, step: DenoisingStep, prefix: Prefix
     ) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)

@@ -13,7 +13,7 @@ import pytest
 from drivers.realsense.config import RealSenseConfig
 from drivers.realsense.driver import RealSenseCamera
 from drivers.realsense.emulator import RealSenseEmulator
-from drivers.realsense.stamps import Stamps
+from drivers.realsense.stamps import FrameStamps
 from runtime.clock import RealClock
 from runtime.geometry import deproject
 from runtime.interfaces import CameraDriver
@@ -355,7 +355,7 @@ class _WallClock(SteppedClock):
 
 def test_global_time_is_converted_by_its_age():
     clock = _WallClock(50_000_000_000)
-    stamps = Stamps(clock, "usb-1", 0.001)
+    stamps = FrameStamps(clock, "usb-1", 0.001)
     taken = (clock.wall_ns() - 12_000_000) / 1e6
     assert stamps.of(_Frame("global_time", taken)) == pytest.approx(clock.now_ns() - 12_000_000, abs=300)
     assert stamps.of(_Frame("system_time", taken)) == pytest.approx(clock.now_ns() - 13_000_000, abs=300)
@@ -366,7 +366,7 @@ def test_global_time_is_converted_by_its_age():
 
 def test_a_hardware_clock_is_mapped_by_the_shortest_way():
     clock = SteppedClock(50_000_000_000)
-    stamps = Stamps(clock, "usb-1", 0.0)
+    stamps = FrameStamps(clock, "usb-1", 0.0)
     delays_ms = [20, 7, 15, 5, 30, 6]
     got = []
     for k, delay in enumerate(delays_ms):
