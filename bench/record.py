@@ -32,7 +32,7 @@ from dexrun.config.recording_options import RecordingOptions
 from dexrun.episodes.episodes import Episodes
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
-from runtime.control import ControlLoop, LoopOptions, tick_layout
+from runtime.control import ControlLoop, LoopListener, LoopOptions, tick_layout
 from runtime.limits import SafetyOptions
 from runtime.messages import ActionChunk, Floats
 from runtime.realtime import RealtimeOptions, realtime
@@ -220,15 +220,26 @@ def recorder_cpu_s() -> float:
     return total
 
 
+class _Nudge:
+    """Lets the recorder work while the loop rests, as in a run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.ticked = recorder.nudge
+
+    def noted(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Not kept here."""
+
+
 async def loop_for(
     cell: Cell,
     statistics: RunStatistics,
     during: Callable[[], Awaitable[None]],
-    after_tick: Callable[[], None] = lambda: None,
+    listener: LoopListener | None = None,
 ) -> None:
     """Run the control loop while `during` is awaited."""
     control = cell.control(statistics)
-    control.after_tick = after_tick
+    if listener is not None:
+        control.tell(listener)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(control.run)
         await control.ticked()
@@ -305,7 +316,7 @@ async def measure(arguments: argparse.Namespace, images: Mapping[str, Any], fold
         for _ in range(arguments.rounds):
             without, recording = off.next(), on.next()
             await loop_for(cell, without, lambda: session.pause(turn_s / 2))
-            await loop_for(cell, recording, session.record, recorder.nudge)
+            await loop_for(cell, recording, session.record, _Nudge(recorder))
             await loop_for(cell, without, lambda: session.pause(turn_s / 2))
         await recorder.close()
     for feed in feeds:

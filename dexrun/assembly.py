@@ -32,6 +32,7 @@ from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import CameraDriver, Driver
 from runtime.messages import CameraInfo, Decision, DeviceError, FaultKind
+from runtime.realtime import Realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
@@ -47,10 +48,6 @@ _COUNTED_ELSEWHERE = ("tares", "silent")
 """What drivers count that is no fault, or is reported as one besides."""
 
 
-def _nothing() -> None:
-    """Nobody uses the rest."""
-
-
 @dataclass
 class Robot:
     """Everything that a mode works with.
@@ -59,7 +56,7 @@ class Robot:
         threads: one per device that runs, by name.
         model: of the arm, for the loop's own thread; others take a copy.
         world: the simulated tabletop, if any device is its.
-        at_rest: a mode calls it when the arm stands still and follows nothing: a late tick hurts nobody then.
+        realtime: its `collect` is for when the arm rests and follows nothing: a late tick hurts nobody.
     """
 
     settings: Settings
@@ -76,7 +73,7 @@ class Robot:
     faults: FaultPolicy
     world: WorldClient | None = None
     threads: dict[str, DeviceThread] = field(default_factory=dict)
-    at_rest: Callable[[], None] = _nothing
+    realtime: Realtime = field(default_factory=Realtime)
 
     @property
     def drivers(self) -> dict[str, Driver]:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dexrun.assembly import Robot
 from dexrun.config.settings import Settings
-from dexrun.outcome import Outcome
+from dexrun.run_record import RunRecord
 from runtime.clock import NS_PER_S
 from runtime.statistics import RunStatistics
 
 NO_PLANNER = {"calls": 0, "retries": 0, "errors": 0, "latency_s": {"p50": 0.0, "max": 0.0}}
 
 
-def summarise(
-    settings: Settings,
-    outcome: Outcome,
-    duration_ns: int,
-    robot: Robot | None,
-    *,
-    planner: Mapping[str, Any] | None = None,
-    policy: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Everything that the run measured about itself; `robot` is ``None`` if it never came up."""
+def summarise(settings: Settings, record: RunRecord, duration_ns: int) -> dict[str, Any]:
+    """Everything that the run measured about itself."""
+    outcome, robot = record.outcome, record.robot
     summary: dict[str, Any] = {
         "mode": settings.mode,
         "prompt": settings.planner.prompt if settings.mode == "grasp" else None,
@@ -35,16 +25,16 @@ def summarise(
     }
     statistics = RunStatistics() if robot is None else robot.statistics
     summary.update(statistics.summary())
-    summary["device_faults"] = {} if robot is None else robot.faults.log.summary(robot.survived())
+    faults = record.opening_faults if robot is None else robot.faults.log.summary(robot.survived())
+    summary["device_faults"] = faults
     summary["gaps"] = [] if robot is None else [asdict(gap) for gap in robot.faults.log.gaps]
-    summary["planner"] = dict(planner or NO_PLANNER)
-    if policy is not None:
+    summary["planner"] = dict(record.planner or NO_PLANNER)
+    if (policy := record.policy) is not None:
         measured = summary.setdefault("policy", {})
         measured.update({key: policy[key] for key in ("failures", "last_error")})
         measured["asked_chunks"] = policy["chunks"]
         measured["inference_s"] = policy["inference_s"]
         if "remote" in policy:
             measured["remote"] = policy["remote"]
-    summary["attempts"] = outcome.attempts
-    summary.update(extra or {})
-    return summary
+    summary["attempts"] = record.attempts or outcome.attempts
+    return {**summary, **record.parts()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import numpy as np
@@ -80,8 +80,16 @@ class LoopOptions(ControlOptions, SplicingOptions):
 
 Source = ChunkSource | LeaderSource
 
-Journal = Callable[[str, Mapping[str, Any]], None]
-"""Told every command and every chunk, on the loop: kind and values. Must return at once."""
+
+class LoopListener(Protocol):
+    """Told what the loop does, on the loop; both must return at once."""
+
+    def noted(self, kind: str, values: Mapping[str, Any]) -> None:
+        """A command or a chunk: what the loop was asked for and was given, so that it can be replayed."""
+
+    def ticked(self) -> None:
+        """The work of a tick is done."""
+
 
 _STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
 
@@ -98,8 +106,14 @@ def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
     return replace(chunk, actions=chunk.actions[:rows])
 
 
-def _no_journal(kind: str, values: Mapping[str, Any]) -> None:
-    """Nobody keeps it."""
+class _Nobody:
+    """Does not listen."""
+
+    def noted(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Not kept."""
+
+    def ticked(self) -> None:
+        """Of no interest."""
 
 
 class ControlLoop:
@@ -113,8 +127,6 @@ class ControlLoop:
         target: ``[D]`` the last target that was posted; ``None`` before the first.
         horizon: rows left and steps executed.
         watches: sensors without which a source is not followed.
-        after_tick: called when the work of a tick is done; must return at once.
-        journal: told what the loop was asked to do and what it was given, so that a run can be replayed.
     """
 
     def __init__(
@@ -135,8 +147,7 @@ class ControlLoop:
         self.position: Floats | None = None
         self.target: Floats | None = None
         self.watches = tuple(watches)
-        self.journal: Journal = _no_journal
-        self.after_tick: Callable[[], None] = _nothing
+        self._listener: LoopListener = _Nobody()
         self.horizon = Horizon(joints, blend_from(options), options.horizon_rows, options.rate_hz, grippers)
         self._clock = clock
         self._options = options
@@ -211,7 +222,7 @@ class ControlLoop:
         self._follow_nothing()
 
     def _note(self, kind: str, **values: Any) -> None:
-        self.journal(kind, {"after_tick": self._tick, **values})
+        self._listener.noted(kind, {"after_tick": self._tick, **values})
 
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
@@ -232,6 +243,10 @@ class ControlLoop:
         self._timing.restore(state["timing"])
         self._parking.left = state["parking"]
         self._source = source
+
+    def tell(self, listener: LoopListener) -> None:
+        """Let `listener` know from now on."""
+        self._listener = listener
 
     def close(self) -> None:
         """Make `run` return after the present tick."""
@@ -314,7 +329,7 @@ class ControlLoop:
         self._ask()
         self._ticked.set()
         self._ticked = anyio.Event()
-        self.after_tick()
+        self._listener.ticked()
 
     def _read(self, now_ns: int) -> None:
         """Newest state and force. After a gap the arm may be anywhere: begin again from where it is."""

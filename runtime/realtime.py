@@ -89,13 +89,16 @@ class Realtime:
             gc.collect()
 
 
-def apply_realtime(options: RealtimeOptions, *, pauses: bool = True) -> Realtime:
+def apply_realtime(
+    options: RealtimeOptions, done: Realtime | None = None, *, pauses: bool = True
+) -> Realtime:
     """Apply `options` to this process and, for the scheduler, to the calling thread (the loop's).
 
-    `pauses` says whether ``collect`` will be called now and then; otherwise collection stays automatic.
-    Never raises: what the system refuses is logged once and listed in ``refused``. Call ``undo`` at the end.
+    What was applied is noted in `done`. `pauses` says whether ``collect`` will be called now and then;
+    otherwise collection stays automatic. Never raises: what the system refuses is logged once and listed in
+    ``refused``. Call ``undo`` at the end.
     """
-    done = Realtime()
+    done = done or Realtime()
     if options.scheduler == "fifo":
         _scheduler(done, options.priority)
     if options.cpu_affinity:
@@ -121,9 +124,11 @@ def apply_realtime(options: RealtimeOptions, *, pauses: bool = True) -> Realtime
 
 
 @contextlib.contextmanager
-def realtime(options: RealtimeOptions, *, pauses: bool = True) -> Iterator[Realtime]:
+def realtime(
+    options: RealtimeOptions, done: Realtime | None = None, *, pauses: bool = True
+) -> Iterator[Realtime]:
     """`apply_realtime` for the length of a block."""
-    done = apply_realtime(options, pauses=pauses)
+    done = apply_realtime(options, done, pauses=pauses)
     try:
         yield done
     finally:

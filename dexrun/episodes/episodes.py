@@ -62,12 +62,12 @@ class Episodes:
         recorder: started.
         first: number of the next episode.
         on_start: called when one begins (tares the force sensor, notes the control loop's state).
+        on_end: called when one is over, kept or not, and nothing is recorded.
 
     Attributes:
         task: what is done in the next episodes.
         recorded: kept so far. discarded: thrown away so far.
         quitting: somebody asked to end the run.
-        on_end: called when one is over, kept or not, and nothing is recorded.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Episodes:
         first: int = 0,
         on_start: Callable[[Take], None] = lambda take: None,
         now_ns: Callable[[], int] = lambda: 0,
+        on_end: Callable[[], None] = _nothing,
     ) -> None:
         self.recorder = recorder
         self.options = options
@@ -84,10 +85,10 @@ class Episodes:
         self.recorded = 0
         self.discarded = 0
         self.quitting = False
-        self.on_end: Callable[[], None] = _nothing
         self._next = first
         self._on_start = on_start
         self._now_ns = now_ns
+        self._on_end = on_end
         self._last_label = ""
         self._on: Take | None = None
         self._counted: Take | None = None
@@ -154,7 +155,7 @@ class Episodes:
         logger.info("episode {}: discarded", take.index)
         self._notify()
         if was_on:
-            self.on_end()
+            self._on_end()
         return take
 
     def settle(self) -> None:
@@ -235,7 +236,7 @@ class Episodes:
             self._counted = take
             logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
         self._notify()
-        self.on_end()
+        self._on_end()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -17,6 +17,7 @@ from dexrun.config.load import dump
 from dexrun.config.settings import Settings
 from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.force_zero import ForceZero
+from dexrun.run_record import RunRecord
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, FaultKind, TrackedMask
 from runtime.recording import schemas
@@ -58,7 +59,7 @@ def mend_runs(runs: Path, *more: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def open_recording(
-    robot: Robot, settings: Settings, folder: RunFolder, extra: dict[str, Any]
+    robot: Robot, settings: Settings, folder: RunFolder, record: RunRecord
 ) -> AsyncIterator[RunRecording | None]:
     """The recorder, ready to begin an episode; ``None`` if the mode is not recorded.
 
@@ -83,7 +84,7 @@ async def open_recording(
     finally:
         if not await boxed("recording", _CLOSE_S, recording.close):
             logger.error("recording: the disk does not take the rest; it is mended at the next start")
-        extra["recording"] = recording.episodes.summary()
+        record.recording = recording.episodes.summary()
 
 
 def _place(settings: Settings, run: Path) -> tuple[Path, int]:
@@ -119,9 +120,10 @@ class RunRecording:
             metadata(robot, settings),
             [self._gaps, self._zero],
         )
-        self.episodes = Episodes(self.recorder, options, first, self._begun, robot.clock.now_ns)
-        robot.control.journal = self._journal
-        robot.control.after_tick = self.recorder.nudge
+        self.episodes = Episodes(
+            self.recorder, options, first, self._begun, robot.clock.now_ns, robot.realtime.collect
+        )
+        robot.control.tell(self)
         self.recorder.start()
 
     def _notes(self) -> list[Channel]:
@@ -151,7 +153,11 @@ class RunRecording:
         )
         self._zero.begin()
 
-    def _journal(self, kind: str, values: Mapping[str, Any]) -> None:
+    def ticked(self) -> None:
+        """A tick's work is done: look into the rings while the loop rests."""
+        self.recorder.nudge()
+
+    def noted(self, kind: str, values: Mapping[str, Any]) -> None:
         """What the control loop was told, for a replay; on the loop, so nothing is encoded here."""
         if self.recorder.take is None:
             return

@@ -272,7 +272,7 @@ class GraspMode:
         home = np.asarray(self._options.home_rad, dtype=np.float64)
         height = self._options.carry_height_m
         outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
-        self._robot.at_rest()
+        self._robot.realtime.collect()
         await self._clock.sleep_until_ns(self._clock.now_ns() + round(self._options.settle_s * NS_PER_S))
         return outcome
 

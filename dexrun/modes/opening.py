@@ -14,6 +14,7 @@ from dexrun.episodes.recording import RunRecording
 from dexrun.modes.mode import Mode
 from dexrun.modes.one_episode import OneEpisode
 from dexrun.run_folder import RunFolder
+from dexrun.run_record import RunRecord
 from runtime.clock import NS_PER_S
 from runtime.teardown import boxed
 
@@ -24,7 +25,7 @@ _STOP_S = 5.0
 
 @contextlib.asynccontextmanager
 async def open_mode(
-    robot: Robot, folder: RunFolder, extra: dict[str, Any], recording: RunRecording | None = None
+    robot: Robot, folder: RunFolder, record: RunRecord, recording: RunRecording | None = None
 ) -> AsyncIterator[Mode]:
     """The configured mode, ready to run.
 
@@ -35,7 +36,7 @@ async def open_mode(
     if robot.settings.mode == "teleop":
         from dexrun.modes.teleop import open_teleop
 
-        async with open_teleop(robot, extra, recording) as mode:
+        async with open_teleop(robot, record, recording) as mode:
             yield mode
     else:
         async with _open_grasp(robot, folder, recording) as mode:

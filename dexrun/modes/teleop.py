@@ -16,6 +16,7 @@ from dexrun.episodes.controls import remote_controls
 from dexrun.modes.driving import ByHand
 from dexrun.modes.motion_source import MotionSource
 from dexrun.outcome import Outcome
+from dexrun.run_record import RunRecord
 from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move
 from runtime.control import LeaderSource
@@ -117,9 +118,9 @@ def to_follower(options: TeleopOptions, position: Floats, grippers: Sequence[int
 
 @contextlib.asynccontextmanager
 async def open_teleop(
-    robot: Robot, extra: dict[str, Any], recording: RunRecording | None = None
+    robot: Robot, record: RunRecord, recording: RunRecording | None = None
 ) -> AsyncIterator[TeleopMode]:
-    """The mode, ready to run; `extra` gets what the summary should say about it."""
+    """The mode, ready to run; `record` gets what the summary should say about it."""
     assert robot.leader is not None  # noqa: S101 - the configuration was checked
     mode = TeleopMode(robot, robot.leader, recording)
     try:
@@ -130,4 +131,4 @@ async def open_teleop(
                 yield mode
     finally:
         if mode.script is not None and mode.script.report is not None:
-            extra["operator"] = mode.script.report.as_json()
+            record.operator = mode.script.report.as_json()

@@ -18,6 +18,7 @@ from dexrun.config.load import load
 from dexrun.config.mode_options import TerminalOptions
 from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, stopped
 from dexrun.run_folder import RunFolder, close_log, open_log
+from dexrun.run_record import RunRecord
 from dexrun.simulation.score import judged
 from dexrun.summary import summarise
 from dexrun.terminal.dashboard import Dashboard, Status, as_line, as_table
@@ -159,7 +160,7 @@ PROMISED = {
 
 def test_a_run_that_never_came_up_promises_the_same_fields(tmp_path: Path) -> None:
     outcome = stopped("arm at /dev/nowhere: not_found: no such port")
-    summary = summarise(settings(tmp_path), outcome, 1_500_000_000, None)
+    summary = summarise(settings(tmp_path), RunRecord(outcome), 1_500_000_000)
     assert set(summary) >= PROMISED
     assert summary["duration_s"] == 1.5
     assert summary["ticks"] == 0
@@ -170,7 +171,7 @@ def test_a_run_that_never_came_up_promises_the_same_fields(tmp_path: Path) -> No
 
 
 def test_teleoperation_has_no_prompt(tmp_path: Path) -> None:
-    summary = summarise(settings(tmp_path, mode="teleop"), stopped("x"), 0, None)
+    summary = summarise(settings(tmp_path, mode="teleop"), RunRecord(stopped("x")), 0)
     assert summary["prompt"] is None
 
 

@@ -190,7 +190,7 @@ def test_what_waits_for_the_end_of_an_episode_hears_of_every_one(tmp_path: Path)
     heard: list[tuple[bool, int]] = []
 
     async def script(rig: Rig, episodes: Episodes) -> None:
-        episodes.on_end = lambda: heard.append((episodes.recording, episodes.recorded))
+        episodes._on_end = lambda: heard.append((episodes.recording, episodes.recorded))
         for command in ("toggle", "success", "toggle", "discard", "toggle", "toggle", "discard"):
             press(episodes, command)
             await rig.play(2)
