@@ -99,6 +99,8 @@ class PolicySpec:
         joints: number of joints `D`; 0 if any.
         chunk_steps: rows `T` of a chunk.
         takes_prefix: whether it can be given `Observation.committed` (``rtc``).
+        rate_hz: rows per second that its chunks mean; 0: as many as the control loop has ticks.
+        discrete: joints that have no value between two of its rows.
     """
 
     name: str
@@ -107,6 +109,8 @@ class PolicySpec:
     cameras: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
     takes_prefix: bool = False
+    rate_hz: float = 0.0
+    discrete: tuple[int, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

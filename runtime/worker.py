@@ -106,6 +106,7 @@ class InferenceWorker:
         clock: times the inference; on a stepped clock inference takes no time by itself.
         simulated_latency_s: deliver each chunk (or failure) this long after its request at the earliest.
         name: the thread's name.
+        rate_hz, discrete: of its chunks, where the policy's own spec is not to hold.
     """
 
     def __init__(
@@ -115,12 +116,15 @@ class InferenceWorker:
         clock: Clock,
         simulated_latency_s: float | None = None,
         name: str = "inference",
+        rate_hz: float = 0.0,
+        discrete: tuple[int, ...] = (),
     ) -> None:
         self._policy = policy
         self._observe = observe
         self._clock = clock
         self._latency_ns = round((simulated_latency_s or 0.0) * NS_PER_S)
         self._name = name
+        self._rate_hz, self._discrete = rate_hz, discrete
         self._wake = clock.signal()
         self._thread: ClockThread | None = None
         self._requests: Latest[ChunkRequest] = Latest()
@@ -347,7 +351,9 @@ class InferenceWorker:
         if chunk.epoch != self._epoch or self._policies or self._stopping:
             self._dropped += 1
             return
-        self._finished.post(replace(chunk, inference_s=taken_s))
+        spec = self._policy.spec
+        rate_hz, discrete = self._rate_hz or spec.rate_hz, self._discrete or spec.discrete
+        self._finished.post(replace(chunk, inference_s=taken_s, rate_hz=rate_hz, discrete=discrete))
 
     def _count(self, failure: InferenceFailureError) -> None:
         times = self._failures[failure.kind] = self._failures.get(failure.kind, 0) + 1

@@ -82,7 +82,10 @@ def simulated_time(settings: Settings) -> None:
 
 def joint_names(settings: Settings) -> None:
     """Tables by joint name joints of the arm."""
-    tables: dict[str, Iterable[str]] = {"safety.joints": settings.safety.joints}
+    tables: dict[str, Iterable[str]] = {
+        "safety.joints": settings.safety.joints,
+        "policy.discrete": settings.policy.discrete,
+    }
     for name, arm in {"arm": settings.arm, "leader": settings.leader}.items():
         if arm is not None:
             tables[f"{name}.zero_rad"] = arm.zero_rad

@@ -25,6 +25,8 @@ _RENAMED = (
     ("teleop", "center", "center_rad"),
     ("arm", "acceleration", "acceleration_100ticks_s2"),
     ("leader", "acceleration", "acceleration_100ticks_s2"),
+    ("policy", "control_rate_hz", "rate_hz"),
+    ("serve.policy", "control_rate_hz", "rate_hz"),
 )
 """Table, key, and what recordings made since call it."""
 
@@ -57,10 +59,17 @@ def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str
 def _renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(tables)
     for table, before, now in _RENAMED:
-        keys = found.get(table) or {}
-        if before in keys:
-            found[table] = {now if key == before else key: value for key, value in keys.items()}
+        found = _with_key(found, table.split("."), before, now)
     return found
+
+
+def _with_key(tables: Mapping[str, Any], table: Sequence[str], before: str, now: str) -> dict[str, Any]:
+    if not table:
+        return {now if key == before else key: value for key, value in tables.items()}
+    inner = tables.get(table[0])
+    if not isinstance(inner, Mapping):
+        return dict(tables)
+    return {**tables, table[0]: _with_key(inner, table[1:], before, now)}
 
 
 def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:

@@ -160,17 +160,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}.calibration = {str(file)!r}: no such file")
         return self
 
-    @model_validator(mode="after")
-    def _one_rate(self) -> Settings:
-        for name, policy in {"policy": self.policy, "serve.policy": self.serve.policy}.items():
-            rate = getattr(policy, "control_rate_hz", self.control.rate_hz)
-            if rate != self.control.rate_hz:
-                raise ValueError(
-                    f"{name}.control_rate_hz ({rate:g}) must be control.rate_hz ({self.control.rate_hz:g}): "
-                    "one row is executed per tick"
-                )
-        return self
-
     @property
     def simulated(self) -> bool:
         """Whether any device that the mode opens is the simulated tabletop's."""

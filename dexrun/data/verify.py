@@ -223,6 +223,8 @@ class _Sources:
                 sample["epoch"],
                 sample["observed_ns"],
                 sample["inference_s"],
+                rate_hz=sample["rate_hz"],
+                discrete=sample["discrete"],
             )
         )
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _HELD_APART = 0.03
 _PUT_BACK_M = 0.03
-_QUIET_TICKS = 90
-"""Ticks without a usable chunk, while the policy reports failures, that end an attempt."""
+_QUIET_S = 3.0
+"""So long without a usable chunk, while the policy reports failures, ends an attempt."""
 
 
 class PlannerFailedError(Exception):
@@ -200,6 +200,7 @@ class GraspMode:
     async def _attempt(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> plan.StepResult:
         """Follow the policy until it has the object up, gives up, or time is up."""
         quiet, drawn = 0, False
+        patience = round(_QUIET_S * self._robot.settings.control.rate_hz)
         with anyio.move_on_after(self._options.attempt_timeout_s):
             while True:
                 await self._control.ticked()
@@ -213,7 +214,7 @@ class GraspMode:
                 if getattr(policy, "done", False) or self._came_up(policy):
                     return plan.Lifted(self._height())
                 quiet = quiet + 1 if len(self._control.horizon) == 0 else 0
-                if quiet > _QUIET_TICKS and sum(self._worker.failures.values()) > self._failures:
+                if quiet > patience and sum(self._worker.failures.values()) > self._failures:
                     return plan.Failed("policy", self._worker.last_error)
         return plan.Failed("timeout", f"no grasp within {self._options.attempt_timeout_s:g} s")
 

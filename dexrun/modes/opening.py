@@ -94,7 +94,10 @@ async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: cont
         round(settings.grasp.stale_camera_s * NS_PER_S),
     )
     latency_s = settings.policy.simulated_latency_s if clock.stepped else None
-    worker = InferenceWorker(policy, observer, clock, latency_s)
+    discrete = tuple(map(robot.model.names.index, settings.policy.discrete))
+    worker = InferenceWorker(
+        policy, observer, clock, latency_s, rate_hz=settings.policy.rate_hz, discrete=discrete
+    )
     worker.start()
     stack.push_async_callback(_end_worker, worker)
     await worker.ready()

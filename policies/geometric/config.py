@@ -15,7 +15,7 @@ class GeometricConfig(PolicyOptions):
     Attributes:
         camera: the RGB-D camera whose mask and depth are used; it must be calibrated to the arm.
         chunk_steps: rows of a chunk at most; less where the next step depends on what will be seen.
-        control_rate_hz: rows per second.
+        rate_hz: rows per second that it plans; what is counted in steps here was chosen for 30.
         lead_steps: rows of the committed horizon that a new plan leaves alone at least, so that it is
             still ahead of the arm when it arrives.
         table_height_m: of the table in the base frame.
@@ -53,7 +53,7 @@ class GeometricConfig(PolicyOptions):
     type: Literal["geometric"] = "geometric"
     camera: str = "head"
     chunk_steps: int = Field(default=40, ge=4, le=400)
-    control_rate_hz: float = Field(default=30.0, gt=0, le=1000)
+    rate_hz: float = Field(default=30.0, gt=0, le=1000)
     lead_steps: int = Field(default=4, ge=0, le=100)
     table_height_m: float = 0.0
     min_height_m: float = Field(default=0.005, gt=0)

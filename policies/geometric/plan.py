@@ -27,7 +27,7 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class GraspMotion:
-    """``rows[N, D]`` to execute one per tick, and ``phases[N]``."""
+    """``rows[N, D]`` to execute one after the other, and ``phases[N]``."""
 
     rows: Floats
     phases: tuple[Phase, ...]
@@ -58,7 +58,7 @@ class GraspMotionPlanner:
         speeds = {
             "gripper_velocity_s": config.gripper_velocity_s,
             "gripper_acceleration_s2": 12.0 * config.gripper_velocity_s,
-            "rate_hz": config.control_rate_hz,
+            "rate_hz": config.rate_hz,
         }
         v, a, scale = config.velocity_rad_s, config.acceleration_rad_s2, config.careful_scale
         self.free = MotionLimits.uniform(arm, v, a, **speeds)
@@ -93,7 +93,7 @@ class GraspMotionPlanner:
             down = motion.plan_cartesian_move(self._arm, above, grasp.pose, self.careful)
         except MotionError as error:
             raise PolicyError(f"the way down to the object: {error}") from None
-        settle = max(1, round(self._config.settle_s * self._config.control_rate_hz))
+        settle = max(1, round(self._config.settle_s * self._config.rate_hz))
         parts += [(down, "descend"), (np.repeat(down[-1:], settle, axis=0), "descend")]
         parts += self.closing(down[-1], max(0.0, grasp.contact - self._config.squeeze))
         return joined(parts)

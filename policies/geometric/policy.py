@@ -56,6 +56,7 @@ class GeometricPolicy:
             joints=arm.joints,
             cameras=(config.camera,),
             masks=(config.camera,),
+            rate_hz=config.rate_hz,
             notes={"units": "radians, gripper 0 to 1"},
         )
         self._grasps = GraspPlanner(config, arm)
@@ -206,7 +207,7 @@ class GeometricPolicy:
         """Rows that stay as they are committed, and from where, how fast, a new plan goes on."""
         kept, velocity = self._kept(observation), np.zeros(self._arm.joints)
         if 1 < len(kept) < len(observation.committed):
-            velocity = (kept[-1] - kept[-2]) * self.config.control_rate_hz
+            velocity = (kept[-1] - kept[-2]) * self.config.rate_hz
         return kept, kept[-1] if len(kept) else start, velocity
 
     # --- what the phase asks for

@@ -87,6 +87,8 @@ CHUNK = _protobuf(
         pb.Field("rows", 6, pb.SFIXED64),
         pb.Field("inference_s", 7, pb.DOUBLE),
         pb.Field("actions", 8, pb.DOUBLE, repeated=True),
+        pb.Field("rate_hz", 9, pb.DOUBLE),
+        pb.Field("discrete", 10, pb.SFIXED64, repeated=True),
     ],
 )
 

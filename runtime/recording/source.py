@@ -204,4 +204,7 @@ def _decode_chunk(data: memoryview) -> dict[str, Any]:
     }
     out["inference_s"] = float(np.frombuffer(raw[7], "<f8")[0])
     out["actions"] = np.frombuffer(raw[8], "<f8").reshape(out["rows"], -1).copy()
+    # Recordings made before chunks had rates say neither: one row per tick.
+    out["rate_hz"] = float(np.frombuffer(raw[9], "<f8")[0]) if 9 in raw else 0.0
+    out["discrete"] = tuple(np.frombuffer(raw.get(10, b""), "<i8").tolist())
     return out

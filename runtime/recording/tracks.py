@@ -127,8 +127,9 @@ def chunk_message(chunk: Any, stamp_ns: int, after_tick: int) -> bytes:
     actions = np.asarray(chunk.actions, "<f8")
     numbers = (stamp_ns, after_tick, chunk.step, chunk.epoch, chunk.observed_ns, len(actions))
     out = b"".join(pb.field_i64(number, int(value)) for number, value in enumerate(numbers, 1))
-    inference = np.array(chunk.inference_s, "<f8").tobytes()
-    return out + pb.key(7, pb.I64) + inference + pb.field_bytes(8, actions.tobytes())
+    inference, rate = (np.array(each, "<f8").tobytes() for each in (chunk.inference_s, chunk.rate_hz))
+    out += pb.key(7, pb.I64) + inference + pb.field_bytes(8, actions.tobytes()) + pb.key(9, pb.I64) + rate
+    return out + pb.field_bytes(10, np.asarray(chunk.discrete, "<i8").tobytes())
 
 
 def info_message(info: CameraInfo, wall_ns: int) -> bytes:

@@ -15,6 +15,7 @@ CAMERAS = "is not a camera; [cameras] has: head, wrist"
 PLACE = "give what is above the table and within 0.56 m"
 
 IMPOSSIBLE = {
+    "policy.discrete ['hand']": ".hand: no such joint",
     # limits of one joint
     "safety.joints.wrist_roll.max_velocity_rad_s 50": (
         " = 50 is more than safety.max_velocity_rad_s (2.5); a joint's own limit is tighter"

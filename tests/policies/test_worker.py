@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,8 +59,8 @@ class Bench:
         self.clock = SteppedClock()
         self.worker: InferenceWorker | None = None
 
-    def start(self, policy: ScriptedPolicy, latency_s: float | None = None) -> InferenceWorker:
-        self.worker = InferenceWorker(policy, observe, self.clock, latency_s)
+    def start(self, policy: ScriptedPolicy, latency_s: float | None = None, **more: Any) -> InferenceWorker:
+        self.worker = InferenceWorker(policy, observe, self.clock, latency_s, **more)
         self.worker.start()
         self.step(0)
         return self.worker
@@ -120,6 +122,23 @@ def test_without_latency_a_stepped_chunk_is_there_at_once(bench: Bench) -> None:
     worker.request(1, 0, NO_PREFIX, 0)
     bench.step(0)
     assert worker.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, (25.0, (1,))), ({"rate_hz": 10.0}, (10.0, (1,))), ({"discrete": (0,)}, (25.0, (0,)))],
+)
+def test_a_chunk_has_the_rate_that_is_configured_or_else_the_policys_own(
+    bench: Bench, given: dict[str, Any], expected: tuple[float, tuple[int, ...]]
+) -> None:
+    policy = ScriptedPolicy()
+    policy.spec = replace(ScriptedPolicy.spec, rate_hz=25.0, discrete=(1,))
+    worker = bench.start(policy, **given)
+    worker.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    chunk = worker.poll()
+    assert chunk is not None
+    assert (chunk.rate_hz, chunk.discrete) == expected
 
 
 def test_policy_and_snapshot_stay_on_the_workers_thread(bench: Bench) -> None:

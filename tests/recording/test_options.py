@@ -53,6 +53,9 @@ def test_a_recording_that_holds_keys_by_their_earlier_names_loads(tmp_path: Path
         "grasp__home_rad": str(pose),
         "teleop__center_rad": str(pose),
         "arm__acceleration_100ticks_s2": "9",
+        "policy__rate_hz": "25",
+        "serve__policy__type": "geometric",
+        "serve__policy__rate_hz": "20",
     }
     first = settings(tmp_path, **keys)
     tables = json.loads(dump(first))
@@ -63,6 +66,8 @@ def test_a_recording_that_holds_keys_by_their_earlier_names_loads(tmp_path: Path
         ("leader", "acceleration", "acceleration_100ticks_s2"),
     ):
         tables[table][before] = tables[table].pop(now)
+    for policy in (tables["policy"], tables["serve"]["policy"]):
+        policy["control_rate_hz"] = policy.pop("rate_hz")
     assert load_tables(tables, [], "episode") == first
     tables["leader"] = None
     assert load_tables(tables, [], "episode").leader is None

@@ -14,8 +14,12 @@ from dexrun.config.load import ConfigError
 from dexrun.data.replay import main as replay
 from dexrun.data.replay import recorded_settings
 from dexrun.data.verify import verify
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import describe
+from dexrun.export.sampled import sample
 from dexrun.outcome import NOT_DONE, STOPPED
 from drivers.feetech.calibration import save_calibration
+from runtime.clock import NS_PER_S
 from runtime.recording import schemas
 from runtime.recording.reader import Episode, Recording
 from runtime.tick import TickFlag
@@ -214,6 +218,35 @@ def test_a_stretched_run_replays(tmp_path: Path) -> None:
         verdict = verify(episode, recorded_settings(episode))
         assert verdict.same, verdict.difference
         assert verdict.ticks > 100
+
+
+def test_a_run_of_two_rates_replays_and_exports(tmp_path: Path) -> None:
+    """The loop at 100 Hz, the policy's rows at 30, the data set at 30."""
+    code, summary = play(tmp_path, control__rate_hz="100", policy__rate_hz="30", grasp__time_limit_s="9")
+    assert code == NOT_DONE
+    assert summary["policy"]["chunks"] > 5
+    assert summary["policy"]["dropped_chunks"] == summary["starved_ticks"] == 0
+    with Recording(tmp_path / "latest") as recording:
+        (episode,) = recording.episodes
+        chunks = list(episode.samples("/chunks"))
+        assert {each["rate_hz"] for each in chunks} == {0.0, 30.0}  # prepared moves, and the policy's
+        ticks = episode.columns("/ticks")
+        assert np.median(np.diff(ticks["stamp_ns"])) == NS_PER_S // 100
+        attempt = ticks["epoch"] == next(each["epoch"] for each in chunks if each["rate_hz"])
+        steps = np.diff(ticks["step"][attempt][-100:])
+        assert set(steps) == {0, 1}
+        assert np.mean(steps) == pytest.approx(0.3, abs=0.02)
+        verdict = verify(episode, recorded_settings(episode))
+        assert verdict.same, verdict.difference
+        assert verdict.ticks > 800
+        path = episode.path
+    ref = describe(path)
+    assert ref is not None
+    sampled = sample(ref, ExportOptions())
+    assert set(np.diff(sampled.times)) <= {33_333_333, 33_333_334}
+    assert 200 < len(sampled) < 280
+    assert sampled.reports["action"].largest_error_s <= 0.02
+    sampled.recording.close()
 
 
 def test_a_parked_run_replays(tmp_path: Path) -> None:

@@ -125,11 +125,6 @@ def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> 
     assert described(other).resolved_units().joint_unit == "rad"
 
 
-def test_what_is_served_keeps_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "--config", str(EXAMPLE), "--control.rate_hz", "50"]) == 2
-    assert "serve.policy.control_rate_hz (30) must be control.rate_hz (50)" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("steps", "own"), [("1", False), ("2", True)])
 def test_a_network_that_looks_back_is_made_for_each_client(steps: str, own: bool) -> None:
     given = ["--policy.type", "dexgrasp", "--policy.shape.observation_steps", steps]
