@@ -97,7 +97,7 @@ def our_client(protocol: str, port: int) -> RemotePolicy:
 
 def our_server(protocol: str, policy: str, batch_size: int = 1, batch_delay_s: float = 0.0) -> None:
     """Our server for `protocol` until it is told to stop, in a process set up as ``dexrun serve`` does."""
-    from dexrun.serve.options import ServeOptions
+    from dexrun.config.serve_options import ServeOptions
     from dexrun.serve.server import local_server
 
     keep_freed_memory()

@@ -167,12 +167,13 @@ async def _whole(
 
 async def _judge(robot: Robot, record: RunRecord) -> None:
     """The score, where there is ground truth to score by; however the run ended."""
-    if robot.world is None:
+    world = robot.world
+    if world is None:
         return
 
     async def ask() -> None:
         prompt = robot.settings.planner.prompt
-        record.judge = await robot.clock.run_blocking(lambda: score(robot, prompt, _JUDGE_S))
+        record.judge = await robot.clock.run_blocking(lambda: score(world, prompt, _JUDGE_S))
 
     try:
         answered = await boxed("the judge", 2 * _JUDGE_S, ask)  # somebody else's question may be under way

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.arm_model import ArmModel, IkOptions, IkResult
+from runtime.arm_model import ArmModel, IkResult
+from runtime.ik_options import IkOptions
 from runtime.messages import Floats
 
 _QUINTIC_VELOCITY = 1.875

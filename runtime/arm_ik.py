@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mink
 import numpy as np
 
+from runtime.ik_options import IkOptions
 from runtime.messages import Floats
-
-if TYPE_CHECKING:
-    from runtime.arm_model import IkOptions
 
 _STEP_S = 1.0
 _SMALL_STEP_RAD = 1e-5

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.ik_options import IkOptions
 from runtime.joints import JointLayout
 from runtime.messages import Floats
 from runtime.mujoco_calls import query
@@ -27,27 +28,6 @@ from runtime.table_model import TABLE, compiled
 DEFAULT_REACH_M = 0.02
 _ONE_DOF = (2, 3)
 """MuJoCo's slide and hinge joints."""
-
-
-@dataclass(frozen=True, slots=True)
-class IkOptions:
-    """How inverse kinematics weighs what an arm of few joints cannot have all at once.
-
-    Attributes:
-        position_cost: of a metre of distance; the position always comes first.
-        approach_cost: of a radian between the approach direction and the wanted one.
-        yaw_cost: of a radian of rotation about the approach direction.
-        posture_cost: of a radian away from the seed; keeps redundant joints still.
-        iterations: Gauss-Newton steps at most.
-        tolerance_m: position error at which the search ends.
-    """
-
-    position_cost: float = 100.0
-    approach_cost: float = 0.6
-    yaw_cost: float = 0.6
-    posture_cost: float = 1e-4
-    iterations: int = 80
-    tolerance_m: float = 5e-5
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import GraspOptions, TeleopOptions, TerminalOptions
 from dexrun.config.recording_options import RecordingOptions
+from dexrun.config.serve_options import ServeOptions
 from dexrun.export.options import ExportOptions
-from dexrun.serve.options import ServeOptions
 from drivers.feetech.config import FeetechConfig
 from drivers.force.config import ForceConfig
 from drivers.opencv_camera.config import OpenCvConfig

@@ -5,7 +5,8 @@ Everything here happens on the loop's thread and takes microseconds: nobody wait
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from runtime.recording.takes import Take
 if TYPE_CHECKING:
     from dexrun.config.recording_options import RecordingOptions
 
-__all__ = ["EpisodeError", "EpisodeStatus", "Episodes"]
+__all__ = ["EpisodeError", "EpisodeStatus", "Episodes", "said"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +251,12 @@ class Episodes:
             "discarded": self.discarded,
             "episodes": self.recorder.reports,
         }
+
+
+@contextlib.contextmanager
+def said() -> Iterator[None]:
+    """What cannot be done is said, and that is all."""
+    try:
+        yield
+    except EpisodeError as error:
+        logger.error("{}", error)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import anyio
-from loguru import logger
 
-from dexrun.episodes.episodes import EpisodeError, Episodes
+from dexrun.episodes.episodes import Episodes, said
 from dexrun.outcome import NOT_DONE, Outcome
 from runtime.clock import NS_PER_S, Clock
 
@@ -65,12 +61,3 @@ class ByHand:
         if episodes.recorded < wanted:
             return Outcome("incomplete", f"{text} of {wanted}: asked to quit", exit_code=NOT_DONE)
         return Outcome("completed", text)
-
-
-@contextlib.contextmanager
-def said() -> Iterator[None]:
-    """What cannot be done is said, and that is all."""
-    try:
-        yield
-    except EpisodeError as error:
-        logger.error("{}", error)

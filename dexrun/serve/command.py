@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 from dexrun.config.sources import ConfigError
 
 if TYPE_CHECKING:
+    from dexrun.config.serve_options import ServeOptions
     from dexrun.config.settings import PolicyConfig, Settings
-    from dexrun.serve.options import ServeOptions
     from dexrun.serve.server import PolicyServer
     from runtime.interfaces import CameraDriver, Policy
     from runtime.messages import CameraInfo

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.engine import ask
-from dexrun.serve.options import ServeOptions
 from dexrun.serve.server import PolicyServer
 from policies.remote.serving.engine import Answer
 from policies.remote.serving.metrics import Metrics

@@ -10,9 +10,9 @@ import anyio
 from anyio.abc import TaskStatus
 from loguru import logger
 
+from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.engine import LocalEngine
 from dexrun.serve.metrics_http import MetricsHttp
-from dexrun.serve.options import ServeOptions
 from policies.remote.make import make_front
 from policies.remote.serving.engine import Engine
 from policies.remote.serving.metrics import Metrics

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from dexrun.episodes.episodes import Episodes
-from dexrun.modes.driving import said
+from dexrun.episodes.episodes import Episodes, said
 from dexrun.outcome import NOT_DONE, Outcome
 from runtime.clock import NS_PER_S, Clock
 from runtime.teardown import boxed

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from dexrun.assembly import Robot
-
 if TYPE_CHECKING:
+    from drivers.world.client import WorldClient
     from drivers.world.judge import JudgeReport, ObjectReport
 
 
-def score(robot: Robot, prompt: str, timeout_s: float) -> dict[str, Any]:
+def score(world: WorldClient, prompt: str, timeout_s: float) -> dict[str, Any]:
     """``{objects_total, objects_in_tray, success, asked}`` now.
 
     Raises:
         drivers.world.client.WorldError: the world is gone, or did not answer within `timeout_s` of wall time.
     """
-    assert robot.world is not None  # noqa: S101 - asked only of simulated runs
-    return judged(robot.world.judge(timeout_s), prompt)
+    return judged(world.judge(timeout_s), prompt)
 
 
 def judged(report: JudgeReport, prompt: str) -> dict[str, Any]:

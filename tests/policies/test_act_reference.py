@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from policies.act.config import ActConfig, ActShape
 from policies.act.load import load_act
 from policies.act.model import ActModel

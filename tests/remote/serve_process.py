@@ -6,7 +6,7 @@ import sys
 import threading
 from typing import Any
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.server import local_server
 from runtime.clock import RealClock
 from runtime.messages import Floats, Observation

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import numpy as np
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.server import PolicyServer, local_server
 from policies.remote.client import RemotePolicy
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions

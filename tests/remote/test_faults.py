@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from policies.remote.client import RemotePolicy
 from runtime.interfaces import PolicyError
 from runtime.stepped import SteppedClock

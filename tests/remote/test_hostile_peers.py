@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import rpc
 from policies.remote.lerobot import server as lerobot_front

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from runtime.messages import Floats, Frame, Observation
 from tests.remote.support import EchoPolicy, connected, observation, serving
 

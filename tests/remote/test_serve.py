@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.streams import StreamReader
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.server import local_server
 from policies.mapping import KeyMap
 from policies.remote import jpeg

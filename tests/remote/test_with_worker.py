@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from runtime.messages import Observation
 from runtime.stepped import SteppedClock
 from runtime.worker import ChunkRequest, InferenceWorker

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from runtime import mujoco_calls
-from runtime.arm_model import ArmModel, IkOptions, ModelError, ModelParts
+from runtime.arm_model import ArmModel, ModelError, ModelParts
+from runtime.ik_options import IkOptions
 
 
 def top_down(x: float, y: float, z: float, yaw: float) -> np.ndarray:

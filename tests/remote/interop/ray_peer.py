@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.ray_engine import RayEngine, ray_server
 from policies.remote.serving.metrics import Metrics
 from runtime.interfaces import PolicyError

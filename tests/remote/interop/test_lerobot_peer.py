@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from policies.remote.config import LerobotOptions
 from tests.remote.interop.peers import Peer, needs
 from tests.remote.support import EchoPolicy, connected, observation, serving

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from runtime.interfaces import PolicyError
 from tests.remote.interop.peers import Peer, needs
 from tests.remote.support import EchoPolicy, connected, observation, serving

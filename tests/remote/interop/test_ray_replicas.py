@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dexrun.serve.options import ServeOptions
+from dexrun.config.serve_options import ServeOptions
 from tests.remote.interop.peers import Peer, needs
 from tests.remote.interop.ray_peer import CLIENTS, TIMES
 
