@@ -21,7 +21,7 @@ from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef, Shape
+from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.zarr_v2 import ZarrArray
 from policies.mapping import UnitMap
@@ -94,7 +94,7 @@ def _masks_known(plan: ExportPlan) -> str:
     return "; ".join([*parts, *([f"{missing} episodes: {how}"] if missing else [])])
 
 
-def _cameras(shape: Shape, options: ExportOptions) -> dict[str, str]:
+def _cameras(shape: DatasetShape, options: ExportOptions) -> dict[str, str]:
     return {HEAD: shape.head(options), WRIST: shape.wrist(options)}
 
 

@@ -15,7 +15,7 @@ from dexrun.export import depth_video, stats, video
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef, Shape
+from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from policies.mapping import JointUnits, UnitMap
 
@@ -37,14 +37,14 @@ INDEX_FEATURES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class LerobotLayout:
     """Which features a data set has.
 
     Attributes:
         videos: colour: key to camera. depth_videos, depth_images: the same for depth.
     """
 
-    shape: Shape
+    shape: DatasetShape
     units: UnitMap
     fps: int
     videos: Mapping[str, str]
@@ -80,7 +80,7 @@ class Layout:
         return {"dtype": dtype, "shape": [size.height, size.width, channels], "names": names}
 
 
-def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
+def layout(shape: DatasetShape, options: ExportOptions, depth: str) -> LerobotLayout:
     """The features to export; `depth` is ``video``, ``images``, ``both`` or ``none``.
 
     Raises:
@@ -98,7 +98,7 @@ def layout(shape: Shape, options: ExportOptions, depth: str) -> Layout:
     as_video = with_depth if depth in ("video", "both") else []
     as_images = with_depth if depth in ("images", "both") else []
     suffix = "_depth_raw" if depth == "both" else "_depth"
-    return Layout(
+    return LerobotLayout(
         shape,
         options.units or UNITS,
         int(options.fps),
@@ -115,13 +115,13 @@ def tasks(ref: EpisodeRef, options: ExportOptions, depth: str) -> tuple[str, ...
     return (*(f"video:{key}" for key in (*of.depth_videos, *of.videos)), "rows")
 
 
-def joint_units_of(ref: EpisodeRef, of: Layout) -> JointUnits:
+def joint_units_of(ref: EpisodeRef, of: LerobotLayout) -> JointUnits:
     """The data set's units on the arm as it was calibrated for this episode."""
     ranges = {**ref.calibrated, **of.units.range_rad}
     return ref.shape.units(of.units.model_copy(update={"range_rad": ranges}))
 
 
-def columns(sampled: Sampled, slot: Slot, of: Layout) -> dict[str, NDArray[Any]]:
+def columns(sampled: Sampled, slot: Slot, of: LerobotLayout) -> dict[str, NDArray[Any]]:
     """The low-dimensional features and what LeRobot counts, ``[T, ...]``; ``task_index`` is left out."""
     rows = np.arange(slot.length, dtype=np.int64)
     units = joint_units_of(slot.ref, of)
@@ -140,7 +140,7 @@ def row_stats(data: Mapping[str, NDArray[Any]], *, quantiles: bool) -> dict[str,
 
 
 def write_video(
-    path: Path, key: str, sampled: Sampled, of: Layout, plan: ExportPlan, *, quantiles: bool
+    path: Path, key: str, sampled: Sampled, of: LerobotLayout, plan: ExportPlan, *, quantiles: bool
 ) -> stats.Stats:
     """Encode one camera of one episode to `path`; returns its statistics."""
     if key in of.depth_videos:
@@ -159,7 +159,9 @@ def write_video(
     return seen.result(quantiles=quantiles)
 
 
-def _write_depth(path: Path, camera: str, sampled: Sampled, of: Layout, *, quantiles: bool) -> stats.Stats:
+def _write_depth(
+    path: Path, camera: str, sampled: Sampled, of: LerobotLayout, *, quantiles: bool
+) -> stats.Stats:
     size = of.shape.cameras[camera]
     table = depth_video.code_table(size.depth_scale_m)
     seen = stats.ImageStats(len(sampled), 1, levels=65536, unit=size.depth_scale_m * 1000.0)
@@ -213,7 +215,7 @@ def write_table(path: Path, table: Any) -> None:
     pq.write_table(table, path, compression="snappy", use_dictionary=True)
 
 
-def video_info(path: Path, key: str, of: Layout) -> dict[str, Any]:
+def video_info(path: Path, key: str, of: LerobotLayout) -> dict[str, Any]:
     """A video feature's ``info``."""
     info = video.describe(path, of.fps)
     return {**info, **depth_video.INFO} if key in of.depth_videos else info

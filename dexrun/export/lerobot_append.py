@@ -23,7 +23,7 @@ def read_report(meta: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def write_report(plan: ExportPlan, of: lerobot.Layout, before: Mapping[str, Any], first: int) -> None:
+def write_report(plan: ExportPlan, of: lerobot.LerobotLayout, before: Mapping[str, Any], first: int) -> None:
     """Note what was exported, and in which terms, after what was noted `before`.
 
     `first` is the number of the first episode of this export.
@@ -39,7 +39,7 @@ def write_report(plan: ExportPlan, of: lerobot.Layout, before: Mapping[str, Any]
     lerobot.write_json(plan.folder / "meta" / "dexrun.json", report)
 
 
-def _terms(plan: ExportPlan, of: lerobot.Layout) -> dict[str, Any]:
+def _terms(plan: ExportPlan, of: lerobot.LerobotLayout) -> dict[str, Any]:
     """What no reader can tell from the numbers themselves, and so must be the same in all of a data set."""
     return {
         "units": of.units.model_dump(mode="json"),
@@ -49,7 +49,7 @@ def _terms(plan: ExportPlan, of: lerobot.Layout) -> dict[str, Any]:
 
 
 def check_same(
-    info: Mapping[str, Any], report: Mapping[str, Any], plan: ExportPlan, of: lerobot.Layout
+    info: Mapping[str, Any], report: Mapping[str, Any], plan: ExportPlan, of: lerobot.LerobotLayout
 ) -> None:
     """Whether what is exported fits the data set that ``info.json`` and earlier exports' `report` describe.
 

@@ -19,7 +19,7 @@ import numpy as np
 from dexrun.export import lerobot, lerobot_append
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot
-from dexrun.export.lerobot import Layout
+from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_table
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef
@@ -110,7 +110,7 @@ def _depth(options: ExportOptions) -> str:
     return "none" if options.depth == "auto" else options.depth
 
 
-def _layout(plan: ExportPlan) -> Layout:
+def _layout(plan: ExportPlan) -> LerobotLayout:
     return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
 
 
@@ -118,7 +118,7 @@ def _path(pattern: str, number: int, key: str = "") -> str:
     return pattern.format(episode_chunk=number // CHUNK, episode_index=number, video_key=key)
 
 
-def _info(plan: ExportPlan, of: Layout, existing: ExistingV21, tasks: int) -> dict[str, Any]:
+def _info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV21, tasks: int) -> dict[str, Any]:
     features = existing.info.get("features") or of.features()
     if not existing.info:
         for key in of.video_keys:
@@ -142,7 +142,7 @@ def _info(plan: ExportPlan, of: Layout, existing: ExistingV21, tasks: int) -> di
     }
 
 
-def modality(plan: ExportPlan, of: Layout) -> dict[str, Any]:
+def modality(plan: ExportPlan, of: LerobotLayout) -> dict[str, Any]:
     """GR00T's map from its own names to the columns and videos."""
     shape, options = of.shape, plan.options
     parts = joint_parts(shape.layout)

@@ -19,7 +19,7 @@ import numpy as np
 from dexrun.export import lerobot, lerobot_append, stats, video
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot
-from dexrun.export.lerobot import Layout
+from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef
@@ -121,7 +121,7 @@ def _depth(options: ExportOptions) -> str:
     return "video" if options.depth == "auto" else options.depth
 
 
-def _layout(plan: ExportPlan) -> Layout:
+def _layout(plan: ExportPlan) -> LerobotLayout:
     return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
 
 
@@ -139,7 +139,7 @@ def _read_part(path: Path) -> Any:
         return pa.ipc.open_file(source).read_all()
 
 
-def _join_data(plan: ExportPlan, of: Layout, existing: ExistingV3) -> list[_Place]:
+def _join_data(plan: ExportPlan, of: LerobotLayout, existing: ExistingV3) -> list[_Place]:
     """Parquet files with a row group for each episode."""
     import pyarrow.parquet as pq
 
@@ -167,7 +167,7 @@ def _join_data(plan: ExportPlan, of: Layout, existing: ExistingV3) -> list[_Plac
     return places
 
 
-def _join_videos(plan: ExportPlan, key: str, of: Layout, existing: ExistingV3) -> list[_Place]:
+def _join_videos(plan: ExportPlan, key: str, of: LerobotLayout, existing: ExistingV3) -> list[_Place]:
     """Video files of one camera, filled with whole episodes."""
     number, size, start = existing.files.get(key, 0), 0, 0
     places: list[_Place] = []
@@ -198,7 +198,7 @@ def _part(plan: ExportPlan, slot: Slot, key: str) -> Path:
 
 def _write_episodes(
     plan: ExportPlan,
-    of: Layout,
+    of: LerobotLayout,
     existing: ExistingV3,
     data: Sequence[_Place],
     videos: Mapping[str, Sequence[_Place]],
@@ -229,7 +229,7 @@ def _write_episodes(
     lerobot.write_table(plan.folder / EPISODES.format(**place.indices), episode_table(rows))
 
 
-def _write_info(plan: ExportPlan, of: Layout, existing: ExistingV3, tasks: int) -> None:
+def _write_info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV3, tasks: int) -> None:
     features = existing.info.get("features") or of.features()
     if not existing.info:
         for key in of.video_keys:

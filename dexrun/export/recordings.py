@@ -34,7 +34,7 @@ class CameraShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DatasetShape:
     """What all episodes of one data set have in common.
 
     Attributes:
@@ -120,7 +120,7 @@ class Shape:
         """``[D, 2]``."""
         return np.array(self.ranges, np.float64)
 
-    def difference(self, other: Shape) -> str:
+    def difference(self, other: DatasetShape) -> str:
         """What is not the same in `other`; empty if everything is."""
         if self.joints != other.joints:
             return f"joints {_list(self.joints)} against {_list(other.joints)}"
@@ -154,7 +154,7 @@ class EpisodeRef:
     task: str
     label: str
     simulated: bool
-    shape: Shape
+    shape: DatasetShape
     calibrated: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     masks: tuple[str, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
@@ -233,7 +233,7 @@ def describe(path: Path) -> EpisodeRef | None:
         )
 
 
-def calibrated_ranges(episode: Episode, shape: Shape) -> dict[str, tuple[float, float]]:
+def calibrated_ranges(episode: Episode, shape: DatasetShape) -> dict[str, tuple[float, float]]:
     """Over which angles the arm was calibrated: what LeRobot's -100 to 100 stand for."""
     entries = episode.calibration.get("arm", {})
     zeros = episode.config.get("arm", {}).get("zero_rad", {})
@@ -246,7 +246,7 @@ def calibrated_ranges(episode: Episode, shape: Shape) -> dict[str, tuple[float, 
     return out
 
 
-def shape_of(episode: Episode) -> Shape:
+def shape_of(episode: Episode) -> DatasetShape:
     """Names, ranges and sizes.
 
     Raises:
@@ -266,7 +266,7 @@ def shape_of(episode: Episode) -> Shape:
     channels = episode.array("/force", "force").shape[1] if topics.get("/force") else 0
     cameras = {name: _camera(episode, name) for name in episode.cameras}
     pairs = tuple((float(low), float(high)) for low, high in ranges)
-    return Shape(tuple(names), pairs, channels, cameras, _grippers(robot.get("units"), len(names)))
+    return DatasetShape(tuple(names), pairs, channels, cameras, _grippers(robot.get("units"), len(names)))
 
 
 def _grippers(units: Sequence[str] | None, joints: int) -> tuple[int, ...]:

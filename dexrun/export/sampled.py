@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dexrun.export import resample
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef, Shape, open_episode
+from dexrun.export.recordings import DatasetShape, EpisodeRef, open_episode
 from dexrun.export.resample import SampleGap, Stamps
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
@@ -65,7 +65,7 @@ class Sampled:
     """
 
     ref: EpisodeRef
-    shape: Shape
+    shape: DatasetShape
     times: Stamps
     position: Floats
     velocity: Floats

@@ -19,7 +19,7 @@ from dexrun.export import zarr_v2
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef, Shape
+from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.target import RESULT
 from dexrun.export.zarr_v2 import ZarrArray
@@ -80,7 +80,7 @@ class UmiZarr:
         pack(store, plan.folder / RESULT)
 
 
-def _cameras(shape: Shape, options: ExportOptions) -> list[str]:
+def _cameras(shape: DatasetShape, options: ExportOptions) -> list[str]:
     wrist = shape.wrist(options)
     others = [name for name in shape.chosen(options) if name != wrist]
     return [wrist, *others] if wrist else others
