@@ -46,13 +46,16 @@ def library() -> Any:
     return cv2
 
 
-def connect(cv2: Any, name: str, config: OpenCvConfig) -> Any:
+def connect(cv2: Any, name: str, config: OpenCvConfig, least_wait_s: float = 0.0) -> Any:
     """An opened ``cv2.VideoCapture`` that hands out frames as encoded by the camera where it can.
+
+    A network camera is waited for no shorter than `least_wait_s`, whatever the configuration says.
 
     Raises:
         DeviceError: ``not_found``, the source is not there; ``not_granted``, it does not do what was asked.
     """
-    capture = _network(cv2, config) if is_network(config.source) else _local(cv2, name, config)
+    network = is_network(config.source)
+    capture = _network(cv2, config, least_wait_s) if network else _local(cv2, name, config)
     if not capture.isOpened():
         raise DeviceError(name, FaultKind.NOT_FOUND, str(config.source), why_not(config))
     try:
@@ -68,11 +71,11 @@ def connect(cv2: Any, name: str, config: OpenCvConfig) -> Any:
     return capture
 
 
-def _network(cv2: Any, config: OpenCvConfig) -> Any:
+def _network(cv2: Any, config: OpenCvConfig, least_wait_s: float) -> Any:
     # One decoder thread: with more, FFmpeg keeps back as many frames.
     parameters = {
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(1e3 * config.open_timeout_s),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(1e3 * config.timeout_s),
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(1e3 * max(config.open_timeout_s, least_wait_s)),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(1e3 * max(config.timeout_s, least_wait_s)),
         cv2.CAP_PROP_N_THREADS: 1,
     }
     return cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, _flat(parameters))

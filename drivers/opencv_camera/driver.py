@@ -16,6 +16,8 @@ from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
 from runtime.ring import Ring, capacity_for
 
 _READ_BUDGET_S = 0.5
+_STEPPED_WAIT_S = 10.0
+"""On a stepped clock OpenCV is asked for what has been sent, and its own timeouts are wall time."""
 
 
 class _TornError(Exception):
@@ -56,7 +58,8 @@ class OpenCvCamera:
         """
         self.close()
         self._cv2 = library()
-        self._capture = connect(self._cv2, self.name, self._config)
+        least_wait_s = _STEPPED_WAIT_S if self._clock.stepped else 0.0
+        self._capture = connect(self._cv2, self.name, self._config, least_wait_s)
         self._ended = False
         try:
             self._first()

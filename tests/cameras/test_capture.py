@@ -143,7 +143,7 @@ def test_it_is_reopened_as_what_it_was_known_by(tmp_path, monkeypatch):
     class Open:
         def release(self) -> None: ...
 
-    def connect(cv2, name, config):
+    def connect(cv2, name, config, least_wait_s):
         asked.append(config.source)
         return Open()
 

@@ -223,7 +223,8 @@ def test_a_camera_that_is_closed_says_so(camera):
 
 def test_on_the_real_clock_a_lost_connection_is_noticed_at_once_and_a_frozen_one_in_time():
     emulator = MjpegEmulator(WIDTH, HEIGHT)
-    camera = OpenCvCamera("wrist", config(emulator.url), RealClock())
+    patient = config(emulator.url).model_copy(update={"timeout_s": 30.0, "open_timeout_s": 30.0})
+    camera = OpenCvCamera("wrist", patient, RealClock())
     camera.open()
     emulator.publish(picture(1), 1)
     camera.poll()
@@ -235,11 +236,14 @@ def test_on_the_real_clock_a_lost_connection_is_noticed_at_once_and_a_frozen_one
     emulator.publish(picture(2), 2)
     camera.poll()
     assert same(camera.frames.newest()["color"], picture(2))
+    camera.close()
+    camera.close()
+    impatient = OpenCvCamera("wrist", config(emulator.url, open_timeout_s=30.0), RealClock())
+    impatient.open()
     emulator.inject("freeze")
     with pytest.raises(DeviceError, match="timeout"):
-        poll_often(camera)
-    camera.close()
-    camera.close()
+        poll_often(impatient)
+    impatient.close()
     emulator.close()
 
 

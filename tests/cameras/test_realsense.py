@@ -296,7 +296,8 @@ def test_the_doorbell_wakes_the_emulator():
     out, bell = os.pipe()
     emulator = RealSenseEmulator(ring.name, out, CameraInfo("head", PINHOLE, 0.001), serial="S1")
     config = RealSenseConfig(serial="S1", width=WIDTH, height=HEIGHT)
-    camera = RealSenseCamera("head", config, RealClock(), emulator.context)
+    patient = config.model_copy(update={"timeout_s": 30.0, "start_timeout_s": 30.0})
+    camera = RealSenseCamera("head", patient, RealClock(), emulator.context)
     camera.open()
     for k in range(1, 6):
         ring.push(k * 1_000_000_007, color=k, depth=k)
@@ -307,6 +308,10 @@ def test_the_doorbell_wakes_the_emulator():
         assert (sample["depth"] == k).all()
     assert emulator.deliver(5) == 5
     os.close(bell)  # the other process ended: the camera falls silent
+    camera.close()
+    impatient = config.model_copy(update={"start_timeout_s": 0.2})
+    camera = RealSenseCamera("head", impatient, RealClock(), emulator.context)
+    camera.open()
     with pytest.raises(DeviceError, match="timeout"):
         poll_often(camera)
     camera.close()

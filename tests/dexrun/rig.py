@@ -39,10 +39,23 @@ LIGHT = {
     "force.rate_hz": "60",
     "force.tare_samples": "12",
     "cameras.head.fps": "10",
+    "cameras.head.width": "320",
+    "cameras.head.height": "240",
     "cameras.wrist.fps": "6",
+    "cameras.wrist.width": "160",
+    "cameras.wrist.height": "120",
     "arm.state_rate_hz": "60",
     "recording.api": "false",
 }
+PATIENT = {
+    "realtime__clock": "real",
+    "arm__packet_timeout_s": "1",
+    "arm__give_up_s": "10",
+    "force__silence_s": "10",
+    "devices__first_data_s": "60",
+    "control__stop_after_hold_s": "0",
+}
+"""The real clock, on a machine that is busy with other things: what is late is waited for."""
 SERVOS = range(1, 7)
 STANDING_TICKS = 80
 """Joints that hold still are this near to their goals: gravity bends the arm by some degrees."""

@@ -12,7 +12,7 @@ import pytest
 from dexrun.assembly import Robot
 from dexrun.modes.motion_source import MotionSource
 from dexrun.outcome import OK, STOPPED
-from tests.dexrun.rig import Stage, assert_tame, drive, inject, perform, rest, targets
+from tests.dexrun.rig import PATIENT, Stage, assert_tame, drive, inject, perform, rest, targets
 
 
 def wave(robot: Robot, seconds: float = 6.0) -> MotionSource:
@@ -371,7 +371,7 @@ def test_a_tabletop_that_dies_on_the_real_clock_stops_the_arm_at_once(tmp_path: 
         assert stage.up.world is not None
         stage.up.world.process.kill()
 
-    stage = perform(tmp_path, script, realtime__clock="real")
+    stage = perform(tmp_path, script, **PATIENT)
     assert stage.code == STOPPED
     assert stage.summary["stop_reason"] == "the simulated world's process ended (status -9)"
     assert stage.up.control.reason == stage.summary["stop_reason"]

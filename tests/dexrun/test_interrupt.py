@@ -18,7 +18,7 @@ import pytest
 from dexrun import app
 from dexrun.__main__ import main
 from dexrun.outcome import NOT_DONE
-from tests.dexrun.rig import ROOT, Stage, arguments, assert_tame, perform
+from tests.dexrun.rig import PATIENT, ROOT, Stage, arguments, assert_tame, perform
 
 
 def height(stage: Stage) -> float:
@@ -104,7 +104,7 @@ def test_a_tabletop_that_hangs_does_not_hold_up_the_end(
         freeze(stage.up.world.process)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    stage = perform(tmp_path, script, realtime__clock="real")
+    stage = perform(tmp_path, script, **PATIENT)
     assert stage.code == NOT_DONE
     assert stage.summary["stop_reason"] == "interrupted (SIGTERM)"
     assert stage.summary["judge_missing"] == "the simulated world did not answer within 0.5 s"
@@ -294,7 +294,7 @@ def test_the_program_itself_on_the_real_clock(
     tmp_path: Path, line: str, number: signal.Signals, ticked: bool
 ) -> None:
     temporary = tempfile.gettempdir()
-    words = arguments(tmp_path, realtime__clock="real")
+    words = arguments(tmp_path, **PATIENT)
     program = subprocess.Popen(
         [sys.executable, "-m", "dexrun", *words],
         cwd=ROOT,

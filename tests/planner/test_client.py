@@ -433,7 +433,7 @@ def test_a_real_timeout() -> None:
     async def main() -> None:
         async with Canned(b"") as url:
             config = PlannerConfig(
-                base_url=url, model="m", timeout_s=0.05, deadline_s=5, retries=1, backoff_s=0.01
+                base_url=url, model="m", timeout_s=0.05, deadline_s=600, retries=1, backoff_s=0.01
             )
             async with Planner(config, RealClock()) as planner:
                 with pytest.raises(PlannerError) as error:
