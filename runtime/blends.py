@@ -16,8 +16,8 @@ from pydantic import Field
 from runtime.messages import Floats
 from runtime.options import Options
 
-Counts = NDArray[np.int64]
-Blend = Callable[[Floats, Floats, Counts], Floats]
+RowCounts = NDArray[np.int64]
+Blend = Callable[[Floats, Floats, RowCounts], Floats]
 BlendName = Literal["latest", "average", "weighted_average", "conservative", "temporal_ensemble", "rtc"]
 
 
@@ -53,30 +53,30 @@ class SplicingOptions(BlendOptions):
     stretch: bool = False
 
 
-def latest(old: Floats, new: Floats, count: Counts) -> Floats:
+def latest(old: Floats, new: Floats, count: RowCounts) -> Floats:
     """The new rows."""
     del old, count
     return new
 
 
-def average(old: Floats, new: Floats, count: Counts) -> Floats:
+def average(old: Floats, new: Floats, count: RowCounts) -> Floats:
     """Half and half."""
     del count
     return 0.5 * old + 0.5 * new
 
 
-def weighted_average(old: Floats, new: Floats, count: Counts, *, new_weight: float = 0.7) -> Floats:
+def weighted_average(old: Floats, new: Floats, count: RowCounts, *, new_weight: float = 0.7) -> Floats:
     """``(1 - new_weight) * old + new_weight * new``."""
     del count
     return (1.0 - new_weight) * old + new_weight * new
 
 
-def conservative(old: Floats, new: Floats, count: Counts) -> Floats:
+def conservative(old: Floats, new: Floats, count: RowCounts) -> Floats:
     """0.7 old + 0.3 new."""
     return weighted_average(old, new, count, new_weight=0.3)
 
 
-def temporal_ensemble(old: Floats, new: Floats, count: Counts, *, decay: float = 0.01) -> Floats:
+def temporal_ensemble(old: Floats, new: Floats, count: RowCounts, *, decay: float = 0.01) -> Floats:
     """ACT's exponentially weighted mean of all predictions for a row, ``w_i = exp(-decay * i)``, ``w_0`` the
     oldest (Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware").
 
@@ -88,7 +88,7 @@ def temporal_ensemble(old: Floats, new: Floats, count: Counts, *, decay: float =
     return merged
 
 
-def _geometric_sum(decay: float, count: Counts) -> Floats:
+def _geometric_sum(decay: float, count: RowCounts) -> Floats:
     """Sum of ``exp(-decay * i)`` for i in [0, count)."""
     if decay == 0.0:
         return count.astype(np.float64)

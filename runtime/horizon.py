@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.blends import Blend, Counts, latest
+from runtime.blends import Blend, RowCounts, latest
 from runtime.interpolation import Way
 from runtime.messages import ActionChunk, Floats
 from runtime.snapshots import State, recall, remember
@@ -51,8 +51,8 @@ class Splice:
 
 
 def splice_rows(
-    old: Floats, old_count: Counts, new: Floats, offset: int, blend: Blend
-) -> tuple[Floats, Counts]:
+    old: Floats, old_count: RowCounts, new: Floats, offset: int, blend: Blend
+) -> tuple[Floats, RowCounts]:
     """The rows after `new` arrived, and how many predictions each is made of.
 
     Args:
@@ -105,7 +105,7 @@ class Horizon:
         self.epoch = 0
         self._blend = blend
         self._rows: Floats = np.zeros((0, joints))
-        self._count: Counts = np.zeros(0, np.int64)
+        self._count: RowCounts = np.zeros(0, np.int64)
         self._next = 0
         self._last: Floats | None = None
         self._progress = 0.0
@@ -220,7 +220,7 @@ class Horizon:
             return False
         return self._last is None or rate == self.rows_per_tick
 
-    def _keep(self, rows: Floats, count: Counts) -> None:
+    def _keep(self, rows: Floats, count: RowCounts) -> None:
         self._rows, self._count, self._next = rows, count, 0
 
     def _judge(self, chunk: ActionChunk) -> str | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Mask
 from runtime.recording.mcap_file import OPEN_SUFFIX
 from runtime.recording.schemas import Rows, info_of
-from runtime.recording.source import RecordingError, Source, decode
+from runtime.recording.source import RecordingError, RecordingFile, decode
 
 EPISODES = "episodes"
 
@@ -63,7 +63,7 @@ class Episode:
             RecordingError: no such file, or not a finished recording.
         """
         self.path = Path(path)
-        self._source = Source(self.path)
+        self._source = RecordingFile(self.path)
         self.records = self._source.records
         self.metadata: dict[str, str] = self.records.get("episode", {})
 

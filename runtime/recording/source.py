@@ -40,7 +40,7 @@ class Topic:
     offsets: NDArray[np.int64]
 
 
-class Source:
+class RecordingFile:
     """One file, opened.
 
     Attributes:
