@@ -1,13 +1,14 @@
-"""The real control loop at 30 Hz under three loads, beside the usual ways to pace one. One JSON line.
+"""The real control loop under three loads, beside the usual ways to pace one. One JSON line.
 
-``python -m bench.loop [--seconds 60] [--baseline-seconds 12] [--rounds 3]``
+``python -m bench.loop [--rate 30] [--seconds 60] [--baseline-seconds 12] [--rounds 3]``
 
 Loads: ``idle`` (the arm's bus alone); ``inference`` (torch on the inference thread, and bus, force, camera
 and planner traffic); ``gil_hog`` (the bus, and a thread of pure Python that never waits). Everything is
 taken in turn: in each round, under each load, first the control loop (with the ``[realtime]`` defaults) and
 then each other way of pacing (with the system's and the interpreter's defaults). Beside the loop, threads of
 a higher priority note when the machine itself was late (`bench.witness`): ``machine`` is the floor of the
-same ticks, and the period error is given for all ticks and for those at which the machine was there.
+same ticks, and the period error is given for all ticks and for those at which the machine was there. Chunks
+have 30 rows a second at any rate of the loop.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import anyio
 import numpy as np
 
-from bench.loop_paces import PERIOD_S, RATE_HZ, Machine, Pace, asyncio_sleep, bare_spin, sleep_per_tick
+from bench.loop_paces import Machine, Pace, asyncio_sleep, bare_spin, sleep_per_tick
 from bench.ring import machine
 from bench.witness import Witness, steal_s, witness
 from drivers.feetech.calibration import JointCalibration, JointMap
@@ -52,6 +53,7 @@ from runtime.worker import ChunkRequest, InferenceWorker
 
 LOADS = ("idle", "inference", "gil_hog")
 CHUNK = 30
+ROWS_HZ = 30.0
 _TO_FIND_THE_PHASE = 5
 """Ticks after which the earliest one tells when all of them are due."""
 CLOCK = RealClock()
@@ -59,7 +61,7 @@ CLOCK = RealClock()
 
 def wave(step: int, rows: int) -> Floats:
     """``[rows, 6]`` of a slow, small motion around the middle of the ranges, from `step` on."""
-    phase = 2 * np.pi * 0.1 * (step + np.arange(rows)) * PERIOD_S
+    phase = 2 * np.pi * 0.1 * (step + np.arange(rows)) / ROWS_HZ
     reach = np.array([0.2, 0.1, 0.1, 0.15, 0.3, 0.2])
     middle = np.array([0.0, -1.57, 1.57, 0.4, 0.0, 0.5])
     return np.asarray(middle + np.sin(phase)[:, None] * reach)
@@ -73,7 +75,7 @@ class WaveSource:
 
     def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         del committed, frozen_steps
-        self._chunk = ActionChunk(wave(step, CHUNK), step, epoch)
+        self._chunk = ActionChunk(wave(step, CHUNK), step, epoch, rate_hz=ROWS_HZ)
         return True
 
     def poll(self) -> ActionChunk | None:
@@ -84,7 +86,7 @@ class WaveSource:
 class TorchPolicy:
     """A convolutional network of a few hundred MFLOP, on one torch thread: busy for most of the time."""
 
-    spec = PolicySpec("bench", CHUNK, joints=6, cameras=("head",))
+    spec = PolicySpec("bench", CHUNK, joints=6, cameras=("head",), rate_hz=ROWS_HZ)
 
     def __init__(self) -> None:
         self._net: Any = None
@@ -238,14 +240,21 @@ async def under(load: str, cell: Cell) -> AsyncIterator[Any]:
 
 
 async def control(
-    cell: Cell, load: str, source: Any, seconds: float, statistics: RunStatistics, machine_late: Witness
+    cell: Cell,
+    load: str,
+    source: Any,
+    rate_hz: float,
+    seconds: float,
+    statistics: RunStatistics,
+    machine_late: Witness,
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Run the control loop for `seconds`; returns the start of every tick by its number, and by how much the
     machine was late at it.
     """
     sensors = load == "inference"
     # With the devices comes an inference thread that never rests: it is asked for a chunk at every tick.
-    options = LoopOptions(rate_hz=RATE_HZ, request_below=1.0) if sensors else LoopOptions(rate_hz=RATE_HZ)
+    options = LoopOptions(rate_hz=rate_hz, request_below=1.0) if sensors else LoopOptions(rate_hz=rate_hz)
+    period_ns = 1e9 / rate_hz
     records = Ring(tick_layout(6, 3 if sensors else 0), 64)
     watches = (
         (Watch("force", cell.force.samples, 0.5), Watch("head", cell.camera.frames, 0.5)) if sensors else ()
@@ -262,7 +271,7 @@ async def control(
         grippers=cell.model.grippers,
     )
     starts: dict[int, int] = {}
-    ticks, watched = round(seconds * RATE_HZ), False
+    ticks, watched = round(seconds * rate_hz), False
     cursor = records.reader()
     loop.follow(source)
     async with anyio.create_task_group() as tasks:
@@ -272,8 +281,8 @@ async def control(
             while (record := cursor.next()) is not None:
                 starts[int(record["tick"])] = record.stamp_ns
             if not watched and len(starts) >= _TO_FIND_THE_PHASE:
-                origin_ns = round(min(start - tick * PERIOD_S * 1e9 for tick, start in starts.items()))
-                machine_late.begin(origin_ns, PERIOD_S * 1e9, max(starts) + 1, ticks - len(starts))
+                origin_ns = round(min(start - tick * period_ns for tick, start in starts.items()))
+                machine_late.begin(origin_ns, period_ns, max(starts) + 1, ticks - len(starts))
                 watched = True
         loop.close()
     if loop.state == "stopped":
@@ -284,8 +293,8 @@ async def control(
 async def measure(cell: Cell, args: argparse.Namespace, machine_late: Witness) -> dict[str, Any]:
     statistics = {load: RunStatistics() for load in LOADS}
     paces: dict[str, dict[str, Pace]] = {load: {} for load in LOADS}
-    machines = {load: Machine() for load in LOADS}
-    few = max(2, round(args.baseline_seconds / args.rounds * RATE_HZ))
+    machines = {load: Machine(1.0 / args.rate) for load in LOADS}
+    few = max(2, round(args.baseline_seconds / args.rounds * args.rate))
     for _ in range(args.rounds):
         for load in LOADS:
             async with under(load, cell) as source, anyio.create_task_group() as tasks:
@@ -293,24 +302,30 @@ async def measure(cell: Cell, args: argparse.Namespace, machine_late: Witness) -
                 before_s = steal_s()
                 with realtime(RealtimeOptions()) as applied:
                     seconds = args.seconds / args.rounds
-                    starts, late = await control(cell, load, source, seconds, statistics[load], machine_late)
+                    starts, late = await control(
+                        cell, load, source, args.rate, seconds, statistics[load], machine_late
+                    )
                 machines[load].stolen_s += steal_s() - before_s
                 machines[load].add(starts, late)
-                paces[load].setdefault("control_loop", Pace()).add(starts)
+                paces[load].setdefault("control_loop", Pace(1.0 / args.rate)).add(starts)
                 tasks.cancel_scope.cancel()
             async with under(load, cell):
-                await others(paces[load], few)
+                await others(paces[load], few, 1.0 / args.rate)
     return {
         "realtime": {"applied": applied.applied, "refused": applied.refused},
         "loads": {load: describe(paces[load], statistics[load], machines[load]) for load in LOADS},
     }
 
 
-async def others(paces: dict[str, Pace], count: int) -> None:
-    ways: dict[str, Callable[[int], list[int]]] = {"sleep_per_tick": sleep_per_tick, "bare_spin": bare_spin}
+async def others(paces: dict[str, Pace], count: int, period_s: float) -> None:
+    ways: dict[str, Callable[[int, float], list[int]]] = {
+        "sleep_per_tick": sleep_per_tick,
+        "bare_spin": bare_spin,
+    }
     for name, way in ways.items():
-        paces.setdefault(name, Pace()).add(dict(enumerate(way(count))))
-    paces.setdefault("asyncio_sleep", Pace()).add(dict(enumerate(await asyncio_sleep(count))))
+        paces.setdefault(name, Pace(period_s)).add(dict(enumerate(way(count, period_s))))
+    starts = await asyncio_sleep(count, period_s)
+    paces.setdefault("asyncio_sleep", Pace(period_s)).add(dict(enumerate(starts)))
 
 
 def describe(paces: dict[str, Pace], statistics: RunStatistics, machine_late: Machine) -> dict[str, Any]:
@@ -361,7 +376,7 @@ async def bench(args: argparse.Namespace) -> None:
         with witness() as machine_late:
             async with cell.device(cell.arm):
                 measured = await measure(cell, args, machine_late)
-        report = {"bench": "loop", "machine": machine(), "rate_hz": RATE_HZ, "seconds": args.seconds}
+        report = {"bench": "loop", "machine": machine(), "rate_hz": args.rate, "seconds": args.seconds}
         report.update(measured, passed=verdict(measured["loads"]), device_faults=cell.faults)
         print(json.dumps(report))
     finally:
@@ -370,6 +385,7 @@ async def bench(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=30.0, help="ticks per second")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the control loop, under each load")
     parser.add_argument("--baseline-seconds", type=float, default=12.0, help="of each other way, likewise")
     parser.add_argument("--rounds", type=int, default=3)

@@ -11,11 +11,12 @@ from dexrun.outcome import BAD_CONFIGURATION
 from tests.dexrun.rig import arguments, settings
 
 ARM = "shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll"
+KNOWN = "elbow_flex, gripper, shoulder_lift, shoulder_pan, wrist_flex, wrist_roll"
 CAMERAS = "is not a camera; [cameras] has: head, wrist"
 PLACE = "give what is above the table and within 0.56 m"
 
 IMPOSSIBLE = {
-    "policy.discrete ['hand']": ".hand: no such joint",
+    "policy.discrete ['hand']": f".hand: no such joint; known: {KNOWN}",
     # limits of one joint
     "safety.joints.wrist_roll.max_velocity_rad_s 50": (
         " = 50 is more than safety.max_velocity_rad_s (2.5); a joint's own limit is tighter"
