@@ -20,7 +20,7 @@ _STATE = ("begin", "slope", "end_slope", "before")
 def limited(slope: Floats, chord: Floats) -> Floats:
     """`slope` at an end of a piece along `chord`, so limited that the piece does not turn round."""
     steepest = _STEEPEST * np.abs(chord)
-    return np.where(slope * chord > 0.0, np.clip(slope, -steepest, steepest), 0.0)
+    return np.where(slope * chord > 0.0, np.minimum(np.maximum(slope, -steepest), steepest), 0.0)
 
 
 def slope_between(before: Floats, after: Floats) -> Floats:
