@@ -10,9 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.signals import leave_at_once
-
-OK, NOT_DONE, BAD_CONFIGURATION, STOPPED = 0, 1, 2, 3
 
 HELP = """\
 usage: dexrun --config config.toml [--mode grasp|teleop] [--prompt TEXT] [--TABLE.KEY VALUE ...]

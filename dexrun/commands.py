@@ -6,10 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from dexrun.exit_codes import BAD_CONFIGURATION, OK
 
-def _fail(message: str, code: int = 2) -> int:
+
+def _fail(message: str) -> int:
     sys.stderr.write(f"dexrun: {message}\n")
-    return code
+    return BAD_CONFIGURATION
 
 
 def serve(arguments: list[str]) -> int:
@@ -60,7 +62,7 @@ def convert(arguments: list[str]) -> int:
         sys.stdout.write(f"{convert_file(options.source, options.target)}\n")
     except PolicyError as error:
         return _fail(str(error))
-    return 0
+    return OK
 
 
 def calibrate(arguments: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-OK, NOT_DONE, BAD_CONFIGURATION, STOPPED = 0, 1, 2, 3
+from dexrun.exit_codes import OK, STOPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,7 @@ class Outcome:
             fault, a safety latch or a person.
         reason: in one line, for ``stop_reason``.
         attempts: ``[{instruction, grasped, completed}]``.
-        exit_code: 0 done, 1 not done (a person's Ctrl-C included), 2 bad configuration, 3 stopped by a
-            fault or a safety latch.
+        exit_code: of `dexrun.exit_codes`.
     """
 
     outcome: Literal["completed", "incomplete", "stopped"]

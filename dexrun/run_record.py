@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dexrun.assembly import Robot
-from dexrun.outcome import STOPPED, Outcome, stopped
+from dexrun.exit_codes import STOPPED
+from dexrun.outcome import Outcome, stopped
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from runtime.interfaces import PolicyError

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from dexrun.export.contents import Content, Row
 from dexrun.export.errors import ExportError
 from dexrun.export.look import inspect
-
-OK, BAD = 0, 2
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
             content = inspect(path)
         except ExportError as error:
             sys.stderr.write(f"dexrun: {error}\n")
-            return BAD
+            return BAD_CONFIGURATION
         if arguments.json:
             sys.stdout.write(json.dumps(content.as_json()) + "\n")
         else:

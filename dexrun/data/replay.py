@@ -14,6 +14,7 @@ import numpy as np
 from loguru import logger
 
 from dexrun.config.sources import ConfigError
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from runtime.masking import MASK
 from runtime.messages import Floats
 from runtime.recording.reader import Episode, Recording, RecordingError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from dexrun.modes.mode import Mode
     from dexrun.outcome import Outcome
 
-OK, NOT_DONE, BAD = 0, 1, 2
 
 _DESCRIPTION = (
     "Send a recorded episode's targets through the safety stage to the arm (or the simulated one), or verify"
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
             return _send(episodes[0], settings, options.targets)
     except (RecordingError, ConfigError) as error:
         sys.stderr.write("".join(f"dexrun replay: {line}\n" for line in str(error).splitlines()))
-        return BAD
+        return BAD_CONFIGURATION
 
 
 def _chosen(recording: Recording, number: int | None) -> list[Episode]:

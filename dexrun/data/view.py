@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
 
-OK, NOT_DONE, BAD = 0, 1, 2
 TIMELINE = "time"
 _BATCH = 64
 _HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         _show(arguments)
     except ExportError as error:
         sys.stderr.write(f"dexrun: {error}\n")
-        return BAD if error.usage else NOT_DONE
+        return BAD_CONFIGURATION if error.usage else NOT_DONE
     except KeyboardInterrupt:
         sys.stderr.write("\n")
     return OK

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
 from dexrun.export.formats import FORMATS, format_named
 from dexrun.export.job import ExportResult, Progress, export
 from dexrun.export.options import ExportOptions
-
-OK, NOT_DONE, BAD = 0, 1, 2
 
 _UNITS = {
     "rad": {"joint_unit": "rad", "gripper_unit": "fraction"},
@@ -110,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
             )
     except ExportError as error:
         sys.stderr.write(f"dexrun: {error}\n")
-        return BAD if error.usage else NOT_DONE
+        return BAD_CONFIGURATION if error.usage else NOT_DONE
     except KeyboardInterrupt:
         sys.stderr.write("dexrun: stopped; nothing was exported\n")
         return NOT_DONE

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 
 from dexrun.episodes.episodes import Episodes, said
-from dexrun.outcome import NOT_DONE, Outcome
+from dexrun.exit_codes import NOT_DONE
+from dexrun.outcome import Outcome
 from runtime.clock import NS_PER_S, Clock
 
 _LOOK_NS = NS_PER_S // 10

@@ -6,8 +6,9 @@ from typing import Any
 
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.episodes.recording import RunRecording
+from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.mode import Mode
-from dexrun.outcome import NOT_DONE, Outcome
+from dexrun.outcome import Outcome
 
 
 class OneEpisode:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from dexrun.config.sources import ConfigError
+from dexrun.exit_codes import BAD_CONFIGURATION, OK, STOPPED
 
 if TYPE_CHECKING:
     from dexrun.config.serve_options import ServeOptions
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from runtime.interfaces import CameraDriver, Policy
     from runtime.messages import CameraInfo
 
-OK, BAD_CONFIGURATION, STOPPED = 0, 2, 3
 SHORT = ("protocol", "host", "port", "engine", "replicas")
 HELP = """\
 usage: dexrun serve --config config.toml --protocol gr00t|lerobot|openpi|act [--port N]

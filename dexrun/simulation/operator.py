@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from dexrun.episodes.episodes import Episodes, said
-from dexrun.outcome import NOT_DONE, Outcome
+from dexrun.exit_codes import NOT_DONE
+from dexrun.outcome import Outcome
 from runtime.clock import NS_PER_S, Clock
 from runtime.teardown import boxed
 

@@ -12,7 +12,7 @@ import pytest
 import serial
 
 from dexrun.__main__ import main
-from dexrun.outcome import BAD_CONFIGURATION, STOPPED
+from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech.calibration import save_calibration
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.__main__ import BAD_CONFIGURATION, OK, main
+from dexrun.__main__ import main
+from dexrun.exit_codes import BAD_CONFIGURATION, OK
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

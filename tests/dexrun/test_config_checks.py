@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dexrun.__main__ import main
-from dexrun.outcome import BAD_CONFIGURATION
+from dexrun.exit_codes import BAD_CONFIGURATION
 from tests.dexrun.rig import arguments, settings
 
 ARM = "shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dexrun.outcome import OK, STOPPED
+from dexrun.exit_codes import OK, STOPPED
 from runtime.recording.reader import Recording
 from tests.dexrun.rig import Stage, perform
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dexrun import app
-from dexrun.outcome import OK
+from dexrun.exit_codes import OK
 from tests.dexrun.rig import Stage, perform
 
 THREE = (

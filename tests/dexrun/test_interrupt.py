@@ -17,7 +17,7 @@ import pytest
 
 from dexrun import app
 from dexrun.__main__ import main
-from dexrun.outcome import NOT_DONE
+from dexrun.exit_codes import NOT_DONE
 from tests.dexrun.rig import PATIENT, ROOT, Stage, arguments, assert_tame, perform
 
 

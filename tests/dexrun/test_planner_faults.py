@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.outcome import NOT_DONE, OK, STOPPED
+from dexrun.exit_codes import NOT_DONE, OK, STOPPED
 from planner.config import FaultName
 from planner.scene_reader import server
 from planner.scene_reader.server import SceneReader

@@ -12,7 +12,7 @@ import pytest
 
 from dexrun import policies
 from dexrun.config.settings import PolicyConfig
-from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
 from policies.geometric.policy import GeometricPolicy
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, Clock

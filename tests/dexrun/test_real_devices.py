@@ -10,7 +10,7 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.app import run
-from dexrun.outcome import BAD_CONFIGURATION, STOPPED
+from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.feetech.calibration import save_calibration
 from drivers.feetech.config import FeetechConfig
 from drivers.feetech.emulator import FeetechEmulator

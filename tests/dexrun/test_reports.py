@@ -16,7 +16,8 @@ from rich.console import Console
 from dexrun.__main__ import main
 from dexrun.config.load import load
 from dexrun.config.mode_options import TerminalOptions
-from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, stopped
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
+from dexrun.outcome import stopped
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.run_record import RunRecord
 from dexrun.simulation.score import judged

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.outcome import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
 from tests.dexrun.rig import ROOT, arguments
 
 FULL = "dexrun: the standard output cannot be written: No space left on device\n"

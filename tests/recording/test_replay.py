@@ -14,10 +14,10 @@ from dexrun.config.load import ConfigError
 from dexrun.data.replay import main as replay
 from dexrun.data.replay import recorded_settings
 from dexrun.data.verify import verify
+from dexrun.exit_codes import NOT_DONE, STOPPED
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import describe
 from dexrun.export.sampled import sample
-from dexrun.outcome import NOT_DONE, STOPPED
 from drivers.feetech.calibration import save_calibration
 from runtime.clock import NS_PER_S
 from runtime.recording import schemas

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.outcome import OK
+from dexrun.exit_codes import OK
 from tests.dexrun.rig import perform
 from tests.remote.example import CLIENTS, EXAMPLE, served
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dexrun.outcome import OK
+from dexrun.exit_codes import OK
 from tests.dexrun.rig import Stage, perform
 from tests.remote.example import CLIENTS, EXAMPLE, served
 
