@@ -11,14 +11,11 @@ origin, and must have the type ``application/json`` if it has a body (which a fo
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
@@ -26,57 +23,6 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _NAMES = {"127.0.0.1", "localhost", "[::1]"}
-_HEAD_BYTES = 8192
-_BODY_BYTES = 16384
-_PATIENCE_S = 10.0
-_CONNECTIONS = 16
-_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed"}
-_REASONS |= {
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    431: "Headers Too Large",
-}
-_REASONS |= {503: "Service Unavailable"}
-
-
-class RefusedError(Exception):
-    """A request that is not carried out: HTTP status and one line."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """One request; header names in lower case."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-
-
-def parse_head(head: bytes) -> HttpRequest:
-    """A request's line and headers, without the empty line that ends them.
-
-    Raises:
-        RefusedError: it is not HTTP/1.
-    """
-    try:
-        first, *lines = head.decode("latin-1").split("\r\n")
-        method, target, version = first.split(" ")
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
-        }
-        path = urlsplit(target).path
-    except ValueError:
-        raise RefusedError(400, "not an HTTP request") from None
-    if version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise RefusedError(400, f"{version} is not spoken here, HTTP/1.1 is")
-    if len(headers) != len(lines):
-        raise RefusedError(400, "a header is given twice")
-    return HttpRequest(method, path, headers)
 
 
 def check_origin(headers: Mapping[str, str], port: int) -> None:
@@ -95,24 +41,17 @@ def check_origin(headers: Mapping[str, str], port: int) -> None:
         raise RefusedError(403, "a page of another site may not do this")
 
 
-def body_size(request: HttpRequest) -> int:
-    """Bytes of the body.
+def check_body(headers: Mapping[str, str]) -> None:
+    """Refuse a body that a form of another site could send.
 
     Raises:
-        RefusedError: it is too large, chunked, or not JSON by its type.
+        RefusedError: it is chunked, or not JSON by its type.
     """
-    if "transfer-encoding" in request.headers:
+    if "transfer-encoding" in headers:
         raise RefusedError(400, "a body needs a Content-Length")
-    text = request.headers.get("content-length", "0")
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise RefusedError(400, f"Content-Length: {text!r} is not a number")
-    size = int(text)
-    if size > _BODY_BYTES:
-        raise RefusedError(413, f"a body of {size} bytes; at most {_BODY_BYTES}")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if size and kind != "application/json":
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if headers.get("content-length", "0") != "0" and kind != "application/json":
         raise RefusedError(415, f"Content-Type: {kind!r}; a body is application/json")
-    return size
 
 
 def parse_body(body: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
@@ -156,9 +95,7 @@ class EpisodeApi:
 
     def __init__(self, episodes: Episodes) -> None:
         self._episodes = episodes
-        self._server: asyncio.Server | None = None
-        self._port = 0
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = HttpServer(self._answer, HttpLimits(), check=self._check, refusal=_refusal)
 
     async def open(self, port: int) -> int:
         """Listen on `port` of the loopback interface, 0 for any; returns the port.
@@ -166,53 +103,24 @@ class EpisodeApi:
         Raises:
             OSError: it is taken.
         """
-        self._server = await asyncio.start_server(self._serve, HOST, port, limit=_HEAD_BYTES)
-        self._port = self._server.sockets[0].getsockname()[1]
-        return self._port
+        return await self._server.open(HOST, port)
 
     async def close(self) -> None:
         """Stop listening and hang up."""
-        if self._server is None:
-            return
-        self._server.close()
-        for writer in list(self._writers):
-            writer.close()
-        await self._server.wait_closed()
+        await self._server.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            status, answer = 503, {"error": "too many connections"}
-            if len(self._writers) <= _CONNECTIONS:
-                async with asyncio.timeout(_PATIENCE_S):
-                    status, answer = await self._answer(reader)
-            writer.write(_response(status, answer))
-            await writer.drain()
-        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    def _check(self, request: HttpRequest) -> None:
+        check_origin(request.headers, self._server.port)
+        check_body(request.headers)
 
-    async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
         try:
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.LimitOverrunError:
-                raise RefusedError(431, f"more than {_HEAD_BYTES} bytes of headers") from None
-            request = parse_head(head[:-4])
-            check_origin(request.headers, self._port)
-            body = await reader.readexactly(body_size(request))
-            self._act(request, body)
-            return 200, self._episodes.status().as_json()
-        except RefusedError as error:
-            return error.status, {"error": str(error)}
+            self._act(request)
         except EpisodeError as error:
-            return 409, {"error": str(error), **self._episodes.status().as_json()}
+            return _response(409, {"error": str(error), **self._episodes.status().as_json()})
+        return _response(200, self._episodes.status().as_json())
 
-    def _act(self, request: HttpRequest, body: bytes) -> None:
+    def _act(self, request: HttpRequest) -> None:
         if request.path in ("/", "/state"):
             if request.method != "GET":
                 raise RefusedError(405, f"{request.path} is for GET")
@@ -222,14 +130,13 @@ class EpisodeApi:
         if request.method != "POST":
             raise RefusedError(405, f"{request.path} is for POST")
         allowed, action = _ACTIONS[request.path]
-        action(self._episodes, parse_body(body, allowed))
+        action(self._episodes, parse_body(request.body, allowed))
 
 
-def _response(status: int, answer: Mapping[str, Any]) -> bytes:
-    body = json.dumps(answer).encode() + b"\n"
-    head = (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    return head.encode() + body
+def _response(status: int, answer: Mapping[str, Any]) -> HttpResponse:
+    headers = (("x-content-type-options", "nosniff"), ("cache-control", "no-store"))
+    return HttpResponse(status, json.dumps(answer).encode() + b"\n", "application/json", headers)
+
+
+def _refusal(status: int, message: str) -> HttpResponse:
+    return _response(status, {"error": message})

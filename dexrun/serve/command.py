@@ -95,7 +95,7 @@ def _check_packages(settings: Settings) -> None:
     served(settings).check_packages()
     protocol = settings.serve.protocol
     client = CLIENT_OPTIONS[protocol]
-    need(f"protocol {protocol!r}", client.packages, client.extra)
+    need(f"protocol {protocol!r}", (*client.packages, "prometheus_client"), client.extra)
 
 
 def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:

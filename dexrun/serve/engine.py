@@ -98,7 +98,7 @@ class LocalEngine:
 
     async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
         """See `Engine`."""
-        self._metrics.change("pending", len(observations))
+        self._metrics.pending.inc(len(observations))
         result: list[Answer] = await self._post(observations, client, "infer")
         return result
 
@@ -168,7 +168,7 @@ class LocalEngine:
 
     def _run(self, jobs: list[_Job]) -> None:
         first = jobs[0]
-        self._metrics.change("pending", -sum(len(job.observations) for job in jobs))
+        self._metrics.pending.dec(sum(len(job.observations) for job in jobs))
         if first.kind == "forget":
             self._let_go(first)
             return
@@ -216,8 +216,8 @@ class LocalEngine:
     ) -> tuple[list[Answer], PolicyError | None]:
         started = self._clock.now_ns()
         answers, error = self._guard(lambda: ask(policy, observations))
-        self._metrics.observe("inference_seconds", (self._clock.now_ns() - started) / NS_PER_S)
-        self._metrics.observe("batch_size", len(observations))
+        self._metrics.inference_s.observe((self._clock.now_ns() - started) / NS_PER_S)
+        self._metrics.batch_size.observe(len(observations))
         return answers or [], error
 
     def _guard(self, call: Callable[[], Any]) -> tuple[Any, PolicyError | None]:

@@ -110,8 +110,8 @@ class RayEngine:
             result = await self._handle.infer.remote(list(observations))
         except Exception as error:  # a replica died, or the cluster has gone
             raise PolicyError(f"Ray Serve did not answer: {type(error).__name__}: {_line(error)}") from error
-        self._metrics.observe("inference_seconds", (self._clock.now_ns() - started) / NS_PER_S)
-        self._metrics.observe("batch_size", len(observations))
+        self._metrics.inference_s.observe((self._clock.now_ns() - started) / NS_PER_S)
+        self._metrics.batch_size.observe(len(observations))
         if isinstance(result, str):
             raise PolicyError(result)
         return [Answer(*answer) for answer in result]

@@ -12,7 +12,7 @@ from loguru import logger
 
 from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.engine import LocalEngine
-from dexrun.serve.metrics_http import MetricsHttp
+from dexrun.serve.metrics_page import MetricsPage
 from policies.remote.make import make_front
 from policies.remote.serving.engine import Engine
 from policies.remote.serving.metrics import Metrics
@@ -83,10 +83,10 @@ class PolicyServer:
     async def _open_metrics(self, service: Service, stack: contextlib.AsyncExitStack) -> None:
         if self._options.metrics_port < 0:
             return
-        http = MetricsHttp(service, self._options.metrics_port)
-        await http.open()
-        stack.push_async_callback(http.close)
-        self.metrics_address = http.address
+        page = MetricsPage(service.metrics)
+        await page.open(self._options.host, self._options.metrics_port)
+        stack.push_async_callback(page.close)
+        self.metrics_address = page.address
 
     def stop(self) -> None:
         """Ask the server to end, on its loop."""

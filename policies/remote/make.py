@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from policies.remote.client import RemotePolicy
 from policies.remote.config import RemoteConfig
-from policies.remote.serving.service import Front, Service
 from runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from policies.remote.serving.service import Front, Service
 from runtime.joints import JointLayout
 
 _ENDS = {

@@ -160,6 +160,13 @@ class Running:
             raise self._error
 
 
+def refused(server: Running, reason: str) -> float:
+    """How many messages the server has refused for this reason."""
+    assert server.server.service is not None
+    registry = server.server.service.metrics.registry
+    return registry.get_sample_value("dexrun_serve_refusals_total", {"reason": reason}) or 0
+
+
 @contextlib.contextmanager
 def serving(policy: Policy, options: ServeOptions) -> Iterator[Running]:
     running = Running(local_server(policy, options, ROBOT)).start()

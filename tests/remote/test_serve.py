@@ -43,6 +43,7 @@ from tests.remote.support import (
     connected,
     expected,
     observation,
+    refused,
     serving,
 )
 
@@ -188,11 +189,8 @@ def test_requests_that_wait_together_are_inferred_together(protocol: str) -> Non
         assert np.abs(rows[index] - expected(made)).max() < 2e-5
 
 
-def pending(server: Running) -> float:
-    line = next(
-        each for each in metrics(server).text().splitlines() if each.startswith("dexrun_serve_pending")
-    )
-    return float(line.split()[1])
+def pending(server: Running) -> float | None:
+    return metrics(server).registry.get_sample_value("dexrun_serve_pending")
 
 
 def test_pending_are_the_observations_that_wait_for_inference() -> None:
@@ -229,12 +227,12 @@ def test_one_client_may_not_fill_the_queue() -> None:
             message = b"".join(groot.encode(groot_request(np.zeros((1, 6)))))
             for number in range(5):
                 flood.send_multipart([bytes([number]), b"", message])
-            refused = [groot.decode(flood.recv_multipart()[2])["error"] for _ in range(3)]
-            assert all("wait already" in error for error in refused)
+            errors = [groot.decode(flood.recv_multipart()[2])["error"] for _ in range(3)]
+            assert all("wait already" in error for error in errors)
             policy.gate.set()
             for _ in range(2):
                 assert isinstance(groot.decode(flood.recv_multipart()[2]), list)
-        assert metrics(server).counter("refusals", "busy") == 3
+        assert refused(server, "busy") == 3
 
 
 def get(url: str) -> str:
@@ -374,7 +372,7 @@ def test_lerobots_rules_with_a_scale() -> None:
         peer.call("Ready")
         peer.send(21, 60.0)  # a new episode
         assert peer.actions()[0].timestep == 21
-        assert metrics(server).counter("refusals", "filtered") == 3
+        assert refused(server, "filtered") == 3
 
 
 @pytest.mark.parametrize("module", lerobot.MODULES)

@@ -54,10 +54,9 @@ class OpenpiFront:
         self.address = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _before(self, connection: ServerConnection, request: Request) -> Response | None:
-        if request.path == "/healthz":
-            return connection.respond(http.HTTPStatus.OK, "OK\n")
-        if request.path == "/metrics":
-            return connection.respond(http.HTTPStatus.OK, self._service.metrics.text())
+        page = self._service.metrics.page(request.path)
+        if page is not None:
+            return connection.respond(http.HTTPStatus.OK, page)
         given = request.headers.get("Authorization", "")
         scheme, _, token = given.partition(" ")
         if not self._service.allowed(token if scheme in ("Api-Key", "Bearer") else None):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -98,6 +99,7 @@ class Service:
         self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024)
         self.stopping_asked = asyncio.Event()
         self._clients: dict[str, Client] = {}
+        self._told: Counter[str] = Counter()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,7 +145,7 @@ class Service:
             found = Client(name, 0)
         found.seen_ns = self.clock.now_ns()
         self._clients[name] = found  # last in order: most recently seen
-        self.metrics.gauge("clients", len(self._clients))
+        self.metrics.clients.set(len(self._clients))
         return found
 
     def _silent(self, more: int) -> Client | None:
@@ -161,7 +163,7 @@ class Service:
         """The client called `name` has gone."""
         if self._clients.pop(name, None) is not None:
             self.engine.forget(name)
-        self.metrics.gauge("clients", len(self._clients))
+        self.metrics.clients.set(len(self._clients))
 
     # --- asking
 
@@ -187,7 +189,7 @@ class Service:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-            self.metrics.observe("latency_seconds", (self.clock.now_ns() - started) / NS_PER_S)
+            self.metrics.latency_s.observe((self.clock.now_ns() - started) / NS_PER_S)
         self.metrics.request(endpoint)
 
     async def built(self, make: Callable[[], T], images: Iterable[Any]) -> T:
@@ -230,7 +232,9 @@ class Service:
         kind = "internal"
         if isinstance(error, WireError | PolicyError):
             kind = error.kind if isinstance(error, WireError) else "policy"
-        times = self.metrics.refuse(kind)
+        self.metrics.refuse(kind)
+        self._told[kind] += 1
+        times = self._told[kind]
         if times & (times - 1) == 0:
             traced = logger.opt(exception=error if kind == "internal" else None)
             traced.warning("{}: refused ({}, time {}): {}", who, kind, times, error)

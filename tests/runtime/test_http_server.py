@@ -1,0 +1,167 @@
+"""The small HTTP server over real sockets: what it takes, what it refuses, what it gives up on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
+
+LIMITS = HttpLimits(head_bytes=1000, body_bytes=100, patience_s=30.0, connections=2)
+
+
+async def echo(request: HttpRequest) -> HttpResponse:
+    if request.path == "/refuse":
+        raise RefusedError(404, "not here")
+    if request.path == "/break":
+        raise ZeroDivisionError("in here")
+    return HttpResponse(200, request.body or request.path.encode())
+
+
+@asynccontextmanager
+async def opened(limits: HttpLimits, refused: Callable[[int], None]) -> AsyncIterator[int]:
+    server = HttpServer(echo, limits, refused=refused)
+    port = await server.open("127.0.0.1", 0)
+    try:
+        yield port
+    finally:
+        await server.close()
+        await server.close()
+
+
+def run(script: Callable[[int], Awaitable[None]], limits: HttpLimits = LIMITS) -> list[int]:
+    """What was refused while `script` talked to the server at the port that it is given."""
+    statuses: list[int] = []
+
+    async def main() -> None:
+        async with opened(limits, statuses.append) as port:
+            await script(port)
+
+    asyncio.run(main())
+    return statuses
+
+
+async def sent(port: int, data: bytes) -> bytes:
+    """All that is answered to `data` and the end of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    writer.write_eof()
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def request(path: str = "/", *headers: str, body: bytes = b"") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request(body=b"x" * 100), 200),
+        (request(body=b"x" * 101), 413),
+        (request("/", "X: " + "y" * 1000), 431),
+        (request("/refuse"), 404),
+        (request("/break"), 500),
+        (b"hello\r\n\r\n", 400),
+        (b"GET / HTTP/2\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no host
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 900 + b"\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + b"x" * 101, 413),
+    ],
+)
+def test_every_request_is_answered_once(data: bytes, status: int) -> None:
+    async def script(port: int) -> None:
+        answer = await sent(port, data)
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"connection: close" in answer.lower()
+
+    assert run(script) == ([] if status == 200 else [status])
+
+
+def test_a_repeated_header_is_one_value_that_no_check_takes_for_either() -> None:
+    seen: list[str] = []
+
+    async def answer(asked: HttpRequest) -> HttpResponse:
+        seen.append(asked.headers["origin"])
+        return HttpResponse(200, b"")
+
+    async def main() -> None:
+        server = HttpServer(answer, LIMITS)
+        port = await server.open("127.0.0.1", 0)
+        await sent(port, request("/", "Origin: http://a", "Origin: http://b"))
+        await server.close()
+
+    asyncio.run(main())
+    assert seen == ["http://a, http://b"]
+
+
+def test_a_check_comes_before_the_body() -> None:
+    def check(asked: HttpRequest) -> None:
+        raise RefusedError(403, f"not for {asked.headers['host']}")
+
+    async def main() -> None:
+        server = HttpServer(echo, LIMITS, check=check)
+        port = await server.open("127.0.0.1", 0)
+        answer = await sent(port, request(body=b"x" * 50)[:-50])  # the body never comes
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert answer.endswith(b"not for x\n")
+        await server.close()
+
+    asyncio.run(main())
+
+
+def test_who_is_too_slow_is_closed() -> None:
+    async def script(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    assert run(script, HttpLimits(patience_s=0.05)) == [408]
+
+
+def test_a_connection_too_many_is_told_so() -> None:
+    async def script(port: int) -> None:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        assert (await sent(port, b"")).startswith(b"HTTP/1.1 503 ")
+        for reader, writer in held:
+            writer.write(request("/still-here"))
+            assert (await reader.read()).endswith(b"/still-here")
+            writer.close()
+            await writer.wait_closed()
+        assert (await sent(port, request())).startswith(b"HTTP/1.1 200 ")
+
+    assert run(script) == [503]
+
+
+def test_requests_follow_each_other_on_a_connection_that_is_kept() -> None:
+    async def script(port: int) -> None:
+        answer = await sent(port, request("/a") + request("/refuse") + request("/b", body=b"last"))
+        assert [each[:3] for each in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
+        assert answer.endswith(b"last")
+
+    assert run(script, HttpLimits(keep_alive=True)) == [404]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
+    async def script(port: int) -> None:
+        answer = await sent(port, data)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+        assert (await sent(port, request())).startswith(b"HTTP/1.1 200 ")
+
+    run(script)
