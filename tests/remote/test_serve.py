@@ -256,7 +256,7 @@ def test_metrics_say_what_happened(protocol: str) -> None:
     assert f'dexrun_serve_requests_total{{endpoint="{endpoint}"}} 3' in text
     assert "# TYPE dexrun_serve_latency_seconds histogram" in text
     assert "dexrun_serve_inference_seconds_count 3" in text
-    assert 'dexrun_serve_batch_size_bucket{le="1"} 3' in text
+    assert 'dexrun_serve_batch_size_bucket{le="1.0"} 3' in text
     for line in text.splitlines():
         name = line.split("{")[0].split()[-2 if line.startswith("#") else 0]
         assert line.startswith("# ") or name.startswith("dexrun_serve_")
