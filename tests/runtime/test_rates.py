@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.blends import BlendOptions, blend_from
-from runtime.control import TickFlag
+from runtime.control import LeaderSource, TickFlag
 from runtime.horizon import Horizon
 from runtime.interpolation import limited, slope_between
 from runtime.messages import ActionChunk, Floats
+from runtime.ring import Ring
 from runtime.snapshots import from_json, to_json
-from tests.runtime.control_rig import Chunks, Rig
+from tests.runtime.control_rig import MS, STATES, Chunks, Rig
 
 D = 3
 LOOP_HZ = 100.0
@@ -316,3 +317,34 @@ def test_only_so_many_steps_of_a_slow_chunk_are_executed() -> None:
 
     rig.run(main)
     assert 3 <= max(left) <= 4  # a row that was begun is finished
+
+
+def test_a_faster_loop_is_nearer_to_its_leader() -> None:
+    """A leader says the time 100 times a second: how old is what was posted of it, at any millisecond?"""
+    ages: dict[float, float] = {}
+    for rate_hz in (30.0, 100.0):
+        rig, leader = Rig({"rate_hz": rate_hz}), Ring(STATES, 8)
+        seen: list[int] = []
+
+        def person(rig: Rig = rig, leader: Ring = leader) -> None:
+            due = 3 * MS
+            while True:
+                rig.clock.wait_until_ns(due)
+                leader.push(due, position=due, velocity=0, load=0)
+                due += 10 * MS
+
+        async def main(rig: Rig = rig, leader: Ring = leader, seen: list[int] = seen) -> None:
+            rig.clock.spawn("leader", person)
+            rig.loop.follow(LeaderSource(leader))
+            await rig.ticks(5)
+            for _ in range(600):
+                await rig.clock.sleep_until_ns(rig.clock.now_ns() + MS)
+                target = rig.loop.target
+                assert target is not None
+                seen.append(rig.clock.now_ns() - round(target[0]))
+
+        rig.run(main)
+        ages[rate_hz] = float(np.mean(seen)) / MS
+    assert ages[30.0] == pytest.approx(1000 / 30 / 2 + 5, abs=2.0)
+    assert ages[100.0] == pytest.approx(10 / 2 + 7, abs=1.0)  # the leader speaks 7 ms before each tick
+    assert ages[100.0] < 0.6 * ages[30.0]
