@@ -16,6 +16,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are the same every time, and nobody looks at the watch: a busy machine is not a fault of the code.
+# `--hypothesis-profile=search` draws new ones.
+settings.register_profile(
+    "exact", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", settings.get_profile("exact"), derandomize=False)
+settings.load_profile("exact")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A suite started in the background inherits this, and hands it down to programs that Ctrl-C must reach.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import re
@@ -33,12 +34,13 @@ def described(model: type[BaseModel]) -> dict[str, str]:
     """Meaning of every key, from the ``Attributes`` of a class's docstring and those it inherits."""
     found: dict[str, str] = {}
     for each in reversed(model.__mro__):
-        if isinstance(each, type) and issubclass(each, BaseModel) and each.__doc__:
+        if each is not BaseModel and issubclass(each, BaseModel) and each.__doc__:
             found.update(_parsed(inspect.cleandoc(each.__doc__), set(model.model_fields)))
             found.update(_beside_fields(each))
     return found
 
 
+@functools.cache
 def _beside_fields(model: type[BaseModel]) -> dict[str, str]:
     """Meanings written as a string under the field."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]

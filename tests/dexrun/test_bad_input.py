@@ -16,7 +16,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech.calibration import save_calibration
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
-from tests.dexrun.rig import ROOT, Stage, arguments, staged
+from tests.dexrun.rig import ROOT, STANDING_TICKS, Stage, arguments, staged
 from tests.feetech.rig import CALIBRATION
 
 LATE = re.compile(r": timeout: no whole picture within 0\.2 s \(time \d+\): hold$")
@@ -153,9 +153,9 @@ def assert_stands(stage: Stage) -> None:
     for joint, angle in enumerate(start):
         low, high = JOINT_RANGES_RAD[joint]
         ticks = 2048 + (angle - (low + high) / 2) * 4096 / (2 * 3.141592653589793)
-        assert abs(stage.servos.position[joint] - ticks) < 25, JOINT_NAMES[joint]
+        assert abs(stage.servos.position[joint] - ticks) < STANDING_TICKS, JOINT_NAMES[joint]
     if any(stage.servos.torque):
-        assert stage.servos.goal == pytest.approx(stage.servos.position, abs=25)
+        assert stage.servos.goal == pytest.approx(stage.servos.position, abs=STANDING_TICKS)
 
 
 def given(tmp_path: Path, key: str, value: str) -> dict[str, str]:

@@ -263,7 +263,11 @@ def _saved() -> bytes:
 SAVED = _saved()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.integers(0, len(SAVED) - 1), st.integers(0, 255), st.booleans())
 def test_damage_anywhere_ends_in_weights_or_one_line(
     tmp_path: Path, place: int, byte: int, cut: bool

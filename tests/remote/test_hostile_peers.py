@@ -53,7 +53,11 @@ MESSAGES = {
     "lerobot": hostile.pickles,
 }
 METHODS = ("Ready", "SendPolicyInstructions", "SendObservations")
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 # --- hostile clients

@@ -18,7 +18,9 @@ from runtime.safety import UNKNOWN_POSITION, SafetyStage
 DT = 1 / 30
 OPTIONS = SafetyOptions()
 FROM_EVERY_TEST = settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 anything = npst.arrays(np.float64, 6, elements=st.floats(allow_nan=True, allow_infinity=True))
