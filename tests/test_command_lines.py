@@ -1,0 +1,107 @@
+"""Command lines, tables and programs that the pages show are ones that are accepted."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dexrun.__main__ import main
+from dexrun.config.load import load, load_tables
+from dexrun.config.sources import parse_arguments
+from dexrun.serve.command import expand
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/remote.md", "docs/serve.md")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [text for kind, text in FENCE.findall((ROOT / page).read_text()) if kind == language]
+
+
+LINES = sorted(
+    {
+        line
+        for page in PAGES
+        for text in blocks(page, "")
+        for line in text.splitlines()
+        if line[:7] == "dexrun "
+    }
+)
+
+
+class ParsedError(Exception):
+    """A command's parser took everything."""
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands end as soon as their command line is read."""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def stop(parser: Any, *given: Any, **more: Any) -> Any:
+        _, rest = parse(parser, *given, **more)
+        if parser.prog != "dexrun replay":  # what is left there is keys of the configuration
+            assert rest == []
+        parse_arguments(rest)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+
+
+def test_there_are_lines() -> None:
+    assert len(LINES) > 20
+    assert blocks("docs/tutorial.md", "python")
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.usefixtures("stopped")
+def test_a_command_line_is_accepted(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "serve":
+        load(expand(words[1:]), {})
+    elif words[0].startswith("-"):
+        load([word for word in words if word != "--check"], {})
+    else:
+        with pytest.raises(ParsedError):
+            main(words)
+
+
+def merged(table: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**table, **other}
+    for key in table.keys() & other.keys():
+        if isinstance(table[key], dict):
+            both[key] = merged(table[key], other[key])
+    return both
+
+
+@pytest.mark.parametrize("text", blocks("README.md", "toml"))
+def test_a_table_is_accepted(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where the calibration that it names is
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "follower.json").touch()
+    tables = merged(tomllib.loads((ROOT / "config.toml").read_text()), tomllib.loads(text))
+    assert load_tables(tables, [], "README.md").arm.port.startswith("/dev/")
+
+
+def test_the_tutorials_cube_is_accepted() -> None:
+    (text,) = blocks("docs/tutorial.md", "toml")
+    tables = merged(tomllib.loads((ROOT / "config.toml").read_text()), {"world": tomllib.loads(text)})
+    assert len(load_tables(tables, [], "tutorial").world.placed) == 1
+
+
+def files_named(lines: Sequence[str]) -> set[str]:
+    return {word for line in lines for word in shlex.split(line, comments=True) if word.endswith(".toml")}
+
+
+def test_configurations_that_are_named_exist() -> None:
+    assert files_named(LINES) >= {"config.toml", "docs/examples/remote-policy.toml"}
+    assert all((ROOT / name).is_file() for name in files_named(LINES))
