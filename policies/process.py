@@ -121,7 +121,7 @@ class ProcessPolicy:
         except PolicyError:
             self._release()
             raise
-        for key in ("cameras", "masks"):
+        for key in ("cameras", "masks", "discrete"):
             answer["spec"][key] = tuple(answer["spec"][key])
         self._warm = False
         return PolicySpec(**answer["spec"])

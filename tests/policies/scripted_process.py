@@ -26,7 +26,9 @@ class Scripted:
             os.write(1, b"a library prints\n")
         self._mode = config.mode
         self._resets = 0
-        self.spec = PolicySpec("scripted", 4, len(robot.names), cameras=("head",), notes={"a": "b"})
+        self.spec = PolicySpec(
+            "scripted", 4, len(robot.names), cameras=("head",), discrete=(5,), notes={"a": "b"}
+        )
 
     def warm_up(self) -> None:
         if self._mode == "cold":

@@ -47,7 +47,8 @@ def policy() -> Iterator[ProcessPolicy]:
 
 def test_everything_arrives_and_comes_back(policy: ProcessPolicy) -> None:
     asked: Policy = policy
-    assert (asked.spec.name, asked.spec.cameras, asked.spec.notes) == ("scripted", ("head",), {"a": "b"})
+    spec = asked.spec
+    assert (spec.name, spec.cameras, spec.discrete, spec.notes) == ("scripted", ("head",), (5,), {"a": "b"})
     asked.warm_up()
     asked.reset()
     for height in (4, 8, 4):  # images that change size get a new ring
