@@ -386,10 +386,21 @@ def test_an_old_data_set_that_cannot_be_removed_is_no_failure(
     assert say(*arguments, "--append")[::2] == (0, "")
 
 
+ENDLESS = """
+import signal, sys
+from dexrun.__main__ import main
+from dexrun.export.formats import format_named
+type(format_named("lerobot-v3")).finish = lambda *given: signal.pause()
+if __name__ == "__main__":
+    sys.exit(main(["export", *sys.argv[1:]]))
+"""
+"""It may come as far as its last step before it is ended, and no further."""
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_export_that_is_ended_leaves_no_data_set(run: Run, tmp_path: Path, sent: signal.Signals) -> None:
-    folder, _ = run(*[Made(seconds=6.0, seed=s) for s in range(2)])
-    command = [sys.executable, "-m", "dexrun", "export", str(folder), "--format", "lerobot-v3", "--jobs", "2"]
+    folder, _ = run(*[Made(seconds=2.0, seed=s) for s in range(2)])
+    command = [sys.executable, "-c", ENDLESS, str(folder), "--format", "lerobot-v3", "--jobs", "2"]
     with subprocess.Popen(
         [*command, "--to", str(tmp_path / "x")], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
