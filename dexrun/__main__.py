@@ -24,6 +24,7 @@ Runs a tabletop robot arm: cameras and force in, one safe joint target out, ever
   --prompt TEXT        what to do in grasp mode, short for --planner.prompt
   --TABLE.KEY VALUE    any key of the configuration, e.g. --world.seed 7  --realtime.clock stepped
   --check              read the configuration, print it resolved, touch nothing
+  --plugins            list the installed arms, cameras, policies..., and why one cannot be used
   --version            print the version
 
 A key is taken from the command line, else from the environment (DEXRUN_WORLD__SEED=7), else from the
@@ -111,6 +112,10 @@ def _main(arguments: list[str]) -> int:
         from importlib.metadata import version
 
         return _print(f"dexrun {version('dexrun')}\n")
+    if arguments[0] == "--plugins":
+        from dexrun.config.plugins import listing
+
+        return _print(listing())
     if not arguments[0].startswith("-"):
         command = _commands().get(arguments[0])
         if command is None:

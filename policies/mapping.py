@@ -10,7 +10,7 @@ LeRobot's units, as its calibration defines them: ``-100..100`` over the calibra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,6 +49,15 @@ class UnitMap(Options):
     zero_rad: dict[str, float] = Field(default_factory=dict)
     reversed: tuple[str, ...] = ()
     range_rad: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+    def by_joint(self, table: str) -> Mapping[str, Iterable[str]]:
+        """The joints that keys of this map name, the map being `table` of a part (`PartTable.by_joint`)."""
+        given: dict[str, Iterable[str]] = {
+            "zero_rad": self.zero_rad,
+            "range_rad": self.range_rad,
+            "reversed": self.reversed,
+        }
+        return {f"{table}.{key}": names for key, names in given.items()}
 
 
 class ImageRule(Options):

@@ -18,21 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from policies.process_start import start_message
 from runtime.interfaces import PolicyError, PolicySpec
-from runtime.joints import JointLayout
 from runtime.messages import Floats, Observation
-from runtime.options import Options
+from runtime.parts import PolicyContext, PolicyTable
 from runtime.ring import Layout, Ring
 
 COMMITTED_ROWS = 256
 """Committed rows that an observation carries at most."""
 
 LINE_LIMIT = 1 << 20
-
-
-def robot_as_json(robot: JointLayout) -> dict[str, Any]:
-    """What the child needs to rebuild `robot`."""
-    return {"names": robot.names, "ranges": robot.ranges.tolist(), "grippers": robot.grippers}
 
 
 def layout_of(observation: Observation) -> Layout:
@@ -88,30 +83,28 @@ class ProcessPolicy:
     """`runtime.interfaces.Policy` whose work is done elsewhere.
 
     Args:
-        target: ``"policies.<module>:<Class>"``, made in the child from `config` and `robot`.
-        config: the policy's options; their class is found again by its import path.
-        robot: the robot's joints.
+        table: the policy's; the child finds the installed part that it is of by its name.
+        context: what the policy is made with; there it has a real clock of its own.
         timeout_s: a call that takes longer ends the child, and fails.
 
     Raises:
         PolicyError: the child could not make the policy; its one line.
     """
 
-    def __init__(self, target: str, config: Options, robot: JointLayout, timeout_s: float = 120.0) -> None:
-        kind = type(config)
-        self._start = {
-            "do": "make",
-            "target": target,
-            "config_class": f"{kind.__module__}:{kind.__qualname__}",
-            "config": config.model_dump(mode="json"),
-            "robot": robot_as_json(robot),
-        }
+    def __init__(self, table: PolicyTable, context: PolicyContext, timeout_s: float = 120.0) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="dexrun-policy-")
+        start = start_message(table, context, Path(self._folder.name, "body.mjb"))
+        self._start = {"do": "make", **start}
         self._timeout_s = timeout_s
         self._child: _Child | None = None
         self._observations: Ring | None = None
         self._chunks: Ring | None = None
         self._warm = False
-        self.spec: PolicySpec = self._spawn()
+        try:
+            self.spec: PolicySpec = self._spawn()
+        except BaseException:
+            self._folder.cleanup()
+            raise
 
     def _spawn(self) -> PolicySpec:
         self._release()
@@ -179,6 +172,7 @@ class ProcessPolicy:
     def close(self) -> None:
         """End the child and free the rings."""
         self._release()
+        self._folder.cleanup()
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self._child is not None  # noqa: S101 - callers see to it

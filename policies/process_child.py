@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import sys
@@ -12,19 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from policies.process_start import started
 from runtime.interfaces import Policy, PolicyError
-from runtime.joints import JointLayout
 from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
 from runtime.ring import Ring, Sample
-
-ROOM = "policies."
-
-
-def _named(path: str) -> Any:
-    module, _, name = path.partition(":")
-    if not module.startswith(ROOM) and not module.startswith("tests."):
-        raise PolicyError(f"{path}: only policies of this program run in a process")
-    return getattr(importlib.import_module(module), name)
 
 
 def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
@@ -74,10 +64,8 @@ class PolicyChild:
 
     def do_make(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Import and construct."""
-        config = _named(message["config_class"]).model_validate(message["config"])
-        given = message["robot"]
-        robot = JointLayout(tuple(given["names"]), np.array(given["ranges"]), tuple(given["grippers"]))
-        policy: Policy = _named(message["target"])(config, robot)
+        table, context = started(message)
+        policy = table.build(context)
         self._policy = policy
         spec = {f.name: getattr(policy.spec, f.name) for f in dataclasses.fields(policy.spec)}
         return {"spec": {**spec, "notes": dict(policy.spec.notes)}}

@@ -1,0 +1,181 @@
+"""The kernel, and the face that plug-ins import: ``from runtime import CameraTable, Frame, Ring``.
+
+What `__all__` lists is kept from one version to the next; the modules below may move. A name is imported
+when it is first asked for, so that one does not bring all.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.arm_model import ArmModel, IkResult
+    from runtime.clock import NS_PER_S, Clock, RealClock, Signal, Wire
+    from runtime.geometry_options import Extrinsics, base_from_camera
+    from runtime.ik_options import IkOptions
+    from runtime.interfaces import (
+        ArmDriver,
+        Box,
+        CameraDriver,
+        Driver,
+        ForceDriver,
+        LeaderDriver,
+        PerceptionError,
+        Policy,
+        PolicyError,
+        PolicySpec,
+        Segmenter,
+        Tracker,
+    )
+    from runtime.joints import JointLayout
+    from runtime.messages import (
+        ArmState,
+        CameraInfo,
+        ColorImage,
+        DepthImage,
+        DeviceError,
+        FaultKind,
+        Floats,
+        Frame,
+        Intrinsics,
+        Mask,
+        Observation,
+        TrackedMask,
+    )
+    from runtime.options import Options
+    from runtime.parts import (
+        ArmContext,
+        ArmTable,
+        CameraNeed,
+        CameraTable,
+        DeviceContext,
+        ForceTable,
+        LeaderTable,
+        PolicyContext,
+        PolicyTable,
+        SegmenterTable,
+        TrackerTable,
+    )
+    from runtime.ring import Mailbox, Ring, Sample, capacity_for
+    from runtime.stepped import SteppedClock
+
+__all__ = [
+    "NS_PER_S",
+    "ArmContext",
+    "ArmDriver",
+    "ArmModel",
+    "ArmState",
+    "ArmTable",
+    "Box",
+    "CameraDriver",
+    "CameraInfo",
+    "CameraNeed",
+    "CameraTable",
+    "Clock",
+    "ColorImage",
+    "DepthImage",
+    "DeviceContext",
+    "DeviceError",
+    "Driver",
+    "Extrinsics",
+    "FaultKind",
+    "Floats",
+    "ForceDriver",
+    "ForceTable",
+    "Frame",
+    "IkOptions",
+    "IkResult",
+    "Intrinsics",
+    "JointLayout",
+    "LeaderDriver",
+    "LeaderTable",
+    "Mailbox",
+    "Mask",
+    "Observation",
+    "Options",
+    "PerceptionError",
+    "Policy",
+    "PolicyContext",
+    "PolicyError",
+    "PolicySpec",
+    "PolicyTable",
+    "RealClock",
+    "Ring",
+    "Sample",
+    "Segmenter",
+    "SegmenterTable",
+    "Signal",
+    "SteppedClock",
+    "TrackedMask",
+    "Tracker",
+    "TrackerTable",
+    "Wire",
+    "base_from_camera",
+    "capacity_for",
+]
+
+_MODULES = {
+    "NS_PER_S": "clock",
+    "ArmContext": "parts",
+    "ArmDriver": "interfaces",
+    "ArmModel": "arm_model",
+    "ArmState": "messages",
+    "ArmTable": "parts",
+    "Box": "interfaces",
+    "CameraDriver": "interfaces",
+    "CameraInfo": "messages",
+    "CameraNeed": "parts",
+    "CameraTable": "parts",
+    "Clock": "clock",
+    "ColorImage": "messages",
+    "DepthImage": "messages",
+    "DeviceContext": "parts",
+    "DeviceError": "messages",
+    "Driver": "interfaces",
+    "Extrinsics": "geometry_options",
+    "FaultKind": "messages",
+    "Floats": "messages",
+    "ForceDriver": "interfaces",
+    "ForceTable": "parts",
+    "Frame": "messages",
+    "IkOptions": "ik_options",
+    "IkResult": "arm_model",
+    "Intrinsics": "messages",
+    "JointLayout": "joints",
+    "LeaderDriver": "interfaces",
+    "LeaderTable": "parts",
+    "Mailbox": "ring",
+    "Mask": "messages",
+    "Observation": "messages",
+    "Options": "options",
+    "PerceptionError": "interfaces",
+    "Policy": "interfaces",
+    "PolicyContext": "parts",
+    "PolicyError": "interfaces",
+    "PolicySpec": "interfaces",
+    "PolicyTable": "parts",
+    "RealClock": "clock",
+    "Ring": "ring",
+    "Sample": "ring",
+    "Segmenter": "interfaces",
+    "SegmenterTable": "parts",
+    "Signal": "clock",
+    "SteppedClock": "stepped",
+    "TrackedMask": "messages",
+    "Tracker": "interfaces",
+    "TrackerTable": "parts",
+    "Wire": "clock",
+    "base_from_camera": "geometry_options",
+    "capacity_for": "ring",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

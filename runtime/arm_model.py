@@ -199,6 +199,32 @@ class ArmModel:
         made.data.qpos[:] = self.data.qpos
         return made
 
+    def save(self, path: Path) -> dict[str, Any]:
+        """Write the compiled model of a whole robot to `path`; returns what `load` needs besides, as JSON."""
+        self._mujoco.mj_saveModel(self.model, str(path))
+        parts = self.parts
+        return {
+            "names": list(parts.names),
+            "sites": dict(parts.sites),
+            "grippers": list(parts.grippers),
+            "ends": [[joint, list(ends)] for joint, ends in parts.ends.items()],
+            "table_height_m": self.table_height_m,
+            "reach_m": self.reach_m,
+        }
+
+    @classmethod
+    def load(cls, path: Path, saved: Mapping[str, Any]) -> ArmModel:
+        """The model that `save` wrote and told of."""
+        import mujoco
+
+        ends = {joint: (closed, opened) for joint, (closed, opened) in saved["ends"]}
+        return cls(
+            mujoco.MjModel.from_binary_path(str(path)),
+            ModelParts(tuple(saved["names"]), saved["sites"], tuple(saved["grippers"]), ends),
+            table_height_m=saved["table_height_m"],
+            reach_m=saved["reach_m"],
+        )
+
     def _find_joints(self) -> None:
         mujoco, model, names = self._mujoco, self.model, self.parts.names
         joints = [_identifier(model, mujoco.mjtObj.mjOBJ_JOINT, name, "joint") for name in names]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from runtime.messages import ActionChunk, CameraInfo, Floats, Observation
+from runtime.messages import (
+    ActionChunk,
+    CameraInfo,
+    ColorImage,
+    Floats,
+    Frame,
+    Mask,
+    Observation,
+    TrackedMask,
+)
 from runtime.ring import Mailbox, Ring
 
 
@@ -47,18 +56,39 @@ class Driver(Protocol):
 
 
 @runtime_checkable
-class ArmDriver(Driver, Protocol):
-    """A joint-position-controlled arm.
+class LeaderDriver(Driver, Protocol):
+    """An arm that a person moves.
 
     `states` has fields ``position``, ``velocity``, ``load``, each float64 ``[D]``.
-    `targets` takes field ``position`` float64 ``[D]``; only the newest matters.
+    `calibration` says how its readings become the robot's units, by joint, as JSON has it: every recording
+    keeps it, and exports into a trainer's units follow it. Empty if there is nothing to say.
     """
 
     @property
     def states(self) -> Ring: ...
 
     @property
+    def calibration(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class ArmDriver(LeaderDriver, Protocol):
+    """A joint-position-controlled arm.
+
+    `targets` takes field ``position`` float64 ``[D]``; only the newest matters.
+    `sent` has field ``position``, float64 ``[D]``: each target as it went to the device, stamped when it did,
+    NaN for a joint that was left out. It may have more fields, as the device counts; they are recorded.
+    `health` has whatever fields the device reports of itself (temperatures, voltages), each ``[D]``.
+    """
+
+    @property
     def targets(self) -> Mailbox: ...
+
+    @property
+    def sent(self) -> Ring: ...
+
+    @property
+    def health(self) -> Ring: ...
 
 
 @runtime_checkable
@@ -77,10 +107,17 @@ class CameraDriver(Driver, Protocol):
 
 @runtime_checkable
 class ForceDriver(Driver, Protocol):
-    """`samples` has field ``force`` float64 ``[K]`` in newtons, at the sensor's own rate."""
+    """`samples` has field ``force`` float64 ``[K]`` in newtons, at the sensor's own rate.
+
+    `tared` lists what came of the zeros that were asked for so far: why each was refused, empty if it was
+    taken. It only grows.
+    """
 
     @property
     def samples(self) -> Ring: ...
+
+    @property
+    def tared(self) -> Sequence[str]: ...
 
     def tare(self, still: Callable[[], bool] = ...) -> None:
         """Take the mean of the coming samples as zero, if `still` holds at each, unless a force acts.
@@ -153,3 +190,42 @@ class ChunkSource(Protocol):
 
     def poll(self) -> ActionChunk | None:
         """The next finished chunk, if any."""
+
+
+Box = tuple[float, float, float, float]
+"""``x1, y1, x2, y2`` in pixels, the far corner exclusive."""
+
+
+class PerceptionError(Exception):
+    """There is no telling what the object is. The message is one line."""
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """From a box to the pixels of the object in it. Called on one thread, and owns none."""
+
+    def segment(self, image: ColorImage, box: Box) -> Mask:
+        """``[H, W]``, 1 on the object.
+
+        Raises:
+            PerceptionError: the box is not in the image, or nothing in it stands out.
+        """
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Follows one object from frame to frame of one camera. Called on one thread, and owns none."""
+
+    def init(self, frame: Frame, mask: Mask) -> TrackedMask:
+        """Begin with the object as `mask` shows it in `frame`.
+
+        Raises:
+            PerceptionError: the mask is empty or of another size than the frame.
+        """
+
+    def update(self, frame: Frame) -> TrackedMask:
+        """Where it is now. Confidence 0 and an empty mask mean that it is not seen.
+
+        Raises:
+            PerceptionError: before `init`, or the frame is of another size.
+        """

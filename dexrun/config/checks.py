@@ -14,21 +14,15 @@ from pydantic import ValidationError
 
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import SPOTS
-from dexrun.config.settings import PolicyConfig, Settings
+from dexrun.config.settings import Settings
 from dexrun.config.sources import suggestion
-from drivers.world.config import HeadCameraOptions, WristCameraOptions
-from policies.act.config import ActConfig
-from policies.dexgrasp.config import DexGraspConfig
-from policies.geometric.config import GeometricConfig
+from drivers.world.config import CAMERAS
 from runtime.envelope import JointLimits
 from runtime.messages import FaultKind
+from runtime.parts import CameraNeed, PartTable, PolicyTable
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, REACH_M
 
 _HTTP = re.compile(r"http_\d{3}")
-_WORLD_CAMERAS: dict[str, type[HeadCameraOptions | WristCameraOptions]] = {
-    "head": HeadCameraOptions,
-    "wrist": WristCameraOptions,
-}
 
 
 def check(settings: Settings) -> None:
@@ -41,7 +35,6 @@ def check(settings: Settings) -> None:
     own_calibration(settings)
     simulated_time(settings)
     joint_names(settings)
-    roles(settings)
     world_cameras(settings)
     poses(settings, joint_limits(settings))
     place(settings)
@@ -50,23 +43,27 @@ def check(settings: Settings) -> None:
 
 
 def one_address(settings: Settings) -> None:
-    """A serial device is a real one or the simulated one; a serial number would win over a port."""
-    for name, device in settings.serial_devices().items():
-        if device.serial_number and in_world(device.port):
+    """A device is a real one or the simulated one: of two addresses, one would have no effect."""
+    for name, device in settings.device_tables().items():
+        given = device.addresses()
+        real = [key for key, address in given.items() if not in_world(address)]
+        simulated = [key for key, address in given.items() if in_world(address)]
+        if real and simulated:
+            one, other = real[0], simulated[0]
             raise ValueError(
-                f"{name}.serial_number = {device.serial_number!r} is a real device's, and {name}.port = "
-                f'{device.port!r} the simulated one\'s; give one of them, and "" for the other'
+                f"{name}.{one} = {given[one]!r} is a real device's, and {name}.{other} = {given[other]!r} "
+                'the simulated one\'s; give one of them, and "" for the other'
             )
 
 
 def own_calibration(settings: Settings) -> None:
-    """The simulated arms bring their calibration; any other arm's is its own."""
-    for name, arm in settings.arms().items():
-        if arm.calibration is None and not in_world(arm.port):
-            raise ValueError(
-                f"{name}.calibration is not given: the arm at {arm.serial_number or arm.port!r} needs the "
-                "file that dexrun calibrate or LeRobot made of it"
-            )
+    """Simulated devices bring along what any other must be given, such as an arm's calibration."""
+    for name, device in settings.device_tables().items():
+        if not in_world(device.address):
+            try:
+                device.check_real()
+            except ValueError as error:
+                raise ValueError(f"{name}.{error}") from None
 
 
 def simulated_time(settings: Settings) -> None:
@@ -86,34 +83,28 @@ def joint_names(settings: Settings) -> None:
         "safety.joints": settings.safety.joints,
         "policy.discrete": settings.policy.discrete,
     }
-    for name, arm in {"arm": settings.arm, "leader": settings.leader}.items():
-        if arm is not None:
-            tables[f"{name}.zero_rad"] = arm.zero_rad
-            tables[f"{name}.joint_torque_limit_fraction"] = arm.joint_torque_limit_fraction
-    for name, table in {"policy": settings.policy, "serve": settings.serve}.items():
-        units = getattr(table, "units", None)
-        if units is not None:
-            for key in ("zero_rad", "range_rad", "reversed"):
-                tables[f"{name}.units.{key}"] = getattr(units, key)
+    parts: dict[str, PartTable | None] = {
+        "arm": settings.arm,
+        "leader": settings.leader,
+        "policy": settings.policy,
+        "serve.policy": settings.serve.policy,
+    }
+    for name, part in parts.items():
+        if part is not None:
+            tables.update({f"{name}.{key}": names for key, names in part.by_joint().items()})
+    if settings.serve.units is not None:
+        tables.update(settings.serve.units.by_joint("serve.units"))
     for key, names in tables.items():
         for joint in names:
             if joint not in JOINT_NAMES:
                 raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, JOINT_NAMES)}")
 
 
-def roles(settings: Settings) -> None:
-    """One arm obeys and one is moved by hand: a leader with the follower's role would hold against it."""
-    if settings.arm.role != "follower":
-        raise ValueError(f"arm.role = {settings.arm.role!r}: the arm of [arm] is the follower")
-    if settings.leader is not None and settings.leader.role != "leader":
-        raise ValueError(f"leader.role = {settings.leader.role!r}: the arm of [leader] is the leader")
-
-
 def world_cameras(settings: Settings) -> None:
     """What is asked of a simulated camera is what one can show."""
     for name, camera in settings.cameras.items():
-        address = str(camera.serial if camera.driver == "realsense" else camera.source)
-        options = _WORLD_CAMERAS.get(address.removeprefix(WORLD_ADDRESS)) if in_world(address) else None
+        address = camera.address
+        options = CAMERAS.get(address.removeprefix(WORLD_ADDRESS)) if in_world(address) else None
         if options is None:
             continue
         try:
@@ -145,10 +136,10 @@ def poses(settings: Settings, limits: JointLimits) -> None:
         _one_each("control.park_rad", park, JOINT_NAMES[:arm_joints])
         _in_range("control.park_rad", park, limits)
     for name, policy in {"policy": settings.policy, "serve.policy": settings.serve.policy}.items():
-        if isinstance(policy, GeometricConfig):
-            _one_each(f"{name}.look_rad", policy.look_rad, JOINT_NAMES[:arm_joints])
+        for key, pose in () if policy is None else policy.poses().items():
+            _one_each(f"{name}.{key}", pose, JOINT_NAMES[:arm_joints])
             if settings.mode == "grasp" and name == "policy":
-                _in_range("policy.look_rad", policy.look_rad, limits)
+                _in_range(f"policy.{key}", pose, limits)
 
 
 def _one_each(key: str, values: Sequence[float], names: Sequence[str]) -> None:
@@ -176,40 +167,30 @@ def place(settings: Settings) -> None:
 
 
 def policy_cameras(settings: Settings) -> None:
-    """The policy looks through cameras that are there."""
-    for key, names in _looks_through(settings.policy).items() if settings.mode == "grasp" else ():
-        for name in names:
-            if name not in settings.cameras:
+    """The policy looks through cameras that are there, and show what it needs."""
+    if settings.mode == "grasp":
+        needs = settings.policy.needs_cameras()
+        for need in needs:
+            if need.camera not in settings.cameras:
                 known = ", ".join(sorted(settings.cameras)) or "none"
-                raise ValueError(f"{key} = {name!r} is not a camera; [cameras] has: {known}")
-    if isinstance(settings.policy, GeometricConfig) and settings.mode == "grasp":
-        _sees_the_object(settings, settings.policy.camera)
+                raise ValueError(f"{_named(need)} is not a camera; [cameras] has: {known}")
+        for need in needs:
+            _shows(settings, settings.policy, need)
 
 
-def _sees_the_object(settings: Settings, name: str) -> None:
-    """The geometric policy puts the tracked mask over the same camera's depth."""
-    if name != settings.grasp.head:
+def _named(need: CameraNeed) -> str:
+    return f"policy.{need.key} = {need.camera!r}"
+
+
+def _shows(settings: Settings, policy: PolicyTable, need: CameraNeed) -> None:
+    """Masks are of the head camera alone, and depth of those that have it."""
+    if need.mask and need.camera != settings.grasp.head:
         raise ValueError(
-            f"policy.camera = {name!r}: it must be grasp.head ({settings.grasp.head!r}), in whose pictures "
+            f"{_named(need)}: it must be grasp.head ({settings.grasp.head!r}), in whose pictures "
             "the object is tracked"
         )
-    if settings.cameras[name].driver != "realsense":
-        raise ValueError(f"policy.camera = {name!r}: the geometric policy needs depth, and it has none")
-
-
-def _looks_through(policy: PolicyConfig) -> dict[str, Iterable[str]]:
-    if isinstance(policy, GeometricConfig):
-        return {"policy.camera": (policy.camera,)}
-    if isinstance(policy, ActConfig):
-        return {"policy.cameras": policy.cameras}
-    if isinstance(policy, DexGraspConfig):
-        shape = policy.shape
-        return {
-            "policy.head_camera": (policy.head_camera,) if shape.head else (),
-            "policy.wrist_camera": (policy.wrist_camera,) if shape.wrist else (),
-        }
-    keys = policy.keys
-    return {f"policy.keys.{table}": getattr(keys, table) for table in ("cameras", "depths", "masks")}
+    if need.depth and not settings.cameras[need.camera].depth:
+        raise ValueError(f"{_named(need)}: the {policy.type} policy needs depth, and it has none")
 
 
 def fault_rules(settings: Settings) -> None:

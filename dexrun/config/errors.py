@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from dexrun.config.sources import Path_, suggestion
+from runtime.parts import PartTable
+from runtime.plugins import PartError
 
 Given = Mapping[str, Mapping[Path_, str]]
 """What was given outside the file: by source, by key path; the first source wins."""
@@ -17,19 +19,17 @@ Given = Mapping[str, Mapping[Path_, str]]
 _LEADING_KEY = re.compile(r"\w+(\.\w+)*")
 
 
-def explain(error: Any, model: type[BaseModel], file: str, given: Given) -> str:
-    """One of pydantic's errors about `model`, read from `file` and `given`, as one line."""
-    found = tuple(str(part) for part in error["loc"])
-    keys = _keys(found, model)
-    where = _origin(keys, file, given)
-    name, kind, details = ".".join(keys), error["type"], error.get("ctx", {})
+def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file: str, given: Given) -> str:
+    """One of pydantic's errors about `model`, made of `tables`, read from `file` and `given`, as one line."""
+    keys = tuple(str(part) for part in error["loc"])
+    details = error.get("ctx", {})
+    where, name, kind = _origin(keys, file, given), ".".join(keys), error["type"]
     if kind == "extra_forbidden":
-        return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(found[:-1], model))}"
+        return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(keys[:-1], model, tables))}"
     if kind == "missing":
         return f"{where}: {name}: this key is required"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        key = f"{name}.{details['discriminator'].strip(chr(39))}"
-        return f"{where}: {key}{_wrong_tag(details, sorted(_tags(_at(found, model))))}"
+    if kind.startswith("part_") and "key" in details:
+        return f"{where}: {name}.{details['key']}{_wrong_part(details)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if not name:  # about several tables: by convention, the message begins with the key
         leading = _LEADING_KEY.match(message)
@@ -39,10 +39,12 @@ def explain(error: Any, model: type[BaseModel], file: str, given: Given) -> str:
     return f"{where}: {name}{shown}: {message[:1].lower()}{message[1:]}"
 
 
-def _wrong_tag(details: Mapping[str, Any], tags: list[str]) -> str:
-    if "tag" not in details:
-        return f": this key is required; known: {', '.join(tags)}"
-    return f" = {details['tag']!r}: unknown{suggestion(str(details['tag']), tags)}"
+def _wrong_part(details: Mapping[str, Any]) -> str:
+    if "name" not in details:
+        return f": this key is required; known: {', '.join(details['known'])}"
+    name = details["name"]
+    why = details["why"] if "why" in details else f"unknown{suggestion(str(name), details['known'])}"
+    return f" = {name!r}: {why}"
 
 
 def _origin(keys: Path_, file: str, given: Given) -> str:
@@ -55,27 +57,25 @@ def _origin(keys: Path_, file: str, given: Given) -> str:
 # --- what the model has at a path
 
 
-def _keys(found: Path_, model: type[BaseModel]) -> Path_:
-    """`found` without the union tags that pydantic puts in: the file has no such tables."""
-    return tuple(part for i, part in enumerate(found) if not _is_tag(found, i, model))
-
-
-def _is_tag(found: Path_, index: int, model: type[BaseModel]) -> bool:
-    return found[index] in _tags(_at(found[:index], model))
-
-
-def _known(found: Path_, model: type[BaseModel]) -> list[str]:
+def _known(found: Path_, model: type[BaseModel], tables: Mapping[str, Any]) -> list[str]:
     """Names of the keys of the table at `found`."""
-    return sorted({key for each in _at(found, model) if _is_model(each) for key in each.model_fields})
-
-
-def _at(found: Path_, model: type[BaseModel]) -> list[Any]:
-    """The types that may stand at `found`."""
     here: list[Any] = [model]
+    value: Any = tables
     for part in found:
-        chosen = [each for each in here if part in _tags([each])] if len(here) > 1 else []
-        here = chosen or [inner for each in here for inner in _below(each, part)]
-    return here
+        value = value.get(part, {}) if isinstance(value, Mapping) else {}
+        here = [_chosen(inner, value) for each in here for inner in _below(each, part)]
+    return sorted({key for each in here if _is_model(each) for key in each.model_fields})
+
+
+def _chosen(kind: Any, value: Any) -> Any:
+    """Of a kind of parts, the table that `value` says it is; `kind` otherwise."""
+    if not (_is_model(kind) and issubclass(kind, PartTable) and kind.is_choice()):
+        return kind
+    name = value.get(kind.part_key, kind.part_default) if isinstance(value, Mapping) else kind.part_default
+    try:
+        return kind.of(name)
+    except PartError:
+        return kind
 
 
 def _below(kind: Any, part: str) -> Iterable[Any]:
@@ -98,9 +98,3 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _tags(kinds: Iterable[Any]) -> set[str]:
-    """What ``driver`` or ``type`` may be, of those of `kinds` that are told apart by it."""
-    fields = [each.model_fields.get(key) for each in kinds if _is_model(each) for key in ("driver", "type")]
-    return {str(tag) for field in fields if field is not None for tag in get_args(field.annotation)}

@@ -77,11 +77,11 @@ def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path
         settings = Settings(**tables)
         check(settings)
     except ValidationError as error:
-        lines = [explain(one, Settings, origin, given) for one in error.errors()]
+        lines = [explain(one, Settings, tables, origin, given) for one in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
     except ValueError as error:
         one = {"loc": (), "type": "value_error", "msg": str(error)}
-        raise ConfigError(explain(one, Settings, origin, given)) from None
+        raise ConfigError(explain(one, Settings, tables, origin, given)) from None
     return settings
 
 

@@ -1,8 +1,12 @@
-"""``python -m dexrun.config.reference``: every key, its default and its meaning, from the models."""
+"""``python -m dexrun.config.reference``: every key, its default and its meaning, from the models.
+
+With ``--installed``, keys of parts that other packages brought are among them.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import itertools
@@ -18,6 +22,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from dexrun.config.settings import Settings
+from runtime import plugins
+from runtime.parts import PartTable, table_of
 
 HEAD = """\
 # Configuration
@@ -74,11 +80,26 @@ def _parsed(text: str, known: set[str]) -> dict[str, str]:
     return found
 
 
-def models_of(annotation: Any) -> list[type[BaseModel]]:
-    """Models among the members of a (nested) union, ``dict`` or ``Annotated``."""
+def models_of(annotation: Any, outside: bool = False) -> list[type[BaseModel]]:
+    """Models among the members of a (nested) union, ``dict`` or ``Annotated``.
+
+    For a kind of parts, the tables of all that dexrun brings, or of all that are installed (`outside`).
+    """
+    if isinstance(annotation, type) and issubclass(annotation, PartTable) and annotation.is_choice():
+        tables = [(part, table) for part, table in _usable() if part.kind == annotation.part_kind]
+        tables.sort(key=lambda found: found[0].name != annotation.part_default)
+        return [table for part, table in tables if outside or part.distribution == plugins.OWN]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in typing.get_args(annotation) for model in models_of(part)]
+    return [model for each in typing.get_args(annotation) for model in models_of(each, outside)]
+
+
+def _usable() -> list[tuple[plugins.Part, type[PartTable]]]:
+    found = []
+    for part in plugins.installed().parts:
+        with contextlib.suppress(plugins.PartError):  # --plugins says why
+            found.append((part, table_of(part)))
+    return found
 
 
 def type_name(annotation: Any) -> str:
@@ -118,7 +139,7 @@ def _default(field: Any) -> str:
 Seen = dict[type[BaseModel], str]
 
 
-def sections(name: str, model: type[BaseModel], seen: Seen) -> Iterator[str]:
+def sections(name: str, model: type[BaseModel], seen: Seen, outside: bool = False) -> Iterator[str]:
     """Markdown of one table and the tables below it; `seen` is where a model was described before."""
     tag = _tag(model)
     title = f"## `[{name}]`" + (f" with `{tag}`" if tag else "")
@@ -132,7 +153,7 @@ def sections(name: str, model: type[BaseModel], seen: Seen) -> Iterator[str]:
     below: list[tuple[str, type[BaseModel]]] = []
     meanings = described(model)
     for key, field in model.model_fields.items():
-        inner = models_of(field.annotation)
+        inner = models_of(field.annotation, outside)
         array = typing.get_origin(field.annotation) is tuple
         below += [(f"[{name}.{key}]" if array else f"{name}.{key}", each) for each in inner]
         if array or not inner:
@@ -141,33 +162,33 @@ def sections(name: str, model: type[BaseModel], seen: Seen) -> Iterator[str]:
             rows.append(f"| `{key}` | {kind} | {_default(field)} | {meaning} |")
     yield f"{title}\n\n{first}\n\n" + "\n".join(rows) + "\n"
     for path, each in below:
-        yield from sections(path, each, seen)
+        if path != "serve.policy" or not getattr(each, "behind_a_server", False):  # nothing to serve
+            yield from sections(path, each, seen, outside)
 
 
 def _tag(model: type[BaseModel]) -> str:
-    for key in ("driver", "type"):
-        field = model.model_fields.get(key)
-        if field is not None and isinstance(field.default, str):
-            return f'{key} = "{field.default}"'
+    for part, table in _usable():
+        if table is model:
+            return f'{table.part_key} = "{part.name}"'
     return ""
 
 
-def reference() -> str:
-    """The whole page."""
+def reference(outside: bool = False) -> str:
+    """The whole page: with what dexrun brings, or with every installed part (`outside`)."""
     parts = [HEAD]
     top = ["## Top level", "", "| key | type | default | meaning |", "|---|---|---|---|"]
     meanings = described(Settings)
     tables: list[str] = []
     seen: Seen = {}
     for key, field in Settings.model_fields.items():
-        inner = models_of(field.annotation)
+        inner = models_of(field.annotation, outside)
         if not inner:
             meaning = meanings.get(key, "")
             top.append(f"| `{key}` | {type_name(field.annotation)} | {_default(field)} | {meaning} |")
         for each in inner:
-            tables += sections(f"{key}.NAME" if key == "cameras" else key, each, seen)
+            tables += sections(f"{key}.NAME" if key == "cameras" else key, each, seen, outside)
     return "\n".join([*parts, "\n".join(top) + "\n", *tables])
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write(reference("--installed" in sys.argv[1:]))

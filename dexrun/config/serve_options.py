@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from policies.act.config import ActConfig
-from policies.dexgrasp.config import DexGraspConfig
-from policies.geometric.config import GeometricConfig
 from policies.remote.serving.options import FrontOptions
-
-LocalPolicy = Annotated[GeometricConfig | DexGraspConfig | ActConfig, Field(discriminator="type")]
+from runtime.parts import PolicyTable
 
 
 class ServeOptions(FrontOptions):
@@ -33,4 +29,4 @@ class ServeOptions(FrontOptions):
     engine: Literal["local", "ray"] = "local"
     replicas: int = Field(default=2, ge=1, le=64)
     ray_address: str = ""
-    policy: LocalPolicy | None = None
+    policy: PolicyTable | None = None

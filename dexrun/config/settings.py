@@ -18,34 +18,15 @@ from dexrun.config.mode_options import GraspOptions, TeleopOptions, TerminalOpti
 from dexrun.config.recording_options import RecordingOptions
 from dexrun.config.serve_options import ServeOptions
 from dexrun.export.options import ExportOptions
-from drivers.feetech.config import FeetechConfig
-from drivers.force.config import ForceConfig
-from drivers.opencv_camera.config import OpenCvConfig
-from drivers.realsense.config import RealSenseConfig
 from drivers.world.config import WorldConfig
 from planner.config import PlannerConfig
 from planner.perception.config import PerceptionConfig
-from policies.act.config import ActConfig
-from policies.dexgrasp.config import DexGraspConfig
-from policies.geometric.config import GeometricConfig
-from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
 from runtime.control import ControlOptions
 from runtime.device import DeviceOptions
 from runtime.faults import FaultOptions
 from runtime.limits import SafetyOptions
+from runtime.parts import ArmTable, CameraTable, DeviceTable, ForceTable, LeaderTable, PolicyTable
 from runtime.realtime import RealtimeOptions
-
-CameraConfig = Annotated[RealSenseConfig | OpenCvConfig, Field(discriminator="driver")]
-PolicyConfig = Annotated[
-    GeometricConfig
-    | DexGraspConfig
-    | ActConfig
-    | GrootOptions
-    | LerobotOptions
-    | OpenpiOptions
-    | ActRemoteOptions,
-    Field(discriminator="type"),
-]
 
 
 class RealtimeTable(RealtimeOptions):
@@ -58,6 +39,10 @@ class RealtimeTable(RealtimeOptions):
     """
 
     clock: Literal["real", "stepped"] = "real"
+
+
+def _default_policy() -> PolicyTable:
+    return PolicyTable.model_validate({"type": "geometric"})
 
 
 class _Tables(PydanticBaseSettingsSource):
@@ -97,10 +82,10 @@ class Settings(BaseSettings):
 
     mode: Literal["grasp", "teleop"] = "grasp"
     runs: Path = Path("runs")
-    arm: FeetechConfig
-    leader: FeetechConfig | None = None
-    cameras: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], CameraConfig] = {}
-    force: ForceConfig | None = None
+    arm: ArmTable
+    leader: LeaderTable | None = None
+    cameras: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], CameraTable] = {}
+    force: ForceTable | None = None
     world: WorldConfig = WorldConfig()
     control: ControlOptions = ControlOptions()
     safety: SafetyOptions = SafetyOptions()
@@ -109,7 +94,7 @@ class Settings(BaseSettings):
     realtime: RealtimeTable = RealtimeTable()
     planner: PlannerConfig = PlannerConfig()
     perception: PerceptionConfig = PerceptionConfig()
-    policy: PolicyConfig = GeometricConfig()
+    policy: PolicyTable = Field(default_factory=_default_policy)
     grasp: GraspOptions = GraspOptions()
     teleop: TeleopOptions = TeleopOptions()
     recording: RecordingOptions = RecordingOptions()
@@ -136,10 +121,10 @@ class Settings(BaseSettings):
     def _cameras_let_go_in_time(self) -> Settings:
         limit_s = self.devices.join_timeout_s
         for name, camera in self.cameras.items():
-            if isinstance(camera, OpenCvConfig) and camera.open_timeout_s + camera.timeout_s >= limit_s:
+            keys, longest_s = camera.longest_call()
+            if longest_s >= limit_s:
                 raise ValueError(
-                    f"cameras.{name}: open_timeout_s + timeout_s ({camera.open_timeout_s:g} + "
-                    f"{camera.timeout_s:g}) must be less than devices.join_timeout_s ({limit_s:g}), "
+                    f"cameras.{name}: {keys} must be less than devices.join_timeout_s ({limit_s:g}), "
                     "the longest that the end of a run waits for a camera"
                 )
         return self
@@ -152,40 +137,37 @@ class Settings(BaseSettings):
             raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
         return self
 
-    @model_validator(mode="after")
-    def _files_exist(self) -> Settings:
-        for name, arm in {"arm": self.arm, "leader": self.leader}.items():
-            file = None if arm is None else arm.calibration
-            if file is not None and not file.is_file():
-                raise ValueError(f"{name}.calibration = {str(file)!r}: no such file")
-        return self
-
     @property
     def simulated(self) -> bool:
         """Whether any device that the mode opens is the simulated tabletop's."""
         return any(map(in_world, self.addresses().values()))
 
-    def arms(self) -> dict[str, FeetechConfig]:
-        """The arms that the mode opens, by the name of their table."""
-        leader = self.leader if self.mode == "teleop" else None
-        return {"arm": self.arm} | ({} if leader is None else {"leader": leader})
+    def arms(self) -> dict[str, ArmTable]:
+        """The arms that obey, by the key of their table."""
+        return {"arm": self.arm}
 
-    def serial_devices(self) -> dict[str, FeetechConfig | ForceConfig]:
-        """What the mode opens on serial ports, by the name of its table."""
+    def leaders(self) -> dict[str, LeaderTable]:
+        """The arms that a person moves, by the key of their table; none in a mode without a person."""
+        return {"leader": self.leader} if self.leader is not None and self.mode == "teleop" else {}
+
+    def device_tables(self) -> dict[str, DeviceTable]:
+        """What the mode opens, by the key of its table."""
+        cameras = {f"cameras.{name}": camera for name, camera in self.cameras.items()}
         force = {} if self.force is None else {"force": self.force}
-        return {**self.arms(), **force}
+        return {**self.arms(), **self.leaders(), **force, **cameras}
 
     def addresses(self) -> dict[str, str]:
         """Where the devices that the mode opens are, by the key that says so."""
         found = {}
-        for name, device in self.serial_devices().items():
-            key = "serial_number" if device.serial_number else "port"
-            found[f"{name}.{key}"] = str(getattr(device, key))
-        for name, camera in self.cameras.items():
-            key = "serial" if camera.driver == "realsense" else "source"
-            found[f"cameras.{name}.{key}"] = str(getattr(camera, key))
+        for name, device in self.device_tables().items():
+            found.update({f"{name}.{key}": address for key, address in list(device.addresses().items())[:1]})
         return found
 
     def real_addresses(self) -> dict[str, str]:
-        """Those of `addresses` that are not the simulated tabletop's."""
-        return {key: address for key, address in self.addresses().items() if not in_world(address)}
+        """Where those that are not the simulated tabletop's are; a device without an address is one."""
+        found = {}
+        for name, device in self.device_tables().items():
+            key, address = next(iter(device.addresses().items()), ("driver", device.driver))
+            if not in_world(address) and not device.simulated:
+                found[f"{name}.{key}"] = address
+        return found

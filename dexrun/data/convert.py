@@ -7,7 +7,7 @@ from pathlib import Path
 
 from policies.act.config import ActConfig
 from policies.checkpoint import CheckpointError, State, read_state, write_safetensors
-from policies.packages import need
+from runtime.packages import need
 
 
 def convert(source: Path, target: Path) -> str:

@@ -121,13 +121,12 @@ def targets_of(episode: Episode, which: str) -> Floats:
 def _see_addresses(settings: Settings) -> None:
     """Refuse sources whose credentials the recording does not hold; they would only look unreachable."""
     for name, camera in settings.cameras.items():
-        source = str(getattr(camera, "source", ""))
-        if MASK in source:
-            key = f"cameras.{name}.source"
-            raise ConfigError(
-                f"{key}: the recording does not hold the user name and password of {source}; "
-                f"give it again: --{key} URL"
-            )
+        for key, source in camera.addresses().items():
+            if MASK in source:
+                raise ConfigError(
+                    f"cameras.{name}.{key}: the recording does not hold the user name and password of "
+                    f"{source}; give it again: --cameras.{name}.{key} URL"
+                )
 
 
 def _send(episode: Episode, settings: Settings, which: str) -> int:

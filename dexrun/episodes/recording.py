@@ -109,7 +109,7 @@ class RunRecording:
         self._clock = robot.clock
         self._gaps = _Gaps(robot.faults.log)
         self._zero = ForceZero(robot)
-        self._infos = {name: camera.info for name, camera in robot.cameras.items()}
+        self._infos = robot.infos()
         options = robot.settings.recording
         self.recorder = Recorder(
             robot.clock,
@@ -233,10 +233,7 @@ def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
         "mode": settings.mode,
     }
     arms = {"arm": robot.arm, **({"leader": robot.leader} if robot.leader is not None else {})}
-    calibration = {
-        name: {joint: entry.model_dump() for joint, entry in arm.joints.calibration.items()}
-        for name, arm in arms.items()
-    }
+    calibration = {name: dict(arm.calibration) for name, arm in arms.items()}
     return {
         "robot": {key: json.dumps(value) for key, value in about.items()},
         "calibration": {name: json.dumps(value) for name, value in calibration.items()},

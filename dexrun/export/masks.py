@@ -29,13 +29,12 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
     Raises:
         ExportError: the object is not found.
     """
-    from planner.perception.backends import build_segmenter, build_tracker
     from planner.perception.config import PerceptionConfig
-    from planner.perception.interfaces import PerceptionError
+    from runtime.interfaces import PerceptionError
 
     first, box = _marked(sampled, camera, options)
     config = PerceptionConfig()
-    tracker = build_tracker(config)
+    tracker = config.tracker.build()
     indices = sampled.frames[camera].tolist()
     first = indices.index(indices[first])
     last, mask = -1, None
@@ -47,7 +46,7 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
                 if row < first:
                     mask = np.zeros(image.shape[:2], np.uint8)
                 elif row == first:
-                    mask = build_segmenter(config).segment(image, box.bbox_2d)
+                    mask = config.segmenter.build().segment(image, box.bbox_2d)
                     tracker.init(frame, mask)
                 else:
                     mask = tracker.update(frame).mask

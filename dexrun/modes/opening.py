@@ -50,7 +50,6 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
     from dexrun.modes.planner_log import PlannerLog
     from dexrun.modes.policy_watch import PolicyWatch
     from planner.client import Planner
-    from planner.perception.backends import build_segmenter, build_tracker
 
     settings, clock = robot.settings, robot.clock
     async with contextlib.AsyncExitStack() as stack:
@@ -59,7 +58,7 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
         keep = log.record if recording is None else both(log.record, recording.exchange)
         planner = await stack.enter_async_context(Planner(settings.planner, clock, keep))
         segmenter, tracker = await clock.run_blocking(
-            lambda: (build_segmenter(settings.perception), build_tracker(settings.perception))
+            lambda: (settings.perception.segmenter.build(), settings.perception.tracker.build())
         )
         perception = Perception(robot.cameras[settings.grasp.head], segmenter, tracker, clock)
         if recording is not None:
@@ -76,13 +75,13 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
 
 
 async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: contextlib.AsyncExitStack) -> Any:
-    from dexrun.policies import build_policy
+    from dexrun.policies import build_policy, policy_context
     from runtime.observer import Observer
     from runtime.worker import InferenceWorker
 
     settings, clock = robot.settings, robot.clock
     policy = await clock.run_blocking(
-        lambda: build_policy(settings.policy, robot.model.copy(), robot.cameras, clock)
+        lambda: build_policy(settings.policy, policy_context(robot.model, robot.infos(), clock))
     )
     observer = Observer(
         policy.spec,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from planner.perception.interfaces import PerceptionError, Segmenter, Tracker
 from runtime.clock import NS_PER_S, Clock, ClockThread
-from runtime.interfaces import CameraDriver
+from runtime.interfaces import CameraDriver, PerceptionError, Segmenter, Tracker
 from runtime.messages import Frame, TrackedMask
 from runtime.observer import frame_of
 from runtime.ring import Sample

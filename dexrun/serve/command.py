@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import BAD_CONFIGURATION, OK, STOPPED
 
 if TYPE_CHECKING:
     from dexrun.config.serve_options import ServeOptions
-    from dexrun.config.settings import PolicyConfig, Settings
+    from dexrun.config.settings import Settings
     from dexrun.serve.server import PolicyServer
-    from runtime.interfaces import CameraDriver, Policy
-    from runtime.messages import CameraInfo
+    from runtime.interfaces import Policy
+    from runtime.parts import PolicyTable
 
 SHORT = ("protocol", "host", "port", "engine", "replicas")
 HELP = """\
@@ -89,8 +88,8 @@ def run(settings: Settings) -> int:
 
 def _check_packages(settings: Settings) -> None:
     """Whatever the policy and the protocol import is there, or there is one line that says how to get it."""
-    from policies.packages import need
     from policies.remote.serving.options import CLIENT_OPTIONS
+    from runtime.packages import need
 
     served(settings).check_packages()
     protocol = settings.serve.protocol
@@ -118,7 +117,7 @@ def _server(settings: Settings) -> PolicyServer:
 
     joints = JointLayout(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float), (len(JOINT_NAMES) - 1,))
     make, options = policy_maker(settings), described(settings)
-    own = remembers(served(settings))
+    own = served(settings).remembers_episode
     if options.engine == "ray":
         if own:
             name = served(settings).type
@@ -129,31 +128,18 @@ def _server(settings: Settings) -> PolicyServer:
     return local_server(make(), options, joints, fresh=make if own else None)
 
 
-def remembers(policy: PolicyConfig) -> bool:
-    """Whether an answer depends on what was asked before: then every client needs a policy of its own."""
-    from policies.dexgrasp.config import DexGraspConfig
-
-    if isinstance(policy, DexGraspConfig):
-        return policy.shape.observation_steps > 1
-    return policy.type == "geometric"
-
-
-def served(settings: Settings) -> PolicyConfig:
+def served(settings: Settings) -> PolicyTable:
     """The table of the policy to serve."""
     return settings.serve.policy or settings.policy
 
 
 def described(settings: Settings) -> ServeOptions:
     """The ``[serve]`` table. A file that also tells a client what to send is not asked for it twice."""
-    from policies.mapping import UnitMap
-    from policies.remote.config import RemoteOptions
-
-    client, options = settings.policy, settings.serve
-    if not isinstance(client, RemoteOptions):
-        return options
-    whole = UnitMap(**client.units.model_dump())  # each entry given: none of another protocol's gets in
-    keys, units = options.keys or client.keys, options.units or whole
-    return options.model_copy(update={"keys": keys, "units": units})
+    options = settings.serve
+    given = options.model_dump(include={"keys", "units"})
+    return options.model_copy(
+        update={key: value for key, value in settings.policy.as_served().items() if given[key] is None}
+    )
 
 
 def policy_maker(settings: Settings) -> Callable[[], Policy]:
@@ -162,54 +148,23 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
     Raises:
         PolicyError: it cannot be made here.
     """
-    from dexrun.policies import build_policy
-    from policies.remote.config import RemoteOptions
+    from dexrun.policies import build_policy, policy_context
+    from dexrun.simulation.cameras import simulated_cameras
     from runtime.arm_model import ArmModel
     from runtime.clock import RealClock
     from runtime.interfaces import PolicyError
 
-    config = served(settings)
-    if isinstance(config, RemoteOptions):
+    table = served(settings)
+    if table.behind_a_server:
         raise PolicyError(
-            f"policy.type = {config.type!r} is itself behind a server; serve a local one, or name one in "
+            f"policy.type = {table.type!r} is itself behind a server; serve a local one, or name one in "
             "[serve.policy]"
         )
-    infos = {name: _Calibrated(name, info) for name, info in simulated_cameras(settings).items()}
-    if config.type == "geometric" and config.camera not in infos:
-        raise PolicyError(
-            f"policy 'geometric' needs the calibration of camera {config.camera!r}, which only the robot's "
-            "own process has (the simulated tabletop's is known); it needs no GPU: run it there"
-        )
-    cameras = cast("Mapping[str, CameraDriver]", infos)  # asked for `info` only
-    return lambda: build_policy(config, ArmModel(), cameras, RealClock())
-
-
-class _Calibrated:
-    """Stands for a camera whose calibration is all that a policy asks for."""
-
-    def __init__(self, name: str, info: CameraInfo) -> None:
-        self.name = name
-        self.info = info
-
-
-def simulated_cameras(settings: Settings) -> dict[str, CameraInfo]:
-    """Calibration of the cameras that are the simulated tabletop's, from the configuration alone."""
-    from drivers.realsense.config import RealSenseConfig
-    from runtime.geometry_options import base_from_camera
-    from runtime.messages import CameraInfo, Intrinsics
-
-    found = {}
-    for name, camera in settings.cameras.items():
-        if not isinstance(camera, RealSenseConfig) or camera.serial != "world:head":
-            continue
-        if camera.extrinsics is None:
-            continue
-        focal = camera.height / 2 / math.tan(math.radians(settings.world.head.fovy_deg) / 2)
-        center = ((camera.width - 1) / 2, (camera.height - 1) / 2)
-        found[name] = CameraInfo(
-            name,
-            Intrinsics(camera.width, camera.height, focal, focal, *center),
-            settings.world.head.depth_scale_m,
-            base_from_camera(camera.extrinsics),
-        )
-    return found
+    infos = simulated_cameras(settings)
+    for need in table.needs_cameras():
+        if need.calibration and need.camera not in infos:
+            raise PolicyError(
+                f"policy {table.type!r} needs the calibration of camera {need.camera!r}, which only the "
+                "robot's own process has (the simulated tabletop's is known); it needs no GPU: run it there"
+            )
+    return lambda: build_policy(table, policy_context(ArmModel(), infos, RealClock()))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from runtime.options import Options
+from runtime.parts import ArmContext, ArmTable, DeviceTable, LeaderTable
+
+if TYPE_CHECKING:
+    from drivers.feetech.driver import FeetechArm
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=254)]
@@ -15,7 +19,7 @@ Byte = Annotated[int, Field(ge=0, le=254)]
 _TORQUE_LIMITS = {"gripper": 0.5}
 
 
-class FeetechConfig(Options):
+class FeetechConfig(DeviceTable):
     """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101, follower or leader.
 
     Attributes:
@@ -70,6 +74,13 @@ class FeetechConfig(Options):
     joint_torque_limit_fraction: dict[str, Fraction] = Field(default_factory=lambda: dict(_TORQUE_LIMITS))
     torque_off_on_close: bool = False
 
+    @field_validator("calibration")
+    @classmethod
+    def _is_there(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_file():
+            raise ValueError("no such file")
+        return file
+
     @field_validator("joint_torque_limit_fraction")
     @classmethod
     def _keeps_the_gripper(cls, given: dict[str, float]) -> dict[str, float]:
@@ -80,3 +91,50 @@ class FeetechConfig(Options):
         if not self.port and not self.serial_number:
             raise ValueError("give port (a path) or serial_number (of the USB adapter)")
         return self
+
+    def addresses(self) -> Mapping[str, str]:
+        given = {"serial_number": self.serial_number, "port": self.port}
+        return {key: value for key, value in given.items() if value}
+
+    def by_joint(self) -> Mapping[str, Iterable[str]]:
+        return {
+            "zero_rad": self.zero_rad,
+            "joint_torque_limit_fraction": self.joint_torque_limit_fraction,
+        }
+
+    def check_real(self) -> None:
+        if self.calibration is None:
+            raise ValueError(
+                f"calibration is not given: the arm at {self.address!r} needs the file that dexrun calibrate "
+                "or LeRobot made of it"
+            )
+
+    def make(self, context: ArmContext) -> FeetechArm:
+        """The driver, for either role.
+
+        Raises:
+            DeviceError: ``wrong_calibration``, there is none, or it does not fit the arm.
+        """
+        from drivers.feetech.build import build_arm
+
+        return build_arm(self, context)
+
+
+class FeetechFollowerConfig(FeetechConfig, ArmTable):
+    """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101: the follower."""
+
+    role: Literal["follower"] = "follower"
+
+    def build(self, context: ArmContext) -> FeetechArm:
+        """See `make`."""
+        return self.make(context)
+
+
+class FeetechLeaderConfig(FeetechConfig, LeaderTable):
+    """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101: moved by a person."""
+
+    role: Literal["leader"] = "leader"
+
+    def build(self, context: ArmContext) -> FeetechArm:
+        """See `make`."""
+        return self.make(context)

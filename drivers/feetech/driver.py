@@ -174,9 +174,9 @@ class FeetechArm:
         bus.close()
 
     @property
-    def joints(self) -> JointMap:
-        """Servo ticks to the model's joints."""
-        return self._joints
+    def calibration(self) -> Mapping[str, Any]:
+        """By joint, as LeRobot's calibration files have it."""
+        return {name: entry.model_dump() for name, entry in self._joints.calibration.items()}
 
     def statistics(self) -> Mapping[str, int]:
         """Failures so far: ``late``, ``bad_target``, and ``<joint>.<kind>`` with the kinds ``no_reply``,

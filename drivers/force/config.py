@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
-from runtime.options import Options
+from runtime.parts import DeviceContext, ForceTable
+
+if TYPE_CHECKING:
+    from drivers.force.driver import SerialForce
 
 Header = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4}$")]
 
 
-class ForceConfig(Options):
+class ForceConfig(ForceTable):
     """A sensor that streams its channels over a serial port by itself.
 
     Attributes:
         port: path of the serial port.
         serial_number: USB serial number of the adapter; preferred to `port`, and learnt from it otherwise.
         baudrate: of the line, in bit/s.
-        channels: number `K` of values in a sample.
         format: ``text``: a line of `K` decimal numbers; ``frames``: binary frames (see ``wire.py``).
         separator: between the numbers of a line; blanks around numbers never matter.
         value: how a frame holds a number, little endian.
         header: the two bytes, in hex, that a frame starts with.
         checksum: what a frame ends with.
-        rate_hz: the sensor's own sample rate.
         newtons_per_count: scale of the sensor's numbers.
         calibration: ``K x K``, applied after the scale: force = calibration @ (counts * scale); identity if
             empty.
@@ -42,13 +44,11 @@ class ForceConfig(Options):
     port: str = ""
     serial_number: str = ""
     baudrate: int = Field(default=115_200, gt=0)
-    channels: int = Field(default=3, ge=1, le=16)
     format: Literal["text", "frames"] = "text"
     separator: str = Field(default=",", min_length=1, max_length=4)
     value: Literal["int16", "float32"] = "int16"
     header: Header = "aa55"
     checksum: Literal["crc16", "sum8"] = "crc16"
-    rate_hz: float = Field(default=200.0, gt=0, le=10_000)
     newtons_per_count: float = Field(default=0.01, gt=0)
     calibration: tuple[tuple[float, ...], ...] = ()
     full_scale_counts: float = Field(default=0.0, ge=0)
@@ -69,3 +69,12 @@ class ForceConfig(Options):
         if any(c in "0123456789.+-eE\r\n" for c in self.separator):
             raise ValueError(f"separator {self.separator!r} may not be part of a number or a line's end")
         return self
+
+    def addresses(self) -> Mapping[str, str]:
+        given = {"serial_number": self.serial_number, "port": self.port}
+        return {key: value for key, value in given.items() if value}
+
+    def build(self, context: DeviceContext) -> SerialForce:
+        from drivers.force.driver import SerialForce
+
+        return SerialForce(context.name, self, context.clock)

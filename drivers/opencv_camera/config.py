@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from runtime.geometry_options import Extrinsics
+from runtime.messages import Intrinsics
 from runtime.options import Options
+from runtime.parts import CameraTable, DeviceContext
+
+if TYPE_CHECKING:
+    from drivers.opencv_camera.driver import OpenCvCamera
 
 
 class Calibration(Options):
@@ -23,7 +28,7 @@ class Calibration(Options):
     distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-class OpenCvConfig(Options):
+class OpenCvConfig(CameraTable):
     """``[cameras.<name>]`` with ``driver = "opencv"``.
 
     source: index of a UVC camera (0), its stable path (``/dev/v4l/by-id/...``), or the URL of a network
@@ -38,14 +43,10 @@ class OpenCvConfig(Options):
     latency_s: from exposure to arrival; taken off every stamp, which is the arrival otherwise.
     autofocus, exposure_us: of a UVC camera, left as it is by default; a fixed exposure turns automatic off.
     calibration: intrinsics; without them focal lengths are NaN, so that nothing is measured by accident.
-    extrinsics: where the camera is relative to the arm's base.
     """
 
     driver: Literal["opencv"] = "opencv"
     source: int | str
-    width: int = Field(default=640, gt=0)
-    height: int = Field(default=480, gt=0)
-    fps: int = Field(default=30, gt=0, le=1000)
     fourcc: str = Field(default="MJPG", min_length=4, max_length=4)
     timeout_s: float = Field(default=0.2, gt=0, le=0.25)
     open_timeout_s: float = Field(default=3.0, gt=0)
@@ -53,4 +54,27 @@ class OpenCvConfig(Options):
     autofocus: bool | None = None
     exposure_us: float | None = Field(default=None, gt=0)
     calibration: Calibration | None = None
-    extrinsics: Extrinsics | None = None
+
+    def addresses(self) -> Mapping[str, str]:
+        return {"source": str(self.source)}
+
+    def longest_call(self) -> tuple[str, float]:
+        keys = f"open_timeout_s + timeout_s ({self.open_timeout_s:g} + {self.timeout_s:g})"
+        return keys, self.open_timeout_s + self.timeout_s
+
+    def build(self, context: DeviceContext) -> OpenCvCamera:
+        from drivers.opencv_camera.driver import OpenCvCamera
+
+        config = self if self.calibration or context.lent is None else self._measured(context.lent)
+        return OpenCvCamera(context.name, config, context.clock)
+
+    def _measured(self, pinhole: Intrinsics) -> OpenCvConfig:
+        """With intrinsics as a lab would have measured them."""
+        calibration = Calibration(
+            fx_px=pinhole.fx,
+            fy_px=pinhole.fy,
+            cx_px=pinhole.cx,
+            cy_px=pinhole.cy,
+            distortion=pinhole.coefficients,
+        )
+        return self.model_copy(update={"calibration": calibration})

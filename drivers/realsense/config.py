@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from runtime.geometry_options import Extrinsics
-from runtime.options import Options
+from runtime.parts import CameraTable, DeviceContext
+
+if TYPE_CHECKING:
+    from drivers.realsense.driver import RealSenseCamera
 
 HOST_CLOCK_PORT = "software:CLOCK_MONOTONIC"
 """Physical port of a (software) device whose hardware timestamps are the host's ``CLOCK_MONOTONIC``."""
 
 
-class RealSenseConfig(Options):
+class RealSenseConfig(CameraTable):
     """``[cameras.<name>]`` with ``driver = "realsense"``.
 
     serial: the device's serial number, as printed on it and by ``rs-enumerate-devices``.
@@ -29,13 +32,10 @@ class RealSenseConfig(Options):
         scale in use is always read back from the device.
     emitter, laser_power_mw: the infrared projector. exposure_us, gain: of the depth sensor, which turn its
         automatic exposure off. color_exposure_us: same for the colour sensor. Left out: as the device has it.
-    extrinsics: where the camera is relative to the arm's base.
     """
 
     driver: Literal["realsense"] = "realsense"
     serial: str = Field(min_length=1)
-    width: int = Field(default=640, gt=0)
-    height: int = Field(default=480, gt=0)
     fps: int = Field(default=30, gt=0, le=300)
     depth_width: int | None = Field(default=None, gt=0)
     depth_height: int | None = Field(default=None, gt=0)
@@ -51,4 +51,15 @@ class RealSenseConfig(Options):
     exposure_us: float | None = Field(default=None, gt=0)
     gain: float | None = Field(default=None, ge=0)
     color_exposure_us: float | None = Field(default=None, gt=0)
-    extrinsics: Extrinsics | None = None
+
+    def addresses(self) -> Mapping[str, str]:
+        return {"serial": self.serial}
+
+    @property
+    def depth(self) -> bool:
+        return True
+
+    def build(self, context: DeviceContext) -> RealSenseCamera:
+        from drivers.realsense.driver import RealSenseCamera
+
+        return RealSenseCamera(context.name, self, context.clock, context=context.lent)

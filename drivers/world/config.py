@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -70,6 +71,13 @@ class WristCameraOptions(Options):
     fps: float = Field(default=30.0, gt=0, le=90)
     fovy_deg: float = Field(default=62.0, gt=10, lt=120)
     jpeg_quality: int = Field(default=90, ge=10, le=100)
+
+
+CAMERAS: Mapping[str, type[HeadCameraOptions | WristCameraOptions]] = {
+    "head": HeadCameraOptions,
+    "wrist": WristCameraOptions,
+}
+"""What can be set about each camera, by what it is called in addresses."""
 
 
 class ForceOptions(Options):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from planner.perception.color_model import ColorModel, color_bins
 from planner.perception.config import ColorSegmenterConfig
-from planner.perception.interfaces import Box, PerceptionError
+from runtime.interfaces import Box, PerceptionError
 from runtime.messages import ColorImage, Mask
 
 Bits = NDArray[np.uint8]

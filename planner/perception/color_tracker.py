@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from planner.perception.color_model import ColorModel, color_bins
 from planner.perception.config import ColorTrackerConfig
-from planner.perception.interfaces import PerceptionError
+from runtime.interfaces import PerceptionError
 from runtime.messages import ColorImage, Frame, Mask, TrackedMask
 
 Bits = NDArray[np.uint8]

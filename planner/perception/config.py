@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from runtime.options import Options
+from runtime.parts import SegmenterTable, TrackerTable
+
+if TYPE_CHECKING:
+    from planner.perception.color_segmenter import ColorSegmenter
+    from planner.perception.color_tracker import ColorTracker
 
 
-class ColorSegmenterConfig(Options):
+class ColorSegmenterConfig(SegmenterTable):
     """Tells an object from what surrounds its box by colour, and by GrabCut where colour does not decide.
 
     Attributes:
@@ -23,8 +28,13 @@ class ColorSegmenterConfig(Options):
     min_fill: float = Field(default=0.12, gt=0, lt=1)
     grabcut_iterations: int = Field(default=4, ge=0, le=20)
 
+    def build(self) -> ColorSegmenter:
+        from planner.perception.color_segmenter import ColorSegmenter
 
-class ColorTrackerConfig(Options):
+        return ColorSegmenter(self)
+
+
+class ColorTrackerConfig(TrackerTable):
     """Follows an object by its colours, near where it was, and everywhere once it was lost.
 
     Attributes:
@@ -38,9 +48,14 @@ class ColorTrackerConfig(Options):
     min_visible: float = Field(default=0.08, gt=0, lt=1)
     lost_frames: int = Field(default=5, ge=0)
 
+    def build(self) -> ColorTracker:
+        from planner.perception.color_tracker import ColorTracker
+
+        return ColorTracker(self)
+
 
 class PerceptionConfig(Options):
-    """Which backends turn boxes into masks and follow them; each is chosen by its `type`."""
+    """Which parts turn boxes into masks and follow them; each is chosen by its `type`."""
 
-    segmenter: ColorSegmenterConfig = ColorSegmenterConfig()
-    tracker: ColorTrackerConfig = ColorTrackerConfig()
+    segmenter: SegmenterTable = ColorSegmenterConfig()
+    tracker: TrackerTable = ColorTrackerConfig()

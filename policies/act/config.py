@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from policies.config import PolicyOptions
 from policies.mapping import KeyMap, UnitMap
 from runtime.options import Options
+from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+
+if TYPE_CHECKING:
+    from policies.act.policy import ActPolicy
 
 
 class ActShape(Options):
@@ -36,7 +40,7 @@ class ActShape(Options):
     base_width: int = Field(default=64, gt=0)
 
 
-class ActConfig(PolicyOptions):
+class ActConfig(PolicyTable):
     """``[policy] type = "act"``.
 
     Attributes:
@@ -44,7 +48,6 @@ class ActConfig(PolicyOptions):
             (seeded with `seed`), which only tests and benchmarks want.
         stats: ``dataset_stats.pkl``; ``""`` looks beside the checkpoint. A converted file holds them.
         device: ``cpu``, ``cuda``, ``cuda:1``...
-        worker: ``thread`` runs the policy on the inference thread, ``process`` in a process of its own.
         precision: of the network.
         compile: use ``torch.compile``.
         cuda_graphs: replay each chunk as one CUDA graph, where the device is a CUDA one.
@@ -64,7 +67,6 @@ class ActConfig(PolicyOptions):
     checkpoint: str = ""
     stats: str = ""
     device: str = "cpu"
-    worker: Literal["thread", "process"] = "thread"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     cuda_graphs: bool = True
@@ -76,3 +78,18 @@ class ActConfig(PolicyOptions):
     keys: KeyMap = KeyMap()
     units: UnitMap = UnitMap()
     shape: ActShape = ActShape()
+
+    def needs_cameras(self) -> Sequence[CameraNeed]:
+        return [CameraNeed("cameras", name) for name in self.cameras]
+
+    def by_joint(self) -> Mapping[str, Iterable[str]]:
+        return self.units.by_joint("units")
+
+    @property
+    def remembers_episode(self) -> bool:
+        return False
+
+    def build(self, context: PolicyContext) -> ActPolicy:
+        from policies.act.policy import ActPolicy
+
+        return ActPolicy(self, context.joints)

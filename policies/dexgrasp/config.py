@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from policies.config import PolicyOptions
 from policies.mapping import KeyMap, UnitMap
 from runtime.options import Options
+from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+
+if TYPE_CHECKING:
+    from policies.dexgrasp.policy import DexGraspPolicy
 
 Backbone = Literal["vits14", "vitb14", "vitl14", "vitg14", "tiny14", "tinyg14"]
 
@@ -96,14 +100,13 @@ UMI_SHAPE = ControllerShape(
 """One 224x224 camera, pose state and 9-dim actions with a 6-D rotation."""
 
 
-class DexGraspConfig(PolicyOptions):
+class DexGraspConfig(PolicyTable):
     """``[policy] type = "dexgrasp"``.
 
     Attributes:
         checkpoint: a ``.safetensors``, ``.ckpt``, ``.pt`` or ``.pth`` file; ``""`` runs random weights
             (seeded with `seed`), which only tests and benchmarks want.
         device: ``cpu``, ``cuda``, ``cuda:1``...
-        worker: ``thread`` runs the policy on the inference thread, ``process`` in a process of its own.
         precision: of the networks; sampling itself stays in float32.
         compile: use ``torch.compile`` on the networks.
         cuda_graphs: replay each chunk as one CUDA graph, where the device is a CUDA one.
@@ -125,7 +128,6 @@ class DexGraspConfig(PolicyOptions):
     type: Literal["dexgrasp"] = "dexgrasp"
     checkpoint: str = ""
     device: str = "cpu"
-    worker: Literal["thread", "process"] = "thread"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     cuda_graphs: bool = True
@@ -138,3 +140,19 @@ class DexGraspConfig(PolicyOptions):
     keys: KeyMap = KeyMap()
     units: UnitMap = UnitMap()
     shape: ControllerShape = ControllerShape()
+
+    def needs_cameras(self) -> Sequence[CameraNeed]:
+        head = [CameraNeed("head_camera", self.head_camera, mask=True)] if self.shape.head else []
+        return [*head, *([CameraNeed("wrist_camera", self.wrist_camera)] if self.shape.wrist else [])]
+
+    def by_joint(self) -> Mapping[str, Iterable[str]]:
+        return self.units.by_joint("units")
+
+    @property
+    def remembers_episode(self) -> bool:
+        return self.shape.observation_steps > 1
+
+    def build(self, context: PolicyContext) -> DexGraspPolicy:
+        from policies.dexgrasp.policy import DexGraspPolicy
+
+        return DexGraspPolicy(self, context.joints)

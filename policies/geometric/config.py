@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from policies.config import PolicyOptions
+from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+
+if TYPE_CHECKING:
+    from policies.geometric.policy import GeometricPolicy
 
 
-class GeometricConfig(PolicyOptions):
+class GeometricConfig(PolicyTable):
     """The ``[policy]`` table with ``type = "geometric"``.
 
     Attributes:
@@ -85,3 +89,14 @@ class GeometricConfig(PolicyOptions):
     replan_shift_m: float = Field(default=0.0025, gt=0)
     replan_turn_rad: float = Field(default=0.08, gt=0)
     obstacle_height_m: float = Field(default=0.012, gt=0)
+
+    def needs_cameras(self) -> Sequence[CameraNeed]:
+        return [CameraNeed("camera", self.camera, depth=True, mask=True, calibration=True)]
+
+    def poses(self) -> Mapping[str, Sequence[float]]:
+        return {"look_rad": self.look_rad}
+
+    def build(self, context: PolicyContext) -> GeometricPolicy:
+        from policies.geometric.policy import GeometricPolicy
+
+        return GeometricPolicy(self, context.arm_model(), lambda: context.cameras[self.camera])

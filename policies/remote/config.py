@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from policies.config import PolicyOptions
 from policies.mapping import KeyMap, UnitMap
+from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+
+if TYPE_CHECKING:
+    from policies.remote.client import RemotePolicy
 
 _ARM = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 
 
-class RemoteOptions(PolicyOptions):
+class RemoteOptions(PolicyTable):
     """What every remote policy has in common.
 
     Attributes:
@@ -32,6 +36,7 @@ class RemoteOptions(PolicyOptions):
     """
 
     extra: ClassVar[str] = "remote"
+    behind_a_server: ClassVar[bool] = True
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(ge=1, le=65535)
@@ -58,6 +63,31 @@ class RemoteOptions(PolicyOptions):
         if self.backoff_max_s < self.backoff_s:
             raise ValueError(f"backoff_max_s {self.backoff_max_s} is less than backoff_s {self.backoff_s}")
         return self
+
+    def needs_cameras(self) -> Sequence[CameraNeed]:
+        keys = self.keys
+        return [
+            *(CameraNeed("keys.cameras", name) for name in keys.cameras),
+            *(CameraNeed("keys.depths", name, depth=True) for name in keys.depths),
+            *(CameraNeed("keys.masks", name, mask=True) for name in keys.masks),
+        ]
+
+    def by_joint(self) -> Mapping[str, Iterable[str]]:
+        return self.units.by_joint("units")
+
+    @property
+    def remembers_episode(self) -> bool:
+        return False
+
+    def as_served(self) -> Mapping[str, Any]:
+        """The names and units that this client sends; each unit given, so that no other default gets in."""
+        return {"keys": self.keys, "units": UnitMap(**self.units.model_dump())}
+
+    def build(self, context: PolicyContext) -> RemotePolicy:
+        """The client; it connects when it is warmed up."""
+        from policies.remote.make import make_remote
+
+        return make_remote(self, context.joints, context.clock)
 
 
 class GrootOptions(RemoteOptions):
@@ -150,8 +180,3 @@ class ActRemoteOptions(RemoteOptions):
     keys: KeyMap = KeyMap(
         cameras={"head": "rgb_main", "wrist": "rgb_left"}, state={"qpos": ()}, action={"action": ()}
     )
-
-
-RemoteConfig = Annotated[
-    GrootOptions | LerobotOptions | OpenpiOptions | ActRemoteOptions, Field(discriminator="type")
-]

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from policies.remote.client import RemotePolicy
-from policies.remote.config import RemoteConfig
+from policies.remote.config import RemoteOptions
 from runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SERVED = {"gr00t": "groot", "act": "act_zmq"}
 """What ``[serve]`` calls a protocol, where that is not the policy's type."""
 
 
-def make_remote(options: RemoteConfig, robot: JointLayout, clock: Clock) -> RemotePolicy:
+def make_remote(options: RemoteOptions, robot: JointLayout, clock: Clock) -> RemotePolicy:
     """A policy behind the server that `options` names; connects when warmed up.
 
     Raises:

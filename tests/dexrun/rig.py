@@ -14,12 +14,13 @@ from unittest import mock
 import anyio
 import numpy as np
 
-from dexrun import app, assembly
+from dexrun import app
 from dexrun.app import run, ticking
 from dexrun.assembly import Robot, open_robot
 from dexrun.config.load import load
 from dexrun.config.settings import Settings
 from dexrun.modes.opening import Mode, open_mode
+from dexrun.simulation import tabletop
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.port import BusPort
@@ -168,7 +169,7 @@ Script = Callable[[Stage], Awaitable[None]]
 @contextlib.contextmanager
 def staged(stage: Stage, script: Script | None) -> Iterator[app.Opener]:
     """Runs started within are `stage`'s: `script` is played beside the mode that the opener opens."""
-    real_mode, real_close = open_mode, assembly._close_world
+    real_mode, real_close = open_mode, tabletop.close
 
     async def play_script() -> None:
         try:
@@ -197,7 +198,7 @@ def staged(stage: Stage, script: Script | None) -> Iterator[app.Opener]:
 
     with (
         mock.patch.object(app, "open_robot", robot_watched),
-        mock.patch.object(assembly, "_close_world", close_watched),
+        mock.patch.object(tabletop, "close", close_watched),
     ):
         yield mode_watched
 

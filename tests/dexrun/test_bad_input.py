@@ -39,7 +39,7 @@ MISTAKES = {
     "--cameras.head.fps fast": "cameras.head.fps = 'fast': input should be a valid integer,"
     " unable to parse string as an integer",
     "--mode walk": "mode = 'walk': input should be 'grasp' or 'teleop'",
-    "--arm.driver dynamixel": "arm.driver = 'dynamixel': input should be 'feetech'",
+    "--arm.driver dynamixel": "arm.driver = 'dynamixel': unknown; known: feetech",
     "--cameras.head.driver zed": "cameras.head.driver = 'zed': unknown; known: opencv, realsense",
     "--cameras.top.source 3": "cameras.top.driver: this key is required; known: opencv, realsense",
     "--policy.type geometrical": "policy.type = 'geometrical': unknown; did you mean 'geometric'?",

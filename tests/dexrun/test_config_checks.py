@@ -45,8 +45,8 @@ IMPOSSIBLE = {
         " = [9.0, 0.0, 0.0, 0.0, 0.0]: shoulder_pan is 9; [safety] lets it be -2.19 to 2.19"
     ),
     # roles, and what a device can do
-    "arm.role leader": " = 'leader': the arm of [arm] is the follower",
-    "leader.role follower": " = 'follower': the arm of [leader] is the leader",
+    "arm.role leader": " = 'leader': input should be 'follower'",
+    "leader.role follower": " = 'follower': input should be 'leader'",
     "cameras.wrist.fps 1000": " = 1000: simulated, it should be less than or equal to 90",
     "cameras.head.width 100000": " = 100000: simulated, it should be less than or equal to 1920",
     "policy.camera wrist": (

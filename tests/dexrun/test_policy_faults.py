@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from dexrun import policies
-from dexrun.config.settings import PolicyConfig
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
 from policies.geometric.policy import GeometricPolicy
-from runtime.arm_model import ArmModel
-from runtime.clock import NS_PER_S, Clock
-from runtime.interfaces import CameraDriver, Policy
+from runtime.clock import NS_PER_S
+from runtime.interfaces import Policy
 from runtime.messages import Floats, Observation
+from runtime.parts import PolicyContext, PolicyTable
 from runtime.stepped import SteppedClock
 from runtime.tick import TickFlag
 from tests.dexrun.rig import Stage, assert_tame, perform, records
@@ -81,10 +80,8 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     build = policies.build_policy
 
     def use(deed: Deed, first: int = 0, last: int = 1_000_000) -> None:
-        def faulty_one(
-            config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver], clock: Clock
-        ) -> Any:
-            return Faulty(build(config, model, cameras, clock), deed, first, last)
+        def faulty_one(table: PolicyTable, context: PolicyContext) -> Any:
+            return Faulty(build(table, context), deed, first, last)
 
         monkeypatch.setattr(policies, "build_policy", faulty_one)
 

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from planner.perception.backends import build_segmenter, build_tracker
 from planner.perception.config import ColorSegmenterConfig, PerceptionConfig
-from planner.perception.interfaces import Box, PerceptionError, Segmenter, Tracker
 from planner.scene_reader import vision
+from runtime.interfaces import Box, PerceptionError, Segmenter, Tracker
 from runtime.messages import ColorImage, Frame, Mask
 from tests.planner.pictures import RGB, table
 from tests.planner.test_scene_reader import HEADS, jpeg, rendered
@@ -31,8 +30,8 @@ def drawn(color: str, shape: str, x: int, y: int) -> tuple[ColorImage, Mask]:
 
 
 def test_the_backends_are_what_the_interfaces_ask_for() -> None:
-    assert isinstance(build_segmenter(CONFIG), Segmenter)
-    assert isinstance(build_tracker(CONFIG), Tracker)
+    assert isinstance(CONFIG.segmenter.build(), Segmenter)
+    assert isinstance(CONFIG.tracker.build(), Tracker)
 
 
 @pytest.mark.parametrize("color", RGB)
@@ -42,7 +41,7 @@ def test_boxes_good_and_bad_give_the_object(color: str, shape: str, off: tuple[i
     image, truth = drawn(color, shape, 420, 150)
     x, y, w, h = cv2.boundingRect(truth)
     box: Box = (x + off[0], y + off[1], x + w + off[2], y + h + off[3])
-    assert iou(build_segmenter(CONFIG).segment(image, box), truth) > 0.85
+    assert iou(CONFIG.segmenter.build().segment(image, box), truth) > 0.85
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -50,14 +49,14 @@ def test_rendered_objects_are_cut_out_whole(name: str) -> None:
     """Lit tops and dark sides belong together; the box of the mask is the object's."""
     image = rendered(name)
     for thing in vision.read(image).objects:
-        mask = build_segmenter(CONFIG).segment(image, tuple(map(float, thing.box)))
+        mask = CONFIG.segmenter.build().segment(image, tuple(map(float, thing.box)))
         x, y, w, h = cv2.boundingRect(mask)
         assert (x, y, x + w, y + h) == pytest.approx(thing.box, abs=2)
 
 
 def test_a_neighbour_of_another_color_is_left_out() -> None:
     image = jpeg(table(("red", "cube", 400, 120), ("blue", "cube", 434, 120)))
-    mask = build_segmenter(CONFIG).segment(image, (380.0, 100.0, 428.0, 140.0))
+    mask = CONFIG.segmenter.build().segment(image, (380.0, 100.0, 428.0, 140.0))
     assert cv2.boundingRect(mask) == pytest.approx((384, 104, 33, 33), abs=2)
 
 
@@ -69,7 +68,7 @@ def test_grabcut_helps_where_color_does_not() -> None:
     truth = np.zeros((200, 200), np.uint8)
     truth[80:120, 90:130] = 1
     box = (86.0, 76.0, 134.0, 124.0)
-    assert iou(build_segmenter(CONFIG).segment(image, box), truth) > 0.8
+    assert iou(CONFIG.segmenter.build().segment(image, box), truth) > 0.8
 
 
 @pytest.mark.parametrize(
@@ -77,13 +76,13 @@ def test_grabcut_helps_where_color_does_not() -> None:
 )
 def test_boxes_outside_the_picture(box: Box) -> None:
     with pytest.raises(PerceptionError, match="not inside"):
-        build_segmenter(CONFIG).segment(table(), box)
+        CONFIG.segmenter.build().segment(table(), box)
 
 
 def test_nothing_stands_out() -> None:
     config = PerceptionConfig(segmenter=ColorSegmenterConfig(grabcut_iterations=0))
     with pytest.raises(PerceptionError, match="stands out"):
-        build_segmenter(config).segment(np.full((100, 100, 3), 128, np.uint8), (40, 40, 60, 60))
+        config.segmenter.build().segment(np.full((100, 100, 3), 128, np.uint8), (40, 40, 60, 60))
 
 
 @settings(deadline=None)
@@ -96,7 +95,7 @@ def test_any_box_gives_a_mask_or_a_perception_error(data: st.DataObject) -> None
         image[:] = image[0, 0]
     box = tuple(data.draw(st.floats(-2, 42)) for _ in range(4))
     try:
-        mask = build_segmenter(CONFIG).segment(image, box)  # type: ignore[arg-type]
+        mask = CONFIG.segmenter.build().segment(image, box)  # type: ignore[arg-type]
     except PerceptionError as error:
         assert "\n" not in str(error)  # noqa: PT017 - the message is the point
     else:
@@ -113,7 +112,7 @@ def frame(image: ColorImage, stamp_ns: int = 0) -> Frame:
 
 def started(color: str = "red", shape: str = "cube", x: int = 300, y: int = 120) -> Tracker:
     image, truth = drawn(color, shape, x, y)
-    tracker = build_tracker(CONFIG)
+    tracker = CONFIG.tracker.build()
     first = tracker.init(frame(image, 7), truth)
     assert (first.camera, first.stamp_ns, first.confidence) == ("head", 7, 1.0)
     return tracker
@@ -189,7 +188,7 @@ def test_an_object_that_is_lifted_grows() -> None:
 
 
 def test_misuse_is_said() -> None:
-    tracker = build_tracker(CONFIG)
+    tracker = CONFIG.tracker.build()
     with pytest.raises(PerceptionError, match="init first"):
         tracker.update(frame(table()))
     with pytest.raises(PerceptionError, match="empty"):
@@ -206,7 +205,7 @@ def test_misuse_is_said() -> None:
 def test_any_frames_can_follow(seeds: list[int]) -> None:
     image, truth = drawn("red", "cube", 60, 60)
     image, truth = np.ascontiguousarray(image[:120, :140]), np.ascontiguousarray(truth[:120, :140])
-    tracker = build_tracker(CONFIG)
+    tracker = CONFIG.tracker.build()
     tracker.init(frame(image), truth)
     for seed in seeds:
         rng = np.random.default_rng(seed)

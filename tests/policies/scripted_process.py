@@ -7,19 +7,22 @@ import os
 import numpy as np
 
 from runtime.interfaces import PolicyError, PolicySpec
-from runtime.joints import JointLayout
 from runtime.messages import Floats, Observation
-from runtime.options import Options
+from runtime.parts import PolicyContext, PolicyTable
 
 
-class ScriptOptions(Options):
+class ScriptOptions(PolicyTable):
+    type: str = "scripted"
     mode: str = "echo"
+
+    def build(self, context: PolicyContext) -> Scripted:
+        return Scripted(self, context)
 
 
 class Scripted:
     """Answers with sums over what it was given, so that a test can tell whether all of it arrived."""
 
-    def __init__(self, config: ScriptOptions, robot: JointLayout) -> None:
+    def __init__(self, config: ScriptOptions, context: PolicyContext) -> None:
         if config.mode == "refuse":
             raise PolicyError("no such\ncheckpoint")
         if config.mode == "noise":
@@ -27,7 +30,7 @@ class Scripted:
         self._mode = config.mode
         self._resets = 0
         self.spec = PolicySpec(
-            "scripted", 4, len(robot.names), cameras=("head",), discrete=(5,), notes={"a": "b"}
+            "scripted", 4, context.joints.joints, cameras=("head",), discrete=(5,), notes={"a": "b"}
         )
 
     def warm_up(self) -> None:

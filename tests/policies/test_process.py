@@ -9,14 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dexrun.policies import policy_context
 from policies.process import ProcessPolicy
+from runtime.arm_model import ArmModel
+from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
-from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 
-ROBOT = JointLayout(tuple("abcdef"), np.tile([-1.0, 1.0], (6, 1)), (5,))
-TARGET = "tests.policies.scripted_process:Scripted"
+CONTEXT = policy_context(ArmModel(), {}, RealClock())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _part(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The scripted policy is installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    points = {"scripted": "tests.policies.scripted_process:ScriptOptions", "absent": "absent.module:Table"}
+    distribution(folder, "scripted", {"dexrun.policies": points})
+    with installed(folder):
+        yield
 
 
 def observe(instruction: str = "", height: int = 4) -> Observation:
@@ -39,7 +51,7 @@ def shared() -> set[str]:
 @pytest.fixture
 def policy() -> Iterator[ProcessPolicy]:
     before = shared()
-    made = ProcessPolicy(TARGET, ScriptOptions(), ROBOT, timeout_s=60.0)
+    made = ProcessPolicy(ScriptOptions(), CONTEXT, timeout_s=60.0)
     yield made
     made.close()
     assert not {name for name in shared() - before if name.startswith(f"dexrun-{os.getpid()}-")}
@@ -77,7 +89,7 @@ def test_a_child_that_dies_is_said_so_and_started_anew(policy: ProcessPolicy) ->
 
 
 def test_a_child_that_hangs_is_ended() -> None:
-    made = ProcessPolicy(TARGET, ScriptOptions(), ROBOT, timeout_s=60.0)
+    made = ProcessPolicy(ScriptOptions(), CONTEXT, timeout_s=60.0)
     made.warm_up()
     assert made._child is not None
     made._child._timeout_s = 0.2
@@ -87,26 +99,26 @@ def test_a_child_that_hangs_is_ended() -> None:
 
 
 def test_what_a_library_prints_does_not_disturb() -> None:
-    made = ProcessPolicy(TARGET, ScriptOptions(mode="noise"), ROBOT, timeout_s=60.0)
+    made = ProcessPolicy(ScriptOptions(mode="noise"), CONTEXT, timeout_s=60.0)
     assert made.infer(observe()).shape == (4, 6)
     made.close()
 
 
 @pytest.mark.parametrize(
-    ("target", "mode", "says"),
+    ("given", "says"),
     [
-        (TARGET, "refuse", "^no such checkpoint$"),
-        ("os:system", "", "only policies of this program"),
-        ("policies.absent:Nothing", "", "ModuleNotFoundError"),
+        ({"mode": "refuse"}, "^no such checkpoint$"),
+        ({"type": "os:system"}, "'os:system' is unknown; installed are .*scripted"),
+        ({"type": "absent"}, "scripted 1.2: ModuleNotFoundError: No module named 'absent'"),
     ],
 )
-def test_what_cannot_be_made_is_one_line(target: str, mode: str, says: str) -> None:
+def test_what_cannot_be_made_is_one_line(given: dict[str, str], says: str) -> None:
     with pytest.raises(PolicyError, match=says):
-        ProcessPolicy(target, ScriptOptions(mode=mode), ROBOT, timeout_s=60.0)
+        ProcessPolicy(ScriptOptions(**given), CONTEXT, timeout_s=60.0)
 
 
 def test_warm_up_that_fails_is_one_line() -> None:
-    made = ProcessPolicy(TARGET, ScriptOptions(mode="cold"), ROBOT, timeout_s=60.0)
+    made = ProcessPolicy(ScriptOptions(mode="cold"), CONTEXT, timeout_s=60.0)
     with pytest.raises(PolicyError, match="RuntimeError: no kernel image"):
         made.warm_up()
     made.close()

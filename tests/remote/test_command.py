@@ -12,7 +12,7 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.config.load import load
-from dexrun.serve.command import described, expand, remembers, served
+from dexrun.serve.command import described, expand, served
 from policies.remote.config import LerobotOptions
 from runtime.interfaces import PolicyError
 from tests.remote.support import connected, observation
@@ -128,4 +128,4 @@ def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> 
 @pytest.mark.parametrize(("steps", "own"), [("1", False), ("2", True)])
 def test_a_network_that_looks_back_is_made_for_each_client(steps: str, own: bool) -> None:
     given = ["--policy.type", "dexgrasp", "--policy.shape.observation_steps", steps]
-    assert remembers(load(["--config", CONFIG, *given], {}).policy) is own
+    assert load(["--config", CONFIG, *given], {}).policy.remembers_episode is own

@@ -1,0 +1,38 @@
+"""From an arm's table to its driver: the calibration is found, and fitted to the model's joints."""
+
+from __future__ import annotations
+
+from drivers.feetech.calibration import (
+    Calibration,
+    CalibrationError,
+    JointCalibration,
+    JointMap,
+    load_calibration,
+)
+from drivers.feetech.config import FeetechConfig
+from drivers.feetech.driver import FeetechArm
+from runtime.messages import DeviceError, FaultKind
+from runtime.parts import ArmContext
+
+
+def build_arm(config: FeetechConfig, context: ArmContext) -> FeetechArm:
+    """The arm of `config`; a calibration that is lent is used where the configuration names no file.
+
+    Raises:
+        DeviceError: there is no calibration, or it does not fit the arm.
+    """
+    try:
+        calibration = _calibration(config, context)
+        ranges = dict(zip(context.joints.names, context.joints.ranges.tolist(), strict=True))
+        joints = JointMap.build(calibration, ranges, zero_rad=config.zero_rad)
+    except CalibrationError as error:
+        raise DeviceError(context.name, FaultKind.WRONG_CALIBRATION, config.port, str(error)) from None
+    return FeetechArm(context.name, config, joints, context.clock)
+
+
+def _calibration(config: FeetechConfig, context: ArmContext) -> Calibration:
+    if config.calibration is not None:
+        return load_calibration(config.calibration, context.joints.names)
+    if context.lent is None:
+        raise CalibrationError("no calibration: give calibration = FILE, made by dexrun calibrate")
+    return {name: JointCalibration(**entry) for name, entry in context.lent.items()}

@@ -1,0 +1,60 @@
+"""What a policy in a process of its own is made of, as JSON: its table, its context, and a file of the body.
+
+The body's model is saved as MuJoCo compiled it, so that the child has the very same one, however it was
+described here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.clock import RealClock
+from runtime.joints import JointLayout
+from runtime.messages import CameraInfo, Intrinsics
+from runtime.parts import PolicyContext, PolicyTable
+
+
+def start_message(table: PolicyTable, context: PolicyContext, body: Path) -> dict[str, Any]:
+    """What `started` needs; the body's model is written to `body`."""
+    return {
+        "table": table.model_dump(mode="json"),
+        "joints": {
+            "names": context.joints.names,
+            "ranges": context.joints.ranges.tolist(),
+            "grippers": context.joints.grippers,
+        },
+        "cameras": {name: _camera(info) for name, info in context.cameras.items()},
+        "body": str(body),
+        "model": context.arm_model().save(body),
+    }
+
+
+def started(message: Mapping[str, Any]) -> tuple[PolicyTable, PolicyContext]:
+    """The table and the context; the clock is this process's own, of the same domain."""
+    from runtime.arm_model import ArmModel
+
+    joints = message["joints"]
+    context = PolicyContext(
+        JointLayout(tuple(joints["names"]), np.array(joints["ranges"]), tuple(joints["grippers"])),
+        lambda: ArmModel.load(Path(message["body"]), message["model"]),
+        {name: _info(entry) for name, entry in message["cameras"].items()},
+        RealClock(),
+    )
+    return PolicyTable.model_validate(message["table"]), context
+
+
+def _camera(info: CameraInfo) -> dict[str, Any]:
+    pose = info.base_from_camera
+    return {**asdict(info), "base_from_camera": None if pose is None else pose.tolist()}
+
+
+def _info(entry: Mapping[str, Any]) -> CameraInfo:
+    pinhole, pose = dict(entry["intrinsics"]), entry["base_from_camera"]
+    pinhole["coefficients"] = tuple(pinhole["coefficients"])
+    pose = None if pose is None else np.array(pose)
+    return CameraInfo(entry["name"], Intrinsics(**pinhole), entry["depth_scale_m"], pose)

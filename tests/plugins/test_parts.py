@@ -1,0 +1,250 @@
+"""Parts of other packages are found by their entry points, and those that are broken are in nobody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexrun.__main__ import main
+from dexrun.app import ticking
+from dexrun.assembly import Robot, open_robot
+from dexrun.config.load import ConfigError, dump, load, load_tables
+from dexrun.config.reference import reference
+from dexrun.policies import build_policy, policy_context
+from runtime import plugins
+from runtime.arm_model import ArmModel
+from runtime.clock import NS_PER_S, RealClock
+from runtime.interfaces import ArmDriver, CameraDriver, Policy
+from runtime.messages import ArmState, CameraInfo, Frame, Intrinsics, Observation
+from runtime.parts import table_of
+from runtime.stepped import SteppedClock
+from tests.plugins.distribution import distribution, installed
+
+ROOT = Path(__file__).parents[2]
+ACME = {
+    "dexrun.arms": {"ideal": "acme_parts:IdealTable"},
+    "dexrun.cameras": {
+        "grey": "acme_parts:GreyTable",
+        "broken": "acme_broken:Table",
+        "half": "acme_more:Half",
+        "other": "acme_more:Other",
+        "opencv": "acme_parts:GreyTable",
+    },
+    "dexrun.policies": {"stay": "acme_parts:StayTable"},
+    "dexrun.perception": {"color": "acme_more:Other"},
+}
+MORE = """
+from runtime import CameraTable
+class Half(CameraTable): pass
+class Other: pass
+"""
+CONFIG = """
+mode = "teleop"
+[arm]
+driver = "ideal"
+start_rad = { elbow_flex = 1.5 }
+[leader]
+port = "world:leader"
+[cameras.side]
+driver = "grey"
+width = 32
+height = 24
+level = 9
+[policy]
+type = "stay"
+[realtime]
+clock = "stepped"
+"""
+
+
+@pytest.fixture
+def _acme(tmp_path: Path) -> Iterator[None]:
+    folder = tmp_path / "site"
+    parts = (Path(__file__).parent / "acme_parts.py").read_text()
+    broken = "raise RuntimeError('no such\\ndriver library')\n"
+    modules = {"acme_parts.py": parts, "acme_broken.py": broken, "acme_more.py": MORE}
+    distribution(folder, "acme-parts", ACME, modules)
+    with installed(folder):
+        yield
+
+
+@pytest.fixture
+def config(tmp_path: Path, _acme: None) -> str:
+    path = tmp_path / "acme.toml"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_the_built_in_parts_are_registered_and_usable() -> None:
+    """Fails where the metadata are older than pyproject.toml: install anew."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    wanted = {(group, name, ref) for group, names in declared.items() for name, ref in names.items()}
+    points = metadata.distribution("dexrun").entry_points
+    found = {(each.group, each.name, each.value) for each in points if each.group in declared}
+    assert found == wanted, plugins.STALE
+    own = [part for part in plugins.installed().parts if part.distribution == plugins.OWN]
+    assert len(own) == len(wanted)
+    for part in own:
+        assert not table_of(part).is_choice()
+
+
+def test_tables_of_outside_are_configured_like_built_in_ones(config: str) -> None:
+    settings = load(["--config", config, "--cameras.side.level", "11"])
+    assert (settings.cameras["side"].level, settings.cameras["side"].fps) == (11, 30)  # type: ignore[attr-defined]
+    assert (settings.arm.driver, settings.policy.type, settings.policy.worker) == ("ideal", "stay", "thread")
+    again = load_tables(json.loads(dump(settings)), [], "a recording")
+    assert again == settings
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--cameras.side.levle 3", "cameras.side.levle: unknown key; did you mean 'level'?"),
+        (
+            "--cameras.side.level 300",
+            "cameras.side.level = '300': input should be less than or equal to 255",
+        ),
+        ("--cameras.side.driver gray", "cameras.side.driver = 'gray': unknown; did you mean 'grey'?"),
+        ("--arm.start_rad.elbow 1", "arm.start_rad.elbow: no such joint; did you mean 'elbow_flex'?"),
+        (
+            "--policy.camera top --mode grasp --grasp.head side --grasp.wrist side",
+            "policy.camera = 'top' is not a camera; [cameras] has: side",
+        ),
+        (
+            "--cameras.side.driver broken",
+            "cameras.side.driver = 'broken': cannot be used: acme-parts 1.2: RuntimeError: no such driver"
+            " library",
+        ),
+        (
+            "--cameras.side.driver half",
+            "cameras.side.driver = 'half': cannot be used: acme-parts 1.2: acme_more:Half does not define"
+            " build",
+        ),
+        (
+            "--cameras.side.driver other",
+            "cameras.side.driver = 'other': cannot be used: acme-parts 1.2:"
+            " acme_more:Other is no subclass of runtime.CameraTable",
+        ),
+    ],
+)
+def test_a_mistake_in_such_a_table_is_one_line(config: str, words: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(["--config", config, *words.split()])
+    assert str(caught.value) == f"command line: {said}"
+
+
+@pytest.mark.usefixtures("_acme")
+def test_plugins_lists_what_is_installed_and_why_some_cannot_be_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--plugins"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith("KIND NAME FROM")
+    assert "policy stay acme-parts 1.2 acme_parts:StayTable" in lines
+    assert "camera broken acme-parts 1.2 error: RuntimeError: no such driver library" in lines
+    assert "camera half acme-parts 1.2 error: acme_more:Half does not define build" in lines
+    assert any(line.startswith("camera opencv dexrun 0.") for line in lines)
+    taken = [line for line in lines if line.startswith("camera opencv acme-parts 1.2 error: dexrun 0.")]
+    assert taken[0].endswith("has a camera of this name already")
+    unnamed = (
+        "error: the name of an entry point of dexrun.perception begins with segmenter or tracker and a dot"
+    )
+    assert f"perception color acme-parts 1.2 {unnamed}" in lines
+
+
+@pytest.mark.usefixtures("_acme")
+def test_what_is_broken_is_not_imported_until_it_is_configured() -> None:
+    parts = {(p.kind, p.name): p for p in plugins.installed().parts if p.distribution == "acme-parts"}
+    load(["--config", str(ROOT / "config.toml")])
+    assert parts["camera", "broken"].error == ""
+
+
+@pytest.mark.usefixtures("_acme")
+def test_the_page_of_keys_can_have_them() -> None:
+    assert '## `[cameras.NAME]` with `driver = "grey"`' not in reference()
+    page = reference(outside=True)
+    assert '## `[cameras.NAME]` with `driver = "grey"`' in page
+    assert "| `level` | int | `7` | how light it is, 0 to 255. |" in page
+
+
+def test_metadata_older_than_the_code_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "entry_points", _None)
+    plugins.installed.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match=r"no built-in parts are registered: reinstall dexrun"):
+            load(["--config", str(ROOT / "config.toml")])
+    finally:
+        monkeypatch.undo()
+        plugins.installed.cache_clear()
+
+
+class _None:
+    def select(self, **_: str) -> list[object]:
+        return []
+
+
+def test_a_robot_of_such_parts_runs(config: str) -> None:
+    """No device of the tabletop's is opened, so that none of it is there."""
+    clock = SteppedClock()
+    settings = load(["--config", config])
+    settings = settings.model_copy(update={"mode": "grasp"})  # without the leader
+
+    settings = settings.model_copy(
+        update={"grasp": settings.grasp.model_copy(update={"head": "side", "wrist": ""})}
+    )
+
+    async def follow(robot: Robot) -> None:
+        await clock.sleep_until_ns(clock.now_ns() + NS_PER_S)
+        frame = robot.cameras["side"].frames.newest()
+        assert frame is not None
+        assert (frame["color"].shape, int(frame["color"].max())) == ((24, 32, 3), 9)
+        elbow = robot.model.names.index("elbow_flex")
+        assert robot.control.position is not None
+        assert robot.control.position[elbow] == 1.5
+        assert robot.arm.sent.published > 20
+
+    async def run() -> None:
+        async with open_robot(settings, clock) as robot:
+            assert isinstance(robot.arm, ArmDriver)
+            assert isinstance(robot.cameras["side"], CameraDriver)
+            assert robot.world is None
+            async with ticking(robot):
+                await follow(robot)
+
+    clock.run(run)
+
+
+@pytest.mark.parametrize("worker", ["thread", "process"])
+def test_a_policy_of_outside_answers_here_and_in_a_process(config: str, worker: str) -> None:
+    table = load(["--config", config, "--policy.worker", worker]).policy
+    model = ArmModel()
+    side = CameraInfo("side", Intrinsics(32, 24, 123.5, 100, 16, 12))
+    policy = build_policy(table, policy_context(model, {"side": side}, RealClock()))
+    try:
+        assert isinstance(policy, Policy)
+        assert (policy.spec.name, policy.spec.cameras, policy.spec.notes["fx"]) == (
+            "stay",
+            ("side",),
+            "123.5",
+        )
+        assert (policy.spec.notes["pid"] == str(os.getpid())) is (worker == "thread")
+        policy.warm_up()
+        rows = policy.infer(_observation(model))
+    finally:
+        policy.close()
+    assert rows.shape == (6, 6)
+    assert rows[0, -1] == 0.5
+    assert rows[0, 0] == model.fk(model.middle())[0, 3]
+
+
+def _observation(model: ArmModel) -> Observation:
+    q = model.middle()
+    frame = Frame("side", 3, np.zeros((24, 32, 3), np.uint8))
+    return Observation(0, 0, 5, ArmState(4, q, 0 * q, 0 * q), {"side": frame})
