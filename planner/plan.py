@@ -118,7 +118,7 @@ class Failed:
 
     @classmethod
     def of(cls, error: PlannerError) -> Failed:
-        """What a question came to that `error` ended."""
+        """The failure of a question that ended in `error`."""
         return cls(error.kind, f"at {error.where}: {error.detail}" if error.where else error.detail)
 
 
