@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A suite started in the background inherits this, and hands it down to programs that Ctrl-C must reach.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-GRACE_S = 2.0
+GRACE_S = 20.0
 """What was told to end may take this long; only a leak ever waits for it."""
 
 

@@ -88,7 +88,7 @@ def free_port() -> int:
 
 def fetched(address: str) -> bytes:
     """The page; the server starts beside the program, so it may take a few tries."""
-    retries = Retry(connect=40, backoff_factor=0.05, backoff_max=0.5)
+    retries = Retry(total=None, connect=200, backoff_factor=0.05, backoff_max=0.5)
     with PoolManager(retries=retries) as pool:
         return pool.request("GET", address, timeout=20).data
 
@@ -109,7 +109,7 @@ def interrupted(process: subprocess.Popen[str]) -> int:
     """Its exit code after Ctrl-C; it is gone afterwards in any case."""
     process.send_signal(signal.SIGINT)
     try:
-        return process.wait(20)
+        return process.wait(60)
     finally:
         process.kill()
 
