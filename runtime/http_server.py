@@ -72,7 +72,7 @@ def plain_refusal(status: int, message: str) -> HttpResponse:
     return HttpResponse(status, f"{message}\n".encode())
 
 
-Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
+HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class HttpServer:
@@ -89,7 +89,7 @@ class HttpServer:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: HttpHandler,
         limits: HttpLimits,
         *,
         check: Callable[[HttpRequest], None] = lambda request: None,

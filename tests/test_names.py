@@ -11,9 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("runtime", "drivers", "policies", "planner", "dexrun")
 
-TODO_ALIASES = {"Calibration"}
-"""Classes that are still called as another module's type alias is. Nothing may be added."""
-
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, ast.Module]:
@@ -45,5 +42,4 @@ def test_no_two_public_classes_share_a_name(modules: dict[str, ast.Module]) -> N
 def test_no_class_is_called_as_a_type_alias_is(modules: dict[str, ast.Module]) -> None:
     aliases = type_aliases(modules)
     twins = {name: where for name, where in public_classes(modules).items() if name in aliases}
-    assert not {name: where for name, where in twins.items() if name not in TODO_ALIASES}
-    assert set(twins) == TODO_ALIASES, "renamed: take it off the list"
+    assert twins == {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from drivers.opencv_camera.driver import OpenCvCamera
 
 
-class Calibration(Options):
+class PinholeCalibration(Options):
     """Intrinsics at the configured width and height, as OpenCV's ``calibrateCamera`` gives them.
 
     fx_px, fy_px: focal lengths. cx_px, cy_px: principal point. distortion: k1, k2, p1, p2, k3.
@@ -53,7 +53,7 @@ class OpenCvConfig(CameraTable):
     latency_s: float = Field(default=0.0, ge=0, lt=1)
     autofocus: bool | None = None
     exposure_us: float | None = Field(default=None, gt=0)
-    calibration: Calibration | None = None
+    calibration: PinholeCalibration | None = None
 
     def addresses(self) -> Mapping[str, str]:
         return {"source": str(self.source)}
@@ -70,7 +70,7 @@ class OpenCvConfig(CameraTable):
 
     def _measured(self, pinhole: Intrinsics) -> OpenCvConfig:
         """With intrinsics as a lab would have measured them."""
-        calibration = Calibration(
+        calibration = PinholeCalibration(
             fx_px=pinhole.fx,
             fy_px=pinhole.fy,
             cx_px=pinhole.cx,
