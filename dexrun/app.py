@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 from loguru import logger
 
-from dexrun.assembly import Robot, open_robot
+from dexrun.assembly import open_robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
 from dexrun.episodes.recording import RunRecording, open_recording
@@ -19,6 +19,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.outcome import Outcome, stopped
+from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.run_record import RunRecord
 from dexrun.signals import Ending

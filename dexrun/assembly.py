@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
 
 from dexrun.config.settings import Settings
+from dexrun.robot import Robot
 from dexrun.simulation.tabletop import SimulatedTabletop, open_tabletop
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, Clock
@@ -20,64 +20,16 @@ from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
-from runtime.messages import CameraInfo, Decision, DeviceError, FaultKind
+from runtime.messages import Decision, DeviceError, FaultKind
 from runtime.parts import ArmContext, DeviceContext, DeviceTable
-from runtime.realtime import Realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
 
 if TYPE_CHECKING:
-    from drivers.world.client import WorldClient
+    pass
 
 _RECORD_SECONDS = 20
-_COUNTED_ELSEWHERE = ("tares", "silent")
-"""What drivers count that is no fault, or is reported as one besides."""
-
-
-@dataclass
-class Robot:
-    """Everything that a mode works with.
-
-    Attributes:
-        threads: one per device that runs, by name.
-        model: of the arm, for the loop's own thread; others take a copy.
-        world: the simulated tabletop, if any device is its.
-        realtime: its `collect` is for when the arm rests and follows nothing: a late tick hurts nobody.
-    """
-
-    settings: Settings
-    clock: Clock
-    arm: ArmDriver
-    leader: LeaderDriver | None
-    cameras: dict[str, CameraDriver]
-    force: ForceDriver | None
-    control: ControlLoop
-    safety: SafetyStage
-    model: ArmModel
-    records: Ring
-    statistics: RunStatistics
-    faults: FaultPolicy
-    world: WorldClient | None = None
-    threads: dict[str, DeviceThread] = field(default_factory=dict)
-    realtime: Realtime = field(default_factory=Realtime)
-
-    @property
-    def drivers(self) -> dict[str, Driver]:
-        """Every device, by its name in the configuration."""
-        return {name: thread.driver for name, thread in self.threads.items()}
-
-    def infos(self) -> dict[str, CameraInfo]:
-        """What is constant about each camera, once it is open."""
-        return {name: camera.info for name, camera in self.cameras.items()}
-
-    def survived(self) -> dict[str, Mapping[str, int]]:
-        """Faults that the drivers dealt with by themselves."""
-        counted = {name: driver.statistics() for name, driver in self.drivers.items()}
-        return {
-            name: {kind: times for kind, times in kinds.items() if kind not in _COUNTED_ELSEWHERE}
-            for name, kinds in counted.items()
-        }
 
 
 @contextlib.asynccontextmanager

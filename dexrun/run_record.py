@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dexrun.assembly import Robot
 from dexrun.exit_codes import STOPPED
 from dexrun.outcome import Outcome, stopped
+from dexrun.robot import Robot
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from runtime.interfaces import PolicyError

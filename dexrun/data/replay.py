@@ -20,10 +20,10 @@ from runtime.messages import Floats
 from runtime.recording.reader import Episode, Recording, RecordingError
 
 if TYPE_CHECKING:
-    from dexrun.assembly import Robot
     from dexrun.config.settings import Settings
     from dexrun.modes.mode import Mode
     from dexrun.outcome import Outcome
+    from dexrun.robot import Robot
 
 
 _DESCRIPTION = (

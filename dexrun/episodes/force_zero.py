@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from dexrun.assembly import Robot
+from dexrun.robot import Robot
 from runtime.clock import NS_PER_S
 
 STILL_RAD_S = 0.05

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from dexrun.assembly import Robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
 from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.force_zero import ForceZero
+from dexrun.robot import Robot
 from dexrun.run_record import RunRecord
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, FaultKind, TrackedMask

@@ -10,12 +10,12 @@ import anyio
 import numpy as np
 from loguru import logger
 
-from dexrun.assembly import Robot
 from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.motion_source import MotionSource
 from dexrun.modes.perception import NotSegmentedError, Perception
 from dexrun.modes.pictures import save_png, sketch
 from dexrun.outcome import Outcome, stopped
+from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder
 from planner import plan
 from planner.errors import PlannerError

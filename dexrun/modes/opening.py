@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import anyio
 from loguru import logger
 
-from dexrun.assembly import Robot
 from dexrun.episodes.recording import RunRecording
 from dexrun.modes.mode import Mode
 from dexrun.modes.one_episode import OneEpisode
+from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder
 from dexrun.run_record import RunRecord
 from runtime.clock import NS_PER_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dexrun.assembly import Robot
+from dexrun.robot import Robot
 from runtime.clock import NS_PER_S
 from runtime.messages import FaultKind
 

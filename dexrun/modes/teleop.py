@@ -10,12 +10,12 @@ import anyio
 import numpy as np
 from loguru import logger
 
-from dexrun.assembly import Robot
 from dexrun.config.mode_options import TeleopOptions
 from dexrun.episodes.controls import remote_controls
 from dexrun.modes.driving import ByHand
 from dexrun.modes.motion_source import MotionSource
 from dexrun.outcome import Outcome
+from dexrun.robot import Robot
 from dexrun.run_record import RunRecord
 from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move

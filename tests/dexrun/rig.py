@@ -16,10 +16,11 @@ import numpy as np
 
 from dexrun import app
 from dexrun.app import run, ticking
-from dexrun.assembly import Robot, open_robot
+from dexrun.assembly import open_robot
 from dexrun.config.load import load
 from dexrun.config.settings import Settings
 from dexrun.modes.opening import Mode, open_mode
+from dexrun.robot import Robot
 from dexrun.simulation import tabletop
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus

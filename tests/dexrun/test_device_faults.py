@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dexrun.assembly import Robot
 from dexrun.exit_codes import OK, STOPPED
 from dexrun.modes.motion_source import MotionSource
+from dexrun.robot import Robot
 from tests.dexrun.rig import PATIENT, Stage, assert_tame, drive, inject, perform, rest, targets
 
 

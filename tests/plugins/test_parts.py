@@ -14,10 +14,11 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.app import ticking
-from dexrun.assembly import Robot, open_robot
+from dexrun.assembly import open_robot
 from dexrun.config.load import ConfigError, dump, load, load_tables
 from dexrun.config.reference import reference
 from dexrun.policies import build_policy, policy_context
+from dexrun.robot import Robot
 from runtime import plugins
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock

@@ -1,0 +1,71 @@
+"""The robot that a run works with, as its parts' protocols show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dexrun.config.settings import Settings
+from runtime.arm_model import ArmModel
+from runtime.clock import Clock
+from runtime.control import ControlLoop
+from runtime.device import DeviceThread
+from runtime.faults import FaultPolicy
+from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
+from runtime.messages import CameraInfo
+from runtime.realtime import Realtime
+from runtime.ring import Ring
+from runtime.safety import SafetyStage
+from runtime.statistics import RunStatistics
+
+if TYPE_CHECKING:
+    from drivers.world.client import WorldClient
+
+_COUNTED_ELSEWHERE = ("tares", "silent")
+"""What drivers count that is no fault, or is reported as one besides."""
+
+
+@dataclass
+class Robot:
+    """Everything that a mode works with.
+
+    Attributes:
+        threads: one per device that runs, by name.
+        model: of the arm, for the loop's own thread; others take a copy.
+        world: the simulated tabletop, if any device is its.
+        realtime: its `collect` is for when the arm rests and follows nothing: a late tick hurts nobody.
+    """
+
+    settings: Settings
+    clock: Clock
+    arm: ArmDriver
+    leader: LeaderDriver | None
+    cameras: dict[str, CameraDriver]
+    force: ForceDriver | None
+    control: ControlLoop
+    safety: SafetyStage
+    model: ArmModel
+    records: Ring
+    statistics: RunStatistics
+    faults: FaultPolicy
+    world: WorldClient | None = None
+    threads: dict[str, DeviceThread] = field(default_factory=dict)
+    realtime: Realtime = field(default_factory=Realtime)
+
+    @property
+    def drivers(self) -> dict[str, Driver]:
+        """Every device, by its name in the configuration."""
+        return {name: thread.driver for name, thread in self.threads.items()}
+
+    def infos(self) -> dict[str, CameraInfo]:
+        """What is constant about each camera, once it is open."""
+        return {name: camera.info for name, camera in self.cameras.items()}
+
+    def survived(self) -> dict[str, Mapping[str, int]]:
+        """Faults that the drivers dealt with by themselves."""
+        counted = {name: driver.statistics() for name, driver in self.drivers.items()}
+        return {
+            name: {kind: times for kind, times in kinds.items() if kind not in _COUNTED_ELSEWHERE}
+            for name, kinds in counted.items()
+        }
