@@ -105,7 +105,7 @@ class BusPort:
         """Wait for bytes; ``False`` when the line has stayed silent."""
         if not self._emulated:
             return self._select(self._timeout_s)
-        for _ in range(round(self._timeout_s / _GLANCE_S)):
+        for _ in range(max(1, round(self._timeout_s / _GLANCE_S))):
             if self._select(_GLANCE_S):
                 return True
             if bytes_taken(self._descriptor) == self._sent:
