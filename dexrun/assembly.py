@@ -21,7 +21,8 @@ from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
 from runtime.messages import Decision, DeviceError, FaultKind
-from runtime.parts import ArmContext, DeviceContext, DeviceTable
+from runtime.part_context import ArmContext, DeviceContext
+from runtime.parts import DeviceTable
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics

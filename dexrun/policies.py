@@ -8,7 +8,8 @@ from runtime.arm_model import ArmModel
 from runtime.clock import Clock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import CameraInfo
-from runtime.parts import PolicyContext, PolicyTable
+from runtime.part_context import PolicyContext
+from runtime.parts import PolicyTable
 
 
 def policy_context(model: ArmModel, cameras: Mapping[str, CameraInfo], clock: Clock) -> PolicyContext:

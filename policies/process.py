@@ -21,7 +21,8 @@ from typing import IO, Any
 from policies.process_start import start_message
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Floats, Observation
-from runtime.parts import PolicyContext, PolicyTable
+from runtime.part_context import PolicyContext
+from runtime.parts import PolicyTable
 from runtime.ring import Layout, Ring
 
 COMMITTED_ROWS = 256

@@ -16,7 +16,8 @@ import numpy as np
 from runtime.clock import RealClock
 from runtime.joints import JointLayout
 from runtime.messages import CameraInfo, Intrinsics
-from runtime.parts import PolicyContext, PolicyTable
+from runtime.part_context import PolicyContext
+from runtime.parts import PolicyTable
 
 
 def start_message(table: PolicyTable, context: PolicyContext, body: Path) -> dict[str, Any]:

@@ -44,15 +44,12 @@ if TYPE_CHECKING:
         TrackedMask,
     )
     from runtime.options import Options
+    from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
     from runtime.parts import (
-        ArmContext,
         ArmTable,
-        CameraNeed,
         CameraTable,
-        DeviceContext,
         ForceTable,
         LeaderTable,
-        PolicyContext,
         PolicyTable,
         SegmenterTable,
         TrackerTable,
@@ -117,7 +114,7 @@ __all__ = [
 
 _MODULES = {
     "NS_PER_S": "clock",
-    "ArmContext": "parts",
+    "ArmContext": "part_context",
     "ArmDriver": "interfaces",
     "ArmModel": "arm_model",
     "ArmState": "messages",
@@ -125,12 +122,12 @@ _MODULES = {
     "Box": "interfaces",
     "CameraDriver": "interfaces",
     "CameraInfo": "messages",
-    "CameraNeed": "parts",
+    "CameraNeed": "part_context",
     "CameraTable": "parts",
     "Clock": "clock",
     "ColorImage": "messages",
     "DepthImage": "messages",
-    "DeviceContext": "parts",
+    "DeviceContext": "part_context",
     "DeviceError": "messages",
     "Driver": "interfaces",
     "Extrinsics": "geometry_options",
@@ -151,7 +148,7 @@ _MODULES = {
     "Options": "options",
     "PerceptionError": "interfaces",
     "Policy": "interfaces",
-    "PolicyContext": "parts",
+    "PolicyContext": "part_context",
     "PolicyError": "interfaces",
     "PolicySpec": "interfaces",
     "PolicyTable": "parts",

@@ -6,33 +6,25 @@ the driver or policy. Its module is imported whenever the part is configured, so
 `build`.
 
 Where a table of the configuration is annotated with one of the bases here (`CameraTable`), the key `driver`
-or `type` says which installed part's table it is.
+or `type` says which installed part's table it is (`runtime.part_table`).
 """
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, SerializationInfo
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import Field
 
-from runtime import plugins
 from runtime.blends import SplicingOptions
 from runtime.geometry_options import Extrinsics
-from runtime.joints import JointLayout
-from runtime.messages import CameraInfo
-from runtime.options import Options
 from runtime.packages import need
+from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
+from runtime.part_table import PartTable, checked
+from runtime.plugins import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runtime.arm_model import ArmModel
-    from runtime.clock import Clock
     from runtime.interfaces import (
         ArmDriver,
         CameraDriver,
@@ -42,162 +34,6 @@ if TYPE_CHECKING:
         Segmenter,
         Tracker,
     )
-
-
-# --- what a part is built with
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceContext:
-    """What a driver is made with besides its table.
-
-    Attributes:
-        name: the device's name in the configuration.
-        clock: the only one that it waits on and stamps with.
-        lent: what the simulated tabletop lends where the address is its own: to an arm its calibration by
-            joint, to a colour camera its `runtime.messages.Intrinsics`, to a RealSense its librealsense
-            context. ``None`` otherwise.
-    """
-
-    name: str
-    clock: Clock
-    lent: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class ArmContext(DeviceContext):
-    """For an arm or a leader.
-
-    Attributes:
-        joints: its joints, in the order of every ``[D]``, with the ranges that the robot's model gives them.
-    """
-
-    joints: JointLayout = field(kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyContext:
-    """What a policy is made with besides its table.
-
-    Attributes:
-        joints: the robot's, in the order of every ``[D]``.
-        arm_model: makes a model of the robot's body, the policy's own.
-        cameras: by name, what is constant about the robot's cameras.
-        clock: for policies that wait, for a server's answer for example.
-    """
-
-    joints: JointLayout
-    arm_model: Callable[[], ArmModel]
-    cameras: Mapping[str, CameraInfo]
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
-class CameraNeed:
-    """A camera that a policy looks through.
-
-    Attributes:
-        key: the key of the policy's table that names it. camera: the name there.
-        depth: whether its depth is needed. mask: whether the tracked object's mask in it is.
-        calibration: whether `PolicyContext.cameras` must have it when the policy is made.
-    """
-
-    key: str
-    camera: str
-    depth: bool = False
-    mask: bool = False
-    calibration: bool = False
-
-
-# --- choosing a table by name
-
-
-class PartTable(Options):
-    """What all parts' tables have in common.
-
-    Attributes:
-        part_kind: a key of `runtime.plugins.GROUPS`; given by the bases below, whose subclasses are tables.
-        part_key: the key whose value is the part's name.
-        part_default: the part that a table without that key is of; empty if the key is required.
-    """
-
-    part_kind: ClassVar[str]
-    part_key: ClassVar[str] = "driver"
-    part_default: ClassVar[str] = ""
-
-    def by_joint(self) -> Mapping[str, Iterable[str]]:
-        """The joints that keys of this table name: ``{"zero_rad": self.zero_rad}``."""
-        return {}
-
-    @classmethod
-    def is_choice(cls) -> bool:
-        """Whether this is one of the bases, which stand for every installed table of their kind."""
-        return "part_kind" in vars(cls)
-
-    @classmethod
-    def of(cls, name: str) -> type[Self]:
-        """The table of the installed part `name` of this kind.
-
-        Raises:
-            runtime.plugins.PartError: there is none, or it cannot be used.
-        """
-        return cast("type[Self]", table_of(plugins.installed().part(cls.part_kind, name)))
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if not cls.is_choice():
-            return handler(source)
-        dump = core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True)
-        return core_schema.no_info_plain_validator_function(cls._chosen, serialization=dump)
-
-    @classmethod
-    def _chosen(cls, given: object) -> PartTable:
-        if isinstance(given, cls):
-            return given
-        key = cls.part_key
-        if not isinstance(given, Mapping):
-            raise PydanticCustomError("part_table", "Input should be a table")
-        registry = plugins.installed()
-        name = given.get(key, cls.part_default)
-        known = registry.names(cls.part_kind)
-        if not known and registry.stale:
-            raise PydanticCustomError("part_broken", "{why}", {"why": plugins.STALE})
-        if not name:
-            raise PydanticCustomError("part_required", "{key} is required", {"key": key, "known": known})
-        if name not in known:
-            details = {"key": key, "name": name, "known": known, "all": ", ".join(known)}
-            message = "{key} '{name}' is unknown; installed are {all}"
-            raise PydanticCustomError("part_unknown", message, details)
-        try:
-            table = cls.of(name)
-        except plugins.PartError as error:
-            details = {"key": key, "name": name, "why": f"cannot be used: {error}"}
-            raise PydanticCustomError("part_broken", "{why}", details) from None
-        return table.model_validate({**given, key: name})
-
-
-def _dumped(table: PartTable, info: SerializationInfo) -> dict[str, Any]:
-    return table.model_dump(mode=info.mode, exclude_unset=info.exclude_unset)
-
-
-def table_of(part: plugins.Part) -> type[PartTable]:
-    """The part's table, seen to be one of its kind.
-
-    Raises:
-        runtime.plugins.PartError: it cannot be imported, or is no such table. The part remembers why.
-    """
-    table = part.load()
-    base = BASES[part.kind]
-    if not (isinstance(table, type) and issubclass(table, base)):
-        part.error = f"{part.reference} is no subclass of runtime.{base.__name__}"
-    elif inspect.isabstract(table):
-        part.error = f"{part.reference} does not define {', '.join(sorted(table.__abstractmethods__))}"
-    else:
-        return table
-    raise plugins.PartError(f"{part.origin}: {part.error}")
-
-
-# --- the kinds
 
 
 class DeviceTable(PartTable):
@@ -414,11 +250,16 @@ class TrackerTable(PartTable):
 
 
 BASES: Mapping[str, type[PartTable]] = {
-    "arm": ArmTable,
-    "leader": LeaderTable,
-    "camera": CameraTable,
-    "force": ForceTable,
-    "policy": PolicyTable,
-    "segmenter": SegmenterTable,
-    "tracker": TrackerTable,
+    base.part_kind: base
+    for base in (ArmTable, LeaderTable, CameraTable, ForceTable, PolicyTable, SegmenterTable, TrackerTable)
 }
+"""By kind, what its tables derive from."""
+
+
+def table_of(part: Part) -> type[PartTable]:
+    """The part's table.
+
+    Raises:
+        runtime.plugins.PartError: it cannot be imported, or is no such table. The part remembers why.
+    """
+    return checked(part, BASES[part.kind]) if part.kind in BASES else checked(part, PartTable)

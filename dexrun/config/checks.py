@@ -19,7 +19,9 @@ from dexrun.config.sources import suggestion
 from drivers.world.config import CAMERAS
 from runtime.envelope import JointLimits
 from runtime.messages import FaultKind
-from runtime.parts import CameraNeed, PartTable, PolicyTable
+from runtime.part_context import CameraNeed
+from runtime.part_table import PartTable
+from runtime.parts import PolicyTable
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, REACH_M
 
 _HTTP = re.compile(r"http_\d{3}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from dexrun.config.sources import Path_, suggestion
-from runtime.parts import PartTable
+from runtime.part_table import PartTable
 from runtime.plugins import PartError
 
 Given = Mapping[str, Mapping[Path_, str]]

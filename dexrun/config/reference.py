@@ -23,7 +23,8 @@ from pydantic_core import PydanticUndefined
 
 from dexrun.config.settings import Settings
 from runtime import plugins
-from runtime.parts import PartTable, table_of
+from runtime.part_table import PartTable
+from runtime.parts import table_of
 
 HEAD = """\
 # Configuration

@@ -12,7 +12,7 @@ from drivers.feetech.calibration import (
 from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
 from runtime.messages import DeviceError, FaultKind
-from runtime.parts import ArmContext
+from runtime.part_context import ArmContext
 
 
 def build_arm(config: FeetechConfig, context: ArmContext) -> FeetechArm:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from runtime.parts import ArmContext, ArmTable, DeviceTable, LeaderTable
+from runtime.part_context import ArmContext
+from runtime.parts import ArmTable, DeviceTable, LeaderTable
 
 if TYPE_CHECKING:
     from drivers.feetech.driver import FeetechArm

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
-from runtime.parts import DeviceContext, ForceTable
+from runtime.part_context import DeviceContext
+from runtime.parts import ForceTable
 
 if TYPE_CHECKING:
     from drivers.force.driver import SerialForce

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from runtime.messages import Intrinsics
 from runtime.options import Options
-from runtime.parts import CameraTable, DeviceContext
+from runtime.part_context import DeviceContext
+from runtime.parts import CameraTable
 
 if TYPE_CHECKING:
     from drivers.opencv_camera.driver import OpenCvCamera

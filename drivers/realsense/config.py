@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from runtime.parts import CameraTable, DeviceContext
+from runtime.part_context import DeviceContext
+from runtime.parts import CameraTable
 
 if TYPE_CHECKING:
     from drivers.realsense.driver import RealSenseCamera

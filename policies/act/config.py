@@ -9,7 +9,8 @@ from pydantic import Field
 
 from policies.mapping import KeyMap, UnitMap
 from runtime.options import Options
-from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+from runtime.part_context import CameraNeed, PolicyContext
+from runtime.parts import PolicyTable
 
 if TYPE_CHECKING:
     from policies.act.policy import ActPolicy

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from policies.mapping import KeyMap, UnitMap
 from runtime.options import Options
-from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+from runtime.part_context import CameraNeed, PolicyContext
+from runtime.parts import PolicyTable
 
 if TYPE_CHECKING:
     from policies.dexgrasp.policy import DexGraspPolicy

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+from runtime.part_context import CameraNeed, PolicyContext
+from runtime.parts import PolicyTable
 
 if TYPE_CHECKING:
     from policies.geometric.policy import GeometricPolicy

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from policies.mapping import KeyMap, UnitMap
-from runtime.parts import CameraNeed, PolicyContext, PolicyTable
+from runtime.part_context import CameraNeed, PolicyContext
+from runtime.parts import PolicyTable
 
 if TYPE_CHECKING:
     from policies.remote.client import RemotePolicy

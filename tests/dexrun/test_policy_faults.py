@@ -16,7 +16,8 @@ from policies.geometric.policy import GeometricPolicy
 from runtime.clock import NS_PER_S
 from runtime.interfaces import Policy
 from runtime.messages import Floats, Observation
-from runtime.parts import PolicyContext, PolicyTable
+from runtime.part_context import PolicyContext
+from runtime.parts import PolicyTable
 from runtime.stepped import SteppedClock
 from runtime.tick import TickFlag
 from tests.dexrun.rig import Stage, assert_tame, perform, records

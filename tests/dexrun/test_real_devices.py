@@ -12,7 +12,7 @@ from dexrun.__main__ import main
 from dexrun.app import run
 from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.feetech.calibration import save_calibration
-from drivers.feetech.config import FeetechConfig
+from drivers.feetech.config import FeetechFollowerConfig
 from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.servo import SimpleServoBank
 from runtime.clock import RealClock
@@ -79,7 +79,7 @@ def test_a_real_arm_needs_its_own_calibration(
 
 def test_the_tabletops_calibration_is_not_lent_to_a_real_arm(tmp_path: Path, real_arm: RealArm) -> None:
     """Not even past the configuration's own check."""
-    arm = FeetechConfig(port=real_arm.port, write_calibration=True)
+    arm = FeetechFollowerConfig(port=real_arm.port, write_calibration=True)
     assert run(settings(tmp_path).model_copy(update={"arm": arm})) == STOPPED
     assert "no calibration: give calibration = FILE" in (tmp_path / "latest" / "summary.json").read_text()
     assert real_arm.untouched()

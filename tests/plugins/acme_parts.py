@@ -1,4 +1,4 @@
-"""Parts of somebody else: a camera, an arm, a policy. All they import of dexrun is ``runtime``'s face."""
+"""Parts of somebody else: a camera, an arm, a leader, a policy. Of dexrun they import ``runtime`` alone."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from runtime import (
     DeviceContext,
     Floats,
     Intrinsics,
+    LeaderTable,
     Mailbox,
     Observation,
     PolicyContext,
@@ -121,6 +122,37 @@ class IdealArm(_Device):
             self.sent.push(self.clock.now_ns(), position=self._at)
         still = np.zeros_like(self._at)
         self.states.push(self.clock.now_ns(), position=self._at, velocity=still, load=still)
+        return True
+
+
+class WavingTable(LeaderTable):
+    """A leader that turns to and fro about a pose."""
+
+    about_rad: tuple[float, ...]
+
+    @property
+    def simulated(self) -> bool:
+        return True
+
+    def build(self, context: ArmContext) -> WavingLeader:
+        return WavingLeader(self, context)
+
+
+class WavingLeader(_Device):
+    calibration: Mapping[str, Any] = {}
+
+    def __init__(self, table: WavingTable, context: ArmContext) -> None:
+        super().__init__(context.name, context, 50)
+        size = (context.joints.joints,)
+        self.states = Ring(dict.fromkeys(("position", "velocity", "load"), (size, "<f8")), 64)
+        self._about = np.array(table.about_rad)
+
+    def poll(self) -> bool:
+        self.due()
+        now_ns = self.clock.now_ns()
+        at = self._about.copy()
+        at[0] += 0.2 * np.sin(2 * now_ns / NS_PER_S)
+        self.states.push(now_ns, position=at, velocity=0 * at, load=0 * at)
         return True
 
 

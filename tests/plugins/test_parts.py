@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dexrun.__main__ import main
-from dexrun.app import ticking
-from dexrun.assembly import open_robot
+from dexrun.app import run
 from dexrun.config.load import ConfigError, dump, load, load_tables
 from dexrun.config.reference import reference
+from dexrun.modes.mode import Mode
+from dexrun.modes.one_episode import OneEpisode
+from dexrun.modes.teleop import TeleopMode
 from dexrun.policies import build_policy, policy_context
 from dexrun.robot import Robot
 from runtime import plugins
 from runtime.arm_model import ArmModel
-from runtime.clock import NS_PER_S, RealClock
-from runtime.interfaces import ArmDriver, CameraDriver, Policy
+from runtime.clock import RealClock
+from runtime.interfaces import ArmDriver, CameraDriver, LeaderDriver, Policy
 from runtime.messages import ArmState, CameraInfo, Frame, Intrinsics, Observation
 from runtime.parts import table_of
-from runtime.stepped import SteppedClock
+from runtime.recording.reader import Recording
 from tests.plugins.distribution import distribution, installed
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +42,7 @@ ACME = {
         "other": "acme_more:Other",
         "opencv": "acme_parts:GreyTable",
     },
+    "dexrun.leaders": {"waving": "acme_parts:WavingTable"},
     "dexrun.policies": {"stay": "acme_parts:StayTable"},
     "dexrun.perception": {"color": "acme_more:Other"},
 }
@@ -50,9 +55,10 @@ CONFIG = """
 mode = "teleop"
 [arm]
 driver = "ideal"
-start_rad = { elbow_flex = 1.5 }
+start_rad = { shoulder_pan = -1.57, shoulder_lift = -3.05, elbow_flex = 2.7, wrist_flex = 1.2 }
 [leader]
-port = "world:leader"
+driver = "waving"
+about_rad = [-1.2, -3.0, 2.6, 1.2, 0.0, 0.3]
 [cameras.side]
 driver = "grey"
 width = 32
@@ -60,6 +66,12 @@ height = 24
 level = 9
 [policy]
 type = "stay"
+[teleop]
+duration_s = 2.0
+[recording]
+api = false
+[terminal]
+style = "none"
 [realtime]
 clock = "stepped"
 """
@@ -191,35 +203,29 @@ class _None:
         return []
 
 
-def test_a_robot_of_such_parts_runs(config: str) -> None:
-    """No device of the tabletop's is opened, so that none of it is there."""
-    clock = SteppedClock()
-    settings = load(["--config", config])
-    settings = settings.model_copy(update={"mode": "grasp"})  # without the leader
+def test_a_robot_of_such_parts_is_teleoperated_and_recorded(tmp_path: Path, config: str) -> None:
+    """No device of the simulated tabletop's is opened, so that none of it is there."""
+    settings = load(["--config", config, "--runs", str(tmp_path / "runs")])
+    robots: list[Robot] = []
 
-    settings = settings.model_copy(
-        update={"grasp": settings.grasp.model_copy(update={"head": "side", "wrist": ""})}
-    )
+    @contextlib.asynccontextmanager
+    async def opener(robot: Robot, *given: Any) -> AsyncIterator[Mode]:
+        robots.append(robot)
+        assert robot.leader is not None
+        yield OneEpisode(TeleopMode(robot, robot.leader), given[-1], "wave")
 
-    async def follow(robot: Robot) -> None:
-        await clock.sleep_until_ns(clock.now_ns() + NS_PER_S)
-        frame = robot.cameras["side"].frames.newest()
-        assert frame is not None
-        assert (frame["color"].shape, int(frame["color"].max())) == ((24, 32, 3), 9)
-        elbow = robot.model.names.index("elbow_flex")
-        assert robot.control.position is not None
-        assert robot.control.position[elbow] == 1.5
-        assert robot.arm.sent.published > 20
-
-    async def run() -> None:
-        async with open_robot(settings, clock) as robot:
-            assert isinstance(robot.arm, ArmDriver)
-            assert isinstance(robot.cameras["side"], CameraDriver)
-            assert robot.world is None
-            async with ticking(robot):
-                await follow(robot)
-
-    clock.run(run)
+    assert run(settings, opener=opener) == 0
+    [robot] = robots
+    assert robot.world is None
+    assert isinstance(robot.arm, ArmDriver)
+    assert isinstance(robot.leader, LeaderDriver)
+    assert isinstance(robot.cameras["side"], CameraDriver)
+    with Recording(tmp_path / "runs" / "latest") as recording:
+        [episode] = recording.episodes
+        waved = episode.array("/arm/sent", "position")[:, 0]
+        assert np.ptp(waved) > 0.3
+        assert episode.config["cameras"]["side"]["driver"] == "grey"
+    assert main(["replay", str(tmp_path / "runs" / "latest"), "--verify"]) == 0
 
 
 @pytest.mark.parametrize("worker", ["thread", "process"])

@@ -8,7 +8,8 @@ import numpy as np
 
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Floats, Observation
-from runtime.parts import PolicyContext, PolicyTable
+from runtime.part_context import PolicyContext
+from runtime.parts import PolicyTable
 
 
 class ScriptOptions(PolicyTable):

@@ -1,0 +1,78 @@
+"""What a driver or a policy is made with besides its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runtime.joints import JointLayout
+from runtime.messages import CameraInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.arm_model import ArmModel
+    from runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceContext:
+    """What a driver is made with besides its table.
+
+    Attributes:
+        name: the device's name in the configuration.
+        clock: the only one that it waits on and stamps with.
+        lent: what the simulated tabletop lends where the address is its own: to an arm its calibration by
+            joint, to a colour camera its `runtime.messages.Intrinsics`, to a RealSense its librealsense
+            context. ``None`` otherwise.
+    """
+
+    name: str
+    clock: Clock
+    lent: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmContext(DeviceContext):
+    """For an arm or a leader.
+
+    Attributes:
+        joints: its joints, in the order of every ``[D]``, with the ranges that the robot's model gives them.
+    """
+
+    joints: JointLayout = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyContext:
+    """What a policy is made with besides its table.
+
+    Attributes:
+        joints: the robot's, in the order of every ``[D]``.
+        arm_model: makes a model of the robot's body, the policy's own.
+        cameras: by name, what is constant about the robot's cameras.
+        clock: for policies that wait, for a server's answer for example.
+    """
+
+    joints: JointLayout
+    arm_model: Callable[[], ArmModel]
+    cameras: Mapping[str, CameraInfo]
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class CameraNeed:
+    """A camera that a policy looks through.
+
+    Attributes:
+        key: the key of the policy's table that names it. camera: the name there.
+        depth: whether its depth is needed. mask: whether the tracked object's mask in it is.
+        calibration: whether `PolicyContext.cameras` must have it when the policy is made.
+    """
+
+    key: str
+    camera: str
+    depth: bool = False
+    mask: bool = False
+    calibration: bool = False
