@@ -36,4 +36,7 @@ class Connection(ServerConnection):
 
     def __init__(self, protocol: ServerProtocol, *args: Any, **options: Any) -> None:
         super().__init__(protocol, *args, **options)
-        protocol.reader.__class__ = WholeMessageReader
+        # The state machine began to read when it was made: it begins again, with the other reader.
+        protocol.reader = WholeMessageReader()
+        protocol.parser = protocol.parse()
+        next(protocol.parser)
