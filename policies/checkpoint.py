@@ -1,9 +1,10 @@
 """Reads weight files without running what is in them.
 
 A ``.ckpt``, ``.pt``, ``.pth`` or ``.pkl`` file is a pickle, and a pickle is a program. Here it is
-interpreted with a fixed list of functions: tensors, arrays and containers are rebuilt, by code in this file;
-names known to be harmless baggage of a training workspace (its configuration, optimiser, dill's wrappers)
-become inert `Skipped` objects; any other name ends the reading. Nothing is imported because a file says so.
+interpreted with a fixed list of names: what they are called with is noted, and tensors and arrays are then
+rebuilt by the functions that rebuild those in messages (`policies.pickles`). Names known to be harmless
+baggage of a training workspace (its configuration, optimiser, dill's wrappers) become inert `Skipped`
+objects; any other name ends the reading. Nothing is imported because a file says so.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import pickle  # the opcodes only; every name goes through `_Reader.find_class`
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policies.pickles.arrays import NUMPY, STORAGES, check_reach
+from policies.pickles.machine import Call, Name, Named
+from policies.pickles.reader import LEAVES, Builder, build
+from policies.remote.limits import Limits, WireError
 from runtime.interfaces import PolicyError
 
 if TYPE_CHECKING:
@@ -87,129 +92,98 @@ INERT = frozenset(
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 """Module names that pickle protocols up to 2 write."""
 
-DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+DTYPES = {**STORAGES, "BFloat16Storage": "bfloat16"}
+"""Torch's dtypes by the class of a storage in a file."""
 
-
-def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: object) -> Any:
-    """``torch._utils._rebuild_tensor_v2`` over a storage of this file; torch checks the bounds."""
-    import torch
-
-    del rest
-    if not isinstance(storage, torch.Tensor):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    if int(np.prod(size, dtype=object)) > storage.numel():
-        raise pickle.UnpicklingError("a tensor larger than its storage")
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
-
-
-def _rebuild_parameter(data: Any, *rest: object) -> Any:
-    del rest
-    return data
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """``_codecs.encode`` as old protocols use it for bytes."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"text in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-class _Array:
-    """An array under construction; `value` once its state was set."""
-
-    value: Any = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        if not isinstance(data, bytes) or not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError("an array of objects")
-        order: Any = "F" if fortran else "C"
-        self.value = np.frombuffer(data, dtype.made()).reshape(shape, order=order).copy()
-
-
-class _Dtype:
-    """A numeric dtype under construction."""
-
-    def __init__(self, code: str, *rest: object) -> None:
-        del rest
-        self.code = code
-        self.order = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = {"|": "=", "<": "<", ">": ">"}.get(state[1], "=")
-
-    def made(self) -> np.dtype[Any]:
-        """The dtype; only numbers and booleans."""
-        dtype = np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
-        if dtype.kind not in "biufc":
-            raise pickle.UnpicklingError(f"an array of {dtype}")
-        return dtype
-
-
-def _reconstruct(*args: object) -> _Array:
-    del args
-    return _Array()
-
-
-def _from_buffer(data: bytes, dtype: _Dtype, shape: Any, order: Any) -> Any:
-    return np.frombuffer(data, dtype.made()).reshape(shape, order=order).copy()
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.made())[0]
-
-
-_NUMPY_CORES = ("numpy.core", "numpy._core")
-NUMPY: dict[str, Callable[..., Any]] = {
-    **{f"{core}.multiarray._reconstruct": _reconstruct for core in _NUMPY_CORES},
-    **{f"{core}.multiarray.scalar": _scalar for core in _NUMPY_CORES},
-    **{f"{core}.numeric._frombuffer": _from_buffer for core in _NUMPY_CORES},
-    "numpy.ndarray": _Array,
-    "numpy.dtype": _Dtype,
-    "_codecs.encode": _encode,
-}
-TORCH: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
+CONTAINERS: dict[str, Any] = {
     "collections.OrderedDict": collections.OrderedDict,
     "torch.Size": tuple,
-    "torch.device": Skipped,
     "builtins.set": set,
     "builtins.dict": dict,
     "builtins.list": list,
     "builtins.tuple": tuple,
-    "collections.defaultdict": Skipped,
 }
+"""What is made at once, for the pickle goes on to fill it."""
+
+INERT_ALWAYS = ("torch.device", "collections.defaultdict")
+
+
+def _tensor(args: tuple[Any, ...], state: Any) -> Any:
+    """``torch._utils._rebuild_tensor_v2`` over a storage of this file."""
+    import torch
+
+    if len(args) < 4 or not isinstance(args[0], torch.Tensor):
+        raise WireError("a tensor without a storage")
+    storage, offset, size, stride = args[:4]
+    check_reach(offset, size, stride, storage.numel())
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
+
+
+def _parameter(args: tuple[Any, ...], state: Any) -> Any:
+    return args[0] if args else None
+
+
+def _encode(args: tuple[Any, ...], state: Any) -> bytes:
+    """``_codecs.encode`` as old protocols use it for bytes."""
+    if not args or not isinstance(args[0], str) or args[1:] not in ((), ("latin1",), ("latin-1",)):
+        raise WireError("bytes that are not text in latin1")
+    return args[0].encode("latin1")
+
+
+BUILDERS: dict[Name, Builder] = {
+    **NUMPY,
+    ("_codecs", "encode"): _encode,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+}
+LIMITS = Limits(size_bytes=1 << 62, depth=100, items=1 << 24)
+"""A file is as large as it is; what refers to what is bounded as in a message."""
+
+
+class _Noted(Call):
+    """A call that was noted; takes the state that the pickle gives its result."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Function(Named):
+    """A name on the list: calling it is noted."""
+
+    def __call__(self, *args: Any) -> _Noted:
+        return _Noted(self.name, args)
+
+
+def _leaves() -> frozenset[type]:
+    import sys
+
+    torch = sys.modules.get("torch")  # a file without storages needs none
+    tensor = {torch.Tensor} if torch is not None else set()
+    return LEAVES | {bytes, bytearray, complex, set, frozenset, Skipped, type, _Function} | tensor
 
 
 class _Reader(pickle.Unpickler):
-    """A pickle interpreter that knows only the names above."""
-
-    KNOWN: ClassVar[Mapping[str, Callable[..., Any]]] = {**NUMPY, **TORCH}
+    """A pickle interpreter that knows only the names above, and notes what they are called with."""
 
     def __init__(self, file: Any, storage: Callable[[str, str, int], Any] | None, lenient: bool) -> None:
         super().__init__(file)
         self._storage = storage
         self._lenient = lenient
 
+    def built(self) -> Any:
+        """The pickled value."""
+        return build(self.load(), BUILDERS, LIMITS, _leaves())
+
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{PYTHON_2.get(module, module)}.{name}"
-        if full in self.KNOWN:
-            return self.KNOWN[full]
+        module = PYTHON_2.get(module, module)
+        full = f"{module}.{name}"
+        if (module, name) in BUILDERS:
+            return _Function((module, name))
+        if full in CONTAINERS:
+            return CONTAINERS[full]
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
-        if self._lenient and (full.startswith(BAGGAGE) or full in INERT):
+        if full in INERT_ALWAYS or (self._lenient and (full.startswith(BAGGAGE) or full in INERT)):
             return Skipped
         raise pickle.UnpicklingError(f"it refers to {full}, which weights have no use for")
 
@@ -220,25 +194,25 @@ class _Reader(pickle.Unpickler):
         return self._storage(dtype, str(key), int(count))
 
 
-def _settled(value: Any) -> Any:
-    """Arrays under construction replaced by what they became; containers only as deep as needed."""
-    if isinstance(value, _Array):
-        return value.value
+def _owned(value: Any) -> Any:
+    """Arrays as copies that may be written to, and lists for tuples."""
+    if isinstance(value, np.ndarray):
+        return value.copy(order="K")
     if isinstance(value, dict):
-        return {key: _settled(item) for key, item in value.items()}
+        return {key: _owned(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_settled(item) for item in value]
+        return [_owned(item) for item in value]
     return value
 
 
 def _run(path: Path, read: Callable[[], Any]) -> Any:
     try:
-        return _settled(read())
+        return _owned(read())
     except CheckpointError:
         raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, WireError) as error:
         raise CheckpointError(f"{path}: not read: {error}") from error
     except Exception as error:  # any opcode of a damaged file can fail in its own way
         what = " ".join(str(error).split())[:200] or type(error).__name__
@@ -254,7 +228,7 @@ def read_pickle(path: Path) -> Any:
 
     def read() -> Any:
         with path.open("rb") as file:
-            return _Reader(file, None, lenient=False).load()
+            return _Reader(file, None, lenient=False).built()
 
     return _run(path, read)
 
@@ -291,7 +265,7 @@ def read_torch(path: Path, *, lenient: bool = False) -> Any:
                 return held[key]
 
             with archive.open(name) as file:
-                return _Reader(file, storage, lenient).load()
+                return _Reader(file, storage, lenient).built()
 
     if path.is_file() and not zipfile.is_zipfile(path):
         raise CheckpointError(

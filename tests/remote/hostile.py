@@ -13,13 +13,13 @@ import msgpack
 import numpy as np
 from hypothesis import strategies as st
 
+from policies.pickles.writer import Writer
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec as act
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
 from policies.remote.lerobot import rpc
 from policies.remote.openpi import codec as openpi
-from policies.remote.pickle_writer import Writer
 
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 STATE = np.linspace(-1, 1, 6).astype(np.float32)

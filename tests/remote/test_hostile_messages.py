@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from policies.remote import jpeg, msgpack_views, npy, pickle_reader, pickle_writer
+from policies.pickles import reader, writer
+from policies.pickles.arrays import NUMPY, TORCH, storage_bytes
+from policies.remote import jpeg, msgpack_views, npy
 from policies.remote.act_zmq import codec as act
 from policies.remote.extras import read_extras
 from policies.remote.groot import client as groot_client
@@ -27,7 +29,6 @@ from policies.remote.lerobot import rpc
 from policies.remote.limits import Limits, WireError
 from policies.remote.openpi import client as openpi_client
 from policies.remote.openpi import codec as openpi
-from policies.remote.pickle_arrays import NUMPY, TORCH, storage_bytes
 from tests.remote import hostile
 
 WEB_VALUE: Any = "x"
@@ -184,12 +185,12 @@ def test_arrays_cross_every_codec(value: Any) -> None:
 )
 @settings(max_examples=80, deadline=None)
 def test_pickles_both_ways_as_the_package_does(value: Any) -> None:
-    ours = b"".join(pickle_writer.dumps(value))
+    ours = b"".join(writer.dumps(value))
     assert same(value, pickle.loads(ours))
-    assert same(value, pickle_reader.load(ours, NUMPY))
+    assert same(value, reader.load(ours, NUMPY))
     for protocol in (2, 3, 4, 5):
         if protocol > 2:  # 2 writes bytes as text
-            assert same(value, pickle_reader.load(pickle.dumps(value, protocol=protocol), NUMPY))
+            assert same(value, reader.load(pickle.dumps(value, protocol=protocol), NUMPY))
 
 
 def test_large_arrays_are_written_as_the_package_does() -> None:
@@ -198,7 +199,7 @@ def test_large_arrays_are_written_as_the_package_does() -> None:
         "b": np.zeros((300, 300), np.uint8),
         "c": [1.5, "x" * 300, -7],
     }
-    ours = b"".join(pickle_writer.dumps(value, "numpy._core.multiarray"))
+    ours = b"".join(writer.dumps(value, "numpy._core.multiarray"))
     assert ours == pickle.dumps(value, protocol=4)
 
 
@@ -208,7 +209,7 @@ def test_torch_reads_our_tensors_and_we_read_torchs() -> None:
     rows = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     for tensors in (list(rows), [rows, rows.T, rows[1:3, 2:5], rows.double(), rows.bool(), rows.long()]):
         message = pickle.dumps(tensors)
-        read = pickle_reader.load(message, {**NUMPY, **TORCH})
+        read = reader.load(message, {**NUMPY, **TORCH})
         assert all((mine == theirs.numpy()).all() for mine, theirs in zip(read, tensors, strict=True))
     storage = torch.storage._load_from_bytes(storage_bytes(rows.numpy().reshape(-1)))
     assert torch.equal(torch.tensor([], dtype=torch.float32).set_(storage._untyped_storage), rows.reshape(-1))
@@ -281,16 +282,16 @@ def storages_of(*datas: bytes, times: int) -> bytes:
 @pytest.mark.parametrize("count", [4, 1 << 19])
 def test_a_storage_that_is_named_often_is_read_once(count: int) -> None:
     """The larger one is not compared with others: it is told by where it is."""
-    arrays = pickle_reader.load(storages_of(padded_storage(3000, 1.0, count), times=50), TORCH)
+    arrays = reader.load(storages_of(padded_storage(3000, 1.0, count), times=50), TORCH)
     assert len(arrays) == 50
     assert all(array is arrays[0] for array in arrays)
 
 
 def test_all_storages_of_a_message_share_its_operations() -> None:
     datas = [padded_storage(3000, float(value)) for value in range(20)]
-    assert len(pickle_reader.load(storages_of(*datas[:5], times=1), TORCH)) == 5
+    assert len(reader.load(storages_of(*datas[:5], times=1), TORCH)) == 5
     with pytest.raises(WireError, match="pickle operations"):
-        pickle_reader.load(storages_of(*datas, times=1), TORCH)
+        reader.load(storages_of(*datas, times=1), TORCH)
 
 
 def test_one_large_tensor_in_many_steps_is_refused_before_it_is_copied() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from policies.remote import pickle_reader, pickle_writer
+from policies.pickles import reader, writer
+from policies.pickles.arrays import NUMPY
 from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
 from policies.remote.msgpack_views import Piece
-from policies.remote.pickle_arrays import NUMPY
 from runtime.messages import Floats
 
 RESET = "RESET"
@@ -29,7 +29,7 @@ MAX_NUMBERS = 100_000
 
 def encode(value: Any) -> list[Piece]:
     """`value` as pieces of one message."""
-    return pickle_writer.dumps(value)
+    return writer.dumps(value)
 
 
 def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
@@ -38,7 +38,7 @@ def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
     Raises:
         WireError: it is not plain values and numpy arrays, or is over a limit.
     """
-    return pickle_reader.load(message, NUMPY, limits)
+    return reader.load(message, NUMPY, limits)
 
 
 def state_key(keys: Iterable[str]) -> str:

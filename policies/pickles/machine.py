@@ -1,7 +1,8 @@
 """The stack machine that a pickle is a program for, run on values alone: nothing is called.
 
 A class or function that the protocol needs becomes a mark (`Named`), a call becomes a note of it (`Call`),
-everything else is refused where it stands. See `policies.remote.pickle_reader`.
+everything else is refused where it stands. See `policies.pickles.reader`.
+For peers' messages; `policies.checkpoint` reads files.
 
 Opcodes: protocols 2 to 5 as CPython writes them (``Lib/pickletools.py``); text opcodes of protocols 0 and 1,
 extension codes, out-of-band buffers and classes by value are refused.

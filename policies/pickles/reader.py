@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policies.pickles.machine import Call, Machine, Name, Named
 from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
-from policies.remote.pickle_machine import Call, Machine, Name, Named
 
 Builder = Callable[[tuple[Any, ...], Any], Any]
 """Makes a value from a call's arguments and the state set on the result (``None`` if none was)."""
@@ -37,7 +37,8 @@ class _Build:
     Lives only while `load` holds the root, so that an id stays its owner's.
     """
 
-    def __init__(self, builders: Builders, limits: Limits) -> None:
+    def __init__(self, builders: Builders, limits: Limits, leaves: frozenset[type]) -> None:
+        self._leaves = leaves
         self._builders = builders
         self._per_load: dict[Name, Builder] = {}
         self._limits = limits
@@ -46,7 +47,7 @@ class _Build:
         self._open: set[int] = set()
 
     def value(self, item: Any, depth: int = 0) -> Any:
-        if type(item) in _LEAVES:
+        if type(item) in self._leaves:
             return item
         key = id(item)
         if key in self._done:
@@ -63,13 +64,14 @@ class _Build:
         return made
 
     def _container(self, item: Any, depth: int) -> Any:
+        leaves = self._leaves
         if type(item) is list:
-            return [x if type(x) in _LEAVES else self.value(x, depth) for x in item]
+            return [x if type(x) in leaves else self.value(x, depth) for x in item]
         if type(item) is tuple:
-            return tuple([x if type(x) in _LEAVES else self.value(x, depth) for x in item])
-        if type(item) is dict:
-            return {k: v if type(v) in _LEAVES else self.value(v, depth) for k, v in item.items()}
-        if type(item) is Call:
+            return tuple([x if type(x) in leaves else self.value(x, depth) for x in item])
+        if isinstance(item, dict):
+            return {k: v if type(v) in leaves else self.value(v, depth) for k, v in item.items()}
+        if isinstance(item, Call):
             builder = self._builder(item.name)
             return builder(self.value(item.args, depth), self.value(item.state, depth))
         raise WireError("a persistent id outside a storage", "forbidden")
@@ -83,7 +85,17 @@ class _Build:
         return self._per_load[name]
 
 
-_LEAVES = frozenset((type(None), bool, int, float, str, memoryview, Named))
+LEAVES: frozenset[type] = frozenset((type(None), bool, int, float, str, memoryview, Named))
+
+
+def build(noted: Any, builders: Builders, limits: Limits, leaves: frozenset[type] = LEAVES) -> Any:
+    """`noted` with every `Call` in it replaced by what its builder makes.
+
+    Raises:
+        WireError: a builder refuses, something is of a type that is neither a container nor one of `leaves`,
+            or over a limit.
+    """
+    return _Build(builders, limits, leaves).value(noted)
 
 
 def load(
@@ -105,4 +117,4 @@ def load(
     value = machine.run()
     if machine.at != len(view):
         raise WireError(f"{len(view) - machine.at} bytes after the end of the pickle")
-    return _Build(builders, limits).value(value)
+    return build(value, builders, limits)

@@ -10,23 +10,24 @@ from typing import Any
 
 import numpy as np
 
+from policies.pickles.machine import Machine, Name, Named, Persistent
+from policies.pickles.reader import Builder, Builders, PerLoad
 from policies.remote import npy
 from policies.remote.limits import Limits, WireError
-from policies.remote.pickle_machine import Machine, Name, Named, Persistent
-from policies.remote.pickle_reader import Builder, Builders, PerLoad
 
 _NDARRAY: Name = ("numpy", "ndarray")
-_STORAGES = {
-    ("torch", "FloatStorage"): "<f4",
-    ("torch", "DoubleStorage"): "<f8",
-    ("torch", "HalfStorage"): "<f2",
-    ("torch", "LongStorage"): "<i8",
-    ("torch", "IntStorage"): "<i4",
-    ("torch", "ShortStorage"): "<i2",
-    ("torch", "CharStorage"): "|i1",
-    ("torch", "ByteStorage"): "|u1",
-    ("torch", "BoolStorage"): "|b1",
+STORAGES = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }
+"""Torch's storage classes that numpy has a dtype for."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_VERSION = 1001
 _COMPARED = 1 << 20
@@ -37,7 +38,7 @@ def _never(args: tuple[Any, ...], state: Any) -> Any:
     raise WireError("a class that is only passed around is called", "forbidden")
 
 
-_STORAGE_CLASSES = dict.fromkeys(_STORAGES, _never)
+_STORAGE_CLASSES = {("torch", name): _never for name in STORAGES}
 
 
 def _integers(value: Any) -> tuple[int, ...]:
@@ -55,9 +56,9 @@ def _dtype(args: tuple[Any, ...], state: Any) -> np.dtype[Any]:
 
 
 def _bytes(value: Any) -> memoryview:
-    if not isinstance(value, memoryview):
+    if not isinstance(value, memoryview | bytes | bytearray):
         raise WireError("an array's data is not bytes")
-    return value
+    return value if isinstance(value, memoryview) else memoryview(value)
 
 
 def _array(args: tuple[Any, ...], state: Any) -> npy.Array:
@@ -149,7 +150,23 @@ def _storage(values: list[Any], data: memoryview) -> npy.Array:
     count = key[4]
     if type(count) is not int or int.from_bytes(data[:8], "little") != count:
         raise WireError("a tensor's storage has another length than it says", "shape")
-    return npy.view(data[8:], np.dtype(_STORAGES[key[1].name]), (count,))
+    return npy.view(data[8:], np.dtype(STORAGES[key[1].name[1]]).newbyteorder("<"), (count,))
+
+
+def check_reach(offset: Any, size: Any, stride: Any, count: int) -> None:
+    """That a tensor stays within its storage of `count` elements, and has no more of them.
+
+    Raises:
+        WireError: kind ``shape``.
+    """
+    size, stride = _integers(size), _integers(stride)
+    if type(offset) is not int or len(size) != len(stride) or len(size) > npy.MAX_DIMENSIONS:
+        raise WireError("a tensor's offset, size and stride do not fit", "shape")
+    if min((*size, *stride, offset, 0)) < 0:
+        raise WireError("a tensor's offset, size or stride is negative", "shape")
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if 0 not in size and (last >= count or math.prod(size) > count):
+        raise WireError("a tensor reaches beyond its storage", "shape")
 
 
 def _tensor(args: tuple[Any, ...], state: Any) -> npy.Array:
@@ -158,13 +175,9 @@ def _tensor(args: tuple[Any, ...], state: Any) -> npy.Array:
     storage, offset, size, stride = args[0], args[1], _integers(args[2]), _integers(args[3])
     if stride == (1,) and len(size) == 1 and 0 <= offset <= offset + size[0] <= storage.size:
         return storage[offset : offset + size[0]]
-    if len(size) != len(stride) or len(size) > npy.MAX_DIMENSIONS or min((*size, *stride, offset, 0)) < 0:
-        raise WireError("a tensor's size and stride do not fit", "shape")
+    check_reach(offset, size, stride, storage.size)
     if 0 in size:
         return npy.view(memoryview(b""), storage.dtype, size)
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if last >= storage.size or math.prod(size) > storage.size:
-        raise WireError("a tensor reaches beyond its storage", "shape")
     strides = tuple(s * storage.itemsize if n > 1 else 0 for n, s in zip(size, stride, strict=True))
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 
