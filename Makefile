@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 ARGS ?=
-# Tests run in so many processes, 0 being this one. Emulated devices need processor time of their own: with 2 on
-# two cores a wire is now and then later than its driver waits.
-WORKERS ?= 0
+# Tests run in so many processes, 0 being this one. A whole simulated run keeps one processor busy: now the
+# runtime's, now the tabletop's process works.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The wire: librealsense needs libusb. The simulated tabletop renders through EGL on Mesa's software driver.
 DEBIAN := libusb-1.0-0 libegl1 libgl1-mesa-dri libgles2
@@ -26,10 +27,10 @@ run: $(READY)
 	$(BIN)/dexrun --config config.toml $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech.calibration import save_calibration
 from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
-from tests.dexrun.rig import ROOT, STANDING_TICKS, Stage, arguments, staged
+from tests.dexrun.rig import PATIENT, ROOT, STANDING_TICKS, Stage, arguments, staged
 from tests.feetech.rig import CALIBRATION
 
 LATE = re.compile(r": timeout: no (whole picture|complete pair) [\w. ]+ \(time \d+\): hold$")
@@ -162,7 +162,7 @@ def given(tmp_path: Path, key: str, value: str) -> dict[str, str]:
     """`key` as `value`, with what a real device needs besides: real time, and an arm its calibration."""
     keys = {key: value}
     if key.endswith(("port", "serial", "source")) and not value.startswith("world:"):
-        keys["realtime__clock"] = "real"
+        keys |= PATIENT
         if key.startswith("arm"):
             save_calibration(tmp_path / "arm.json", CALIBRATION)
             keys["arm__calibration"] = str(tmp_path / "arm.json")
@@ -222,14 +222,14 @@ def test_a_device_that_is_open_and_sends_nothing_is_named(
 ) -> None:
     """Another device's port, or a cable without the sensor behind it."""
     port = EmulatedPort(tmp_path / "mute", on_data=lambda data: None)
-    keys = {"force__port": port.path, "realtime__clock": "real", "devices__first_data_s": "2"}
+    keys = {"force__port": port.path, **PATIENT, "devices__first_data_s": "6"}
     stage = Stage()
     try:
         with staged(stage, None):
             assert main(arguments(tmp_path / "runs", **keys)) == STOPPED
     finally:
         port.close()
-    reason = f"force at {port.path}: silent: it is open, and has sent nothing for 2 s"
+    reason = f"force at {port.path}: silent: it is open, and has sent nothing for 6 s"
     assert f"stopped: {reason}" in capsys.readouterr().err
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert (summary["stop_reason"], summary["ticks"]) == (reason, 0)
