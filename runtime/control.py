@@ -10,6 +10,7 @@ import anyio
 import numpy as np
 from pydantic import Field
 
+from runtime.arms import late
 from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import NS_PER_S, Clock
 from runtime.horizon import CAPACITY, Horizon
@@ -364,7 +365,9 @@ class ControlLoop:
     def _missing(self, now_ns: int) -> str | None:
         """Which input is missing or too old: the arm always; the rest only while a source is followed."""
         if not self._fresh:
-            return f"arm: no state for {self._options.state_max_age_s:g} s"
+            max_age_s = self._options.state_max_age_s
+            name = late(self._arm.states, "arm", now_ns, round(max_age_s * NS_PER_S))
+            return f"{name}: no state for {max_age_s:g} s"
         if self._source is None:
             return None
         leader = self._source.missing(now_ns) if isinstance(self._source, LeaderSource) else None

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from runtime.arms import JoinedRings, late
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
+from runtime.ports import Readings
 from runtime.ring import Ring, Sample
 
 
@@ -29,7 +31,7 @@ class LeaderSource:
     """
 
     def __init__(
-        self, states: Ring, max_age_s: float = 0.1, convert: Callable[[Floats], Floats] | None = None
+        self, states: Readings, max_age_s: float = 0.1, convert: Callable[[Floats], Floats] | None = None
     ) -> None:
         self._states = states
         self._max_age_ns = round(max_age_s * NS_PER_S)
@@ -45,7 +47,8 @@ class LeaderSource:
         """Why there is no target, if there is none."""
         if self._look(now_ns) is not None:
             return None
-        return f"leader: no state for {self._max_age_ns / NS_PER_S:g} s"
+        name = late(self._states, "leader", now_ns, self._max_age_ns)
+        return f"{name}: no state for {self._max_age_ns / NS_PER_S:g} s"
 
     def _look(self, now_ns: int) -> Sample | None:
         return self._states.newest(self._sample, now_ns=now_ns, max_age_ns=self._max_age_ns)
@@ -79,7 +82,7 @@ def sample_of(ring: Ring | None) -> Sample | None:
     return ring.blank() if ring is not None else None
 
 
-def sent_ring(arm: Any) -> Ring | None:
+def sent_ring(arm: Any) -> Readings | None:
     """The arm's ring of what it wrote, if it has one in the robot's units."""
     ring = getattr(arm, "sent", None)
-    return ring if isinstance(ring, Ring) and "position" in ring.layout else None
+    return ring if isinstance(ring, Ring | JoinedRings) and "position" in ring.layout else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from runtime.interfaces import ArmDriver, CameraDriver, ForceDriver, PolicySpec
+from runtime.interfaces import CameraDriver, ForceDriver, PolicySpec
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from runtime.ports import ArmPort
 from runtime.ring import Ring, Sample
 from runtime.worker import ChunkRequest
 
@@ -30,7 +31,7 @@ class Observer:
     def __init__(
         self,
         spec: PolicySpec,
-        arm: ArmDriver,
+        arm: ArmPort,
         cameras: Mapping[str, CameraDriver],
         force: ForceDriver | None,
         tracked: Callable[[str], TrackedMask | None],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.messages import Clip, Floats
-from runtime.ring import Mailbox, Ring
+from runtime.ring import Layout, Sample
 
 
 class SafetyOutcome(Protocol):
@@ -42,15 +42,37 @@ class Safety(Protocol):
         """The next target starts from rest."""
 
 
+class Readings(Protocol):
+    """The newest of a device's readings: a `runtime.ring.Ring`, or several as one (`runtime.arms`)."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def blank(self) -> Sample:
+        """As `Ring.blank`."""
+
+    def newest(
+        self, into: Sample | None = None, *, now_ns: int | None = None, max_age_ns: int | None = None
+    ) -> Sample | None:
+        """As `Ring.newest`."""
+
+
+class Targets(Protocol):
+    """Where targets are posted: a `runtime.ring.Mailbox`, or several as one."""
+
+    def post(self, stamp_ns: int, **fields: Any) -> None:
+        """As `Mailbox.post`."""
+
+
 class ArmPort(Protocol):
-    """What the loop needs of `runtime.interfaces.ArmDriver`.
+    """What the loop needs of `runtime.interfaces.ArmDriver`, or of several as one (`runtime.arms.ArmGroup`).
 
     A driver that knows what it wrote may also have a ring ``sent`` with field ``position`` ``[D]``, in the
     robot's units and stamped at the write; otherwise what was posted is recorded as sent.
     """
 
     @property
-    def states(self) -> Ring: ...
+    def states(self) -> Readings: ...
 
     @property
-    def targets(self) -> Mailbox: ...
+    def targets(self) -> Targets: ...

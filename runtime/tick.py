@@ -7,6 +7,7 @@ import enum
 import numpy as np
 
 from runtime.messages import Clip, Floats
+from runtime.ports import Readings
 from runtime.ring import Layout, Ring, Sample
 
 
@@ -59,7 +60,7 @@ class TickRecorder:
     sent.
     """
 
-    def __init__(self, records: Ring, joints: int, sent: Ring | None) -> None:
+    def __init__(self, records: Ring, joints: int, sent: Readings | None) -> None:
         self._records = records
         self._sent_ring = sent
         self._sent = sent.blank() if sent is not None else None
