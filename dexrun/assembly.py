@@ -14,6 +14,7 @@ import anyio
 from dexrun.config.settings import Settings
 from dexrun.robot import Robot
 from dexrun.simulation.tabletop import SimulatedTabletop, open_tabletop
+from drivers.arms.choice import robot_of
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, Clock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
@@ -108,7 +109,8 @@ class _Builder:
 
 
 def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | None) -> Robot:
-    model = ArmModel()
+    description = robot_of(configured.arm)
+    model = description.model()
     builder = _Builder(configured, clock, model, tabletop)
     settings = builder.settings
     arm, leader, cameras, force = builder.arm(), builder.leader(), builder.cameras(), builder.force()
@@ -140,6 +142,7 @@ def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | Non
         control,
         safety,
         model.copy(),
+        description,
         records,
         statistics,
         faults,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dexrun.config.settings import Settings
 from runtime.arm_model import ArmModel
+from runtime.body import RobotDescription
 from runtime.clock import Clock
 from runtime.control import ControlLoop
 from runtime.device import DeviceThread
@@ -33,6 +34,7 @@ class Robot:
     Attributes:
         threads: one per device that runs, by name.
         model: of the arm, for the loop's own thread; others take a copy.
+        description: what the model was made of.
         world: the simulated tabletop, if any device is its.
         realtime: its `collect` is for when the arm rests and follows nothing: a late tick hurts nobody.
     """
@@ -46,6 +48,7 @@ class Robot:
     control: ControlLoop
     safety: SafetyStage
     model: ArmModel
+    description: RobotDescription
     records: Ring
     statistics: RunStatistics
     faults: FaultPolicy

@@ -22,7 +22,6 @@ from runtime.ik_options import IkOptions
 from runtime.joints import JointLayout
 from runtime.messages import Floats
 from runtime.mujoco_calls import query
-from runtime.so100 import GRASP_SITE, JOINT_NAMES, so100_spec
 from runtime.table_model import TABLE, compiled
 
 DEFAULT_REACH_M = 0.02
@@ -78,6 +77,7 @@ class ModelParts:
         grippers: indices of the joints that are grippers, given as 0 (closed) to 1 (open) of their travel.
         ends: the model's own positions where a gripper is closed and open, by its index; where nothing is
             said, the lower and the upper end of its joint's range.
+        home: joint vector ``[D]`` at which the robot hides nothing of the table; empty: unknown.
         whole: for one of several arms by itself, the joint vector of all.
     """
 
@@ -85,10 +85,8 @@ class ModelParts:
     sites: Mapping[str, str]
     grippers: tuple[int, ...] = ()
     ends: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    home: tuple[float, ...] = ()
     whole: NativeUnits | None = None
-
-
-SO100 = ModelParts(JOINT_NAMES, {"": GRASP_SITE}, (len(JOINT_NAMES) - 1,))
 
 
 class ArmModel:
@@ -105,8 +103,8 @@ class ArmModel:
 
     def __init__(
         self,
-        spec: Any = None,
-        parts: ModelParts = SO100,
+        spec: Any,
+        parts: ModelParts,
         *,
         table_height_m: float | None = 0.0,
         reach_m: float = DEFAULT_REACH_M,
@@ -115,8 +113,7 @@ class ArmModel:
 
         Args:
             spec: a ``mujoco.MjSpec`` of the arms alone (`runtime.table_model.standing` makes one of
-                several); ``None`` for the SO-100. (Also a model that another `ArmModel` compiled, as
-                `copy` does.)
+                several). (Also a model that another `ArmModel` compiled, as `copy` does.)
             parts: what the robot's joints and grasp points are called in it.
             table_height_m: height of the table's plane in the common frame; ``None`` for no table.
             reach_m: up to which distance `clearance` looks.
@@ -133,7 +130,7 @@ class ArmModel:
         if isinstance(spec, mujoco.MjModel):
             self.model: Any = spec
         else:
-            self.model = compiled(spec or so100_spec(visual=False), table_height_m, reach_m)
+            self.model = compiled(spec, table_height_m, reach_m)
         self.data = mujoco.MjData(self.model)
         self._kinematics = query("mj_kinematics", self.model, self.data)
         self._collision = query("mj_collision", self.model, self.data)
@@ -141,22 +138,8 @@ class ArmModel:
         self._ik: Any = None
         self._find_joints()
         self._find_arms()
+        self._followers = _followers(self.model, set(parts.names))
         self._place(self.middle())
-
-    @classmethod
-    def from_mjcf(cls, path: str | Path, parts: ModelParts, **options: Any) -> ArmModel:
-        """The arm of an MJCF or URDF file; `options` as for the constructor.
-
-        Raises:
-            ModelError: the file cannot be read, or does not hold the arm described.
-        """
-        import mujoco
-
-        try:
-            spec = mujoco.MjSpec.from_file(str(path))
-        except (ValueError, OSError) as error:
-            raise ModelError(f"arm model {path}: {str(error).splitlines()[0]}") from None
-        return cls(spec, parts, **options)
 
     def copy(self) -> ArmModel:
         """The same model with scratch memory of its own, for another thread."""
@@ -180,6 +163,7 @@ class ArmModel:
             {name: parts.sites[name]},
             tuple(k for k, i in enumerate(joints) if i in self.grippers),
             {k: parts.ends[i] for k, i in enumerate(joints) if i in parts.ends},
+            tuple(parts.home[i] for i in joints) if parts.home else (),
             parts.whole or self._units,
         )
         view = self._with(own)
@@ -208,6 +192,7 @@ class ArmModel:
             "sites": dict(parts.sites),
             "grippers": list(parts.grippers),
             "ends": [[joint, list(ends)] for joint, ends in parts.ends.items()],
+            "home": list(parts.home),
             "table_height_m": self.table_height_m,
             "reach_m": self.reach_m,
         }
@@ -220,7 +205,9 @@ class ArmModel:
         ends = {joint: (closed, opened) for joint, (closed, opened) in saved["ends"]}
         return cls(
             mujoco.MjModel.from_binary_path(str(path)),
-            ModelParts(tuple(saved["names"]), saved["sites"], tuple(saved["grippers"]), ends),
+            ModelParts(
+                tuple(saved["names"]), saved["sites"], tuple(saved["grippers"]), ends, tuple(saved["home"])
+            ),
             table_height_m=saved["table_height_m"],
             reach_m=saved["reach_m"],
         )
@@ -268,6 +255,11 @@ class ArmModel:
         return self.layout.grippers
 
     @property
+    def home(self) -> Floats:
+        """``[D]``, where the robot hides nothing of the table; the middle of its ranges if nobody said."""
+        return np.array(self.parts.home, dtype=np.float64) if self.parts.home else self.middle()
+
+    @property
     def _site(self) -> int:
         """The grasp point of the one arm."""
         if len(self._sites) > 1:
@@ -293,7 +285,10 @@ class ArmModel:
 
     def _place(self, q: Floats) -> None:
         units = self._units
-        self.data.qpos[units.where] = units.offset + q * units.scale
+        qpos = self.data.qpos
+        qpos[units.where] = units.offset + q * units.scale
+        for follower, leader, polynomial in self._followers:
+            qpos[follower] = np.polyval(polynomial, qpos[leader])
         self._kinematics()
 
     def fk(self, q: Floats) -> Floats:
@@ -364,6 +359,22 @@ class ArmModel:
         sine, cosine = np.cross(target[:3, 1], jaw) @ wanted, target[:3, 1] @ jaw
         error = float(np.linalg.norm(pose[:3, 3] - target[:3, 3]))
         return IkResult(q, error, tilt, abs(float(np.arctan2(sine, cosine))))
+
+
+def _followers(model: Any, names: set[str]) -> list[tuple[int, int, Floats]]:
+    """Joints that a constraint couples to another (a second finger): both in ``qpos``, and the polynomial."""
+    import mujoco
+
+    found = []
+    for row in range(model.neq):
+        if model.eq_type[row] != mujoco.mjtEq.mjEQ_JOINT or model.eq_obj2id[row] < 0:
+            continue
+        follower, leader = (model.joint(int(each[row])) for each in (model.eq_obj1id, model.eq_obj2id))
+        if follower.name in names:
+            continue
+        polynomial = np.asarray(model.eq_data[row, :5][::-1], dtype=np.float64)
+        found.append((int(follower.qposadr[0]), int(leader.qposadr[0]), polynomial))
+    return found
 
 
 def _identifier(model: Any, kind: Any, name: str, word: str) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from runtime.blends import SplicingOptions
+from runtime.body_options import ArmOptions
 from runtime.geometry_options import Extrinsics
 from runtime.packages import need
 from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
@@ -71,7 +72,7 @@ class DeviceTable(PartTable):
         return "", 0.0
 
 
-class ArmTable(DeviceTable):
+class ArmTable(DeviceTable, ArmOptions):
     """An arm that obeys targets.
 
     Attributes:
@@ -92,8 +93,8 @@ class ArmTable(DeviceTable):
         """
 
 
-class LeaderTable(DeviceTable):
-    """An arm that a person moves."""
+class LeaderTable(DeviceTable, ArmOptions):
+    """An arm that a person moves; without a model of its own it is the follower's."""
 
     part_kind = "leader"
     part_default = "feetech"

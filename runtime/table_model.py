@@ -14,6 +14,10 @@ TABLE = "table plane"
 _PROBES = 16
 
 
+class MeshesMissingError(Exception):
+    """An arm's model or its meshes are not installed. The message is one line that says what and where."""
+
+
 def standing(arms: Mapping[str, tuple[Any, Floats]]) -> Any:
     """One ``mujoco.MjSpec`` of several: each arm's spec and where its base stands, 4x4 in the common frame.
 
@@ -61,7 +65,8 @@ def _bodies_fixed_to_table(model: Any) -> list[str]:
     generator = np.random.default_rng(0)
     rows = []
     for _ in range(_PROBES):
-        data.qpos[:] = generator.uniform(model.jnt_range[:, 0], model.jnt_range[:, 1])
+        limited = np.where(model.jnt_limited[:, None].astype(bool), model.jnt_range, 0.0)
+        data.qpos[model.jnt_qposadr] = generator.uniform(limited[:, 0], limited[:, 1])
         mujoco.mj_kinematics(model, data)
         rows.append([mujoco.mj_geomDistance(model, data, table, g, 10.0, None) for g in geoms])
     fixed = np.ptp(np.array(rows), axis=0) < 1e-6

@@ -9,20 +9,24 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 from pydantic import ValidationError
 
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import SPOTS
 from dexrun.config.settings import Settings
 from dexrun.config.sources import suggestion
+from drivers.arms.choice import robot_of
 from drivers.world.config import CAMERAS
+from runtime.arm_model import ModelError
+from runtime.body import RobotDescription
+from runtime.body_options import ArmOptions
 from runtime.envelope import JointLimits
+from runtime.joints import JointLayout
 from runtime.messages import FaultKind
 from runtime.part_context import CameraNeed
 from runtime.part_table import PartTable
 from runtime.parts import PolicyTable
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, REACH_M
+from runtime.table_model import MeshesMissingError
 
 _HTTP = re.compile(r"http_\d{3}")
 
@@ -36,10 +40,12 @@ def check(settings: Settings) -> None:
     one_address(settings)
     own_calibration(settings)
     simulated_time(settings)
-    joint_names(settings)
+    robot = known_robot(settings)
+    joint_names(settings, robot)
     world_cameras(settings)
-    poses(settings, joint_limits(settings))
-    place(settings)
+    world_pose(settings, robot)
+    poses(settings, robot, joint_limits(settings, robot))
+    place(settings, robot)
     policy_cameras(settings)
     fault_rules(settings)
 
@@ -79,7 +85,26 @@ def simulated_time(settings: Settings) -> None:
         )
 
 
-def joint_names(settings: Settings) -> None:
+def known_robot(settings: Settings) -> RobotDescription:
+    """The follower is an arm that is known or described; the leader is one like it."""
+    robot = _robot("arm", settings.arm)
+    leader = settings.leader
+    if leader is not None and leader.model and (leader.model, leader.body) != (robot.name, settings.arm.body):
+        raise ValueError(
+            f"leader.model = {leader.model!r}: joint angles of another model than the follower's "
+            f"({robot.name!r}) mean something else; leave it out, or give both arms the same"
+        )
+    return robot
+
+
+def _robot(name: str, arm: ArmOptions) -> RobotDescription:
+    try:
+        return robot_of(arm)
+    except (ModelError, MeshesMissingError) as error:
+        raise ValueError(f"{name}.model = {arm.model!r}: {error}") from None
+
+
+def joint_names(settings: Settings, robot: RobotDescription) -> None:
     """Tables by joint name joints of the arm."""
     tables: dict[str, Iterable[str]] = {
         "safety.joints": settings.safety.joints,
@@ -98,8 +123,9 @@ def joint_names(settings: Settings) -> None:
         tables.update(settings.serve.units.by_joint("serve.units"))
     for key, names in tables.items():
         for joint in names:
-            if joint not in JOINT_NAMES:
-                raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, JOINT_NAMES)}")
+            every_gripper = key.endswith(".joint_torque_limit_fraction") and joint == "gripper"
+            if joint not in robot.joints and not every_gripper:
+                raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, robot.joints)}")
 
 
 def world_cameras(settings: Settings) -> None:
@@ -119,29 +145,42 @@ def world_cameras(settings: Settings) -> None:
             ) from None
 
 
-def joint_limits(settings: Settings) -> JointLimits:
+def world_pose(settings: Settings, robot: RobotDescription) -> None:
+    """The simulated arm can stand where it is to."""
+    if not settings.simulated:
+        return
+    from drivers.world.physics import start_joints
+
+    try:
+        start_joints(settings.world, robot)
+    except ValueError as error:
+        raise ValueError(f"world.{error}") from None
+
+
+def joint_limits(settings: Settings, robot: RobotDescription) -> JointLimits:
     """What the safety stage will hold every joint to."""
-    ranges = np.array([*JOINT_RANGES_RAD[:-1], (0.0, 1.0)])
-    return JointLimits.build(settings.safety, JOINT_NAMES, ranges, (len(JOINT_NAMES) - 1,))
+    layout = robot.layout
+    return JointLimits.build(settings.safety, layout.names, layout.ranges, layout.grippers)
 
 
-def poses(settings: Settings, limits: JointLimits) -> None:
+def poses(settings: Settings, robot: RobotDescription, limits: JointLimits) -> None:
     """Poses have a value for every joint, which the arm can take where it is to."""
-    arm_joints = len(JOINT_NAMES) - 1
-    center, home = settings.teleop.center_rad, settings.grasp.home_rad
+    layout = robot.layout
+    every, arm = range(layout.joints), layout.others
+    center, home = settings.teleop.center_rad, settings.grasp.home_rad or robot.home
     if center:
-        _one_each("teleop.center_rad", center, JOINT_NAMES)
-    _one_each("grasp.home_rad", home, JOINT_NAMES)
+        _one_each("teleop.center_rad", center, [layout.names[i] for i in every])
+    _one_each("grasp.home_rad", home, [layout.names[i] for i in every])
     if settings.mode == "grasp":
-        _in_range("grasp.home_rad", home, limits)
+        _in_range("grasp.home_rad", home, every, layout, limits)
     if park := settings.control.park_rad:
-        _one_each("control.park_rad", park, JOINT_NAMES[:arm_joints])
-        _in_range("control.park_rad", park, limits)
+        _one_each("control.park_rad", park, [layout.names[i] for i in arm])
+        _in_range("control.park_rad", park, arm, layout, limits)
     for name, policy in {"policy": settings.policy, "serve.policy": settings.serve.policy}.items():
         for key, pose in () if policy is None else policy.poses().items():
-            _one_each(f"{name}.{key}", pose, JOINT_NAMES[:arm_joints])
+            _one_each(f"{name}.{key}", pose, [layout.names[i] for i in arm])
             if settings.mode == "grasp" and name == "policy":
-                _in_range(f"policy.{key}", pose, limits)
+                _in_range(f"policy.{key}", pose, arm, layout, limits)
 
 
 def _one_each(key: str, values: Sequence[float], names: Sequence[str]) -> None:
@@ -149,22 +188,27 @@ def _one_each(key: str, values: Sequence[float], names: Sequence[str]) -> None:
         raise ValueError(f"{key} = {list(values)}: give {len(names)} values, one each for {', '.join(names)}")
 
 
-def _in_range(key: str, values: Sequence[float], limits: JointLimits) -> None:
-    for name, value, low, high in zip(JOINT_NAMES, values, limits.lower, limits.upper, strict=False):
+def _in_range(
+    key: str, values: Sequence[float], joints: Iterable[int], layout: JointLayout, limits: JointLimits
+) -> None:
+    for joint, value in zip(joints, values, strict=True):
+        low, high = limits.lower[joint], limits.upper[joint]
         if not low <= value <= high:
             raise ValueError(
-                f"{key} = {list(values)}: {name} is {value:g}; [safety] lets it be {low:g} to {high:g}"
+                f"{key} = {list(values)}: {layout.names[joint]} is {value:g}; "
+                f"[safety] lets it be {low:g} to {high:g}"
             )
 
 
-def place(settings: Settings) -> None:
+def place(settings: Settings, robot: RobotDescription) -> None:
     """Objects are let go where the arm can be."""
     grasp = settings.grasp
-    farthest = max(math.hypot(*grasp.spot(number), grasp.place_m[2]) for number in range(SPOTS))
-    if farthest > REACH_M or grasp.place_m[2] < 0.0:
+    place_m = grasp.place_m or robot.place_m
+    farthest = max(math.hypot(*grasp.spot(place_m, number), place_m[2]) for number in range(SPOTS))
+    if farthest > robot.reach_m or place_m[2] < 0.0:
         raise ValueError(
-            f"grasp.place_m = {list(grasp.place_m)}: with grasp.place_spread_m the farthest spot is "
-            f"{farthest:.2f} m from the base; give what is above the table and within {REACH_M:.2f} m"
+            f"grasp.place_m = {list(place_m)}: with grasp.place_spread_m the farthest spot is "
+            f"{farthest:.2f} m from the base; give what is above the table and within {robot.reach_m:.2f} m"
         )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
 from planner.plan import PlanConfig
 from runtime.options import Options
-
-Joints = Annotated[tuple[float, ...], Field(min_length=1, max_length=32)]
 
 
 class GraspOptions(PlanConfig):
@@ -19,9 +18,9 @@ class GraspOptions(PlanConfig):
         head: name of the camera that the planner looks through.
         wrist: name of the camera that confirms a grasp, or empty.
         home_rad: joints of the pose from which the table is in view, radians, gripper 0 to 1; inside
-            the limits of ``[safety]``.
+            the limits of ``[safety]``. Empty: the arm's own (`runtime.body.RobotDescription`).
         place_m: where objects are let go, metres in the base frame: the grasp point when the jaws open. It is
-            above the table and, with `place_spread_m`, within the arm's length.
+            above the table and, with `place_spread_m`, within the arm's length. Without it, the arm's own.
         place_spread_m: objects are let go around `place_m`, so far apart in x and y.
         carry_height_m: height of the grasp point while something is carried.
         attempt_timeout_s: one attempt may take this long before it counts as failed.
@@ -35,8 +34,8 @@ class GraspOptions(PlanConfig):
 
     head: str = "head"
     wrist: str = "wrist"
-    home_rad: Joints = (-1.57, -3.05, 2.7, 1.2, 0.0, 0.3)
-    place_m: tuple[float, float, float] = (0.11, 0.188, 0.075)
+    home_rad: tuple[float, ...] = ()
+    place_m: tuple[float, float, float] | None = None
     place_spread_m: tuple[float, float] = (0.035, 0.03)
     carry_height_m: float = Field(default=0.1, gt=0.0, le=1.0)
     attempt_timeout_s: float = Field(default=25.0, gt=0.0, le=600.0)
@@ -47,12 +46,12 @@ class GraspOptions(PlanConfig):
     stale_camera_s: float = Field(default=0.5, gt=0.0, le=60.0)
     stale_force_s: float = Field(default=0.5, gt=0.0, le=60.0)
 
-    def spot(self, number: int) -> tuple[float, float]:
+    def spot(self, place_m: Sequence[float], number: int) -> tuple[float, float]:
         """Where object `number` (from 0) is let go: over a grid of six around `place_m`."""
         along, across = _SPOTS[number % len(_SPOTS)]
         return (
-            self.place_m[0] + along * self.place_spread_m[0],
-            self.place_m[1] + across * self.place_spread_m[1],
+            place_m[0] + along * self.place_spread_m[0],
+            place_m[1] + across * self.place_spread_m[1],
         )
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dexrun.config.settings import Settings
 from dexrun.modes.teleop import to_follower
-from runtime.arm_model import ArmModel
+from drivers.arms.choice import recorded
+from runtime.arm_model import ModelError
 from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
 from runtime.messages import ActionChunk, Decision, Floats
 from runtime.recording.reader import Episode, RecordedSample, RecordingError
@@ -27,6 +28,7 @@ from runtime.safety import SafetyStage
 from runtime.snapshots import from_json
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
+from runtime.table_model import MeshesMissingError
 
 _TROUBLE = {1: Decision.HOLD, 2: Decision.STOP}
 _COMPARED = ("requested", "clipped", "clips", "flags")
@@ -161,7 +163,10 @@ def _build(settings: Settings, ticks: Mapping[str, NDArray[Any]], episode: Episo
     joints, channels = ticks["position"].shape[1], ticks["force"].shape[1]
     state = dict.fromkeys(("position", "velocity", "load"), ((joints,), "<f8"))
     clock = SteppedClock(int(episode.stamps("/ticks")[0]) - 1)
-    model = ArmModel()
+    try:
+        model = recorded(episode.robot).model()
+    except (ModelError, MeshesMissingError) as error:
+        raise RecordingError(f"{episode.path}: {error}") from None
     if joints != model.joints:
         raise RecordingError(f"{episode.path}: an arm of {joints} joints; this one has {model.joints}")
     arm = _Arm(Ring(state, 8), Mailbox({"position": ((joints,), "<f8")}))

@@ -18,6 +18,7 @@ from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.force_zero import ForceZero
 from dexrun.robot import Robot
 from dexrun.run_record import RunRecord
+from drivers.arms.choice import remembered
 from runtime.faults import FaultLog
 from runtime.messages import ActionChunk, DeviceError, FaultKind, TrackedMask
 from runtime.recording import schemas
@@ -222,7 +223,7 @@ def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
     }
     force = settings.force
     about = {
-        "model": "so100",
+        **remembered(settings.arm, robot.description),
         "joint_names": list(robot.model.names),
         "ranges_rad": robot.model.ranges.tolist(),
         "units": robot.model.layout.units,

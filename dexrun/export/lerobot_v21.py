@@ -127,7 +127,7 @@ def _info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV21, tasks: int
     return {
         **existing.info,
         "codebase_version": VERSION,
-        "robot_type": existing.info.get("robot_type") or plan.options.robot_type,
+        "robot_type": existing.info.get("robot_type") or of.shape.robot_type(plan.options),
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,
         "total_tasks": tasks,

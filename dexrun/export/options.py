@@ -38,7 +38,7 @@ class ExportOptions(Options):
         equal_length: in HDF5, make every episode as long as the longest by repeating its last row, since
             ACT's own loader wants them equal.
         image_size: edge of UMI's square images, in pixels.
-        robot_type: as LeRobot data sets name it.
+        robot_type: as LeRobot data sets name it; empty: after the recorded arm's model (``so100_follower``).
         jobs: processes; 0 is one for each processor.
     """
 
@@ -60,5 +60,5 @@ class ExportOptions(Options):
     hdf5_compression: Literal["none", "lzf", "gzip"] = "none"
     equal_length: bool = False
     image_size: int = Field(default=224, ge=8)
-    robot_type: str = "so100_follower"
+    robot_type: str = ""
     jobs: int = Field(default=0, ge=0)

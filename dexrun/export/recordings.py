@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
+from drivers.arms.choice import recorded
 from policies.mapping import JointUnits, UnitMap, joint_units
+from runtime.arm_model import ModelError
+from runtime.body import RobotDescription
 from runtime.interfaces import PolicyError
 from runtime.joints import GRIPPER_UNIT, JointLayout
 from runtime.messages import Floats
+from runtime.table_model import MeshesMissingError
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
@@ -41,6 +46,7 @@ class DatasetShape:
         joints: names. ranges: ``(low, high)`` of each, radians; of a gripper 0 to 1.
         force_channels: 0 without a force sensor.
         grippers: indices of the joints that are grippers.
+        robot: JSON of what the recording says of its arm's model.
     """
 
     joints: tuple[str, ...]
@@ -48,6 +54,7 @@ class DatasetShape:
     force_channels: int
     cameras: Mapping[str, CameraShape]
     grippers: tuple[int, ...]
+    robot: str = "{}"
 
     def chosen(self, options: ExportOptions) -> tuple[str, ...]:
         """The cameras to export, in the recording's order.
@@ -111,6 +118,21 @@ class DatasetShape:
         except PolicyError as error:
             raise ExportError(str(error)) from None
 
+    def robot_type(self, options: ExportOptions) -> str:
+        """As LeRobot data sets name it: as configured, or the arm's model, a follower."""
+        return options.robot_type or f"{Path(json.loads(self.robot).get('model', 'arm')).stem}_follower"
+
+    def description(self, name: str) -> RobotDescription:
+        """The robot, for exports that need its kinematics; `name` is the recording's.
+
+        Raises:
+            ExportError: its model is not here, or is another one by now.
+        """
+        try:
+            return recorded(json.loads(self.robot))
+        except (ModelError, MeshesMissingError) as error:
+            raise ExportError(f"{name}: {error}") from None
+
     @property
     def layout(self) -> JointLayout:
         """What the numbers of a joint vector are."""
@@ -124,6 +146,8 @@ class DatasetShape:
         """What is not the same in `other`; empty if everything is."""
         if self.joints != other.joints:
             return f"joints {_list(self.joints)} against {_list(other.joints)}"
+        if self.robot != other.robot:
+            return f"arms {self.robot} against {other.robot}"
         if self.grippers != other.grippers:
             return "which joints are grippers"
         if not np.allclose(self.range_array(), other.range_array(), atol=1e-3):
@@ -266,7 +290,13 @@ def shape_of(episode: Episode) -> DatasetShape:
     channels = episode.array("/force", "force").shape[1] if topics.get("/force") else 0
     cameras = {name: _camera(episode, name) for name in episode.cameras}
     pairs = tuple((float(low), float(high)) for low, high in ranges)
-    return DatasetShape(tuple(names), pairs, channels, cameras, _grippers(robot.get("units"), len(names)))
+    grippers = _grippers(robot.get("units"), len(names))
+    return DatasetShape(tuple(names), pairs, channels, cameras, grippers, _about(robot))
+
+
+def _about(robot: Mapping[str, Any]) -> str:
+    keys = ("model", "body", "model_sha256", "joint_names")
+    return json.dumps({key: robot[key] for key in keys if key in robot}, sort_keys=True)
 
 
 def _grippers(units: Sequence[str] | None, joints: int) -> tuple[int, ...]:

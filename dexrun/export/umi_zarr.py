@@ -24,8 +24,8 @@ from dexrun.export.sampled import Sampled
 from dexrun.export.target import RESULT
 from dexrun.export.zarr_v2 import ZarrArray
 from policies.mapping import ImageRule, fit_image
+from runtime.body import RobotDescription
 from runtime.messages import Floats
-from runtime.so100 import JOINT_NAMES, gripper_to_gap_m
 
 STORE = "store"
 
@@ -38,11 +38,9 @@ class UmiZarr:
     appends = False
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
-        if ref.shape.joints != JOINT_NAMES:
-            raise ExportError(
-                f"{ref.name}: no kinematic model of an arm with joints {', '.join(ref.shape.joints)}; "
-                f"{self.name} needs {', '.join(JOINT_NAMES)}"
-            )
+        robot = ref.shape.description(ref.name)
+        if len(robot.layout.grippers) != 1 or robot.arms:
+            raise ExportError(f"{ref.name}: {self.name} needs one arm with one gripper")
         cameras = _cameras(ref.shape, options)
         if not cameras:
             raise ExportError(f"{ref.name}: {self.name} needs at least one camera")
@@ -62,7 +60,7 @@ class UmiZarr:
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
-            return low_dimensional(sampled.position)
+            return low_dimensional(sampled.position, slot.ref.shape.description(slot.ref.name))
         number = int(task.removeprefix("image:"))
         edge = plan.options.image_size
         rule = ImageRule(width=edge, height=edge, resize="crop", interpolation="area")
@@ -92,14 +90,16 @@ def _images(plan: ExportPlan, number: int) -> ZarrArray:
     return zarr_v2.images(path, plan.rows, (edge, edge, 3))
 
 
-def low_dimensional(position: Floats) -> dict[str, Any]:
+def low_dimensional(position: Floats, robot: RobotDescription) -> dict[str, Any]:
     """UMI's arrays of one episode from its joint positions ``[T, D]``."""
-    from runtime.arm_model import ArmModel
+    from runtime.jaws import measured_jaws
 
-    model = ArmModel()
+    model = robot.model()
+    (gripper,) = model.grippers
+    jaws = robot.jaws or measured_jaws(model)
     poses = np.stack([model.fk(q) for q in position])
     vectors = np.concatenate([poses[:, :3, 3], axis_angles(poses[:, :3, :3])], axis=1)
-    widths = np.array([[gripper_to_gap_m(float(q[-1]))] for q in position])
+    widths = np.array([[jaws.gap_m(float(q[gripper]))] for q in position])
     return {
         "robot0_eef_pos": vectors[:, :3].astype(np.float32),
         "robot0_eef_rot_axis_angle": vectors[:, 3:].astype(np.float32),

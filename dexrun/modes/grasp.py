@@ -255,11 +255,10 @@ class GraspMode:
         return 0.0 if position is None else self._arm.grasp_height(position)
 
     async def _place(self) -> plan.StepResult:
-        spot = self._options.spot(self._placed)
+        place_m = self._options.place_m or self._robot.description.place_m
+        spot = self._options.spot(place_m, self._placed)
         self._placed += 1
-        options = PlaceOptions(
-            carry_height_m=self._options.carry_height_m, release_height_m=self._options.place_m[2]
-        )
+        options = PlaceOptions(carry_height_m=self._options.carry_height_m, release_height_m=place_m[2])
         held = self._control.position
 
         def planned(start: Floats) -> Floats:
@@ -271,7 +270,7 @@ class GraspMode:
     async def _home(self) -> plan.StepResult:
         if self._holds_something():
             await self._put_back()
-        home = np.asarray(self._options.home_rad, dtype=np.float64)
+        home = np.asarray(self._options.home_rad or self._robot.description.home, dtype=np.float64)
         height = self._options.carry_height_m
         outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
         self._robot.realtime.collect()

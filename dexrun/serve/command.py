@@ -108,14 +108,11 @@ def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:
 
 
 def _server(settings: Settings) -> PolicyServer:
-    import numpy as np
-
     from dexrun.serve.server import local_server
+    from drivers.arms.choice import robot_of
     from runtime.interfaces import PolicyError
-    from runtime.joints import JointLayout
-    from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
-    joints = JointLayout(tuple(JOINT_NAMES), np.array(JOINT_RANGES_RAD, dtype=float), (len(JOINT_NAMES) - 1,))
+    joints = robot_of(settings.arm).layout
     make, options = policy_maker(settings), described(settings)
     own = served(settings).remembers_episode
     if options.engine == "ray":
@@ -150,7 +147,7 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
     """
     from dexrun.policies import build_policy, policy_context
     from dexrun.simulation.cameras import simulated_cameras
-    from runtime.arm_model import ArmModel
+    from drivers.arms.choice import robot_of
     from runtime.clock import RealClock
     from runtime.interfaces import PolicyError
 
@@ -167,4 +164,5 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
                 f"policy {table.type!r} needs the calibration of camera {need.camera!r}, which only the "
                 "robot's own process has (the simulated tabletop's is known); it needs no GPU: run it there"
             )
-    return lambda: build_policy(table, policy_context(ArmModel(), infos, RealClock()))
+    robot = robot_of(settings.arm)
+    return lambda: build_policy(table, policy_context(robot.model(), infos, RealClock()))

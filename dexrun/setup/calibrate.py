@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Protocol, TextIO, get_args
 
+from drivers.arms import describe
 from drivers.feetech.calibrate import Calibrator
 from drivers.feetech.calibration import CalibrationError, save_calibration
 from drivers.feetech.config import FeetechConfig
 from drivers.feetech.setup import connect
+from runtime.arm_model import ModelError
 from runtime.clock import RealClock
 from runtime.messages import DeviceError
-from runtime.so100 import JOINT_NAMES
+from runtime.table_model import MeshesMissingError
 
 SAMPLE_S = 0.05
 BAUDRATES = get_args(FeetechConfig.model_fields["baudrate"].annotation)
@@ -95,6 +97,7 @@ def main(arguments: list[str], person: Person | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dexrun calibrate", description=__doc__)
     parser.add_argument("--port", required=True, help="serial port of the arm's bus")
     parser.add_argument("--to", required=True, type=Path, help="calibration file to write (LeRobot's layout)")
+    parser.add_argument("--model", default="", help="of the arm, as arm.model: so100, so101 or a model file")
     parser.add_argument("--baudrate", type=int, default=1_000_000, choices=BAUDRATES)
     parser.add_argument(
         "--reversed", nargs="*", default=[], metavar="JOINT", help="joints that turn backwards"
@@ -102,9 +105,13 @@ def main(arguments: list[str], person: Person | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.port:
         return _fail("--port is empty; give the serial port of the arm's bus", 2)
-    if unknown := sorted(set(options.reversed) - set(JOINT_NAMES)):
-        return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(JOINT_NAMES)}", 2)
-    ids = {name: number for number, name in enumerate(JOINT_NAMES, start=1)}
+    try:
+        names = describe(options.model).joints
+    except (ModelError, MeshesMissingError) as error:
+        return _fail(f"--model {options.model}: {error}", 2)
+    if unknown := sorted(set(options.reversed) - set(names)):
+        return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(names)}", 2)
+    ids = {name: number for number, name in enumerate(names, start=1)}
     config = FeetechConfig.model_validate({"port": options.port, "baudrate": options.baudrate})
     try:
         bus = connect("arm", config, {number: name for name, number in ids.items()}, RealClock())

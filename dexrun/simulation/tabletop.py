@@ -18,6 +18,7 @@ from dexrun.simulation.lifeline import Lifeline
 from drivers.force.config import ForceConfig
 from drivers.world.client import WorldClient
 from drivers.world.config import CAMERAS, WorldConfig
+from runtime.body_options import ArmOptions
 from runtime.clock import Clock
 from runtime.messages import DeviceError, FaultKind
 from runtime.parts import CameraTable, DeviceTable
@@ -95,7 +96,8 @@ async def open_tabletop(settings: Settings, clock: Clock) -> AsyncIterator[Simul
         return
     logger.info("starting the simulated tabletop")
     force = settings.force if isinstance(settings.force, ForceConfig) else None  # whose wire it speaks
-    client = WorldClient(as_configured(settings), clock, force)
+    arm = ArmOptions(model=settings.arm.model, body=settings.arm.body)
+    client = WorldClient(as_configured(settings), clock, force, arm)
     try:
         await clock.run_blocking(client.wait_ready)
         _ = client.head  # the emulated camera must be plugged in before anybody looks for it

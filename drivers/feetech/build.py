@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drivers.feetech.calibration import (
     Calibration,
     CalibrationError,
@@ -24,10 +26,18 @@ def build_arm(config: FeetechConfig, context: ArmContext) -> FeetechArm:
     try:
         calibration = _calibration(config, context)
         ranges = dict(zip(context.joints.names, context.joints.ranges.tolist(), strict=True))
-        joints = JointMap.build(calibration, ranges, zero_rad=config.zero_rad)
+        grippers = context.joints.gripper_names
+        joints = JointMap.build(calibration, ranges, zero_rad=config.zero_rad, grippers=grippers)
     except CalibrationError as error:
         raise DeviceError(context.name, FaultKind.WRONG_CALIBRATION, config.port, str(error)) from None
-    return FeetechArm(context.name, config, joints, context.clock)
+    return FeetechArm(context.name, _gentle(config, grippers), joints, context.clock)
+
+
+def _gentle(config: FeetechConfig, grippers: Sequence[str]) -> FeetechConfig:
+    """With ``gripper``'s torque limit for every gripper that has none of its own, whatever it is called."""
+    given = config.joint_torque_limit_fraction
+    limits = {**dict.fromkeys(grippers, given["gripper"]), **given}
+    return config.model_copy(update={"joint_torque_limit_fraction": limits})
 
 
 def _calibration(config: FeetechConfig, context: ArmContext) -> Calibration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -96,10 +96,10 @@ def save_calibration(path: str | Path, calibration: Mapping[str, JointCalibratio
 
 @dataclass(frozen=True)
 class JointMap:
-    """Ticks (after the homing offset) to the robot's units and back, for `D` joints, gripper last.
+    """Ticks (after the homing offset) to the robot's units and back, for `D` joints.
 
     Angles are in the kinematic model's frame: the middle of the calibrated range is the middle of the
-    model's joint range, unless said otherwise. The gripper is 0 closed to 1 open.
+    model's joint range, unless said otherwise. A gripper is 0 closed to 1 open.
 
     Attributes:
         names, ids: of the joints and their servos.
@@ -124,26 +124,26 @@ class JointMap:
         ranges_rad: Mapping[str, tuple[float, float]],
         *,
         zero_rad: Mapping[str, float] | None = None,
-        gripper: str = "gripper",
+        grippers: Collection[str] = ("gripper",),
     ) -> JointMap:
         """The map for the joints of `calibration`, in its order.
 
-        `ranges_rad` holds each joint's range in the model; the joint named `gripper` needs none. `zero_rad`
+        `ranges_rad` holds each joint's range in the model; those named by `grippers` need none. `zero_rad`
         gives the model angle at the middle of the calibrated range, where it is not the model's middle.
 
         Raises:
             CalibrationError: a joint is not in the model, or `zero_rad` names one that is not there.
         """
         zeros = dict(zero_rad or {})
-        if unknown := [n for n in zeros if n not in calibration or n == gripper]:
-            known = ", ".join(n for n in calibration if n != gripper)
+        if unknown := [n for n in zeros if n not in calibration or n in grippers]:
+            known = ", ".join(n for n in calibration if n not in grippers)
             raise CalibrationError(f"zero_rad: no joint {unknown[0]!r}; there are {known}")
-        if unknown := [n for n in calibration if n != gripper and n not in ranges_rad]:
+        if unknown := [n for n in calibration if n not in grippers and n not in ranges_rad]:
             raise CalibrationError(f"joint {unknown[0]!r} is not in the model, which has {list(ranges_rad)}")
         scale, origin, anchor = [], [], []
         for name, joint in calibration.items():
             sign = -1.0 if joint.drive_mode else 1.0
-            if name == gripper:
+            if name in grippers:
                 scale.append(sign / (joint.range_max - joint.range_min))
                 origin.append(0.0)
                 anchor.append(float(joint.range_max if joint.drive_mode else joint.range_min))

@@ -24,6 +24,9 @@ class FeetechConfig(DeviceTable):
     """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101, follower or leader.
 
     Attributes:
+        model: what the arm is: ``so100`` (if nothing is said), ``so101``, or an MJCF (``.xml``) or URDF
+            (``.urdf``) file; a leader without one is the follower's.
+        body: for a file, what it does not say.
         port: path of the serial port (``/dev/serial/by-id/...`` survives replugging by itself).
         serial_number: USB serial number of the adapter; looked up among the ports that are there, and
             preferred to `port`. Without it, the number is learnt from `port` at the first opening.

@@ -12,6 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m drivers.world", description=__doc__)
     parser.add_argument("--snapshot", type=Path, metavar="PNG", help="draw both cameras' pictures and end")
     parser.add_argument("--seed", type=int, default=0, help="of the scene (default 0)")
+    parser.add_argument("--model", default="", help="of the arm: so100, so101 or a file")
     parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--doorbell", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -21,21 +22,23 @@ def main() -> int:
         return serve(options.channel, options.doorbell)
     if options.snapshot is None:
         parser.error("give --snapshot PNG (the world's process is started by drivers.world.client)")
-    return _snapshot(options.snapshot, options.seed)
+    return _snapshot(options.snapshot, options.seed, options.model)
 
 
-def _snapshot(path: Path, seed: int) -> int:
+def _snapshot(path: Path, seed: int, model: str) -> int:
+    from drivers.arms import describe
     from drivers.world.config import WorldConfig
     from drivers.world.render import RenderError, prepare_environment
-    from runtime.so100 import MeshesMissingError
+    from runtime.arm_model import ModelError
+    from runtime.table_model import MeshesMissingError
 
     config = WorldConfig(seed=seed)
     prepare_environment(config.render, stepped=True)
     from drivers.world.snapshot import save
 
     try:
-        save(path, config)
-    except (RenderError, MeshesMissingError, OSError) as error:
+        save(path, config, describe(model))
+    except (RenderError, MeshesMissingError, ModelError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -20,6 +20,7 @@ from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
 from drivers.world.judge import JudgeReport
 from drivers.world.operator import OperatorReport
+from runtime.body_options import ArmOptions
 from runtime.clock import Clock
 from runtime.messages import CameraInfo, Intrinsics
 
@@ -44,12 +45,19 @@ class WorldClient:
     Args:
         clock: whose kind decides whether the table follows real time or `advance`.
         force: the force sensor as the runtime reads it; its port is ignored.
+        arm: which model stands on the table.
 
     Attributes:
         process: the world's process.
     """
 
-    def __init__(self, config: WorldConfig, clock: Clock, force: ForceConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: WorldConfig,
+        clock: Clock,
+        force: ForceConfig | None = None,
+        arm: ArmOptions | None = None,
+    ) -> None:
         self._config = config
         self._stepped = clock.stepped
         self._lock = threading.Lock()
@@ -76,6 +84,7 @@ class WorldClient:
         hello = {
             "config": config.model_dump(mode="json"),
             "force": (force or ForceConfig(port="world")).model_dump(mode="json"),
+            "arm": (arm or ArmOptions()).model_dump(mode="json"),
             "folder": self._folder,
             "stepped": self._stepped,
             "start_ns": clock.now_ns(),

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from runtime.options import Options
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
 Shape = Literal["cube", "cuboid", "cylinder"]
 Color = Literal["red", "green", "blue", "yellow", "orange", "purple"]
@@ -124,8 +123,8 @@ class WorldConfig(Options):
     nice: int = Field(default=5, ge=0, le=19)
     """How far the process steps back from the runtime when the processor is short, in real time."""
     timestep_s: float = Field(default=0.002, gt=0.0002, le=0.005)
-    start_rad: tuple[float, float, float, float, float] = (-1.57, -3.05, 2.7, 1.2, 0.0)
-    """Where the arm stands at power-up: folded, turned to its right, out of the cameras' way."""
+    start_rad: tuple[float, ...] = ()
+    """Where the arm stands at power-up, without grippers; empty: in its model's home pose."""
     start_gripper: float = Field(default=0.15, ge=0, le=1)
     head: HeadCameraOptions = HeadCameraOptions()
     wrist: WristCameraOptions = WristCameraOptions()
@@ -144,11 +143,4 @@ class WorldConfig(Options):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"placed: two objects are called {name!r}; give each its own name")
-        return self
-
-    @model_validator(mode="after")
-    def _can_stand_so(self) -> WorldConfig:
-        for name, angle, (low, high) in zip(JOINT_NAMES, self.start_rad, JOINT_RANGES_RAD, strict=False):
-            if not low <= angle <= high:
-                raise ValueError(f"start_rad: {name} is {angle:g}; it can be {low:g} to {high:g}")
         return self

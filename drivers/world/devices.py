@@ -14,7 +14,7 @@ from drivers.force.emulator import ForceEmulator
 from drivers.opencv_camera.emulator import MjpegEmulator
 from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
-from drivers.world.servos import ArmBank, calibration
+from drivers.world.servos import ArmBank, Encoders
 from runtime.messages import ColorImage, Floats
 
 
@@ -27,7 +27,13 @@ class Devices:
     """
 
     def __init__(
-        self, config: WorldConfig, force: ForceConfig, folder: Path, follower: ArmBank, leader: ArmBank
+        self,
+        config: WorldConfig,
+        force: ForceConfig,
+        folder: Path,
+        encoders: Encoders,
+        follower: ArmBank,
+        leader: ArmBank,
     ) -> None:
         self._dt_s = 1 / config.force.rate_hz
         self._newtons_per_count = force.newtons_per_count
@@ -36,8 +42,8 @@ class Devices:
         self._channels = force.channels
         with contextlib.ExitStack() as stack:
             self.buses = {
-                "follower": _bus(follower, folder / "follower", config.seed),
-                "leader": _bus(leader, folder / "leader", config.seed + 1),
+                "follower": _bus(follower, encoders, folder / "follower", config.seed),
+                "leader": _bus(leader, encoders, folder / "leader", config.seed + 1),
             }
             for bus in self.buses.values():
                 stack.callback(bus.close)
@@ -106,14 +112,14 @@ class Devices:
         self._stack.close()
 
 
-def _bus(bank: ArmBank, link: Path, seed: int) -> FeetechEmulator:
+def _bus(bank: ArmBank, encoders: Encoders, link: Path, seed: int) -> FeetechEmulator:
     registers = {
         entry["id"]: {
             reg.HOMING_OFFSET: entry["homing_offset"],
             reg.MIN_POSITION_LIMIT: entry["range_min"],
             reg.MAX_POSITION_LIMIT: entry["range_max"],
         }
-        for entry in calibration().values()
+        for entry in encoders.calibration().values()
     }
     return FeetechEmulator(bank, link, registers=registers, seed=seed)
 

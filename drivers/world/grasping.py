@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drivers.world.layout import PAN_AXIS_X_M, TRAY_CENTER_M, TRAY_INNER_M, ObjectSpec
+from drivers.world.layout import TRAY_CENTER_M, TRAY_INNER_M, ObjectSpec
 from drivers.world.reach import TopDown, UnreachableError
 from runtime.messages import Floats
-from runtime.so100 import FIXED_JAW_OFFSET_M, gap_to_gripper
 
 LIFT_M = 0.06
 RELEASE_HEIGHT_M = 0.075
@@ -25,7 +24,7 @@ _FINGER_M = 0.013
 
 @dataclass(frozen=True, slots=True)
 class ScriptedGrasp:
-    """Joints ``[5]`` above the object and at it, and the opening (0 to 1) to come with."""
+    """Joints ``[N]`` above the object and at it, and the opening (0 to 1) to come with."""
 
     above: Floats
     at: Floats
@@ -43,12 +42,12 @@ def plan_grasp(
         UnreachableError: from no side.
     """
     best: tuple[float, ScriptedGrasp] | None = None
-    for yaw in _yaws(spec, position, yaw_rad):
+    for yaw in _yaws(reach, spec, position, yaw_rad):
         try:
             plan = _from_yaw(reach, spec, position, yaw)
         except UnreachableError:
             continue
-        cost = abs(float(plan.at[4])) + 10 * _crowding(spec, position, yaw, neighbours)
+        cost = abs(float(plan.at[-1])) + 10 * _crowding(spec, position, yaw, neighbours)
         if best is None or cost < best[0]:
             best = cost, plan
     if best is None:
@@ -56,9 +55,9 @@ def plan_grasp(
     return best[1]
 
 
-def _yaws(spec: ObjectSpec, position: Floats, yaw_rad: float) -> list[float]:
+def _yaws(reach: TopDown, spec: ObjectSpec, position: Floats, yaw_rad: float) -> list[float]:
     if spec.shape == "cylinder":
-        radial = math.atan2(position[1], position[0] - PAN_AXIS_X_M) - math.pi / 2
+        radial = _across(reach, position)
         return [radial + k * math.pi / 8 for k in range(-7, 9)]
     turns = (0, 1, 2, 3) if spec.size_m[1] < 0.031 else (0, 2)
     return [yaw_rad + k * math.pi / 2 for k in turns]
@@ -68,10 +67,10 @@ def _from_yaw(reach: TopDown, spec: ObjectSpec, position: Floats, yaw: float) ->
     width = _width(spec)
     direction = np.array([math.cos(yaw), math.sin(yaw), 0.0])
     place = np.array([position[0], position[1], max(MIN_HEIGHT_M, spec.size_m[2] / 2)])
-    place += (FIXED_JAW_OFFSET_M - width / 2 - _FIXED_SIDE_M) * direction
+    place += (reach.jaws.fixed_face_m - width / 2 - _FIXED_SIDE_M) * direction
     above = reach.solve(place + np.array([0.0, 0.0, LIFT_M]), yaw)
     at = reach.solve(place, yaw, above)
-    return ScriptedGrasp(above, at, gap_to_gripper(width + _FIXED_SIDE_M + _MOVING_SIDE_M))
+    return ScriptedGrasp(above, at, reach.jaws.opening_for(width + _FIXED_SIDE_M + _MOVING_SIDE_M))
 
 
 def _width(spec: ObjectSpec) -> float:
@@ -102,6 +101,10 @@ def tray_slot(occupied: Sequence[Floats]) -> Floats:
 
 
 def plan_release(reach: TopDown, slot: Floats, guess: Floats | None = None) -> Floats:
-    """Joints ``[5]`` over `slot` ``[2]`` of the tray."""
-    yaw = math.atan2(slot[1], slot[0] - PAN_AXIS_X_M) - math.pi / 2
-    return reach.solve(np.array([slot[0], slot[1], RELEASE_HEIGHT_M]), yaw, guess)
+    """Joints ``[N]`` over `slot` ``[2]`` of the tray."""
+    return reach.solve(np.array([slot[0], slot[1], RELEASE_HEIGHT_M]), _across(reach, slot), guess)
+
+
+def _across(reach: TopDown, place: Floats) -> float:
+    """The yaw at a right angle to the direction from the arm's first axis."""
+    return math.atan2(place[1] - reach.axis_m[1], place[0] - reach.axis_m[0]) - math.pi / 2

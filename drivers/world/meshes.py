@@ -8,26 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.so100 import VISUAL_GROUP
+from runtime.body import VISUAL_GROUP
+from runtime.stl import read_triangles
 
-_HEADER = 84
-_RECORD = 50
-_NORMAL = 12
-_POINTS = 48
 _STRIDE = 1 << 20
-
-
-def read_triangles(path: Path) -> NDArray[np.float32]:
-    """Corner points ``[N, 3, 3]`` of a binary STL file.
-
-    Raises:
-        ValueError: it is none.
-    """
-    raw = np.frombuffer(path.read_bytes(), np.uint8)
-    if len(raw) < _HEADER or (len(raw) - _HEADER) % _RECORD:
-        raise ValueError(f"{path} is no binary STL file")
-    records = raw[_HEADER:].reshape(-1, _RECORD)
-    return records[:, _NORMAL:_POINTS].copy().view("<f4").reshape(-1, 3, 3)
 
 
 def simplify(triangles: NDArray[np.float32], cell_m: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,8 @@ from drivers.world.grasping import ScriptedGrasp, plan_grasp, plan_release, tray
 from drivers.world.judge import in_tray
 from drivers.world.physics import Tabletop
 from drivers.world.reach import TopDown, UnreachableError
-from drivers.world.servos import ArmBank
+from drivers.world.servos import ArmBank, Encoders
 from runtime.messages import Floats
-from runtime.so100 import gripper_to_jaw_rad
 
 TICK_S = 0.005
 _SPEED_RAD_S = 0.9
@@ -52,10 +52,10 @@ class OperatorReport:
 class LeaderArm:
     """The leader's joints: moved by a hand while torque is off, by its servos while it is on."""
 
-    def __init__(self, joints_rad: Floats) -> None:
-        self.bank = ArmBank(joints_rad)
+    def __init__(self, joints_rad: Floats, encoders: Encoders) -> None:
+        self.bank = ArmBank(joints_rad, encoders)
         self.hand: Floats | None = None
-        """Where a hand holds the joints ``[6]`` (model angles); ``None`` if nobody does."""
+        """Where a hand holds the joints ``[D]`` (the model's own positions); ``None`` if nobody does."""
         self._position = np.array(joints_rad, float)
 
     def step(self, dt_s: float) -> None:
@@ -80,13 +80,17 @@ class Operator:
         self._table = table
         self._leader = leader
         self._speed = _SPEED_RAD_S * options.speed
-        self._reach = TopDown()
+        self._others = list(table.robot.layout.others)
         self._rest = leader.bank.joints_rad()
         self._here = self._rest.copy()
         self._wait_s = options.start_s
         self._script: Iterator[None] | None = None
         if options.enabled:
             self.start()
+
+    @cached_property
+    def _reach(self) -> TopDown:
+        return TopDown(self._table.robot)
 
     def start(self) -> None:
         """Take the leader in hand and clear the table from now on."""
@@ -125,20 +129,19 @@ class Operator:
             over = plan_release(self._reach, tray_slot(self._in_tray()))
         except UnreachableError:
             return
-        opened = gripper_to_jaw_rad(plan.opening)
-        closed = gripper_to_jaw_rad(0.0)
+        whole, opened = self._reach.whole, plan.opening
         self._phase("approach", name, episode=self.report.episode + 1)
-        yield from self._move(np.append(plan.above, opened))
-        yield from self._move(np.append(plan.at, opened))
+        yield from self._move(whole(plan.above, opened))
+        yield from self._move(whole(plan.at, opened))
         self._phase("grasp", name)
-        yield from self._move(np.append(plan.at, closed), wait=False)
+        yield from self._move(whole(plan.at, 0.0), wait=False)
         yield from self._pause(0.5)
         self._phase("lift", name)
-        yield from self._move(np.append(plan.above, closed))
+        yield from self._move(whole(plan.above, 0.0))
         self._phase("carry", name)
-        yield from self._move(np.append(over, closed))
+        yield from self._move(whole(over, 0.0))
         self._phase("release", name)
-        yield from self._move(np.append(over, opened))
+        yield from self._move(whole(over, opened))
         yield from self._pause(0.4)
         self._phase("return", name)
         yield from self._move(self._rest)
@@ -184,7 +187,7 @@ class Operator:
 
     def _until_followed(self) -> Iterator[None]:
         for _ in range(round(_PATIENCE_S / TICK_S)):
-            error = np.abs(self._table.bank.joints_rad() - self._here)[:5]
+            error = np.abs(self._table.bank.joints_rad() - self._here)[self._others]
             if float(error.max()) < _FOLLOWED_RAD:
                 return
             yield

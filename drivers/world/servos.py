@@ -6,12 +6,13 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
 from drivers.feetech.servo import ServoReading
+from runtime.body import RobotDescription
 from runtime.messages import Floats
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
 TICKS_PER_TURN = 4096
 TICKS_PER_RAD = TICKS_PER_TURN / (2 * math.pi)
@@ -22,35 +23,52 @@ SPEED_LIMIT_RAD_S = 5.2
 """About 50 revolutions a minute, a servo's no-load speed."""
 STALL_CURRENT = 415
 """In 6.5 mA: 2.7 A."""
+_SHORT, _TRAVEL = 0.3, 1024
+"""A finger that slides some centimetres is geared so that its servo turns a quarter on the way."""
 DEFAULT_P = 16
 """The gain at which the joint stiffness of the model holds (what LeRobot writes to the arms)."""
 
 
-def calibration() -> dict[str, dict[str, int]]:
-    """Both simulated arms' calibration, in the layout of LeRobot's calibration files."""
-    entries: dict[str, dict[str, int]] = {}
-    for index, (name, (low, high)) in enumerate(zip(JOINT_NAMES, JOINT_RANGES_RAD, strict=True)):
-        half = (high - low) / 2 * TICKS_PER_RAD
-        entries[name] = {
-            "id": index + 1,
-            "drive_mode": 0,
-            "homing_offset": HOMING_OFFSETS[index],
-            "range_min": max(0, round(RAW_MID - half)),
-            "range_max": min(TICKS_PER_TURN - 1, round(RAW_MID + half)),
-        }
-    return entries
+class Encoders:
+    """An arm's encoders: ticks for the model's own joint positions, and the calibration that says so."""
 
+    def __init__(self, robot: RobotDescription) -> None:
+        self.names = robot.joints
+        self._offsets = list(islice(cycle(HOMING_OFFSETS), len(self.names)))
+        pairs = zip(robot.joints, robot.ranges, strict=True)
+        ends = [robot.grippers.get(name, pair) for name, pair in pairs]
+        self._reversed = [first > last for first, last in ends]
+        self._ends = [(min(pair), max(pair)) for pair in ends]
+        self._middle = [(low + high) / 2 for low, high in self._ends]
+        travels = [high - low for low, high in self._ends]
+        self._scale = [TICKS_PER_RAD if travel > _SHORT else _TRAVEL / travel for travel in travels]
 
-def encoder_ticks(joint: int, angle_rad: float) -> int:
-    """What the encoder of `joint` shows (before the homing offset) at a model angle."""
-    low, high = JOINT_RANGES_RAD[joint]
-    return round(RAW_MID + (angle_rad - (low + high) / 2) * TICKS_PER_RAD) + HOMING_OFFSETS[joint]
+    def calibration(self) -> dict[str, dict[str, int]]:
+        """In the layout of LeRobot's calibration files."""
+        entries: dict[str, dict[str, int]] = {}
+        for index, (name, (low, high)) in enumerate(zip(self.names, self._ends, strict=True)):
+            half = (high - low) / 2 * self._scale[index]
+            entries[name] = {
+                "id": index + 1,
+                "drive_mode": int(self._reversed[index]),
+                "homing_offset": self._offsets[index],
+                "range_min": max(0, round(RAW_MID - half)),
+                "range_max": min(TICKS_PER_TURN - 1, round(RAW_MID + half)),
+            }
+        return entries
 
+    def ticks(self, joint: int, position: float) -> int:
+        """What the encoder of `joint` shows (before the homing offset) at a position of the model's."""
+        turned = (position - self._middle[joint]) * self._scale[joint]
+        return round(RAW_MID + turned) + self._offsets[joint]
 
-def angle_rad(joint: int, ticks: int) -> float:
-    """The model angle at which the encoder of `joint` shows `ticks`."""
-    low, high = JOINT_RANGES_RAD[joint]
-    return (low + high) / 2 + (ticks - HOMING_OFFSETS[joint] - RAW_MID) / TICKS_PER_RAD
+    def position(self, joint: int, ticks: int) -> float:
+        """The model's position at which the encoder of `joint` shows `ticks`."""
+        return self._middle[joint] + (ticks - self._offsets[joint] - RAW_MID) / self._scale[joint]
+
+    def speed(self, joint: int, velocity: float) -> int:
+        """Ticks a second."""
+        return round(velocity * self._scale[joint])
 
 
 @dataclass(slots=True)
@@ -73,11 +91,13 @@ class ArmBank:
     lock for microseconds.
 
     Args:
-        joints_rad: model angles ``[6]`` at power-up (the last is the jaw's).
+        joints_rad: the model's own positions ``[D]`` at power-up.
+        encoders: of its servos.
     """
 
-    def __init__(self, joints_rad: Floats) -> None:
-        count = len(JOINT_NAMES)
+    def __init__(self, joints_rad: Floats, encoders: Encoders) -> None:
+        count = len(encoders.names)
+        self._encoders = encoders
         self._lock = threading.Lock()
         self._position = np.array(joints_rad, float)
         self._velocity = np.zeros(count)
@@ -89,7 +109,7 @@ class ArmBank:
 
     @property
     def ids(self) -> Sequence[int]:
-        return range(1, len(JOINT_NAMES) + 1)
+        return range(1, len(self._encoders.names) + 1)
 
     def reading(self, servo_id: int) -> ServoReading:
         joint = servo_id - 1
@@ -97,15 +117,15 @@ class ArmBank:
             position, velocity = float(self._position[joint]), float(self._velocity[joint])
             effort = float(self._effort[joint])
         return ServoReading(
-            position=encoder_ticks(joint, position),
-            velocity=round(velocity * TICKS_PER_RAD),
+            position=self._encoders.ticks(joint, position),
+            velocity=self._encoders.speed(joint, velocity),
             load=round(1000 * effort),
             current=round(abs(effort) * STALL_CURRENT),
         )
 
     def set_goal(self, servo_id: int, ticks: int) -> None:
         with self._lock:
-            self._goal[servo_id - 1] = angle_rad(servo_id - 1, ticks)
+            self._goal[servo_id - 1] = self._encoders.position(servo_id - 1, ticks)
 
     def set_torque(self, servo_id: int, enabled: bool) -> None:
         with self._lock:
@@ -133,6 +153,6 @@ class ArmBank:
             self._effort[:] = effort
 
     def joints_rad(self) -> Floats:
-        """Present model angles ``[6]``."""
+        """The model's present positions ``[D]``."""
         with self._lock:
             return self._position.copy()

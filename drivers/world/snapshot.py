@@ -10,9 +10,10 @@ from drivers.world.config import WorldConfig
 from drivers.world.layout import draw_objects
 from drivers.world.physics import Tabletop
 from drivers.world.render import Renderer
+from runtime.body import RobotDescription
 
 
-def save(path: Path, config: WorldConfig) -> None:
+def save(path: Path, config: WorldConfig, robot: RobotDescription) -> None:
     """Write head colour, head depth and wrist picture side by side to `path`.
 
     Raises:
@@ -21,7 +22,7 @@ def save(path: Path, config: WorldConfig) -> None:
     """
     import cv2
 
-    table = Tabletop(config, draw_objects(config))
+    table = Tabletop(config, draw_objects(config), robot)
     renderer = Renderer(table.model, config)
     head = config.head
     color = np.empty((head.height, head.width, 3), np.uint8)

@@ -15,6 +15,8 @@ from drivers.world.layout import draw_objects
 from drivers.world.operator import TICK_S, LeaderArm, Operator
 from drivers.world.physics import Tabletop, start_joints
 from drivers.world.render import Renderer, base_from_camera, camera_infos
+from drivers.world.servos import Encoders
+from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import CameraInfo
 from runtime.ring import Ring
@@ -54,14 +56,22 @@ class World:
     `advance` may be called on another thread; a lock keeps the two and the commands apart.
     """
 
-    def __init__(self, config: WorldConfig, force: ForceConfig, folder: Path, start_ns: int) -> None:
+    def __init__(
+        self,
+        config: WorldConfig,
+        force: ForceConfig,
+        folder: Path,
+        start_ns: int,
+        robot: RobotDescription,
+    ) -> None:
         import mujoco
 
         self._mujoco = mujoco
         self._lock = threading.Lock()
         self.config = config
-        self.table = Tabletop(config, draw_objects(config), start_ns)
-        self._leader = LeaderArm(start_joints(config))
+        self.table = Tabletop(config, draw_objects(config), robot, start_ns)
+        self.encoders = Encoders(robot)
+        self._leader = LeaderArm(start_joints(config, robot), self.encoders)
         self.operator = Operator(self.table, self._leader, config.operator)
         self._view = mujoco.MjData(self.table.model)
         self._renderer = Renderer(self.table.model, config)
@@ -69,7 +79,7 @@ class World:
         head = config.head
         layout = {"color": ((head.height, head.width, 3), "u1"), "depth": ((head.height, head.width), "<u2")}
         self.ring = Ring.create_shared(layout, HEAD_SLOTS)
-        self.devices = Devices(config, force, folder, self.table.bank, self._leader.bank)
+        self.devices = Devices(config, force, folder, self.encoders, self.table.bank, self._leader.bank)
         self._tick_ns = start_ns
         self.head_due = Periodic(head.fps, start_ns)
         self.wrist_due = Periodic(config.wrist.fps, start_ns + round(NS_PER_S / config.wrist.fps / 2))

@@ -30,7 +30,8 @@ class GeometricConfig(PolicyTable):
         mask_erosion_px: border of the mask left out, where depth mixes object and background.
         max_mask_age_s: a mask may be older than the frame it is used with by so much.
         min_confidence: masks tracked with less are not used.
-        look_rad: the joints (without the gripper) at which the arm hides nothing of the table.
+        look_rad: the joints (without the gripper) at which the arm hides nothing of the table; empty: the
+            arm's own home pose.
         max_hidden_share: share of an object's outline that may lie behind something nearer; if it is more,
             the arm moves towards `look_rad` until it is less.
         approach_height_m: how far above the grasp the gripper stops and looks again.
@@ -67,7 +68,7 @@ class GeometricConfig(PolicyTable):
     mask_erosion_px: int = Field(default=1, ge=0, le=10)
     max_mask_age_s: float = Field(default=1.0, gt=0)
     min_confidence: float = Field(default=0.2, ge=0, le=1)
-    look_rad: tuple[float, ...] = (-1.57, -3.05, 2.7, 1.2, 0.0)
+    look_rad: tuple[float, ...] = ()
     max_hidden_share: float = Field(default=0.1, ge=0, le=1)
     approach_height_m: float = Field(default=0.055, gt=0)
     lift_height_m: float = Field(default=0.1, gt=0)
@@ -95,7 +96,7 @@ class GeometricConfig(PolicyTable):
         return [CameraNeed("camera", self.camera, depth=True, mask=True, calibration=True)]
 
     def poses(self) -> Mapping[str, Sequence[float]]:
-        return {"look_rad": self.look_rad}
+        return {"look_rad": self.look_rad} if self.look_rad else {}
 
     def build(self, context: PolicyContext) -> GeometricPolicy:
         from policies.geometric.policy import GeometricPolicy

@@ -10,9 +10,9 @@ import numpy as np
 from policies import motion
 from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
-from policies.geometric.jaws import JawTable
 from runtime.arm_model import ArmModel, IkResult
 from runtime.interfaces import PolicyError
+from runtime.jaws import JawError, measured_jaws
 from runtime.messages import Floats
 
 _ROUND_YAWS = 12
@@ -57,7 +57,10 @@ class GraspPlanner:
     def __init__(self, config: GeometricConfig, arm: ArmModel) -> None:
         self._config = config
         self._arm = arm
-        self.jaws = JawTable(arm)
+        try:
+            self.jaws = measured_jaws(arm)
+        except JawError as error:
+            raise PolicyError(f"geometric grasps: {error}") from None
         self._gripper = arm.grippers[0]
         self._others = list(arm.layout.others)
 

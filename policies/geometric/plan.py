@@ -15,7 +15,6 @@ from policies.handling import free_way, plan_home, rise
 from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
-from runtime.joints import posed
 from runtime.messages import Floats
 
 Phase = Literal["approach", "descend", "close", "lift", "done", "failed"]
@@ -105,8 +104,8 @@ class GraspMotionPlanner:
             PolicyError: there is no free way.
         """
         goal = start.copy()
-        look = self._config.look_rad
-        goal[posed(len(look), self._arm.joints, self._arm.grippers)] = look
+        others = list(self._arm.layout.others)
+        goal[others] = self._config.look_rad or self._arm.home[others]
         try:
             rows = plan_home(self._arm, start, goal, self.free, self._config.lift_height_m, velocity)
         except MotionError as error:

@@ -62,7 +62,7 @@ class GeometricPolicy:
         self._grasps = GraspPlanner(config, arm)
         self._gripper = arm.grippers[0]
         self._others, self._all = list(arm.layout.others), list(range(arm.joints))
-        self._watch = ObjectMemory(config, arm.layout, camera)
+        self._watch = ObjectMemory(config, arm, camera)
         self._touch = Touch(config, self._gripper)
         self._planner = GraspMotionPlanner(config, arm)
         self.reset()

@@ -9,8 +9,8 @@ import numpy as np
 from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
 from policies.geometric.view import estimate_object, hidden_share, obstacles_around
+from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
-from runtime.joints import JointLayout, posed
 from runtime.messages import CameraInfo, Floats, Observation
 
 _OCCLUDED_SHARE = 0.7
@@ -27,10 +27,11 @@ class ObjectMemory:
     """
 
     def __init__(
-        self, config: GeometricConfig, layout: JointLayout, camera: CameraInfo | Callable[[], CameraInfo]
+        self, config: GeometricConfig, arm: ArmModel, camera: CameraInfo | Callable[[], CameraInfo]
     ) -> None:
         self._config = config
-        self._looking = posed(len(config.look_rad), layout.joints, layout.grippers)
+        self._others = list(arm.layout.others)
+        self._look = np.array(config.look_rad or arm.home[self._others])
         self._camera = camera
         self.reset()
 
@@ -69,8 +70,7 @@ class ObjectMemory:
 
     def _can_move_aside(self, observation: Observation) -> bool:
         """Whether the arm is somewhere else than where it hides nothing."""
-        look = np.array(self._config.look_rad)
-        return bool(np.abs(observation.arm.position[self._looking] - look).max() > _ASIDE_RAD)
+        return bool(np.abs(observation.arm.position[self._others] - self._look).max() > _ASIDE_RAD)
 
     def _news(self, fresh: ObjectEstimate, known: ObjectEstimate) -> bool:
         """Whether `fresh` shows the whole object, at another place than `known`."""

@@ -13,9 +13,9 @@ import serial
 
 from dexrun.__main__ import main
 from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
+from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech.calibration import save_calibration
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from tests.dexrun.rig import PATIENT, ROOT, STANDING_TICKS, Stage, arguments, staged
 from tests.feetech.rig import CALIBRATION
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from dexrun.setup.calibrate import Terminal, main
+from drivers.arms.so100 import JOINT_NAMES
 from drivers.feetech import registers as reg
 from drivers.feetech.calibration import load_calibration
 from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.servo import SimpleServoBank
-from runtime.so100 import JOINT_NAMES
 from runtime.stepped import SteppedClock
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from runtime.messages import CameraInfo, Intrinsics
 from runtime.recording import schemas
 from runtime.recording.config import RecorderOptions
@@ -23,7 +24,6 @@ from runtime.recording.tracks import (
     rows_track,
 )
 from runtime.ring import Ring
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from runtime.tick import tick_layout
 
 S = 1_000_000_000

@@ -13,11 +13,10 @@ import pytest
 from dexrun.export import umi_zarr
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportResult
+from drivers.arms import describe
 from planner.scene_reader.select import label
 from planner.scene_reader.vision import read
 from policies.mapping import ImageRule, fit_image
-from runtime.arm_model import ArmModel
-from runtime.so100 import gripper_to_gap_m
 from tests.export.synthetic import RANGES, Made, Truth
 
 TABLE = Path(__file__).parents[1] / "planner" / "rendered" / "head_17.png"
@@ -117,12 +116,12 @@ def test_umi_has_poses_by_forward_kinematics(run: Run, exported: Export, zarr_gr
     root = zarr_group(target)
     assert root["meta/episode_ends"][:].tolist() == [16, 26]
     joints = np.concatenate([every(truth, "position", n) for truth, n in zip(truths, (16, 10), strict=True)])
-    model = ArmModel()
+    model, jaws = describe().model(), describe().jaws
     poses = np.stack([model.fk(q) for q in joints])
     assert (root["data/robot0_eef_pos"][:] == poses[:, :3, 3].astype(np.float32)).all()
     for vector, pose in zip(root["data/robot0_eef_rot_axis_angle"][:], poses, strict=True):
         assert np.allclose(rotation(vector), pose[:3, :3], atol=1e-5)
-    widths = [[gripper_to_gap_m(q[-1])] for q in joints]
+    widths = [[jaws.gap_m(q[-1])] for q in joints]
     assert (root["data/robot0_gripper_width"][:] == np.array(widths, np.float32)).all()
     starts, ends = root["data/robot0_demo_start_pose"][:], root["data/robot0_demo_end_pose"][:]
     assert np.allclose(starts[:16, :3], poses[0, :3, 3])
@@ -149,7 +148,7 @@ def test_axis_angles_hold_at_half_a_turn_and_at_none() -> None:
 
 def test_umi_needs_an_arm_that_it_knows(run: Run, exported: Export) -> None:
     folder, _ = run(Made(seconds=0.2, joints=("a", "b", "gripper")))
-    with pytest.raises(ExportError, match="no kinematic model of an arm with joints a, b, gripper"):
+    with pytest.raises(ExportError, match="recorded joints a, b, gripper are not those of the arm 'so100'"):
         exported(folder, "umi-zarr")
 
 

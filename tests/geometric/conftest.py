@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from drivers.arms import describe
 from runtime.arm_model import ArmModel
 
 HOME = np.array([0.0, -1.57, 1.57, 1.57, 0.0, 0.5])
@@ -8,7 +9,7 @@ HOME = np.array([0.0, -1.57, 1.57, 1.57, 0.0, 0.5])
 
 @pytest.fixture(scope="session")
 def arm() -> ArmModel:
-    return ArmModel()
+    return describe().model()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from drivers.arms import describe
 from drivers.world.config import WorldConfig
 from drivers.world.layout import COLORS, ObjectSpec
 from drivers.world.physics import Tabletop
@@ -21,7 +22,6 @@ from runtime.interfaces import PolicyError
 from runtime.limits import SafetyOptions
 from runtime.messages import ArmState, CameraInfo, Clip, Frame, Observation, TrackedMask
 from runtime.safety import SafetyStage
-from runtime.so100 import gripper_to_jaw_rad, jaw_rad_to_gripper
 
 DT_NS = 33_333_333
 GRIPPER_LIMIT = 0.5
@@ -31,7 +31,8 @@ class Table:
     """One scene, an arm at 30 Hz behind the safety stage, and a head camera."""
 
     def __init__(self, config: WorldConfig, objects: Sequence[ObjectSpec], arm: ArmModel) -> None:
-        self.world = Tabletop(config, objects)
+        self.arm = arm
+        self.world = Tabletop(config, objects, describe())
         self.renderer = Renderer(self.world.model, config)
         pose = base_from_camera(self.world.data, "head")
         self.info: CameraInfo = camera_infos(config, pose)["head"]
@@ -50,14 +51,13 @@ class Table:
         self.renderer.close()
 
     def position(self) -> np.ndarray:
-        q = self.world.bank.joints_rad()
-        q[-1] = jaw_rad_to_gripper(q[-1])
-        return q
+        return self.arm.from_native(self.world.bank.joints_rad())
 
     def state(self) -> ArmState:
         bank = self.world.bank
         velocity = bank._velocity.copy()
-        velocity[-1] /= gripper_to_jaw_rad(1.0) - gripper_to_jaw_rad(0.0)
+        closed, opened = describe().grippers["gripper"]
+        velocity[-1] /= opened - closed
         return ArmState(self.now_ns, self.position(), velocity, bank._effort.copy())
 
     def frame(self) -> Frame:
@@ -75,8 +75,7 @@ class Table:
                 self.clips[clip.name or ""] = self.clips.get(clip.name or "", 0) + 1
         self.stopped = self.stopped or result.stop_reason
         self.previous = result.target
-        goal = result.target.copy()
-        goal[-1] = gripper_to_jaw_rad(float(goal[-1]))
+        goal = self.arm.to_native(result.target)
         # Past the encoder's resolution on purpose: the servos' rounding is the bus driver's matter.
         self.world.bank._goal[:] = goal
         self.tick += 1

@@ -78,6 +78,7 @@ def test_what_the_jaws_hold(name: str) -> None:
 @pytest.mark.parametrize("seed", [101, 102, 103, 104])
 def test_freshly_rendered_tables(seed: int) -> None:
     """Against the simulated world as it is now, should its look ever change."""
+    from drivers.arms import describe
     from drivers.world.config import RenderOptions, WorldConfig
     from drivers.world.layout import draw_objects
     from drivers.world.physics import Tabletop
@@ -85,7 +86,7 @@ def test_freshly_rendered_tables(seed: int) -> None:
 
     prepare_environment(RenderOptions(), stepped=True)
     config = WorldConfig(seed=seed)
-    world = Tabletop(config, draw_objects(config))
+    world = Tabletop(config, draw_objects(config), describe())
     renderer = Renderer(world.model, config)
     color = np.empty((config.head.height, config.head.width, 3), np.uint8)
     depth = np.empty(color.shape[:2], np.uint16)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from drivers.arms import describe
 from drivers.world.config import RenderOptions, WorldConfig
 from drivers.world.layout import TRAY_CENTER_M, draw_objects
 from drivers.world.physics import Tabletop
@@ -33,7 +34,7 @@ class Hands:
 
     def __init__(self, seed: int) -> None:
         config = WorldConfig(seed=seed)
-        self.world = Tabletop(config, draw_objects(config))
+        self.world = Tabletop(config, draw_objects(config), describe())
         self.renderer = Renderer(self.world.model, config)
         self.names = [each.name for each in self.world.objects if each.present]
         self.held: int | None = None

@@ -23,6 +23,7 @@ from dexrun.modes.one_episode import OneEpisode
 from dexrun.modes.teleop import TeleopMode
 from dexrun.policies import build_policy, policy_context
 from dexrun.robot import Robot
+from drivers.arms import describe
 from runtime import plugins
 from runtime.arm_model import ArmModel
 from runtime.clock import RealClock
@@ -231,7 +232,7 @@ def test_a_robot_of_such_parts_is_teleoperated_and_recorded(tmp_path: Path, conf
 @pytest.mark.parametrize("worker", ["thread", "process"])
 def test_a_policy_of_outside_answers_here_and_in_a_process(config: str, worker: str) -> None:
     table = load(["--config", config, "--policy.worker", worker]).policy
-    model = ArmModel()
+    model = describe().model()
     side = CameraInfo("side", Intrinsics(32, 24, 123.5, 100, 16, 12))
     policy = build_policy(table, policy_context(model, {"side": side}, RealClock()))
     try:

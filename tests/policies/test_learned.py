@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from dexrun.policies import policy_context
+from drivers.arms import describe
+from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from policies.act.config import ActConfig, ActShape
 from policies.act.policy import ActPolicy
 from policies.dexgrasp.config import UMI_SHAPE, ControllerShape, DexGraspConfig
@@ -17,12 +19,10 @@ from policies.dexgrasp.controller import ControllerInput
 from policies.dexgrasp.load import random_controller
 from policies.dexgrasp.policy import DexGraspPolicy
 from policies.mapping import KeyMap, UnitMap
-from runtime.arm_model import ArmModel
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 
 TINY = ControllerShape(
     head="tiny14", wrist="tiny14", image_size=28, position_grid=2, state_size=6, action_size=6, horizon=8,
@@ -242,7 +242,7 @@ def test_act_in_a_process_of_its_own_answers_the_same() -> None:
     config = ActConfig(
         shape=TINY_ACT, units=SYMMETRIC, image_width=64, image_height=64, worker="process", threads=1
     )
-    there = ProcessPolicy(config, policy_context(ArmModel(), {}, RealClock()))
+    there = ProcessPolicy(config, policy_context(describe().model(), {}, RealClock()))
     there.warm_up()
     np.testing.assert_allclose(there.infer(observe()), act().infer(observe()), atol=1e-6)
     there.close()

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from dexrun.policies import policy_context
+from drivers.arms import describe
 from policies.process import ProcessPolicy
-from runtime.arm_model import ArmModel
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
 from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 
-CONTEXT = policy_context(ArmModel(), {}, RealClock())
+CONTEXT = policy_context(describe().model(), {}, RealClock())
 
 
 @pytest.fixture(autouse=True, scope="module")

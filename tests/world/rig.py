@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from drivers.arms import describe
+from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.feetech.calibration import JointMap, load_calibration
 from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
@@ -17,12 +19,13 @@ from drivers.world.config import HeadCameraOptions, ObjectOptions, WorldConfig, 
 from drivers.world.layout import ObjectSpec, draw_objects
 from drivers.world.operator import TICK_S, LeaderArm, Operator
 from drivers.world.physics import Tabletop, start_joints
-from drivers.world.servos import encoder_ticks
+from drivers.world.servos import Encoders
 from runtime.clock import Clock
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from runtime.stepped import SteppedClock
 
 MS = 1_000_000
+ROBOT = describe()
+ENCODERS = Encoders(ROBOT)
 SECOND = 1_000_000_000
 SMALL_HEAD = HeadCameraOptions(width=160, height=120)
 SMALL_WRIST = WristCameraOptions(width=80, height=64)
@@ -38,7 +41,7 @@ def one_object(**options: object) -> WorldConfig:
 
 
 def tabletop(config: WorldConfig) -> Tabletop:
-    return Tabletop(config, draw_objects(config))
+    return Tabletop(config, draw_objects(config), ROBOT)
 
 
 def power(table: Tabletop, *, on: bool = True) -> None:
@@ -48,7 +51,7 @@ def power(table: Tabletop, *, on: bool = True) -> None:
 
 def aim(table: Tabletop, joints: np.ndarray) -> None:
     for joint, angle in enumerate(joints):
-        table.bank.set_goal(joint + 1, encoder_ticks(joint, float(angle)))
+        table.bank.set_goal(joint + 1, ENCODERS.ticks(joint, float(angle)))
 
 
 class Teleoperation:
@@ -56,7 +59,7 @@ class Teleoperation:
 
     def __init__(self, config: WorldConfig) -> None:
         self.table = tabletop(config)
-        self.leader = LeaderArm(start_joints(config))
+        self.leader = LeaderArm(start_joints(config, ROBOT), ENCODERS)
         self.operator = Operator(self.table, self.leader, config.operator)
         power(self.table)
         self.table.bank.set_torque_limit(6, 500)

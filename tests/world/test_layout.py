@@ -11,11 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from drivers.arms import describe
 from drivers.world import layout
 from drivers.world.config import HeadCameraOptions, ObjectOptions, WorldConfig
 from drivers.world.grasping import plan_grasp, plan_release, tray_slot
 from drivers.world.reach import TopDown, UnreachableError, top_down_rotation
 from tests.world.rig import present
+
+ROBOT = describe()
 
 
 @given(st.integers(0, 10_000))
@@ -46,7 +49,7 @@ def test_every_shape_and_color_comes_up() -> None:
 
 
 def test_a_person_can_grasp_every_object_and_reach_every_tray_slot() -> None:
-    reach = TopDown()
+    reach = TopDown(ROBOT)
     for seed in range(25):
         objects = present(WorldConfig(seed=seed))
         for spec in objects:
@@ -69,7 +72,7 @@ def test_a_person_can_grasp_every_object_and_reach_every_tray_slot() -> None:
 def test_top_down_solutions_are_where_they_should_be(
     radius: float, angle: float, height: float, yaw: float
 ) -> None:
-    reach = TopDown()
+    reach = TopDown(ROBOT)
     target = np.array([layout.PAN_AXIS_X_M + radius * math.cos(angle), radius * math.sin(angle), height])
     joints = reach.solve(target, yaw)
     place, frame = reach.site_pose(joints)
@@ -79,7 +82,7 @@ def test_top_down_solutions_are_where_they_should_be(
 
 def test_what_is_out_of_reach_is_said_to_be() -> None:
     with pytest.raises(UnreachableError, match="no top-down pose"):
-        TopDown().solve(np.array([0.5, 0.0, 0.02]), 0.0)
+        TopDown(ROBOT).solve(np.array([0.5, 0.0, 0.02]), 0.0)
 
 
 def test_placed_objects_need_their_own_names() -> None:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.world.config import OperatorOptions, WorldConfig
 from drivers.world.grasping import plan_grasp
 from drivers.world.judge import judge
 from drivers.world.operator import LeaderArm
 from drivers.world.physics import start_joints
 from drivers.world.reach import TopDown
-from drivers.world.servos import angle_rad, calibration, encoder_ticks
-from runtime.so100 import JOINT_NAMES, JOINT_RANGES_RAD, gripper_to_jaw_rad
-from tests.world.rig import SECOND, Teleoperation, aim, one_object, power, small, tabletop
+from tests.world.rig import ENCODERS, ROBOT, SECOND, Teleoperation, aim, one_object, power, small, tabletop
 
 
 @pytest.mark.parametrize("joint", range(6))
 def test_ticks_and_angles_agree(joint: int) -> None:
     low, high = JOINT_RANGES_RAD[joint]
     for angle in np.linspace(low, high, 7):
-        assert angle_rad(joint, encoder_ticks(joint, angle)) == pytest.approx(angle, abs=8e-4)
-    entry = calibration()[JOINT_NAMES[joint]]
+        assert ENCODERS.position(joint, ENCODERS.ticks(joint, angle)) == pytest.approx(angle, abs=8e-4)
+    entry = ENCODERS.calibration()[JOINT_NAMES[joint]]
     raw_mid = (entry["range_min"] + entry["range_max"]) / 2
-    assert encoder_ticks(joint, (low + high) / 2) - entry["homing_offset"] == pytest.approx(raw_mid, abs=1)
+    assert ENCODERS.ticks(joint, (low + high) / 2) - entry["homing_offset"] == pytest.approx(raw_mid, abs=1)
 
 
 def test_the_folded_arm_stays_and_the_stretched_one_sinks_without_torque() -> None:
@@ -40,12 +39,12 @@ def test_the_folded_arm_stays_and_the_stretched_one_sinks_without_torque() -> No
 def test_the_arm_follows_its_goal() -> None:
     table = tabletop(small())
     power(table)
-    goal = np.array([0.3, -1.7, 1.9, 1.3, 0.4, gripper_to_jaw_rad(0.5)])
+    goal = ROBOT.to_native([0.3, -1.7, 1.9, 1.3, 0.4, 0.5])
     aim(table, goal)
     table.advance(2 * SECOND)
     assert np.abs(table.bank.joints_rad() - goal).max() < 0.01
     reading = table.bank.reading(2)
-    assert reading.position == encoder_ticks(1, table.bank.joints_rad()[1])
+    assert reading.position == ENCODERS.ticks(1, table.bank.joints_rad()[1])
     assert abs(reading.load) > 10, "gravity pulls at the shoulder"
 
 
@@ -81,14 +80,15 @@ def test_objects_are_lifted_held_and_felt(shape: str, size: tuple[float, float, 
     power(table)
     table.bank.set_torque_limit(6, 500)
     place, _ = table.object_pose(0)
-    plan = plan_grasp(TopDown(), table.objects[0], place, table.yaw_rad(0))
-    opened, closed = gripper_to_jaw_rad(plan.opening), gripper_to_jaw_rad(0.0)
-    _move(table, np.append(plan.above, opened), 1.5)
-    _move(table, np.append(plan.at, opened), 1.0)
+    reach = TopDown(ROBOT)
+    plan = plan_grasp(reach, table.objects[0], place, table.yaw_rad(0))
+    opened, closed = plan.opening, 0.0
+    _move(table, reach.whole(plan.above, opened), 1.5)
+    _move(table, reach.whole(plan.at, opened), 1.0)
     assert np.abs(table.fingertip_force_n()).max() < 0.5
-    _move(table, np.append(plan.at, closed), 0.7)
-    _move(table, np.append(plan.above, closed), 1.0)
-    _move(table, np.append(plan.above, closed), 1.0)
+    _move(table, reach.whole(plan.at, closed), 0.7)
+    _move(table, reach.whole(plan.above, closed), 1.0)
+    _move(table, reach.whole(plan.above, closed), 1.0)
     lifted, _ = table.object_pose(0)
     assert lifted[2] > 0.05
     squeeze, _, along = table.fingertip_force_n()
@@ -98,21 +98,20 @@ def test_objects_are_lifted_held_and_felt(shape: str, size: tuple[float, float, 
     report = judge(table).objects[0]
     assert report.held
     assert not report.in_tray
-    _move(table, np.append(plan.above, opened), 0.5)
+    _move(table, reach.whole(plan.above, opened), 0.5)
     assert table.held_objects() == set()
 
 
 def test_the_fingertips_feel_the_table() -> None:
     table = tabletop(small())
     power(table)
-    reach = TopDown()
+    reach = TopDown(ROBOT)
     above = reach.solve(np.array([0.2, -0.1, 0.06]), 0.0)
     into = reach.solve(np.array([0.2, -0.1, 0.012]), 0.0, above)
-    jaw = gripper_to_jaw_rad(0.0)
     for index in range(len(table.objects)):
         table.remove_object(index)
-    _move(table, np.append(above, jaw), 1.5)
-    _move(table, np.append(into, jaw), 1.0)
+    _move(table, reach.whole(above, 0.0), 1.5)
+    _move(table, reach.whole(into, 0.0), 1.0)
     squeeze, _, along = table.fingertip_force_n()
     assert squeeze == 0
     assert abs(along) > 1
@@ -157,12 +156,12 @@ def test_every_episode_goes_through_its_phases() -> None:
     order = ["approach", "grasp", "lift", "carry", "release", "return", "rest"]
     assert rig.phases == [(0, "waiting"), *((1, phase) for phase in order), (1, "done")]
     hand = rig.leader.bank.joints_rad()
-    assert np.allclose(hand, start_joints(WorldConfig()), atol=1e-6)
+    assert np.allclose(hand, start_joints(WorldConfig(), ROBOT), atol=1e-6)
 
 
 def test_the_leader_stays_where_it_is_left_and_obeys_its_servos_when_powered() -> None:
-    leader = LeaderArm(np.zeros(6))
-    leader.bank.set_goal(1, encoder_ticks(0, 0.4))
+    leader = LeaderArm(np.zeros(6), ENCODERS)
+    leader.bank.set_goal(1, ENCODERS.ticks(0, 0.4))
     leader.step(0.005)
     assert leader.bank.joints_rad()[0] == 0
     leader.bank.set_torque(1, True)

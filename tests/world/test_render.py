@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from drivers.arms.so100 import mesh_folder
 from drivers.world.config import HeadCameraOptions, RenderOptions, WorldConfig
 from drivers.world.meshes import read_triangles, simplify
 from drivers.world.physics import Tabletop
 from drivers.world.render import DepthSensor, Renderer, base_from_camera, pinhole, prepare_environment
 from drivers.world.snapshot import save
-from runtime.so100 import mesh_folder
 from tests.world.rig import one_object, present, small, tabletop
 
 prepare_environment(RenderOptions(), stepped=True)

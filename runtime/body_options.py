@@ -1,0 +1,57 @@
+"""What can be set about any arm's body: which model it is, and what that model's file does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from runtime.options import Options
+
+GRASP_SITE = "grasp"
+_Triple = tuple[float, float, float]
+
+
+class BodyOptions(Options):
+    """Table ``[arm.body]``: what a model file does not say. Known models need none of it.
+
+    Attributes:
+        joints: the joints' names in order, from the base to the gripper; empty: all that turn or slide
+            within a range, in the file's order.
+        grippers: by joint, the model's own positions where it is closed and where it is open; empty: the
+            joint called ``gripper``, if there is one, from the lower end of its range to the upper.
+        site: the site at the grasp point, where the file has one: its z axis is the approach direction (out
+            of the gripper), and its y axis the direction in which the jaw opens.
+        grasp_body: instead of a site, the body that the grasp point is fixed to.
+        grasp_m: where the grasp point is in that body's frame.
+        approach, opening: both directions in that body's frame.
+        touch: pairs of bodies that may touch, such as ``[["base", "link2"]]``. Those next to each other may
+            anyway, and those that overlap in every pose.
+        home_rad: a value for each joint (gripper 0 to 1) at which the arm hides nothing of the table; empty:
+            the file's key frame ``home``, or zero, or the middle of the ranges.
+        meshes: folder that ``package://`` paths of a URDF are looked up in; empty: the folders above it.
+    """
+
+    joints: tuple[str, ...] = ()
+    grippers: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    site: str = GRASP_SITE
+    grasp_body: str = ""
+    grasp_m: _Triple = (0.0, 0.0, 0.0)
+    approach: _Triple = (0.0, 0.0, 1.0)
+    opening: _Triple = (0.0, 1.0, 0.0)
+    touch: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=2)], ...] = ()
+    home_rad: tuple[float, ...] = ()
+    meshes: Path | None = None
+
+
+class ArmOptions(Options):
+    """What every arm's table begins with.
+
+    Attributes:
+        model: what the arm is: a known one's name, or an MJCF (``.xml``) or URDF (``.urdf``) file.
+        body: for a file, what it does not say.
+    """
+
+    model: str = ""
+    body: BodyOptions = BodyOptions()
