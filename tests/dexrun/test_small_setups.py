@@ -1,0 +1,113 @@
+"""What a person may not have: a force sensor, a depth camera, a second camera, any camera."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dexrun.app import run
+from dexrun.config.load import load
+from dexrun.config.sources import ConfigError
+from dexrun.exit_codes import NOT_DONE, OK
+from dexrun.export.command import main as export
+from tests.dexrun.rig import CUBE
+from tests.policies.test_grasp_mode import COMMON, TINY
+
+ARMS = """
+runs = "{runs}"
+[arm]
+port = "world:follower"
+state_rate_hz = 60
+[leader]
+port = "world:leader"
+role = "leader"
+[realtime]
+clock = "stepped"
+[terminal]
+style = "none"
+[world]
+placed = {cube}
+[recording]
+api = false
+"""
+HEAD = """
+[cameras.head]
+driver = "realsense"
+serial = "world:head"
+width = 320
+height = 240
+fps = 10
+extrinsics = {{ position_m = [0.05, 0.045, 0.62], look_at_m = [0.165, 0.045, 0.0] }}
+"""
+NO_DEPTH = "the geometric policy needs depth"
+WRIST = """
+[cameras.wrist]
+driver = "opencv"
+source = "world:wrist"
+width = 160
+height = 120
+fps = 10
+"""
+
+
+def play(folder: Path, tables: str, **keys: str) -> tuple[int, dict[str, Any]]:
+    """One whole run of what is configured by `tables` alone."""
+    file = folder / "config.toml"
+    file.write_text(tables.format(runs=folder / "runs", cube=CUBE))
+    words = [word for name, value in keys.items() for word in (f"--{name.replace('__', '.')}", value)]
+    code = run(load(["--config", str(file), *words], {}))
+    return code, json.loads((folder / "runs" / "latest" / "summary.json").read_text())
+
+
+def test_two_arms_and_nothing_else_are_teleoperated(tmp_path: Path) -> None:
+    code, summary = play(tmp_path, ARMS, mode="teleop", teleop__duration_s="2")
+    assert (code, summary["outcome"], summary["device_faults"]) == (OK, "completed", {})
+    assert set(summary["sensor_rates_hz"]) == {"arm", "leader"}
+
+
+def test_one_ordinary_camera_and_no_force_are_enough_to_collect_data(tmp_path: Path) -> None:
+    code, summary = play(tmp_path, ARMS + WRIST, mode="teleop", recording__episodes="1")
+    assert (code, summary["device_faults"]) == (OK, {})
+    target = tmp_path / "set"
+    assert export([str(tmp_path / "runs" / "latest"), "--format", "lerobot-v3", "--to", str(target)]) == OK
+    features = json.loads((target / "meta" / "info.json").read_text())["features"]
+    seen = {name for name in features if name.startswith("observation.")}
+    assert seen == {"observation.state", "observation.images.wrist"}
+
+
+def test_the_table_is_cleared_without_force_and_wrist_camera(tmp_path: Path) -> None:
+    code, summary = play(tmp_path, ARMS + HEAD, mode="grasp", grasp__wrist="")
+    assert (code, summary["judge"]["objects_in_tray"], summary["device_faults"]) == (OK, 1, {})
+
+
+def test_a_learned_policy_needs_neither_depth_nor_force(tmp_path: Path) -> None:
+    keys = {
+        "policy__type": "act",
+        **COMMON,
+        **TINY["act"],
+        "policy__cameras": '["wrist"]',
+        "grasp__head": "wrist",
+        "grasp__wrist": "",
+        "grasp__time_limit_s": "4",
+        "planner__prompt": "put the red cube in the tray",
+    }
+    code, summary = play(tmp_path, ARMS + WRIST, **keys)
+    assert (code, summary["outcome"], summary["device_faults"]) == (NOT_DONE, "incomplete", {})
+
+
+@pytest.mark.parametrize(
+    ("tables", "keys", "message"),
+    [
+        (ARMS + WRIST, {"grasp__head": "wrist", "grasp__wrist": "", "policy__camera": "wrist"}, NO_DEPTH),
+        (ARMS + HEAD, {}, "grasp.wrist = 'wrist' is not a camera; [cameras] has: head"),
+        (ARMS, {}, "grasp.head = 'head' is not a camera; [cameras] has: none"),
+    ],
+)
+def test_what_a_mode_needs_is_said(tables: str, keys: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        play(tmp_path, tables, mode="grasp", **keys)
+    assert message in str(error.value)
+    assert not (tmp_path / "runs").exists()
