@@ -44,7 +44,7 @@ from runtime.device import DeviceThread
 from runtime.interfaces import PolicySpec
 from runtime.lag import LagMonitor
 from runtime.limits import SafetyOptions
-from runtime.messages import ActionChunk, ArmState, Decision, Floats, Frame, Observation
+from runtime.messages import ActionChunk, ArmState, Decision, Floats, Frame, Observation, PolicyAnswer
 from runtime.realtime import RealtimeOptions, realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
@@ -101,7 +101,7 @@ class TorchPolicy:
             layers += [torch.nn.Conv2d(wide, narrow, 5, 2, 2), torch.nn.ReLU()]
         self._net = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         import torch
 
         with torch.inference_mode():
@@ -109,7 +109,11 @@ class TorchPolicy:
             for _ in range(3):
                 features = self._net(image)
         nudge = float(features.mean()) * 1e-6
-        return wave(observation.step, CHUNK) + nudge
+        return PolicyAnswer(wave(observation.step, CHUNK) + nudge)
+
+    def statistics(self) -> dict[str, int]:
+        """Nothing is counted."""
+        return {}
 
     def reset(self) -> None:
         """Nothing is remembered."""
@@ -233,7 +237,7 @@ async def under(load: str, cell: Cell) -> AsyncIterator[Any]:
         worker.start()
         try:
             await worker.ready()
-            yield worker
+            yield worker.attempt()
         finally:
             worker.stop()
             await worker.join()

@@ -114,7 +114,7 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
         worker = InferenceWorker(policy, observe, clock, latency_s)
         worker.start()
         await worker.ready()
-        loop.follow(worker)
+        loop.follow(worker.attempt())
         async with anyio.create_task_group() as group:
             group.start_soon(loop.run)
             while len(arm.sent) < ticks:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.interfaces import PolicySpec
-from runtime.messages import Floats, Observation
+from runtime.messages import Floats, Observation, PolicyAnswer
 from runtime.rtc import pad_committed, prefix_weights
 
 RATE_HZ = 30.0
@@ -63,12 +63,16 @@ class Synthetic:
             rows = continue_prefix(rows, committed / self._scale, frozen)
         return np.asarray(rows * self._scale)
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         """A chunk for the observation's step."""
-        return self.chunk(observation.step, observation.committed, observation.frozen_steps)
+        return PolicyAnswer(self.chunk(observation.step, observation.committed, observation.frozen_steps))
 
     def warm_up(self) -> None:
         """Nothing to do."""
+
+    def statistics(self) -> dict[str, int]:
+        """Nothing is counted."""
+        return {}
 
     def reset(self) -> None:
         """Nothing to do."""

@@ -66,7 +66,7 @@ def our_ask(protocol: str, port: int, stack: ExitStack) -> Ask:
     base, steps = observation(0), iter(range(1, 1 << 30))
 
     def ask() -> None:
-        rows = remote.infer(dataclasses.replace(base, step=next(steps)))
+        rows = remote.infer(dataclasses.replace(base, step=next(steps))).rows
         if rows.shape != (STEPS, 6):
             raise SystemExit(f"{protocol}: a chunk of shape {rows.shape}")
 

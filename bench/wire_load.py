@@ -33,7 +33,7 @@ def ask_many(protocol: str, port: float, clients: float, seconds: float) -> None
             step += 1
             start = time.perf_counter_ns()
             try:
-                good = remote.infer(dataclasses.replace(base, step=step)).shape == (STEPS, 6)
+                good = remote.infer(dataclasses.replace(base, step=step)).rows.shape == (STEPS, 6)
             except Exception:
                 good = False
             wrong[index] += not good

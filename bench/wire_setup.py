@@ -14,7 +14,7 @@ from policies.remote.client import RemotePolicy
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import ArmState, Floats, Frame, Observation
+from runtime.messages import ArmState, Frame, Observation, PolicyAnswer
 from runtime.realtime import keep_freed_memory
 
 Ask = Callable[[], None]
@@ -54,9 +54,13 @@ class NoopPolicy:
     def warm_up(self) -> None:
         """Nothing to do."""
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         """The same chunk for everything."""
-        return CHUNK.astype(np.float64)
+        return PolicyAnswer(CHUNK.astype(np.float64))
+
+    def statistics(self) -> dict[str, int]:
+        """Nothing is counted."""
+        return {}
 
     def reset(self) -> None:
         """Nothing to forget."""
@@ -68,14 +72,14 @@ class NoopPolicy:
 class CostlyPolicy(NoopPolicy):
     """Takes 8 ms a call and 0.5 ms an observation, as a network on an accelerator might; holds no lock."""
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         """One alone."""
         return self.infer_batch([observation])[0]
 
-    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
+    def infer_batch(self, observations: Sequence[Observation]) -> list[PolicyAnswer]:
         """Several for little more than one."""
         threading.Event().wait(0.008 + 0.0005 * len(observations))
-        return [CHUNK.astype(np.float64) for _ in observations]
+        return [PolicyAnswer(CHUNK.astype(np.float64)) for _ in observations]
 
 
 def our_client(protocol: str, port: int) -> RemotePolicy:

@@ -18,9 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from policies.process_start import start_message
 from runtime.interfaces import PolicyError, PolicySpec
-from runtime.messages import Floats, Observation
+from runtime.messages import Floats, Observation, PolicyAnswer, PolicyStatus
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 from runtime.ring import Layout, Ring
@@ -73,7 +75,7 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
         "stamp_ns": observation.stamp_ns,
         "arm_ns": observation.arm.stamp_ns,
         "frames": {name: frame.stamp_ns for name, frame in observation.frames.items()},
-        "masks": {name: [t.stamp_ns, t.confidence] for name, t in observation.masks.items()},
+        "masks": {name: [t.stamp_ns, t.confidence, t.attempt] for name, t in observation.masks.items()},
         "instruction": observation.instruction,
         "committed": len(committed),
         "frozen_steps": observation.frozen_steps,
@@ -101,6 +103,7 @@ class ProcessPolicy:
         self._observations: Ring | None = None
         self._chunks: Ring | None = None
         self._warm = False
+        self._statistics: Mapping[str, int] = {}
         try:
             self.spec: PolicySpec = self._spawn()
         except BaseException:
@@ -131,8 +134,8 @@ class ProcessPolicy:
         self._ask({"do": "warm_up"})
         self._warm = True
 
-    def infer(self, observation: Observation) -> Floats:
-        """A chunk; a child that ended is started anew first.
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        """The policy's answer; a child that ended is started anew first.
 
         Raises:
             PolicyError: the policy's own, or the child ended or took too long.
@@ -147,7 +150,9 @@ class ProcessPolicy:
         assert self._observations is not None  # noqa: S101 - made above
         message = write_observation(self._observations, observation)
         answer = self._ask({"do": "infer", "ring": self._observations.name, "observation": message})
-        return self._take(answer)
+        self._statistics = answer["statistics"]
+        rows = self._take(answer) if answer["ring"] else np.zeros((0, observation.arm.position.size))
+        return PolicyAnswer(rows, PolicyStatus(answer["status"]), answer["why"])
 
     def _take(self, answer: Mapping[str, Any]) -> Floats:
         if self._chunks is None or self._chunks.name != answer["ring"]:
@@ -169,6 +174,10 @@ class ProcessPolicy:
         """Forget the episode, there too."""
         if self._child is not None:
             self._ask({"do": "reset"})
+
+    def statistics(self) -> Mapping[str, int]:
+        """The child's policy's own, as of its newest answer."""
+        return self._statistics
 
     def close(self) -> None:
         """End the child and free the rings."""

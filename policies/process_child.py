@@ -25,8 +25,8 @@ def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
         for name, stamp in message["frames"].items()
     }
     masks = {
-        name: TrackedMask(name, stamp, arrays[f"mask/{name}"], confidence)
-        for name, (stamp, confidence) in message["masks"].items()
+        name: TrackedMask(name, stamp, arrays[f"mask/{name}"], confidence, attempt)
+        for name, (stamp, confidence, attempt) in message["masks"].items()
     }
     arm = ArmState(message["arm_ns"], arrays["position"], arrays["velocity"], arrays["load"])
     return Observation(
@@ -91,10 +91,16 @@ class PolicyChild:
         if sample is None:
             raise PolicyError("asked without an observation")
         observation = read_observation(sample, message["observation"])
-        return {"ring": self._leave(self.policy.infer(observation), observation.stamp_ns)}
+        answer = self.policy.infer(observation)
+        rows = np.asarray(answer.rows, np.float64)
+        return {
+            "ring": self._leave(rows, observation.stamp_ns) if len(rows) else "",
+            "status": str(answer.status),
+            "why": answer.why,
+            "statistics": dict(self.policy.statistics()),
+        }
 
     def _leave(self, actions: Floats, stamp_ns: int) -> str:
-        actions = np.asarray(actions, np.float64)
         layout = {"actions": (actions.shape, "<f8")}
         if self._chunks is None or self._chunks.layout != layout:
             self._free()

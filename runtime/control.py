@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import anyio
@@ -17,7 +17,7 @@ from runtime.horizon import CAPACITY, Horizon
 from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale_watch
 from runtime.interfaces import ChunkSource
 from runtime.joints import posed
-from runtime.messages import ActionChunk, Clip, Floats
+from runtime.messages import ActionChunk, Clip, Floats, PolicyStatus
 from runtime.options import Options
 from runtime.pacer import Pacer
 from runtime.parking import Parking
@@ -31,6 +31,7 @@ from runtime.tick import TickFlag, TickRecorder, tick_layout
 
 __all__ = [
     "ArmPort",
+    "AttemptStatus",
     "ControlLoop",
     "ControlOptions",
     "LeaderSource",
@@ -117,6 +118,14 @@ class _Nobody:
         """Of no interest."""
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptStatus:
+    """What the source that is followed said last of how it stands; nothing of an older epoch counts."""
+
+    status: PolicyStatus = PolicyStatus.RUNNING
+    why: str = ""
+
+
 class ControlLoop:
     """Follows a source of targets through the safety stage, once per tick.
 
@@ -127,6 +136,7 @@ class ControlLoop:
         position: ``[D]`` the newest measured position; ``None`` before the first.
         target: ``[D]`` the last target that was posted; ``None`` before the first.
         horizon: rows left and steps executed.
+        attempt: how the source that is followed stands, as its newest chunk says.
         watches: sensors without which a source is not followed.
     """
 
@@ -147,6 +157,7 @@ class ControlLoop:
         joints = arm.states.layout["position"][0][0]
         self.position: Floats | None = None
         self.target: Floats | None = None
+        self.attempt = AttemptStatus()
         self.watches = tuple(watches)
         self._listener: LoopListener = _Nobody()
         self.horizon = Horizon(joints, blend_from(options), options.horizon_rows, options.rate_hz, grippers)
@@ -182,6 +193,7 @@ class ControlLoop:
         """
         self._note("follow", **_about(source))
         self._source, self._chunk_rows = source, 0
+        self.attempt = AttemptStatus()
         self._timing.restart()
         self._fade_in()
         return self.horizon.restart()
@@ -234,6 +246,7 @@ class ControlLoop:
             "horizon": self.horizon.snapshot(),
             "timing": self._timing.snapshot(),
             "parking": self._parking.left,
+            "status": str(self.attempt.status),
         }
 
     def restore(self, state: State, source: Source | None) -> None:
@@ -243,6 +256,7 @@ class ControlLoop:
         self.horizon.restore(state["horizon"])
         self._timing.restore(state["timing"])
         self._parking.left = state["parking"]
+        self.attempt = AttemptStatus(PolicyStatus(state.get("status", PolicyStatus.RUNNING)))
         self._source = source
 
     def tell(self, listener: LoopListener) -> None:
@@ -383,11 +397,14 @@ class ControlLoop:
             return
         while (chunk := source.poll()) is not None:
             self._note("chunk", chunk=chunk)
+            if chunk.epoch == self.horizon.epoch:
+                self._timing.arrived(self._tick)
+                self.attempt = AttemptStatus(chunk.status, chunk.why)
+                if not len(chunk.actions) and chunk.status is not PolicyStatus.RUNNING:
+                    continue  # that it has ended is all it says
             chunk = shortened(chunk, self.horizon.open_step, self._options.execute_steps)
             splice = self.horizon.splice(chunk)
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
-            if chunk.epoch == self.horizon.epoch:
-                self._timing.arrived(self._tick)
             if splice.verdict == "spliced":
                 self._chunk_rows = len(chunk.actions)
 
@@ -487,6 +504,8 @@ class ControlLoop:
         """Ask for the next chunk once the horizon is short, or just lasts for the slowest late inference."""
         source = self._source
         if self.state != "running" or source is None or isinstance(source, LeaderSource):
+            return
+        if self.attempt.status is not PolicyStatus.RUNNING:
             return
         horizon, delay = self.horizon, self._timing.delay
         left = len(horizon)

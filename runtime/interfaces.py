@@ -14,6 +14,7 @@ from runtime.messages import (
     Frame,
     Mask,
     Observation,
+    PolicyAnswer,
     TrackedMask,
 )
 from runtime.ring import Mailbox, Ring
@@ -138,6 +139,7 @@ class PolicySpec:
         takes_prefix: whether it can be given `Observation.committed` (``rtc``).
         rate_hz: rows per second that its chunks mean; 0: as many as the control loop has ticks.
         discrete: joints that have no value between two of its rows.
+        tells_end: whether its answers say when an attempt is done or has failed.
     """
 
     name: str
@@ -148,12 +150,18 @@ class PolicySpec:
     takes_prefix: bool = False
     rate_hz: float = 0.0
     discrete: tuple[int, ...] = ()
+    tells_end: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Turns an observation into an action chunk. Called on one thread, never on the loop."""
+    """Turns an observation into actions. Called on one thread, never on the loop; nothing of it is read on
+    another.
+
+    Attributes:
+        spec: may become more exact with `warm_up` and with an answer, where a server says what it can.
+    """
 
     spec: PolicySpec
 
@@ -164,15 +172,23 @@ class Policy(Protocol):
             PolicyError: what is wrong with the checkpoint or device, in one line.
         """
 
-    def infer(self, observation: Observation) -> Floats:
-        """Actions ``[T, D]`` in the robot's units; row 0 is for ``observation.step``.
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        """Rows ``[T, D]`` in the robot's units, row 0 for ``observation.step``, and how the attempt stands.
 
         Raises:
             PolicyError: no action can be given for this observation; the horizon runs dry and holds.
         """
 
     def reset(self) -> None:
-        """Forget the episode."""
+        """Forget the episode. Called before the first observation of every attempt.
+
+        Raises:
+            PolicyError: it cannot; the attempt does not begin, and it is asked again.
+        """
+
+    def statistics(self) -> Mapping[str, int]:
+        """Events of its own so far, by kind, for the summary."""
+        return {}
 
     def close(self) -> None:
         """Release device memory, sockets, processes."""

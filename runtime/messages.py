@@ -76,12 +76,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class TrackedMask:
-    """Where the instruction's object is in the frame stamped `stamp_ns`."""
+    """Where the object of `attempt` is in the frame stamped `stamp_ns`."""
 
     camera: str
     stamp_ns: int
     mask: Mask
     confidence: float
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +107,34 @@ class Observation:
     frozen_steps: int = 0
 
 
+class PolicyStatus(enum.StrEnum):
+    """How an attempt stands, as the policy sees it."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """What a policy answers: ``rows[T, D]`` in the robot's units, and how the attempt stands.
+
+    Attributes:
+        rows: the first is for the observation's `step`. None, ``[0, D]``, only where the attempt has ended.
+        why: in one line, for an attempt that failed.
+    """
+
+    rows: Floats
+    status: PolicyStatus = PolicyStatus.RUNNING
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ActionChunk:
     """``actions[T, D]`` in the robot's units; row 0 is meant for step `step`.
 
-    `step` is the step of the observation that the chunk answers, `epoch` the epoch it was asked in.
+    `step` is the step of the observation that the chunk answers, `epoch` the epoch it was asked in; `status`
+    and `why` say how the attempt stands (`PolicyAnswer`).
 
     Attributes:
         rate_hz: rows per second; 0: as many as the control loop has ticks.
@@ -124,6 +148,8 @@ class ActionChunk:
     inference_s: float = 0.0
     rate_hz: float = 0.0
     discrete: tuple[int, ...] = ()
+    status: PolicyStatus = PolicyStatus.RUNNING
+    why: str = ""
 
 
 class Clip(enum.IntFlag):

@@ -21,7 +21,7 @@ from dexrun.modes.teleop import to_follower
 from drivers.arms.choice import recorded
 from runtime.arm_model import ModelError
 from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
-from runtime.messages import ActionChunk, Decision, Floats
+from runtime.messages import ActionChunk, Decision, Floats, PolicyStatus
 from runtime.recording.reader import Episode, RecordedSample, RecordingError
 from runtime.ring import Mailbox, Ring
 from runtime.safety import SafetyStage
@@ -230,6 +230,8 @@ class _Sources:
                 sample["inference_s"],
                 rate_hz=sample["rate_hz"],
                 discrete=sample["discrete"],
+                status=PolicyStatus(sample["status"]),
+                why=sample["why"],
             )
         )
 

@@ -26,13 +26,13 @@ from policies.handling import PlaceOptions, plan_home, plan_place
 from policies.motion import MotionError, MotionLimits
 from runtime.clock import NS_PER_S
 from runtime.faults import decide
-from runtime.messages import Decision, Floats, Frame, TrackedMask
+from runtime.messages import Decision, Floats, Frame, PolicyStatus, TrackedMask
 from runtime.observer import frame_of
 from runtime.supervisor import Patience
 
 if TYPE_CHECKING:
     from planner.client import Planner
-    from runtime.worker import InferenceWorker
+    from runtime.worker import InferenceWorker, PolicyAttempt
 
 _HELD_APART = 0.03
 _PUT_BACK_M = 0.03
@@ -55,7 +55,6 @@ class GraspMode:
         folder: takes the pictures of what was about to be grasped.
 
     Attributes:
-        instruction: what the policy is asked to do at present.
         step: what is going on, in words.
     """
 
@@ -88,10 +87,8 @@ class GraspMode:
         self._marked: Frame | None = None
         self._placed = 0
         self._sketches = 0
-        self._failures = 0
         self._noted: Counter[str] = Counter()
         self._lowest = 0.0
-        self.instruction = ""
         self.step = "starting"
 
     def attempts(self) -> list[dict[str, Any]]:
@@ -100,7 +97,6 @@ class GraspMode:
 
     def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The planner's and the policy's part of the summary."""
-        self._note_failures()
         return self._planner.statistics(), self._worker.statistics()
 
     async def run(self) -> Outcome:
@@ -180,56 +176,69 @@ class GraspMode:
     # --- motions
 
     async def _grasp(self, step: plan.Grasp) -> plan.StepResult:
-        self.instruction = step.instruction
+        """One attempt. It begins once there is a mask of its object, and the policy is free to begin anew."""
         assert self._marked is not None  # noqa: S101 - the plan asks Mark before Grasp
+        attempt = self._worker.attempt(step.instruction)
         try:
-            mask = await self._perception.track(self._marked, step.box)
+            mask = await self._perception.track(self._marked, step.box, attempt.number)
+            while self._worker.in_flight:  # what an earlier attempt asked for last
+                await self._control.ticked()
         except NotSegmentedError as error:
             logger.warning("no mask for {}: {}", step.instruction, error)
             return plan.Failed("not_segmented", str(error))
-        self._worker.reset()
-        self._failures = sum(self._worker.failures.values())
+        self._noted.clear()
         self._lowest = float("inf")
-        self._control.follow(self._worker)
+        self._control.follow(attempt)
         try:
-            return await self._attempt(step, self._marked, mask)
+            return await self._follow(attempt, step, mask)
         finally:
-            self._note_failures()
+            self._note_failures(attempt)
             self._control.idle()
             self._perception.forget()
 
-    async def _attempt(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> plan.StepResult:
+    async def _follow(self, attempt: PolicyAttempt, step: plan.Grasp, mask: TrackedMask) -> plan.StepResult:
         """Follow the policy until it has the object up, gives up, or time is up."""
         quiet, drawn = 0, False
         patience = round(_QUIET_S * self._robot.settings.control.rate_hz)
         with anyio.move_on_after(self._options.attempt_timeout_s):
             while True:
                 await self._control.ticked()
-                self._note_failures()
+                self._note_failures(attempt)
                 if not drawn and len(self._control.horizon):
                     drawn = True
-                    await self._draw(step, frame, mask)
-                policy = self._worker.policy
-                if getattr(policy, "failed", False):
-                    return plan.Failed("policy", str(getattr(policy, "failure", "")))
-                if getattr(policy, "done", False) or self._came_up(policy):
-                    return plan.Lifted(self._height())
+                    await self._draw(step, mask)
+                if (result := self._result(attempt)) is not None:
+                    return result
                 quiet = quiet + 1 if len(self._control.horizon) == 0 else 0
-                if quiet > patience and sum(self._worker.failures.values()) > self._failures:
-                    return plan.Failed("policy", self._worker.last_error)
-        return plan.Failed("timeout", f"no grasp within {self._options.attempt_timeout_s:g} s")
+                if quiet > patience and attempt.failures:
+                    return plan.Failed("policy", self._worker.report.last_error)
+        waits_for = self._worker.report.waits_for
+        waited = f": {waits_for}" if waits_for else ""
+        return plan.Failed("timeout", f"no grasp within {self._options.attempt_timeout_s:g} s{waited}")
 
-    def _note_failures(self) -> None:
+    def _result(self, attempt: PolicyAttempt) -> plan.StepResult | None:
+        """How `attempt` has ended, if it has."""
+        said = self._control.attempt
+        if said.status is PolicyStatus.FAILED:
+            return plan.Failed("policy", said.why)
+        if said.status is PolicyStatus.DONE or self._came_up():
+            return plan.Lifted(self._height())
+        lost = self._perception.failure(attempt.number)
+        return plan.Failed("not_tracked", lost) if lost else None
+
+    def _note_failures(self, attempt: PolicyAttempt) -> None:
         """Account for what the policy failed at. Meanwhile the horizon runs dry, and the arm holds."""
-        failures = Counter(self._worker.failures)
+        failures = Counter(attempt.failures)
         for kind in (failures - self._noted).elements():
             self._robot.faults.log.count("policy", kind)
             if decide(self._robot.settings.faults, "policy", kind) is Decision.STOP:
-                self._control.stop(f"policy: {kind}: {self._worker.last_error}")
+                self._control.stop(f"policy: {kind}: {self._worker.report.last_error}")
         self._noted = failures
 
-    async def _draw(self, step: plan.Grasp, frame: Frame, mask: TrackedMask) -> None:
+    async def _draw(self, step: plan.Grasp, mask: TrackedMask) -> None:
         """Leave a picture of what is about to be grasped, and how, in the run's folder."""
+        frame = self._marked
+        assert frame is not None  # noqa: S101 - as in `_grasp`
         rows = self._control.horizon.pending()
         info = self._robot.cameras[frame.camera].info
         path = self._folder.path / f"grasp-{self._sketches:03d}.png"
@@ -241,9 +250,9 @@ class GraspMode:
 
         await self._clock.run_blocking(draw)
 
-    def _came_up(self, policy: object) -> bool:
+    def _came_up(self) -> bool:
         """For a policy that does not say when it is done: down at the table, and up again."""
-        if hasattr(policy, "done"):
+        if self._worker.report.spec.tells_end:
             return False
         height = self._height()
         self._lowest = min(self._lowest, height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 from loguru import logger
@@ -16,7 +16,9 @@ from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder
 from dexrun.run_record import RunRecord
 from runtime.clock import NS_PER_S
+from runtime.messages import TrackedMask
 from runtime.teardown import boxed
+from runtime.worker import InferenceWorker, Trial
 
 T = TypeVar("T")
 
@@ -65,19 +67,19 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
             perception.keep = recording.mask
         perception.start()
         stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
-        mode: list[GraspMode] = []
-        worker = await _open_worker(robot, perception.newest, lambda: mode[0].instruction, stack)
-        mode.append(GraspMode(robot, planner, perception, worker, folder))
+        worker = await _open_worker(robot, perception.newest, stack)
+        mode = GraspMode(robot, planner, perception, worker, folder)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(PolicyWatch(robot, worker).run, name="policy-watch")
-        yield mode[0]
+        yield mode
 
 
-async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: contextlib.AsyncExitStack) -> Any:
+async def _open_worker(
+    robot: Robot, tracked: Callable[[str], TrackedMask | None], stack: contextlib.AsyncExitStack
+) -> InferenceWorker:
     from dexrun.policies import build_policy, policy_context
     from runtime.observer import Observer
-    from runtime.worker import InferenceWorker
 
     settings, clock = robot.settings, robot.clock
     policy = await clock.run_blocking(
@@ -89,22 +91,29 @@ async def _open_worker(robot: Robot, tracked: Any, instruction: Any, stack: cont
         robot.cameras,
         robot.force,
         tracked,
-        instruction,
         round(settings.grasp.stale_camera_s * NS_PER_S),
+        clock,
     )
     latency_s = settings.policy.simulated_latency_s if clock.stepped else None
     discrete = tuple(map(robot.model.names.index, settings.policy.discrete))
+    trial = Trial(observer.trial, settings.grasp.attempt_timeout_s)
     worker = InferenceWorker(
-        policy, observer, clock, latency_s, rate_hz=settings.policy.rate_hz, discrete=discrete
+        policy,
+        observer,
+        clock,
+        latency_s,
+        rate_hz=settings.policy.rate_hz,
+        discrete=discrete,
+        trial=trial,
     )
     worker.start()
     stack.push_async_callback(_end_worker, worker)
     await worker.ready()
-    logger.info("policy {} is ready", policy.spec.name)
+    logger.info("policy {} is ready", worker.report.spec.name)
     return worker
 
 
-async def _end_worker(worker: Any) -> None:
+async def _end_worker(worker: InferenceWorker) -> None:
     worker.stop()
     await boxed("the inference thread (the policy does not return)", _STOP_S, worker.join)
 

@@ -1,19 +1,20 @@
 """Keeps the instruction's object in sight: segments it once, then tracks it through every new frame.
 
-One thread. What it knows crosses to others as one reference to a `TrackedMask` that nobody changes
-afterwards; assigning and loading a reference is atomic under the GIL.
+One thread. Tasks come in and what it sees goes out through latest-wins mailboxes, both with the number of the
+attempt that they belong to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.interfaces import CameraDriver, PerceptionError, Segmenter, Tracker
+from runtime.latest import Latest
 from runtime.messages import Frame, TrackedMask
 from runtime.observer import frame_of
 from runtime.ring import Sample
@@ -31,13 +32,25 @@ class NotSegmentedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _Task:
+    """What to track, for which attempt."""
+
+    attempt: int
     frame: Frame
     box: BoundingBox
 
 
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What is known of the object of `attempt`."""
+
+    attempt: int
+    mask: TrackedMask | None = None
+    failure: str = ""
+
+
 class Perception:
-    """Tracks one object in one camera.
+    """Tracks one object in one camera, for one attempt after the other.
 
     Args:
         camera: whose frames are followed.
@@ -55,12 +68,9 @@ class Perception:
         self._clock = clock
         self._wake = clock.signal()
         self._thread: ClockThread | None = None
-        self._stopping = False
-        self._request: _Request | None = None
-        self._newest: TrackedMask | None = None
-        self._failure = ""
-        self._active = False
-        self.updates = 0
+        self._tasks: Latest[_Task | None] = Latest()
+        self._sights: Latest[_Sight] = Latest()
+        self._end: Latest[bool] = Latest()
         self.keep: Callable[[TrackedMask], None] = lambda mask: None
 
     def start(self) -> None:
@@ -69,77 +79,91 @@ class Perception:
 
     async def stop(self) -> None:
         """End the thread."""
-        self._stopping = True
+        self._end.post(item=True)
         self._wake.set()
         if self._thread is not None:
             await self._thread.join()
 
-    async def track(self, frame: Frame, box: BoundingBox) -> TrackedMask:
+    async def track(self, frame: Frame, box: BoundingBox, attempt: int) -> TrackedMask:
         """Segment what is in `box` of `frame` and track it from now on; returns the first mask.
+
+        Every mask carries `attempt`.
 
         Raises:
             NotSegmentedError: nothing in the box stands out, or the thread does not answer.
         """
-        self._newest, self._failure = None, ""
-        self._request = _Request(frame, box)
+        self._tasks.post(_Task(attempt, frame, box))
         self._wake.set()
         deadline = self._clock.now_ns() + round(_GIVE_UP_S * NS_PER_S)
         while self._clock.now_ns() < deadline:
-            if self._failure:
-                raise NotSegmentedError(self._failure)
-            if (mask := self._newest) is not None:
-                return mask
+            sight = self._sights.newest()
+            if sight is not None and sight.attempt == attempt:
+                if sight.mask is None:
+                    raise NotSegmentedError(sight.failure)
+                return sight.mask
             await self._clock.sleep_until_ns(self._clock.now_ns() + _ANSWER_NS)
         raise NotSegmentedError(f"no mask within {_GIVE_UP_S:g} s")
 
     def forget(self) -> None:
         """Track nothing until `track` is called again."""
-        self._active = False
-        self._newest = None
+        self._tasks.post(None)
+        self._wake.set()
 
     def newest(self, camera: str) -> TrackedMask | None:
-        """The newest mask in `camera`, if it is the one that is tracked."""
-        mask = self._newest
+        """The newest mask in `camera`, whichever attempt it was for. From any thread."""
+        sight = self._sights.newest()
+        mask = None if sight is None else sight.mask
         return mask if mask is not None and mask.camera == camera else None
+
+    def failure(self, attempt: int) -> str:
+        """Why the object of `attempt` is not tracked any more, or ``""``."""
+        sight = self._sights.newest()
+        return sight.failure if sight is not None and sight.attempt == attempt else ""
 
     # --- on the thread
 
     def _main(self) -> None:
         sample: Sample | None = None
         seen = -1
-        while not self._stopping:
-            self._wake.wait(_POLL_NS if self._active else None)
-            request, self._request = self._request, None
-            if request is not None:
-                self._begin(request)
+        attempt: int | None = None
+        while not self._end:
+            self._wake.wait(None if attempt is None else _POLL_NS)
+            if self._tasks:
+                task = self._tasks.take()
+                attempt = task.attempt if task is not None and self._begin(task) else None
                 continue
             ring = self._camera.frames
-            if self._active and ring.published - 1 > seen:
+            if attempt is not None and ring.published - 1 > seen:
                 sample = ring.newest(sample)
                 if sample is not None:
                     seen = sample.index
-                    self._follow(frame_of(self._camera.name, sample, ring))
+                    if not self._follow(frame_of(self._camera.name, sample, ring), attempt):
+                        attempt = None
 
-    def _begin(self, request: _Request) -> None:
+    def _begin(self, task: _Task) -> bool:
         try:
-            mask = self._segmenter.segment(request.frame.color, request.box.bbox_2d)
-            self._newest = self._tracker.init(request.frame, mask)
-            self.keep(self._newest)
-            self._active = True
+            mask = self._segmenter.segment(task.frame.color, task.box.bbox_2d)
+            self._found(self._tracker.init(task.frame, mask), task.attempt)
         except PerceptionError as error:
-            self._failure = str(error)
+            return self._lost(task.attempt, str(error))
         except Exception as error:  # a backend's defect must show as a failed attempt, not end the thread
             logger.opt(exception=error).warning("perception: {}", error)
-            self._failure = f"{type(error).__name__}: {error}"
+            return self._lost(task.attempt, f"{type(error).__name__}: {error}")
+        return True
 
-    def _follow(self, frame: Frame) -> None:
+    def _follow(self, frame: Frame, attempt: int) -> bool:
         try:
-            tracked = self._tracker.update(frame)
+            self._found(self._tracker.update(frame), attempt)
         except Exception as error:  # as above
             logger.opt(exception=error).warning("perception: {}", error)
-            self.forget()
-            return
-        if self._active:
-            self._newest = tracked
-            self.keep(tracked)
-            self.updates += 1
+            return self._lost(attempt, f"{type(error).__name__}: {error}")
+        return True
+
+    def _found(self, mask: TrackedMask, attempt: int) -> None:
+        mask = replace(mask, attempt=attempt)
+        self._sights.post(_Sight(attempt, mask))
+        self.keep(mask)
+
+    def _lost(self, attempt: int, why: str) -> bool:
+        self._sights.post(_Sight(attempt, None, why or "no mask"))
+        return False

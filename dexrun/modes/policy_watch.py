@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dexrun.robot import Robot
 from runtime.clock import NS_PER_S
 from runtime.messages import FaultKind
-
-if TYPE_CHECKING:
-    from runtime.worker import InferenceWorker
+from runtime.worker import InferenceWorker, PolicyAttempt
 
 
 class PolicyWatch:
@@ -36,7 +32,7 @@ class PolicyWatch:
 
     def _hangs(self) -> bool:
         now_ns, control = self._robot.clock.now_ns(), self._robot.control
-        if control.source is self._worker and len(control.horizon):
+        if isinstance(control.source, PolicyAttempt) and len(control.horizon):
             self._action_ns = now_ns
-        since_ns = self._worker.busy_since_ns
+        since_ns = self._worker.report.busy_since_ns
         return since_ns is not None and now_ns - max(since_ns, self._action_ns) >= self._limit_s * NS_PER_S

@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from loguru import logger
 
+from policies.remote.extras import status_as_json
 from policies.remote.serving.engine import Answer
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, Clock
+from runtime.inference import InferenceFailureError, checked
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import Floats, Observation
+from runtime.messages import Observation, PolicyAnswer
 
 
 @runtime_checkable
 class BatchPolicy(Protocol):
     """A `Policy` that takes several observations at once."""
 
-    def infer_batch(self, observations: Sequence[Observation]) -> Sequence[Floats]:
-        """One chunk ``[T, D]`` for each observation, in order."""
+    def infer_batch(self, observations: Sequence[Observation]) -> Sequence[PolicyAnswer]:
+        """One answer for each observation, in order."""
 
 
 @dataclass(slots=True)
@@ -243,29 +245,23 @@ def ask(policy: Policy, observations: Sequence[Observation]) -> list[Answer]:
         PolicyError: it cannot answer, or gave no chunk.
     """
     if len(observations) > 1 and isinstance(policy, BatchPolicy):
-        chunks = list(policy.infer_batch(observations))
+        answers = list(policy.infer_batch(observations))
     else:
-        chunks = [policy.infer(o) for o in observations]
-    checked = [check_chunk(np.asarray(a), o) for a, o in zip(chunks, observations, strict=True)]
-    return [Answer(rows, _status(policy)) for rows in checked]
+        answers = [policy.infer(o) for o in observations]
+    tells = policy.spec.tells_end
+    return [_checked(a, o, tells) for a, o in zip(answers, observations, strict=True)]
 
 
-def _status(policy: Policy) -> Mapping[str, Any]:
-    if not hasattr(policy, "done"):
-        return {}
-    failure = str(getattr(policy, "failure", ""))
-    return {"done": bool(policy.done), "failed": bool(getattr(policy, "failed", False)), "failure": failure}
-
-
-def check_chunk(chunk: Floats, observation: Observation) -> Floats:
-    """`chunk` as float64 if it is one.
+def _checked(answer: PolicyAnswer, observation: Observation, tells: bool) -> Answer:
+    """`answer` for the wire; where it has no rows, one that stays where the arm is.
 
     Raises:
-        PolicyError: another shape than ``[T, D]``, or not finite.
+        PolicyError: rows of another shape than ``[T, D]``, or not finite.
     """
-    joints = observation.arm.position.shape[0]
-    if chunk.ndim != 2 or chunk.shape[0] == 0 or chunk.shape[1] != joints:
-        raise PolicyError(f"the policy gave {list(chunk.shape)}; [steps, {joints}] is wanted")
-    if chunk.dtype.kind not in "fiu" or not np.isfinite(chunk).all():
-        raise PolicyError("the policy gave NaN, infinity or no numbers")
-    return chunk.astype(np.float64)
+    position = observation.arm.position
+    try:
+        answer = checked(answer, position.size)
+    except InferenceFailureError as error:
+        raise PolicyError(f"the policy gave {error}") from None
+    rows = answer.rows if len(answer.rows) else position[None].astype(np.float64)
+    return Answer(rows, status_as_json(answer) if tells else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from policies.linear import pack_all
 from policies.mapping import ImageRule, ObservationMap, fit_image
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import ColorImage, Floats, Observation
+from runtime.messages import ColorImage, Floats, Observation, PolicyAnswer
 
 
 class ActInference:
@@ -94,16 +94,16 @@ class ActPolicy:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(f"out of memory on {self._device} for one chunk of act") from error
 
-    def infer(self, observation: Observation) -> Floats:
-        """A chunk ``[chunk, D]`` in the robot's units.
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        """Rows ``[chunk, D]`` in the robot's units.
 
         Raises:
             PolicyError: a camera or state entry is missing from the observation.
         """
         return self.infer_batch([observation])[0]
 
-    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
-        """One chunk ``[chunk, D]`` for each observation, in one pass.
+    def infer_batch(self, observations: Sequence[Observation]) -> list[PolicyAnswer]:
+        """An answer of ``[chunk, D]`` rows for each observation, in one pass.
 
         Raises:
             PolicyError: as `infer`.
@@ -111,7 +111,7 @@ class ActPolicy:
         states = [np.concatenate(list(self._map.state_vectors(o).values())) for o in observations]
         rows = self._run(np.stack(states), [self._images(o) for o in observations])
         return [
-            self._map.actions_to_robot(self._map.split_action(r), o.arm.position)
+            PolicyAnswer(self._map.actions_to_robot(self._map.split_action(r), o.arm.position))
             for r, o in zip(rows, observations, strict=True)
         ]
 
@@ -139,6 +139,10 @@ class ActPolicy:
 
     def reset(self) -> None:
         """Nothing is kept between chunks; temporal ensembling is the horizon's."""
+
+    def statistics(self) -> Mapping[str, int]:
+        """It counts nothing of its own."""
+        return {}
 
     def close(self) -> None:
         """Release device memory."""

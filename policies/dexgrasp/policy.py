@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from policies.linear import pack_all
 from policies.mapping import ObservationMap
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import ColorImage, Floats, Mask, Observation
+from runtime.messages import ColorImage, Floats, Mask, Observation, PolicyAnswer
 from runtime.rtc import pad_committed, prefix_weights
 
 Committed = tuple[Floats, int]
@@ -94,8 +94,8 @@ class DexGraspPolicy:
             raise PolicyError(f"out of memory on {self._device} for one chunk of dexgrasp") from error
         self._noise.manual_seed(self._config.seed)
 
-    def infer(self, observation: Observation) -> Floats:
-        """A chunk ``[horizon, D]`` in the robot's units.
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        """Rows ``[horizon, D]`` in the robot's units.
 
         Raises:
             PolicyError: a camera, mask or state entry is missing from the observation.
@@ -103,9 +103,9 @@ class DexGraspPolicy:
         self._history.append(self._observe(observation))
         return self._chunks([observation], [self._stacked()])[0]
 
-    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
-        """One chunk ``[horizon, D]`` for each observation, in one pass for those with a committed prefix
-        and one for those without. A network that looks at earlier observations answers one by one.
+    def infer_batch(self, observations: Sequence[Observation]) -> list[PolicyAnswer]:
+        """Rows ``[horizon, D]`` for each observation, in one pass for those with a committed prefix and one
+        for those without. A network that looks at earlier observations answers one by one.
 
         Raises:
             PolicyError: as `infer`.
@@ -115,10 +115,10 @@ class DexGraspPolicy:
         made = [self._observe(observation, at) for at, observation in enumerate(observations)]
         return self._chunks(observations, made)
 
-    def _chunks(self, observations: Sequence[Observation], made: list[ControllerInput]) -> list[Floats]:
+    def _chunks(self, observations: Sequence[Observation], made: list[ControllerInput]) -> list[PolicyAnswer]:
         chunks = self._run(made, [self._committed(observation) for observation in observations])
         return [
-            self._map.actions_to_robot(self._map.split_action(rows), observation.arm.position)
+            PolicyAnswer(self._map.actions_to_robot(self._map.split_action(rows), observation.arm.position))
             for rows, observation in zip(chunks, observations, strict=True)
         ]
 
@@ -130,6 +130,10 @@ class DexGraspPolicy:
     def reset(self) -> None:
         """Forget earlier observations."""
         self._history.clear()
+
+    def statistics(self) -> Mapping[str, int]:
+        """It counts nothing of its own."""
+        return {}
 
     def close(self) -> None:
         """Release device memory."""

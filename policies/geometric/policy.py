@@ -9,7 +9,7 @@ jaws met. There is no clock in here: time passes by rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from policies.geometric.touch import MISS_OPENING, Touch
 from policies.geometric.watch import ObjectMemory
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError, PolicySpec
-from runtime.messages import CameraInfo, Floats, Observation
+from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, PolicyStatus
 
 _BEHIND_ROWS = 45
 _AHEAD_ROWS = 60
@@ -32,6 +32,7 @@ _LAST_LOOK_ROWS = 8
 _STUCK_CALLS = 40
 _SAME = 1e-9
 _SLACK_RAD = 0.015
+_STATUS = {"done": PolicyStatus.DONE, "failed": PolicyStatus.FAILED}
 
 
 class GeometricPolicy:
@@ -57,6 +58,7 @@ class GeometricPolicy:
             cameras=(config.camera,),
             masks=(config.camera,),
             rate_hz=config.rate_hz,
+            tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
         self._grasps = GraspPlanner(config, arm)
@@ -85,6 +87,10 @@ class GeometricPolicy:
         """Solve one inverse-kinematics problem, so that the first real one is quick."""
         self._arm.ik(self._arm.fk(self._arm.middle()), self._arm.middle())
 
+    def statistics(self) -> Mapping[str, int]:
+        """It counts nothing of its own."""
+        return {}
+
     def close(self) -> None:
         """Nothing to release."""
 
@@ -93,18 +99,10 @@ class GeometricPolicy:
         """The object as last seen."""
         return self._watch.estimate
 
-    @property
-    def done(self) -> bool:
-        """Whether the object is held up."""
-        return self.phase == "done"
-
-    @property
-    def failed(self) -> bool:
-        """Whether this attempt is over without the object."""
-        return self.phase == "failed"
-
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         """Rows ``[T, D]``, T up to ``chunk_steps``; the first is for ``observation.step``.
+
+        Done: the object is held up. Failed: the rows bring the arm away without it.
 
         Raises:
             PolicyError: the arm's state is unusable; or, before there is a plan, the object cannot be
@@ -120,7 +118,9 @@ class GeometricPolicy:
         if plan is None:
             raise PolicyError("there is no plan")
         self._follow(observation, plan)
-        return self._rows(observation)
+        return PolicyAnswer(
+            self._rows(observation), _STATUS.get(self.phase, PolicyStatus.RUNNING), self.failure
+        )
 
     # --- where the arm is
 

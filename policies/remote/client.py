@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from loguru import logger
@@ -18,7 +18,7 @@ from policies.remote.link import Counts, Deadline, LinkError, PolicyRequest, Ses
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import Floats, Observation
+from runtime.messages import Observation, PolicyAnswer, PolicyStatus
 
 T = TypeVar("T")
 
@@ -66,9 +66,6 @@ class RemotePolicy:
             notes={"server": f"{options.host}:{options.port}"},
         )
         self.counts = Counts()
-        self.failed = False
-        self.failure = ""
-        self._done: bool | None = None
         self.waker = Waker()
         self._session: Session | None = None
         self._clock = clock
@@ -91,7 +88,7 @@ class RemotePolicy:
         with self._busy:
             self._guarded(lambda session: None)
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         """Ask the server; see `runtime.interfaces.Policy`."""
         request = self._request(observation)
         with self._busy:
@@ -106,13 +103,15 @@ class RemotePolicy:
             self.counts.add("not_finite")
             raise PolicyError(f"{self.spec.name} at {self._where}: actions hold NaN or infinity")
         self.counts.add("replies")
-        self._take_status(reply.status)
-        return rows[: self.options.chunk_steps]
+        status = reply.status
+        if status is not None and not self.spec.tells_end:
+            self.spec = replace(self.spec, tells_end=True)
+        said = (PolicyStatus.RUNNING, "") if status is None else status
+        return PolicyAnswer(rows[: self.options.chunk_steps], *said)
 
     def reset(self) -> None:
         """Tell the server that a new episode begins. A server that is away is told nothing."""
         with self._busy:
-            self._take_status({})
             if self._connected:
                 self._guarded(lambda s: s.reset(Deadline(self.options.request_timeout_s)))
 
@@ -132,22 +131,6 @@ class RemotePolicy:
     def statistics(self) -> Mapping[str, int]:
         """Requests, replies and what went wrong, by kind."""
         return dict(self.counts.by_kind)
-
-    @property
-    def done(self) -> bool:
-        """Whether the policy says that it has the object up.
-
-        Raises:
-            AttributeError: the server does not say such things.
-        """
-        if self._done is None:
-            raise AttributeError("the server does not say when an episode is done")
-        return self._done
-
-    def _take_status(self, status: Mapping[str, Any]) -> None:
-        self._done = status.get("done", None if self._done is None else False)
-        self.failed = bool(status.get("failed", False))
-        self.failure = str(status.get("failure", ""))
 
     # --- inside
 

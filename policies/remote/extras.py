@@ -1,4 +1,4 @@
-"""What our own two ends say beyond their protocol: the step, what the horizon holds, the episode's end."""
+"""What our own two ends say beyond their protocol: step, what the horizon holds, how the attempt stands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from policies.remote.limits import WireError
 from policies.remote.link import PolicyRequest
-from runtime.messages import Floats
+from runtime.messages import Floats, PolicyAnswer, PolicyStatus
+
+_LONGEST_WHY = 500
 
 
 def extras_of(request: PolicyRequest) -> dict[str, Any]:
@@ -58,9 +60,15 @@ def _count(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
-def status_of(value: Any) -> dict[str, Any]:
-    """The plain part of what a server says about the episode; nothing from one that is not ours."""
-    if not isinstance(value, dict):
-        return {}
-    kinds = {"done": bool, "failed": bool, "failure": str}
-    return {k: value[k] for k, kind in kinds.items() if isinstance(value.get(k), kind)}
+def status_as_json(answer: PolicyAnswer) -> dict[str, str]:
+    """How our own server tells our own client how the attempt stands, beside the rows."""
+    return {"status": str(answer.status), "why": answer.why[:_LONGEST_WHY]}
+
+
+def status_of(value: Any) -> tuple[PolicyStatus, str] | None:
+    """What a server says of how the attempt stands, and why; ``None`` from one that does not say."""
+    status, why = (value.get("status"), value.get("why")) if isinstance(value, dict) else (None, None)
+    if not isinstance(status, str) or status not in tuple(PolicyStatus):
+        return None
+    said = "".join(c for c in why if c.isprintable()) if isinstance(why, str) else ""
+    return PolicyStatus(status), said[:_LONGEST_WHY]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from runtime.clock import NS_PER_S, RealClock
-from runtime.messages import Floats
+from runtime.messages import Floats, PolicyStatus
 
 _REAL = RealClock()
 """A peer answers in real time, also where simulated time stands still meanwhile."""
@@ -119,11 +119,11 @@ class PolicyReply:
 
     Attributes:
         actions: the chunk by the policy's keys, each ``[T, n]``, in its units.
-        status: what our own server adds about the episode: ``done``, ``failed``, ``failure``.
+        status: what our own server adds about how the attempt stands, and why, if its policy tells.
     """
 
     actions: Mapping[str, Floats]
-    status: Mapping[str, Any] = field(default_factory=dict)
+    status: tuple[PolicyStatus, str] | None = None
 
 
 @dataclass(slots=True)

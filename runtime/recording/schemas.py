@@ -89,6 +89,8 @@ CHUNK = _protobuf(
         pb.Field("actions", 8, pb.DOUBLE, repeated=True),
         pb.Field("rate_hz", 9, pb.DOUBLE),
         pb.Field("discrete", 10, pb.SFIXED64, repeated=True),
+        pb.Field("status", 11, pb.STRING),
+        pb.Field("why", 12, pb.STRING),
     ],
 )
 

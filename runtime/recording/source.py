@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime import protobuf as pb
+from runtime.messages import PolicyStatus
 from runtime.recording.mcap_file import MAGIC, OPEN_SUFFIX
 from runtime.recording.repair import RepairError, chunk_messages
 from runtime.recording.schemas import Rows
@@ -203,8 +204,12 @@ def _decode_chunk(data: memoryview) -> dict[str, Any]:
         for number, name in enumerate(_CHUNK_FIELDS, 1)
     }
     out["inference_s"] = float(np.frombuffer(raw[7], "<f8")[0])
-    out["actions"] = np.frombuffer(raw[8], "<f8").reshape(out["rows"], -1).copy()
+    values = np.frombuffer(raw.get(8, b""), "<f8")
+    out["actions"] = values.reshape(out["rows"], values.size // max(1, out["rows"])).copy()
     # Recordings made before chunks had rates say neither: one row per tick.
     out["rate_hz"] = float(np.frombuffer(raw[9], "<f8")[0]) if 9 in raw else 0.0
     out["discrete"] = tuple(np.frombuffer(raw.get(10, b""), "<i8").tolist())
+    # Nor how the attempt stands.
+    out["status"] = bytes(raw.get(11, b"")).decode() or PolicyStatus.RUNNING.value
+    out["why"] = bytes(raw.get(12, b"")).decode()
     return out

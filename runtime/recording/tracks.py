@@ -129,7 +129,8 @@ def chunk_message(chunk: Any, stamp_ns: int, after_tick: int) -> bytes:
     out = b"".join(pb.field_i64(number, int(value)) for number, value in enumerate(numbers, 1))
     inference, rate = (np.array(each, "<f8").tobytes() for each in (chunk.inference_s, chunk.rate_hz))
     out += pb.key(7, pb.I64) + inference + pb.field_bytes(8, actions.tobytes()) + pb.key(9, pb.I64) + rate
-    return out + pb.field_bytes(10, np.asarray(chunk.discrete, "<i8").tobytes())
+    out += pb.field_bytes(10, np.asarray(chunk.discrete, "<i8").tobytes())
+    return out + pb.field_text(11, str(chunk.status)) + pb.field_text(12, chunk.why)
 
 
 def info_message(info: CameraInfo, wall_ns: int) -> bytes:

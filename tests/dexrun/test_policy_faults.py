@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK, STOPPED
 from policies.geometric.policy import GeometricPolicy
 from runtime.clock import NS_PER_S
 from runtime.interfaces import Policy
-from runtime.messages import Floats, Observation
+from runtime.messages import Floats, Observation, PolicyAnswer
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 from runtime.stepped import SteppedClock
@@ -58,21 +59,26 @@ def one_after_the_other() -> Deed:
 
 
 class Faulty:
-    """The geometric policy, but its answers ``first..last`` (from 0) are `deed`'s."""
+    """The geometric policy, but its answers ``first..last`` (from 0, warm-up left out) are `deed`'s."""
 
     def __init__(self, policy: Policy, deed: Deed, first: int, last: int) -> None:
         self._policy = policy
         self._deed = deed
         self._range = range(first, last)
         self._asked = -1
+        self._warm = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
-    def infer(self, observation: Observation) -> Floats:
-        self._asked += 1
-        rows = self._policy.infer(observation)
-        return self._deed(rows) if self._asked in self._range else rows
+    def reset(self) -> None:
+        self._policy.reset()
+        self._warm = True
+
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        self._asked += self._warm
+        answer = self._policy.infer(observation)
+        return replace(answer, rows=self._deed(answer.rows)) if self._asked in self._range else answer
 
 
 @pytest.fixture

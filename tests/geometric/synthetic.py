@@ -102,7 +102,7 @@ class Puppet:
         )
         seen.arm.velocity[:] = self.velocity
         try:
-            rows = self.policy.infer(seen)
+            rows = self.policy.infer(seen).rows
         except PolicyError:
             rows = np.zeros((0, 6))
         if self.random.random() < self.lost:
@@ -113,7 +113,7 @@ class Puppet:
 
     def run(self, ticks: int = 500) -> str:
         for _ in range(ticks):
-            if self.policy.done or self.policy.failed:
+            if self.policy.phase in ("done", "failed"):
                 break
             self.step()
         return self.policy.phase

@@ -141,7 +141,7 @@ class Episode:
 
     def ask(self) -> None:
         try:
-            rows = self.policy.infer(self.observe())
+            rows = self.policy.infer(self.observe()).rows
         except PolicyError as error:
             self.errors.append(str(error))
             rows = np.zeros((0, 6))
@@ -165,7 +165,7 @@ class Episode:
 
     def run(self, ticks: int = 600) -> str:
         for _ in range(ticks):
-            if self.policy.done or self.policy.failed:
+            if self.policy.phase in ("done", "failed"):
                 break
             self.collect()
             if self.arriving is None and len(self.horizon) <= 0.5 * self.length:

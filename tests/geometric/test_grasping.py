@@ -41,7 +41,7 @@ def clear_table(arm: ArmModel, seed: int, **trouble: float) -> Outcome:
             policy.reset()
             outcome.objects += 1
             Episode(table, policy, entry.color, **trouble).run()
-            held = policy.done and table.world.object_pose(i)[0][2] > 0.05
+            held = policy.phase == "done" and table.world.object_pose(i)[0][2] > 0.05
             outcome.grasped += held
             if not held:
                 table.follow(plan_home(arm, table.previous, home, limits, 0.1))

@@ -11,7 +11,7 @@ from policies.geometric.config import GeometricConfig
 from policies.geometric.policy import GeometricPolicy
 from runtime.arm_model import ArmModel
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, CameraInfo, Frame, Intrinsics, TrackedMask
+from runtime.messages import ArmState, CameraInfo, Frame, Intrinsics, PolicyStatus, TrackedMask
 from tests.geometric.synthetic import INFO, LOOK, Box, Puppet, observation, view
 
 BOX = Box()
@@ -60,7 +60,7 @@ def test_bad_input_is_refused_in_one_line(policy: GeometricPolicy, name: str):
     with pytest.raises(PolicyError, match=message) as caught:
         policy.infer(observation(BOX, **changes))
     assert "\n" not in str(caught.value)
-    assert policy.infer(observation(BOX)).shape[1] == 6
+    assert policy.infer(observation(BOX)).rows.shape[1] == 6
 
 
 def test_what_cannot_be_grasped_is_refused(policy: GeometricPolicy):
@@ -91,7 +91,7 @@ def test_it_is_a_policy(policy: GeometricPolicy):
 
 
 def test_a_chunk_starts_where_the_arm_is_and_is_smooth(policy: GeometricPolicy):
-    rows = policy.infer(observation(BOX))
+    rows = policy.infer(observation(BOX)).rows
     assert rows.shape == (policy.config.chunk_steps, 6)
     steps = np.diff(np.vstack([LOOK, rows]), axis=0)
     assert np.abs(steps[0]).max() < 0.02
@@ -100,9 +100,9 @@ def test_a_chunk_starts_where_the_arm_is_and_is_smooth(policy: GeometricPolicy):
 
 
 def test_what_is_committed_stays(policy: GeometricPolicy):
-    first = policy.infer(observation(BOX))
+    first = policy.infer(observation(BOX)).rows
     moved = Box(x=BOX.x + 0.02)
-    second = policy.infer(observation(moved, first[4], step=5, committed=first[5:]))
+    second = policy.infer(observation(moved, first[4], step=5, committed=first[5:])).rows
     kept = policy.config.lead_steps
     np.testing.assert_allclose(second[:kept], first[5 : 5 + kept])
     assert np.abs(np.diff(second[:12, :5], axis=0)).max() <= policy.config.velocity_rad_s / 30 + 1e-9
@@ -112,13 +112,13 @@ def test_what_is_committed_stays(policy: GeometricPolicy):
 
 
 def test_an_unchanged_view_goes_on_with_the_plan(policy: GeometricPolicy):
-    first = policy.infer(observation(BOX))
-    second = policy.infer(observation(BOX, first[7], step=10, committed=first[10:]))
+    first = policy.infer(observation(BOX)).rows
+    second = policy.infer(observation(BOX, first[7], step=10, committed=first[10:])).rows
     np.testing.assert_array_equal(second[: len(first) - 10], first[10:])
 
 
 def test_a_hidden_object_stays_where_it_was_seen(policy: GeometricPolicy):
-    first = policy.infer(observation(BOX))
+    first = policy.infer(observation(BOX)).rows
     known = policy.estimate
     half = MASK.copy()
     half[:, : int(np.median(np.nonzero(MASK)[1]))] = 0
@@ -135,7 +135,7 @@ def test_an_arm_in_the_way_moves_aside_before_it_looks(policy: GeometricPolicy, 
     over = np.array([0.0, -1.57, 1.57, 1.57, 0.0, 0.4])
     stamp = STAMP
     frame = {"head": Frame("head", stamp, COLOR, depth)}
-    chunk = policy.infer(observation(BOX, over, frames=frame, **with_mask(mask)))
+    chunk = policy.infer(observation(BOX, over, frames=frame, **with_mask(mask))).rows
     assert policy.estimate is None
     assert np.abs(chunk[-1, :5] - LOOK[:5]).max() < np.abs(over[:5] - LOOK[:5]).max()
     policy.infer(observation(BOX, chunk[-1], step=len(chunk)))
@@ -157,6 +157,8 @@ def test_it_holds_what_stops_the_jaws(policy: GeometricPolicy, lost: float):
     puppet = Puppet(policy, BOX, blocked_at=0.15, lost=lost)
     assert puppet.run(1500) == "done"
     assert "lift" in puppet.phases
+    last = policy.infer(observation(BOX, puppet.position, puppet.tick))
+    assert (last.status, last.why) == (PolicyStatus.DONE, "")
     steps = np.abs(np.diff(np.array(puppet.sent)[:, :5], axis=0))
     assert steps.max() <= policy.config.velocity_rad_s / 30 + (1e-9 if lost == 0 else 0.1)
 
@@ -167,7 +169,8 @@ def test_jaws_that_close_on_nothing_fail(policy: GeometricPolicy, lost: float):
     assert puppet.run(1500) == "failed"
     assert "on nothing" in policy.failure
     last = policy.infer(observation(BOX, puppet.position, puppet.tick))
-    assert last[-1, 5] > 0.2
+    assert (last.status, last.why) == (PolicyStatus.FAILED, policy.failure)
+    assert last.rows[-1, 5] > 0.2
     policy.reset()
     assert policy.phase == "approach"
     assert policy.failure == ""

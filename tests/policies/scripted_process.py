@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from runtime.interfaces import PolicyError, PolicySpec
-from runtime.messages import Floats, Observation
+from runtime.messages import Observation, PolicyAnswer, PolicyStatus
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 
@@ -38,7 +38,7 @@ class Scripted:
         if self._mode == "cold":
             raise RuntimeError("no kernel image")
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         if observation.instruction == "die":
             os._exit(3)
         if observation.instruction == "hang":
@@ -55,7 +55,13 @@ class Scripted:
             float(observation.force_n.sum()), float(observation.committed.sum()), float(self._resets),
         ]  # fmt: skip
         last = [observation.step, observation.epoch, observation.frozen_steps, os.getpid(), frame.stamp_ns, 0]
-        return np.array([row, last, observation.arm.position, observation.arm.load])
+        rows = np.array([row, last, observation.arm.position, observation.arm.load])
+        if observation.instruction == "end":
+            return PolicyAnswer(rows[:0], PolicyStatus.FAILED, "it slipped")
+        return PolicyAnswer(rows)
+
+    def statistics(self) -> dict[str, int]:
+        return {"resets": self._resets}
 
     def reset(self) -> None:
         self._resets += 1

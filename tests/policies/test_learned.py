@@ -77,7 +77,7 @@ def test_dexgrasp_answers_in_the_robots_units() -> None:
     assert policy.spec.cameras == ("head", "wrist")
     assert policy.spec.masks == ("head",)
     assert policy.spec.takes_prefix
-    chunk = policy.infer(observe())
+    chunk = policy.infer(observe()).rows
     assert chunk.shape == (8, 6)
     low, high = ROBOT.ranges.T
     # sampling is clipped to -1..1, which is the joints' range in these units
@@ -88,36 +88,36 @@ def test_dexgrasp_answers_in_the_robots_units() -> None:
 
 def test_dexgrasp_repeats_with_its_seed_and_looks_at_everything() -> None:
     first, again = dexgrasp(), dexgrasp()
-    np.testing.assert_array_equal(first.infer(observe()), again.infer(observe()))
-    base = dexgrasp().infer(observe())
+    np.testing.assert_array_equal(first.infer(observe()).rows, again.infer(observe()).rows)
+    base = dexgrasp().infer(observe()).rows
     frames = dict(observe().frames)
     dark = {**frames, "wrist": Frame("wrist", 1, np.zeros((48, 64, 3), np.uint8))}
     no_mask = {"head": TrackedMask("head", 1, np.zeros((48, 64), np.uint8), 1.0)}
     for changed in (observe(frames=dark), observe(masks=no_mask)):
-        assert np.abs(dexgrasp().infer(changed) - base).max() > 1e-6
+        assert np.abs(dexgrasp().infer(changed).rows - base).max() > 1e-6
 
 
 def test_the_committed_prefix_is_kept_and_fades() -> None:
     policy = dexgrasp()
     committed = np.repeat(observe().arm.position[None], 6, axis=0)
-    bound = dexgrasp().infer(observe(committed=committed, frozen_steps=3))
-    free = policy.infer(observe())
+    bound = dexgrasp().infer(observe(committed=committed, frozen_steps=3)).rows
+    free = policy.infer(observe()).rows
     np.testing.assert_allclose(bound[:3], committed[:3], atol=1e-5)
     assert np.abs(bound[3] - committed[3]).mean() < np.abs(free[3] - committed[3]).mean()
-    ignoring = dexgrasp(rtc="none").infer(observe(committed=committed, frozen_steps=3))
+    ignoring = dexgrasp(rtc="none").infer(observe(committed=committed, frozen_steps=3)).rows
     np.testing.assert_allclose(ignoring, free, atol=1e-6)
 
 
 def test_guidance_pulls_towards_the_prefix() -> None:
     committed = np.repeat(observe().arm.position[None], 6, axis=0)
-    guided = dexgrasp(rtc="guidance").infer(observe(committed=committed, frozen_steps=4))
-    free = dexgrasp(rtc="none").infer(observe())
+    guided = dexgrasp(rtc="guidance").infer(observe(committed=committed, frozen_steps=4)).rows
+    free = dexgrasp(rtc="none").infer(observe()).rows
     assert np.isfinite(guided).all()
     assert np.abs(guided[:4] - committed[:4]).mean() < np.abs(free[:4] - committed[:4]).mean()
 
 
 def test_bfloat16_stays_near_float32() -> None:
-    exact, half = dexgrasp().infer(observe()), dexgrasp(precision="bfloat16").infer(observe())
+    exact, half = dexgrasp().infer(observe()).rows, dexgrasp(precision="bfloat16").infer(observe()).rows
     assert np.abs(exact - half).mean() < 0.1
 
 
@@ -144,10 +144,10 @@ def test_umi_variant_one_camera_two_steps() -> None:
     policy = dexgrasp(shape=shape, keys=keys, wrist_camera="head")
     assert policy.spec.cameras == ("head",)
     assert policy.spec.masks == ()
-    alone = policy.infer(observe(1, masks={}))
+    alone = policy.infer(observe(1, masks={})).rows
     assert alone.shape == (16, 6)
     # the second answer sees the first observation, too, until a reset
-    after = policy.infer(observe(2))
+    after = policy.infer(observe(2)).rows
     policy.reset()
     np.testing.assert_array_equal(alone.shape, after.shape)
     assert shape.condition_tokens == 2 * 4 + 2
@@ -175,11 +175,11 @@ def test_training_lowers_the_loss() -> None:
 def test_act_answers_in_the_robots_units_and_looks_at_its_cameras() -> None:
     policy: Policy = act(cameras=("head", "wrist"))
     assert policy.spec.cameras == ("head", "wrist")
-    chunk = policy.infer(observe())
+    chunk = policy.infer(observe()).rows
     assert chunk.shape == (5, 6)
-    np.testing.assert_array_equal(policy.infer(observe()), chunk)
+    np.testing.assert_array_equal(policy.infer(observe()).rows, chunk)
     frames = {**observe().frames, "wrist": Frame("wrist", 1, np.zeros((48, 64, 3), np.uint8))}
-    assert np.abs(policy.infer(observe(frames=frames)) - chunk).max() > 1e-6
+    assert np.abs(policy.infer(observe(frames=frames)).rows - chunk).max() > 1e-6
     policy.close()
 
 
@@ -244,7 +244,7 @@ def test_act_in_a_process_of_its_own_answers_the_same() -> None:
     )
     there = ProcessPolicy(config, policy_context(describe().model(), {}, RealClock()))
     there.warm_up()
-    np.testing.assert_allclose(there.infer(observe()), act().infer(observe()), atol=1e-6)
+    np.testing.assert_allclose(there.infer(observe()).rows, act().infer(observe()).rows, atol=1e-6)
     there.close()
 
 
@@ -258,20 +258,20 @@ def test_a_batch_of_dexgrasp_is_its_observations_one_by_one(rtc: str) -> None:
         observe(4, committed=committed[:3], frozen_steps=1),
     ]
     singles, together = dexgrasp(rtc=rtc), dexgrasp(rtc=rtc)
-    wanted = [singles.infer(o) for o in asked]
+    wanted = [singles.infer(o).rows for o in asked]
     for chunk, expected in zip(together.infer_batch(asked), wanted, strict=True):
-        np.testing.assert_allclose(chunk, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(chunk.rows, expected, rtol=0, atol=1e-5)
     assert np.abs(wanted[0] - wanted[2]).max() > 1e-3
     # and the noise goes on as it would have
-    np.testing.assert_allclose(together.infer(asked[0]), singles.infer(asked[0]), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(together.infer(asked[0]).rows, singles.infer(asked[0]).rows, rtol=0, atol=1e-5)
 
 
 def test_a_batch_of_act_is_its_observations_one_by_one() -> None:
     policy = act(cameras=("head", "wrist"))
     asked = [observe(seed) for seed in range(4)]
-    wanted = [policy.infer(o) for o in asked]
+    wanted = [policy.infer(o).rows for o in asked]
     for chunk, expected in zip(policy.infer_batch(asked), wanted, strict=True):
-        np.testing.assert_allclose(chunk, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(chunk.rows, expected, rtol=0, atol=1e-5)
     assert np.abs(wanted[0] - wanted[1]).max() > 1e-6
 
 

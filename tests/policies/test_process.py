@@ -14,7 +14,7 @@ from drivers.arms import describe
 from policies.process import ProcessPolicy
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from runtime.messages import ArmState, Frame, Observation, PolicyStatus, TrackedMask
 from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 
@@ -67,7 +67,7 @@ def test_everything_arrives_and_comes_back(policy: ProcessPolicy) -> None:
         given = observe("lift", height)
         frame = given.frames["head"]
         assert frame.depth is not None
-        rows = asked.infer(given)
+        rows = asked.infer(given).rows
         assert rows[0].tolist() == [frame.color.sum(), frame.depth.sum(), 6 * height, 3.0, 4.5, 1.0]
         assert rows[1, :3].tolist() == [7, 2, 2]
         assert rows[1, 3] != os.getpid()
@@ -75,17 +75,26 @@ def test_everything_arrives_and_comes_back(policy: ProcessPolicy) -> None:
         np.testing.assert_array_equal(rows[2:], [np.arange(6.0), np.full(6, 0.5)])
 
 
+def test_how_the_attempt_stands_comes_back_with_or_without_rows(policy: ProcessPolicy) -> None:
+    policy.reset()
+    assert policy.infer(observe()).status is PolicyStatus.RUNNING
+    ended = policy.infer(observe("end"))
+    assert (ended.rows.shape, ended.status, ended.why) == ((0, 6), PolicyStatus.FAILED, "it slipped")
+    assert policy.statistics() == {"resets": 1}
+    assert policy.infer(observe()).rows.shape == (4, 6)
+
+
 def test_a_policy_that_fails_goes_on(policy: ProcessPolicy) -> None:
     with pytest.raises(PolicyError, match="no mask"):
         policy.infer(observe("fail"))
-    assert policy.infer(observe()).shape == (4, 6)
+    assert policy.infer(observe()).rows.shape == (4, 6)
 
 
 def test_a_child_that_dies_is_said_so_and_started_anew(policy: ProcessPolicy) -> None:
-    first = policy.infer(observe())[1, 3]
+    first = policy.infer(observe()).rows[1, 3]
     with pytest.raises(PolicyError, match="process ended with code 3"):
         policy.infer(observe("die"))
-    assert policy.infer(observe())[1, 3] != first
+    assert policy.infer(observe()).rows[1, 3] != first
 
 
 def test_a_child_that_hangs_is_ended() -> None:
@@ -100,7 +109,7 @@ def test_a_child_that_hangs_is_ended() -> None:
 
 def test_what_a_library_prints_does_not_disturb() -> None:
     made = ProcessPolicy(ScriptOptions(mode="noise"), CONTEXT, timeout_s=60.0)
-    assert made.infer(observe()).shape == (4, 6)
+    assert made.infer(observe()).rows.shape == (4, 6)
     made.close()
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loguru import logger
 
 from runtime.clock import RealClock
+from runtime.inference import NotReadyError
 from runtime.interfaces import ChunkSource, PolicyError, PolicySpec
-from runtime.messages import Floats, Observation
+from runtime.latest import Latest
+from runtime.messages import Floats, Observation, PolicyAnswer, PolicyStatus
 from runtime.stepped import SteppedClock
-from runtime.worker import ChunkRequest, InferenceWorker, Latest
+from runtime.worker import ChunkRequest, InferenceWorker, Trial
 from tests.policies.conftest import JOINTS, make_observation
 
 S = 1_000_000_000
@@ -25,7 +28,7 @@ NO_PREFIX = np.zeros((0, JOINTS))
 class ScriptedPolicy:
     spec = PolicySpec("scripted", chunk_steps=4, joints=JOINTS)
 
-    def __init__(self, answer: Callable[[Observation], Floats] | None = None) -> None:
+    def __init__(self, answer: Callable[[Observation], Any] | None = None) -> None:
         self.answer = answer or (lambda o: np.full((4, JOINTS), float(o.step)))
         self.calls: list[str] = []
         self.threads: set[str] = set()
@@ -37,12 +40,16 @@ class ScriptedPolicy:
     def warm_up(self) -> None:
         self._note("warm_up")
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         self._note("infer")
-        return self.answer(observation)
+        answer = self.answer(observation)
+        return answer if isinstance(answer, PolicyAnswer) else PolicyAnswer(answer)
 
     def reset(self) -> None:
         self._note("reset")
+
+    def statistics(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         self._note("close")
@@ -88,7 +95,7 @@ def bench() -> Iterator[Bench]:
 
 def test_a_chunk_arrives_exactly_one_latency_after_its_request(bench: Bench) -> None:
     worker = bench.start(ScriptedPolicy(), latency_s=0.2)
-    source: ChunkSource = worker
+    source: ChunkSource = worker.attempt()
     assert source.request(7, 0, NO_PREFIX, 0)
     assert not source.request(8, 0, NO_PREFIX, 0)
     bench.step(0.199)
@@ -105,23 +112,24 @@ def test_a_chunk_arrives_exactly_one_latency_after_its_request(bench: Bench) -> 
 
 def test_it_says_since_when_the_policy_is_busy_whatever_is_asked_meanwhile(bench: Bench) -> None:
     worker = bench.start(ScriptedPolicy(), latency_s=0.5)
+    one = worker.attempt()
     bench.step(1.0)
-    assert worker.busy_since_ns is None
-    worker.request(7, 0, NO_PREFIX, 0)
+    assert worker.report.busy_since_ns is None
+    one.request(7, 0, NO_PREFIX, 0)
     bench.step(0.2)
-    worker.reset()
-    worker.request(8, 1, NO_PREFIX, 0)
+    worker.attempt().request(8, 1, NO_PREFIX, 0)
     bench.step(0.1)
-    assert worker.busy_since_ns == S
+    assert worker.report.busy_since_ns == S
     bench.step(1.0)
-    assert worker.busy_since_ns is None
+    assert worker.report.busy_since_ns is None
 
 
 def test_without_latency_a_stepped_chunk_is_there_at_once(bench: Bench) -> None:
     worker = bench.start(ScriptedPolicy())
-    worker.request(1, 0, NO_PREFIX, 0)
+    one = worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0)
-    assert worker.poll() is not None
+    assert one.poll() is not None
 
 
 @pytest.mark.parametrize(
@@ -144,38 +152,125 @@ def test_a_chunk_has_the_rate_that_is_configured_or_else_the_policys_own(
 def test_policy_and_snapshot_stay_on_the_workers_thread(bench: Bench) -> None:
     policy = ScriptedPolicy()
     worker = bench.start(policy)
-    worker.request(1, 0, NO_PREFIX, 0)
+    one = worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0)
     bench.close()
-    assert policy.calls == ["warm_up", "infer", "close"]
+    assert policy.calls == ["warm_up", "reset", "infer", "close"]
     assert policy.threads == {"inference"}
 
 
-def test_a_chunk_of_an_old_epoch_is_never_returned(bench: Bench) -> None:
+def test_a_chunk_of_an_older_attempt_is_never_returned(bench: Bench) -> None:
     worker = bench.start(ScriptedPolicy(), latency_s=0.1)
-    worker.request(1, 0, NO_PREFIX, 0)
+    one, two = worker.attempt(), worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0.05)
-    assert worker.request(2, 1, NO_PREFIX, 0)
+    assert two.request(2, 1, NO_PREFIX, 0)
     bench.step(0.05)
-    assert worker.poll() is None
+    assert two.poll() is None
     bench.step(0.05)
-    chunk = worker.poll()
+    chunk = two.poll()
     assert chunk is not None
     assert (chunk.step, chunk.epoch) == (2, 1)
     assert worker.statistics()["dropped_chunks"] == 1
 
 
-def test_a_finished_chunk_is_dropped_when_the_epoch_moves_on_before_it_is_collected(bench: Bench) -> None:
+def test_a_finished_chunk_is_dropped_when_the_next_attempt_begins_before_it_is_collected(
+    bench: Bench,
+) -> None:
     worker = bench.start(ScriptedPolicy(), latency_s=0.1)
-    worker.request(1, 0, NO_PREFIX, 0)
+    one, two = worker.attempt(), worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0.1)
-    worker.request(2, 1, NO_PREFIX, 0)
-    assert worker.poll() is None
+    two.request(2, 1, NO_PREFIX, 0)
+    assert two.poll() is None
     assert worker.statistics()["dropped_chunks"] == 1
     bench.step(0.1)
-    chunk = worker.poll()
+    chunk = two.poll()
     assert chunk is not None
     assert chunk.epoch == 1
+    assert one.poll() is None
+
+
+def test_a_finished_chunk_is_not_given_to_another_attempt(bench: Bench) -> None:
+    worker = bench.start(ScriptedPolicy())
+    one, two = worker.attempt(), worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    assert two.poll() is None
+    assert worker.statistics()["dropped_chunks"] == 1
+
+
+def test_how_the_attempt_stands_comes_with_the_chunk(bench: Bench) -> None:
+    policy = ScriptedPolicy(lambda _: PolicyAnswer(np.ones((2, JOINTS)), PolicyStatus.DONE))
+    one = bench.start(policy).attempt()
+    one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    chunk = one.poll()
+    assert chunk is not None
+    assert (chunk.status, chunk.why, chunk.actions.shape) == (PolicyStatus.DONE, "", (2, JOINTS))
+    policy.answer = lambda _: PolicyAnswer(np.zeros((0, JOINTS)), PolicyStatus.FAILED, "it slipped")
+    one.request(2, 0, NO_PREFIX, 0)
+    bench.step(0)
+    chunk = one.poll()
+    assert chunk is not None
+    assert (chunk.status, chunk.why, chunk.actions.shape) == (PolicyStatus.FAILED, "it slipped", (0, JOINTS))
+
+
+def test_an_instruction_and_an_attempt_travel_in_the_request(bench: Bench) -> None:
+    asked: list[ChunkRequest] = []
+
+    def seen(request: ChunkRequest) -> Observation:
+        asked.append(request)
+        return observe(request)
+
+    worker = bench.worker = InferenceWorker(ScriptedPolicy(), seen, bench.clock)
+    worker.start()
+    bench.step(0)
+    for epoch, instruction in enumerate(("the cube", "the ball")):
+        worker.attempt(instruction).request(1, epoch, NO_PREFIX, 0)
+        bench.step(0)
+    assert [(request.instruction, request.attempt) for request in asked] == [("the cube", 1), ("the ball", 2)]
+
+
+def test_what_is_not_ready_yet_is_no_failure_and_is_asked_for_again(bench: Bench) -> None:
+    ready: list[bool] = []
+
+    def seen(request: ChunkRequest) -> Observation:
+        if not ready:
+            raise NotReadyError("no mask yet")
+        return observe(request)
+
+    policy = ScriptedPolicy()
+    worker = bench.worker = InferenceWorker(policy, seen, bench.clock, 0.5)
+    worker.start()
+    bench.step(0)
+    one = worker.attempt()
+    assert one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    assert one.poll() is None
+    assert worker.report.waits_for == "no mask yet"
+    assert not worker.in_flight
+    ready.append(True)
+    assert one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0.5)
+    assert one.poll() is not None
+    assert (dict(worker.report.failures), worker.report.waits_for) == ({}, "")
+    assert policy.calls == ["warm_up", "reset", "infer"]
+
+
+def test_failures_are_the_attempts_own(bench: Bench) -> None:
+    policy = ScriptedPolicy(_raise(ValueError("boom")))
+    worker = bench.start(policy, latency_s=0.1)
+    one, two = worker.attempt(), worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0.1)
+    assert (dict(one.failures), dict(two.failures)) == ({"raised": 1}, {})
+    policy.answer = lambda _: np.ones((4, JOINTS))
+    two.request(2, 1, NO_PREFIX, 0)
+    bench.step(0.1)
+    assert (dict(one.failures), dict(two.failures)) == ({}, {})
+    assert dict(worker.report.failures) == {"raised": 1}
 
 
 def _raise(error: BaseException) -> Callable[[Observation], Floats]:
@@ -207,16 +302,17 @@ def test_a_bad_answer_is_counted_and_the_next_request_is_served(
 ) -> None:
     policy = ScriptedPolicy(answer)
     worker = bench.start(policy, latency_s=0.1)
-    worker.request(1, 0, NO_PREFIX, 0)
+    one = worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0.1)
-    assert worker.poll() is None
-    assert worker.failures == {kind: 1}
-    assert worker.last_error
-    assert "\n" not in worker.last_error
+    assert one.poll() is None
+    assert dict(worker.report.failures) == {kind: 1}
+    assert worker.report.last_error
+    assert "\n" not in worker.report.last_error
     policy.answer = lambda _: np.ones((4, JOINTS))
-    assert worker.request(2, 0, NO_PREFIX, 0)
+    assert one.request(2, 0, NO_PREFIX, 0)
     bench.step(0.1)
-    assert worker.poll() is not None
+    assert one.poll() is not None
 
 
 def test_a_snapshot_that_cannot_be_made_is_counted(bench: Bench) -> None:
@@ -225,10 +321,10 @@ def test_a_snapshot_that_cannot_be_made_is_counted(bench: Bench) -> None:
 
     worker = bench.worker = InferenceWorker(ScriptedPolicy(), broken, bench.clock)
     worker.start()
-    worker.request(1, 0, NO_PREFIX, 0)
+    worker.attempt().request(1, 0, NO_PREFIX, 0)
     bench.step(0)
-    assert worker.failures == {"observation": 1}
-    assert "head" in worker.last_error
+    assert dict(worker.report.failures) == {"observation": 1}
+    assert "head" in worker.report.last_error
 
 
 def test_warm_up_that_fails_is_one_line_and_ends_the_thread() -> None:
@@ -248,21 +344,35 @@ def test_warm_up_that_fails_is_one_line_and_ends_the_thread() -> None:
     assert not clock.run(main, clock).is_alive()
 
 
-@pytest.mark.parametrize("call", ["reset", "close"])
-def test_a_policy_that_exits_beside_its_answers_does_not_end_the_thread(bench: Bench, call: str) -> None:
+def test_a_reset_that_fails_is_repeated_before_the_policy_is_asked(bench: Bench) -> None:
     class Leaves(ScriptedPolicy):
         def reset(self) -> None:
-            raise SystemExit(f"no {call}")
+            super().reset()
+            if self.calls.count("reset") == 1:
+                raise SystemExit("no reset")
 
-        close = reset
+    policy = Leaves()
+    worker = bench.start(policy)
+    one = worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    assert one.poll() is None
+    assert dict(one.failures) == {"raised": 1}
+    assert worker.report.last_error == "SystemExit: no reset"
+    one.request(1, 0, NO_PREFIX, 0)
+    bench.step(0)
+    assert one.poll() is not None
+    assert policy.calls == ["warm_up", "reset", "reset", "infer"]
+
+
+def test_a_policy_that_exits_as_it_is_closed_ends_nothing_else(bench: Bench) -> None:
+    class Leaves(ScriptedPolicy):
+        def close(self) -> None:
+            raise SystemExit("no close")
 
     worker = bench.start(Leaves())
-    worker.swap(ScriptedPolicy()) if call == "close" else worker.reset()
-    worker.request(1, 0, NO_PREFIX, 0)
-    bench.step(0)
-    assert worker.poll() is not None
-    assert worker.failures == {"raised": 1}
-    assert worker.last_error == f"SystemExit: no {call}"
+    bench.close()
+    assert worker.report.last_error == "SystemExit: no close"
 
 
 def test_a_policy_that_exits_while_it_warms_up_cannot_be_used(bench: Bench) -> None:
@@ -275,40 +385,110 @@ def test_a_policy_that_exits_while_it_warms_up_cannot_be_used(bench: Bench) -> N
         worker.check_ready()
 
 
-def test_swap_answers_from_the_new_policy_and_closes_the_old(bench: Bench) -> None:
-    old, new = ScriptedPolicy(), ScriptedPolicy(lambda _: np.ones((2, JOINTS)))
-    worker = bench.start(old, latency_s=0.1)
-    worker.request(1, 0, NO_PREFIX, 0)
-    bench.step(0.05)
-    worker.swap(new)
-    bench.step(0.05)
-    assert worker.poll() is None
-    assert old.calls[-1] == "close"
-    worker.request(2, 0, NO_PREFIX, 0)
-    bench.step(0.1)
-    chunk = worker.poll()
-    assert chunk is not None
-    assert chunk.actions.shape == (2, JOINTS)
-    assert new.calls == ["warm_up", "infer"]
-
-
-def test_reset_reaches_the_policy_before_the_next_inference(bench: Bench) -> None:
+def test_the_policy_is_reset_once_before_each_attempt(bench: Bench) -> None:
     policy = ScriptedPolicy()
     worker = bench.start(policy)
-    worker.reset()
-    worker.request(1, 0, NO_PREFIX, 0)
+    for epoch in range(2):
+        one = worker.attempt()
+        for step in range(2):
+            one.request(step, epoch, NO_PREFIX, 0)
+            bench.step(0)
+            assert one.poll() is not None
+    assert policy.calls == ["warm_up", *("reset", "infer", "infer") * 2]
+
+
+class Slow(ScriptedPolicy):
+    """Each answer takes the next of `times_s`, on `clock`."""
+
+    def __init__(self, clock: SteppedClock, *times_s: float) -> None:
+        super().__init__()
+        self._clock, self._times_s = clock, iter(times_s)
+
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        self._clock.wait_until_ns(self._clock.now_ns() + round(next(self._times_s) * S))
+        return super().infer(observation)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "latency_s", "verdict"),
+    [
+        ((0.1,), 0.0, "ready"),
+        ((9.0, 0.1), 0.0, "ready"),  # the first may be slow: something is compiled for it
+        ((9.0, 9.0), 0.0, "warned"),
+        ((11.0, 11.0), 0.0, "one answer takes 11 s, an attempt may take 10 s"),
+        ((0.1,), 12.0, "one answer takes 12 s, an attempt may take 10 s"),
+        ((50.0, 1.0), 0.0, "no answer within 40 s; an attempt may take 10 s"),
+    ],
+)
+def test_a_policy_that_is_too_slow_for_any_attempt_is_told_so_before_the_first(
+    times_s: tuple[float, ...], latency_s: float, verdict: str
+) -> None:
+    clock, said = SteppedClock(), []
+    handle = logger.add(said.append, level="WARNING", format="{message}")
+    policy = Slow(clock, *times_s)
+
+    async def main() -> None:
+        trial = Trial(make_observation, 10.0)
+        worker = InferenceWorker(policy, observe, clock, latency_s, trial=trial)
+        worker.start()
+        try:
+            await worker.ready()
+        finally:
+            worker.stop()
+            await worker.join()
+
+    try:
+        if verdict in ("ready", "warned"):
+            clock.run(main)
+        else:
+            with pytest.raises(PolicyError, match=verdict):
+                clock.run(main)
+    finally:
+        logger.remove(handle)
+    assert [line.strip() for line in said] == (
+        ["policy scripted: one answer takes 9 s, an attempt may take 10 s (grasp.attempt_timeout_s)"]
+        if verdict == "warned"
+        else []
+    )
+    assert policy.calls.count("infer") == len(times_s)
+
+
+@pytest.mark.parametrize("masks", [(), ("head",)])
+def test_a_policy_that_cannot_answer_at_warm_up_cannot_be_used_unless_it_lacks_an_object(
+    bench: Bench, masks: tuple[str, ...]
+) -> None:
+    policy = ScriptedPolicy(_raise(PolicyError("no answer")))
+    policy.spec = replace(policy.spec, masks=masks)
+    trial = Trial(make_observation, 10.0)
+    worker = bench.worker = InferenceWorker(policy, observe, bench.clock, trial=trial)
+    worker.start()
     bench.step(0)
-    assert policy.calls == ["warm_up", "reset", "infer"]
+    if masks:
+        assert worker.check_ready()
+    else:
+        with pytest.raises(PolicyError, match="no answer"):
+            worker.check_ready()
+
+
+def test_a_wrong_shape_shows_at_warm_up(bench: Bench) -> None:
+    policy = ScriptedPolicy(lambda _: np.zeros((4, 3)))
+    trial = Trial(make_observation, 10.0)
+    worker = bench.worker = InferenceWorker(policy, observe, bench.clock, trial=trial)
+    worker.start()
+    bench.step(0)
+    with pytest.raises(PolicyError, match=r"wrong_shape: actions of shape \[4, 3\]"):
+        worker.check_ready()
 
 
 def test_stop_does_not_wait_for_the_simulated_latency(bench: Bench) -> None:
     worker = bench.start(ScriptedPolicy(), latency_s=100.0)
-    worker.request(1, 0, NO_PREFIX, 0)
+    one = worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0)
     worker.stop()
     bench.step(0)
     assert not worker.is_alive()
-    assert not worker.request(2, 0, NO_PREFIX, 0)
+    assert not one.request(2, 0, NO_PREFIX, 0)
 
 
 def test_on_the_real_clock_the_loop_never_waits_for_a_slow_policy() -> None:
@@ -322,11 +502,12 @@ def test_on_the_real_clock_the_loop_never_waits_for_a_slow_policy() -> None:
         worker = InferenceWorker(ScriptedPolicy(answer), observe, clock)
         worker.start()
         await worker.ready()
-        assert worker.request(1, 0, NO_PREFIX, 0)
+        one = worker.attempt()
+        assert one.request(1, 0, NO_PREFIX, 0)
         for _ in range(100):
-            assert worker.poll() is None
+            assert one.poll() is None
         release.set()
-        while (chunk := worker.poll()) is None:
+        while (chunk := one.poll()) is None:
             await clock.sleep_until_ns(clock.now_ns() + 1_000_000)
         assert chunk.inference_s > 0
         worker.stop()
@@ -342,5 +523,7 @@ def test_latest_keeps_only_the_newest() -> None:
     box.post(1)
     box.post(2)
     assert box
+    assert box.newest() == 2
     assert box.take() == 2
     assert not box
+    assert box.newest() is None

@@ -9,7 +9,7 @@ from typing import Any
 from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.server import local_server
 from runtime.clock import RealClock
-from runtime.messages import Floats, Observation
+from runtime.messages import Observation, PolicyAnswer
 from tests.remote.support import ROBOT, EchoPolicy
 
 
@@ -21,7 +21,7 @@ def say(line: str) -> None:
 class HangingPolicy(EchoPolicy):
     """Says when it is asked; never answers an observation for step 666, and 777 only after its input."""
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         say("asked")
         if observation.step == 666:
             threading.Event().wait()

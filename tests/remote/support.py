@@ -17,7 +17,7 @@ from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOption
 from runtime.clock import Clock, RealClock
 from runtime.interfaces import Policy, PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
+from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, TrackedMask
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 RANGES = [[-2.0, 2.0], [-3.3, 0.2], [0.0, 3.1], [-2.5, 1.2], [-3.1, 3.1], [0, 1]]
@@ -39,7 +39,7 @@ class EchoPolicy:
     def warm_up(self) -> None:
         pass
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         self.seen.append(observation)
         if observation.instruction == "refuse":
             raise PolicyError("told to refuse")
@@ -47,7 +47,10 @@ class EchoPolicy:
             raise ZeroDivisionError("told to raise")
         if observation.instruction == "exit":
             raise SystemExit("told to exit")
-        return expected(observation, self.spec.chunk_steps)
+        return PolicyAnswer(expected(observation, self.spec.chunk_steps))
+
+    def statistics(self) -> dict[str, int]:
+        return {}
 
     def reset(self) -> None:
         self.resets += 1
@@ -65,10 +68,10 @@ class BatchedEcho(EchoPolicy):
         self.gate = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         return self.infer_batch([observation])[0]
 
-    def infer_batch(self, observations: Sequence[Observation]) -> list[Floats]:
+    def infer_batch(self, observations: Sequence[Observation]) -> list[PolicyAnswer]:
         self.sizes.append(len(observations))
         self.entered.release()
         assert self.gate.wait(GUARD_S)

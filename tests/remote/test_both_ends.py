@@ -10,7 +10,7 @@ import pytest
 
 from policies.mapping import ImageRule, KeyMap, UnitMap
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import Frame
+from runtime.messages import Frame, Observation, PolicyAnswer, PolicyStatus
 from tests.remote.support import (
     NAMES,
     OPTIONS,
@@ -34,7 +34,7 @@ def test_a_chunk_crosses(protocol: str) -> None:
         assert isinstance(remote, Policy)
         remote.warm_up()
         made = observation()
-        rows = remote.infer(made)
+        rows = remote.infer(made).rows
         assert np.abs(rows - expected(made)).max() < CLOSE
         (seen,) = policy.seen
         assert np.abs(seen.arm.position - made.arm.position).max() < CLOSE
@@ -53,7 +53,7 @@ def test_a_chunk_crosses_over_ipv6(protocol: str) -> None:
         pytest.skip("this machine has no IPv6 loopback")
     with both_ends(protocol, EchoPolicy(), {"host": "::1"}, host="::1") as remote:
         made = observation()
-        assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+        assert np.abs(remote.infer(made).rows - expected(made)).max() < CLOSE
 
 
 def test_many_chunks_on_one_connection_and_resets(protocol: str) -> None:
@@ -63,7 +63,7 @@ def test_many_chunks_on_one_connection_and_resets(protocol: str) -> None:
         before = policy.resets
         for step in range(20):
             made = observation(step, seed=step)
-            assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+            assert np.abs(remote.infer(made).rows - expected(made)).max() < CLOSE
         remote.reset()
         assert policy.resets == before + 1
         assert remote.statistics()["connects"] == 1
@@ -81,7 +81,7 @@ def test_an_error_of_the_policy_is_one_line(protocol: str) -> None:
                 remote.infer(observation(instruction=instruction))
             assert "\n" not in str(caught.value)
         made = observation(step=99)
-        assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+        assert np.abs(remote.infer(made).rows - expected(made)).max() < CLOSE
 
 
 def test_depth_and_masks_cross_where_they_are_mapped(protocol: str) -> None:
@@ -138,24 +138,33 @@ def test_step_and_prefix_reach_our_own_server(protocol: str) -> None:
     assert seen.frozen_steps == 2
 
 
-def test_what_the_policy_says_about_the_episode_crosses(protocol: str) -> None:
+def test_how_the_attempt_stands_crosses(protocol: str) -> None:
     class Says(EchoPolicy):
-        done = failed = False
-        failure = ""
+        status, why, rows = PolicyStatus.RUNNING, "", 100
+
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            return PolicyAnswer(super().infer(observation).rows[: self.rows], self.status, self.why)
 
     policy = Says()
+    policy.spec = dataclasses.replace(policy.spec, tells_end=True)
     with both_ends(protocol, policy) as remote:
-        assert not hasattr(remote, "done")
-        remote.infer(observation(1))
-        assert (remote.done, remote.failed) == (False, False)
-        policy.done = True
-        remote.infer(observation(2))
-        assert remote.done
-        policy.done, policy.failed, policy.failure = False, True, "closed on nothing"
-        remote.infer(observation(3))
-        assert (remote.done, remote.failed, remote.failure) == (False, True, "closed on nothing")
-        remote.reset()
-        assert (remote.done, remote.failed, remote.failure) == (False, False, "")
+        assert not remote.spec.tells_end  # not known before the server has said so
+        assert remote.infer(observation(1)).status is PolicyStatus.RUNNING
+        assert remote.spec.tells_end
+        policy.status = PolicyStatus.DONE
+        assert remote.infer(observation(2)).status is PolicyStatus.DONE
+        policy.status, policy.why, policy.rows = PolicyStatus.FAILED, "closed on nothing", 0
+        made = observation(3)
+        answer = remote.infer(made)
+        assert (answer.status, answer.why) == (PolicyStatus.FAILED, "closed on nothing")
+        assert np.abs(answer.rows - made.arm.position).max() < CLOSE  # no rows: where the arm is
+        assert answer.rows.shape == (1, 6)
+
+
+def test_a_policy_that_does_not_tell_says_nothing(protocol: str) -> None:
+    with both_ends(protocol, EchoPolicy()) as remote:
+        assert remote.infer(observation(1)).status is PolicyStatus.RUNNING
+        assert not remote.spec.tells_end
 
 
 def test_another_number_of_joints_is_said_before_anything_is_sent(protocol: str) -> None:

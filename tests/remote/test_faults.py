@@ -112,7 +112,7 @@ class Asking:
 
     def _run(self, remote: RemotePolicy, step: int) -> None:
         try:
-            self.rows = remote.infer(observation(step))
+            self.rows = remote.infer(observation(step)).rows
         except PolicyError as error:
             self.error = error
 
@@ -155,8 +155,8 @@ def infer_again(remote: RemotePolicy, made: Any, times: int = 50) -> Any:
     """As the runtime does: the horizon is dry, so it asks again."""
     for _ in range(times):
         with contextlib.suppress(PolicyError):
-            return remote.infer(made)
-    return remote.infer(made)
+            return remote.infer(made).rows
+    return remote.infer(made).rows
 
 
 @every_protocol
@@ -171,7 +171,7 @@ def test_a_frozen_server_times_out_and_its_late_reply_is_dropped(protocol: str) 
         server.signal(signal.SIGCONT)
         remote.options = remote.options.model_copy(update={"request_timeout_s": GUARD_S})
         made = observation(3, seed=3)
-        assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+        assert np.abs(remote.infer(made).rows - expected(made)).max() < CLOSE
         assert remote.statistics()["connects"] == 1
         if protocol != "lerobot":  # it asks for actions only once it has sent an observation
             assert remote.statistics()["late"] == 1
@@ -192,7 +192,7 @@ def test_a_network_that_is_cut_and_comes_back(protocol: str) -> None:
                 relay.join()
                 remote.options = remote.options.model_copy(update={"request_timeout_s": GUARD_S})
                 made = observation(4, seed=4)
-                assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+                assert np.abs(remote.infer(made).rows - expected(made)).max() < CLOSE
                 relay.reset()
                 made = observation(5, seed=5)
                 assert np.abs(infer_again(remote, made) - expected(made)).max() < CLOSE
@@ -215,7 +215,7 @@ def test_a_wrong_token_gets_nothing(protocol: str, monkeypatch: pytest.MonkeyPat
         assert not policy.seen
         with connected(protocol, server.port, token_env=right) as remote:
             made = observation()
-            assert np.abs(remote.infer(made) - expected(made)).max() < CLOSE
+            assert np.abs(remote.infer(made).rows - expected(made)).max() < CLOSE
 
 
 def test_a_token_that_is_not_in_the_environment_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +313,7 @@ def test_one_clients_mistakes_are_not_the_others(protocol: str) -> None:
             broken = dataclasses.replace(made.frames["head"], color=np.zeros((4, 4, 4), np.uint8))
             with pytest.raises(PolicyError):
                 bad.infer(dataclasses.replace(made, frames={**made.frames, "head": broken}))
-            assert np.abs(good.infer(made) - expected(made)).max() < CLOSE
+            assert np.abs(good.infer(made).rows - expected(made)).max() < CLOSE
         assert good.statistics()["connects"] == 1
 
 

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from dexrun.config.serve_options import ServeOptions
-from runtime.messages import Floats, Frame, Observation
+from runtime.messages import Frame, Observation, PolicyAnswer
 from tests.remote.support import EchoPolicy, connected, observation, serving
 
 DATA = Path(__file__).parent / "data"
@@ -27,8 +27,9 @@ CAPABILITIES_OF_US = b"dexrun_capabilities"
 class Recorded(EchoPolicy):
     """Answers as the recording does."""
 
-    def infer(self, observation: Observation) -> Floats:
-        return observation.arm.position[None] + (np.arange(self.spec.chunk_steps) / 8)[:, None]
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        rows = observation.arm.position[None] + (np.arange(self.spec.chunk_steps) / 8)[:, None]
+        return PolicyAnswer(rows)
 
 
 def exchange(name: str) -> dict[str, tuple[bytes, bytes]]:
@@ -116,7 +117,7 @@ def test_our_client_writes_the_recorded_requests(reference: tuple[str, Reference
     protocol, server = reference
     with connected(protocol, server.port) as remote:
         remote.warm_up()
-        rows = remote.infer(recorded_observation())
+        rows = remote.infer(recorded_observation()).rows
         remote.reset()
     known = [message for message in server.asked if CAPABILITIES_OF_US not in message]
     rows_of = exchange({"gr00t": "groot", "act": "act"}[protocol])

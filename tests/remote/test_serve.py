@@ -31,7 +31,7 @@ from policies.remote.lerobot import rpc
 from policies.remote.openpi.reader import WholeMessageReader
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import RealClock
-from runtime.messages import Floats, Observation
+from runtime.messages import Floats, Observation, PolicyAnswer
 from tests.remote.hostile import IMAGE, JOINTS
 from tests.remote.support import (
     GUARD_S,
@@ -138,7 +138,7 @@ def test_flat_keys_as_the_simulation_wrapper_wants_them() -> None:
             actions, _ = peer({"data": {"observation": flat}})  # no endpoint means get_action
         with connected("gr00t", server.port, flat_keys=True) as remote:
             made = observation()
-            assert np.abs(remote.infer(made) - expected(made, 3)).max() < 1e-6
+            assert np.abs(remote.infer(made).rows - expected(made, 3)).max() < 1e-6
     assert set(actions) == {"action.single_arm", "action.gripper"}
     assert policy.seen[0].instruction == "do it"
 
@@ -163,7 +163,7 @@ def test_requests_that_wait_together_are_inferred_together(protocol: str) -> Non
         rows: dict[int, Any] = {}
 
         def ask(index: int) -> None:
-            rows[index] = remotes[index].infer(observation(index, seed=index))
+            rows[index] = remotes[index].infer(observation(index, seed=index)).rows
 
         policy.gate.set()
         for remote in remotes:
@@ -293,8 +293,8 @@ def test_acts_aggregation_is_each_clients_own() -> None:
     """The original's: all predictions of this step, oldest first, weighted exp(-k i)."""
 
     class Ramp(EchoPolicy):
-        def infer(self, observation: Observation) -> Floats:
-            return observation.arm.position[None] + np.arange(3)[:, None] / 10
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            return PolicyAnswer(observation.arm.position[None] + np.arange(3)[:, None] / 10)
 
     k = 0.5
     options = ServeOptions(protocol="act", aggregation=k, keys=KeyMap(state={"qpos": ()}))
@@ -412,9 +412,9 @@ class Remembers(EchoPolicy):
         self.asked = 0
         self.number = next(self.numbers)
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         self.asked += 1
-        return np.full((2, 6), self.asked / 100)
+        return PolicyAnswer(np.full((2, 6), self.asked / 100))
 
     def reset(self) -> None:
         self.asked = 0
@@ -432,13 +432,13 @@ def test_a_policy_that_remembers_is_each_clients_own(protocol: str) -> None:
     try:
         with connected(protocol, running.port) as one, connected(protocol, running.port) as two:
             answers = [
-                round(float(remote.infer(observation(step))[0, 0]) * 100)
+                round(float(remote.infer(observation(step)).rows[0, 0]) * 100)
                 for step, remote in enumerate((one, one, two, one, two))
             ]
             assert answers == [1, 2, 1, 3, 2]
             one.reset()
-            assert round(float(one.infer(observation(9))[0, 0]) * 100) == 1
-            assert round(float(two.infer(observation(9))[0, 0]) * 100) == 3
+            assert round(float(one.infer(observation(9)).rows[0, 0]) * 100) == 1
+            assert round(float(two.infer(observation(9)).rows[0, 0]) * 100) == 3
     finally:
         running.stop()
     assert len(made) == 2

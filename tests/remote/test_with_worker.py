@@ -29,22 +29,23 @@ def test_chunks_are_delivered_at_their_simulated_time(protocol: str) -> None:
         worker.start()
         clock.wait_until_ns(1 * MS)
         assert worker.check_ready()
+        attempt = worker.attempt()
         for step in (1, 2):
             start = clock.now_ns()
-            assert worker.request(step, 0, np.zeros((0, 6)), 0)
+            assert attempt.request(step, 0, np.zeros((0, 6)), 0)
             clock.wait_until_ns(start + 99 * MS)
-            assert worker.poll() is None
+            assert attempt.poll() is None
             clock.wait_until_ns(start + 101 * MS)
-            chunk = worker.poll()
+            chunk = attempt.poll()
             assert chunk is not None
             assert chunk.step == step
             assert np.abs(chunk.actions - expected(wanted[step])).max() < 2e-5
         server.stop()
-        assert worker.request(3, 0, np.zeros((0, 6)), 0)
+        assert attempt.request(3, 0, np.zeros((0, 6)), 0)
         clock.wait_until_ns(clock.now_ns() + 200 * MS)
-        assert worker.poll() is None
-        assert worker.failures == {"policy_error": 1}
-        assert "\n" not in worker.last_error
+        assert attempt.poll() is None
+        assert dict(worker.report.failures) == {"policy_error": 1}
+        assert "\n" not in worker.report.last_error
         worker.stop()
         clock.wait_until_ns(clock.now_ns() + 10 * MS)
         assert not worker.is_alive()

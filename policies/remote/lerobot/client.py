@@ -20,6 +20,7 @@ from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
+from runtime.messages import PolicyStatus
 
 HEIGHT, WIDTH = 480, 640
 """Said of images whose size is the camera's; LeRobot does not look at it."""
@@ -160,12 +161,12 @@ class LerobotSession:
         self.drop()
 
 
-def _status(call: Any) -> dict[str, Any]:
+def _status(call: Any) -> tuple[PolicyStatus, str] | None:
     text = dict(call.trailing_metadata() or ()).get(rpc.STATUS, "{}")
     try:
-        return status_of(json.loads(text)) if len(text) < 4096 else {}
+        return status_of(json.loads(text)) if len(text) < 4096 else None
     except (ValueError, RecursionError):
-        return {}
+        return None
 
 
 _KINDS = {

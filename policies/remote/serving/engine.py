@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from runtime.messages import Floats, Observation
 
 
 class Answer(NamedTuple):
-    """A chunk ``[T, D]`` in the robot's units, and what the policy says about the episode, if anything."""
+    """Rows ``[T, D]``, T > 0, in the robot's units, and how the attempt stands, if the policy tells."""
 
     rows: Floats
-    status: Mapping[str, Any]
+    status: Mapping[str, str]
 
 
 class Engine(Protocol):

@@ -47,7 +47,7 @@ def test_our_client_gets_its_chunks(tmp_path: Path) -> None:
             remote.warm_up()
             for tick in (3, 4, 3):  # a time step seen before goes through as well: it must
                 made = observation(tick, instruction=f"do {tick}")
-                rows = remote.infer(made)
+                rows = remote.infer(made).rows
                 said = json.loads(peer.line("CHUNK "))
                 assert (said["timestep"], said["task"]) == (tick, f"do {tick}")
                 assert rows.shape == (8, 6)

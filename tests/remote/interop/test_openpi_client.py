@@ -58,7 +58,7 @@ def test_our_client_reads_its_chunks(port: int) -> None:
         remote.warm_up()
         for tick in range(3):
             made = observation(tick, seed=tick)
-            rows = remote.infer(made)
+            rows = remote.infer(made).rows
             images = sum(float(frame.color.mean()) for frame in made.frames.values())
             wanted = made.arm.position.astype(np.float32)[None] + np.arange(5)[:, None] + images / 1e3
             assert np.abs(rows - wanted).max() < 1e-6
