@@ -142,9 +142,10 @@ def test_a_chunk_has_the_rate_that_is_configured_or_else_the_policys_own(
     policy = ScriptedPolicy()
     policy.spec = replace(ScriptedPolicy.spec, rate_hz=25.0, discrete=(1,))
     worker = bench.start(policy, **given)
-    worker.request(1, 0, NO_PREFIX, 0)
+    one = worker.attempt()
+    one.request(1, 0, NO_PREFIX, 0)
     bench.step(0)
-    chunk = worker.poll()
+    chunk = one.poll()
     assert chunk is not None
     assert (chunk.rate_hz, chunk.discrete) == expected
 

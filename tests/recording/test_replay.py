@@ -18,6 +18,7 @@ from dexrun.exit_codes import NOT_DONE, STOPPED
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import describe
 from dexrun.export.sampled import sample
+from dexrun.modes import opening
 from drivers.feetech.calibration import save_calibration
 from runtime.clock import NS_PER_S
 from runtime.recording import schemas
@@ -252,6 +253,7 @@ def test_a_run_of_two_rates_replays_and_exports(tmp_path: Path) -> None:
 def test_a_parked_run_replays(tmp_path: Path) -> None:
     """A policy that answers too late: the arm is brought away, and so it is in the second run."""
     late = {"policy__simulated_latency_s": "30", "control__stop_after_starved_s": "1"}
+    late["grasp__attempt_timeout_s"] = "60"
     code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1, 0.0]")
     assert (code, summary["stop_reason"]) == (STOPPED, "no action for 1 s; parked")
     with Recording(tmp_path / "latest") as recording:
@@ -262,8 +264,9 @@ def test_a_parked_run_replays(tmp_path: Path) -> None:
         assert verdict.same, verdict.difference
 
 
-def test_a_run_given_up_between_two_attempts_replays(tmp_path: Path) -> None:
+def test_a_run_given_up_between_two_attempts_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call of the policy outlasts an attempt: the loop is told to give up while the arm goes home."""
+    monkeypatch.setattr(opening, "Trial", lambda *_: None)  # it hangs only later
     late = {"policy__simulated_latency_s": "60", "control__stop_after_starved_s": "3"}
     late["grasp__attempt_timeout_s"] = "2"
     code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1, 0.0]")

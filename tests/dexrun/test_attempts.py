@@ -1,0 +1,115 @@
+"""Where one attempt ends and the next begins: nothing of the one before counts, however late it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dexrun import policies
+from dexrun.config.settings import PolicyConfig
+from dexrun.exit_codes import BAD_CONFIGURATION, OK
+from planner.perception.color_tracker import ColorTracker
+from planner.perception.interfaces import PerceptionError
+from runtime.arm_model import ArmModel
+from runtime.clock import NS_PER_S, Clock
+from runtime.interfaces import CameraDriver, Policy
+from runtime.messages import Frame, Observation, PolicyAnswer, TrackedMask
+from tests.dexrun.rig import perform
+
+TWO = (
+    '[{shape="cube", color="red", x_m=0.2, y_m=-0.05, yaw_rad=0.3},'
+    ' {shape="cube", color="blue", x_m=0.2, y_m=0.06, yaw_rad=0.1}]'
+)
+HELD_BACK_S = 0.5
+
+
+class HeldBack:
+    """The geometric policy on a thread that gets to run 0.5 s late, whatever it is asked.
+
+    Attributes:
+        answers: status and instruction of each.
+    """
+
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self._policy, self._clock = policy, clock
+        self.answers: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def _wait(self) -> None:
+        self._clock.wait_until_ns(self._clock.now_ns() + round(HELD_BACK_S * NS_PER_S))
+
+    def reset(self) -> None:
+        self._wait()
+        self._policy.reset()
+
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        self._wait()
+        answer = self._policy.infer(observation)
+        self.answers.append((str(answer.status), observation.instruction))
+        self._wait()
+        return answer
+
+
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch) -> list[HeldBack]:
+    build, made = policies.build_policy, []
+
+    def late(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver], clock: Clock) -> Any:
+        made.append(HeldBack(build(config, model, cameras, clock), clock))
+        return made[-1]
+
+    monkeypatch.setattr(policies, "build_policy", late)
+    return made
+
+
+def test_an_inference_thread_that_is_held_back_makes_no_false_attempt(
+    tmp_path: Path, held_back: list[HeldBack]
+) -> None:
+    """The end of the first attempt was read a tick after the second had begun, which failed at once."""
+    stage = perform(tmp_path, world__placed=TWO, grasp__attempt_timeout_s="60")
+    summary = stage.summary
+    assert stage.code == OK, summary["stop_reason"]
+    first, second = summary["attempts"]
+    assert [(a["attempt"], a["grasped"], a["completed"]) for a in (first, second)] == [(1, True, True)] * 2
+    assert summary["judge"]["objects_in_tray"] == 2
+    assert summary["policy"]["failures"] == {}
+    assert summary["device_faults"] == {}
+    (policy,) = held_back
+    ends = [instruction for status, instruction in policy.answers if status == "done"]
+    assert ends == [a["instruction"] for a in summary["attempts"]]  # each attempt has one end, its own
+
+
+def test_an_object_that_is_lost_from_sight_ends_its_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracker that fails: no mask of this attempt comes any more, which is nobody's fault but its own."""
+    update: Callable[[ColorTracker, Frame], TrackedMask] = ColorTracker.update
+    seen: list[int] = []
+
+    def fails_once(self: ColorTracker, frame: Frame) -> TrackedMask:
+        seen.append(frame.stamp_ns)
+        if len(seen) == 5:
+            raise PerceptionError("out of sight")
+        return update(self, frame)
+
+    monkeypatch.setattr(ColorTracker, "update", fails_once)
+    stage = perform(tmp_path)
+    assert stage.code == OK, stage.summary["stop_reason"]
+    assert [a["grasped"] for a in stage.summary["attempts"]] == [False, True]
+    assert stage.summary["policy"]["failures"] == {}
+    assert stage.summary["device_faults"] == {}
+
+
+def test_a_policy_slower_than_an_attempt_is_told_so_before_anything_moves(tmp_path: Path) -> None:
+    stage = perform(tmp_path, policy__simulated_latency_s="30")
+    assert stage.code == BAD_CONFIGURATION
+    assert stage.summary["stop_reason"] == (
+        "policy geometric: one answer takes 30 s, an attempt may take 25 s (grasp.attempt_timeout_s): "
+        "none could succeed"
+    )
+    assert stage.summary["ticks"] == 0
