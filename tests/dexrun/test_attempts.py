@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dexrun import policies
-from dexrun.config.settings import PolicyConfig
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from planner.perception.color_tracker import ColorTracker
-from planner.perception.interfaces import PerceptionError
-from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, Clock
-from runtime.interfaces import CameraDriver, Policy
+from runtime.interfaces import PerceptionError, Policy
 from runtime.messages import Frame, Observation, PolicyAnswer, TrackedMask
+from runtime.part_context import PolicyContext
+from runtime.parts import PolicyTable
 from tests.dexrun.rig import perform
 
 TWO = (
@@ -59,8 +58,8 @@ class HeldBack:
 def held_back(monkeypatch: pytest.MonkeyPatch) -> list[HeldBack]:
     build, made = policies.build_policy, []
 
-    def late(config: PolicyConfig, model: ArmModel, cameras: Mapping[str, CameraDriver], clock: Clock) -> Any:
-        made.append(HeldBack(build(config, model, cameras, clock), clock))
+    def late(table: PolicyTable, context: PolicyContext) -> Any:
+        made.append(HeldBack(build(table, context), context.clock))
         return made[-1]
 
     monkeypatch.setattr(policies, "build_policy", late)

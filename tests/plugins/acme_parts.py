@@ -17,11 +17,11 @@ from runtime import (
     CameraNeed,
     CameraTable,
     DeviceContext,
-    Floats,
     Intrinsics,
     LeaderTable,
     Mailbox,
     Observation,
+    PolicyAnswer,
     PolicyContext,
     PolicySpec,
     PolicyTable,
@@ -180,14 +180,17 @@ class StayPolicy:
     def warm_up(self) -> None:
         pass
 
-    def infer(self, observation: Observation) -> Floats:
+    def infer(self, observation: Observation) -> PolicyAnswer:
         row = observation.arm.position.copy()
         row[-1] = self._table.gripper
         row[0] = self._model.fk(observation.arm.position)[0, 3]
-        return np.tile(row, (self._table.chunk_steps, 1))
+        return PolicyAnswer(np.tile(row, (self._table.chunk_steps, 1)))
 
     def reset(self) -> None:
         pass
+
+    def statistics(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         pass

@@ -244,7 +244,7 @@ def test_a_policy_of_outside_answers_here_and_in_a_process(config: str, worker: 
         )
         assert (policy.spec.notes["pid"] == str(os.getpid())) is (worker == "thread")
         policy.warm_up()
-        rows = policy.infer(_observation(model))
+        rows = policy.infer(_observation(model)).rows
     finally:
         policy.close()
     assert rows.shape == (6, 6)
