@@ -13,8 +13,8 @@ from loguru import logger
 from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.engine import LocalEngine
 from dexrun.serve.metrics_page import MetricsPage
-from policies.remote.make import make_front
 from policies.remote.serving.engine import Engine
+from policies.remote.serving.fronts import make_front
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.service import Service
 from runtime.clock import Clock, RealClock
