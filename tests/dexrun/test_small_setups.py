@@ -42,6 +42,7 @@ height = 240
 fps = 10
 extrinsics = {{ position_m = [0.05, 0.045, 0.62], look_at_m = [0.165, 0.045, 0.0] }}
 """
+SEE_WRIST = {"policy__type": "geometric", "policy__camera": "wrist"}
 NO_DEPTH = "the geometric policy needs depth"
 WRIST = """
 [cameras.wrist]
@@ -101,7 +102,7 @@ def test_a_learned_policy_needs_neither_depth_nor_force(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tables", "keys", "message"),
     [
-        (ARMS + WRIST, {"grasp__head": "wrist", "grasp__wrist": "", "policy__camera": "wrist"}, NO_DEPTH),
+        (ARMS + WRIST, {"grasp__head": "wrist", "grasp__wrist": "", **SEE_WRIST}, NO_DEPTH),
         (ARMS + HEAD, {}, "grasp.wrist = 'wrist' is not a camera; [cameras] has: head"),
         (ARMS, {}, "grasp.head = 'head' is not a camera; [cameras] has: none"),
     ],
