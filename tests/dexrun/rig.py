@@ -49,6 +49,13 @@ LIGHT = {
     "arm.state_rate_hz": "60",
     "recording.api": "false",
 }
+AS_SERVED = {
+    "cameras__head__width": "640",
+    "cameras__head__height": "480",
+    "cameras__wrist__width": "320",
+    "cameras__wrist__height": "240",
+}
+"""Pictures as a server expects them that has the cameras of config.toml."""
 PATIENT = {
     "realtime__clock": "real",
     "arm__packet_timeout_s": "1",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dexrun.exit_codes import OK
-from tests.dexrun.rig import perform
+from tests.dexrun.rig import AS_SERVED, perform
 from tests.remote.example import CLIENTS, EXAMPLE, served
 
 SLOW = pytest.mark.slow
@@ -21,6 +21,7 @@ def test_the_cube_ends_in_the_tray(protocol: str, tmp_path: Path) -> None:
         stage = perform(
             tmp_path,
             config=str(EXAMPLE),
+            **AS_SERVED,
             policy__type=CLIENTS[protocol],
             policy__port=str(port),
             policy__request_timeout_s="60",  # in real time; simulated time stands still meanwhile

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dexrun.exit_codes import OK
-from tests.dexrun.rig import Stage, perform
+from tests.dexrun.rig import AS_SERVED, Stage, perform
 from tests.remote.example import CLIENTS, EXAMPLE, served
 
 CUT_S = 2.2
@@ -98,6 +98,7 @@ def test_the_arm_holds_while_the_network_is_cut_and_goes_on_after(
             tmp_path,
             cuts,
             config=str(EXAMPLE),
+            **AS_SERVED,
             policy__type=CLIENTS[protocol],
             policy__host=network.address,
             policy__port=str(port),
