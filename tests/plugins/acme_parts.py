@@ -1,9 +1,9 @@
-"""Parts of somebody else: a camera, an arm, a leader, a policy. Of dexrun they import ``runtime`` alone."""
+"""Parts of somebody else, one of each kind. Of dexrun they import ``runtime`` alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,27 @@ from runtime import (
     NS_PER_S,
     ArmContext,
     ArmTable,
+    Box,
     CameraInfo,
     CameraNeed,
     CameraTable,
+    ColorImage,
     DeviceContext,
+    ForceTable,
+    Frame,
     Intrinsics,
     LeaderTable,
     Mailbox,
+    Mask,
     Observation,
     PolicyAnswer,
     PolicyContext,
     PolicySpec,
     PolicyTable,
     Ring,
+    SegmenterTable,
+    TrackedMask,
+    TrackerTable,
     capacity_for,
 )
 
@@ -154,6 +162,65 @@ class WavingLeader(_Device):
         at[0] += 0.2 * np.sin(2 * now_ns / NS_PER_S)
         self.states.push(now_ns, position=at, velocity=0 * at, load=0 * at)
         return True
+
+
+class SpringTable(ForceTable):
+    """A force sensor that feels 1 N until it is told that this is nothing."""
+
+    @property
+    def simulated(self) -> bool:
+        return True
+
+    def build(self, context: DeviceContext) -> SpringForce:
+        return SpringForce(self, context)
+
+
+class SpringForce(_Device):
+    def __init__(self, table: SpringTable, context: DeviceContext) -> None:
+        super().__init__(context.name, context, table.rate_hz)
+        self.samples = Ring({"force": ((table.channels,), "<f8")}, capacity_for(table.rate_hz, 1))
+        self.tared: tuple[str, ...] = ()
+        self._force = np.ones(table.channels)
+
+    def tare(self, still: Callable[[], bool] = lambda: True) -> None:
+        self._force = np.zeros_like(self._force)
+        self.tared += ("",)
+
+    def poll(self) -> bool:
+        self.due()
+        self.samples.push(self.clock.now_ns(), force=self._force)
+        return True
+
+
+class WholeBoxTable(SegmenterTable):
+    """Takes the whole box for the object."""
+
+    def build(self) -> WholeBox:
+        return WholeBox()
+
+
+class WholeBox:
+    def segment(self, image: ColorImage, box: Box) -> Mask:
+        mask = np.zeros(image.shape[:2], np.uint8)
+        x1, y1, x2, y2 = (int(side) for side in box)
+        mask[y1:y2, x1:x2] = 1
+        return mask
+
+
+class PatientTable(TrackerTable):
+    """Says that the object stays where it was."""
+
+    def build(self) -> Patient:
+        return Patient()
+
+
+class Patient:
+    def init(self, frame: Frame, mask: Mask) -> TrackedMask:
+        self._mask = mask
+        return self.update(frame)
+
+    def update(self, frame: Frame) -> TrackedMask:
+        return TrackedMask(frame.camera, frame.stamp_ns, self._mask, 1.0)
 
 
 class StayTable(PolicyTable):

@@ -27,7 +27,15 @@ from drivers.arms import describe
 from runtime import plugins
 from runtime.arm_model import ArmModel
 from runtime.clock import RealClock
-from runtime.interfaces import ArmDriver, CameraDriver, LeaderDriver, Policy
+from runtime.interfaces import (
+    ArmDriver,
+    CameraDriver,
+    ForceDriver,
+    LeaderDriver,
+    Policy,
+    Segmenter,
+    Tracker,
+)
 from runtime.messages import ArmState, CameraInfo, Frame, Intrinsics, Observation
 from runtime.parts import table_of
 from runtime.recording.reader import Recording
@@ -45,7 +53,12 @@ ACME = {
     },
     "dexrun.leaders": {"waving": "acme_parts:WavingTable"},
     "dexrun.policies": {"stay": "acme_parts:StayTable"},
-    "dexrun.perception": {"color": "acme_more:Other"},
+    "dexrun.force": {"spring": "acme_parts:SpringTable"},
+    "dexrun.perception": {
+        "segmenter.box": "acme_parts:WholeBoxTable",
+        "tracker.patient": "acme_parts:PatientTable",
+        "color": "acme_more:Other",
+    },
 }
 MORE = """
 from runtime import CameraTable
@@ -65,6 +78,12 @@ driver = "grey"
 width = 32
 height = 24
 level = 9
+[force]
+driver = "spring"
+channels = 2
+[perception]
+segmenter.type = "box"
+tracker.type = "patient"
 [policy]
 type = "stay"
 [teleop]
@@ -221,12 +240,25 @@ def test_a_robot_of_such_parts_is_teleoperated_and_recorded(tmp_path: Path, conf
     assert isinstance(robot.arm, ArmDriver)
     assert isinstance(robot.leader, LeaderDriver)
     assert isinstance(robot.cameras["side"], CameraDriver)
+    assert isinstance(robot.force, ForceDriver)
     with Recording(tmp_path / "runs" / "latest") as recording:
         [episode] = recording.episodes
         waved = episode.array("/arm/sent", "position")[:, 0]
         assert np.ptp(waved) > 0.3
+        force = episode.array("/force", "force")
+        assert (force[-1].tolist(), robot.force.tared) == ([0.0, 0.0], ("",))  # a zero was asked for
         assert episode.config["cameras"]["side"]["driver"] == "grey"
     assert main(["replay", str(tmp_path / "runs" / "latest"), "--verify"]) == 0
+
+
+def test_a_segmenter_and_a_tracker_of_outside_are_built(config: str) -> None:
+    perception = load(["--config", config]).perception
+    segmenter, tracker = perception.segmenter.build(), perception.tracker.build()
+    assert isinstance(segmenter, Segmenter)
+    assert isinstance(tracker, Tracker)
+    image = np.zeros((24, 32, 3), np.uint8)
+    mask = segmenter.segment(image, (2.0, 3.0, 6.0, 5.0))
+    assert tracker.init(Frame("side", 3, image), mask).mask.sum() == 8
 
 
 @pytest.mark.parametrize("worker", ["thread", "process"])
