@@ -27,8 +27,8 @@ import numpy as np
 import scservo_sdk as scs
 
 from drivers.feetech import registers as reg
-from drivers.feetech.config import FeetechConfig
 from drivers.feetech.emulator import FeetechEmulator
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
 from drivers.feetech.setup import connect
 from runtime.clock import RealClock
@@ -84,7 +84,7 @@ def served() -> Iterator[Path]:
 
 def ours(folder: Path) -> tuple[Way, Way]:
     """Reading and writing as the driver does."""
-    config = FeetechConfig(port=str(folder / "ours"))
+    config = FeetechOptions(port=str(folder / "ours"))
     bus = connect("arm", config, {i: str(i) for i in IDS}, RealClock())
 
     def write() -> bool:

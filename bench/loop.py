@@ -32,8 +32,8 @@ from bench.ring import machine
 from bench.witness import Witness, steal_s, witness
 from drivers.arms import describe as describe_arm
 from drivers.feetech.calibration import JointCalibration, JointMap
-from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
+from drivers.feetech.options import FeetechOptions
 from drivers.force.config import ForceConfig
 from drivers.force.driver import SerialForce
 from drivers.opencv_camera.config import OpenCvConfig
@@ -135,7 +135,7 @@ class Cell:
         }
         ranges = {n: (float(r[0]), float(r[1])) for n, r in zip(names, self.model.ranges, strict=True)}
         joints = JointMap.build(calibration, ranges)
-        self.arm = FeetechArm("arm", FeetechConfig(port=addresses["arm"]), joints, clock)
+        self.arm = FeetechArm("arm", FeetechOptions(port=addresses["arm"]), joints, clock)
         self.force = SerialForce("force", ForceConfig(port=addresses["force"]), clock)
         self.camera = OpenCvCamera("head", OpenCvConfig(source=addresses["camera"]), clock)
         self.faults: list[str] = []

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from bench.act_original import OriginalWay
 from policies.accelerate import Replay, compile_each, place
-from policies.act.config import ActShape
 from policies.act.load import random_act
+from policies.act.options import ActShape
 from policies.act.policy import ActInference
-from policies.dexgrasp.config import ControllerShape
 from policies.dexgrasp.controller import Controller, ControllerInput
 from policies.dexgrasp.load import random_controller
+from policies.dexgrasp.options import ControllerShape
 from policies.linear import pack_all
 
 TINY = ControllerShape(

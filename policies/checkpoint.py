@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policies.encoding.limits import Limits, WireError
 from policies.pickles.arrays import NUMPY, STORAGES, check_reach
 from policies.pickles.machine import Call, Name, Named
 from policies.pickles.reader import LEAVES, Builder, build
-from policies.remote.limits import Limits, WireError
 from runtime.interfaces import PolicyError
 
 if TYPE_CHECKING:

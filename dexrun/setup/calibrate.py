@@ -11,7 +11,7 @@ from typing import Protocol, TextIO, get_args
 from drivers.arms import describe
 from drivers.feetech.calibrate import Calibrator
 from drivers.feetech.calibration import CalibrationError, save_calibration
-from drivers.feetech.config import FeetechConfig
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import connect
 from runtime.arm_model import ModelError
 from runtime.clock import RealClock
@@ -19,7 +19,7 @@ from runtime.messages import DeviceError
 from runtime.table_model import MeshesMissingError
 
 SAMPLE_S = 0.05
-BAUDRATES = get_args(FeetechConfig.model_fields["baudrate"].annotation)
+BAUDRATES = get_args(FeetechOptions.model_fields["baudrate"].annotation)
 
 
 class Person(Protocol):
@@ -112,7 +112,7 @@ def main(arguments: list[str], person: Person | None = None) -> int:
     if unknown := sorted(set(options.reversed) - set(names)):
         return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(names)}", 2)
     ids = {name: number for number, name in enumerate(names, start=1)}
-    config = FeetechConfig.model_validate({"port": options.port, "baudrate": options.baudrate})
+    config = FeetechOptions.model_validate({"port": options.port, "baudrate": options.baudrate})
     try:
         bus = connect("arm", config, {number: name for name, number in ids.items()}, RealClock())
         try:

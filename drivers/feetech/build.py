@@ -11,13 +11,13 @@ from drivers.feetech.calibration import (
     JointMap,
     load_calibration,
 )
-from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
+from drivers.feetech.options import FeetechOptions
 from runtime.messages import DeviceError, FaultKind
 from runtime.part_context import ArmContext
 
 
-def build_arm(config: FeetechConfig, context: ArmContext) -> FeetechArm:
+def build_arm(config: FeetechOptions, context: ArmContext) -> FeetechArm:
     """The arm of `config`; a calibration that is lent is used where the configuration names no file.
 
     Raises:
@@ -33,14 +33,14 @@ def build_arm(config: FeetechConfig, context: ArmContext) -> FeetechArm:
     return FeetechArm(context.name, _gentle(config, grippers), joints, context.clock)
 
 
-def _gentle(config: FeetechConfig, grippers: Sequence[str]) -> FeetechConfig:
+def _gentle(config: FeetechOptions, grippers: Sequence[str]) -> FeetechOptions:
     """With ``gripper``'s torque limit for every gripper that has none of its own, whatever it is called."""
     given = config.joint_torque_limit_fraction
     limits = {**dict.fromkeys(grippers, given["gripper"]), **given}
     return config.model_copy(update={"joint_torque_limit_fraction": limits})
 
 
-def _calibration(config: FeetechConfig, context: ArmContext) -> Calibration:
+def _calibration(config: FeetechOptions, context: ArmContext) -> Calibration:
     if config.calibration is not None:
         return load_calibration(config.calibration, context.joints.names)
     if context.lent is None:

@@ -11,7 +11,7 @@ import numpy as np
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointMap, Ticks, TurnCounter
-from drivers.feetech.config import FeetechConfig
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here
 from drivers.serial_port import Lister, list_ports, serial_number_of
 from runtime.clock import NS_PER_S, Clock, Signal
@@ -53,7 +53,7 @@ class FeetechArm:
     def __init__(
         self,
         name: str,
-        config: FeetechConfig,
+        config: FeetechOptions,
         joints: JointMap,
         clock: Clock,
         lister: Lister = list_ports,

@@ -124,7 +124,7 @@ class FeetechEmulator:
         seed: of the random faults.
 
     Attributes:
-        port: the address for `FeetechConfig.port`.
+        port: the address for `FeetechOptions.port`.
         faults: switches for what goes wrong.
         instructions: how many instruction packets were understood.
     """

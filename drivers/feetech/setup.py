@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointMap
-from drivers.feetech.config import FeetechConfig
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.port import BusPort
 from drivers.serial_port import Lister, find_port, list_ports
 from runtime.clock import Clock
@@ -26,7 +26,7 @@ _CALIBRATED = (
 
 def connect(
     device: str,
-    config: FeetechConfig,
+    config: FeetechOptions,
     names: Mapping[int, str],
     clock: Clock,
     *,
@@ -78,7 +78,7 @@ def write_eeprom(bus: FeetechBus, servo_id: int, register: reg.Register, value: 
     bus.write(servo_id, reg.LOCK, 1)
 
 
-def configure(bus: FeetechBus, joints: JointMap, config: FeetechConfig) -> None:
+def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> None:
     """Set gains, limits and acceleration (not kept without power), then torque, without a jump.
 
     A servo with torque on keeps its goal: it holds already. One with torque off would run to whatever goal

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import serial
 
-from drivers.force.config import ForceConfig
+from drivers.force.options import SerialForceOptions
 from drivers.force.stamps import Dejitter
 from drivers.force.wire import Parser, parser_for
 from drivers.serial_port import Lister, find_port, list_ports, naming_loss, open_port, serial_number_of
@@ -41,7 +41,9 @@ class SerialForce:
         tared: by zeros that were asked for so far, why each was refused; empty if it was taken.
     """
 
-    def __init__(self, name: str, config: ForceConfig, clock: Clock, lister: Lister = list_ports) -> None:
+    def __init__(
+        self, name: str, config: SerialForceOptions, clock: Clock, lister: Lister = list_ports
+    ) -> None:
         self.name = name
         self._config = config
         self._clock = clock

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from drivers.emulated_port import EmulatedPort
-from drivers.force.config import ForceConfig
+from drivers.force.options import SerialForceOptions
 from drivers.force.wire import encode
 from runtime.messages import Floats
 
@@ -24,7 +24,7 @@ class ForceEmulator:
         seed: of noise and corruption.
 
     Attributes:
-        port: the address for `ForceConfig.port`.
+        port: the address for `SerialForceOptions.port`.
         drift_counts: added to every channel; grows while somebody adds to it.
         silent: sends nothing while set, as a sensor that hangs.
         saturated: says full scale on every channel while set.
@@ -33,7 +33,7 @@ class ForceEmulator:
     def __init__(
         self,
         link: str | Path,
-        config: ForceConfig,
+        config: SerialForceOptions,
         *,
         bias_counts: float | Sequence[float] = 0.0,
         noise_counts: float = 0.0,

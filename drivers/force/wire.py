@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from drivers.force.config import ForceConfig
+from drivers.force.options import SerialForceOptions
 from runtime.messages import Floats
 
 LINE_LIMIT = 256
@@ -52,11 +52,11 @@ CHECKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {"crc16": (2, crc16), 
 _CODES = {"int16": "h", "float32": "f"}
 
 
-def _layout(config: ForceConfig) -> struct.Struct:
+def _layout(config: SerialForceOptions) -> struct.Struct:
     return struct.Struct(f"<{config.channels}{_CODES[config.value]}")
 
 
-def encode(config: ForceConfig, counts: Sequence[float] | Floats) -> bytes:
+def encode(config: SerialForceOptions, counts: Sequence[float] | Floats) -> bytes:
     """One sample as the sensor sends it; int16 values are rounded and clipped."""
     if config.format == "text":
         return (config.separator.join(f"{c:.3f}" for c in counts) + "\r\n").encode("ascii")
@@ -68,7 +68,7 @@ def encode(config: ForceConfig, counts: Sequence[float] | Floats) -> bytes:
     return bytes.fromhex(config.header) + body + CHECKS[config.checksum][1](body)
 
 
-def parser_for(config: ForceConfig) -> Parser:
+def parser_for(config: SerialForceOptions) -> Parser:
     """The parser of the format that is configured."""
     return TextParser(config) if config.format == "text" else FrameParser(config)
 
@@ -79,7 +79,7 @@ class TextParser:
     A stream is joined anywhere, and the end of a number is a number: ``-31234.0`` can begin as ``34.0``.
     """
 
-    def __init__(self, config: ForceConfig) -> None:
+    def __init__(self, config: SerialForceOptions) -> None:
         self.bad = 0
         self._channels = config.channels
         self._separator = config.separator.strip() or None  # a blank one stands for any run of blanks
@@ -115,7 +115,7 @@ class TextParser:
 class FrameParser:
     """Binary frames."""
 
-    def __init__(self, config: ForceConfig) -> None:
+    def __init__(self, config: SerialForceOptions) -> None:
         self.bad = 0
         self._struct = _layout(config)
         self._start = bytes.fromhex(config.header) + bytes([self._struct.size])

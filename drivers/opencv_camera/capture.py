@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.opencv_camera.config import OpenCvConfig
+from drivers.opencv_camera.options import OpenCvOptions
 from runtime.messages import ColorImage, DeviceError, FaultKind
 
 _PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtmp": 1935}
@@ -46,7 +46,7 @@ def library() -> Any:
     return cv2
 
 
-def connect(cv2: Any, name: str, config: OpenCvConfig, least_wait_s: float = 0.0) -> Any:
+def connect(cv2: Any, name: str, config: OpenCvOptions, least_wait_s: float = 0.0) -> Any:
     """An opened ``cv2.VideoCapture`` that hands out frames as encoded by the camera where it can.
 
     A network camera is waited for no shorter than `least_wait_s`, whatever the configuration says.
@@ -71,7 +71,7 @@ def connect(cv2: Any, name: str, config: OpenCvConfig, least_wait_s: float = 0.0
     return capture
 
 
-def _network(cv2: Any, config: OpenCvConfig, least_wait_s: float) -> Any:
+def _network(cv2: Any, config: OpenCvOptions, least_wait_s: float) -> Any:
     # One decoder thread: with more, FFmpeg keeps back as many frames.
     parameters = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(1e3 * max(config.open_timeout_s, least_wait_s)),
@@ -81,7 +81,7 @@ def _network(cv2: Any, config: OpenCvConfig, least_wait_s: float) -> Any:
     return cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, _flat(parameters))
 
 
-def _local(cv2: Any, name: str, config: OpenCvConfig) -> Any:
+def _local(cv2: Any, name: str, config: OpenCvOptions) -> Any:
     path = Path(f"/dev/video{config.source}" if isinstance(config.source, int) else config.source)
     if not path.exists():
         raise DeviceError(name, FaultKind.NOT_FOUND, str(config.source), why_not(config))
@@ -109,7 +109,7 @@ def _fourcc(cv2: Any, capture: Any) -> str:
     return int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False).decode("latin-1")
 
 
-def _check(cv2: Any, capture: Any, name: str, config: OpenCvConfig) -> None:
+def _check(cv2: Any, capture: Any, name: str, config: OpenCvOptions) -> None:
     size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     fps, fourcc = capture.get(cv2.CAP_PROP_FPS), _fourcc(cv2, capture)
     asked = (config.width, config.height, config.fps, config.fourcc)
@@ -123,7 +123,7 @@ def _check(cv2: Any, capture: Any, name: str, config: OpenCvConfig) -> None:
         )
 
 
-def why_not(config: OpenCvConfig) -> str:
+def why_not(config: OpenCvOptions) -> str:
     """One line on why the source cannot be opened."""
     if not is_network(config.source):
         there = sorted(map(str, [*Path("/dev/v4l/by-id").glob("*"), *Path("/dev").glob("video[0-9]*")]))

@@ -1,67 +1,19 @@
-"""Options of a camera read through OpenCV."""
+"""The part: its table, and how it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
+from drivers.opencv_camera.options import OpenCvOptions, PinholeCalibration
 from runtime.messages import Intrinsics
-from runtime.options import Options
 from runtime.part_context import DeviceContext
-from runtime.parts import CameraTable
 
 if TYPE_CHECKING:
     from drivers.opencv_camera.driver import OpenCvCamera
 
 
-class PinholeCalibration(Options):
-    """Intrinsics at the configured width and height, as OpenCV's ``calibrateCamera`` gives them.
-
-    fx_px, fy_px: focal lengths. cx_px, cy_px: principal point. distortion: k1, k2, p1, p2, k3.
-    """
-
-    fx_px: float = Field(gt=0)
-    fy_px: float = Field(gt=0)
-    cx_px: float
-    cy_px: float
-    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-class OpenCvConfig(CameraTable):
-    """``[cameras.<name>]`` with ``driver = "opencv"``.
-
-    source: index of a UVC camera (0), its stable path (``/dev/v4l/by-id/...``), or the URL of a network
-        camera (``http://...`` MJPEG, ``rtsp://...``). An index or ``/dev/video0`` serves to find it: once
-        open, the camera is known by its serial number, or by its USB port, and reopened as that.
-    width, height: what the camera must give; nothing is scaled.
-    fps: asked of a UVC camera and checked; of a network camera the expected rate.
-    fourcc: pixel format asked of a UVC camera. MJPG by default: YUYV at 640x480 and 30 fps takes half of a
-        USB 2 bus, so that a second camera on it does not start.
-    timeout_s: longest wait for a frame. open_timeout_s: for connecting and for the first frame. The two
-        together are less than ``devices.join_timeout_s``, the longest that a run's end waits for it.
-    latency_s: from exposure to arrival; taken off every stamp, which is the arrival otherwise.
-    autofocus, exposure_us: of a UVC camera, left as it is by default; a fixed exposure turns automatic off.
-    calibration: intrinsics; without them focal lengths are NaN, so that nothing is measured by accident.
-    """
-
-    driver: Literal["opencv"] = "opencv"
-    source: int | str
-    fourcc: str = Field(default="MJPG", min_length=4, max_length=4)
-    timeout_s: float = Field(default=0.2, gt=0, le=0.25)
-    open_timeout_s: float = Field(default=3.0, gt=0)
-    latency_s: float = Field(default=0.0, ge=0, lt=1)
-    autofocus: bool | None = None
-    exposure_us: float | None = Field(default=None, gt=0)
-    calibration: PinholeCalibration | None = None
-
-    def addresses(self) -> Mapping[str, str]:
-        return {"source": str(self.source)}
-
-    def longest_call(self) -> tuple[str, float]:
-        keys = f"open_timeout_s + timeout_s ({self.open_timeout_s:g} + {self.timeout_s:g})"
-        return keys, self.open_timeout_s + self.timeout_s
+class OpenCvConfig(OpenCvOptions):
+    """``[cameras.<name>]`` with ``driver = "opencv"``."""
 
     def build(self, context: DeviceContext) -> OpenCvCamera:
         from drivers.opencv_camera.driver import OpenCvCamera

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.opencv_camera.capture import connect, is_network, lasting, library, to_rgb
-from drivers.opencv_camera.config import OpenCvConfig
+from drivers.opencv_camera.options import OpenCvOptions
 from runtime.clock import NS_PER_S, Clock
 from runtime.geometry_options import base_from_camera
 from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
@@ -27,7 +27,7 @@ class _TornError(Exception):
 class OpenCvCamera:
     """A `runtime.interfaces.CameraDriver`; `frames` has field ``color`` only."""
 
-    def __init__(self, name: str, config: OpenCvConfig, clock: Clock) -> None:
+    def __init__(self, name: str, config: OpenCvOptions, clock: Clock) -> None:
         self.name = name
         self._config = config
         self._clock = clock
@@ -150,7 +150,7 @@ class OpenCvCamera:
         return DeviceError(self.name, kind, str(self._config.source), detail, self._last_good_ns)
 
 
-def _intrinsics(config: OpenCvConfig) -> Intrinsics:
+def _intrinsics(config: OpenCvOptions) -> Intrinsics:
     known = config.calibration
     if known is None:
         nan = float("nan")

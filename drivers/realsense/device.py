@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from drivers.realsense.config import RealSenseConfig
+from drivers.realsense.options import RealSenseOptions
 from runtime.messages import DeviceError, FaultKind, Intrinsics
 
 _MODELS = {
@@ -72,7 +72,7 @@ class Streams:
         return str(self.device.get_info(key)) if self.device.supports(key) else ""
 
 
-def find(rs: Any, context: Any, name: str, config: RealSenseConfig) -> Any:
+def find(rs: Any, context: Any, name: str, config: RealSenseOptions) -> Any:
     """The device with the configured serial number.
 
     Raises:
@@ -92,7 +92,7 @@ def find(rs: Any, context: Any, name: str, config: RealSenseConfig) -> Any:
     )
 
 
-def choose(rs: Any, device: Any, name: str, config: RealSenseConfig) -> Streams:
+def choose(rs: Any, device: Any, name: str, config: RealSenseOptions) -> Streams:
     """The colour and depth streams that were configured.
 
     Raises:
@@ -117,7 +117,7 @@ def _profiles(sensors: Sequence[Any], kind: Any) -> list[tuple[Any, Any]]:
 
 
 def _stream(
-    sensors: Sequence[Any], kind: Any, fmt: Any, size: tuple[int, int], name: str, config: RealSenseConfig
+    sensors: Sequence[Any], kind: Any, fmt: Any, size: tuple[int, int], name: str, config: RealSenseOptions
 ) -> tuple[Any, Any]:
     for sensor, profile in _profiles(sensors, kind):
         fits = (profile.width(), profile.height()) == size and profile.format() == fmt
@@ -158,7 +158,7 @@ def intrinsics_of(profile: Any, name: str, serial: str) -> Intrinsics:
     )
 
 
-def set_up(rs: Any, streams: Streams, name: str, config: RealSenseConfig) -> None:
+def set_up(rs: Any, streams: Streams, name: str, config: RealSenseOptions) -> None:
     """Set the configured options; what is not configured stays as the device has it.
 
     Raises:
@@ -185,7 +185,7 @@ def set_up(rs: Any, streams: Streams, name: str, config: RealSenseConfig) -> Non
             _set(sensor, key, value, name, config.serial)
 
 
-def _color_exposure(streams: Streams, config: RealSenseConfig) -> float | None:
+def _color_exposure(streams: Streams, config: RealSenseOptions) -> float | None:
     if config.color_exposure_us is None:
         return None
     shared = streams.color_sensor is streams.depth_sensor

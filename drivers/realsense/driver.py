@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from drivers.realsense import device
-from drivers.realsense.config import RealSenseConfig
+from drivers.realsense.options import RealSenseOptions
 from drivers.realsense.stamps import FrameStamps
 from runtime.clock import NS_PER_S, Clock
 from runtime.geometry_options import base_from_camera
@@ -32,7 +32,7 @@ class RealSenseCamera:
         context: the ``rs.context`` to look in; its own (everything on USB) by default.
     """
 
-    def __init__(self, name: str, config: RealSenseConfig, clock: Clock, context: Any | None = None) -> None:
+    def __init__(self, name: str, config: RealSenseOptions, clock: Clock, context: Any | None = None) -> None:
         self.name = name
         self._config = config
         self._clock = clock

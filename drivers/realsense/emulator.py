@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from drivers.realsense.config import HOST_CLOCK_PORT
+from drivers.realsense.options import HOST_CLOCK_PORT
 from runtime.messages import CameraInfo, Floats, Intrinsics
 from runtime.ring import Ring, Sample
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drivers.realsense.config import HOST_CLOCK_PORT
+from drivers.realsense.options import HOST_CLOCK_PORT
 from runtime.clock import Clock
 
 _DRIFT = 100e-6

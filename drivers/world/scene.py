@@ -60,7 +60,7 @@ def object_body(index: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class BuiltScene:
     """The ``mujoco.MjSpec`` of a table; which of its bodies are the arm's, and which its fingers."""
 
     spec: Any
@@ -68,7 +68,7 @@ class Scene:
     fingers: tuple[str, ...]
 
 
-def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: RobotDescription) -> Scene:
+def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: RobotDescription) -> BuiltScene:
     """Table, tray, arm, cameras and `objects` (each with a free joint).
 
     Actuators are named after their joint: position servos in the model's frame.
@@ -91,7 +91,7 @@ def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: Robot
         _object(spec, index, entry)
     _head_camera(spec, config.head)
     _wrist_camera(spec, config, robot)
-    return Scene(spec, bodies, fingers)
+    return BuiltScene(spec, bodies, fingers)
 
 
 def _options(spec: Any, config: WorldConfig) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.perception.color_model import ColorModel, color_bins
-from planner.perception.config import ColorSegmenterConfig
+from planner.perception.options import ColorSegmenterOptions
 from runtime.interfaces import Box, PerceptionError
 from runtime.messages import ColorImage, Mask
 
@@ -22,7 +22,7 @@ _SURE = 0.5
 class ColorSegmenter:
     """Implements `Segmenter`. Stateless; some tens of milliseconds at worst, on a crop."""
 
-    def __init__(self, config: ColorSegmenterConfig) -> None:
+    def __init__(self, config: ColorSegmenterOptions) -> None:
         self._config = config
 
     def segment(self, image: ColorImage, box: Box) -> Mask:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.perception.color_model import ColorModel, color_bins
-from planner.perception.config import ColorTrackerConfig
+from planner.perception.options import ColorTrackerOptions
 from runtime.interfaces import PerceptionError
 from runtime.messages import ColorImage, Frame, Mask, TrackedMask
 
@@ -41,7 +41,7 @@ class _Target:
 class ColorTracker:
     """Implements `Tracker`; an update takes about a millisecond."""
 
-    def __init__(self, config: ColorTrackerConfig) -> None:
+    def __init__(self, config: ColorTrackerOptions) -> None:
         self._config = config
         self._target: _Target | None = None
         self._shape = (0, 0)

@@ -1,94 +1,18 @@
-"""Options of ACT: the network's shape and how the runtime uses it."""
+"""The part: its table, and how it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from policies.mapping import KeyMap, UnitMap
-from runtime.options import Options
-from runtime.part_context import CameraNeed, PolicyContext
-from runtime.parts import PolicyTable
+from policies.act.options import ActOptions
+from runtime.part_context import PolicyContext
 
 if TYPE_CHECKING:
     from policies.act.policy import ActPolicy
 
 
-class ActShape(Options):
-    """The network. Sizes are read from the checkpoint where it says them; the rest is configured here.
-
-    Attributes:
-        state_size, action_size: entries of ``qpos`` and of an action.
-        chunk: actions predicted at once (``num_queries``).
-        hidden: width of the transformers.
-        feedforward: width inside their feed-forward networks.
-        heads: attention heads.
-        encoder_layers: of the observation encoder and of the CVAE's encoder.
-        latent: size of the CVAE's latent.
-        base_width: channels of the first stage of the ResNet-18 (64; less only in tests).
-    """
-
-    state_size: int = Field(default=14, gt=0)
-    action_size: int = Field(default=14, gt=0)
-    chunk: int = Field(default=100, gt=0)
-    hidden: int = Field(default=512, gt=0, multiple_of=4)
-    feedforward: int = Field(default=3200, gt=0)
-    heads: int = Field(default=8, gt=0)
-    encoder_layers: int = Field(default=4, gt=0)
-    latent: int = Field(default=32, gt=0)
-    base_width: int = Field(default=64, gt=0)
-
-
-class ActConfig(PolicyTable):
-    """``[policy] type = "act"``.
-
-    Attributes:
-        checkpoint: ``policy_best.ckpt`` or a converted ``.safetensors``; ``""`` runs random weights
-            (seeded with `seed`), which only tests and benchmarks want.
-        stats: ``dataset_stats.pkl``; ``""`` looks beside the checkpoint. A converted file holds them.
-        device: ``cpu``, ``cuda``, ``cuda:1``...
-        precision: of the network.
-        compile: use ``torch.compile``.
-        cuda_graphs: replay each chunk as one CUDA graph, where the device is a CUDA one.
-        threads: torch's threads on the CPU; 0 leaves them alone.
-        seed: of random weights.
-        image_width, image_height: what the network was trained on; cameras of other sizes are resized.
-        cameras: the robot's cameras in the order of training.
-        keys: state and action entries; its cameras are not used.
-        units: joint units of state and action.
-        shape: the network.
-    """
-
-    packages: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
-    extra: ClassVar[str] = "learned"
-
-    type: Literal["act"] = "act"
-    checkpoint: str = ""
-    stats: str = ""
-    device: str = "cpu"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    compile: bool = False
-    cuda_graphs: bool = True
-    threads: int = Field(default=0, ge=0)
-    seed: int = 0
-    image_width: int = Field(default=640, gt=0)
-    image_height: int = Field(default=480, gt=0)
-    cameras: tuple[str, ...] = ("head",)
-    keys: KeyMap = KeyMap()
-    units: UnitMap = UnitMap()
-    shape: ActShape = ActShape()
-
-    def needs_cameras(self) -> Sequence[CameraNeed]:
-        return [CameraNeed("cameras", name) for name in self.cameras]
-
-    def by_joint(self) -> Mapping[str, Iterable[str]]:
-        return self.units.by_joint("units")
-
-    @property
-    def remembers_episode(self) -> bool:
-        return False
+class ActConfig(ActOptions):
+    """``[policy] type = "act"``."""
 
     def build(self, context: PolicyContext) -> ActPolicy:
         from policies.act.policy import ActPolicy

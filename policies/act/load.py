@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.act.config import ActConfig, ActShape
 from policies.act.model import ActModel, is_unused
+from policies.act.options import ActOptions, ActShape
 from policies.checkpoint import CheckpointError, State, check_fit, read_pickle, read_state
 from runtime.messages import Floats
 
@@ -78,7 +78,7 @@ def stats_state(stats: ActStats) -> State:
     return {STATS_PREFIX + name: torch.from_numpy(getattr(stats, name)) for name in STATS}
 
 
-def load_act(config: ActConfig) -> tuple[ActModel, ActStats]:
+def load_act(config: ActOptions) -> tuple[ActModel, ActStats]:
     """Network and statistics, on the CPU in float32.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
-from policies.act.config import ActShape
+from policies.act.options import ActShape
 from policies.act.resnet import MEAN, STD, Folded, ResNet18
 from policies.linear import Linear, MultiHead
 

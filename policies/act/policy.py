@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from policies.accelerate import Replay, Upload, compile_each, open_device, place, set_threads
-from policies.act.config import ActConfig
 from policies.act.load import load_act, random_act
 from policies.act.model import ActModel
+from policies.act.options import ActOptions
 from policies.act.resnet import Folded
 from policies.checkpoint import CheckpointError
 from policies.linear import pack_all
@@ -57,7 +57,7 @@ class ActPolicy:
         PolicyError: checkpoint, statistics, device, or key map do not fit the robot; one line.
     """
 
-    def __init__(self, config: ActConfig, robot: JointLayout) -> None:
+    def __init__(self, config: ActOptions, robot: JointLayout) -> None:
         if not config.cameras:
             raise PolicyError("policy.cameras is empty; ACT needs at least one camera")
         self._config = config

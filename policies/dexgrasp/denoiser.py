@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
-from policies.dexgrasp.config import ControllerShape
+from policies.dexgrasp.options import ControllerShape
 from policies.linear import Linear
 
 EPS = 1e-6

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from policies.dexgrasp.config import ControllerShape
+from policies.dexgrasp.options import ControllerShape
 from policies.dexgrasp.vit import BACKBONES, PATCH, DinoVit
 from policies.linear import Linear, MultiHead
 

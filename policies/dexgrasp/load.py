@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from policies.checkpoint import CheckpointError, check_fit, read_state
-from policies.dexgrasp.config import ControllerShape
 from policies.dexgrasp.controller import ACTION, Controller
+from policies.dexgrasp.options import ControllerShape
 from policies.dexgrasp.vit import BACKBONES
 
 NORMALIZER = "normalizer."

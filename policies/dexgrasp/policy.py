@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from policies.accelerate import Replay, Upload, compile_each, open_device, place, set_threads
 from policies.checkpoint import CheckpointError
-from policies.dexgrasp.config import DexGraspConfig
 from policies.dexgrasp.controller import ACTION, Controller, ControllerInput
 from policies.dexgrasp.load import load_controller, random_controller
+from policies.dexgrasp.options import DexGraspOptions
 from policies.dexgrasp.sampler import Prefix
 from policies.linear import pack_all
 from policies.mapping import ObservationMap
@@ -35,7 +35,7 @@ class DexGraspPolicy:
         PolicyError: checkpoint, device, or key map do not fit the robot; one line.
     """
 
-    def __init__(self, config: DexGraspConfig, robot: JointLayout) -> None:
+    def __init__(self, config: DexGraspOptions, robot: JointLayout) -> None:
         self._config = config
         self._device = open_device(config.device)
         self._map = ObservationMap(config.keys, config.units, robot)
@@ -238,7 +238,7 @@ class DexGraspPolicy:
         return self._controller.predict_action(ControllerInput(head, wrist, state), noise, prefix)
 
 
-def _controller(config: DexGraspConfig) -> Controller:
+def _controller(config: DexGraspOptions) -> Controller:
     if config.checkpoint:
         return load_controller(Path(config.checkpoint), config.shape)
     return random_controller(config.shape, config.seed)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policies.dexgrasp.config import ControllerShape
+from policies.dexgrasp.options import ControllerShape
 
 GUIDANCE_LIMIT = 5.0
 """The paper's clip of the guidance weight."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies import motion
-from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
+from policies.geometric.options import GeometricOptions
 from runtime.arm_model import ArmModel, IkResult
 from runtime.interfaces import PolicyError
 from runtime.jaws import JawError, measured_jaws
@@ -54,7 +54,7 @@ class GraspCandidate:
 class GraspPlanner:
     """Finds top-down grasps for one arm."""
 
-    def __init__(self, config: GeometricConfig, arm: ArmModel) -> None:
+    def __init__(self, config: GeometricOptions, arm: ArmModel) -> None:
         self._config = config
         self._arm = arm
         try:

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from policies import motion
-from policies.geometric.config import GeometricConfig
 from policies.geometric.grasp import GraspCandidate
+from policies.geometric.options import GeometricOptions
 from policies.handling import free_way, plan_home, rise
 from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
@@ -50,7 +50,7 @@ class GraspMotion:
 class GraspMotionPlanner:
     """Makes the parts of a grasp for one arm."""
 
-    def __init__(self, config: GeometricConfig, arm: ArmModel) -> None:
+    def __init__(self, config: GeometricOptions, arm: ArmModel) -> None:
         self._config = config
         self._arm = arm
         self._gripper = arm.grippers[0]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
 from policies.geometric.grasp import GraspCandidate, GraspPlanner
+from policies.geometric.options import GeometricOptions
 from policies.geometric.plan import GraspMotion, GraspMotionPlanner, Phase, joined
 from policies.geometric.touch import MISS_OPENING, Touch
 from policies.geometric.watch import ObjectMemory
@@ -46,7 +46,7 @@ class GeometricPolicy:
     """
 
     def __init__(
-        self, config: GeometricConfig, arm: ArmModel, camera: CameraInfo | Callable[[], CameraInfo]
+        self, config: GeometricOptions, arm: ArmModel, camera: CameraInfo | Callable[[], CameraInfo]
     ) -> None:
         """Take an arm model for itself, and the camera or a way to ask for it once it is open."""
         self.config = config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from policies.geometric.config import GeometricConfig
+from policies.geometric.options import GeometricOptions
 from runtime.messages import Observation
 
 MISS_OPENING = 0.02
@@ -17,7 +17,7 @@ _SETTLED_S = 0.08
 class Touch:
     """Reads one observation; openings are fractions of the jaw's travel."""
 
-    def __init__(self, config: GeometricConfig, gripper: int) -> None:
+    def __init__(self, config: GeometricOptions, gripper: int) -> None:
         """Take the index of the joint that moves the jaw."""
         self._config = config
         self._gripper = gripper

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate, fit_object
+from policies.geometric.options import GeometricOptions
 from policies.geometric.points import around, deproject, dilated, eroded
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
@@ -17,7 +17,7 @@ _RING_PX = (2, 5)
 _OCCLUDER_M = 0.03
 
 
-def masked_frame(observation: Observation, config: GeometricConfig) -> tuple[Frame, DepthImage, Mask]:
+def masked_frame(observation: Observation, config: GeometricOptions) -> tuple[Frame, DepthImage, Mask]:
     """The camera's frame, its depth and the object's mask.
 
     Raises:
@@ -35,7 +35,7 @@ def masked_frame(observation: Observation, config: GeometricConfig) -> tuple[Fra
     return frame, frame.depth, tracked.mask
 
 
-def _check_mask(tracked: TrackedMask, frame: Frame, depth: DepthImage, config: GeometricConfig) -> None:
+def _check_mask(tracked: TrackedMask, frame: Frame, depth: DepthImage, config: GeometricOptions) -> None:
     if tracked.mask.shape != depth.shape:
         shapes = f"{list(tracked.mask.shape)}, the depth {list(depth.shape)}"
         raise PolicyError(f"the mask of camera {config.camera!r} is {shapes}")
@@ -52,7 +52,7 @@ def _check_mask(tracked: TrackedMask, frame: Frame, depth: DepthImage, config: G
         raise PolicyError("the mask is empty")
 
 
-def estimate_object(observation: Observation, info: CameraInfo, config: GeometricConfig) -> ObjectEstimate:
+def estimate_object(observation: Observation, info: CameraInfo, config: GeometricOptions) -> ObjectEstimate:
     """Fit the masked object.
 
     Raises:
@@ -70,7 +70,7 @@ def estimate_object(observation: Observation, info: CameraInfo, config: Geometri
     )
 
 
-def hidden_share(observation: Observation, info: CameraInfo, config: GeometricConfig) -> float:
+def hidden_share(observation: Observation, info: CameraInfo, config: GeometricOptions) -> float:
     """Share of the mask's outline that borders on something much nearer to the camera: the arm."""
     _, depth, mask = masked_frame(observation, config)
     window = around(mask, _RING_PX[1])
@@ -84,7 +84,7 @@ def hidden_share(observation: Observation, info: CameraInfo, config: GeometricCo
 
 
 def obstacles_around(
-    observation: Observation, info: CameraInfo, config: GeometricConfig, center: Floats
+    observation: Observation, info: CameraInfo, config: GeometricOptions, center: Floats
 ) -> Floats:
     """Points ``[N, 3]`` near `center` that stand above the table and are not the masked object's."""
     _, depth, mask = masked_frame(observation, config)
@@ -97,7 +97,7 @@ def obstacles_around(
     return np.asarray(points[high & near])
 
 
-def above_table(points: Floats, config: GeometricConfig) -> Floats:
+def above_table(points: Floats, config: GeometricOptions) -> Floats:
     """Those of `points` that can be an object's: above the table's plane, below the arm."""
     height = points[:, 2] - config.table_height_m
     return np.asarray(points[(height > config.min_height_m) & (height < config.max_height_m)])

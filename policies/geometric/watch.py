@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate
+from policies.geometric.options import GeometricOptions
 from policies.geometric.view import estimate_object, hidden_share, obstacles_around
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
@@ -27,7 +27,7 @@ class ObjectMemory:
     """
 
     def __init__(
-        self, config: GeometricConfig, arm: ArmModel, camera: CameraInfo | Callable[[], CameraInfo]
+        self, config: GeometricOptions, arm: ArmModel, camera: CameraInfo | Callable[[], CameraInfo]
     ) -> None:
         self._config = config
         self._others = list(arm.layout.others)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding import npy
+from policies.encoding.limits import Limits, WireError
 from policies.pickles.machine import Machine, Name, Named, Persistent
 from policies.pickles.reader import Builder, Builders, PerLoad
-from policies.remote import npy
-from policies.remote.limits import Limits, WireError
 
 _NDARRAY: Name = ("numpy", "ndarray")
 STORAGES = {

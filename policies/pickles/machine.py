@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policies.remote.limits import Limits, WireError
+from policies.encoding.limits import Limits, WireError
 
 Name = tuple[str, str]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
 from policies.pickles.machine import Call, Machine, Name, Named
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
 
 Builder = Callable[[tuple[Any, ...], Any], Any]
 """Makes a value from a call's arguments and the state set on the result (``None`` if none was)."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from policies.remote import npy
-from policies.remote.limits import WireError
-from policies.remote.msgpack_views import Piece
+from policies.encoding import npy
+from policies.encoding.limits import WireError
+from policies.encoding.msgpack_views import Piece
 
 FRAME_BYTES = 64 * 1024
 _SHORT = 256

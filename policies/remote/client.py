@@ -11,10 +11,10 @@ from typing import TypeVar
 import numpy as np
 from loguru import logger
 
+from policies.encoding.limits import Limits, WireError
 from policies.mapping import ObservationMap
-from policies.remote.config import RemoteOptions
-from policies.remote.limits import Limits, WireError
 from policies.remote.link import Counts, Deadline, LinkError, PolicyRequest, Session, Waker
+from policies.remote.options import RemoteOptions
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout

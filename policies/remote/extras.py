@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.remote.limits import WireError
+from policies.encoding.limits import WireError
 from policies.remote.link import PolicyRequest
 from runtime.messages import Floats, PolicyAnswer, PolicyStatus
 

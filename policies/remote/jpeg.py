@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.remote.limits import WireError
+from policies.encoding.limits import WireError
 from runtime.messages import ColorImage
 
 KEY = "__jpeg__"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from policies.remote.client import RemotePolicy
-from policies.remote.config import RemoteOptions
+from policies.remote.options import RemoteOptions
 from runtime.clock import Clock
 from runtime.joints import JointLayout
 

@@ -16,9 +16,9 @@ import zmq
 from zmq.utils.garbage import gc as collector
 from zmq.utils.monitor import recv_monitor_message
 
-from policies.remote.limits import Limits
+from policies.encoding.limits import Limits
+from policies.encoding.msgpack_views import Piece
 from policies.remote.link import Counts, Deadline, LinkError, Waker
-from policies.remote.msgpack_views import Piece
 
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH

@@ -10,9 +10,9 @@ from typing import Any
 
 from drivers.feetech import registers as reg
 from drivers.feetech.calibration import JointCalibration, JointMap
-from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
 from drivers.feetech.emulator import FeetechEmulator
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
 from runtime.stepped import SteppedClock
 
@@ -76,7 +76,7 @@ def rig(
     wire = FeetechEmulator(bank, folder / "arm", registers=registers or shipped(), **(emulator or {}))
     settings = {"port": wire.port, **options}
     joints = JointMap.build(CALIBRATION, RANGES)
-    arm = FeetechArm("arm", FeetechConfig.model_validate(settings), joints, clock, lister)
+    arm = FeetechArm("arm", FeetechOptions.model_validate(settings), joints, clock, lister)
     try:
         yield Rig(clock, bank, wire, arm)
     finally:

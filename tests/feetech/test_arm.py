@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drivers.feetech import registers as reg
-from drivers.feetech.config import FeetechConfig
+from drivers.feetech.options import FeetechOptions
 from runtime.interfaces import ArmDriver
 from runtime.messages import DeviceError
 from tests.feetech.rig import CALIBRATION, MS, NAMES, encoder, rig, shipped
@@ -273,4 +273,4 @@ def test_a_limited_joint_beyond_the_encoders_end_is_left_alone(tmp_path: Path) -
 
 def test_a_configuration_needs_an_address() -> None:
     with pytest.raises(ValueError, match=r"give port .* or serial_number"):
-        FeetechConfig()
+        FeetechOptions()

@@ -23,8 +23,8 @@ from drivers.feetech.calibration import (
     load_calibration,
     save_calibration,
 )
-from drivers.feetech.config import FeetechConfig
 from drivers.feetech.emulator import FeetechEmulator
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
 from drivers.feetech.setup import connect
 from runtime.stepped import SteppedClock
@@ -155,7 +155,7 @@ def bench(tmp_path: Path) -> Iterator[tuple[SimpleServoBank, FeetechEmulator, Ca
     bank = SimpleServoBank(clock, {1: 3900, 2: 300, 3: 1000})
     emulator = FeetechEmulator(bank, tmp_path / "arm")
     names = {"lift": 1, "gripper": 2, "wrist_roll": 3}
-    bus = connect("arm", FeetechConfig(port=emulator.port), {i: n for n, i in names.items()}, clock)
+    bus = connect("arm", FeetechOptions(port=emulator.port), {i: n for n, i in names.items()}, clock)
     yield bank, emulator, Calibrator(bus, names, reversed_joints=("gripper",))
     bus.close()
     emulator.close()
@@ -217,7 +217,7 @@ def test_the_farthest_offset_fits_the_register(tmp_path: Path) -> None:
     clock = SteppedClock()
     bank = SimpleServoBank(clock, {1: 4095})
     emulator = FeetechEmulator(bank, tmp_path / "arm")
-    bus = connect("arm", FeetechConfig(port=emulator.port), {1: "lift"}, clock)
+    bus = connect("arm", FeetechOptions(port=emulator.port), {1: "lift"}, clock)
     try:
         calibrator = Calibrator(bus, {"lift": 1})
         with pytest.raises(CalibrationError, match="release comes before set_middle"):

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from dexrun.config.serve_options import ServeOptions
-from policies.act.config import ActConfig, ActShape
+from policies.act.config import ActConfig
 from policies.act.load import load_act
 from policies.act.model import ActModel
+from policies.act.options import ActShape
 from policies.act.policy import ActInference
 from policies.remote.act_zmq.server import aggregate
 from policies.remote.serving.service import Client

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dexrun.data.convert import convert
-from policies.act.config import ActConfig, ActShape
+from policies.act.config import ActConfig
 from policies.act.load import load_act
+from policies.act.options import ActShape
 from policies.checkpoint import (
     CheckpointError,
     Skipped,
@@ -30,8 +31,8 @@ from policies.checkpoint import (
     read_torch,
     write_safetensors,
 )
-from policies.dexgrasp.config import ControllerShape
 from policies.dexgrasp.load import load_backbone, load_controller, random_controller
+from policies.dexgrasp.options import ControllerShape
 
 DATA = Path(__file__).parent / "data"
 TINY = ControllerShape(

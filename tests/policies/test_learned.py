@@ -12,11 +12,13 @@ import torch
 from dexrun.policies import policy_context
 from drivers.arms import describe
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
-from policies.act.config import ActConfig, ActShape
+from policies.act.config import ActConfig
+from policies.act.options import ActShape
 from policies.act.policy import ActPolicy
-from policies.dexgrasp.config import UMI_SHAPE, ControllerShape, DexGraspConfig
+from policies.dexgrasp.config import DexGraspConfig
 from policies.dexgrasp.controller import ControllerInput
 from policies.dexgrasp.load import random_controller
+from policies.dexgrasp.options import UMI_SHAPE, ControllerShape
 from policies.dexgrasp.policy import DexGraspPolicy
 from policies.mapping import KeyMap, UnitMap
 from runtime.clock import RealClock

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from policies.encoding.limits import Limits, WireError
 from policies.pickles import reader, writer
 from policies.pickles.arrays import NUMPY, TORCH, storage_bytes
 from policies.remote import jpeg, msgpack_views, npy
@@ -26,7 +27,6 @@ from policies.remote.groot import client as groot_client
 from policies.remote.groot import codec as groot
 from policies.remote.lerobot import codec as lerobot
 from policies.remote.lerobot import rpc
-from policies.remote.limits import Limits, WireError
 from policies.remote.openpi import client as openpi_client
 from policies.remote.openpi import codec as openpi
 from tests.remote import hostile

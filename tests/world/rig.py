@@ -12,8 +12,8 @@ import numpy as np
 from drivers.arms import describe
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.feetech.calibration import JointMap, load_calibration
-from drivers.feetech.config import FeetechConfig
 from drivers.feetech.driver import FeetechArm
+from drivers.feetech.options import FeetechOptions
 from drivers.world.client import WorldClient
 from drivers.world.config import HeadCameraOptions, ObjectOptions, WorldConfig, WristCameraOptions
 from drivers.world.layout import ObjectSpec, draw_objects
@@ -93,7 +93,7 @@ def joint_map(client: WorldClient, folder: Path) -> tuple[Path, JointMap]:
 def arm(name: str, client: WorldClient, folder: Path, clock: Clock) -> FeetechArm:
     path, joints = joint_map(client, folder)
     role = "leader" if name == "leader" else "follower"
-    config = FeetechConfig(port=client.addresses[name], calibration=path, role=role)
+    config = FeetechOptions(port=client.addresses[name], calibration=path, role=role)
     return FeetechArm(name, config, joints, clock)
 
 

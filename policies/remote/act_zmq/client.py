@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.config import ActRemoteOptions
 from policies.remote.extras import extras_of, status_of
-from policies.remote.limits import WireError
 from policies.remote.link import Deadline, PolicyReply, PolicyRequest
+from policies.remote.options import ActRemoteTable
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
@@ -28,7 +28,7 @@ class ActRemotePolicy(RemotePolicy):
     was executed.
     """
 
-    def __init__(self, options: ActRemoteOptions, robot: JointLayout, clock: Clock) -> None:
+    def __init__(self, options: ActRemoteTable, robot: JointLayout, clock: Clock) -> None:
         super().__init__("act_zmq", options, robot, clock)
         if len(options.keys.action) != 1:
             raise PolicyError("act_zmq: keys.action takes one key")
@@ -38,7 +38,7 @@ class ActRemotePolicy(RemotePolicy):
 class ActSession:
     """Steps and resets over one ZeroMQ link."""
 
-    def __init__(self, options: ActRemoteOptions, token: str, policy: RemotePolicy) -> None:
+    def __init__(self, options: ActRemoteTable, token: str, policy: RemotePolicy) -> None:
         self._options = options
         self._token = {"token": token} if token else {}
         self._limits = limits_of(options)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.encoding.msgpack_views import Piece
 from policies.pickles import reader, writer
 from policies.pickles.arrays import NUMPY
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
-from policies.remote.msgpack_views import Piece
 from runtime.messages import Floats
 
 RESET = "RESET"

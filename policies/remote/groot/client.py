@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.config import GrootOptions
 from policies.remote.extras import extras_of, status_of
 from policies.remote.groot import codec
-from policies.remote.limits import WireError
 from policies.remote.link import Deadline, PolicyReply, PolicyRequest
+from policies.remote.options import GrootTable
 from policies.remote.zmq_link import ZmqLink
 from runtime.clock import Clock
 from runtime.joints import JointLayout
@@ -23,7 +23,7 @@ from runtime.messages import Floats
 class GrootPolicy(RemotePolicy):
     """A GR00T policy server as a `runtime.interfaces.Policy`."""
 
-    def __init__(self, options: GrootOptions, robot: JointLayout, clock: Clock) -> None:
+    def __init__(self, options: GrootTable, robot: JointLayout, clock: Clock) -> None:
         super().__init__("groot", options, robot, clock)
         self.use(GrootSession(options, token_of(options), self))
 
@@ -31,7 +31,7 @@ class GrootPolicy(RemotePolicy):
 class GrootSession:
     """The endpoints of a GR00T server over one ZeroMQ link."""
 
-    def __init__(self, options: GrootOptions, token: str, policy: RemotePolicy) -> None:
+    def __init__(self, options: GrootTable, token: str, policy: RemotePolicy) -> None:
         self._options = options
         self._token = token
         self._limits = limits_of(options)

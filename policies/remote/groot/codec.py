@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from policies.remote import npy
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
-from policies.remote.msgpack_views import Bin, Piece, pack, unpack
+from policies.encoding import npy
+from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.encoding.msgpack_views import Bin, Piece, pack, unpack
 
 ARRAY = "__ndarray_class__"
 MODALITY = "__ModalityConfig_class__"

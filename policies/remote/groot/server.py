@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.extras import Extras, read_extras
 from policies.remote.groot import codec
-from policies.remote.limits import WireError
 from policies.remote.serving.service import Client, Service
 from policies.remote.serving.zmq_front import ZmqFront
 from runtime.messages import Observation

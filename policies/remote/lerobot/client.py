@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import numpy as np
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.config import LerobotOptions
 from policies.remote.extras import extras_of, status_of
 from policies.remote.lerobot import codec, rpc
-from policies.remote.limits import WireError
 from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
+from policies.remote.options import LerobotTable
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
@@ -33,7 +33,7 @@ class LerobotPolicy(RemotePolicy):
     server drops as too similar would starve the arm.
     """
 
-    def __init__(self, options: LerobotOptions, robot: JointLayout, clock: Clock) -> None:
+    def __init__(self, options: LerobotTable, robot: JointLayout, clock: Clock) -> None:
         super().__init__("lerobot", options, robot, clock)
         wide = [key for key, entries in self.map.state.items() if len(entries) != 1]
         if wide or len(options.keys.action) != 1:
@@ -44,7 +44,7 @@ class LerobotPolicy(RemotePolicy):
 class LerobotSession:
     """``Ready``, ``SendPolicyInstructions``, ``SendObservations`` and ``GetActions``."""
 
-    def __init__(self, options: LerobotOptions, token: str, policy: RemotePolicy) -> None:
+    def __init__(self, options: LerobotTable, token: str, policy: RemotePolicy) -> None:
         self._options = options
         self._metadata = [("authorization", f"Bearer {token}")] if token else []
         self._limits = limits_of(options)

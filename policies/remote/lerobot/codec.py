@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.encoding.msgpack_views import Piece
 from policies.pickles.arrays import NUMPY, TORCH, storage_bytes
 from policies.pickles.machine import Name
 from policies.pickles.reader import Builder, Builders, load
 from policies.pickles.writer import Raw, Writer
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
-from policies.remote.msgpack_views import Piece
 from runtime.messages import Floats
 
 HELPERS = "lerobot.async_inference.helpers"

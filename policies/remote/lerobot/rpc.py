@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from policies.remote.limits import WireError
-from policies.remote.msgpack_views import Piece
+from policies.encoding.limits import WireError
+from policies.encoding.msgpack_views import Piece
 from runtime import protobuf as pb
 
 BEGIN, MIDDLE, END = 1, 2, 3

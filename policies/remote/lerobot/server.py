@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import numpy as np
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.extras import read_extras
 from policies.remote.lerobot import codec, rpc
-from policies.remote.limits import WireError
 from policies.remote.serving.hang_up import by_peer, hang_up, is_hostile
 from policies.remote.serving.service import Client, Service, told
 from runtime.clock import NS_PER_S

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.config import OpenpiOptions
 from policies.remote.extras import extras_of, status_of
-from policies.remote.limits import WireError
 from policies.remote.link import Counts, Deadline, PolicyReply, PolicyRequest
 from policies.remote.openpi import codec
 from policies.remote.openpi.socket import WebSocket
+from policies.remote.options import OpenpiTable
 from runtime.clock import Clock
 from runtime.joints import JointLayout
 from runtime.messages import Floats
@@ -23,7 +23,7 @@ from runtime.messages import Floats
 class OpenpiPolicy(RemotePolicy):
     """An openpi policy server as a `runtime.interfaces.Policy`."""
 
-    def __init__(self, options: OpenpiOptions, robot: JointLayout, clock: Clock) -> None:
+    def __init__(self, options: OpenpiTable, robot: JointLayout, clock: Clock) -> None:
         super().__init__("openpi", options, robot, clock)
         self.use(OpenpiSession(options, token_of(options), self))
 
@@ -31,7 +31,7 @@ class OpenpiPolicy(RemotePolicy):
 class OpenpiSession:
     """Observations out, chunks in, in order: what is late is what was not waited for."""
 
-    def __init__(self, options: OpenpiOptions, token: str, policy: RemotePolicy) -> None:
+    def __init__(self, options: OpenpiTable, token: str, policy: RemotePolicy) -> None:
         self._options = options
         self._limits = limits_of(options)
         self._socket = WebSocket(options.host, options.port, self._limits, token, policy.waker)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from policies.remote import npy
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
-from policies.remote.msgpack_views import Bin, Piece, pack, unpack
+from policies.encoding import npy
+from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.encoding.msgpack_views import Bin, Piece, pack, unpack
 
 ARRAY = b"__ndarray__"
 SCALAR = b"__npgeneric__"

@@ -12,9 +12,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.extras import Extras, read_extras
-from policies.remote.limits import WireError
 from policies.remote.openpi import codec
 from policies.remote.openpi.reader import Connection
 from policies.remote.serving.service import Client, Service, told

@@ -18,9 +18,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from policies.remote.limits import Limits, WireError
+from policies.encoding.limits import Limits, WireError
+from policies.encoding.msgpack_views import Piece
 from policies.remote.link import Deadline, LinkError, Waker, wait_for
-from policies.remote.msgpack_views import Piece
 
 HEAD = 16
 """Room before the payload, so that it starts on a word."""

@@ -15,7 +15,7 @@ import socket
 from pathlib import Path
 from urllib.parse import unquote
 
-from policies.remote.limits import WireError
+from policies.encoding.limits import WireError
 from runtime.clock import NS_PER_S, Clock
 
 HANG_UP_S = 0.1

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.encoding.limits import WireError
 from policies.mapping import ZERO, KeyMap, ObservationMap, UnitMap
-from policies.remote.limits import WireError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, TrackedMask
 

@@ -16,7 +16,7 @@ import anyio.to_thread
 import numpy as np
 from loguru import logger
 
-from policies.remote.limits import Limits, WireError
+from policies.encoding.limits import Limits, WireError
 from policies.remote.serving.engine import Answer, Engine
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.options import FrontOptions

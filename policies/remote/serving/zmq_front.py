@@ -9,7 +9,7 @@ from typing import Any
 
 import zmq
 
-from policies.remote.limits import WireError
+from policies.encoding.limits import WireError
 from policies.remote.serving.hang_up import by_descriptor, hang_up, is_hostile
 from policies.remote.serving.service import Service, told
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.remote.limits import WireError
+from policies.encoding.limits import WireError
 
 Array = NDArray[Any]
 

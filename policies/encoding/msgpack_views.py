@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from policies.remote.limits import DEFAULT_LIMITS, Limits, WireError
+from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
 
 Piece = bytes | memoryview
 Encode = Callable[[Any], Any]
