@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -97,3 +98,23 @@ def _nothing_left_behind() -> Iterator[None]:
         time.sleep(0.005)
     if leaks:
         pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture
+def zarr_group() -> Iterator[Callable[[Path], Any]]:
+    """Opens stores with zarr 3, and ends the thread that it starts."""
+    import zarr
+    from zarr.core.sync import cleanup_resources
+
+    stores: list[Any] = []
+
+    def read(path: Path) -> Any:
+        if path.suffix == ".zip":
+            stores.append(zarr.storage.ZipStore(path, mode="r"))
+            return zarr.open_group(stores[-1], mode="r")
+        return zarr.open_group(path, mode="r")
+
+    yield read
+    for store in stores:
+        store.close()
+    cleanup_resources()

@@ -69,23 +69,3 @@ def reader(tmp_path: Path) -> Callable[..., Any]:
         return np.load(out, allow_pickle=False)
 
     return read
-
-
-@pytest.fixture
-def zarr_group() -> Iterator[Callable[[Path], Any]]:
-    """Opens stores with zarr 3, and ends the thread that it starts."""
-    import zarr
-    from zarr.core.sync import cleanup_resources
-
-    stores: list[Any] = []
-
-    def read(path: Path) -> Any:
-        if path.suffix == ".zip":
-            stores.append(zarr.storage.ZipStore(path, mode="r"))
-            return zarr.open_group(stores[-1], mode="r")
-        return zarr.open_group(path, mode="r")
-
-    yield read
-    for store in stores:
-        store.close()
-    cleanup_resources()
