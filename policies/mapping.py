@@ -10,7 +10,7 @@ LeRobot's units, as its calibration defines them: ``-100..100`` over the calibra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,15 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from policies.entries import (
+    JOINT_STATES,
+    Entry,
+    Source,
+    action_entry,
+    force_of,
+    read_entries,
+    state_entry,
+)
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation
 from runtime.options import Options
-
-SKIP = "skip"
-"""An action entry that the robot has no use for."""
-ZERO = "zero"
-"""A state entry that is always 0."""
 
 
 class UnitMap(Options):
@@ -78,6 +82,9 @@ class ImageRule(Options):
     interpolation: Literal["bilinear", "area", "nearest"] = "bilinear"
 
 
+_TARGETS = (Source.POSITION, Source.DELTA)
+
+
 def _all_joints_as_state() -> dict[str, tuple[str, ...]]:
     return {"state": ()}
 
@@ -94,10 +101,13 @@ class KeyMap(Options):
         depths: the same for aligned depth images.
         masks: the robot's camera name to the key under which the policy wants its tracked mask.
         state: the policy's key to the entries of that vector, in order: ``<joint>``,
-            ``<joint>.velocity``, ``<joint>.load``, ``force.<i>`` or ``zero``. An empty list means all
-            joints in the robot's order.
-        action: the policy's key to the entries of that part of a row: ``<joint>`` or ``skip``. An empty
-            list means all joints in the robot's order. Joints that no entry names stay where they are.
+            ``<joint>.velocity``, ``<joint>.load``, ``force.<i>``, a number (``"0.35"``: the same in every
+            observation, in the policy's units) or ``zero``. An empty list means all joints in the robot's
+            order.
+        action: the policy's key to the entries of that part of a row: ``<joint>``, its target;
+            ``<joint>.delta``, how far from where it was observed its target is; ``<joint>.velocity`` or
+            ``skip``, which are not used. An empty list means all joints in the robot's order. Joints that
+            no entry names stay where they are.
         instruction: the policy's key for the text, or ``""``.
         image: the format of all images, unless `images` says otherwise for a camera.
     """
@@ -184,12 +194,21 @@ class ObservationMap:
         self.keys = keys
         self.robot = robot
         self.units = joint_units(robot, units)
-        self.state = {key: _entries(e, robot, key, state=True) for key, e in keys.state.items()}
-        self.action = {key: _entries(e, robot, key, state=False) for key, e in keys.action.items()}
-        targets = [e for entries in self.action.values() for e in entries if e != SKIP]
+        self.state = {k: read_entries(e, robot, k, "state", state_entry) for k, e in keys.state.items()}
+        self.action = {k: read_entries(e, robot, k, "action", action_entry) for k, e in keys.action.items()}
+        targets = [robot.names[each.index] for each in self._row if each.source in _TARGETS]
         twice = sorted({name for name in targets if targets.count(name) > 1})
         if twice:
             raise PolicyError(f"action map names joint {twice[0]!r} twice; each joint takes one entry")
+
+    @property
+    def _row(self) -> list[Entry]:
+        return [entry for entries in self.action.values() for entry in entries]
+
+    @property
+    def takes_deltas(self) -> bool:
+        """Whether an action is relative to the observed position."""
+        return any(entry.source is Source.DELTA for entry in self._row)
 
     @property
     def state_size(self) -> int:
@@ -208,26 +227,14 @@ class ObservationMap:
             PolicyError: the observation lacks a force that an entry asks for.
         """
         columns = {
-            "": self.units.to_policy(observation.arm.position),
-            "velocity": self.units.rate_to_policy(observation.arm.velocity),
-            "load": observation.arm.load,
+            Source.POSITION: self.units.to_policy(observation.arm.position),
+            Source.VELOCITY: self.units.rate_to_policy(observation.arm.velocity),
+            Source.LOAD: observation.arm.load,
         }
         return {
-            key: np.array([self._value(entry, columns, observation) for entry in entries])
+            key: np.array([_value(entry, columns, observation) for entry in entries])
             for key, entries in self.state.items()
         }
-
-    def _value(self, entry: str, columns: Mapping[str, Floats], observation: Observation) -> float:
-        name, _, quantity = entry.partition(".")
-        if name == ZERO:
-            return 0.0
-        if name != "force":
-            return float(columns[quantity][self.robot.names.index(name)])
-        force = observation.force_n
-        if force is None or int(quantity) >= force.shape[0]:
-            have = 0 if force is None else force.shape[0]
-            raise PolicyError(f"state entry {entry!r}: the observation has {have} force channels")
-        return float(force[int(quantity)])
 
     def actions_to_robot(self, actions: Mapping[str, Floats], present: Floats) -> Floats:
         """A chunk by the policy's keys, each ``[T, n]`` in its units, to ``[T, D]`` in the robot's.
@@ -239,9 +246,11 @@ class ObservationMap:
         steps = min(part.shape[0] for _, part, _ in parts)
         rows = np.repeat(self.units.to_policy(present)[None], steps, axis=0)
         for _, part, entries in parts:
-            for column, name in enumerate(entries):
-                if name != SKIP:
-                    rows[:, self.robot.names.index(name)] = part[:steps, column]
+            for column, entry in enumerate(entries):
+                if entry.source is Source.POSITION:
+                    rows[:, entry.index] = part[:steps, column]
+                elif entry.source is Source.DELTA:
+                    rows[:, entry.index] += part[:steps, column]
         return self.units.to_robot(rows)
 
     def _part(self, actions: Mapping[str, Floats], key: str) -> Floats:
@@ -253,16 +262,20 @@ class ObservationMap:
             raise PolicyError(f"action {key!r} has shape {list(part.shape)}; expected [steps, {wanted}]")
         return part
 
-    def rows_to_policy(self, robot_rows: Floats) -> Floats:
+    def rows_to_policy(self, robot_rows: Floats, present: Floats | None = None) -> Floats:
         """``[n, D]`` in the robot's units to the policy's concatenated rows ``[n, action_size]``; entries
-        that are ``skip`` become 0. For handing ``Observation.committed`` to a policy.
+        that are not used become 0. For handing ``Observation.committed`` to a policy.
+
+        `present` ``[D]`` is the observed position that deltas are counted from (zeros if it is not given).
         """
         rows = self.units.to_policy(robot_rows)
+        start = self.units.to_policy(np.zeros(self.robot.joints) if present is None else present)
         out = np.zeros((rows.shape[0], self.action_size))
-        entries = [entry for part in self.action.values() for entry in part]
-        for column, name in enumerate(entries):
-            if name != SKIP:
-                out[:, column] = rows[:, self.robot.names.index(name)]
+        for column, entry in enumerate(self._row):
+            if entry.source is Source.POSITION:
+                out[:, column] = rows[:, entry.index]
+            elif entry.source is Source.DELTA:
+                out[:, column] = rows[:, entry.index] - start[entry.index]
         return out
 
     def split_action(self, rows: Floats) -> dict[str, Floats]:
@@ -309,24 +322,12 @@ def _need(mapping: Mapping[str, Any], name: str, what: str) -> Any:
     return mapping[name]
 
 
-def _entries(entries: Sequence[str], robot: JointLayout, key: str, *, state: bool) -> tuple[str, ...]:
-    chosen = tuple(entries) or robot.names
-    for entry in chosen:
-        if not (_is_state_entry(entry, robot) if state else entry == SKIP or entry in robot.names):
-            kind = "state" if state else "action"
-            form = "<joint>[.velocity|.load], force.<i> or zero" if state else f"<joint> or {SKIP}"
-            accepted = f"{form} with joints {', '.join(robot.names)}"
-            raise PolicyError(f"{kind} {key!r}: entry {entry!r}; accepted: {accepted}")
-    return chosen
-
-
-def _is_state_entry(entry: str, robot: JointLayout) -> bool:
-    name, dot, quantity = entry.partition(".")
-    if name == "force":
-        return quantity.isdecimal()
-    if entry == ZERO:
-        return True
-    return name in robot.names and (not dot or quantity in ("velocity", "load"))
+def _value(entry: Entry, columns: Mapping[Source, Floats], observation: Observation) -> float:
+    if entry.source in JOINT_STATES:
+        return float(columns[entry.source][entry.index])
+    if entry.source is Source.FORCE:
+        return force_of(entry, observation.force_n)
+    return entry.value
 
 
 def fit_image(image: ColorImage, rule: ImageRule) -> ColorImage:

@@ -125,7 +125,8 @@ class DexGraspPolicy:
     def _committed(self, observation: Observation) -> Committed | None:
         if not observation.committed.size or self._config.rtc == "none":
             return None
-        return self._map.rows_to_policy(observation.committed), observation.frozen_steps
+        rows = self._map.rows_to_policy(observation.committed, observation.arm.position)
+        return rows, observation.frozen_steps
 
     def reset(self) -> None:
         """Forget earlier observations."""

@@ -152,7 +152,7 @@ class RemotePolicy:
             state=self.map.state_vectors(observation),
             images=self.map.images(observation),
             instruction=observation.instruction,
-            prefix=self.map.rows_to_policy(committed),
+            prefix=self.map.rows_to_policy(committed, observation.arm.position),
             frozen=observation.frozen_steps,
         )
 

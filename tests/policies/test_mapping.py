@@ -84,13 +84,45 @@ def test_keys_split_state_and_action_and_missing_joints_stay() -> None:
     assert (mapped.state_size, mapped.action_size) == (10, 3)
 
 
+def test_a_number_is_the_same_in_every_observation_whatever_the_units() -> None:
+    mapped = make(KeyMap(state={"s": ("0.35", "-1e-1", "zero", "shoulder_pan")}), joint_unit="deg")
+    made = mapped.state_vectors(observe(np.full(6, np.pi)))["s"]
+    np.testing.assert_allclose(made, [0.35, -0.1, 0.0, 180.0])
+
+
+def test_deltas_are_from_where_the_joint_was_observed_and_velocities_are_not_used() -> None:
+    entries = ("shoulder_pan.delta", "gripper", "shoulder_pan.velocity", "elbow_flex.delta")
+    mapped = make(KeyMap(action={"a": entries}), joint_unit="deg", reversed=("elbow_flex",))
+    given = np.array([[90.0, 0.25, 1e6, 9.0], [180.0, 0.5, -1e6, 18.0]])
+    rows = mapped.actions_to_robot({"a": given}, MIDDLE)
+    np.testing.assert_allclose(rows[:, 0], np.radians([90, 180]) + MIDDLE[0])
+    np.testing.assert_allclose(rows[:, 2], MIDDLE[2] - np.radians([9, 18]))
+    np.testing.assert_allclose(rows[:, 5], [0.25, 0.5])
+    back = mapped.rows_to_policy(rows, MIDDLE)
+    np.testing.assert_allclose(back, given * [1, 1, 0, 1], atol=1e-9)
+
+
+def test_joints_of_several_arms_have_dots_in_their_names() -> None:
+    names = ("left.pan", "left.velocity", "right.pan")
+    both = JointLayout(names, np.array([[-1.0, 1.0]] * 3))
+    keys = KeyMap(state={"s": ("left.velocity", "left.velocity.velocity", "right.pan.load")})
+    mapped = ObservationMap(keys, UnitMap(), both)
+    arm = ArmState(0, np.array([0.1, 0.2, 0.3]), np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]))
+    np.testing.assert_allclose(mapped.state_vectors(Observation(0, 0, 0, arm))["s"], [0.2, 2.0, 6.0])
+
+
 @pytest.mark.parametrize(
     ("keys", "units", "says"),
     [
         ({"state": {"s": ("knee",)}}, {}, r"state 's': entry 'knee'; accepted: .*shoulder_pan"),
         ({"state": {"s": ("gripper.torque",)}}, {}, "gripper.torque"),
         ({"state": {"s": ("force.x",)}}, {}, "force.x"),
-        ({"action": {"a": ("zero",)}}, {}, r"action 'a': entry 'zero'; accepted: <joint> or skip"),
+        ({"state": {"s": ("nan",)}}, {}, "entry 'nan'"),
+        ({"state": {"s": ("gripper.delta",)}}, {}, "gripper.delta"),
+        ({"action": {"a": ("zero",)}}, {}, r"action 'a': entry 'zero'; accepted: <joint>.* or skip"),
+        ({"action": {"a": ("0.5",)}}, {}, "entry '0.5'"),
+        ({"action": {"a": ("end_effector.x",)}}, {}, "end-effector actions are not supported"),
+        ({"action": {"a": ("gripper", "gripper.delta")}}, {}, "'gripper' twice"),
         ({"action": {"a": ("gripper", "gripper")}}, {}, "'gripper' twice"),
         ({}, {"reversed": ("knee",)}, "joint 'knee'; the robot has"),
         ({}, {"joint_unit": "percent", "range_rad": {"elbow_flex": (1.0, 1.0)}}, "range 1.0 to 1.0 rad"),

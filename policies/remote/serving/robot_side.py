@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.encoding.limits import WireError
-from policies.mapping import ZERO, KeyMap, ObservationMap, UnitMap
+from policies.entries import JOINT_STATES, Source
+from policies.mapping import KeyMap, ObservationMap, UnitMap
+from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, TrackedMask
 
@@ -20,11 +22,13 @@ class RobotSide:
     """A `KeyMap` and a `UnitMap` read from the server's end.
 
     Raises:
-        PolicyError: an entry names a joint that the robot does not have.
+        PolicyError: an entry names a joint that the robot does not have, or is relative to its position.
     """
 
     def __init__(self, keys: KeyMap, units: UnitMap, robot: JointLayout) -> None:
         self.map = ObservationMap(keys, units, robot)
+        if self.map.takes_deltas:
+            raise PolicyError("action entries <joint>.delta are for clients; a server answers with targets")
         self.keys = keys
         self.joints = len(robot.names)
 
@@ -98,22 +102,23 @@ class RobotSide:
         return plane
 
     def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, Floats | None]:
-        size = self.joints
-        columns = {"": self.map.units.to_policy(np.zeros(size)), "velocity": np.zeros(size)}
-        columns["load"] = np.zeros(size)
+        size, units = self.joints, self.map.units
+        columns = {
+            Source.POSITION: units.to_policy(np.zeros(size)),
+            Source.VELOCITY: np.zeros(size),
+            Source.LOAD: np.zeros(size),
+        }
         force: dict[int, float] = {}
         for key, entries in self.map.state.items():
             values = self._vector(state, key, len(entries))
             for value, entry in zip(values, entries, strict=True):
-                name, _, quantity = entry.partition(".")
-                if name == "force":
-                    force[int(quantity)] = float(value)
-                elif name != ZERO:
-                    columns[quantity][self.map.robot.names.index(name)] = value
-        units = self.map.units
-        position = units.to_robot(columns[""])
-        arm = ArmState(stamp_ns, position, columns["velocity"] / units.scale, columns["load"])
-        return arm, _force(force)
+                if entry.source is Source.FORCE:
+                    force[entry.index] = float(value)
+                elif entry.source in JOINT_STATES:
+                    columns[entry.source][entry.index] = value
+        position = units.to_robot(columns[Source.POSITION])
+        velocity = columns[Source.VELOCITY] / units.scale
+        return ArmState(stamp_ns, position, velocity, columns[Source.LOAD]), _force(force)
 
     def _vector(self, state: Mapping[str, Any], key: str, size: int) -> Floats:
         values = _array(state, key, "state")
