@@ -15,9 +15,12 @@ from loguru import logger
 
 from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
+from drivers.arms.choice import recorded, robot_of
+from runtime.arm_model import ModelError
 from runtime.masking import MASK
 from runtime.messages import Floats
 from runtime.recording.reader import Episode, Recording, RecordingError
+from runtime.table_model import MeshesMissingError
 
 if TYPE_CHECKING:
     from dexrun.config.settings import Settings
@@ -51,10 +54,27 @@ def main(arguments: list[str]) -> int:
             settings = recorded_settings(episodes[0], overrides)
             if options.verify:
                 return _verify(episodes, settings)
+            _same_robot(episodes[0], settings)
             return _send(episodes[0], settings, options.targets)
     except (RecordingError, ConfigError) as error:
         sys.stderr.write("".join(f"dexrun replay: {line}\n" for line in str(error).splitlines()))
         return BAD_CONFIGURATION
+
+
+def _same_robot(episode: Episode, settings: Settings) -> None:
+    """Angles of one model mean nothing to another.
+
+    Raises:
+        RecordingError: the episode is another robot's.
+    """
+    try:
+        recorded_with, here = recorded(episode.robot), robot_of(settings.arm)
+    except (ModelError, MeshesMissingError) as error:
+        raise RecordingError(f"{episode.path}: {error}") from None
+    if (recorded_with.name, recorded_with.joints) != (here.name, here.joints):
+        raise RecordingError(
+            f"{episode.path}: recorded with the arm {recorded_with.name!r}; arm.model is {here.name!r}"
+        )
 
 
 def _chosen(recording: Recording, number: int | None) -> list[Episode]:

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from dexrun import app
-from dexrun.exit_codes import OK
+from dexrun.__main__ import main
+from dexrun.data.replay import recorded_settings
+from dexrun.data.verify import verify
+from dexrun.exit_codes import BAD_CONFIGURATION, OK
+from runtime.recording.reader import Recording
 from tests.dexrun.rig import Stage, perform
 
 THREE = (
@@ -83,6 +87,21 @@ def test_one_object_ends_in_the_tray_twice_in_the_same_way(tmp_path: Path) -> No
     assert second.up.records.published == first.up.records.published
     told = [{k: v for k, v in s.summary.items() if k not in WALL_CLOCK} for s in (first, second)]
     assert told[0] == told[1]
+
+
+def test_an_so101_does_it_too_and_its_recording_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = perform(tmp_path, arm__model="so101")
+    assert stage.code == OK, stage.summary
+    assert_fits(stage.summary, {key: CONTRACT[key] for key in ("outcome", "stop_reason", "judge")})
+    with Recording(stage.folder) as recording:
+        [episode] = recording.episodes
+        assert episode.robot["model"] == "so101"
+        assert len(episode.robot["model_sha256"]) == 64
+        assert verify(episode, recorded_settings(episode)).same
+    assert main(["replay", str(stage.folder), "--arm.model", "so100"]) == BAD_CONFIGURATION
+    assert "recorded with the arm 'so101'; arm.model is 'so100'" in capsys.readouterr().err
 
 
 def test_a_named_object_is_the_only_one_taken(tmp_path: Path) -> None:

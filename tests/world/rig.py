@@ -20,6 +20,7 @@ from drivers.world.layout import ObjectSpec, draw_objects
 from drivers.world.operator import TICK_S, LeaderArm, Operator
 from drivers.world.physics import Tabletop, start_joints
 from drivers.world.servos import Encoders
+from runtime.body import RobotDescription
 from runtime.clock import Clock
 from runtime.stepped import SteppedClock
 
@@ -40,8 +41,8 @@ def one_object(**options: object) -> WorldConfig:
     return small(placed=(ObjectOptions.model_validate(options),))
 
 
-def tabletop(config: WorldConfig) -> Tabletop:
-    return Tabletop(config, draw_objects(config), ROBOT)
+def tabletop(config: WorldConfig, robot: RobotDescription = ROBOT) -> Tabletop:
+    return Tabletop(config, draw_objects(config), robot)
 
 
 def power(table: Tabletop, *, on: bool = True) -> None:
@@ -49,17 +50,18 @@ def power(table: Tabletop, *, on: bool = True) -> None:
         table.bank.set_torque(servo, on)
 
 
-def aim(table: Tabletop, joints: np.ndarray) -> None:
+def aim(table: Tabletop, joints: np.ndarray, encoders: Encoders = ENCODERS) -> None:
     for joint, angle in enumerate(joints):
-        table.bank.set_goal(joint + 1, ENCODERS.ticks(joint, float(angle)))
+        table.bank.set_goal(joint + 1, encoders.ticks(joint, float(angle)))
 
 
 class Teleoperation:
     """The scripted operator with a follower that is told the leader's joints 30 times a second."""
 
-    def __init__(self, config: WorldConfig) -> None:
-        self.table = tabletop(config)
-        self.leader = LeaderArm(start_joints(config, ROBOT), ENCODERS)
+    def __init__(self, config: WorldConfig, robot: RobotDescription = ROBOT) -> None:
+        self.table = tabletop(config, robot)
+        self.encoders = Encoders(robot)
+        self.leader = LeaderArm(start_joints(config, robot), self.encoders)
         self.operator = Operator(self.table, self.leader, config.operator)
         power(self.table)
         self.table.bank.set_torque_limit(6, 500)
@@ -70,7 +72,7 @@ class Teleoperation:
             self.operator.tick()
             self.leader.step(TICK_S)
             if tick % 7 == 0:
-                aim(self.table, self.leader.bank.joints_rad())
+                aim(self.table, self.leader.bank.joints_rad(), self.encoders)
             self.table.advance(self.table.now_ns + 5 * MS)
             report = self.operator.report
             if not self.phases or self.phases[-1] != (report.episode, report.phase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from drivers.arms import describe
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.world.config import OperatorOptions, WorldConfig
 from drivers.world.grasping import plan_grasp
@@ -157,6 +158,16 @@ def test_every_episode_goes_through_its_phases() -> None:
     assert rig.phases == [(0, "waiting"), *((1, phase) for phase in order), (1, "done")]
     hand = rig.leader.bank.joints_rad()
     assert np.allclose(hand, start_joints(WorldConfig(), ROBOT), atol=1e-6)
+
+
+def test_the_operator_clears_the_table_with_an_so101_too() -> None:
+    config = one_object(x_m=0.22, y_m=-0.06, yaw_rad=0.3)
+    rig = Teleoperation(
+        config.model_copy(update={"operator": OperatorOptions(enabled=True)}), describe("so101")
+    )
+    rig.run(60.0)
+    assert rig.operator.report.succeeded == 1
+    assert judge(rig.table).success
 
 
 def test_the_leader_stays_where_it_is_left_and_obeys_its_servos_when_powered() -> None:

@@ -1,0 +1,51 @@
+"""What a recording keeps of its robot, and when it is not taken for that robot any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drivers.arms.choice import recorded, remembered, robot_of
+from runtime.arm_model import ModelError
+from runtime.body_options import ArmOptions, BodyOptions
+from tests.arms.test_model_file import JAW, MJCF
+
+NAMES = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
+
+
+def test_recordings_of_before_are_of_an_so100():
+    assert recorded({"model": "so100", "joint_names": NAMES}).name == "so100"
+    assert recorded({}).name == "so100"
+
+
+@pytest.mark.parametrize("model", ["so100", "so101"])
+def test_a_known_robot_is_found_again(model: str):
+    arm = ArmOptions(model=model)
+    about = remembered(arm, robot_of(arm))
+    assert about["model"] == model
+    assert recorded(about).name == model
+
+
+def test_a_file_s_robot_is_found_again_with_what_was_said_of_it(tmp_path: Path):
+    path = tmp_path / "crane.xml"
+    path.write_text(MJCF)
+    arm = ArmOptions(model=str(path), body=BodyOptions(joints=("jaw", "pan"), grippers=JAW))
+    robot = recorded(remembered(arm, robot_of(arm)))
+    assert robot.joints == ("jaw", "pan")
+    assert robot.layout.grippers == (0,)
+
+
+def test_another_body_is_refused_in_one_line(tmp_path: Path):
+    path = tmp_path / "crane.xml"
+    path.write_text(MJCF)
+    about = remembered(ArmOptions(model=str(path)), robot_of(ArmOptions(model=str(path))))
+    with pytest.raises(ModelError) as caught:
+        recorded({**about, "model_sha256": "0" * 64})
+    assert f"recorded with the arm '{path}' of sha256 000000000000; what is here by that name has" in str(
+        caught.value
+    )
+    with pytest.raises(ModelError, match="recorded joints a, b are not those of the arm"):
+        recorded({**about, "joint_names": ["a", "b"]})
+    with pytest.raises(ModelError, match="No such file"):
+        recorded({**about, "model": str(tmp_path / "gone.xml")})
