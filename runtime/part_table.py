@@ -20,12 +20,12 @@ class PartTable(Options):
         part_kind: a key of `runtime.plugins.GROUPS`; given by the bases in `runtime.parts`, whose
             subclasses are tables.
         part_key: the key whose value is the part's name.
-        part_default: the part that a table without that key is of; empty if the key is required.
+        is_default: whether a table without that key is this part's; for one built-in part of a kind.
     """
 
     part_kind: ClassVar[str]
     part_key: ClassVar[str] = "driver"
-    part_default: ClassVar[str] = ""
+    is_default: ClassVar[bool] = False
 
     def by_joint(self) -> Mapping[str, Iterable[str]]:
         """The joints that keys of this table name: ``{"zero_rad": self.zero_rad}``."""
@@ -35,6 +35,15 @@ class PartTable(Options):
     def is_choice(cls) -> bool:
         """Whether this is one of the bases, which stand for every installed table of their kind."""
         return "part_kind" in vars(cls)
+
+    @classmethod
+    def default_name(cls) -> str:
+        """The part that a table without the key is of; empty if the key is required."""
+        registry = plugins.installed()
+        own = [
+            part for part in registry.parts if part.kind == cls.part_kind and part.distribution == plugins.OWN
+        ]
+        return next((part.name for part in own if getattr(part.load(), "is_default", False)), "")
 
     @classmethod
     def of(cls, name: str) -> type[Self]:
@@ -60,7 +69,7 @@ class PartTable(Options):
         if not isinstance(given, Mapping):
             raise PydanticCustomError("part_table", "Input should be a table")
         registry = plugins.installed()
-        name = given.get(key, cls.part_default)
+        name = given.get(key) or cls.default_name()
         known = registry.names(cls.part_kind)
         if name not in known and registry.stale:
             raise PydanticCustomError("part_broken", "{why}", {"why": plugins.STALE})

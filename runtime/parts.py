@@ -80,7 +80,6 @@ class ArmTable(DeviceTable, ArmOptions):
     """
 
     part_kind = "arm"
-    part_default = "feetech"
 
     state_rate_hz: float = Field(default=100.0, gt=0, le=1000)
 
@@ -97,7 +96,6 @@ class LeaderTable(DeviceTable, ArmOptions):
     """An arm that a person moves; without a model of its own it is the follower's."""
 
     part_kind = "leader"
-    part_default = "feetech"
 
     @abstractmethod
     def build(self, context: ArmContext) -> LeaderDriver:
@@ -147,7 +145,6 @@ class ForceTable(DeviceTable):
     """
 
     part_kind = "force"
-    part_default = "serial"
 
     channels: int = Field(default=3, ge=1, le=16)
     rate_hz: float = Field(default=200.0, gt=0, le=10_000)
@@ -227,7 +224,6 @@ class SegmenterTable(PartTable):
 
     part_kind = "segmenter"
     part_key = "type"
-    part_default = "color"
 
     type: str
 
@@ -241,7 +237,6 @@ class TrackerTable(PartTable):
 
     part_kind = "tracker"
     part_key = "type"
-    part_default = "color"
 
     type: str
 

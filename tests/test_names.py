@@ -43,3 +43,17 @@ def test_no_class_is_called_as_a_type_alias_is(modules: dict[str, ast.Module]) -
     aliases = type_aliases(modules)
     twins = {name: where for name, where in public_classes(modules).items() if name in aliases}
     assert twins == {}
+
+
+FOREIGN = ("so100", "so101", "so-100", "so-101", "feetech", "sts3215", "dexgrasp", "groot", "openpi", "mjpeg")
+"""Robots, devices and policies that there are built-in parts for; the kernel knows none of them."""
+
+
+def test_the_kernel_names_no_robot_and_no_part() -> None:
+    named = {
+        str(path.relative_to(ROOT)): word
+        for path in (ROOT / "runtime").rglob("*.py")
+        for word in FOREIGN
+        if word in path.read_text(encoding="utf-8").lower()
+    }
+    assert named == {}

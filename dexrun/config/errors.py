@@ -71,7 +71,8 @@ def _chosen(kind: Any, value: Any) -> Any:
     """Of a kind of parts, the table that `value` says it is; `kind` otherwise."""
     if not (_is_model(kind) and issubclass(kind, PartTable) and kind.is_choice()):
         return kind
-    name = value.get(kind.part_key, kind.part_default) if isinstance(value, Mapping) else kind.part_default
+    given = value.get(kind.part_key) if isinstance(value, Mapping) else None
+    name = given or kind.default_name()
     try:
         return kind.of(name)
     except PartError:

@@ -88,7 +88,7 @@ def models_of(annotation: Any, outside: bool = False) -> list[type[BaseModel]]:
     """
     if isinstance(annotation, type) and issubclass(annotation, PartTable) and annotation.is_choice():
         tables = [(part, table) for part, table in _usable() if part.kind == annotation.part_kind]
-        tables.sort(key=lambda found: found[0].name != annotation.part_default)
+        tables.sort(key=lambda found: found[0].name != annotation.default_name())
         return [table for part, table in tables if outside or part.distribution == plugins.OWN]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]

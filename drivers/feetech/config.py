@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from drivers.feetech.options import FeetechOptions
 from runtime.part_context import ArmContext
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class FeetechFollowerConfig(FeetechOptions, ArmTable):
     """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101: the follower."""
 
+    is_default: ClassVar[bool] = True
+
     role: Literal["follower"] = "follower"
 
     def build(self, context: ArmContext) -> FeetechArm:
@@ -25,6 +27,8 @@ class FeetechFollowerConfig(FeetechOptions, ArmTable):
 
 class FeetechLeaderConfig(FeetechOptions, LeaderTable):
     """An arm of STS3215 servos on one serial bus, such as an SO-100 or SO-101: moved by a person."""
+
+    is_default: ClassVar[bool] = True
 
     role: Literal["leader"] = "leader"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from drivers.force.options import SerialForceOptions
 from runtime.part_context import DeviceContext
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class ForceConfig(SerialForceOptions):
     """A sensor that streams its channels over a serial port by itself."""
+
+    is_default: ClassVar[bool] = True
 
     def build(self, context: DeviceContext) -> SerialForce:
         from drivers.force.driver import SerialForce

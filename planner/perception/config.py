@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from planner.perception.options import ColorSegmenterOptions, ColorTrackerOptions
 from runtime.options import Options
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class ColorSegmenterConfig(ColorSegmenterOptions):
     """Tells an object from what surrounds its box by colour, and by GrabCut where colour does not decide."""
 
+    is_default: ClassVar[bool] = True
+
     def build(self) -> ColorSegmenter:
         from planner.perception.color_segmenter import ColorSegmenter
 
@@ -24,6 +26,8 @@ class ColorSegmenterConfig(ColorSegmenterOptions):
 
 class ColorTrackerConfig(ColorTrackerOptions):
     """Follows an object by its colours, near where it was, and everywhere once it was lost."""
+
+    is_default: ClassVar[bool] = True
 
     def build(self) -> ColorTracker:
         from planner.perception.color_tracker import ColorTracker
