@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.attempts import given_up_s
 from dexrun import policies
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from planner.perception.color_tracker import ColorTracker
@@ -112,3 +113,16 @@ def test_a_policy_slower_than_an_attempt_is_told_so_before_anything_moves(tmp_pa
         "none could succeed"
     )
     assert stage.summary["ticks"] == 0
+
+
+def test_the_bench_tells_a_false_attempt_by_its_length() -> None:
+    lines = [
+        "2026-11-27T23:59:59.900+00:00 INFO    dexrun.grasp:109 grasp the cube (attempt 1)",
+        "2026-11-28T00:00:00.013+00:00 INFO    dexrun.grasp:109 home (not grasped)",
+        "2026-11-28T00:00:09.000+00:00 INFO    dexrun.grasp:109 grasp the cube (attempt 2)",
+        "2026-11-28T00:00:19.000+00:00 INFO    dexrun.grasp:109 place the cube",
+        "2026-11-28T00:00:29.000+00:00 INFO    dexrun.grasp:109 home (not grasped)",
+    ]
+    assert given_up_s("\n".join(lines), 2) == [pytest.approx(0.113)]
+    with pytest.raises(ValueError, match="1 attempts, the summary of 2"):
+        given_up_s("\n".join(lines[:2]), 2)
