@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,10 +22,12 @@ import numpy as np
 
 from policies.process_start import start_message
 from runtime.interfaces import PolicyError, PolicySpec
-from runtime.messages import Floats, Observation, PolicyAnswer, PolicyStatus
+from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 from runtime.ring import Layout, Ring
+
+ARM_FIELDS = ("position", "velocity", "load")
 
 COMMITTED_ROWS = 256
 """Committed rows that an observation carries at most."""
@@ -33,19 +35,27 @@ COMMITTED_ROWS = 256
 LINE_LIMIT = 1 << 20
 
 
+def instants(observation: Observation) -> Iterator[tuple[str, ArmState, Mapping[str, Frame]]]:
+    """The present one and the earlier ones, each with what its fields' names begin with in the ring."""
+    yield "", observation.arm, observation.frames
+    for number, earlier in enumerate(observation.history):
+        yield f"{number}/", earlier.arm, earlier.frames
+
+
+def _stamps(frames: Mapping[str, Frame]) -> dict[str, int]:
+    return {name: frame.stamp_ns for name, frame in frames.items()}
+
+
 def layout_of(observation: Observation) -> Layout:
     """The ring that observations with these cameras, masks and force fit into."""
     joints = observation.arm.position.shape
-    layout: dict[str, tuple[tuple[int, ...], str]] = {
-        "position": (joints, "<f8"),
-        "velocity": (joints, "<f8"),
-        "load": (joints, "<f8"),
-        "committed": ((COMMITTED_ROWS, *joints), "<f8"),
-    }
-    for name, frame in observation.frames.items():
-        layout[f"color/{name}"] = (frame.color.shape, "|u1")
-        if frame.depth is not None:
-            layout[f"depth/{name}"] = (frame.depth.shape, "<u2")
+    layout: dict[str, tuple[tuple[int, ...], str]] = {"committed": ((COMMITTED_ROWS, *joints), "<f8")}
+    for at, _, frames in instants(observation):
+        layout |= {f"{at}{key}": (joints, "<f8") for key in ARM_FIELDS}
+        for name, frame in frames.items():
+            layout[f"{at}color/{name}"] = (frame.color.shape, "|u1")
+            if frame.depth is not None:
+                layout[f"{at}depth/{name}"] = (frame.depth.shape, "<u2")
     for name, tracked in observation.masks.items():
         layout[f"mask/{name}"] = (tracked.mask.shape, "|u1")
     if observation.force_n is not None:
@@ -57,14 +67,15 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
     """Put the arrays into `ring`; returns the rest."""
     committed = observation.committed[:COMMITTED_ROWS]
     with ring.write(observation.stamp_ns) as slot:
-        for key in ("position", "velocity", "load"):
-            slot[key][:] = getattr(observation.arm, key)
         if committed.size:
             slot["committed"][: len(committed)] = committed
-        for name, frame in observation.frames.items():
-            slot[f"color/{name}"][:] = frame.color
-            if frame.depth is not None:
-                slot[f"depth/{name}"][:] = frame.depth
+        for at, arm, frames in instants(observation):
+            for key in ARM_FIELDS:
+                slot[f"{at}{key}"][:] = getattr(arm, key)
+            for name, frame in frames.items():
+                slot[f"{at}color/{name}"][:] = frame.color
+                if frame.depth is not None:
+                    slot[f"{at}depth/{name}"][:] = frame.depth
         for name, tracked in observation.masks.items():
             slot[f"mask/{name}"][:] = tracked.mask
         if observation.force_n is not None:
@@ -74,11 +85,13 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
         "epoch": observation.epoch,
         "stamp_ns": observation.stamp_ns,
         "arm_ns": observation.arm.stamp_ns,
-        "frames": {name: frame.stamp_ns for name, frame in observation.frames.items()},
+        "frames": _stamps(observation.frames),
         "masks": {name: [t.stamp_ns, t.confidence, t.attempt] for name, t in observation.masks.items()},
         "instruction": observation.instruction,
         "committed": len(committed),
         "frozen_steps": observation.frozen_steps,
+        "history": [[s.stamp_ns, s.arm.stamp_ns, _stamps(s.frames)] for s in observation.history],
+        "end_effector": {name: pose.tolist() for name, pose in observation.end_effector.items()},
     }
 
 

@@ -13,33 +13,40 @@ import numpy as np
 
 from policies.process_start import started
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, Floats, Frame, Observation, TrackedMask
+from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, TrackedMask
 from runtime.ring import Ring, Sample
 
 
 def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
     """The observation that `policies.process.write_observation` took apart."""
     arrays = sample.fields
-    frames = {
-        name: Frame(name, stamp, arrays[f"color/{name}"], arrays.get(f"depth/{name}"))
-        for name, stamp in message["frames"].items()
-    }
+
+    def seen(at: str, arm_ns: int, stamps: Mapping[str, int]) -> tuple[ArmState, dict[str, Frame]]:
+        arm = ArmState(arm_ns, arrays[f"{at}position"], arrays[f"{at}velocity"], arrays[f"{at}load"])
+        return arm, {
+            name: Frame(name, stamp, arrays[f"{at}color/{name}"], arrays.get(f"{at}depth/{name}"))
+            for name, stamp in stamps.items()
+        }
+
     masks = {
         name: TrackedMask(name, stamp, arrays[f"mask/{name}"], confidence, attempt)
         for name, (stamp, confidence, attempt) in message["masks"].items()
     }
-    arm = ArmState(message["arm_ns"], arrays["position"], arrays["velocity"], arrays["load"])
     return Observation(
         message["step"],
         message["epoch"],
         message["stamp_ns"],
-        arm,
-        frames,
+        *seen("", message["arm_ns"], message["frames"]),
         masks,
         arrays.get("force"),
         message["instruction"],
         arrays["committed"][: message["committed"]],
         message["frozen_steps"],
+        tuple(
+            Snapshot(stamp, *seen(f"{number}/", arm_ns, stamps))
+            for number, (stamp, arm_ns, stamps) in enumerate(message["history"])
+        ),
+        {name: np.array(pose) for name, pose in message["end_effector"].items()},
     )
 
 

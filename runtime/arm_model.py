@@ -299,6 +299,15 @@ class ArmModel:
         pose[:3, 3] = self.data.site_xpos[self._site]
         return pose
 
+    def poses(self, q: Floats) -> dict[str, Floats]:
+        """Of each arm, by name, the 4x4 pose of its grasp point in the base frame."""
+        self._place(q)
+        poses = {name: np.eye(4) for name in self.parts.sites}
+        for pose, site in zip(poses.values(), self._sites, strict=True):
+            pose[:3, :3] = self.data.site_xmat[site].reshape(3, 3)
+            pose[:3, 3] = self.data.site_xpos[site]
+        return poses
+
     def grasp_height(self, q: Floats) -> float:
         """Height of the grasp point at `q` in the base frame, metres."""
         self._place(q)

@@ -67,6 +67,18 @@ class JoinedRings:
         whole = True
         for ring, part in zip(self._rings.values(), sample.parts, strict=True):
             whole &= ring.newest(part, now_ns=now_ns, max_age_ns=max_age_ns) is not None
+        return self._joined(sample, whole=whole)
+
+    def before(self, stamp_ns: int, into: Sample | None = None) -> Sample | None:
+        """As `Ring.before`: ``None`` where one of them has nothing so early any more."""
+        sample = into if isinstance(into, JoinedSample) else self.blank()
+        whole = True
+        for ring, part in zip(self._rings.values(), sample.parts, strict=True):
+            whole &= ring.before(stamp_ns, part) is not None
+        return self._joined(sample, whole=whole)
+
+    @staticmethod
+    def _joined(sample: JoinedSample, *, whole: bool) -> JoinedSample | None:
         sample.index = min(part.index for part in sample.parts)
         sample.stamp_ns = min(part.stamp_ns for part in sample.parts)
         return sample if whole else None

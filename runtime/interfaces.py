@@ -139,6 +139,9 @@ class PolicySpec:
         takes_prefix: whether it can be given `Observation.committed` (``rtc``).
         rate_hz: rows per second that its chunks mean; 0: as many as the control loop has ticks.
         discrete: joints that have no value between two of its rows.
+        history_steps: instants that it looks at, the present one included.
+        history_stride_s: how far they are apart.
+        end_effector: whether it wants `Observation.end_effector`.
         tells_end: whether its answers say when an attempt is done or has failed.
     """
 
@@ -151,6 +154,9 @@ class PolicySpec:
     rate_hz: float = 0.0
     discrete: tuple[int, ...] = ()
     tells_end: bool = False
+    history_steps: int = 1
+    history_stride_s: float = 0.1
+    end_effector: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -86,6 +86,15 @@ class TrackedMask:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The arm and the cameras at one earlier instant."""
+
+    stamp_ns: int
+    arm: ArmState
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything a policy may look at, asked for step `step` (rows executed so far).
 
@@ -93,6 +102,10 @@ class Observation:
         committed: ``[n, D]`` what the horizon would still execute from `step` on (empty at a cold start).
         frozen_steps: how many of `committed` will have been executed when the chunk arrives, as far as
             consumption so far tells; for ``rtc``.
+        history: earlier instants, oldest first, `PolicySpec.history_stride_s` apart and without the present
+            one; what lies before the attempt is its first instant again.
+        end_effector: by the arm's name, 4x4, the pose of its grasp point in the base frame; empty unless
+            `PolicySpec.end_effector` asks for it.
     """
 
     step: int
@@ -105,6 +118,8 @@ class Observation:
     instruction: str = ""
     committed: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     frozen_steps: int = 0
+    history: tuple[Snapshot, ...] = ()
+    end_effector: Mapping[str, Floats] = field(default_factory=dict)
 
 
 class PolicyStatus(enum.StrEnum):

@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from runtime.clock import Clock
+from runtime.arm_model import ArmModel
+from runtime.clock import NS_PER_S, Clock
 from runtime.inference import ChunkRequest, NotReadyError
 from runtime.interfaces import CameraDriver, ForceDriver, PolicySpec
-from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, TrackedMask
 from runtime.ports import ArmPort
 from runtime.ring import Ring, Sample
-
-
-class NothingToSeeError(Exception):
-    """An input that the policy needs has not delivered anything recently enough."""
 
 
 class Observer:
@@ -28,6 +25,7 @@ class Observer:
         force: the force sensor, if any.
         tracked: the newest mask of a camera, or ``None``; called on the worker's thread.
         max_age_ns: an older frame is refused.
+        model: for the end effectors' poses; the worker thread's own from now on.
     """
 
     def __init__(
@@ -39,6 +37,7 @@ class Observer:
         tracked: Callable[[str], TrackedMask | None],
         max_age_ns: int,
         clock: Clock,
+        model: ArmModel | None = None,
     ) -> None:
         self._spec = spec
         self._arm = arm
@@ -47,13 +46,16 @@ class Observer:
         self._tracked = tracked
         self._max_age_ns = max_age_ns
         self._clock = clock
+        self._model = model
+        self._attempt: int | None = None
+        self._first_ns = 0
 
     def __call__(self, request: ChunkRequest) -> Observation:
         """The observation for `request`. Copies: nothing in it changes afterwards.
 
         Raises:
-            NotReadyError: no arm state, frame or mask of this attempt yet.
-            NothingToSeeError: a camera without a recent frame.
+            NotReadyError: no arm state or mask of this attempt yet, or a camera without a recent frame, which
+                is a fault of the camera's and counted there.
         """
         masks = {name: self._mask(name, request.attempt) for name in self._spec.masks}
         frames = {name: self._frame(name, masks.get(name), request.stamp_ns) for name in self._cameras}
@@ -66,10 +68,7 @@ class Observer:
             NotReadyError: there is no arm state, or no recent frame.
         """
         request = ChunkRequest(0, 0, np.zeros((0, self._arm_state().position.size)), 0, self._clock.now_ns())
-        try:
-            frames = {name: self._frame(name, None, request.stamp_ns) for name in self._cameras}
-        except NothingToSeeError as error:
-            raise NotReadyError(str(error)) from None
+        frames = {name: self._frame(name, None, request.stamp_ns) for name in self._cameras}
         masks = {name: _nothing_in(frames[name]) for name in self._spec.masks}
         return self._made(request, frames, masks)
 
@@ -77,24 +76,51 @@ class Observer:
         self, request: ChunkRequest, frames: Mapping[str, Frame], masks: Mapping[str, TrackedMask]
     ) -> Observation:
         force = self._force.samples.newest() if self._force is not None else None
+        arm = self._arm_state()
+        if request.attempt != self._attempt:
+            self._attempt, self._first_ns = request.attempt, request.stamp_ns
         return Observation(
             step=request.step,
             epoch=request.epoch,
             stamp_ns=request.stamp_ns,
-            arm=self._arm_state(),
+            arm=arm,
             frames=frames,
             masks=masks,
             force_n=None if force is None else force["force"],
             instruction=request.instruction,
             committed=request.committed,
             frozen_steps=request.frozen_steps,
+            history=self._history(Snapshot(request.stamp_ns, arm, frames)),
+            end_effector=self._poses(arm.position),
         )
+
+    def _history(self, present: Snapshot) -> tuple[Snapshot, ...]:
+        """Earlier instants, back from the present; where a ring reaches no further, the next one again."""
+        stride_ns, found = round(self._spec.history_stride_s * NS_PER_S), [present]
+        for back in range(1, self._spec.history_steps):
+            stamp_ns = max(present.stamp_ns - back * stride_ns, self._first_ns)
+            found.append(self._earlier(stamp_ns, found[-1]) if stamp_ns < found[-1].stamp_ns else found[-1])
+        return tuple(reversed(found[1:]))
+
+    def _earlier(self, stamp_ns: int, later: Snapshot) -> Snapshot:
+        state = self._arm.states.before(stamp_ns)
+        arm = later.arm if state is None else _arm_state(state)
+        frames = {}
+        for name, camera in self._cameras.items():
+            sample = camera.frames.before(stamp_ns)
+            frames[name] = later.frames[name] if sample is None else frame_of(name, sample, camera.frames)
+        return Snapshot(stamp_ns, arm, frames)
+
+    def _poses(self, position: Floats) -> Mapping[str, Floats]:
+        if not self._spec.end_effector or self._model is None:
+            return {}
+        return self._model.poses(position)
 
     def _arm_state(self) -> ArmState:
         state = self._arm.states.newest()
         if state is None:
             raise NotReadyError("the arm has not reported its state yet")
-        return ArmState(state.stamp_ns, state["position"], state["velocity"], state["load"])
+        return _arm_state(state)
 
     def _mask(self, camera: str, attempt: int) -> TrackedMask:
         mask = self._tracked(camera)
@@ -111,8 +137,12 @@ class Observer:
             raise NotReadyError(f"camera {name} has not delivered a frame yet")
         if not sample.fresh(now_ns, self._max_age_ns):
             age_ms = (now_ns - sample.stamp_ns) / 1e6
-            raise NothingToSeeError(f"camera {name}: newest frame is {age_ms:.0f} ms old")
+            raise NotReadyError(f"camera {name}: newest frame is {age_ms:.0f} ms old")
         return frame_of(name, sample, ring)
+
+
+def _arm_state(sample: Sample) -> ArmState:
+    return ArmState(sample.stamp_ns, sample["position"], sample["velocity"], sample["load"])
 
 
 def _nothing_in(frame: Frame) -> TrackedMask:

@@ -56,6 +56,9 @@ class Readings(Protocol):
     ) -> Sample | None:
         """As `Ring.newest`."""
 
+    def before(self, stamp_ns: int, into: Sample | None = None) -> Sample | None:
+        """As `Ring.before`."""
+
 
 class Targets(Protocol):
     """Where targets are posted: a `runtime.ring.Mailbox`, or several as one."""

@@ -93,6 +93,7 @@ async def _open_worker(
         tracked,
         round(settings.grasp.stale_camera_s * NS_PER_S),
         clock,
+        robot.model.copy() if policy.spec.end_effector else None,
     )
     latency_s = settings.policy.simulated_latency_s if clock.stepped else None
     discrete = tuple(map(robot.model.names.index, settings.policy.discrete))

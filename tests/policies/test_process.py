@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from drivers.arms import describe
 from policies.process import ProcessPolicy
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, Frame, Observation, PolicyStatus, TrackedMask
+from runtime.messages import ArmState, Frame, Observation, PolicyStatus, Snapshot, TrackedMask
 from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 
@@ -73,6 +74,19 @@ def test_everything_arrives_and_comes_back(policy: ProcessPolicy) -> None:
         assert rows[1, 3] != os.getpid()
         assert rows[1, 4] == 97
         np.testing.assert_array_equal(rows[2:], [np.arange(6.0), np.full(6, 0.5)])
+
+
+def test_history_and_poses_arrive(policy: ProcessPolicy) -> None:
+    made = observe("look back")
+    pose = np.eye(4)
+    pose[0, 3] = 0.25
+    history = tuple(
+        Snapshot(stamp, ArmState(stamp - 1, np.zeros(6), np.zeros(6), np.full(6, stamp)), made.frames)
+        for stamp in (50, 60)
+    )
+    rows = policy.infer(replace(made, history=history, end_effector={"left": pose})).rows
+    color = made.frames["head"].color.sum()
+    assert rows.tolist() == [[50, 49, 50, color, 1, 0.25], [60, 59, 60, color, 1, 0.25]]
 
 
 def test_how_the_attempt_stands_comes_back_with_or_without_rows(policy: ProcessPolicy) -> None:
