@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from runtime.parts import (
         ArmTable,
         CameraTable,
+        DeviceTable,
         ForceTable,
         LeaderTable,
         PolicyTable,
@@ -76,6 +77,7 @@ __all__ = [
     "DepthImage",
     "DeviceContext",
     "DeviceError",
+    "DeviceTable",
     "Driver",
     "Extrinsics",
     "FaultKind",
@@ -133,6 +135,7 @@ _MODULES = {
     "DepthImage": "messages",
     "DeviceContext": "part_context",
     "DeviceError": "messages",
+    "DeviceTable": "parts",
     "Driver": "interfaces",
     "Extrinsics": "geometry_options",
     "FaultKind": "messages",
