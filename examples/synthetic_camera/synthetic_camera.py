@@ -70,8 +70,7 @@ class SyntheticCamera:
             self._draw(slot["color"], now_ns)
         return True
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
     def statistics(self) -> Mapping[str, int]:
         return {}

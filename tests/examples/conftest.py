@@ -39,13 +39,19 @@ def parts(site: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def dexrun(site: Path, tmp_path: Path) -> Dexrun:
-    """Runs a command line of dexrun with the packages installed; ``cwd`` is the test's own folder."""
-    paths = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"}
+@pytest.fixture(scope="session")
+def environment(site: Path) -> dict[str, str]:
+    """Of a process that has the packages installed."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"}
 
-    def run(*words: str) -> Ran:
+
+@pytest.fixture(scope="session")
+def dexrun(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Dexrun:
+    """Runs a command line of dexrun with the packages installed, in an empty folder unless `cwd` is given."""
+    empty = tmp_path_factory.mktemp("empty")
+
+    def run(*words: str, cwd: Path = empty) -> Ran:
         command = (sys.executable, "-m", "dexrun", *words)
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=paths)
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
     return run
