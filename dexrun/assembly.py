@@ -14,8 +14,9 @@ import anyio
 from dexrun.config.settings import Settings
 from dexrun.robot import Robot
 from dexrun.simulation.tabletop import SimulatedTabletop, open_tabletop
-from drivers.arms.choice import robot_of
+from drivers.arms.choice import robot_of_all
 from runtime.arm_model import ArmModel
+from runtime.arms import arms_as_one, leaders_as_one
 from runtime.clock import NS_PER_S, Clock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
@@ -84,16 +85,16 @@ class _Builder:
         return None if self._tabletop is None else self._tabletop.lent(self._configured[key].address)
 
     def _arm_context(self, key: str) -> ArmContext:
-        return ArmContext(key, self._clock, self._lent(key), joints=self._model.layout)
+        _, _, name = key.partition(".")
+        return ArmContext(key, self._clock, self._lent(key), joints=self._model.layout.part(name))
 
-    def arm(self) -> ArmDriver:
-        [(key, table)] = self.settings.arms().items()
-        return table.build(self._arm_context(key))
+    def arms(self) -> dict[str, ArmDriver]:
+        tables = self.settings.arm_tables()
+        return {key: table.build(self._arm_context(key)) for key, table in tables.items()}
 
-    def leader(self) -> LeaderDriver | None:
-        for key, table in self.settings.leaders().items():
-            return table.build(self._arm_context(key))
-        return None
+    def leaders(self) -> dict[str, LeaderDriver]:
+        tables = self.settings.leader_tables()
+        return {key: table.build(self._arm_context(key)) for key, table in tables.items()}
 
     def cameras(self) -> dict[str, CameraDriver]:
         return {
@@ -109,11 +110,12 @@ class _Builder:
 
 
 def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | None) -> Robot:
-    description = robot_of(configured.arm)
+    description = robot_of_all(configured.followers())
     model = description.model()
     builder = _Builder(configured, clock, model, tabletop)
     settings = builder.settings
-    arm, leader, cameras, force = builder.arm(), builder.leader(), builder.cameras(), builder.force()
+    arms, leaders, cameras, force = builder.arms(), builder.leaders(), builder.cameras(), builder.force()
+    arm = arms_as_one(arms)
     statistics = RunStatistics()
     faults = FaultPolicy(settings.faults, clock, FaultLog())
     rate = settings.control.rate_hz
@@ -135,8 +137,10 @@ def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | Non
     return Robot(
         settings,
         clock,
+        arms,
+        leaders,
         arm,
-        leader,
+        leaders_as_one(leaders),
         cameras,
         force,
         control,
@@ -165,9 +169,7 @@ def _needed(settings: Settings) -> list[str]:
 
 
 def _wanted(robot: Robot) -> list[tuple[str, Driver]]:
-    wanted: list[tuple[str, Driver]] = [("arm", robot.arm)]
-    if robot.leader is not None:
-        wanted.append(("leader", robot.leader))
+    wanted: list[tuple[str, Driver]] = [*robot.arms.items(), *robot.leaders.items()]
     wanted += list(robot.cameras.items())
     if robot.force is not None:
         wanted.append(("force", robot.force))
@@ -193,9 +195,9 @@ async def _start_all(robot: Robot) -> None:
             group.start_soon(start, thread)
     if failures:
         raise failures[0]
-    rings = {"arm": robot.arm.states, **{name: camera.frames for name, camera in robot.cameras.items()}}
-    if robot.leader is not None:
-        rings["leader"] = robot.leader.states
+    rings = {name: arm.states for name, arm in robot.arms.items()}
+    rings.update({name: camera.frames for name, camera in robot.cameras.items()})
+    rings.update({name: leader.states for name, leader in robot.leaders.items()})
     if robot.force is not None:
         rings["force"] = robot.force.samples
     for name, ring in rings.items():

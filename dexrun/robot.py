@@ -15,6 +15,7 @@ from runtime.device import DeviceThread
 from runtime.faults import FaultPolicy
 from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
 from runtime.messages import CameraInfo
+from runtime.ports import ArmPort, LeaderPort
 from runtime.realtime import Realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
@@ -32,6 +33,8 @@ class Robot:
     """Everything that a mode works with.
 
     Attributes:
+        arms, leaders: their drivers, by the key of their table (``arm``, or ``arms.left``...).
+        arm: what obeys a joint vector: the arm itself, or all of them as one. leader: what is followed.
         threads: one per device that runs, by name.
         model: of the arm, for the loop's own thread; others take a copy.
         description: what the model was made of.
@@ -41,8 +44,10 @@ class Robot:
 
     settings: Settings
     clock: Clock
-    arm: ArmDriver
-    leader: LeaderDriver | None
+    arms: dict[str, ArmDriver]
+    leaders: dict[str, LeaderDriver]
+    arm: ArmPort
+    leader: LeaderPort | None
     cameras: dict[str, CameraDriver]
     force: ForceDriver | None
     control: ControlLoop

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from runtime.interfaces import ArmDriver, LeaderDriver
-from runtime.ports import Readings
+from runtime.ports import ArmPort, LeaderPort, Readings
 from runtime.ring import Layout, Mailbox, Ring, Sample
 
 
@@ -119,6 +119,25 @@ class ArmGroup:
         self.states = joined_states(arms)
         self.sent = JoinedRings({name: arm.sent for name, arm in arms.items()}, ("position",))
         self.targets = SplitTargets([arm.targets for arm in arms.values()], self.states.places)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderGroup:
+    """Several leaders as one is followed (`runtime.ports.LeaderPort`)."""
+
+    states: JoinedRings
+
+
+def arms_as_one(arms: Mapping[str, ArmDriver]) -> ArmPort:
+    """The only arm itself; several as a group, in the order of the joint vector."""
+    return next(iter(arms.values())) if len(arms) == 1 else ArmGroup(arms)
+
+
+def leaders_as_one(leaders: Mapping[str, LeaderDriver]) -> LeaderPort | None:
+    """The same of leaders; ``None`` if there is none."""
+    if len(leaders) > 1:
+        return LeaderGroup(joined_states(leaders))
+    return next(iter(leaders.values()), None)
 
 
 def joined_states(arms: Mapping[str, LeaderDriver]) -> JoinedRings:

@@ -15,7 +15,7 @@ import numpy as np
 from runtime.arm_model import DEFAULT_REACH_M, ArmModel, ModelParts
 from runtime.body_options import GRASP_SITE
 from runtime.jaws import JawGeometry
-from runtime.joints import SEPARATOR, JointLayout
+from runtime.joints import JointLayout, prefixed
 from runtime.messages import Floats
 from runtime.table_model import standing
 
@@ -73,6 +73,16 @@ class RobotDescription:
     arms: Mapping[str, tuple[RobotDescription, Floats]] = field(default_factory=dict)
 
     @property
+    def singles(self) -> Mapping[str, RobotDescription]:
+        """Each arm by itself, by its name; the only one is called ``""``."""
+        return {name: arm for name, (arm, _) in self.arms.items()} or {"": self}
+
+    @property
+    def bases(self) -> Mapping[str, Floats]:
+        """Where each arm's base stands, 4x4 in the common frame, by its name."""
+        return {name: pose for name, (_, pose) in self.arms.items()} or {"": np.eye(4)}
+
+    @property
     def layout(self) -> JointLayout:
         """What the numbers of a joint vector are."""
         grippers = tuple(i for i, name in enumerate(self.joints) if name in self.grippers)
@@ -112,9 +122,6 @@ def together(arms: Mapping[str, tuple[RobotDescription, Floats]]) -> RobotDescri
 
     Everything of an arm is called ``<arm>.<name>``: joints, sites, bodies.
     """
-
-    def prefixed(arm: str, name: str) -> str:
-        return f"{arm}{SEPARATOR}{name}"
 
     def build(visual: bool) -> Any:
         return standing({name: (each.build(visual), pose) for name, (each, pose) in arms.items()})

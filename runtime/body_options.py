@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
+from runtime.messages import Floats
 from runtime.options import Options
 
 GRASP_SITE = "grasp"
@@ -45,6 +48,26 @@ class BodyOptions(Options):
     meshes: Path | None = None
 
 
+class BaseOptions(Options):
+    """Where the base of one of several arms stands, in the frame that they share: on the table, z up.
+
+    Attributes:
+        position_m: of the base's own origin, metres.
+        yaw_rad: which way it looks, counter-clockwise from above; 0 is along the common x axis.
+    """
+
+    position_m: _Triple = (0.0, 0.0, 0.0)
+    yaw_rad: float = 0.0
+
+    def pose(self) -> Floats:
+        """4x4, from the base's frame to the common one."""
+        pose = np.eye(4)
+        sine, cosine = math.sin(self.yaw_rad), math.cos(self.yaw_rad)
+        pose[:2, :2] = [[cosine, -sine], [sine, cosine]]
+        pose[:3, 3] = self.position_m
+        return pose
+
+
 class ArmOptions(Options):
     """What every arm's table begins with.
 
@@ -55,3 +78,13 @@ class ArmOptions(Options):
 
     model: str = ""
     body: BodyOptions = BodyOptions()
+
+
+class StandingArmOptions(ArmOptions):
+    """An arm that obeys, and where it stands.
+
+    Attributes:
+        base: for one of several arms (``[arms.<name>]``), which need it; a single arm's base is the origin.
+    """
+
+    base: BaseOptions | None = None

@@ -80,6 +80,11 @@ class JointLayout:
         return JointLayout(names, self.ranges[list(where)], grippers)
 
 
+def prefixed(arm: str, name: str) -> str:
+    """How a robot of several arms calls the part `name` of `arm`; ``""`` is the only arm."""
+    return f"{arm}{SEPARATOR}{name}" if arm else name
+
+
 def posed(values: int, joints: int, grippers: Sequence[int]) -> list[int]:
     """Which of `joints` joints a configured pose of so many `values` is for.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from runtime.blends import SplicingOptions
-from runtime.body_options import ArmOptions
+from runtime.body_options import ArmOptions, StandingArmOptions
 from runtime.geometry_options import Extrinsics
 from runtime.packages import need
 from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
@@ -72,7 +72,7 @@ class DeviceTable(PartTable):
         return "", 0.0
 
 
-class ArmTable(DeviceTable, ArmOptions):
+class ArmTable(DeviceTable, StandingArmOptions):
     """An arm that obeys targets.
 
     Attributes:

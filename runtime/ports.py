@@ -60,6 +60,13 @@ class Readings(Protocol):
         """As `Ring.before`."""
 
 
+class LeaderPort(Protocol):
+    """What is followed of `runtime.interfaces.LeaderDriver`, or of several as one."""
+
+    @property
+    def states(self) -> Readings: ...
+
+
 class Targets(Protocol):
     """Where targets are posted: a `runtime.ring.Mailbox`, or several as one."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import SPOTS
 from dexrun.config.settings import Settings
 from dexrun.config.sources import suggestion
-from drivers.arms.choice import robot_of
+from drivers.arms.choice import robot_of, robot_of_all
 from drivers.world.config import CAMERAS
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
@@ -87,14 +87,17 @@ def simulated_time(settings: Settings) -> None:
 
 def known_robot(settings: Settings) -> RobotDescription:
     """The follower is an arm that is known or described; the leader is one like it."""
-    robot = _robot("arm", settings.arm)
-    leader = settings.leader
-    if leader is not None and leader.model and (leader.model, leader.body) != (robot.name, settings.arm.body):
-        raise ValueError(
-            f"leader.model = {leader.model!r}: joint angles of another model than the follower's "
-            f"({robot.name!r}) mean something else; leave it out, or give both arms the same"
-        )
-    return robot
+    arms, leaders = settings.arm_tables(), settings.all_leader_tables()
+    for (key, arm), (leads, leader) in zip(arms.items(), leaders.items(), strict=False):
+        robot = _robot(key, arm)
+        if leader.model and (leader.model, leader.body) != (robot.name, arm.body):
+            raise ValueError(
+                f"{leads}.model = {leader.model!r}: joint angles of another model than the follower's "
+                f"({robot.name!r}) mean something else; leave it out, or give both arms the same"
+            )
+    for key, arm in arms.items():
+        _robot(key, arm)
+    return robot_of_all(settings.followers())
 
 
 def _robot(name: str, arm: ArmOptions) -> RobotDescription:
@@ -110,22 +113,26 @@ def joint_names(settings: Settings, robot: RobotDescription) -> None:
         "safety.joints": settings.safety.joints,
         "policy.discrete": settings.policy.discrete,
     }
-    parts: dict[str, PartTable | None] = {
-        "arm": settings.arm,
-        "leader": settings.leader,
-        "policy": settings.policy,
-        "serve.policy": settings.serve.policy,
-    }
-    for name, part in parts.items():
+    for name, part in {"policy": settings.policy, "serve.policy": settings.serve.policy}.items():
         if part is not None:
-            tables.update({f"{name}.{key}": names for key, names in part.by_joint().items()})
+            tables.update(_by_joint(name, part))
     if settings.serve.units is not None:
         tables.update(settings.serve.units.by_joint("serve.units"))
+    _name_joints(tables, robot.joints)
+    for key, arm in {**settings.arm_tables(), **settings.all_leader_tables()}.items():
+        _name_joints(_by_joint(key, arm), robot.layout.part(key.partition(".")[2]).names)
+
+
+def _by_joint(key: str, part: PartTable) -> dict[str, Iterable[str]]:
+    return {f"{key}.{name}": joints for name, joints in part.by_joint().items()}
+
+
+def _name_joints(tables: Mapping[str, Iterable[str]], known: Sequence[str]) -> None:
     for key, names in tables.items():
         for joint in names:
             every_gripper = key.endswith(".joint_torque_limit_fraction") and joint == "gripper"
-            if joint not in robot.joints and not every_gripper:
-                raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, robot.joints)}")
+            if joint not in known and not every_gripper:
+                raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, known)}")
 
 
 def world_cameras(settings: Settings) -> None:
@@ -241,11 +248,12 @@ def _shows(settings: Settings, policy: PolicyTable, need: CameraNeed) -> None:
 
 def fault_rules(settings: Settings) -> None:
     """Every rule is about a device that there is, and a kind of fault that there can be."""
-    known = ["*", "arm", "force", "leader", "planner", "policy", *settings.cameras]
+    arms = [*settings.arm_tables(), *(settings.all_leader_tables() or ["leader"])]
+    known = ["*", *arms, "force", "planner", "policy", *settings.cameras]
     kinds = [kind.value for kind in FaultKind]
     for rule in settings.faults.rules:
-        name, _, kind = rule.partition(".")
-        if not kind or rule == "*.*":
+        name, _, kind = rule.rpartition(".")
+        if not name or not kind or rule == "*.*":
             raise ValueError(f'faults.rules.{rule}: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"')
         if name not in known:
             raise ValueError(f"faults.rules.{rule}: no such device{suggestion(name, known)}")

@@ -41,6 +41,20 @@ class RealtimeTable(RealtimeOptions):
     clock: Literal["real", "stepped"] = "real"
 
 
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""What a person calls a device."""
+
+
+def arm_key(name: str) -> str:
+    """The table of the arm called `name`, ``""`` for the only one; its driver is called so, too."""
+    return f"arms.{name}" if name else "arm"
+
+
+def leader_key(name: str) -> str:
+    """The same of a leader."""
+    return f"leaders.{name}" if name else "leader"
+
+
 def _default_policy() -> PolicyTable:
     return PolicyTable.model_validate({"type": "geometric"})
 
@@ -71,6 +85,7 @@ class Settings(BaseSettings):
         faults: what each fault asks for.
         realtime: clock, scheduling, memory.
         arm: the follower. leader: the arm that a person moves, for teleop.
+        arms, leaders: the same by name, for a robot of several arms; a leader is called as its follower.
         cameras: by name; the name is the camera's everywhere else.
         force: the force sensor, if any.
         world: the simulated tabletop; started when any address begins with ``world:``.
@@ -82,9 +97,11 @@ class Settings(BaseSettings):
 
     mode: Literal["grasp", "teleop"] = "grasp"
     runs: Path = Path("runs")
-    arm: ArmTable
+    arm: ArmTable | None = None
+    arms: dict[Name, ArmTable] = {}
     leader: LeaderTable | None = None
-    cameras: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], CameraTable] = {}
+    leaders: dict[Name, LeaderTable] = {}
+    cameras: dict[Name, CameraTable] = {}
     force: ForceTable | None = None
     world: WorldConfig = WorldConfig()
     control: ControlOptions = ControlOptions()
@@ -109,6 +126,34 @@ class Settings(BaseSettings):
         return (_Tables(settings_cls, init_settings.init_kwargs),)
 
     @model_validator(mode="after")
+    def _one_arm_or_several(self) -> Settings:
+        if self.arm is None and not self.arms:
+            raise ValueError("arm is required: [arm] for a robot of one arm, [arms.<name>] for several")
+        if self.arm is not None and (self.arms or self.leaders):
+            key = next(iter([*map(arm_key, self.arms), *map(leader_key, self.leaders)]))
+            raise ValueError(f"{key}: there is [arm], too; give that, or [arms.<name>] and [leaders.<name>]")
+        if self.arms and self.leader is not None:
+            raise ValueError("leader: the leader of one of several arms is [leaders.<name>], called as it is")
+        if self.leaders and list(self.leaders) != list(self.arms):
+            raise ValueError(
+                f"leaders: {', '.join(self.leaders)} are not the arms that follow, {', '.join(self.arms)}; "
+                "each arm needs a leader called as it is, in the same order"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _arms_stand_somewhere(self) -> Settings:
+        if self.arm is not None and self.arm.base is not None:
+            raise ValueError("arm.base: the base of a single arm is where the common frame begins")
+        for name, arm in self.arms.items():
+            if arm.base is None:
+                raise ValueError(
+                    f"{arm_key(name)}.base is required: {{ position_m = [x, y, z], yaw_rad = ... }}, where "
+                    "the arm stands in the frame that all share"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _cameras_exist(self) -> Settings:
         wanted = {"grasp.head": self.grasp.head, "grasp.wrist": self.grasp.wrist}
         for key, name in wanted.items():
@@ -131,8 +176,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _modes_have_what_they_need(self) -> Settings:
-        if self.mode == "teleop" and self.leader is None:
-            raise ValueError("mode = 'teleop' needs a [leader] table")
+        if self.mode == "teleop" and not self.leader_tables():
+            wanted = "a [leader] table" if self.arm is not None else "a [leaders.<name>] table for each arm"
+            raise ValueError(f"mode = 'teleop' needs {wanted}")
         if self.simulated and not self.world.enabled:
             raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
         return self
@@ -142,19 +188,28 @@ class Settings(BaseSettings):
         """Whether any device that the mode opens is the simulated tabletop's."""
         return any(map(in_world, self.addresses().values()))
 
-    def arms(self) -> dict[str, ArmTable]:
-        """The arms that obey, by the key of their table."""
-        return {"arm": self.arm}
+    def followers(self) -> dict[str, ArmTable]:
+        """The arms that obey, by name; the only one is called ``""``."""
+        return dict(self.arms) if self.arm is None else {"": self.arm}
 
-    def leaders(self) -> dict[str, LeaderTable]:
+    def arm_tables(self) -> dict[str, ArmTable]:
+        """The arms that obey, by the key of their table."""
+        return {arm_key(name): arm for name, arm in self.followers().items()}
+
+    def leader_tables(self) -> dict[str, LeaderTable]:
         """The arms that a person moves, by the key of their table; none in a mode without a person."""
-        return {"leader": self.leader} if self.leader is not None and self.mode == "teleop" else {}
+        return self.all_leader_tables() if self.mode == "teleop" else {}
+
+    def all_leader_tables(self) -> dict[str, LeaderTable]:
+        """The same in every mode."""
+        leaders = dict(self.leaders) if self.leader is None else {"": self.leader}
+        return {leader_key(name): leader for name, leader in leaders.items()}
 
     def device_tables(self) -> dict[str, DeviceTable]:
         """What the mode opens, by the key of its table."""
         cameras = {f"cameras.{name}": camera for name, camera in self.cameras.items()}
         force = {} if self.force is None else {"force": self.force}
-        return {**self.arms(), **self.leaders(), **force, **cameras}
+        return {**self.arm_tables(), **self.leader_tables(), **force, **cameras}
 
     def addresses(self) -> dict[str, str]:
         """Where the devices that the mode opens are, by the key that says so."""

@@ -15,7 +15,7 @@ from loguru import logger
 
 from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
-from drivers.arms.choice import recorded, robot_of
+from drivers.arms.choice import recorded, robot_of_all
 from runtime.arm_model import ModelError
 from runtime.masking import MASK
 from runtime.messages import Floats
@@ -68,13 +68,18 @@ def _same_robot(episode: Episode, settings: Settings) -> None:
         RecordingError: the episode is another robot's.
     """
     try:
-        recorded_with, here = recorded(episode.robot), robot_of(settings.arm)
+        recorded_with, here = recorded(episode.robot), robot_of_all(settings.followers())
     except (ModelError, MeshesMissingError) as error:
         raise RecordingError(f"{episode.path}: {error}") from None
     if (recorded_with.name, recorded_with.joints) != (here.name, here.joints):
         raise RecordingError(
             f"{episode.path}: recorded with the arm {recorded_with.name!r}; arm.model is {here.name!r}"
         )
+    for name, base in recorded_with.bases.items():
+        if not np.allclose(base, here.bases[name], atol=1e-6):
+            raise RecordingError(
+                f"{episode.path}: arms.{name}.base is not where the arm stood when it was recorded"
+            )
 
 
 def _chosen(recording: Recording, number: int | None) -> list[Episode]:

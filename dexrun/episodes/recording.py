@@ -202,15 +202,21 @@ class RunRecording:
 def _tracks(robot: Robot) -> list[Track]:
     options = robot.settings.recording
     tracks = [camera_track(name, camera.frames, options) for name, camera in robot.cameras.items()]
-    tracks.append(rows_track("arm", "/arm/state", "dexrun.ArmState", robot.arm.states))
-    tracks.append(rows_track("arm", "/arm/sent", "dexrun.Goal", robot.arm.sent))
-    tracks.append(rows_track("arm", "/arm/health", "dexrun.Health", robot.arm.health))
-    if robot.leader is not None:
-        tracks.append(rows_track("leader", "/leader/state", "dexrun.ArmState", robot.leader.states))
+    for name, arm in robot.arms.items():
+        tracks.append(rows_track(name, f"{topic(name)}/state", "dexrun.ArmState", arm.states))
+        tracks.append(rows_track(name, f"{topic(name)}/sent", "dexrun.Goal", arm.sent))
+        tracks.append(rows_track(name, f"{topic(name)}/health", "dexrun.Health", arm.health))
+    for name, leader in robot.leaders.items():
+        tracks.append(rows_track(name, f"{topic(name)}/state", "dexrun.ArmState", leader.states))
     if robot.force is not None:
         tracks.append(rows_track("force", "/force", "dexrun.Force", robot.force.samples))
     tracks.append(rows_track("control", "/ticks", "dexrun.Tick", robot.records))
     return tracks
+
+
+def topic(key: str) -> str:
+    """Under which topic the arm or leader of the table `key` is recorded: ``/arm``, ``/arms/left``."""
+    return "/" + key.replace(".", "/")
 
 
 def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
@@ -223,18 +229,17 @@ def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
     }
     force = settings.force
     about = {
-        **remembered(settings.arm, robot.description),
+        **remembered(settings.followers(), robot.description),
         "joint_names": list(robot.model.names),
         "ranges_rad": robot.model.ranges.tolist(),
         "units": robot.model.layout.units,
         "control_rate_hz": settings.control.rate_hz,
-        "state_rate_hz": settings.arm.state_rate_hz,
+        "state_rate_hz": min(arm.state_rate_hz for arm in settings.arm_tables().values()),
         "cameras": cameras,
         "force": None if force is None else {"channels": force.channels, "rate_hz": force.rate_hz},
         "mode": settings.mode,
     }
-    arms = {"arm": robot.arm, **({"leader": robot.leader} if robot.leader is not None else {})}
-    calibration = {name: dict(arm.calibration) for name, arm in arms.items()}
+    calibration = {name: dict(arm.calibration) for name, arm in (*robot.arms.items(), *robot.leaders.items())}
     return {
         "robot": {key: json.dumps(value) for key, value in about.items()},
         "calibration": {name: json.dumps(value) for name, value in calibration.items()},

@@ -25,7 +25,7 @@ from runtime.messages import DeviceError, FaultKind, Floats
 
 if TYPE_CHECKING:
     from dexrun.episodes.recording import RunRecording
-    from runtime.interfaces import LeaderDriver
+    from runtime.ports import LeaderPort
 
 
 class TeleopMode:
@@ -35,7 +35,7 @@ class TeleopMode:
         script: the scripted person, where there is one.
     """
 
-    def __init__(self, robot: Robot, leader: LeaderDriver, recording: RunRecording | None = None) -> None:
+    def __init__(self, robot: Robot, leader: LeaderPort, recording: RunRecording | None = None) -> None:
         self._robot = robot
         self._leader = leader
         self._options = robot.settings.teleop

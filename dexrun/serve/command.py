@@ -109,10 +109,10 @@ def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:
 
 def _server(settings: Settings) -> PolicyServer:
     from dexrun.serve.server import local_server
-    from drivers.arms.choice import robot_of
+    from drivers.arms.choice import robot_of_all
     from runtime.interfaces import PolicyError
 
-    joints = robot_of(settings.arm).layout
+    joints = robot_of_all(settings.followers()).layout
     make, options = policy_maker(settings), described(settings)
     own = served(settings).remembers_episode
     if options.engine == "ray":
@@ -147,7 +147,7 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
     """
     from dexrun.policies import build_policy, policy_context
     from dexrun.simulation.cameras import simulated_cameras
-    from drivers.arms.choice import robot_of
+    from drivers.arms.choice import robot_of_all
     from runtime.clock import RealClock
     from runtime.interfaces import PolicyError
 
@@ -164,5 +164,5 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
                 f"policy {table.type!r} needs the calibration of camera {need.camera!r}, which only the "
                 "robot's own process has (the simulated tabletop's is known); it needs no GPU: run it there"
             )
-    robot = robot_of(settings.arm)
+    robot = robot_of_all(settings.followers())
     return lambda: build_policy(table, policy_context(robot.model(), infos, RealClock()))

@@ -18,7 +18,6 @@ from dexrun.simulation.lifeline import Lifeline
 from drivers.force.config import ForceConfig
 from drivers.world.client import WorldClient
 from drivers.world.config import CAMERAS, WorldConfig
-from runtime.body_options import ArmOptions
 from runtime.clock import Clock
 from runtime.messages import DeviceError, FaultKind
 from runtime.parts import CameraTable, DeviceTable
@@ -47,11 +46,15 @@ class SimulatedTabletop:
         Raises:
             DeviceError: there is no such device.
         """
-        update: dict[str, Any] = {"cameras": dict(settings.cameras)}
+        update: dict[str, Any] = {
+            "cameras": dict(settings.cameras),
+            "arms": dict(settings.arms),
+            "leaders": dict(settings.leaders),
+        }
         for key, table in settings.device_tables().items():
             group, _, name = key.partition(".")
             if name:
-                update[group][name] = self._found(name, table)
+                update[group][name] = self._found(name if group == "cameras" else key, table)
             else:
                 update[key] = self._found(key, table)
         return settings.model_copy(update=update)
@@ -75,8 +78,8 @@ class SimulatedTabletop:
         if not in_world(address):
             return None
         name = address.removeprefix(WORLD_ADDRESS)
-        if name in ("follower", "leader"):
-            return self.client.calibration
+        if name in self.client.calibration:
+            return self.client.calibration[name]
         if address == HEAD:
             return self.client.realsense_context
         info = self.client.camera_infos.get(name)
@@ -96,8 +99,7 @@ async def open_tabletop(settings: Settings, clock: Clock) -> AsyncIterator[Simul
         return
     logger.info("starting the simulated tabletop")
     force = settings.force if isinstance(settings.force, ForceConfig) else None  # whose wire it speaks
-    arm = ArmOptions(model=settings.arm.model, body=settings.arm.body)
-    client = WorldClient(as_configured(settings), clock, force, arm)
+    client = WorldClient(as_configured(settings), clock, force, settings.followers())
     try:
         await clock.run_blocking(client.wait_ready)
         _ = client.head  # the emulated camera must be plugged in before anybody looks for it

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from drivers.arms import describe
 from runtime.arm_model import ModelError
-from runtime.body import RobotDescription
-from runtime.body_options import ArmOptions, BodyOptions
+from runtime.body import RobotDescription, together
+from runtime.body_options import ArmOptions, BaseOptions, BodyOptions, StandingArmOptions
 
 
 def robot_of(arm: ArmOptions) -> RobotDescription:
@@ -22,13 +24,36 @@ def robot_of(arm: ArmOptions) -> RobotDescription:
     return _described(arm.model, arm.body.model_dump_json())
 
 
+def robot_of_all(arms: Mapping[str, StandingArmOptions]) -> RobotDescription:
+    """The robot of one arm's table, which is called ``""``, or of several arms' by name.
+
+    Raises:
+        ModelError, MeshesMissingError: as `robot_of`.
+    """
+    if "" in arms:
+        return robot_of(arms[""])
+    return together({name: (robot_of(arm), (arm.base or BaseOptions()).pose()) for name, arm in arms.items()})
+
+
 @cache
 def _described(model: str, body: str) -> RobotDescription:
     return describe(model, BodyOptions.model_validate_json(body))
 
 
-def remembered(arm: ArmOptions, robot: RobotDescription) -> dict[str, Any]:
-    """What a recording keeps of its robot, for `recorded`."""
+def remembered(arms: Mapping[str, ArmOptions], robot: RobotDescription) -> dict[str, Any]:
+    """What a recording keeps of its robot, for `recorded`; `arms` as for `robot_of_all`."""
+    if "" in arms:
+        return _remembered(arms[""], robot)
+    return {
+        "model": robot.name,
+        "arms": {
+            name: {**_remembered(arm, robot.singles[name]), "base": robot.bases[name].tolist()}
+            for name, arm in arms.items()
+        },
+    }
+
+
+def _remembered(arm: ArmOptions, robot: RobotDescription) -> dict[str, Any]:
     about: dict[str, Any] = {"model": robot.name}
     if robot.fingerprint:
         about["model_sha256"] = robot.fingerprint
@@ -43,6 +68,19 @@ def recorded(about: Mapping[str, Any]) -> RobotDescription:
     Raises:
         ModelError: its model is not here, or is another one by now. MeshesMissingError as `robot_of`.
     """
+    robot = _recorded(about)
+    names = tuple(about.get("joint_names", robot.joints))
+    if names != robot.joints:
+        raise ModelError(
+            f"recorded joints {', '.join(names)} are not those of the arm {about.get('model', '')!r}: it has "
+            f"{', '.join(robot.joints)}"
+        )
+    return robot
+
+
+def _recorded(about: Mapping[str, Any]) -> RobotDescription:
+    if arms := about.get("arms"):
+        return together({name: (_recorded(one), np.array(one["base"])) for name, one in arms.items()})
     model = str(about.get("model", ""))
     robot = robot_of(ArmOptions(model=model, body=BodyOptions.model_validate(about.get("body", {}))))
     before = about.get("model_sha256", robot.fingerprint)
@@ -50,11 +88,5 @@ def recorded(about: Mapping[str, Any]) -> RobotDescription:
         raise ModelError(
             f"recorded with the arm {model!r} of sha256 {before[:12]}; what is here by that name has "
             f"{robot.fingerprint[:12]}"
-        )
-    names = tuple(about.get("joint_names", robot.joints))
-    if names != robot.joints:
-        raise ModelError(
-            f"recorded joints {', '.join(names)} are not those of the arm {model!r}: it has "
-            f"{', '.join(robot.joints)}"
         )
     return robot

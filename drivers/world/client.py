@@ -20,7 +20,7 @@ from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
 from drivers.world.judge import JudgeReport
 from drivers.world.operator import OperatorReport
-from runtime.body_options import ArmOptions
+from runtime.body_options import StandingArmOptions
 from runtime.clock import Clock
 from runtime.messages import CameraInfo, Intrinsics
 
@@ -45,7 +45,7 @@ class WorldClient:
     Args:
         clock: whose kind decides whether the table follows real time or `advance`.
         force: the force sensor as the runtime reads it; its port is ignored.
-        arm: which model stands on the table.
+        arms: by name, which models stand on the table and where; one alone is called ``""``.
 
     Attributes:
         process: the world's process.
@@ -56,7 +56,7 @@ class WorldClient:
         config: WorldConfig,
         clock: Clock,
         force: ForceConfig | None = None,
-        arm: ArmOptions | None = None,
+        arms: Mapping[str, StandingArmOptions] | None = None,
     ) -> None:
         self._config = config
         self._stepped = clock.stepped
@@ -84,7 +84,7 @@ class WorldClient:
         hello = {
             "config": config.model_dump(mode="json"),
             "force": (force or ForceConfig(port="world")).model_dump(mode="json"),
-            "arm": (arm or ArmOptions()).model_dump(mode="json"),
+            "arms": {name: _described(arm) for name, arm in (arms or {"": StandingArmOptions()}).items()},
             "folder": self._folder,
             "stepped": self._stepped,
             "start_ns": clock.now_ns(),
@@ -117,7 +117,8 @@ class WorldClient:
     @property
     def addresses(self) -> dict[str, str]:
         """Where each device is: ports of ``follower``, ``leader`` and ``force``, the URL of ``wrist``, the
-        serial number of ``head`` (to be looked for in `realsense_context`).
+        serial number of ``head`` (to be looked for in `realsense_context`). Of several arms, each is called
+        by its name, and its leader ``leader_<name>``.
         """
         return {**self.wait_ready()["addresses"], "head": self.head.serial}
 
@@ -127,8 +128,8 @@ class WorldClient:
         return {name: _camera_info(entry) for name, entry in self.wait_ready()["cameras"].items()}
 
     @property
-    def calibration(self) -> dict[str, dict[str, int]]:
-        """Of both arms, in the layout of LeRobot's calibration files."""
+    def calibration(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Of each arm by its wire, in the layout of LeRobot's calibration files."""
         return dict(self.wait_ready()["calibration"])
 
     @property
@@ -264,6 +265,11 @@ class WorldClient:
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         last = f": {lines[-1]}" if lines else ""
         return f"the simulated world's process ended (status {self.process.returncode}){last}"
+
+
+def _described(arm: StandingArmOptions) -> Message:
+    """What is said of an arm's body; its driver's table may say more."""
+    return arm.model_dump(mode="json", include=set(StandingArmOptions.model_fields))
 
 
 def _camera_info(entry: Message) -> CameraInfo:

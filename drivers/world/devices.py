@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,17 @@ from drivers.force.emulator import ForceEmulator
 from drivers.opencv_camera.emulator import MjpegEmulator
 from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
-from drivers.world.servos import ArmBank, Encoders
+from drivers.world.servos import ArmBank
 from runtime.messages import ColorImage, Floats
 
 
 class Devices:
-    """Both arms' buses, the force sensor and the wrist camera, each on its own wire.
+    """Every arm's bus, the force sensor and the wrist camera, each on its own wire.
 
     Args:
         folder: where the serial ports appear.
         force: the sensor as the runtime is configured to read it.
+        banks: the arms' servos, by what their wires are called (`wires`).
     """
 
     def __init__(
@@ -31,9 +33,7 @@ class Devices:
         config: WorldConfig,
         force: ForceConfig,
         folder: Path,
-        encoders: Encoders,
-        follower: ArmBank,
-        leader: ArmBank,
+        banks: Mapping[str, ArmBank],
     ) -> None:
         self._dt_s = 1 / config.force.rate_hz
         self._newtons_per_count = force.newtons_per_count
@@ -42,8 +42,8 @@ class Devices:
         self._channels = force.channels
         with contextlib.ExitStack() as stack:
             self.buses = {
-                "follower": _bus(follower, encoders, folder / "follower", config.seed),
-                "leader": _bus(leader, encoders, folder / "leader", config.seed + 1),
+                wire: _bus(bank, folder / wire, config.seed + number)
+                for number, (wire, bank) in enumerate(banks.items())
             }
             for bus in self.buses.values():
                 stack.callback(bus.close)
@@ -64,8 +64,7 @@ class Devices:
     def addresses(self) -> dict[str, str]:
         """By wire."""
         return {
-            "follower": self.buses["follower"].port,
-            "leader": self.buses["leader"].port,
+            **{wire: bus.port for wire, bus in self.buses.items()},
             "force": self.force.port,
             "wrist": self.wrist.url,
         }
@@ -88,8 +87,10 @@ class Devices:
             self.wrist.inject(fault.kind)
         elif fault.device == "force":
             self._force_fault(fault)
-        else:
+        elif fault.device in self.buses:
             _bus_fault(self.buses[fault.device], fault)
+        else:
+            raise ValueError(f"no device {fault.device!r}; arms are {', '.join(self.buses)}")
 
     def _force_fault(self, fault: Fault) -> None:
         if fault.kind == "gone":
@@ -112,14 +113,20 @@ class Devices:
         self._stack.close()
 
 
-def _bus(bank: ArmBank, encoders: Encoders, link: Path, seed: int) -> FeetechEmulator:
+def wires(followers: Mapping[str, ArmBank], leaders: Mapping[str, ArmBank]) -> dict[str, ArmBank]:
+    """By wire: ``follower`` and ``leader``; of several arms, ``<name>`` and ``leader_<name>``."""
+    own = {name or "follower": bank for name, bank in followers.items()}
+    return {**own, **{f"leader_{name}" if name else "leader": bank for name, bank in leaders.items()}}
+
+
+def _bus(bank: ArmBank, link: Path, seed: int) -> FeetechEmulator:
     registers = {
         entry["id"]: {
             reg.HOMING_OFFSET: entry["homing_offset"],
             reg.MIN_POSITION_LIMIT: entry["range_min"],
             reg.MAX_POSITION_LIMIT: entry["range_max"],
         }
-        for entry in encoders.calibration().values()
+        for entry in bank.encoders.calibration().values()
     }
     return FeetechEmulator(bank, link, registers=registers, seed=seed)
 

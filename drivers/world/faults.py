@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from runtime.options import Options
 
-Device = Literal["follower", "leader", "head", "wrist", "force", "table"]
+BUS = ("lose", "corrupt", "delay", "silent", "overload", "brownout", "unplug", "plug", "clear")
+"""Of an arm: ``follower`` and ``leader``, or of several ``<name>`` and ``leader_<name>``."""
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "follower": ("lose", "corrupt", "delay", "silent", "overload", "brownout", "unplug", "plug", "clear"),
-    "leader": ("lose", "corrupt", "delay", "silent", "overload", "brownout", "unplug", "plug", "clear"),
     "head": ("freeze", "gone", "back", "torn"),
     "wrist": ("freeze", "gone", "back", "torn", "garbage"),
     "force": ("gone", "back", "saturated", "drift", "constant", "clear"),
     "table": ("remove", "add", "move"),
 }
-"""By device."""
+"""By device, of what is no arm."""
 
 
 class Fault(Options):
     """One fault. Which of the values count depends on its kind.
 
-    device, kind: see `KINDS`. Bus: ``lose``, ``corrupt`` and ``delay`` take `count` (the next packets) or
-    `fraction` (of all packets); ``silent`` and ``overload`` take `servo` (an id). Force: ``constant`` takes
-    `value_n`, ``drift`` takes `value_n` as newtons a second. Table: `object` by name, `x_m` and `y_m`;
+    device, kind: see `KINDS` and, for arms, `BUS`. Bus: ``lose``, ``corrupt`` and ``delay`` take `count` (the
+    next packets) or `fraction` (of all packets); ``silent`` and ``overload`` take `servo` (an id). Force:
+    ``constant`` takes `value_n`, ``drift`` takes `value_n` as newtons a second. Table: `object` by name,
+    `x_m` and `y_m`;
     ``add`` without a name puts the spare object on the table.
     """
 
-    device: Device
+    device: str
     kind: str
     count: int = Field(default=0, ge=0, le=100_000)
     fraction: float = Field(default=0.0, ge=0, le=1)
@@ -42,7 +40,7 @@ class Fault(Options):
 
     @model_validator(mode="after")
     def _known(self) -> Fault:
-        kinds = KINDS[self.device]
+        kinds = KINDS.get(self.device, BUS)
         if self.kind not in kinds:
             raise ValueError(f"{self.device} has no fault {self.kind!r}; it has {', '.join(kinds)}")
         if self.kind in ("silent", "overload") and self.servo == 0:

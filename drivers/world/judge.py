@@ -37,6 +37,8 @@ class JudgeReport:
     objects_in_tray: int
     success: bool
     objects: tuple[ObjectReport, ...] = ()
+    arms_pressed_n: float = 0.0
+    """The largest force with which two arms ever pressed on each other."""
 
     def success_for(self, names: Iterable[str]) -> bool:
         """Whether each of the objects called `names` is in the tray."""
@@ -61,7 +63,7 @@ class JudgeReport:
         objects = tuple(
             ObjectReport(**{**o, "position_m": tuple(o["position_m"])}) for o in message["objects"]
         )
-        return cls(message["objects_total"], message["objects_in_tray"], message["success"], objects)
+        return cls(**{**message, "objects": objects})
 
 
 def judge(table: Tabletop) -> JudgeReport:
@@ -73,7 +75,8 @@ def judge(table: Tabletop) -> JudgeReport:
         if table.present[index]
     )
     inside = sum(1 for r in reports if r.in_tray)
-    return JudgeReport(len(reports), inside, bool(reports) and inside == len(reports), reports)
+    success = bool(reports) and inside == len(reports)
+    return JudgeReport(len(reports), inside, success, reports, table.arms_pressed_n)
 
 
 def _report(table: Tabletop, index: int, spec: ObjectSpec, held: bool) -> ObjectReport:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 from drivers.world.config import OperatorOptions
 from drivers.world.grasping import ScriptedGrasp, plan_grasp, plan_release, tray_slot
 from drivers.world.judge import in_tray
+from drivers.world.layout import ObjectSpec
 from drivers.world.physics import Tabletop
 from drivers.world.reach import TopDown, UnreachableError
 from drivers.world.servos import ArmBank, Encoders
+from runtime.body import RobotDescription
 from runtime.messages import Floats
 
 TICK_S = 0.005
@@ -69,47 +72,93 @@ class LeaderArm:
         self.bank.publish(self._position, moved / dt_s, np.zeros(len(moved)))
 
 
+class _Hand:
+    """The person's hand at one leader, and what it knows of the follower.
+
+    Attributes:
+        follower: its servos. rest: where it began, and goes back to. here: where it holds the leader.
+    """
+
+    def __init__(self, leader: LeaderArm, follower: ArmBank, robot: RobotDescription, base: Floats) -> None:
+        self.leader = leader
+        self.follower = follower
+        self.rest = leader.bank.joints_rad()
+        self.here = self.rest.copy()
+        self.others = list(robot.layout.others)
+        self._robot = robot
+        self._from_table = np.linalg.inv(base)
+        self._yaw_rad = math.atan2(base[1, 0], base[0, 0])
+
+    @cached_property
+    def reach(self) -> TopDown:
+        """Of the arm, in its base's frame."""
+        return TopDown(self._robot)
+
+    def take(self) -> None:
+        """Hold the leader where it is."""
+        self.here = self.leader.bank.joints_rad()
+        self.rest = self.here.copy()
+
+    def own(self, place: Floats) -> Floats:
+        """A point ``[3]`` of the table in the frame of the arm's base."""
+        return np.asarray(self._from_table[:3, :3] @ place + self._from_table[:3, 3])
+
+    def plan(
+        self, spec: ObjectSpec, place: Floats, yaw_rad: float, others: Sequence[Floats], slot: Floats
+    ) -> tuple[ScriptedGrasp, Floats]:
+        """How to take the object, and the joints ``[N]`` over `slot` ``[2]`` of the tray.
+
+        Raises:
+            UnreachableError: this arm cannot.
+        """
+        neighbours = [self.own(other) for other in others]
+        grasp = plan_grasp(self.reach, spec, self.own(place), yaw_rad - self._yaw_rad, neighbours)
+        return grasp, plan_release(self.reach, self.own(np.append(slot, 0.0))[:2])
+
+
 class Operator:
     """Picks and places every object, one episode each, by moving the leader.
 
-    A person watches the follower: each move ends only once the follower has arrived, or patience does.
+    A person watches the follower: each move ends only once the follower has arrived, or patience does. Of
+    several leaders, the person moves the one whose arm reaches both the object and the tray, the nearest
+    first; the others stay where they are.
     """
 
-    def __init__(self, table: Tabletop, leader: LeaderArm, options: OperatorOptions) -> None:
+    def __init__(self, table: Tabletop, leaders: Mapping[str, LeaderArm], options: OperatorOptions) -> None:
         self.report = OperatorReport()
         self._table = table
-        self._leader = leader
+        robot = table.robot
+        self._hands = {
+            arm: _Hand(leader, table.banks.arms[arm], robot.singles[arm], robot.bases[arm])
+            for arm, leader in leaders.items()
+        }
+        self._hand = next(iter(self._hands.values()))
         self._speed = _SPEED_RAD_S * options.speed
-        self._others = list(table.robot.layout.others)
-        self._rest = leader.bank.joints_rad()
-        self._here = self._rest.copy()
         self._wait_s = options.start_s
         self._script: Iterator[None] | None = None
         if options.enabled:
             self.start()
 
-    @cached_property
-    def _reach(self) -> TopDown:
-        return TopDown(self._table.robot)
-
     def start(self) -> None:
-        """Take the leader in hand and clear the table from now on."""
-        self._here = self._leader.bank.joints_rad()
-        self._rest = self._here.copy()
+        """Take the leaders in hand and clear the table from now on."""
+        for hand in self._hands.values():
+            hand.take()
         self.report = OperatorReport()
         self._script = self._clear_table()
 
     def stop(self) -> None:
-        """Let go of the leader."""
+        """Let go of the leaders."""
         self._script = None
-        self._leader.hand = None
+        for hand in self._hands.values():
+            hand.leader.hand = None
 
     def tick(self) -> None:
         """Move on by `TICK_S`."""
         if self._script is None:
             return
         next(self._script, None)
-        self._leader.hand = self._here
+        for hand in self._hands.values():
+            hand.leader.hand = hand.here
 
     # --- the script: each step of a generator is one tick
 
@@ -125,11 +174,10 @@ class Operator:
     def _episode(self, index: int) -> Iterator[None]:
         name = self._table.objects[index].name
         try:
-            plan = self._plan(index)
-            over = plan_release(self._reach, tray_slot(self._in_tray()))
+            plan, over = self._plan(index)
         except UnreachableError:
             return
-        whole, opened = self._reach.whole, plan.opening
+        whole, opened = self._hand.reach.whole, plan.opening
         self._phase("approach", name, episode=self.report.episode + 1)
         yield from self._move(whole(plan.above, opened))
         yield from self._move(whole(plan.at, opened))
@@ -144,11 +192,16 @@ class Operator:
         yield from self._move(whole(over, opened))
         yield from self._pause(0.4)
         self._phase("return", name)
-        yield from self._move(self._rest)
+        yield from self._move(self._hand.rest)
         self._phase("rest", name, won=self._inside(index))
         yield from self._pause(0.5)
 
-    def _plan(self, index: int) -> ScriptedGrasp:
+    def _plan(self, index: int) -> tuple[ScriptedGrasp, Floats]:
+        """How to take object `index` and where to let it go; takes the leader whose arm can.
+
+        Raises:
+            UnreachableError: none can.
+        """
         table = self._table
         others = [
             table.object_pose(i)[0]
@@ -156,7 +209,15 @@ class Operator:
             if i != index and table.present[i] and not self._inside(i)
         ]
         place, _ = table.object_pose(index)
-        return plan_grasp(self._reach, table.objects[index], place, table.yaw_rad(index), others)
+        slot, yaw_rad = tray_slot(self._in_tray()), table.yaw_rad(index)
+        for hand in sorted(self._hands.values(), key=lambda hand: float(np.linalg.norm(hand.own(place)))):
+            try:
+                plan = hand.plan(table.objects[index], place, yaw_rad, others, slot)
+            except UnreachableError:
+                continue
+            self._hand = hand
+            return plan
+        raise UnreachableError(f"{table.objects[index].name} at {np.round(place, 3).tolist()}")
 
     def _inside(self, index: int) -> bool:
         return in_tray(self._table.object_pose(index)[0])
@@ -175,19 +236,20 @@ class Operator:
 
     def _move(self, target: Floats, *, wait: bool = True) -> Iterator[None]:
         """A minimum-jerk move, as fast as the fastest joint may; then wait for the follower."""
-        start = self._here.copy()
+        hand = self._hand
+        start = hand.here.copy()
         peak = 1.875 * float(np.max(np.abs(target - start))) / self._speed
         ticks = max(1, round(max(0.3, peak) / TICK_S))
         for tick in range(1, ticks + 1):
             t = tick / ticks
-            self._here = start + (target - start) * (10 * t**3 - 15 * t**4 + 6 * t**5)
+            hand.here = start + (target - start) * (10 * t**3 - 15 * t**4 + 6 * t**5)
             yield
         if wait:
             yield from self._until_followed()
 
     def _until_followed(self) -> Iterator[None]:
         for _ in range(round(_PATIENCE_S / TICK_S)):
-            error = np.abs(self._table.bank.joints_rad() - self._here)[self._others]
+            error = np.abs(self._hand.follower.joints_rad() - self._hand.here)[self._hand.others]
             if float(error.max()) < _FOLLOWED_RAD:
                 return
             yield

@@ -10,7 +10,7 @@ import numpy as np
 from drivers.world.config import WorldConfig
 from drivers.world.layout import ObjectSpec, away
 from drivers.world.scene import build_scene, object_body
-from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive, Encoders
+from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive, RobotBank
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
@@ -60,7 +60,7 @@ class Tabletop:
         scene = build_scene(config, objects, robot)
         self.model: Any = scene.spec.compile()
         self.data: Any = mujoco.MjData(self.model)
-        self.bank = ArmBank(start_joints(config, robot), Encoders(robot))
+        self.banks = RobotBank(start_joints(config, robot), robot)
         self.step_ns = round(config.timestep_s * NS_PER_S)
         self.present = [spec.present for spec in self.objects]
         """Which objects take part; the others wait far away."""
@@ -75,13 +75,27 @@ class Tabletop:
         self._stall = self.model.actuator_forcerange[self._ctrl, 1].copy()
         self._object_geoms = {self.model.geom(object_body(i)).id: i for i in range(len(self.objects))}
         self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
-        self._jaws = {self.model.body(n).id for n in scene.fingers}
-        self._arm = {self.model.body(n).id for n in scene.bodies}
+        self._jaws = {arm: self._ids(names) for arm, names in scene.fingers.items()}
+        self._bodies = {arm: self._ids(names) for arm, names in scene.bodies.items()}
+        self._sensed = next(iter(robot.singles))
+        self.arms_pressed_n = 0.0
+        """The largest force with which two arms ever pressed on each other."""
+        self._owner = np.full(self.model.ngeom, -1)
+        for number, bodies in enumerate(self._bodies.values()):
+            self._owner[np.isin(self.model.geom_bodyid, list(bodies))] = number
         self._aim = start_joints(config, robot)
         self.data.qpos[self._qpos] = self._aim
-        self._apply(self.bank.drive())
+        self._apply(self.banks.drive())
         mujoco.mj_forward(self.model, self.data)
         self._publish()
+
+    def _ids(self, bodies: Sequence[str]) -> set[int]:
+        return {int(self.model.body(name).id) for name in bodies}
+
+    @property
+    def bank(self) -> ArmBank:
+        """The first arm's servos."""
+        return next(iter(self.banks.arms.values()))
 
     @property
     def now_ns(self) -> int:
@@ -96,9 +110,11 @@ class Tabletop:
         """Step until the next step would pass `to_ns`; returns how many steps were made."""
         count = max(0, (to_ns - self.now_ns) // self.step_ns)
         for _ in range(count):
-            self._apply(self.bank.drive())
+            self._apply(self.banks.drive())
             self._mujoco.mj_step(self.model, self.data)
             self._publish()
+            if len(self._bodies) > 1:
+                self.arms_pressed_n = max(self.arms_pressed_n, self._pressed_n())
         self._steps += count
         return int(count)
 
@@ -120,14 +136,14 @@ class Tabletop:
         self.data.ctrl[self._ctrl] = self._aim
 
     def _publish(self) -> None:
-        self.bank.publish(
+        self.banks.publish(
             self.data.qpos[self._qpos],
             self.data.qvel[self._dofs],
             self.data.actuator_force[self._ctrl] / self._stall,
         )
 
     def fingertip_force_n(self) -> Floats:
-        """What the sensor in the fingertips feels, ``[3]`` in newtons, in the grasp site's axes.
+        """What the sensor in the first arm's fingertips feels, ``[3]`` in newtons, in its grasp site's axes.
 
         The first entry is the squeeze: how hard object and jaws press on each other along the jaws'
         opening direction (positive, averaged over both jaws); then the net force on the jaws from
@@ -135,11 +151,11 @@ class Tabletop:
         """
         squeeze = 0.0
         net = np.zeros(3)
-        frame = self.data.site(self.robot.sites[""]).xmat.reshape(3, 3)
+        frame = self.data.site(self.robot.sites[self._sensed]).xmat.reshape(3, 3)
         wrench = np.zeros(6)
         for index in range(self.data.ncon):
             contact = self.data.contact[index]
-            hit = self._jaw_contact(contact)
+            hit = self._jaw_contact(contact, self._sensed)
             if hit == 0:
                 continue
             self._mujoco.mj_contactForce(self.model, self.data, index, wrench)
@@ -150,20 +166,31 @@ class Tabletop:
         return np.array([squeeze, net[0], net[2]])
 
     def held_objects(self) -> set[int]:
-        """Those that touch a jaw."""
+        """Those that touch any arm's jaw."""
         contacts = [self.data.contact[i] for i in range(self.data.ncon)]
-        touched = {self._touched_object(c) for c in contacts if self._jaw_contact(c)}
+        arms = self.robot.singles
+        touched = {self._touched_object(c) for c in contacts if any(self._jaw_contact(c, a) for a in arms)}
         return {index for index in touched if index is not None}
 
-    def _jaw_contact(self, contact: Any) -> int:
-        """+1 or -1, the sign that makes the contact's force the one on a jaw; 0 if it is not one."""
-        bodies = self.model.geom_bodyid
+    def _jaw_contact(self, contact: Any, arm: str) -> int:
+        """+1 or -1, the sign that makes the contact's force the one on the arm's jaw; 0 if it is not one."""
+        bodies, jaws, own = self.model.geom_bodyid, self._jaws[arm], self._bodies[arm]
         one, other = int(bodies[contact.geom1]), int(bodies[contact.geom2])
-        if one in self._jaws and other not in self._arm:
+        if one in jaws and other not in own:
             return -1
-        if other in self._jaws and one not in self._arm:
+        if other in jaws and one not in own:
             return 1
         return 0
+
+    def _pressed_n(self) -> float:
+        """With what force two arms press on each other now, at the contact where it is largest."""
+        contacts = self.data.contact
+        first, second = (self._owner[contacts.geom[: self.data.ncon, side]] for side in (0, 1))
+        wrench, largest = np.zeros(6), 0.0
+        for index in np.flatnonzero((first != second) & (first >= 0) & (second >= 0)).tolist():
+            self._mujoco.mj_contactForce(self.model, self.data, index, wrench)
+            largest = max(largest, float(np.linalg.norm(wrench[:3])))
+        return largest
 
     def _touched_object(self, contact: Any) -> int | None:
         first = self._object_geoms.get(int(contact.geom1))

@@ -17,7 +17,7 @@ from drivers.world.channel import ChannelClosedError, ControlChannel, Message
 from drivers.world.config import WorldConfig
 from drivers.world.faults import Fault
 from drivers.world.render import prepare_environment
-from runtime.body_options import ArmOptions
+from runtime.body_options import StandingArmOptions
 from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.messages import CameraInfo
 
@@ -88,15 +88,15 @@ def _die_with(parent: int, channel: ControlChannel) -> None:
 def _serve_world(channel: ControlChannel, bell: socket.socket, hello: Message, folder: Path) -> None:
     config = WorldConfig.model_validate(hello["config"])
     prepare_environment(config.render, stepped=hello["stepped"])
-    from drivers.arms import describe
+    from drivers.arms.choice import robot_of_all
     from drivers.force.config import ForceConfig
     from drivers.world.world import World
 
     clock = RealClock()
     start_ns = int(hello["start_ns"]) if hello["stepped"] else clock.now_ns()
-    arm = ArmOptions.model_validate(hello["arm"])
+    arms = {name: StandingArmOptions.model_validate(arm) for name, arm in hello["arms"].items()}
     force = ForceConfig.model_validate(hello["force"])
-    world = World(config, force, folder, start_ns, describe(arm.model, arm.body))
+    world = World(config, force, folder, start_ns, robot_of_all(arms))
     try:
         if hello["stepped"]:
             Stepped(world, channel, bell).run()
@@ -123,7 +123,7 @@ def ready_message(world: World) -> Message:
         "addresses": world.devices.addresses(),
         "ring": world.ring.name,
         "cameras": {name: _info(info) for name, info in world.infos.items()},
-        "calibration": world.encoders.calibration(),
+        "calibration": {wire: bank.encoders.calibration() for wire, bank in world.banks.items()},
         "objects": [asdict(o) for o in world.table.objects if o.present],
         "start_joints_rad": world.table.bank.joints_rad().tolist(),
     }

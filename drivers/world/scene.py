@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from drivers.world.layout import (
 )
 from drivers.world.meshes import lighten
 from runtime.body import CameraMount, RobotDescription
+from runtime.joints import prefixed
 
 ARM_FORCE_NM = 8.0
 ARM_KP = 150.0
@@ -61,11 +62,11 @@ def object_body(index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BuiltScene:
-    """The ``mujoco.MjSpec`` of a table; which of its bodies are the arm's, and which its fingers."""
+    """The ``mujoco.MjSpec`` of a table; by arm, which of its bodies are the arm's, and which its fingers."""
 
     spec: Any
-    bodies: tuple[str, ...]
-    fingers: tuple[str, ...]
+    bodies: Mapping[str, tuple[str, ...]]
+    fingers: Mapping[str, tuple[str, ...]]
 
 
 def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: RobotDescription) -> BuiltScene:
@@ -78,12 +79,12 @@ def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: Robot
     """
     spec = robot.build(True)
     spec.modelname = "tabletop"
-    bodies = tuple(body.name for body in spec.bodies if body.name != "world")
-    fingers = _fingers(spec, robot)
+    bodies = {arm: _bodies(spec, arm) for arm in robot.singles}
+    fingers = {arm: _fingers(spec, robot, arm) for arm in robot.singles}
     if config.render.mesh_cell_m:
         lighten(spec, config.render.mesh_cell_m)
     _options(spec, config)
-    _grip_contacts(spec, fingers)
+    _grip_contacts(spec, [body for each in fingers.values() for body in each])
     _actuators(spec, robot)
     _surroundings(spec)
     _tray(spec)
@@ -113,9 +114,14 @@ def _options(spec: Any, config: WorldConfig) -> None:
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
 
 
-def _fingers(spec: Any, robot: RobotDescription) -> tuple[str, ...]:
+def _bodies(spec: Any, arm: str) -> tuple[str, ...]:
+    return tuple(b.name for b in spec.bodies if b.name != "world" and b.name.startswith(prefixed(arm, "")))
+
+
+def _fingers(spec: Any, robot: RobotDescription, arm: str) -> tuple[str, ...]:
     """The gripper's bodies: that of the grasp point, those that grippers move, and what hangs on them."""
-    found = [spec.site(robot.sites[""]).parent, *(spec.joint(name).parent for name in robot.grippers)]
+    grippers = [name for name in robot.grippers if name.startswith(prefixed(arm, ""))]
+    found = [spec.site(robot.sites[arm]).parent, *(spec.joint(name).parent for name in grippers)]
     for body in found:
         found += [child for child in body.bodies if child.name not in [each.name for each in found]]
     return tuple(dict.fromkeys(body.name for body in found))
@@ -251,8 +257,10 @@ def _head_camera(spec: Any, options: HeadCameraOptions) -> None:
 
 
 def _wrist_camera(spec: Any, config: WorldConfig, robot: RobotDescription) -> None:
-    mount = robot.camera or _beside(spec.site(robot.sites[""]))
-    spec.body(mount.body).add_camera(
+    """On the gripper; of several arms, on the first one's."""
+    arm, alone = next(iter(robot.singles.items()))
+    mount = alone.camera or _beside(spec.site(robot.sites[arm]))
+    spec.body(mount.body if alone.camera is None else prefixed(arm, mount.body)).add_camera(
         name=WRIST_CAMERA,
         pos=mount.position_m,
         xyaxes=camera_axes(mount.position_m, mount.aim_m, mount.up),

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 
 import numpy as np
 
@@ -93,11 +93,14 @@ class ArmBank:
     Args:
         joints_rad: the model's own positions ``[D]`` at power-up.
         encoders: of its servos.
+
+    Attributes:
+        encoders: the same.
     """
 
     def __init__(self, joints_rad: Floats, encoders: Encoders) -> None:
         count = len(encoders.names)
-        self._encoders = encoders
+        self.encoders = encoders
         self._lock = threading.Lock()
         self._position = np.array(joints_rad, float)
         self._velocity = np.zeros(count)
@@ -109,7 +112,7 @@ class ArmBank:
 
     @property
     def ids(self) -> Sequence[int]:
-        return range(1, len(self._encoders.names) + 1)
+        return range(1, len(self.encoders.names) + 1)
 
     def reading(self, servo_id: int) -> ServoReading:
         joint = servo_id - 1
@@ -117,15 +120,15 @@ class ArmBank:
             position, velocity = float(self._position[joint]), float(self._velocity[joint])
             effort = float(self._effort[joint])
         return ServoReading(
-            position=self._encoders.ticks(joint, position),
-            velocity=self._encoders.speed(joint, velocity),
+            position=self.encoders.ticks(joint, position),
+            velocity=self.encoders.speed(joint, velocity),
             load=round(1000 * effort),
             current=round(abs(effort) * STALL_CURRENT),
         )
 
     def set_goal(self, servo_id: int, ticks: int) -> None:
         with self._lock:
-            self._goal[servo_id - 1] = self._encoders.position(servo_id - 1, ticks)
+            self._goal[servo_id - 1] = self.encoders.position(servo_id - 1, ticks)
 
     def set_torque(self, servo_id: int, enabled: bool) -> None:
         with self._lock:
@@ -156,3 +159,41 @@ class ArmBank:
         """The model's present positions ``[D]``."""
         with self._lock:
             return self._position.copy()
+
+
+class RobotBank:
+    """The servos of every arm of a robot, each arm's in a bank of its own, as one joint vector ``[D]``.
+
+    Args:
+        joints_rad: the model's own positions ``[D]`` at power-up.
+
+    Attributes:
+        arms: the banks, by the arm's name; the only one's is ``""``.
+    """
+
+    def __init__(self, joints_rad: Floats, robot: RobotDescription) -> None:
+        sizes = [len(arm.joints) for arm in robot.singles.values()]
+        ends = np.cumsum([0, *sizes]).tolist()
+        self._places = [slice(*pair) for pair in pairwise(ends)]
+        self.arms = {
+            name: ArmBank(joints_rad[place], Encoders(arm))
+            for (name, arm), place in zip(robot.singles.items(), self._places, strict=True)
+        }
+
+    def drive(self) -> Drive:
+        """What is asked of all the motors now."""
+        drives = [bank.drive() for bank in self.arms.values()]
+        if len(drives) == 1:
+            return drives[0]
+        return Drive(
+            *(np.concatenate(each) for each in zip(*(_columns(drive) for drive in drives), strict=True))
+        )
+
+    def publish(self, position: Floats, velocity: Floats, effort: Floats) -> None:
+        """All joints' state."""
+        for bank, place in zip(self.arms.values(), self._places, strict=True):
+            bank.publish(position[place], velocity[place], effort[place])
+
+
+def _columns(drive: Drive) -> tuple[Floats, ...]:
+    return drive.goal_rad, drive.torque, drive.gain, drive.limit

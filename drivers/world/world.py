@@ -8,14 +8,13 @@ from typing import Any
 
 from drivers.force.config import ForceConfig
 from drivers.world.config import WorldConfig
-from drivers.world.devices import Devices
+from drivers.world.devices import Devices, wires
 from drivers.world.faults import Fault
 from drivers.world.judge import JudgeReport, judge
 from drivers.world.layout import draw_objects
 from drivers.world.operator import TICK_S, LeaderArm, Operator
-from drivers.world.physics import Tabletop, start_joints
+from drivers.world.physics import Tabletop
 from drivers.world.render import Renderer, base_from_camera, camera_infos
-from drivers.world.servos import Encoders
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import CameraInfo
@@ -70,16 +69,18 @@ class World:
         self._lock = threading.Lock()
         self.config = config
         self.table = Tabletop(config, draw_objects(config), robot, start_ns)
-        self.encoders = Encoders(robot)
-        self._leader = LeaderArm(start_joints(config, robot), self.encoders)
-        self.operator = Operator(self.table, self._leader, config.operator)
+        self._leaders = {
+            arm: LeaderArm(bank.joints_rad(), bank.encoders) for arm, bank in self.table.banks.arms.items()
+        }
+        self.operator = Operator(self.table, self._leaders, config.operator)
         self._view = mujoco.MjData(self.table.model)
         self._renderer = Renderer(self.table.model, config)
         self.infos = self._camera_infos()
         head = config.head
         layout = {"color": ((head.height, head.width, 3), "u1"), "depth": ((head.height, head.width), "<u2")}
         self.ring = Ring.create_shared(layout, HEAD_SLOTS)
-        self.devices = Devices(config, force, folder, self.encoders, self.table.bank, self._leader.bank)
+        self.banks = wires(self.table.banks.arms, {arm: leader.bank for arm, leader in self._leaders.items()})
+        self.devices = Devices(config, force, folder, self.banks)
         self._tick_ns = start_ns
         self.head_due = Periodic(head.fps, start_ns)
         self.wrist_due = Periodic(config.wrist.fps, start_ns + round(NS_PER_S / config.wrist.fps / 2))
@@ -104,7 +105,8 @@ class World:
                 if until == self._tick_ns + _TICK_NS:
                     self._tick_ns = until
                     self.operator.tick()
-                    self._leader.step(TICK_S)
+                    for leader in self._leaders.values():
+                        leader.step(TICK_S)
                 if until == self.force_due.next_ns:
                     self.force_due.take()
                     sent += self.devices.send_force(self.table.fingertip_force_n())

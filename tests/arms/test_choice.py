@@ -22,7 +22,7 @@ def test_recordings_of_before_are_of_an_so100():
 @pytest.mark.parametrize("model", ["so100", "so101"])
 def test_a_known_robot_is_found_again(model: str):
     arm = ArmOptions(model=model)
-    about = remembered(arm, robot_of(arm))
+    about = remembered({"": arm}, robot_of(arm))
     assert about["model"] == model
     assert recorded(about).name == model
 
@@ -31,7 +31,7 @@ def test_a_file_s_robot_is_found_again_with_what_was_said_of_it(tmp_path: Path):
     path = tmp_path / "crane.xml"
     path.write_text(MJCF)
     arm = ArmOptions(model=str(path), body=BodyOptions(joints=("jaw", "pan"), grippers=JAW))
-    robot = recorded(remembered(arm, robot_of(arm)))
+    robot = recorded(remembered({"": arm}, robot_of(arm)))
     assert robot.joints == ("jaw", "pan")
     assert robot.layout.grippers == (0,)
 
@@ -39,7 +39,7 @@ def test_a_file_s_robot_is_found_again_with_what_was_said_of_it(tmp_path: Path):
 def test_another_body_is_refused_in_one_line(tmp_path: Path):
     path = tmp_path / "crane.xml"
     path.write_text(MJCF)
-    about = remembered(ArmOptions(model=str(path)), robot_of(ArmOptions(model=str(path))))
+    about = remembered({"": ArmOptions(model=str(path))}, robot_of(ArmOptions(model=str(path))))
     with pytest.raises(ModelError) as caught:
         recorded({**about, "model_sha256": "0" * 64})
     assert f"recorded with the arm '{path}' of sha256 000000000000; what is here by that name has" in str(

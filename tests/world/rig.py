@@ -62,7 +62,7 @@ class Teleoperation:
         self.table = tabletop(config, robot)
         self.encoders = Encoders(robot)
         self.leader = LeaderArm(start_joints(config, robot), self.encoders)
-        self.operator = Operator(self.table, self.leader, config.operator)
+        self.operator = Operator(self.table, {"": self.leader}, config.operator)
         power(self.table)
         self.table.bank.set_torque_limit(6, 500)
         self.phases: list[tuple[int, str]] = []
@@ -87,7 +87,7 @@ def present(config: WorldConfig) -> list[ObjectSpec]:
 
 def joint_map(client: WorldClient, folder: Path) -> tuple[Path, JointMap]:
     path = folder / "calibration.json"
-    path.write_text(json.dumps(client.calibration))
+    path.write_text(json.dumps(client.calibration["follower"]))
     ranges = dict(zip(JOINT_NAMES, JOINT_RANGES_RAD, strict=True))
     return path, JointMap.build(load_calibration(path, JOINT_NAMES), ranges)
 
