@@ -62,9 +62,8 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
         segmenter, tracker = await clock.run_blocking(
             lambda: (settings.perception.segmenter.build(), settings.perception.tracker.build())
         )
-        perception = Perception(robot.cameras[settings.grasp.head], segmenter, tracker, clock)
-        if recording is not None:
-            perception.keep = recording.mask
+        kept = [] if recording is None else [recording.mask]
+        perception = Perception(robot.cameras[settings.grasp.head], segmenter, tracker, clock, *kept)
         perception.start()
         stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
         worker = await _open_worker(robot, perception.newest, stack)

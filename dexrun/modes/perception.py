@@ -27,6 +27,11 @@ _ANSWER_NS = NS_PER_S // 100
 _GIVE_UP_S = 5.0
 
 
+def _nobody(mask: TrackedMask) -> None:
+    """Nobody keeps it."""
+    del mask
+
+
 class NotSegmentedError(Exception):
     """There is no object in the box."""
 
@@ -56,12 +61,17 @@ class Perception:
         camera: whose frames are followed.
         segmenter: frame and box to mask.
         tracker: mask and next frame to mask.
-
-    Attributes:
         keep: told every new mask, on the perception's thread.
     """
 
-    def __init__(self, camera: CameraDriver, segmenter: Segmenter, tracker: Tracker, clock: Clock) -> None:
+    def __init__(
+        self,
+        camera: CameraDriver,
+        segmenter: Segmenter,
+        tracker: Tracker,
+        clock: Clock,
+        keep: Callable[[TrackedMask], None] = _nobody,
+    ) -> None:
         self._camera = camera
         self._segmenter = segmenter
         self._tracker = tracker
@@ -71,7 +81,7 @@ class Perception:
         self._tasks: Latest[_Task | None] = Latest()
         self._sights: Latest[_Sight] = Latest()
         self._end: Latest[bool] = Latest()
-        self.keep: Callable[[TrackedMask], None] = lambda mask: None
+        self._keep = keep
 
     def start(self) -> None:
         """Start the thread."""
@@ -162,7 +172,7 @@ class Perception:
     def _found(self, mask: TrackedMask, attempt: int) -> None:
         mask = replace(mask, attempt=attempt)
         self._sights.post(_Sight(attempt, mask))
-        self.keep(mask)
+        self._keep(mask)
 
     def _lost(self, attempt: int, why: str) -> bool:
         self._sights.post(_Sight(attempt, None, why or "no mask"))
