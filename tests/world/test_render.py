@@ -17,7 +17,7 @@ from drivers.world.meshes import read_triangles, simplify
 from drivers.world.physics import Tabletop
 from drivers.world.render import DepthSensor, Renderer, base_from_camera, pinhole, prepare_environment
 from drivers.world.snapshot import save
-from tests.world.rig import one_object, present, small, tabletop
+from tests.world.rig import ROBOT, one_object, present, small, tabletop
 
 prepare_environment(RenderOptions(), stepped=True)
 
@@ -141,7 +141,7 @@ def test_what_is_no_stl_is_refused(tmp_path: Path) -> None:
 
 def test_snapshot_writes_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "table.png"
-    save(path, small())
+    save(path, small(), ROBOT)
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OSError, match="cannot write"):
-        save(tmp_path / "nowhere" / "table.png", small())
+        save(tmp_path / "nowhere" / "table.png", small(), ROBOT)
