@@ -426,7 +426,3 @@ class Mailbox:
         if sample is not None:
             self._taken = sample.index
         return sample
-
-    def peek(self, into: Sample | None = None) -> Sample | None:
-        """The newest post, taken or not."""
-        return self._ring.newest(into)
