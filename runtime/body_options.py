@@ -72,7 +72,8 @@ class ArmOptions(Options):
     """What every arm's table begins with.
 
     Attributes:
-        model: what the arm is: a known one's name, or an MJCF (``.xml``) or URDF (``.urdf``) file.
+        model: what the arm is: a known one's name, or an MJCF (``.xml``) or URDF (``.urdf``) file;
+            ``PACKAGE:FILE`` is one inside an installed package.
         body: for a file, what it does not say.
     """
 

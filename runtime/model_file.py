@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,31 @@ def is_model_file(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES
 
 
+def model_path(name: str) -> Path:
+    """Where the model file `name` is: a path, or ``PACKAGE:FILE`` inside an installed package.
+
+    The package is located and not imported. A recording's model is found by such a name wherever the package
+    is installed.
+
+    Raises:
+        ModelError: there is no such package.
+    """
+    package, colon, file = name.partition(":")
+    if not colon or not package.isidentifier() or Path(name).exists():
+        return Path(name)
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(f"arm model {name}: no package {package!r} is installed")
+    return Path(found.submodule_search_locations[0]) / file
+
+
 def describe_file(name: str, options: BodyOptions) -> RobotDescription:
     """The robot of the MJCF or URDF file `name`.
 
     Raises:
         ModelError: one line: what is missing, and what the file has.
     """
-    path = Path(name)
+    path = model_path(name)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -145,6 +145,21 @@ def test_what_a_file_does_not_have_is_one_line(mjcf: str, options: dict, said: s
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_a_package_is_found_wherever_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / "crane_arm"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "arm.xml").write_text(MJCF)
+    monkeypatch.syspath_prepend(tmp_path)
+    robot = describe("crane_arm:arm.xml", body(grippers=JAW))
+    assert (robot.name, robot.joints) == ("crane_arm:arm.xml", ("pan", "lift", "jaw"))
+    assert robot.fingerprint == describe(str(package / "arm.xml"), body(grippers=JAW)).fingerprint
+    with pytest.raises(ModelError, match="no package 'derrick_arm' is installed"):
+        describe("derrick_arm:arm.xml")
+
+
 def test_files_that_are_none(tmp_path: Path):
     with pytest.raises(ModelError, match="No such file"):
         describe(str(tmp_path / "missing.xml"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import termios
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from runtime import (
 from seven_joint_arm.emulator import UNIT, Emulator, framed, unframed
 
 EMULATED = "emulated"
-MODEL = str(Path(__file__).with_name("arm.xml"))
+MODEL = "seven_joint_arm:arm.xml"  # a file of this package's, wherever it is installed
 ATTEMPTS = 3
 GUARD_S = 10.0  # the emulator always answers; how soon is up to how busy this computer is
 
