@@ -6,7 +6,7 @@ import argparse
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dexrun.__main__ import main
 from dexrun.config.load import load, load_tables
 from dexrun.config.sources import parse_arguments
 from dexrun.serve.command import expand
+from tests.plugins.distribution import distribution, installed
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/remote.md", "docs/serve.md")
@@ -54,6 +55,16 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ParsedError
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+
+
+@pytest.fixture(autouse=True)
+def _example(tmp_path: Path) -> Iterator[None]:
+    """The policy that the tutorial installs."""
+    code = (ROOT / "examples" / "nearest_pose_policy" / "nearest_pose.py").read_text()
+    points = {"dexrun.policies": {"nearest_pose": "nearest_pose:NearestPoseTable"}}
+    distribution(tmp_path / "site", "dexrun-nearest-pose", points, {"nearest_pose.py": code})
+    with installed(tmp_path / "site"):
+        yield
 
 
 def test_there_are_lines() -> None:
