@@ -14,6 +14,8 @@ from dexrun.__main__ import main
 from dexrun.data.replay import recorded_settings
 from dexrun.data.verify import verify
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
+from dexrun.robot import Robot
+from runtime.realtime import Realtime
 from runtime.recording.reader import Recording
 from tests.dexrun.rig import Stage, perform
 
@@ -134,14 +136,15 @@ def test_garbage_is_collected_where_the_arm_rests_and_automatically_where_it_nev
     rests: list[tuple[str, int]] = []
     promised: list[bool] = []
 
-    class Noted:
+    class Noted(Realtime):
         def collect(self) -> None:
             rests.append((stages[0].step.split()[0], len(stages[0].up.control.horizon)))
 
     @contextlib.contextmanager
-    def realtime(*_: object, pauses: bool) -> Iterator[Noted]:
+    def realtime(robot: Robot, *_: object, pauses: bool) -> Iterator[None]:
         promised.append(pauses)
-        yield Noted()
+        robot.realtime = Noted()
+        yield
 
     async def script(stage: Stage) -> None:
         stages.append(stage)
