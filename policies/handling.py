@@ -25,7 +25,8 @@ class PlaceOptions:
     Attributes:
         carry_height_m: at which it is carried: above everything it passes over.
         release_height_m: at which the jaws open.
-        open_by: how far the jaws open beyond what they held, as a fraction of their travel.
+        open_by: how far the jaws open beyond what they held, as a fraction of their travel; a hand opens
+            wholly.
         wait_s: between opening and going up again.
     """
 
@@ -59,14 +60,14 @@ def plan_place(
         spot: where the grasp point is to be when the jaws open.
         limits: of the whole move.
         options: heights and waits.
-        held_opening: ``[G]`` measured openings of the grippers around the object (default: the targets').
+        held_opening: ``[F]`` measured openings of the fingers around the object (default: the targets').
 
     Raises:
         MotionError: the spot is out of reach, or the way there is not free.
     """
     options = options or PlaceOptions()
-    grippers = list(arm.grippers)
-    grip = start[grippers]
+    fingers = arm.fingers
+    grip = fingers.openings(start)
     parts = [start[None]]
     parts.append(rise(arm, start, options.carry_height_m, limits))
     carried = parts[-1][-1]
@@ -78,9 +79,9 @@ def plan_place(
     parts.append(motion.plan_cartesian_move(arm, over, release_pose, limits))
     down = parts[-1][-1]
     release_row = sum(len(p) for p in parts) - 1
-    opened = down.copy()
     held = grip if held_opening is None else np.maximum(grip, held_opening)
-    opened[grippers] = np.minimum(1.0, held + options.open_by)
+    open_by = np.where(fingers.of_hand, 1.0, options.open_by)
+    opened = fingers.opened_to(down, np.minimum(1.0, held + open_by))
     parts.append(motion.plan_joint_move(down, opened, limits))
     parts.append(np.repeat(opened[None], max(1, round(options.wait_s * limits.rate_hz)), axis=0))
     parts.append(rise(arm, opened, options.carry_height_m, limits))

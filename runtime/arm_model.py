@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.fingers import Fingers
 from runtime.ik_options import IkOptions
 from runtime.joints import JointLayout
 from runtime.messages import Floats
@@ -79,6 +80,7 @@ class ModelParts:
             said, the lower and the upper end of its joint's range.
         home: joint vector ``[D]`` at which the robot hides nothing of the table; empty: unknown.
         whole: for one of several arms by itself, the joint vector of all.
+        hand: of a hand's joints that open and close, by index, the angles where they are closed and open.
     """
 
     names: tuple[str, ...]
@@ -87,6 +89,7 @@ class ModelParts:
     ends: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     home: tuple[float, ...] = ()
     whole: NativeUnits | None = None
+    hand: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 class ArmModel:
@@ -97,6 +100,7 @@ class ArmModel:
 
     Attributes:
         layout: the joints' names, ranges and grippers; `names`, `ranges` and `grippers` are its.
+        fingers: those that open and close on an object, grippers and a hand's.
         arms: of each arm, the indices of its joints.
         parts: what they are called in the model.
     """
@@ -165,6 +169,7 @@ class ArmModel:
             {k: parts.ends[i] for k, i in enumerate(joints) if i in parts.ends},
             tuple(parts.home[i] for i in joints) if parts.home else (),
             parts.whole or self._units,
+            {k: parts.hand[i] for k, i in enumerate(joints) if i in parts.hand},
         )
         view = self._with(own)
         view.layout = self.layout.part(name)
@@ -193,6 +198,7 @@ class ArmModel:
             "grippers": list(parts.grippers),
             "ends": [[joint, list(ends)] for joint, ends in parts.ends.items()],
             "home": list(parts.home),
+            "hand": [[joint, list(angles)] for joint, angles in parts.hand.items()],
             "table_height_m": self.table_height_m,
             "reach_m": self.reach_m,
         }
@@ -202,11 +208,18 @@ class ArmModel:
         """The model that `save` wrote and told of."""
         import mujoco
 
-        ends = {joint: (closed, opened) for joint, (closed, opened) in saved["ends"]}
+        ends, hand = (
+            {joint: (closed, opened) for joint, (closed, opened) in saved[key]} for key in ("ends", "hand")
+        )
         return cls(
             mujoco.MjModel.from_binary_path(str(path)),
             ModelParts(
-                tuple(saved["names"]), saved["sites"], tuple(saved["grippers"]), ends, tuple(saved["home"])
+                tuple(saved["names"]),
+                saved["sites"],
+                tuple(saved["grippers"]),
+                ends,
+                tuple(saved["home"]),
+                hand=hand,
             ),
             table_height_m=saved["table_height_m"],
             reach_m=saved["reach_m"],
@@ -228,6 +241,7 @@ class ArmModel:
         where = np.array([model.jnt_qposadr[joint] for joint in joints], dtype=np.int64)
         self._units = NativeUnits(where, offset, scale)
         self.layout = JointLayout(names, ranges, self.parts.grippers)
+        self.fingers = Fingers.of(self.parts.grippers, self.parts.hand)
 
     def _find_arms(self) -> None:
         kind, sites = self._mujoco.mjtObj.mjOBJ_SITE, self.parts.sites
@@ -345,18 +359,18 @@ class ArmModel:
     def ik(self, target: Floats, seed: Floats, options: IkOptions | None = None) -> IkResult:
         """The configuration whose grasp pose comes closest to `target` (4x4), starting from `seed`.
 
-        Joint ranges hold; grippers keep the seed's opening. Solved by quadratic programs (mink).
+        Joint ranges hold; fingers keep the seed's opening. Solved by quadratic programs (mink).
         The caller judges the errors in the result: an arm of five joints cannot have every pose.
         """
         if self._ik is None:
             from runtime.arm_ik import IkSolver
 
-            moving = [dof for i, dof in enumerate(self._dofs) if i not in self.grippers]
+            moving = [dof for i, dof in enumerate(self._dofs) if i not in set(self.fingers.joints.tolist())]
             self._ik = IkSolver(self.model, self._site, self._units.where, moving)
         self._place(seed)
         native = self._ik.solve(target, self.data.qpos, options or IkOptions())
         q = self.from_native(native)
-        q[list(self.grippers)] = seed[list(self.grippers)]
+        q[self.fingers.joints] = seed[self.fingers.joints]
         return self._judge(q, target)
 
     def _judge(self, q: Floats, target: Floats) -> IkResult:

@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.arm_model import DEFAULT_REACH_M, ArmModel, ModelParts
 from runtime.body_options import GRASP_SITE
+from runtime.fingers import Fingers
 from runtime.jaws import JawGeometry
 from runtime.joints import JointLayout, prefixed
 from runtime.messages import Floats
@@ -43,6 +44,7 @@ class RobotDescription:
         joints: names in the order of every joint vector ``[D]``.
         ranges: of each, in the model's own units (radians, metres).
         grippers: by joint, the model's own positions where it is closed and where it is open.
+        hand: by joint of a hand that opens and closes, its angles where it is closed and where it is open.
         build: makes the ``mujoco.MjSpec`` of the arm alone, with its looks or without, in its base's frame:
             x forward over the table, z up, the table at ``z = 0``. Collision geoms are in
             `COLLISION_GROUP`, the others in `VISUAL_GROUP`. It has no actuators.
@@ -71,6 +73,7 @@ class RobotDescription:
     camera: CameraMount | None = None
     fingerprint: str = ""
     arms: Mapping[str, tuple[RobotDescription, Floats]] = field(default_factory=dict)
+    hand: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def singles(self) -> Mapping[str, RobotDescription]:
@@ -96,7 +99,20 @@ class RobotDescription:
         """What the joints and grasp points are called in the model."""
         grippers = self.layout.grippers
         ends = {index: self.grippers[self.joints[index]] for index in grippers}
-        return ModelParts(self.joints, dict(self.sites), grippers, ends, self.home)
+        hand = {self.joints.index(name): angles for name, angles in self.hand.items()}
+        return ModelParts(self.joints, dict(self.sites), grippers, ends, self.home, hand=hand)
+
+    @property
+    def fingers(self) -> Fingers:
+        """What opens and closes: grippers, and a hand's joints."""
+        parts = self.parts
+        return Fingers.of(parts.grippers, parts.hand)
+
+    @property
+    def carrying(self) -> tuple[int, ...]:
+        """Indices of the joints that carry the fingers: all others."""
+        fingers = set(self.fingers.joints.tolist())
+        return tuple(index for index in range(len(self.joints)) if index not in fingers)
 
     @property
     def home_pose(self) -> tuple[float, ...]:
@@ -133,6 +149,7 @@ def together(arms: Mapping[str, tuple[RobotDescription, Floats]]) -> RobotDescri
         joints=tuple(prefixed(name, joint) for name, each in one_by_one for joint in each.joints),
         ranges=tuple(pair for _, each in one_by_one for pair in each.ranges),
         grippers={prefixed(name, j): ends for name, each in one_by_one for j, ends in each.grippers.items()},
+        hand={prefixed(name, j): pair for name, each in one_by_one for j, pair in each.hand.items()},
         build=build,
         home=tuple(value for _, each in one_by_one for value in each.home),
         ready=tuple(value for _, each in one_by_one for value in (each.ready or each.home)),

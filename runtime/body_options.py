@@ -24,6 +24,9 @@ class BodyOptions(Options):
             within a range, in the file's order.
         grippers: by joint, the model's own positions where it is closed and where it is open; empty: the
             joint called ``gripper``, if there is one, from the lower end of its range to the upper.
+        hand: by joint of a hand, its angles where the hand is closed around something and where it is open.
+            They are joints like any other, in radians; the modes close, open and hold with them. A thumb
+            that stays has the same angle twice.
         site: the site at the grasp point, where the file has one: its z axis is the approach direction (out
             of the gripper), and its y axis the direction in which the jaw opens.
         grasp_body: instead of a site, the body that the grasp point is fixed to.
@@ -38,6 +41,7 @@ class BodyOptions(Options):
 
     joints: tuple[str, ...] = ()
     grippers: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    hand: dict[str, tuple[float, float]] = Field(default_factory=dict)
     site: str = GRASP_SITE
     grasp_body: str = ""
     grasp_m: _Triple = (0.0, 0.0, 0.0)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.fingers import Fingers
 from runtime.messages import Floats
 
 _BISECTIONS = 5
@@ -27,6 +28,10 @@ class BodyModel(Protocol):
     @property
     def grippers(self) -> Sequence[int]:
         """Indices of the joints that are grippers."""
+
+    @property
+    def fingers(self) -> Fingers:
+        """The joints that open and close on an object: grippers, and a hand's."""
 
     @property
     def arms(self) -> Sequence[Sequence[int]]:

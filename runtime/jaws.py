@@ -64,15 +64,14 @@ class JawGeometry:
 
 
 def measured_jaws(arm: ArmModel) -> JawGeometry:
-    """Measure by casting rays at the fingers of an arm with one gripper.
+    """Measure by casting rays at the fingers: of one gripper, or of a hand whose thumb stays where it is.
 
     Raises:
-        JawError: the arm does not have one gripper, or its fingers do not face each other around the
-            grasp point.
+        JawError: the arm has neither, or its fingers do not face each other around the grasp point.
     """
-    if len(arm.grippers) != 1:
+    if len(arm.grippers) + bool(arm.fingers.of_hand.any()) != 1:
         raise JawError(f"the arm has {len(arm.grippers)} grippers; jaws are measured of an arm with one")
-    q = arm.middle()
+    q = arm.home if arm.fingers.of_hand.any() else arm.middle()
     faces = np.array([_faces(arm, q, g) for g in _OPENINGS])
     if not np.isfinite(faces[:, 0]).any():
         raise JawError("the arm model's jaws do not face each other around the grasp point")
@@ -90,9 +89,7 @@ def _faces(arm: ArmModel, q: Floats, opening: float) -> tuple[float, float]:
     """Distance to the fixed and to the moving finger; NaN where a ray meets neither."""
     import mujoco
 
-    q = q.copy()
-    q[arm.grippers[0]] = opening
-    pose = arm.fk(q)
+    pose = arm.fk(arm.fingers.opened_to(q, opening))
     group: Any = None
     hit = np.zeros(1, dtype=np.int32)
     distances = np.full((len(_DEPTHS_M), 2), np.nan)

@@ -62,6 +62,7 @@ def describe_file(name: str, options: BodyOptions) -> RobotDescription:
         joints=known.joints,
         ranges=known.ranges(),
         grippers=known.grippers(),
+        hand=dict(options.hand),
         build=known.spec,
         home=known.home(),
         reach_m=known.reach_m(),
@@ -146,6 +147,16 @@ class _ModelFile:
         for name in options.grippers:
             if name not in self.joints:
                 raise self._error(f"gripper {name!r} is no joint; there are {_list(self.joints)}")
+        for name, angles in options.hand.items():
+            if name not in self.joints or name in options.grippers or name == "gripper":
+                arm = [joint for joint in self.joints if joint not in options.grippers]
+                raise self._error(f"body.hand: {name!r} is no joint of a hand; there are {_list(arm)}")
+            low, high = spec.joint(name).range
+            if not (low <= min(angles) and max(angles) <= high):
+                raise self._error(
+                    f"body.hand: {name!r} is closed at {angles[0]:g} and open at {angles[1]:g}; "
+                    f"its joint goes from {low:g} to {high:g}"
+                )
         if options.home_rad and len(options.home_rad) != len(self.joints):
             raise self._error(f"body.home_rad: give {len(self.joints)} values, for {_list(self.joints)}")
         self._check_grasp_point(spec)

@@ -73,9 +73,10 @@ class SafetyStage:
         self.options = options
         self._model = model
         self._grippers = list(model.grippers)
+        self._fingers = model.fingers
         self._arms = [list(joints) for joints in model.arms]
         self.limits = JointLimits.build(options, model.names, model.ranges, model.grippers)
-        self._stall = StallGuard(options, model.names, model.grippers)
+        self._stall = StallGuard(options, model.names, model.grippers, self._fingers.joints.tolist())
         self._joints = len(model.names)
         self._velocity = np.zeros(self._joints)
         self._last: Floats | None = None
@@ -208,7 +209,8 @@ class SafetyStage:
         if force <= options.max_force_n:
             self._force_s = 0.0
             if force >= options.soft_force_fraction * options.max_force_n:
-                return self._with_grippers(target, start, 0.0, present), None
+                eased = self._with_grippers(target, start, 0.0, present)
+                return self._fingers.no_further_closed(eased, start), None
             return target, None
         self._force_s += dt
         reason = None
@@ -219,6 +221,7 @@ class SafetyStage:
         for joints, is_lifting in zip(self._arms, lifts, strict=True):
             if not is_lifting:
                 held[joints] = relaxed[joints]
+        held = self._fingers.no_further_closed(held, target)  # a hand may open
         held[self._grippers] = target[self._grippers]
         return self._with_grippers(held, start, options.force_ease_gripper_s * dt, present), reason
 

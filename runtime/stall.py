@@ -20,17 +20,24 @@ class StallGuard:
     A joint stalls once its load has been high for `stall_ticks` while its position stayed within
     `stall_motion_rad` and its target lay beyond it by more than the stall offset. From then on its target
     is kept at that offset, until it moves or is no longer asked to push that way: without this memory a
-    gripper holding an object would let go as soon as its load fell, and grip again, for ever.
+    gripper holding an object would let go as soon as its load fell, and grip again, for ever. Fingers, which
+    are there to push and hold, never stop the arm by it.
     """
 
-    def __init__(self, options: SafetyOptions, names: Sequence[str], grippers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        options: SafetyOptions,
+        names: Sequence[str],
+        grippers: Sequence[int],
+        fingers: Sequence[int] = (),
+    ) -> None:
         self._options = options
         self._names = tuple(names)
         joints = len(self._names)
         self._offset = np.full(joints, options.stall_offset_rad)
         self._latches = np.ones(joints, dtype=bool)
         self._offset[list(grippers)] = options.stall_offset_gripper
-        self._latches[list(grippers)] = False
+        self._latches[[*grippers, *fingers]] = False
         self.reset()
 
     def reset(self) -> None:

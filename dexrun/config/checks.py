@@ -46,6 +46,7 @@ def check(settings: Settings) -> None:
     world_pose(settings, robot)
     poses(settings, robot, joint_limits(settings, robot))
     place(settings, robot)
+    scripted_operator(settings, robot)
     policy_cameras(settings)
     fault_rules(settings)
 
@@ -216,6 +217,18 @@ def place(settings: Settings, robot: RobotDescription) -> None:
         raise ValueError(
             f"grasp.place_m = {list(place_m)}: with grasp.place_spread_m the farthest spot is "
             f"{farthest:.2f} m from the base; give what is above the table and within {robot.reach_m:.2f} m"
+        )
+
+
+def scripted_operator(settings: Settings, robot: RobotDescription) -> None:
+    """The scripted person at a simulated leader has something to grasp with."""
+    leader = settings.leader
+    if settings.mode != "teleop" or leader is None or not in_world(leader.address):
+        return
+    if settings.teleop.scripted and not len(robot.fingers.joints):
+        raise ValueError(
+            f"teleop.scripted = true: the scripted operator needs a gripper or a hand, and {robot.name!r} "
+            "has none; give false, or name them in arm.body.grippers or arm.body.hand"
         )
 
 

@@ -72,7 +72,7 @@ class GraspMode:
         self._clock = robot.clock
         self._control = robot.control
         self._arm = robot.model.copy()  # moves are planned on other threads than the safety stage runs on
-        self._grippers = list(self._arm.grippers)
+        self._fingers = self._arm.fingers
         self._planner = planner
         self._perception = perception
         self._worker = worker
@@ -271,7 +271,7 @@ class GraspMode:
         held = self._control.position
 
         def planned(start: Floats) -> Floats:
-            opening = None if held is None else held[self._grippers]
+            opening = None if held is None else self._fingers.openings(held)
             return plan_place(self._arm, start, spot, self._limits, options, opening).rows
 
         return await self._move(planned)
@@ -287,11 +287,12 @@ class GraspMode:
         return outcome
 
     def _holds_something(self) -> bool:
-        """Whether the jaws are held apart by something: asked to close further than they are."""
+        """Whether the fingers are held apart by something: asked to close further than they are."""
         position, target = self._control.position, self._control.target
         if position is None or target is None:
             return False
-        return bool((position - target)[self._grippers].max(initial=0.0) > _HELD_APART)
+        apart = self._fingers.openings(position) - self._fingers.openings(target)
+        return bool(apart.max(initial=0.0) > _HELD_APART)
 
     async def _put_back(self) -> None:
         """Set down, where it was taken from, what the planner did not see in the gripper.
@@ -300,7 +301,7 @@ class GraspMode:
         """
         options = PlaceOptions(self._options.carry_height_m, release_height_m=_PUT_BACK_M)
         position = self._control.position
-        opening = None if position is None else position[self._grippers]
+        opening = None if position is None else self._fingers.openings(position)
 
         def planned(start: Floats) -> Floats:
             x, y = self._arm.fk(start)[:2, 3].tolist()

@@ -84,7 +84,7 @@ class _Hand:
         self.follower = follower
         self.rest = leader.bank.joints_rad()
         self.here = self.rest.copy()
-        self.others = list(robot.layout.others)
+        self.others = list(robot.carrying)
         self._robot = robot
         self._from_table = np.linalg.inv(base)
         self._yaw_rad = math.atan2(base[1, 0], base[0, 0])

@@ -25,7 +25,7 @@ class TopDown:
     """Solves for the joints that put the grasp site at a point, pointing down, at a yaw.
 
     `yaw_rad` is the direction, in the table plane, from the fixed jaw to the moving one. Joints are ``[N]``,
-    without grippers.
+    those that the grasp site hangs on, without fingers.
 
     Attributes:
         jaws: how far they are apart at which opening.
@@ -41,7 +41,7 @@ class TopDown:
         self._data = mujoco.MjData(self._model)
         self._site = self._model.site(robot.sites[""]).id
         self._jacobian = np.zeros((2, 3, self._model.nv))
-        self._others = list(robot.layout.others)
+        self._others = [index for index in robot.carrying if self._carries(robot.joints[index])]
         joints = [self._model.joint(robot.joints[index]) for index in self._others]
         self._qpos = [int(joint.qposadr[0]) for joint in joints]
         self._dofs = [int(joint.dofadr[0]) for joint in joints]
@@ -49,6 +49,13 @@ class TopDown:
         self.jaws = robot.jaws or measured_jaws(robot.model())
         self._ready = np.array(robot.ready or robot.home)[self._others]
         self._find_axes()
+
+    def _carries(self, joint: str) -> bool:
+        """Whether the grasp site hangs on `joint`; a thumb's, for one, carries nothing."""
+        body, carrier = int(self._model.site_bodyid[self._site]), int(self._model.joint(joint).bodyid[0])
+        while body and body != carrier:
+            body = int(self._model.body_parentid[body])
+        return body == carrier
 
     def _find_axes(self) -> None:
         """Where the first joint turns, and which way it and the last one turn the jaws."""
@@ -69,8 +76,8 @@ class TopDown:
         self._yaw_ahead = yaw
 
     def whole(self, joints: Floats, opening: float) -> Floats:
-        """The model's own positions ``[D]`` of all joints, grippers opened to `opening`."""
-        q = np.full(len(self._robot.joints), opening)
+        """The model's own positions ``[D]`` of all joints, fingers opened to `opening`."""
+        q = self._robot.fingers.opened_to(np.array(self._robot.home), opening)
         q[self._others] = joints
         return self._robot.to_native(q)
 

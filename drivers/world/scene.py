@@ -28,6 +28,12 @@ GRIPPER_FORCE_NM = 2.0
 GRIPPER_KP = 25.0
 GRIPPER_KV = 1.0
 GRIPPER_ARMATURE = 0.02
+HAND_FORCE_NM = 1.0
+HAND_KP = 10.0
+HAND_KV = 0.2
+HAND_ARMATURE = 0.002
+HAND_FRICTION_NM = 0.01
+"""Of a hand's joints."""
 SLIDE_FORCE_N = 30.0
 SLIDE_KP = 3000.0
 SLIDE_KV = 60.0
@@ -144,8 +150,12 @@ def _actuators(spec: Any, robot: RobotDescription) -> None:
         kp, kv, force = (GRIPPER_KP, GRIPPER_KV, GRIPPER_FORCE_NM) if grip else (ARM_KP, ARM_KV, ARM_FORCE_NM)
         if grip and joint.type == _slide():
             kp, kv, force = SLIDE_KP, SLIDE_KV, SLIDE_FORCE_N
+        if name in robot.hand:
+            kp, kv, force = HAND_KP, HAND_KV, HAND_FORCE_NM
         joint.damping = [0.0, 0.0, 0.0]
         joint.frictionloss, joint.armature = JOINT_FRICTION_NM, JOINT_ARMATURE
+        if name in robot.hand:
+            joint.frictionloss, joint.armature = HAND_FRICTION_NM, HAND_ARMATURE
         actuator = spec.add_actuator(name=name, target=name)
         actuator.trntype = _transmission()
         actuator.set_to_position(kp=kp, kv=kv)

@@ -57,6 +57,8 @@ class GraspPlanner:
     def __init__(self, config: GeometricOptions, arm: ArmModel) -> None:
         self._config = config
         self._arm = arm
+        if len(arm.grippers) != 1:
+            raise PolicyError(f"geometric grasps: one gripper is needed; the arm has {len(arm.grippers)}")
         try:
             self.jaws = measured_jaws(arm)
         except JawError as error:

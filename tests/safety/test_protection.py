@@ -7,6 +7,7 @@ import pytest
 
 from runtime.arm_model import ArmModel
 from runtime.clearance import farthest_clear
+from runtime.fingers import Fingers
 from runtime.limits import JointOverride, SafetyOptions
 from runtime.messages import Clip
 from runtime.safety import SafetyStage, largest_force
@@ -65,6 +66,7 @@ def test_a_thin_obstacle_is_not_jumped_over():
         names = ("a",)
         ranges = np.array([[-1.0, 1.0]])
         grippers = ()
+        fingers = Fingers.of()
         arms = ((0,),)
 
         def clearances(self, q: np.ndarray) -> tuple[float, float]:

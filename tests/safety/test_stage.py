@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from runtime.arm_model import ArmModel
+from runtime.fingers import Fingers
 from runtime.limits import SafetyOptions
 from runtime.messages import Clip
 from runtime.safety import UNKNOWN_POSITION, SafetyStage
@@ -230,6 +231,7 @@ class _Ghost:
     names = ("a", "b", "c", "d", "e", "gripper")
     ranges = np.array([[-2.2, 2.2]] * 5 + [[0.0, 1.0]])
     grippers = (5,)
+    fingers = Fingers.of((5,))
     arms = ((0, 1, 2, 3, 4, 5),)
 
     def clearances(self, q: np.ndarray) -> tuple[float, float]:
