@@ -82,3 +82,17 @@ def test_teleoperation_is_recorded(installed: Path, tmp_path: Path) -> None:
 def test_what_an_extra_brings_is_named(installed: Path, tmp_path: Path, kind: str, needs: str) -> None:
     done = dexrun(installed, tmp_path, *light(), "--policy.type", kind)
     assert (done.returncode, done.stderr) == (2, f"dexrun: policy type {kind!r} needs {needs}\n")
+
+
+def test_packages_of_other_people_are_installed_beside_it(installed: Path, tmp_path: Path) -> None:
+    """The last test: what it installs stays."""
+    examples = installed.parent / "source" / "examples"
+    packages = [path.parent for path in examples.glob("*/pyproject.toml")]
+    constraints = ("-c", ROOT / "constraints.txt")
+    done = ran(installed / "python", "-m", "pip", "install", "--quiet", *constraints, *packages, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    configured = ("--config", str(ROOT / "tests" / "examples" / "robot.toml"))
+    done = dexrun(installed, tmp_path, *configured)
+    assert done.returncode == 0, done.stderr
+    done = dexrun(installed, tmp_path, "replay", "runs/latest", "--verify")
+    assert done.returncode == 0, done.stderr
