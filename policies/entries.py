@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from policies.motion import rotation_vector
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import Floats
@@ -22,12 +23,17 @@ SKIP = "skip"
 ZERO = "zero"
 """A state entry that is always 0."""
 
-STATE_FORM = "<joint>[.velocity|.load], force.<i>, a number or zero"
+STATE_FORM = (
+    "<joint>[.velocity|.load], force.<i>, [<arm>.]end_effector.x|y|z|rot6d.<0-5>|axis_angle.<0-2>, "
+    "a number or zero"
+)
 ACTION_FORM = f"<joint>[.delta|.velocity] or {SKIP}"
 _END_EFFECTOR = "end_effector"
+_POSE = ("x", "y", "z", *(f"rot6d.{i}" for i in range(6)), *(f"axis_angle.{i}" for i in range(3)))
+"""What `pose_numbers` gives, in its order."""
 
 
-class Source(enum.Enum):
+class EntryKind(enum.Enum):
     """Where an entry's number comes from, or goes to."""
 
     POSITION = "position"
@@ -35,11 +41,12 @@ class Source(enum.Enum):
     LOAD = "load"
     DELTA = "delta"
     FORCE = "force"
+    POSE = "pose"
     NUMBER = "number"
     NOTHING = "nothing"
 
 
-JOINT_STATES = (Source.POSITION, Source.VELOCITY, Source.LOAD)
+JOINT_STATES = (EntryKind.POSITION, EntryKind.VELOCITY, EntryKind.LOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +55,35 @@ class Entry:
 
     Attributes:
         text: as configured.
-        source: what it is.
-        index: which joint, or which force channel.
+        kind: what it is.
+        index: which joint, which force channel, or which of a pose's numbers.
+        arm: whose end effector.
         value: of a constant.
     """
 
     text: str
-    source: Source
+    kind: EntryKind
     index: int = -1
     value: float = 0.0
+    arm: str = ""
 
 
 def state_entry(text: str, robot: JointLayout) -> Entry | None:
     """The state entry `text`; ``None`` if it is none."""
-    quantities = {source.value: source for source in (Source.VELOCITY, Source.LOAD)}
+    quantities = {each.value: each for each in (EntryKind.VELOCITY, EntryKind.LOAD)}
     if (found := _of_a_joint(text, robot, quantities)) is not None:
         return found
     if text == ZERO:
-        return Entry(text, Source.NUMBER)
+        return Entry(text, EntryKind.NUMBER)
+    arm, is_pose, quantity = f".{text}".partition(f".{_END_EFFECTOR}.")
+    if is_pose:
+        known = quantity in _POSE and (not arm or robot.of(arm[1:]))
+        return Entry(text, EntryKind.POSE, _POSE.index(quantity), arm=arm[1:]) if known else None
     name, _, channel = text.partition(".")
     if name == "force":
-        return Entry(text, Source.FORCE, int(channel)) if channel.isdecimal() else None
+        return Entry(text, EntryKind.FORCE, int(channel)) if channel.isdecimal() else None
     value = _number(text)
-    return None if value is None else Entry(text, Source.NUMBER, value=value)
+    return None if value is None else Entry(text, EntryKind.NUMBER, value=value)
 
 
 def action_entry(text: str, robot: JointLayout) -> Entry | None:
@@ -83,19 +96,19 @@ def action_entry(text: str, robot: JointLayout) -> Entry | None:
         PolicyError: it is one of the end effector.
     """
     if text == SKIP:
-        return Entry(text, Source.NOTHING)
-    quantities = {"delta": Source.DELTA, "velocity": Source.NOTHING}
+        return Entry(text, EntryKind.NOTHING)
+    quantities = {"delta": EntryKind.DELTA, "velocity": EntryKind.NOTHING}
     found = _of_a_joint(text, robot, quantities)
-    if found is None and text.partition(".")[0] == _END_EFFECTOR:
+    if found is None and f".{_END_EFFECTOR}." in f".{text}.":
         raise PolicyError(
             f"action entry {text!r}: end-effector actions are not supported; a policy here gives joints"
         )
     return found
 
 
-def _of_a_joint(text: str, robot: JointLayout, quantities: dict[str, Source]) -> Entry | None:
+def _of_a_joint(text: str, robot: JointLayout, quantities: dict[str, EntryKind]) -> Entry | None:
     if text in robot.names:
-        return Entry(text, Source.POSITION, robot.names.index(text))
+        return Entry(text, EntryKind.POSITION, robot.names.index(text))
     name, _, quantity = text.rpartition(".")
     if name in robot.names and quantity in quantities:
         return Entry(text, quantities[quantity], robot.names.index(name))
@@ -143,3 +156,26 @@ def force_of(entry: Entry, force_n: Floats | None) -> float:
     if force_n is None or entry.index >= have:
         raise PolicyError(f"state entry {entry.text!r}: the observation has {have} force channels")
     return float(force_n[entry.index])
+
+
+def pose_numbers(pose: Floats) -> Floats:
+    """``[12]`` of a pose 4x4: position (m), first two rows of the rotation matrix, rotation vector.
+
+    The rows are the 6-D rotation of Zhou et al. (2019) as UMI has it; the vector is in radians.
+    """
+    rotation = pose[:3, :3]
+    return np.concatenate([pose[:3, 3], rotation[:2].ravel(), rotation_vector(rotation)])
+
+
+def pose_of(entry: Entry, poses: Mapping[str, Floats]) -> float:
+    """The number of an end effector's pose that `entry` asks for; `poses` 4x4 by arm.
+
+    Raises:
+        PolicyError: there is no such arm.
+    """
+    if entry.arm not in poses:
+        known = ", ".join(repr(arm) for arm in poses) or "none"
+        raise PolicyError(
+            f"state entry {entry.text!r}: no end effector of arm {entry.arm!r} (there is: {known})"
+        )
+    return float(pose_numbers(poses[entry.arm])[entry.index])

@@ -21,9 +21,10 @@ from pydantic import Field
 from policies.entries import (
     JOINT_STATES,
     Entry,
-    Source,
+    EntryKind,
     action_entry,
     force_of,
+    pose_of,
     read_entries,
     state_entry,
 )
@@ -82,7 +83,7 @@ class ImageRule(Options):
     interpolation: Literal["bilinear", "area", "nearest"] = "bilinear"
 
 
-_TARGETS = (Source.POSITION, Source.DELTA)
+_TARGETS = (EntryKind.POSITION, EntryKind.DELTA)
 
 
 def _all_joints_as_state() -> dict[str, tuple[str, ...]]:
@@ -101,7 +102,9 @@ class KeyMap(Options):
         depths: the same for aligned depth images.
         masks: the robot's camera name to the key under which the policy wants its tracked mask.
         state: the policy's key to the entries of that vector, in order: ``<joint>``,
-            ``<joint>.velocity``, ``<joint>.load``, ``force.<i>``, a number (``"0.35"``: the same in every
+            ``<joint>.velocity``, ``<joint>.load``, ``force.<i>``, ``end_effector.x`` (``y``, ``z``,
+            ``rot6d.0`` to ``5``, ``axis_angle.0`` to ``2``; of several arms ``<arm>.end_effector.x``) in the
+            base frame, a number (``"0.35"``: the same in every
             observation, in the policy's units) or ``zero``. An empty list means all joints in the robot's
             order.
         action: the policy's key to the entries of that part of a row: ``<joint>``, its target;
@@ -196,7 +199,7 @@ class ObservationMap:
         self.units = joint_units(robot, units)
         self.state = {k: read_entries(e, robot, k, "state", state_entry) for k, e in keys.state.items()}
         self.action = {k: read_entries(e, robot, k, "action", action_entry) for k, e in keys.action.items()}
-        targets = [robot.names[each.index] for each in self._row if each.source in _TARGETS]
+        targets = [robot.names[each.index] for each in self._row if each.kind in _TARGETS]
         twice = sorted({name for name in targets if targets.count(name) > 1})
         if twice:
             raise PolicyError(f"action map names joint {twice[0]!r} twice; each joint takes one entry")
@@ -208,7 +211,12 @@ class ObservationMap:
     @property
     def takes_deltas(self) -> bool:
         """Whether an action is relative to the observed position."""
-        return any(entry.source is Source.DELTA for entry in self._row)
+        return any(entry.kind is EntryKind.DELTA for entry in self._row)
+
+    @property
+    def wants_poses(self) -> bool:
+        """Whether a state entry is of an end effector (`PolicySpec.end_effector`)."""
+        return any(entry.kind is EntryKind.POSE for entries in self.state.values() for entry in entries)
 
     @property
     def state_size(self) -> int:
@@ -227,9 +235,9 @@ class ObservationMap:
             PolicyError: the observation lacks a force that an entry asks for.
         """
         columns = {
-            Source.POSITION: self.units.to_policy(observation.arm.position),
-            Source.VELOCITY: self.units.rate_to_policy(observation.arm.velocity),
-            Source.LOAD: observation.arm.load,
+            EntryKind.POSITION: self.units.to_policy(observation.arm.position),
+            EntryKind.VELOCITY: self.units.rate_to_policy(observation.arm.velocity),
+            EntryKind.LOAD: observation.arm.load,
         }
         return {
             key: np.array([_value(entry, columns, observation) for entry in entries])
@@ -247,9 +255,9 @@ class ObservationMap:
         rows = np.repeat(self.units.to_policy(present)[None], steps, axis=0)
         for _, part, entries in parts:
             for column, entry in enumerate(entries):
-                if entry.source is Source.POSITION:
+                if entry.kind is EntryKind.POSITION:
                     rows[:, entry.index] = part[:steps, column]
-                elif entry.source is Source.DELTA:
+                elif entry.kind is EntryKind.DELTA:
                     rows[:, entry.index] += part[:steps, column]
         return self.units.to_robot(rows)
 
@@ -272,9 +280,9 @@ class ObservationMap:
         start = self.units.to_policy(np.zeros(self.robot.joints) if present is None else present)
         out = np.zeros((rows.shape[0], self.action_size))
         for column, entry in enumerate(self._row):
-            if entry.source is Source.POSITION:
+            if entry.kind is EntryKind.POSITION:
                 out[:, column] = rows[:, entry.index]
-            elif entry.source is Source.DELTA:
+            elif entry.kind is EntryKind.DELTA:
                 out[:, column] = rows[:, entry.index] - start[entry.index]
         return out
 
@@ -322,11 +330,13 @@ def _need(mapping: Mapping[str, Any], name: str, what: str) -> Any:
     return mapping[name]
 
 
-def _value(entry: Entry, columns: Mapping[Source, Floats], observation: Observation) -> float:
-    if entry.source in JOINT_STATES:
-        return float(columns[entry.source][entry.index])
-    if entry.source is Source.FORCE:
+def _value(entry: Entry, columns: Mapping[EntryKind, Floats], observation: Observation) -> float:
+    if entry.kind in JOINT_STATES:
+        return float(columns[entry.kind][entry.index])
+    if entry.kind is EntryKind.FORCE:
         return force_of(entry, observation.force_n)
+    if entry.kind is EntryKind.POSE:
+        return pose_of(entry, observation.end_effector)
     return entry.value
 
 

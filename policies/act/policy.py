@@ -78,7 +78,13 @@ class ActPolicy:
         self._upload = Upload(self._device)
         self._network: ActInference | None = None
         self._replay: Replay | None = None
-        self.spec = PolicySpec("act", shape.chunk, joints=len(robot.names), cameras=config.cameras)
+        self.spec = PolicySpec(
+            "act",
+            shape.chunk,
+            joints=len(robot.names),
+            cameras=config.cameras,
+            end_effector=self._map.wants_poses,
+        )
 
     def warm_up(self) -> None:
         """Move the network to its device and run it once."""

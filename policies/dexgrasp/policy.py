@@ -55,6 +55,7 @@ class DexGraspPolicy:
                 if backbone is not None
             ),
             masks=(config.head_camera,) if shape.head is not None else (),
+            end_effector=self._map.wants_poses,
             takes_prefix=config.rtc != "none",
         )
         self._history: collections.deque[ControllerInput] = collections.deque(maxlen=shape.observation_steps)

@@ -63,6 +63,7 @@ class RemotePolicy:
             joints=len(robot.names),
             cameras=tuple(dict.fromkeys((*keys.cameras, *keys.depths, *keys.masks))),
             masks=tuple(keys.masks),
+            end_effector=self.map.wants_poses,
             notes={"server": f"{options.host}:{options.port}"},
         )
         self.counts = Counts()

@@ -90,6 +90,33 @@ def test_a_number_is_the_same_in_every_observation_whatever_the_units() -> None:
     np.testing.assert_allclose(made, [0.35, -0.1, 0.0, 180.0])
 
 
+def test_the_end_effectors_pose_is_a_position_and_a_rotation_in_two_ways() -> None:
+    entries = [f"end_effector.{each}" for each in ("x", "y", "z")]
+    entries += [f"end_effector.rot6d.{i}" for i in range(6)]
+    entries += [f"end_effector.axis_angle.{i}" for i in range(3)]
+    mapped = make(KeyMap(state={"s": tuple(entries)}), joint_unit="deg")
+    assert mapped.wants_poses
+    assert not make().wants_poses
+    pose = np.eye(4)
+    pose[:3] = [[0.0, -1.0, 0.0, 0.1], [1.0, 0.0, 0.0, 0.2], [0.0, 0.0, 1.0, 0.3]]  # a quarter turn about z
+    made = mapped.state_vectors(observe(end_effector={"": pose}))["s"]
+    expected = [0.1, 0.2, 0.3, 0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, np.pi / 2]
+    np.testing.assert_allclose(made, expected, atol=1e-12)
+    with pytest.raises(PolicyError, match=r"'end_effector.x': no end effector of arm '' \(there is: none\)"):
+        mapped.state_vectors(observe())
+
+
+def test_the_end_effector_of_one_of_several_arms() -> None:
+    both = JointLayout(("left.pan", "right.pan"), np.array([[-1.0, 1.0]] * 2))
+    mapped = ObservationMap(KeyMap(state={"s": ("right.end_effector.y",)}), UnitMap(), both)
+    poses = {arm: np.eye(4) for arm in ("left", "right")}
+    poses["right"][1, 3] = 0.4
+    arm = ArmState(0, np.zeros(2), np.zeros(2), np.zeros(2))
+    assert mapped.state_vectors(Observation(0, 0, 0, arm, end_effector=poses))["s"] == [0.4]
+    with pytest.raises(PolicyError, match=r"entry 'middle\.end_effector\.y'"):
+        ObservationMap(KeyMap(state={"s": ("middle.end_effector.y",)}), UnitMap(), both)
+
+
 def test_deltas_are_from_where_the_joint_was_observed_and_velocities_are_not_used() -> None:
     entries = ("shoulder_pan.delta", "gripper", "shoulder_pan.velocity", "elbow_flex.delta")
     mapped = make(KeyMap(action={"a": entries}), joint_unit="deg", reversed=("elbow_flex",))
@@ -121,6 +148,8 @@ def test_joints_of_several_arms_have_dots_in_their_names() -> None:
         ({"state": {"s": ("gripper.delta",)}}, {}, "gripper.delta"),
         ({"action": {"a": ("zero",)}}, {}, r"action 'a': entry 'zero'; accepted: <joint>.* or skip"),
         ({"action": {"a": ("0.5",)}}, {}, "entry '0.5'"),
+        ({"state": {"s": ("end_effector.w",)}}, {}, "entry 'end_effector.w'"),
+        ({"action": {"a": ("left.end_effector.x",)}}, {}, "end-effector actions are not supported"),
         ({"action": {"a": ("end_effector.x",)}}, {}, "end-effector actions are not supported"),
         ({"action": {"a": ("gripper", "gripper.delta")}}, {}, "'gripper' twice"),
         ({"action": {"a": ("gripper", "gripper")}}, {}, "'gripper' twice"),

@@ -6,6 +6,7 @@ import pickle
 import threading
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,30 @@ def test_seventeen_numbers_are_sent_and_eight_positions_taken(original: tuple[in
         image = step["images"][key]
         assert (image.dtype, image.shape, int(image.max())) == (np.uint8, (480, 640, 3), level)
     np.testing.assert_allclose(rows, [POSITION + 0.01], atol=1e-7)  # and no 99
+
+
+def test_a_server_that_wants_the_end_effectors_pose_gets_it(original: tuple[int, list[Any]]) -> None:
+    port, asked = original
+    given = options(port=port)
+    state = {
+        "qpos": (
+            "end_effector.x",
+            "end_effector.y",
+            "end_effector.axis_angle.2",
+            *given.keys.state["qpos"][3:],
+        )
+    }
+    keys = given.keys.model_copy(update={"state": state})
+    remote = make_remote(given.model_copy(update={"keys": keys}), ROBOT, RealClock())
+    assert remote.spec.end_effector
+    where = np.eye(4)
+    where[:2, 3] = 0.25, -0.5
+    try:
+        remote.infer(replace(observation((48, 64)), end_effector={"": where}))
+    finally:
+        remote.close()
+    np.testing.assert_array_equal(asked[-1]["qpos"][:4], [0.25, -0.5, 0.0, 0.0])
+    assert asked[-1]["qpos"].shape == (17,)
 
 
 class Steady:

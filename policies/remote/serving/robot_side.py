@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.encoding.limits import WireError
-from policies.entries import JOINT_STATES, Source
+from policies.entries import JOINT_STATES, EntryKind
 from policies.mapping import KeyMap, ObservationMap, UnitMap
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
@@ -104,21 +104,21 @@ class RobotSide:
     def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, Floats | None]:
         size, units = self.joints, self.map.units
         columns = {
-            Source.POSITION: units.to_policy(np.zeros(size)),
-            Source.VELOCITY: np.zeros(size),
-            Source.LOAD: np.zeros(size),
+            EntryKind.POSITION: units.to_policy(np.zeros(size)),
+            EntryKind.VELOCITY: np.zeros(size),
+            EntryKind.LOAD: np.zeros(size),
         }
         force: dict[int, float] = {}
         for key, entries in self.map.state.items():
             values = self._vector(state, key, len(entries))
             for value, entry in zip(values, entries, strict=True):
-                if entry.source is Source.FORCE:
+                if entry.kind is EntryKind.FORCE:
                     force[entry.index] = float(value)
-                elif entry.source in JOINT_STATES:
-                    columns[entry.source][entry.index] = value
-        position = units.to_robot(columns[Source.POSITION])
-        velocity = columns[Source.VELOCITY] / units.scale
-        return ArmState(stamp_ns, position, velocity, columns[Source.LOAD]), _force(force)
+                elif entry.kind in JOINT_STATES:
+                    columns[entry.kind][entry.index] = value
+        position = units.to_robot(columns[EntryKind.POSITION])
+        velocity = columns[EntryKind.VELOCITY] / units.scale
+        return ArmState(stamp_ns, position, velocity, columns[EntryKind.LOAD]), _force(force)
 
     def _vector(self, state: Mapping[str, Any], key: str, size: int) -> Floats:
         values = _array(state, key, "state")
