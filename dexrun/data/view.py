@@ -17,6 +17,8 @@ import numpy as np
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
+from runtime.joints import prefixed
+from runtime.recording.tracks import device_topic
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
@@ -216,20 +218,30 @@ def log(stream: Any, episode: Episode) -> None:
 
 def series(episode: Episode) -> Iterator[tuple[str, str, str, int]]:
     """Curves: path in Rerun, topic, field, and which of its values."""
-    joints = list(enumerate(episode.robot.get("joint_names", [])))
-    per_joint = [
-        ("/arm/state", "position", "joints/{}/position"),
-        ("/arm/state", "velocity", "velocity/{}"),
-        ("/arm/state", "load", "load/{}"),
-        ("/leader/state", "position", "joints/{}/leader"),
-        *(("/ticks", target, f"joints/{{}}/{target}") for target in _TARGETS),
+    names = episode.robot.get("joint_names", [])
+    of_arms = [
+        (f"{device_topic(key)}/state", field, path, _joints_of(key, names))
+        for arm in episode.arms
+        for key, field, path in (
+            (arm, "position", "joints/{}/position"),
+            (arm, "velocity", "velocity/{}"),
+            (arm, "load", "load/{}"),
+            (arm.replace("arm", "leader", 1), "position", "joints/{}/leader"),
+        )
     ]
-    for topic, field, path in per_joint:
+    of_all = [("/ticks", target, f"joints/{{}}/{target}", names) for target in _TARGETS]
+    for topic, field, path, joints in (*of_arms, *of_all):
         if episode.topics.get(topic):
-            yield from ((path.format(joint), topic, field, place) for place, joint in joints)
+            yield from ((path.format(joint), topic, field, place) for place, joint in enumerate(joints))
     if episode.topics.get("/force"):
         for channel in range(episode.array("/force", "force").shape[1]):
             yield f"force/{channel}", "/force", "force", channel
+
+
+def _joints_of(key: str, names: Sequence[str]) -> list[str]:
+    """The joints of the arm or leader of the table `key`."""
+    _, _, arm = key.partition(".")
+    return [name for name in names if name.startswith(prefixed(arm, ""))]
 
 
 def _at(times: Any) -> list[Any]:

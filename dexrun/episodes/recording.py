@@ -30,6 +30,7 @@ from runtime.recording.tracks import (
     Track,
     camera_track,
     chunk_message,
+    device_topic,
     info_channel,
     info_message,
     mask_channel,
@@ -203,20 +204,15 @@ def _tracks(robot: Robot) -> list[Track]:
     options = robot.settings.recording
     tracks = [camera_track(name, camera.frames, options) for name, camera in robot.cameras.items()]
     for name, arm in robot.arms.items():
-        tracks.append(rows_track(name, f"{topic(name)}/state", "dexrun.ArmState", arm.states))
-        tracks.append(rows_track(name, f"{topic(name)}/sent", "dexrun.Goal", arm.sent))
-        tracks.append(rows_track(name, f"{topic(name)}/health", "dexrun.Health", arm.health))
+        tracks.append(rows_track(name, f"{device_topic(name)}/state", "dexrun.ArmState", arm.states))
+        tracks.append(rows_track(name, f"{device_topic(name)}/sent", "dexrun.Goal", arm.sent))
+        tracks.append(rows_track(name, f"{device_topic(name)}/health", "dexrun.Health", arm.health))
     for name, leader in robot.leaders.items():
-        tracks.append(rows_track(name, f"{topic(name)}/state", "dexrun.ArmState", leader.states))
+        tracks.append(rows_track(name, f"{device_topic(name)}/state", "dexrun.ArmState", leader.states))
     if robot.force is not None:
         tracks.append(rows_track("force", "/force", "dexrun.Force", robot.force.samples))
     tracks.append(rows_track("control", "/ticks", "dexrun.Tick", robot.records))
     return tracks
-
-
-def topic(key: str) -> str:
-    """Under which topic the arm or leader of the table `key` is recorded: ``/arm``, ``/arms/left``."""
-    return "/" + key.replace(".", "/")
 
 
 def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:

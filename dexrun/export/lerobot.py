@@ -18,6 +18,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from policies.mapping import JointUnits, UnitMap
+from runtime.joints import SEPARATOR
 
 UNITS = UnitMap(joint_unit="percent", gripper_unit="percent")
 """LeRobot's for SO-100: -100 to 100 over the calibrated range, the gripper 0 to 100."""
@@ -56,8 +57,10 @@ class LerobotLayout:
         return [*self.videos, *self.depth_videos]
 
     def features(self) -> dict[str, dict[str, Any]]:
-        """As in ``info.json``; videos still without their ``info``."""
-        joints = [f"{name}.pos" for name in self.shape.joints]
+        """As in ``info.json``; videos still without their ``info``. Of several arms, joints are called as
+        LeRobot's bimanual robots call them: ``left_shoulder_pan.pos``.
+        """
+        joints = [f"{name.replace(SEPARATOR, '_')}.pos" for name in self.shape.joints]
         vector = {"dtype": "float32", "shape": [len(joints)], "names": joints}
         out: dict[str, dict[str, Any]] = {ACTION: dict(vector), STATE: dict(vector)}
         if self.shape.force_channels:

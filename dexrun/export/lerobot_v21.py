@@ -25,7 +25,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.stats import as_json
-from runtime.joints import JointLayout
+from runtime.joints import SEPARATOR, JointLayout
 
 VERSION = "v2.1"
 CHUNK = 1000
@@ -161,11 +161,17 @@ def modality(plan: ExportPlan, of: LerobotLayout) -> dict[str, Any]:
 
 
 def joint_parts(layout: JointLayout) -> dict[str, dict[str, int]]:
-    """Columns of arm and gripper by GR00T's names; a part that goes on elsewhere is numbered from 2 on."""
+    """Columns of arm and gripper by GR00T's names; a part that goes on elsewhere is numbered from 2 on.
+
+    Of several arms ``left_arm``, ``left_gripper`` and so on.
+    """
     parts: dict[str, dict[str, int]] = {}
     times: Counter[str] = Counter()
-    for is_gripper, run in groupby(range(layout.joints), lambda joint: joint in layout.grippers):
-        columns, name = list(run), "gripper" if is_gripper else "single_arm"
+    arm_of = [name.rpartition(SEPARATOR)[0] for name in layout.names]
+    runs = groupby(range(layout.joints), lambda joint: (arm_of[joint], joint in layout.grippers))
+    for (arm, is_gripper), run in runs:
+        columns, name = list(run), "gripper" if is_gripper else "arm" if arm else "single_arm"
+        name = f"{arm}_{name}" if arm else name
         times[name] += 1
         key = name if times[name] == 1 else f"{name}_{times[name]}"
         parts[key] = {"start": columns[0], "end": columns[-1] + 1}

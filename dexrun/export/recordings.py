@@ -18,8 +18,9 @@ from policies.mapping import JointUnits, UnitMap, joint_units
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
 from runtime.interfaces import PolicyError
-from runtime.joints import GRIPPER_UNIT, JointLayout
+from runtime.joints import GRIPPER_UNIT, JointLayout, prefixed
 from runtime.messages import Floats
+from runtime.recording.tracks import device_topic
 from runtime.table_model import MeshesMissingError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class DatasetShape:
         force_channels: 0 without a force sensor.
         grippers: indices of the joints that are grippers.
         robot: JSON of what the recording says of its arm's model.
+        arms: the tables of its arms (``arm``, or ``arms.<name>`` in the order of the joint vector), each a
+            sensor of that name.
     """
 
     joints: tuple[str, ...]
@@ -55,6 +58,7 @@ class DatasetShape:
     cameras: Mapping[str, CameraShape]
     grippers: tuple[int, ...]
     robot: str = "{}"
+    arms: tuple[str, ...] = ("arm",)
 
     def chosen(self, options: ExportOptions) -> tuple[str, ...]:
         """The cameras to export, in the recording's order.
@@ -74,13 +78,13 @@ class DatasetShape:
             ExportError: a sensor is named that was not recorded.
         """
         force = ("force",) if self.force_channels else ()
-        known = ("arm", *force, *self.cameras)
+        known = (*self.arms, *force, *self.cameras)
         for name in options.latency_s:
             if name not in known:
                 raise ExportError(
                     f"latency of {name!r}: no such sensor was recorded; there is: {_list(known)}"
                 )
-        exported = ("arm", *force, *self.chosen(options))
+        exported = (*self.arms, *force, *self.chosen(options))
         return {name: options.latency_s[name] for name in exported if options.latency_s.get(name)}
 
     def head(self, options: ExportOptions) -> str:
@@ -119,8 +123,12 @@ class DatasetShape:
             raise ExportError(str(error)) from None
 
     def robot_type(self, options: ExportOptions) -> str:
-        """As LeRobot data sets name it: as configured, or the arm's model, a follower."""
-        return options.robot_type or f"{Path(json.loads(self.robot).get('model', 'arm')).stem}_follower"
+        """As LeRobot data sets name it: as configured, or the arm's model, a follower; two are ``bi_...``."""
+        if options.robot_type:
+            return options.robot_type
+        about = json.loads(self.robot)
+        models = [Path(each.get("model", "arm")).stem for each in about.get("arms", {"": about}).values()]
+        return f"{'bi_' if len(models) == 2 else ''}{'_'.join(dict.fromkeys(models))}_follower"
 
     def description(self, name: str) -> RobotDescription:
         """The robot, for exports that need its kinematics; `name` is the recording's.
@@ -246,7 +254,7 @@ def describe(path: Path) -> EpisodeRef | None:
             index=episode.index,
             task=episode.task,
             label=episode.label,
-            simulated=str(episode.config.get("arm", {}).get("port", "")).startswith("world:"),
+            simulated=any(str(table.get("port", "")).startswith("world:") for table in _tables(episode)),
             shape=shape,
             calibrated=calibrated_ranges(episode, shape),
             masks=tuple(
@@ -259,8 +267,13 @@ def describe(path: Path) -> EpisodeRef | None:
 
 def calibrated_ranges(episode: Episode, shape: DatasetShape) -> dict[str, tuple[float, float]]:
     """Over which angles the arm was calibrated: what LeRobot's -100 to 100 stand for."""
-    entries = episode.calibration.get("arm", {})
-    zeros = episode.config.get("arm", {}).get("zero_rad", {})
+    entries: dict[str, Any] = {}
+    zeros: dict[str, float] = {}
+    for key, table in zip(episode.arms, _tables(episode), strict=True):
+        _, _, arm = key.partition(".")
+        calibration = episode.calibration.get(key, {})
+        entries.update({prefixed(arm, joint): entry for joint, entry in calibration.items()})
+        zeros.update({prefixed(arm, joint): zero for joint, zero in table.get("zero_rad", {}).items()})
     out = {}
     for index, (name, (low, high)) in enumerate(zip(shape.joints, shape.ranges, strict=True)):
         if name in entries and index not in shape.grippers:
@@ -270,6 +283,14 @@ def calibrated_ranges(episode: Episode, shape: DatasetShape) -> dict[str, tuple[
     return out
 
 
+def _tables(episode: Episode) -> list[Mapping[str, Any]]:
+    """The configuration of each of its arms."""
+    config = episode.config
+    return [
+        config.get("arms", {}).get(key[5:], {}) if "." in key else config.get(key, {}) for key in episode.arms
+    ]
+
+
 def shape_of(episode: Episode) -> DatasetShape:
     """Names, ranges and sizes.
 
@@ -277,7 +298,7 @@ def shape_of(episode: Episode) -> DatasetShape:
         ExportError: a topic that every recording has is missing or empty.
     """
     path, topics = episode.path, episode.topics
-    for topic in ("/ticks", "/arm/state"):
+    for topic in ("/ticks", *(f"{device_topic(arm)}/state" for arm in episode.arms)):
         if not topics.get(topic):
             there = ", ".join(t for t, n in topics.items() if n) or "nothing"
             raise ExportError(
@@ -291,11 +312,11 @@ def shape_of(episode: Episode) -> DatasetShape:
     cameras = {name: _camera(episode, name) for name in episode.cameras}
     pairs = tuple((float(low), float(high)) for low, high in ranges)
     grippers = _grippers(robot.get("units"), len(names))
-    return DatasetShape(tuple(names), pairs, channels, cameras, grippers, _about(robot))
+    return DatasetShape(tuple(names), pairs, channels, cameras, grippers, _about(robot), episode.arms)
 
 
 def _about(robot: Mapping[str, Any]) -> str:
-    keys = ("model", "body", "model_sha256", "joint_names")
+    keys = ("model", "body", "model_sha256", "arms", "joint_names")
     return json.dumps({key: robot[key] for key in keys if key in robot}, sort_keys=True)
 
 

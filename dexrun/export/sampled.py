@@ -16,11 +16,12 @@ from dexrun.export.recordings import DatasetShape, EpisodeRef, open_episode
 from dexrun.export.resample import SampleGap, Stamps
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
+from runtime.recording.tracks import device_topic
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
 
-TICKS, STATE, SENT, FORCE = "/ticks", "/arm/state", "/arm/sent", "/force"
+TICKS, FORCE = "/ticks", "/force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +122,36 @@ class _Sampler:
         stamps = np.maximum.accumulate(self.episode.stamps(topic))
         return resample.shifted(stamps, self.options.latency_s.get(sensor, 0.0))
 
-    def commands(self) -> tuple[Stamps, Floats]:
-        """When which target was given. `sent` has stamps of its own: the bus writes a little later."""
-        kind = self.options.action
-        values = np.asarray(self.episode.array(TICKS, kind), np.float64)
-        stamps = self.ticks
-        if kind == "sent" and self.episode.topics.get(SENT):
-            stamps = np.maximum.accumulate(self.episode.stamps(SENT))
-            values = np.asarray(self.episode.array(SENT, "position"), np.float64)
-        elif kind == "sent":
-            own = np.asarray(self.episode.array(TICKS, "sent_stamp_ns"), np.int64)
-            known = own >= 0
-            stamps, values = resample.distinct(own[known], values[known])
-        stamps, values = resample.finite_rows(stamps, values)
-        if len(stamps) == 0:
+    def commands(self) -> dict[str, tuple[Stamps, Floats]]:
+        """When which target was given, by what reports call it, side by side in the joint vector's order.
+
+        `sent` has stamps of its own, for each arm: the bus writes a little later.
+        """
+        kind, topics = self.options.action, self.episode.topics
+        sent = {arm: f"{device_topic(arm)}/sent" for arm in self.shape.arms}
+        if kind == "sent" and all(map(topics.get, sent.values())):
+            alone = len(sent) == 1
+            series = {
+                "action" if alone else f"action {arm}": (
+                    np.maximum.accumulate(self.episode.stamps(topic)),
+                    np.asarray(self.episode.array(topic, "position"), np.float64),
+                )
+                for arm, topic in sent.items()
+            }
+        else:
+            series = {"action": self._ticked(kind)}
+        found = {name: resample.finite_rows(*each) for name, each in series.items()}
+        if not all(len(stamps) for stamps, _ in found.values()):
             raise ExportError(f"{self.ref.name}: no target was {kind} in this episode; nothing to learn from")
-        return stamps, values
+        return found
+
+    def _ticked(self, kind: str) -> tuple[Stamps, Floats]:
+        values = np.asarray(self.episode.array(TICKS, kind), np.float64)
+        if kind != "sent":
+            return self.ticks, values
+        own = np.asarray(self.episode.array(TICKS, "sent_stamp_ns"), np.int64)
+        known = own >= 0
+        return resample.distinct(own[known], values[known])
 
     def report(self, name: str, stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
         """Note how well `stamps` fit; returns the nearest sample of every grid point."""
@@ -157,23 +172,23 @@ class _Sampler:
     def run(self) -> Sampled:
         options = self.options
         cameras = self.shape.chosen(options)
-        arm = self.stamps(STATE, "arm")
-        commands, targets = self.commands()
+        arms = {arm: self.stamps(f"{device_topic(arm)}/state", arm) for arm in self.shape.arms}
+        commands = self.commands()
         force = self.stamps(FORCE, "force") if self.shape.force_channels else None
         color = {c: self.stamps(f"/cameras/{c}/color", c) for c in cameras}
         depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in cameras if self.shape.cameras[c].depth}
-        series = [arm, *color.values(), *depth.values(), *([force] if force is not None else [])]
+        series = [*arms.values(), *color.values(), *depth.values(), *([force] if force is not None else [])]
         at = self.lay_grid(series)
-        self.report("arm", arm, at)
-        action = targets[self.report("action", commands, at)]
+        for name, stamps in arms.items():
+            self.report(name, stamps, at)
+        action = np.concatenate(
+            [values[self.report(name, stamps, at)] for name, (stamps, values) in commands.items()], axis=1
+        )
         if force is not None:
             self.report("force", force, at)
         frames = {c: self.report(c, stamps, at) for c, stamps in color.items()}
         depths = {c: self.report(f"{c} depth", stamps, at) for c, stamps in depth.items()}
-        position, velocity, load = (
-            resample.linear(arm, self.episode.array(STATE, name), at)
-            for name in ("position", "velocity", "load")
-        )
+        position, velocity, load = (self.states(arms, name, at) for name in ("position", "velocity", "load"))
         grippers = list(self.shape.grippers)
         position[:, grippers] = np.clip(position[:, grippers], 0.0, 1.0)
         masks = {c: self.masks(c, color[c], frames[c]) for c in cameras if c in self.ref.masks}
@@ -192,6 +207,14 @@ class _Sampler:
             reports=self.reports,
             recording=self.episode,
         )
+
+    def states(self, arms: Mapping[str, Stamps], field: str, at: Stamps) -> Floats:
+        """``[T, D]`` of every arm's state, each at its own stamps."""
+        parts = [
+            resample.linear(stamps, self.episode.array(f"{device_topic(arm)}/state", field), at)
+            for arm, stamps in arms.items()
+        ]
+        return np.concatenate(parts, axis=1)
 
     def lay_grid(self, series: list[Stamps]) -> Stamps:
         """From the first tick at which every sensor has given something, to the last one before any ends."""

@@ -155,6 +155,11 @@ class Episode:
         return dict(json.loads(self.records.get("config", {}).get("json", "{}")))
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The tables of the arms that obeyed: ``arm``, or in the joint vector's order ``arms.<name>``."""
+        return tuple(f"arms.{name}" for name in self.robot.get("arms", ())) or ("arm",)
+
+    @property
     def calibration(self) -> dict[str, Any]:
         """Calibration of each arm, in the layout of LeRobot's files."""
         return {key: json.loads(value) for key, value in self.records.get("calibration", {}).items()}

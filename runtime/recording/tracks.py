@@ -53,6 +53,11 @@ class Track:
         return [output.channel.topic for output in self.outputs]
 
 
+def device_topic(key: str) -> str:
+    """Where the arm or leader of the table `key` is recorded: ``/arm``, ``/arms/left``, ``/leaders/left``."""
+    return "/" + key.replace(".", "/")
+
+
 def rows_track(name: str, topic: str, schema: str, ring: Ring) -> Track:
     """States, forces, ticks: a message per sample, exact."""
     rows = Rows(schema, ring.layout)
