@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from runtime.arm_model import ArmModel
 from runtime.clock import Clock
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import CameraInfo
+from runtime.messages import CameraInfo, Floats
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 
@@ -33,3 +33,20 @@ def build_policy(table: PolicyTable, context: PolicyContext) -> Policy:
         return table.build(context)
     except ModuleNotFoundError as error:
         raise PolicyError(f"policy {table.type!r} needs the package {error.name}, which is missing") from None
+
+
+def build_for(table: PolicyTable, context: PolicyContext, model: ArmModel, arm: str, still: Floats) -> Policy:
+    """`build_policy` for a robot of several arms: one that moves one arm is made for `arm`.
+
+    The others stand, and are asked to stay, where they are in `still` ``[D]``; `context` and `model` are of
+    the whole robot.
+
+    Raises:
+        PolicyError: as `build_policy`.
+    """
+    if not (arm and table.one_arm):
+        return build_policy(table, context)
+    from policies.one_arm import OneArm
+
+    own = policy_context(model.arm(arm, still), context.cameras, context.clock)
+    return OneArm(build_policy(table, own), model.layout.of(arm), still)

@@ -174,6 +174,8 @@ class PolicyTable(PartTable, SplicingOptions):
     part_key = "type"
     packages: ClassVar[tuple[str, ...]] = ()
     """What the policy imports that is not installed along with it, by the names they are imported by."""
+    one_arm: ClassVar[bool] = False
+    """Whether it moves one arm: of a robot of several it is made for that one, and the others hold still."""
     extra: ClassVar[str] = ""
     """Which of dexrun's extras brings it."""
     behind_a_server: ClassVar[bool] = False

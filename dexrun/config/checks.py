@@ -42,6 +42,7 @@ def check(settings: Settings) -> None:
     simulated_time(settings)
     robot = known_robot(settings)
     joint_names(settings, robot)
+    working_arm(settings)
     world_cameras(settings)
     world_pose(settings, robot)
     poses(settings, robot, joint_limits(settings, robot))
@@ -186,9 +187,33 @@ def poses(settings: Settings, robot: RobotDescription, limits: JointLimits) -> N
         _in_range("control.park_rad", park, arm, layout, limits)
     for name, policy in {"policy": settings.policy, "serve.policy": settings.serve.policy}.items():
         for key, pose in () if policy is None else policy.poses().items():
+            arm = _worked(settings, policy, layout)
             _one_each(f"{name}.{key}", pose, [layout.names[i] for i in arm])
             if settings.mode == "grasp" and name == "policy":
                 _in_range(f"policy.{key}", pose, arm, layout, limits)
+
+
+def _worked(settings: Settings, policy: PolicyTable | None, layout: JointLayout) -> tuple[int, ...]:
+    """The joints, without grippers, that the policy moves."""
+    one = policy is not None and policy.one_arm
+    return tuple(i for i in layout.of(settings.grasp.arm if one else "") if i in layout.others)
+
+
+def working_arm(settings: Settings) -> None:
+    """Of several arms, one is the one that grasps."""
+    arm, arms = settings.grasp.arm, settings.arms
+    if arm and arm not in arms:
+        known = f"[arms] has: {', '.join(arms)}" if arms else "a single arm has no name"
+        raise ValueError(f"grasp.arm = {arm!r} is not one of several arms; {known}")
+    if settings.mode != "grasp" or not arms:
+        return
+    if not arm:
+        raise ValueError(f"grasp.arm is required: which one grasps; [arms] has: {', '.join(arms)}")
+    if settings.policy.one_arm and settings.policy.worker == "process":
+        raise ValueError(
+            f"policy.worker = 'process': the {settings.policy.type} policy moves one of several arms, which "
+            "it can in a thread only"
+        )
 
 
 def _one_each(key: str, values: Sequence[float], names: Sequence[str]) -> None:

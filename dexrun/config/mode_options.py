@@ -15,6 +15,8 @@ class GraspOptions(PlanConfig):
     """The autonomous mode: how persistent its plan is (`planner.plan.PlanConfig`), and where it moves.
 
     Attributes:
+        arm: of a robot of several arms, the one that works; the others hold still, unless a learned policy
+            moves them all.
         head: name of the camera that the planner looks through.
         wrist: name of the camera that confirms a grasp, or empty.
         home_rad: joints of the pose from which the table is in view, radians, gripper 0 to 1; inside
@@ -32,6 +34,7 @@ class GraspOptions(PlanConfig):
         stale_force_s: the same for the force sensor.
     """
 
+    arm: str = ""
     head: str = "head"
     wrist: str = "wrist"
     home_rad: tuple[float, ...] = ()

@@ -71,14 +71,16 @@ class GraspMode:
         self._robot = robot
         self._clock = robot.clock
         self._control = robot.control
-        self._arm = robot.model.copy()  # moves are planned on other threads than the safety stage runs on
+        # a copy: moves are planned on other threads than the safety stage runs on
+        self._arm = robot.model.arm(options.arm) if options.arm else robot.model.copy()
+        self._joints = list(robot.model.layout.of(options.arm))
         self._fingers = self._arm.fingers
         self._planner = planner
         self._perception = perception
         self._worker = worker
         self._folder = folder
         self._limits = MotionLimits.uniform(
-            robot.model,
+            self._arm,
             options.move_speed_rad_s,
             options.move_acceleration_rad_s2,
             rate_hz=robot.settings.control.rate_hz,
@@ -245,7 +247,7 @@ class GraspMode:
         self._sketches += 1
 
         def draw() -> None:
-            way = np.array([self._arm.fk(row)[:3, 3] for row in rows])
+            way = np.array([self._arm.fk(row[self._joints])[:3, 3] for row in rows])
             save_png(path, sketch(frame, step.box, mask, step.instruction, way, info))
 
         await self._clock.run_blocking(draw)
@@ -261,7 +263,7 @@ class GraspMode:
 
     def _height(self) -> float:
         position = self._control.position
-        return 0.0 if position is None else self._arm.grasp_height(position)
+        return 0.0 if position is None else self._arm.grasp_height(position[self._joints])
 
     async def _place(self) -> plan.StepResult:
         place_m = self._options.place_m or self._robot.description.place_m
@@ -271,7 +273,7 @@ class GraspMode:
         held = self._control.position
 
         def planned(start: Floats) -> Floats:
-            opening = None if held is None else self._fingers.openings(held)
+            opening = None if held is None else self._fingers.openings(held[self._joints])
             return plan_place(self._arm, start, spot, self._limits, options, opening).rows
 
         return await self._move(planned)
@@ -279,7 +281,8 @@ class GraspMode:
     async def _home(self) -> plan.StepResult:
         if self._holds_something():
             await self._put_back()
-        home = np.asarray(self._options.home_rad or self._robot.description.home, dtype=np.float64)
+        whole = np.asarray(self._options.home_rad or self._robot.description.home, dtype=np.float64)
+        home = whole[self._joints]
         height = self._options.carry_height_m
         outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
         self._robot.realtime.collect()
@@ -291,7 +294,8 @@ class GraspMode:
         position, target = self._control.position, self._control.target
         if position is None or target is None:
             return False
-        apart = self._fingers.openings(position) - self._fingers.openings(target)
+        is_at, asked = position[self._joints], target[self._joints]
+        apart = self._fingers.openings(is_at) - self._fingers.openings(asked)
         return bool(apart.max(initial=0.0) > _HELD_APART)
 
     async def _put_back(self) -> None:
@@ -301,7 +305,7 @@ class GraspMode:
         """
         options = PlaceOptions(self._options.carry_height_m, release_height_m=_PUT_BACK_M)
         position = self._control.position
-        opening = None if position is None else self._fingers.openings(position)
+        opening = None if position is None else self._fingers.openings(position[self._joints])
 
         def planned(start: Floats) -> Floats:
             x, y = self._arm.fk(start)[:2, 3].tolist()
@@ -310,12 +314,15 @@ class GraspMode:
         await self._move(planned)
 
     async def _move(self, planned: Callable[[Floats], Floats]) -> plan.StepResult:
-        """Plan a move from where the arm is asked to be, and make it; waits out faults that hold it."""
+        """Plan a move from where the arm is asked to be, and make it; waits out faults that hold it.
+
+        Other arms stay where they are asked to be.
+        """
         while self._control.target is None:
             await self._control.ticked()
         start = self._control.target.copy()
         try:
-            rows = await self._clock.run_blocking(lambda: planned(start))
+            rows = await self._clock.run_blocking(lambda: self._whole(start, planned))
         except MotionError as error:
             logger.warning("{}", error)
             return plan.Failed("motion", str(error))
@@ -324,3 +331,11 @@ class GraspMode:
             await self._control.ticked()
         self._control.idle()
         return plan.Done()
+
+    def _whole(self, start: Floats, planned: Callable[[Floats], Floats]) -> Floats:
+        """What is `planned` for the arm that works, as rows ``[T, D]`` of the whole robot."""
+        self._arm.stand(start)
+        own = planned(start[self._joints])
+        rows = np.tile(start, (len(own), 1))
+        rows[:, self._joints] = own
+        return rows

@@ -77,12 +77,15 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
 async def _open_worker(
     robot: Robot, tracked: Callable[[str], TrackedMask | None], stack: contextlib.AsyncExitStack
 ) -> InferenceWorker:
-    from dexrun.policies import build_policy, policy_context
+    from dexrun.policies import build_for, policy_context
     from runtime.observer import Observer
 
     settings, clock = robot.settings, robot.clock
+    context = policy_context(robot.model, robot.infos(), clock)
+    state = robot.arm.states.newest()
+    still = robot.model.middle() if state is None else state["position"]
     policy = await clock.run_blocking(
-        lambda: build_policy(settings.policy, policy_context(robot.model, robot.infos(), clock))
+        lambda: build_for(settings.policy, context, robot.model.copy(), settings.grasp.arm, still)
     )
     observer = Observer(
         policy.spec,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,8 @@ class GeometricOptions(PolicyTable):
         replan_shift_m, replan_turn_rad: an estimate that moved by more than this makes a new plan.
         obstacle_height_m: lower things than this are not avoided by the fingers.
     """
+
+    one_arm: ClassVar[bool] = True
 
     type: Literal["geometric"] = "geometric"
     camera: str = "head"
