@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.clearance import Gaps
 from runtime.fingers import Fingers
 from runtime.ik_options import IkOptions
 from runtime.joints import JointLayout
@@ -252,6 +253,24 @@ class ArmModel:
                 f"arm model: joints {', '.join(self.names)} are not those of arms {', '.join(sites)}; "
                 "each is called <arm>.<joint>"
             )
+        self._find_owners()
+
+    def _find_owners(self) -> None:
+        """Whose each geom is: an arm's, by number; something else's that stands there; the table's."""
+        model, arms = self.model, len(self.arms)
+        roots = {
+            int(model.body_rootid[model.dof_bodyid[self._dofs[joints[0]]]]): arm
+            for arm, joints in enumerate(self.arms)
+        }
+        self._owners = np.array([roots.get(int(model.body_rootid[body]), arms) for body in model.geom_bodyid])
+        if self._table >= 0:
+            self._owners[self._table] = arms + 1
+        self._pairs = np.triu_indices(arms + 1)
+        alone = arms == 1
+        self._far: Gaps = (
+            (self.reach_m,) * (1 if alone else len(self._pairs[0])),
+            (self.reach_m,) * (1 if alone else arms + 1),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -342,19 +361,35 @@ class ArmModel:
 
     def clearances(self, q: Floats) -> tuple[float, float]:
         """`clearance` told apart: to itself, and to the table."""
+        own, table = self.gaps(q)
+        return min(own), min(table)
+
+    def gaps(self, q: Floats) -> Gaps:
+        """`clearances` of every arm by itself: of each to itself and to each other, and of each to the table.
+
+        What stands there and is no arm's counts as one arm more.
+        """
         self._place(q)
         data = self.data
         self._collision()
         count = data.ncon
         if count == 0:
-            return self.reach_m, self.reach_m
+            return self._far
         contacts = data.contact
         distances = contacts.dist[:count]
+        if len(self.arms) > 1:
+            return self._gaps_between(contacts.geom[:count], distances)
         on_table = (contacts.geom[:count] == self._table).any(axis=1)
         reach = self.reach_m
         own = float(np.where(on_table, reach, distances).min())
         table = float(np.where(on_table, distances, reach).min())
-        return min(own, reach), min(table, reach)
+        return (min(own, reach),), (min(table, reach),)
+
+    def _gaps_between(self, geoms: NDArray[np.int32], distances: Floats) -> Gaps:
+        owners = self._owners[geoms]
+        least = np.full((len(self.arms) + 2,) * 2, self.reach_m)
+        np.minimum.at(least, (owners.min(axis=1), owners.max(axis=1)), distances)
+        return tuple(least[self._pairs].tolist()), tuple(least[:-1, -1].tolist())
 
     def ik(self, target: Floats, seed: Floats, options: IkOptions | None = None) -> IkResult:
         """The configuration whose grasp pose comes closest to `target` (4x4), starting from `seed`.

@@ -11,6 +11,9 @@ import numpy as np
 from runtime.fingers import Fingers
 from runtime.messages import Floats
 
+Gaps = tuple[tuple[float, ...], tuple[float, ...]]
+"""Least distances, metres: of each arm to itself and to each other; and of each to the table."""
+
 _BISECTIONS = 5
 _SAMPLE_RAD = 0.04
 """Longest joint step between two collision checks; about 15 mm at the tip of an arm of 0.4 m."""
@@ -37,8 +40,8 @@ class BodyModel(Protocol):
     def arms(self) -> Sequence[Sequence[int]]:
         """Of each arm, the indices of its joints."""
 
-    def clearances(self, q: Floats) -> tuple[float, float]:
-        """Least distances to itself (one arm to another, too) and to the table, metres."""
+    def gaps(self, q: Floats) -> Gaps:
+        """What is how near at `q` ``[D]``, in the same order each time."""
 
     def grasp_heights(self, q: Floats) -> Floats:
         """``[A]``, the height of each arm's grasp point, metres."""
@@ -50,40 +53,35 @@ def farthest_clear(
     """The farthest point on the segment from `start` to `end` up to which the arm stays clear.
 
     Where `start` itself is closer than the margins (a folded arm at rest), moving away is allowed and
-    coming closer is not.
+    coming closer is not. That is each arm's own matter: that one of them rests so brings no other any closer.
     """
     span = end - start
     pieces = max(1, math.ceil(float(np.abs(span).max()) / _SAMPLE_RAD))
-    own, table = model.clearances(end)
-    floors: tuple[float, float] | None = None
-    if own < self_margin_m or table < table_margin_m:
-        floors = _floors(model, start, self_margin_m, table_margin_m)
-        if pieces == 1 and own >= floors[0] and table >= floors[1]:
-            return end
-    elif pieces == 1:
+    own, table = model.gaps(end)
+    if pieces == 1 and min(own) >= self_margin_m and min(table) >= table_margin_m:
         return end
-    if floors is None:
-        floors = _floors(model, start, self_margin_m, table_margin_m)
+    floors = _floors(model, start, self_margin_m, table_margin_m)
+    if pieces == 1 and _reaches((own, table), floors):
+        return end
     return _walk(model, start, span, pieces, floors)
 
 
-def _floors(
-    model: BodyModel, start: Floats, self_margin_m: float, table_margin_m: float
-) -> tuple[float, float]:
-    own, table = model.clearances(start)
-    return min(self_margin_m, own), min(table_margin_m, table)
+def _floors(model: BodyModel, start: Floats, self_margin_m: float, table_margin_m: float) -> Gaps:
+    own, table = model.gaps(start)
+    return tuple(min(self_margin_m, gap) for gap in own), tuple(min(table_margin_m, gap) for gap in table)
 
 
-def _clear(model: BodyModel, q: Floats, floors: tuple[float, float]) -> bool:
-    own, table = model.clearances(q)
-    return own >= floors[0] and table >= floors[1]
+def _reaches(gaps: Gaps, floors: Gaps) -> bool:
+    return all(
+        gap >= floor for kind in zip(gaps, floors, strict=True) for gap, floor in zip(*kind, strict=True)
+    )
 
 
-def _walk(model: BodyModel, start: Floats, span: Floats, pieces: int, floors: tuple[float, float]) -> Floats:
+def _walk(model: BodyModel, start: Floats, span: Floats, pieces: int, floors: Gaps) -> Floats:
     good, bad = 0.0, 0.0
     for piece in range(1, pieces + 1):
         share = piece / pieces
-        if not _clear(model, start + share * span, floors):
+        if not _reaches(model.gaps(start + share * span), floors):
             bad = share
             break
         good = share
@@ -91,7 +89,7 @@ def _walk(model: BodyModel, start: Floats, span: Floats, pieces: int, floors: tu
         return np.asarray(start + span)
     for _ in range(_BISECTIONS):
         share = 0.5 * (good + bad)
-        if _clear(model, start + share * span, floors):
+        if _reaches(model.gaps(start + share * span), floors):
             good = share
         else:
             bad = share

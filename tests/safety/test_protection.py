@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.arm_model import ArmModel
-from runtime.clearance import farthest_clear
+from runtime.clearance import Gaps, farthest_clear
 from runtime.fingers import Fingers
 from runtime.limits import JointOverride, SafetyOptions
 from runtime.messages import Clip
@@ -69,8 +69,8 @@ def test_a_thin_obstacle_is_not_jumped_over():
         fingers = Fingers.of()
         arms = ((0,),)
 
-        def clearances(self, q: np.ndarray) -> tuple[float, float]:
-            return abs(float(q[0]) - 0.5) - 0.03, 1.0
+        def gaps(self, q: np.ndarray) -> Gaps:
+            return (abs(float(q[0]) - 0.5) - 0.03,), (1.0,)
 
         def grasp_heights(self, q: np.ndarray) -> np.ndarray:
             return np.zeros(1)

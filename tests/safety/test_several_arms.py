@@ -93,6 +93,23 @@ def test_the_safety_stage_keeps_arms_off_each_other():
     np.testing.assert_array_equal(target[3:], start[3:])
 
 
+def test_an_arm_that_rests_too_near_brings_no_other_any_closer():
+    model = two_cranes()
+    stage = SafetyStage(OPTIONS, model)
+    # The left one lies in the table, swung away; the right one is led down to it.
+    start = np.array([1.5, -0.85, 0.5, -1.5, -0.3, 0.5])
+    assert model.clearances(start)[1] < -0.01
+    target, seen = start.copy(), Clip.NONE
+    for _ in range(100):
+        result = stage.apply(np.array([1.5, -0.85, 0.5, -1.5, -1.0, 0.5]), target, target, None, None, DT)
+        target, seen = result.target, seen | result.clips
+    assert seen & Clip.COLLISION
+    up = target.copy()
+    up[:3] = 1.5, 0.5, 0.5
+    assert model.clearances(up)[1] >= OPTIONS.table_clearance_m - 1e-6
+    np.testing.assert_array_equal(target[:3], start[:3])
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1)])
 def test_a_gripper_anywhere_has_a_gripper_s_limits(order: tuple[int, ...]):
     names = tuple(CRANE_PARTS.names[i] for i in order)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from runtime.arm_model import ArmModel
+from runtime.clearance import Gaps
 from runtime.fingers import Fingers
 from runtime.limits import SafetyOptions
 from runtime.messages import Clip
@@ -234,8 +235,8 @@ class _Ghost:
     fingers = Fingers.of((5,))
     arms = ((0, 1, 2, 3, 4, 5),)
 
-    def clearances(self, q: np.ndarray) -> tuple[float, float]:
-        return 1.0, 1.0
+    def gaps(self, q: np.ndarray) -> Gaps:
+        return (1.0,), (1.0,)
 
     def grasp_heights(self, q: np.ndarray) -> np.ndarray:
         return q[1:2]
