@@ -31,4 +31,5 @@ def test_the_cube_ends_in_the_tray(protocol: str, tmp_path: Path) -> None:
     policy = stage.summary["policy"]
     assert policy["failures"] == {}
     assert policy["remote"]["connects"] == 1
-    assert policy["remote"]["requests"] == policy["remote"]["replies"] == policy["asked_chunks"]
+    # The trial before anything moves shows nothing to grasp, which this policy refuses.
+    assert policy["remote"]["requests"] - 1 == policy["remote"]["replies"] == policy["asked_chunks"]
