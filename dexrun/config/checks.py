@@ -159,9 +159,11 @@ def world_pose(settings: Settings, robot: RobotDescription) -> None:
     if not settings.simulated:
         return
     from drivers.world.physics import start_joints
+    from drivers.world.scene import sensing_arm
 
     try:
         start_joints(settings.world, robot)
+        sensing_arm(settings.world, robot)
     except ValueError as error:
         raise ValueError(f"world.{error}") from None
 

@@ -126,6 +126,8 @@ class WorldConfig(Options):
     start_rad: tuple[float, ...] = ()
     """Where the arm stands at power-up, without grippers; empty: in its model's home pose."""
     start_gripper: float = Field(default=0.15, ge=0, le=1)
+    sensing_arm: str = ""
+    """Of several arms, the one whose gripper has the wrist camera and the force sensor; empty: the first."""
     head: HeadCameraOptions = HeadCameraOptions()
     wrist: WristCameraOptions = WristCameraOptions()
     force: ForceOptions = ForceOptions()

@@ -9,7 +9,7 @@ import numpy as np
 
 from drivers.world.config import WorldConfig
 from drivers.world.layout import ObjectSpec, away
-from drivers.world.scene import build_scene, object_body
+from drivers.world.scene import build_scene, object_body, sensing_arm
 from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive, RobotBank
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
@@ -77,7 +77,7 @@ class Tabletop:
         self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
         self._jaws = {arm: self._ids(names) for arm, names in scene.fingers.items()}
         self._bodies = {arm: self._ids(names) for arm, names in scene.bodies.items()}
-        self._sensed = next(iter(robot.singles))
+        self._sensed = sensing_arm(config, robot)
         self.arms_pressed_n = 0.0
         """The largest force with which two arms ever pressed on each other."""
         self._owner = np.full(self.model.ngeom, -1)
@@ -143,7 +143,7 @@ class Tabletop:
         )
 
     def fingertip_force_n(self) -> Floats:
-        """What the sensor in the first arm's fingertips feels, ``[3]`` in newtons, in its grasp site's axes.
+        """What the sensor in the fingertips feels, ``[3]`` in newtons, in the grasp site's axes.
 
         The first entry is the squeeze: how hard object and jaws press on each other along the jaws'
         opening direction (positive, averaged over both jaws); then the net force on the jaws from

@@ -61,6 +61,19 @@ _CAMERA_AIM = (0.0, -0.002, 0.015)
 """Of a wrist camera in the grasp site's frame: beside the fixed jaw, looking at the fingertips."""
 
 
+def sensing_arm(config: WorldConfig, robot: RobotDescription) -> str:
+    """The arm whose gripper has the wrist camera and the force sensor.
+
+    Raises:
+        ValueError: the robot has no arm of the configured name.
+    """
+    arm = config.sensing_arm or next(iter(robot.singles))
+    if arm not in robot.singles:
+        known = ", ".join(filter(None, robot.singles)) or "a single arm, which has no name"
+        raise ValueError(f"sensing_arm = {arm!r}: no such arm; there is {known}")
+    return arm
+
+
 def object_body(index: int) -> str:
     """The body's name of object `index`."""
     return f"object_{index}"
@@ -267,8 +280,9 @@ def _head_camera(spec: Any, options: HeadCameraOptions) -> None:
 
 
 def _wrist_camera(spec: Any, config: WorldConfig, robot: RobotDescription) -> None:
-    """On the gripper; of several arms, on the first one's."""
-    arm, alone = next(iter(robot.singles.items()))
+    """On the gripper; of several arms, on one's."""
+    arm = sensing_arm(config, robot)
+    alone = robot.singles[arm]
     mount = alone.camera or _beside(spec.site(robot.sites[arm]))
     spec.body(mount.body if alone.camera is None else prefixed(arm, mount.body)).add_camera(
         name=WRIST_CAMERA,
