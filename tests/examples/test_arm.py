@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,16 @@ from runtime.body_options import BodyOptions
 
 pytestmark = pytest.mark.usefixtures("parts")
 
+PATIENT_S = 10.0
+"""For an answer that comes: how soon is up to how busy this computer is."""
+SILENT = ""
+DAMAGED = "\N{DEGREE SIGN}"
+"""No answer of this arm's has such a character."""
 
-def arm(clock: Clock, **keys: Any) -> ArmDriver:
+
+def arm(clock: Clock, timeout_s: float = PATIENT_S, **keys: Any) -> ArmDriver:
     table = ArmTable.of("seven_joint").model_validate({"driver": "seven_joint", **keys})
+    table = table.model_copy(update={"timeout_s": timeout_s})
     layout = describe(table.model, BodyOptions()).layout
     driver = table.build(ArmContext("arm", clock, joints=layout))
     assert isinstance(driver, ArmDriver)
@@ -106,12 +114,11 @@ def test_a_leader_is_moved_by_its_hand() -> None:
 
 
 def test_a_port_is_a_real_arm_s_on_the_real_clock() -> None:
-    """It answers in good time even where this computer is busy: a lost answer is asked for again."""
     from seven_joint_arm.emulator import Emulator
 
     clock = RealClock()
     emulator = Emulator(clock)
-    driver = arm(clock, port=emulator.plug(), timeout_s=0.04)
+    driver = arm(clock, port=emulator.plug())
     try:
         with opened(driver):
             driver.targets.post(clock.now_ns(), position=np.full(8, 0.5))
@@ -139,17 +146,25 @@ class Line:
     def spoiled(self, request: str) -> str:
         answer = self.answer(request)
         other = self.answers.pop(0) if self.answers else None
+        if other == SILENT:
+            raise ValueError("not answered")
         return answer if other is None else other
 
 
 @pytest.mark.parametrize(
-    ("answers", "kind"),
-    [(["seven 2"], FaultKind.WRONG_MODEL), ([None, None, *["\N{DEGREE SIGN}"] * 3], FaultKind.BAD_PACKET)],
+    ("answers", "timeout_s", "kind"),
+    [
+        (["seven 2"], PATIENT_S, FaultKind.WRONG_MODEL),
+        ([None, None, *[DAMAGED] * 3], PATIENT_S, FaultKind.BAD_PACKET),
+        ([SILENT] * 3, 0.01, FaultKind.NO_REPLY),
+    ],
 )
-def test_what_is_wrong_is_a_device_error(answers: list[str | None], kind: FaultKind) -> None:
+def test_what_is_wrong_is_a_device_error(
+    answers: list[str | None], timeout_s: float, kind: FaultKind
+) -> None:
     clock = RealClock()
     line = Line(clock, answers)
-    driver = arm(clock, port=line.good.plug(), timeout_s=0.04)
+    driver = arm(clock, timeout_s, port=line.good.plug())
     try:
         with pytest.raises(DeviceError) as caught, opened(driver):
             driver.poll()
@@ -159,16 +174,20 @@ def test_what_is_wrong_is_a_device_error(answers: list[str | None], kind: FaultK
     assert (caught.value.device, caught.value.kind) == ("arm", kind)
 
 
-def test_an_arm_that_was_unplugged_is_gone() -> None:
+def test_a_damaged_answer_is_asked_for_again() -> None:
     clock = RealClock()
-    from seven_joint_arm.emulator import Emulator
+    line = Line(clock, [None, None, DAMAGED, DAMAGED])
+    driver = arm(clock, port=line.good.plug())
+    try:
+        with opened(driver):
+            assert driver.poll()
+    finally:
+        line.good.unplug()
+    assert driver.statistics() == {"no_reply": 0, "bad_packet": 2}
 
-    emulator = Emulator(clock)
-    driver = arm(clock, port=emulator.plug())
-    driver.open()
-    driver.poll()
-    driver.close()
-    emulator.unplug()
+
+def test_a_port_that_is_not_there(tmp_path: Path) -> None:
+    driver = arm(RealClock(), port=str(tmp_path / "no_port"))
     with pytest.raises(DeviceError) as caught:
         driver.open()
     assert caught.value.kind is FaultKind.CANNOT_OPEN
