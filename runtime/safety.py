@@ -221,7 +221,8 @@ class SafetyStage:
         for joints, is_lifting in zip(self._arms, lifts, strict=True):
             if not is_lifting:
                 held[joints] = relaxed[joints]
-        held = self._fingers.no_further_closed(held, target)  # a hand may open
+        held = self._fingers.no_further_closed(held, target)  # a hand may open,
+        held = self._fingers.no_further_closed(held, start)  # and not close, however the arm lifts
         held[self._grippers] = target[self._grippers]
         return self._with_grippers(held, start, options.force_ease_gripper_s * dt, present), reason
 

@@ -112,6 +112,12 @@ def test_a_finger_that_holds_is_no_reason_to_stop_and_a_force_lets_the_hand_open
     assert (opened.target[9:] < held[9:] - 1e-4).all()
     closed = SafetyStage(options, model).apply(asked, held, held, pressed, None, dt)
     np.testing.assert_allclose(closed.target, held)
+    raised = asked.copy()
+    raised[1] -= 0.1
+    assert model.grasp_height(raised) > model.grasp_height(held)
+    lifted = SafetyStage(options, model).apply(raised, held, held, pressed, None, dt)
+    assert lifted.target[1] < held[1] - 1e-3
+    np.testing.assert_allclose(lifted.target[7:], held[7:])
 
 
 @pytest.mark.parametrize(
