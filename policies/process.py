@@ -95,6 +95,13 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
     }
 
 
+def _spec_of(answer: Mapping[str, Any]) -> PolicySpec:
+    given = dict(answer["spec"])
+    for key in ("cameras", "masks", "discrete"):
+        given[key] = tuple(given[key])
+    return PolicySpec(**given)
+
+
 class ProcessPolicy:
     """`runtime.interfaces.Policy` whose work is done elsewhere.
 
@@ -131,10 +138,8 @@ class ProcessPolicy:
         except PolicyError:
             self._release()
             raise
-        for key in ("cameras", "masks", "discrete"):
-            answer["spec"][key] = tuple(answer["spec"][key])
         self._warm = False
-        return PolicySpec(**answer["spec"])
+        return _spec_of(answer)
 
     def warm_up(self) -> None:
         """Warm the child's policy up.
@@ -144,7 +149,7 @@ class ProcessPolicy:
         """
         if self._child is None:
             self._spawn()
-        self._ask({"do": "warm_up"})
+        self.spec = _spec_of(self._ask({"do": "warm_up"}))
         self._warm = True
 
     def infer(self, observation: Observation) -> PolicyAnswer:
@@ -163,7 +168,7 @@ class ProcessPolicy:
         assert self._observations is not None  # noqa: S101 - made above
         message = write_observation(self._observations, observation)
         answer = self._ask({"do": "infer", "ring": self._observations.name, "observation": message})
-        self._statistics = answer["statistics"]
+        self._statistics, self.spec = answer["statistics"], _spec_of(answer)
         rows = self._take(answer) if answer["ring"] else np.zeros((0, observation.arm.position.size))
         return PolicyAnswer(rows, PolicyStatus(answer["status"]), answer["why"])
 

@@ -56,7 +56,6 @@ class PolicyChild:
     def __init__(self) -> None:
         self._policy: Policy | None = None
         self._observations: Ring | None = None
-        self._sample: Sample | None = None
         self._chunks: Ring | None = None
 
     def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,13 +73,19 @@ class PolicyChild:
         table, context = started(message)
         policy = table.build(context)
         self._policy = policy
-        spec = {f.name: getattr(policy.spec, f.name) for f in dataclasses.fields(policy.spec)}
-        return {"spec": {**spec, "notes": dict(policy.spec.notes)}}
+        return {"spec": self._spec()}
+
+    def _spec(self) -> dict[str, Any]:
+        spec = self.policy.spec
+        return {
+            **{f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)},
+            "notes": dict(spec.notes),
+        }
 
     def do_warm_up(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Warm up."""
         self.policy.warm_up()
-        return {}
+        return {"spec": self._spec()}
 
     def do_reset(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Forget the episode."""
@@ -93,8 +98,7 @@ class PolicyChild:
             if self._observations is not None:
                 self._observations.close()
             self._observations = Ring.attach(message["ring"])
-            self._sample = self._observations.blank()
-        sample = self._observations.newest(self._sample)
+        sample = self._observations.newest()  # arrays of its own: a policy may keep what it was shown
         if sample is None:
             raise PolicyError("asked without an observation")
         observation = read_observation(sample, message["observation"])
@@ -105,6 +109,7 @@ class PolicyChild:
             "status": str(answer.status),
             "why": answer.why,
             "statistics": dict(self.policy.statistics()),
+            "spec": self._spec(),
         }
 
     def _leave(self, actions: Floats, stamp_ns: int) -> str:
@@ -137,6 +142,11 @@ class PolicyChild:
             self._policy.close()
 
 
+def _as_json(number: np.generic) -> Any:
+    """A count or an index of numpy's, as policies have them, is a number like any other."""
+    return number.item()
+
+
 def main() -> None:
     """Answer lines on standard input until it closes; other output goes to standard error."""
     out = os.fdopen(os.dup(1), "wb")
@@ -144,7 +154,8 @@ def main() -> None:
     server = PolicyChild()
     try:
         for line in sys.stdin.buffer:
-            out.write(json.dumps(server.answer(json.loads(line))).encode() + b"\n")
+            answer = server.answer(json.loads(line))
+            out.write(json.dumps(answer, default=_as_json).encode() + b"\n")
             out.flush()
     except (BrokenPipeError, KeyboardInterrupt):
         pass  # the parent has gone, or is being interrupted and will close the pipe

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +32,15 @@ class Scripted:
             os.write(1, b"a library prints\n")
         self._mode = config.mode
         self._resets = 0
+        self._before: Observation | None = None
         self.spec = PolicySpec(
-            "scripted", 4, context.joints.joints, cameras=("head",), discrete=(5,), notes={"a": "b"}
+            "scripted", 0, context.joints.joints, cameras=("head",), discrete=(5,), notes={"a": "b"}
         )
 
     def warm_up(self) -> None:
         if self._mode == "cold":
             raise RuntimeError("no kernel image")
+        self.spec = replace(self.spec, chunk_steps=4)
 
     def infer(self, observation: Observation) -> PolicyAnswer:
         if observation.instruction == "die":
@@ -47,6 +51,9 @@ class Scripted:
             threading.Event().wait()
         if observation.instruction == "fail":
             raise PolicyError("no mask")
+        before, self._before = self._before, observation
+        if observation.instruction == "and before?" and before is not None:
+            return PolicyAnswer(before.arm.position[None])
         frame, tracked = observation.frames["head"], observation.masks["head"]
         assert frame.depth is not None
         assert observation.force_n is not None
@@ -67,8 +74,8 @@ class Scripted:
             return PolicyAnswer(rows[:0], PolicyStatus.FAILED, "it slipped")
         return PolicyAnswer(rows)
 
-    def statistics(self) -> dict[str, int]:
-        return {"resets": self._resets}
+    def statistics(self) -> dict[str, Any]:
+        return {"resets": np.int64(self._resets)}
 
     def reset(self) -> None:
         self._resets += 1

@@ -89,6 +89,20 @@ def test_history_and_poses_arrive(policy: ProcessPolicy) -> None:
     assert rows.tolist() == [[50, 49, 50, color, 1, 0.25], [60, 59, 60, color, 1, 0.25]]
 
 
+def test_what_becomes_known_of_the_policy_while_it_warms_up_is_known_here(policy: ProcessPolicy) -> None:
+    assert policy.spec.chunk_steps == 0
+    policy.warm_up()
+    assert policy.spec.chunk_steps == 4
+    assert policy.spec.discrete == (5,)
+
+
+def test_a_policy_may_keep_what_it_was_shown(policy: ProcessPolicy) -> None:
+    first, second = observe(), observe("and before?")
+    policy.infer(first)
+    moved = replace(second, arm=replace(second.arm, position=np.full(6, 9.0)))
+    assert policy.infer(moved).rows.tolist() == [first.arm.position.tolist()]
+
+
 def test_how_the_attempt_stands_comes_back_with_or_without_rows(policy: ProcessPolicy) -> None:
     policy.reset()
     assert policy.infer(observe()).status is PolicyStatus.RUNNING
