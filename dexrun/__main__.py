@@ -46,6 +46,9 @@ exit codes: 0 done, 1 not done, 2 bad configuration, 3 stopped by a fault or a s
 """
 
 
+_HELP = ("-h", "--help")
+
+
 def _commands() -> dict[str, Callable[[list[str]], int]]:
     from dexrun import commands
 
@@ -105,7 +108,7 @@ def _leave(code: int) -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in {"-h", "--help"}:
+    if not arguments or arguments[0] in _HELP or (arguments[0].startswith("-") and arguments[-1] in _HELP):
         code = _print(HELP)
         return code if arguments else BAD_CONFIGURATION
     if arguments[0] == "--version":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING
 
 import anyio
 
@@ -28,9 +27,6 @@ from runtime.parts import DeviceTable
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
-
-if TYPE_CHECKING:
-    pass
 
 _RECORD_SECONDS = 20
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from runtime.messages import Floats
 from runtime.options import Options
@@ -50,6 +50,16 @@ class BodyOptions(Options):
     touch: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=2)], ...] = ()
     home_rad: tuple[float, ...] = ()
     meshes: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_grasp_point(self) -> BodyOptions:
+        fields = type(self).model_fields
+        if self.grasp_body and self.site != GRASP_SITE:
+            raise ValueError("site and grasp_body both say where the grasp point is; give one of them")
+        for key in ("grasp_m", "approach", "opening"):
+            if not self.grasp_body and getattr(self, key) != fields[key].default:
+                raise ValueError(f"{key} is in the frame of a grasp_body, which is not given")
+        return self
 
 
 class BaseOptions(Options):

@@ -37,11 +37,6 @@ def look_at(position_m: ArrayLike, target_m: ArrayLike, up: ArrayLike = (0.0, 0.
     return pose
 
 
-def transform(pose: Floats, points: Floats) -> Floats:
-    """Points ``[N, 3]`` moved by the 4x4 `pose`."""
-    return np.asarray(points @ pose[:3, :3].T + pose[:3, 3])
-
-
 def _distortion(intrinsics: Intrinsics, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     """Radial factor at the undistorted ``(x, y)``, and the tangential shift that comes on top."""
     if intrinsics.model not in _MODELS:

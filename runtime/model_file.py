@@ -104,9 +104,11 @@ class _ModelFile:
         try:
             if self._path.suffix.lower() == ".urdf":
                 return urdf_spec(self._path, self._options.meshes)
+            if self._options.meshes is not None:
+                raise self._error("body.meshes is for a URDF; an MJCF says itself where its meshes are")
             spec = mujoco.MjSpec.from_file(str(self._path))
         except (ValueError, OSError) as error:
-            raise self._error(str(error).splitlines()[0]) from None
+            raise self._error(_one_line(error)) from None
         folder = self._path.resolve().parent / spec.meshdir
         for mesh in spec.meshes:
             if mesh.file:
@@ -118,7 +120,7 @@ class _ModelFile:
         try:
             return spec.compile()
         except ValueError as error:
-            raise self._error(str(error).splitlines()[0]) from None
+            raise self._error(_one_line(error)) from None
 
     def _error(self, text: str) -> ModelError:
         return ModelError(f"arm model {self._path}: {text}")
@@ -314,6 +316,10 @@ def _always_touching(model: Any) -> list[tuple[str, str]]:
         ]
         common = set(pairs) if common is None else common & set(pairs)  # type: ignore[arg-type]
     return [(model.body(one).name, model.body(other).name) for one, other in sorted(common or ())]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _list(names: Iterable[str] | Mapping[str, Any]) -> str:

@@ -24,8 +24,8 @@ class DeviceContext:
         name: the device's name in the configuration.
         clock: the only one that it waits on and stamps with.
         lent: what the simulated tabletop lends where the address is its own: to an arm its calibration by
-            joint, to a colour camera its `runtime.messages.Intrinsics`, to a RealSense its librealsense
-            context. ``None`` otherwise.
+            joint, to a colour camera its `runtime.messages.Intrinsics`, to a depth camera what its driver
+            looks for it in. ``None`` otherwise.
     """
 
     name: str

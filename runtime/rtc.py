@@ -47,13 +47,3 @@ def pad_committed(committed: Floats, horizon: int) -> Floats:
     if rows.shape[0] == 0:
         return np.zeros((horizon, committed.shape[1]))
     return np.concatenate((rows, np.repeat(rows[-1:], horizon - rows.shape[0], axis=0)))
-
-
-def inpaint(clean: Floats, committed: Floats, weights: Floats) -> Floats:
-    """A predicted chunk ``[H, D]`` drawn towards the committed one by ``weights[H]``."""
-    return np.asarray(clean + weights[:, None] * (committed - clean))
-
-
-def frozen_steps_for(latency_s: float, period_s: float, horizon: int) -> int:
-    """Steps that will be consumed during an inference of `latency_s`, at most `horizon`."""
-    return min(horizon, max(0, math.ceil(latency_s / period_s - 1e-9)))

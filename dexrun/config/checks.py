@@ -19,7 +19,7 @@ from drivers.arms.choice import robot_of, robot_of_all
 from drivers.world.config import CAMERAS
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
-from runtime.body_options import ArmOptions
+from runtime.body_options import ArmOptions, BodyOptions
 from runtime.envelope import JointLimits
 from runtime.joints import JointLayout
 from runtime.messages import FaultKind
@@ -92,6 +92,10 @@ def known_robot(settings: Settings) -> RobotDescription:
     arms, leaders = settings.arm_tables(), settings.all_leader_tables()
     for (key, arm), (leads, leader) in zip(arms.items(), leaders.items(), strict=False):
         robot = _robot(key, arm)
+        if not leader.model and leader.body != BodyOptions():
+            raise ValueError(
+                f"{leads}.body: without {leads}.model the leader is of the follower's model, and has its body"
+            )
         if leader.model and (leader.model, leader.body) != (robot.name, arm.body):
             raise ValueError(
                 f"{leads}.model = {leader.model!r}: joint angles of another model than the follower's "

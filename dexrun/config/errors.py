@@ -21,7 +21,7 @@ _LEADING_KEY = re.compile(r"\w+(\.\w+)*")
 
 def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file: str, given: Given) -> str:
     """One of pydantic's errors about `model`, made of `tables`, read from `file` and `given`, as one line."""
-    keys = tuple(str(part) for part in error["loc"])
+    keys = tuple(str(part) for part in error["loc"] if part != "[key]")  # a name is told as its table
     details = error.get("ctx", {})
     where, name, kind = _origin(keys, file, given), ".".join(keys), error["type"]
     if kind == "extra_forbidden":

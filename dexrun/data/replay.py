@@ -177,7 +177,6 @@ class ReplayMode:
         self._robot = robot
         self._rows = rows
         self.step = "moving to the first target"
-        self.largest_error_rad = 0.0
 
     def attempts(self) -> list[dict[str, Any]]:
         """None."""

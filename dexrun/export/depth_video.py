@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import Floats
-
 MIN_M, MAX_M, SHIFT_M = 0.01, 10.0, 3.5
 LARGEST_CODE = 4095
 
@@ -33,10 +31,3 @@ def code_table(scale_m: float) -> NDArray[np.uint16]:
     low, high = np.log(MIN_M + SHIFT_M), np.log(MAX_M + SHIFT_M)
     share = (np.log(depth + SHIFT_M) - low) / (high - low)
     return np.asarray(np.rint(share * LARGEST_CODE).clip(0, LARGEST_CODE), np.uint16)
-
-
-def decode_m(codes: NDArray[np.uint16]) -> Floats:
-    """Metres of `codes`, as a reader gets them."""
-    low, high = np.log(MIN_M + SHIFT_M), np.log(MAX_M + SHIFT_M)
-    depth = np.exp(codes * ((high - low) / LARGEST_CODE) + low) - SHIFT_M
-    return np.asarray(np.clip(depth, MIN_M, MAX_M))

@@ -71,7 +71,7 @@ class SimulatedTabletop:
         return table.model_copy(update={key: addresses[name]})
 
     def lent(self, address: str) -> Any:
-        """What the driver of the device at `address` gets along (`runtime.parts.DeviceContext.lent`).
+        """What the driver of the device at `address` gets along (`runtime.part_context.DeviceContext.lent`).
 
         Nothing where the address is not the tabletop's: an arm's calibration could be burnt into another.
         """

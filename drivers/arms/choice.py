@@ -18,7 +18,7 @@ def robot_of(arm: ArmOptions) -> RobotDescription:
     """The robot of an arm's table; a file is read once.
 
     Raises:
-        ModelError: there is no such model, or its file does not hold the arm robot_of.
+        ModelError: there is no such model, or its file does not hold the arm described.
         MeshesMissingError: a known model's package is not installed.
     """
     return _described(arm.model, arm.body.model_dump_json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,11 +38,6 @@ class JudgeReport:
     objects: tuple[ObjectReport, ...] = ()
     arms_pressed_n: float = 0.0
     """The largest force with which two arms ever pressed on each other."""
-
-    def success_for(self, names: Iterable[str]) -> bool:
-        """Whether each of the objects called `names` is in the tray."""
-        there = {o.name for o in self.objects if o.in_tray}
-        return set(names) <= there
 
     def summary(self) -> dict[str, Any]:
         """The three figures of the summary."""

@@ -136,6 +136,7 @@ def test_bodies_next_to_each_other_and_those_said_may_touch(mjcf: str):
         ({"grasp_body": "boom", "approach": [0, 0, 1], "opening": [0, 0.1, 1]}, "must be at right angles"),
         ({"touch": [["column", "roof"]]}, "body.touch: no body is called 'roof'"),
         ({"home_rad": [0.0]}, "give 3 values, for pan, lift, jaw"),
+        ({"meshes": "elsewhere"}, "body.meshes is for a URDF"),
     ],
 )
 def test_what_a_file_does_not_have_is_one_line(mjcf: str, options: dict, said: str):
@@ -143,6 +144,19 @@ def test_what_a_file_does_not_have_is_one_line(mjcf: str, options: dict, said: s
         describe(mjcf, body(**options))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"site": "tip", "grasp_body": "boom"}, "site and grasp_body both say"),
+        ({"grasp_m": [0, 0, 0.1]}, "grasp_m is in the frame of a grasp_body"),
+        ({"approach": [1, 0, 0]}, "approach is in the frame of a grasp_body"),
+    ],
+)
+def test_a_key_without_effect_is_refused(options: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        body(**options)
 
 
 def test_a_file_of_a_package_is_found_wherever_it_is_installed(
@@ -168,6 +182,9 @@ def test_files_that_are_none(tmp_path: Path):
         with pytest.raises(ModelError) as caught:
             describe(str(tmp_path / name))
         assert str(caught.value).startswith(f"arm model {tmp_path / name}: ")
+    (tmp_path / "c.xml").write_text("arm")
+    with pytest.raises(ModelError, match=r"XML parse error \d+: \S"):
+        describe(str(tmp_path / "c.xml"))
     (tmp_path / "b.urdf").write_text("<mujoco/>")
     with pytest.raises(ModelError, match="not a URDF: it begins with <mujoco>"):
         describe(str(tmp_path / "b.urdf"))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runtime.geometry import deproject, look_at, project, rays, transform
+from runtime.geometry import deproject, look_at, project, rays
 from runtime.geometry_options import Extrinsics, base_from_camera
 from runtime.messages import Intrinsics
 
@@ -80,7 +80,8 @@ def test_look_at_centres_the_target_and_keeps_up_up():
     assert pose[:3, :3] @ pose[:3, :3].T == pytest.approx(np.eye(3))
     assert np.linalg.det(pose[:3, :3]) == pytest.approx(1.0)
     inverse = np.linalg.inv(pose)
-    target, above = transform(inverse, np.array([[0.3, 0.1, 0.0], [0.3, 0.1, 0.05]]))
+    points = np.array([[0.3, 0.1, 0.0], [0.3, 0.1, 0.05]])
+    target, above = points @ inverse[:3, :3].T + inverse[:3, 3]
     assert target == pytest.approx([0.0, 0.0, np.linalg.norm([0.3, 0.1, 0.5])])
     assert above[1] < -0.01  # y points down in the image
     assert above[0] == pytest.approx(0.0)

@@ -78,6 +78,14 @@ def test_a_bad_configuration_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_cannot_be_is_said_as_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(tmp_path), "--cameras.Side.driver", "opencv"]) == BAD_CONFIGURATION
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("dexrun: command line: cameras.Side = 'Side': string should match pattern")
+
+
 def test_two_mistakes_are_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(tmp_path), "--world.sed", "7", "--mode", "walk"]) == BAD_CONFIGURATION
     assert len(capsys.readouterr().err.splitlines()) == 2

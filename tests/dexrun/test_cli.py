@@ -16,6 +16,11 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--TABLE.KEY VALUE" in capsys.readouterr().out
 
 
+def test_help_after_other_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "none.toml", "--help"]) == OK
+    assert capsys.readouterr().out.startswith("usage:")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == OK
     assert capsys.readouterr().out.startswith("dexrun ")

@@ -83,6 +83,16 @@ def test_an_impossible_value_is_one_line(
     assert line == f"dexrun: command line: {key}{IMPOSSIBLE[given]}\n"
 
 
+def test_a_body_of_the_leaders_without_a_model_has_no_effect_and_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(tmp_path, capsys, "--leader.body.joints", "['pan']")
+    assert line == (
+        "dexrun: command line: leader.body: without leader.model the leader is of the follower's model, "
+        "and has its body\n"
+    )
+
+
 def test_the_geometric_policy_needs_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = said(tmp_path, capsys, "--policy.camera", "wrist", "--grasp.head", "wrist")
     message = "policy.camera = 'wrist': the geometric policy needs depth, and it has none"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.splice import claims, run_case
-from bench.splice_policies import RATE_HZ, continue_prefix, ideal
+from bench.splice_policies import continue_prefix, ideal
 from runtime.blends import BLENDS
-from runtime.rtc import frozen_steps_for, inpaint, pad_committed, prefix_weights
+from runtime.rtc import pad_committed, prefix_weights
 
 
 def test_weights_are_the_papers() -> None:
@@ -44,12 +44,6 @@ def test_committed_rows_are_cut_or_held() -> None:
     assert pad_committed(rows, 4).tolist() == [[1], [2], [2], [2]]
     assert pad_committed(rows, 1).tolist() == [[1]]
     assert pad_committed(np.zeros((0, 3)), 2).shape == (2, 3)
-    assert inpaint(np.zeros((2, 1)), rows, np.array([1.0, 0.5])).tolist() == [[1.0], [1.0]]
-
-
-@pytest.mark.parametrize(("latency_s", "steps"), [(0.0, 0), (0.1, 3), (0.101, 4), (99.0, 50)])
-def test_frozen_steps_are_those_that_an_inference_takes(latency_s: float, steps: int) -> None:
-    assert frozen_steps_for(latency_s, 1 / RATE_HZ, 50) == steps
 
 
 def test_a_smooth_policy_continues_what_is_committed() -> None:
