@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from runtime.interfaces import Policy
+from runtime.interfaces import Policy, PolicyError, PolicySpec
 from runtime.messages import ArmState, Floats, Observation, PolicyAnswer
 
 
@@ -24,9 +24,12 @@ class OneArm:
         self._policy = policy
         self._joints = list(joints)
         self._still = still.copy()
-        own = policy.spec
+        self.spec = self._whole_spec()
+
+    def _whole_spec(self) -> PolicySpec:
+        own = self._policy.spec
         discrete = tuple(self._joints[joint] for joint in own.discrete)
-        self.spec = replace(own, joints=still.size, discrete=discrete)
+        return replace(own, joints=self._still.size, discrete=discrete)
 
     def warm_up(self) -> None:
         """The policy's own.
@@ -35,23 +38,35 @@ class OneArm:
             PolicyError: as there.
         """
         self._policy.warm_up()
+        self.spec = self._whole_spec()
 
     def infer(self, observation: Observation) -> PolicyAnswer:
         """Rows ``[T, D]``: the arm's as its policy says, the others' the same in each.
 
         Raises:
-            PolicyError: as the policy.
+            PolicyError: as the policy; or its rows are not of its arm's joints.
         """
-        joints, arm = self._joints, observation.arm
-        mine = ArmState(arm.stamp_ns, arm.position[joints], arm.velocity[joints], arm.load[joints])
-        committed = observation.committed
+        joints, committed = self._joints, observation.committed
         answer = self._policy.infer(
-            replace(observation, arm=mine, committed=committed[:, joints] if committed.size else committed)
+            replace(
+                observation,
+                arm=self._mine(observation.arm),
+                committed=committed[:, joints] if committed.size else committed,
+                history=tuple(replace(each, arm=self._mine(each.arm)) for each in observation.history),
+            )
         )
+        self.spec = self._whole_spec()
         rows = np.tile(self._still, (len(answer.rows), 1))
         if len(rows):
-            rows[:, joints] = answer.rows
+            own = np.asarray(answer.rows)
+            if own.shape[1:] != (len(joints),):  # one column would go to every joint
+                raise PolicyError(f"rows of shape {list(own.shape)}; expected [steps, {len(joints)}]")
+            rows[:, joints] = own
         return replace(answer, rows=rows)
+
+    def _mine(self, arm: ArmState) -> ArmState:
+        joints = self._joints
+        return ArmState(arm.stamp_ns, arm.position[joints], arm.velocity[joints], arm.load[joints])
 
     def reset(self) -> None:
         """Forget the episode."""
