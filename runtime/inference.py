@@ -159,15 +159,19 @@ def checked(answer: PolicyAnswer, joints: int) -> PolicyAnswer:
     """
     if not isinstance(answer, PolicyAnswer):
         raise InferenceFailureError("wrong_shape", f"a {type(answer).__name__}; a PolicyAnswer is wanted")
-    rows = np.asarray(answer.rows)
-    least = 0 if answer.status is not PolicyStatus.RUNNING else 1
+    if answer.status not in tuple(PolicyStatus):
+        raise InferenceFailureError(
+            "wrong_shape", f"status {answer.status!r}; accepted are {', '.join(PolicyStatus)}"
+        )
+    rows, status = np.asarray(answer.rows), PolicyStatus(answer.status)  # a plain "done" is meant so, too
+    least = 0 if status is not PolicyStatus.RUNNING else 1
     if rows.ndim != 2 or rows.shape[0] < least or rows.shape[1] != joints:
         raise InferenceFailureError(
             "wrong_shape", f"actions of shape {list(rows.shape)}; expected [steps, {joints}]"
         )
     if rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
         raise InferenceFailureError("not_finite", "actions hold NaN, infinity or no numbers")
-    return replace(answer, rows=rows.astype(np.float64))
+    return PolicyAnswer(rows.astype(np.float64), status, str(answer.why))
 
 
 class Inference:

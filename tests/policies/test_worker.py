@@ -13,7 +13,7 @@ import pytest
 from loguru import logger
 
 from runtime.clock import RealClock
-from runtime.inference import NotReadyError
+from runtime.inference import InferenceFailureError, NotReadyError, checked
 from runtime.interfaces import ChunkSource, PolicyError, PolicySpec
 from runtime.latest import Latest
 from runtime.messages import Floats, Observation, PolicyAnswer, PolicyStatus
@@ -216,6 +216,15 @@ def test_how_the_attempt_stands_comes_with_the_chunk(bench: Bench) -> None:
     chunk = one.poll()
     assert chunk is not None
     assert (chunk.status, chunk.why, chunk.actions.shape) == (PolicyStatus.FAILED, "it slipped", (0, JOINTS))
+
+
+def test_a_status_in_plain_words_is_one_and_another_word_is_none() -> None:
+    rows = np.zeros((1, JOINTS))
+    said = checked(PolicyAnswer(rows, "failed", ValueError("it slipped")), JOINTS)  # type: ignore[arg-type]
+    assert said.status is PolicyStatus.FAILED
+    assert said.why == "it slipped"
+    with pytest.raises(InferenceFailureError, match="status 'over'; accepted are running, done, failed"):
+        checked(PolicyAnswer(rows, "over"), JOINTS)  # type: ignore[arg-type]
 
 
 def test_an_instruction_and_an_attempt_travel_in_the_request(bench: Bench) -> None:
