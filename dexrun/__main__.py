@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import TextIO
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
@@ -49,18 +50,16 @@ exit codes: 0 done, 1 not done, 2 bad configuration, 3 stopped by a fault or a s
 _HELP = ("-h", "--help")
 
 
-def _commands() -> dict[str, Callable[[list[str]], int]]:
-    from dexrun import commands
-
-    return {
-        "serve": commands.serve,
-        "replay": commands.replay,
-        "export": commands.export,
-        "info": commands.info,
-        "view": commands.view,
-        "convert": commands.convert,
-        "calibrate": commands.calibrate,
-    }
+_COMMANDS = {
+    "serve": "dexrun.serve.command",
+    "replay": "dexrun.data.replay",
+    "export": "dexrun.export.command",
+    "info": "dexrun.data.info",
+    "view": "dexrun.data.view",
+    "convert": "dexrun.data.convert",
+    "calibrate": "dexrun.setup.calibrate",
+}
+"""Where each command's ``main`` is; imported when it is called for."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,9 +119,9 @@ def _main(arguments: list[str]) -> int:
 
         return _print(listing())
     if not arguments[0].startswith("-"):
-        command = _commands().get(arguments[0])
-        if command is None:
+        if arguments[0] not in _COMMANDS:
             return _refuse(f"unknown command {arguments[0]!r}; see dexrun --help")
+        command: Callable[[list[str]], int] = import_module(_COMMANDS[arguments[0]]).main
         return command(arguments[1:])
     return _run(arguments)
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from policies.act.config import ActConfig
 from policies.checkpoint import CheckpointError, State, read_state, write_safetensors
+from runtime.interfaces import PolicyError
 from runtime.packages import need
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="dexrun convert", description="A policy checkpoint into safetensors."
+    )
+    parser.add_argument("source", type=Path, help="checkpoint to read (.ckpt, .pt, .pth)")
+    parser.add_argument("target", type=Path, help="safetensors file to write")
+    options = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(f"{convert(options.source, options.target)}\n")
+    except PolicyError as error:
+        sys.stderr.write(f"dexrun: {error}\n")
+        return BAD_CONFIGURATION
+    return OK
 
 
 def convert(source: Path, target: Path) -> str:

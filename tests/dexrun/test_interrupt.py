@@ -237,7 +237,7 @@ def test_ctrl_c_ends_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dexrun.commands.info", interrupted)
+    monkeypatch.setattr("dexrun.data.info.main", interrupted)
     assert main(["info", "runs/latest"]) == NOT_DONE
     assert capsys.readouterr().err == "dexrun: interrupted\n"
 
