@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from policies.entries import (
     JOINT_STATES,
@@ -127,6 +127,18 @@ class KeyMap(Options):
     def rule_for(self, camera: str) -> ImageRule:
         """The image format for one of the robot's cameras."""
         return self.images.get(camera, self.image)
+
+
+def _vectors_only(keys: KeyMap) -> KeyMap:
+    default = KeyMap()
+    for key in ("cameras", "depths", "masks", "instruction", "image", "images"):
+        if getattr(keys, key) != getattr(default, key):
+            raise ValueError(f"{key} has no effect here: the network, or another key of [policy], says it")
+    return keys
+
+
+VectorKeys = Annotated[KeyMap, AfterValidator(_vectors_only)]
+"""The map of a policy whose network fixes what its images are called: `state` and `action` alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.mapping import KeyMap, UnitMap
+from policies.mapping import KeyMap, UnitMap, VectorKeys
 from runtime.options import Options
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
@@ -53,7 +53,7 @@ class ActOptions(PolicyTable):
         seed: of random weights.
         image_width, image_height: what the network was trained on; cameras of other sizes are resized.
         cameras: the robot's cameras in the order of training.
-        keys: state and action entries; its cameras are not used.
+        keys: state and action entries; images are those of `cameras`.
         units: joint units of state and action.
         shape: the network.
     """
@@ -73,7 +73,7 @@ class ActOptions(PolicyTable):
     image_width: int = Field(default=640, gt=0)
     image_height: int = Field(default=480, gt=0)
     cameras: tuple[str, ...] = ("head",)
-    keys: KeyMap = KeyMap()
+    keys: VectorKeys = KeyMap()
     units: UnitMap = UnitMap()
     shape: ActShape = ActShape()
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from policies.mapping import KeyMap, UnitMap
+from policies.mapping import KeyMap, UnitMap, VectorKeys
 from runtime.options import Options
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
@@ -135,7 +135,7 @@ class DexGraspOptions(PolicyTable):
     image_order: Literal["rgb", "bgr"] = "rgb"
     head_camera: str = "head"
     wrist_camera: str = "wrist"
-    keys: KeyMap = KeyMap()
+    keys: VectorKeys = KeyMap()
     units: UnitMap = UnitMap()
     shape: ControllerShape = ControllerShape()
 

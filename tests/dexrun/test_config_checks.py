@@ -135,6 +135,14 @@ def test_every_policys_cameras_are_there(
     assert line == f"dexrun: command line: {message}\n"
 
 
+@pytest.mark.parametrize("kind", ["act", "dexgrasp"])
+def test_keys_that_a_network_fixes_are_refused(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(tmp_path, capsys, "--policy.type", kind, "--policy.keys.cameras", "{head='top'}")
+    assert line.startswith("dexrun: command line: policy.keys: cameras has no effect here: ")
+
+
 def test_another_modes_values_may_wait(tmp_path: Path) -> None:
     """Teleoperation does not go home, and looks through no policy's camera."""
     keys = {"safety__joints__wrist_flex__upper_rad": "1.0", "policy__camera": "nope"}
