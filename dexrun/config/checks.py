@@ -253,8 +253,7 @@ def place(settings: Settings, robot: RobotDescription) -> None:
 
 def scripted_operator(settings: Settings, robot: RobotDescription) -> None:
     """The scripted person at a simulated leader has something to grasp with."""
-    leader = settings.leader
-    if settings.mode != "teleop" or leader is None or not in_world(leader.address):
+    if not any(in_world(leader.address) for leader in settings.leader_tables().values()):
         return
     if settings.teleop.scripted and not len(robot.fingers.joints):
         raise ValueError(

@@ -145,12 +145,15 @@ class Settings(BaseSettings):
     def _arms_stand_somewhere(self) -> Settings:
         if self.arm is not None and self.arm.base is not None:
             raise ValueError("arm.base: the base of a single arm is where the common frame begins")
+        taken: dict[tuple[float, float, float], str] = {}
         for name, arm in self.arms.items():
             if arm.base is None:
                 raise ValueError(
                     f"{arm_key(name)}.base is required: {{ position_m = [x, y, z], yaw_rad = ... }}, where "
                     "the arm stands in the frame that all share"
                 )
+            if (other := taken.setdefault(arm.base.position_m, name)) != name:
+                raise ValueError(f"{arm_key(name)}.base.position_m: {arm_key(other)} stands there already")
         return self
 
     @model_validator(mode="after")

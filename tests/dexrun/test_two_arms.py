@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dexrun.app import run, ticking
 from dexrun.assembly import open_robot
+from dexrun.config.checks import scripted_operator
 from dexrun.config.load import ConfigError, load
 from dexrun.config.settings import Settings
 from dexrun.data.replay import main as replay
@@ -213,6 +215,10 @@ BASE = "{position_m=[0.0,0.4,0.0]}"
         ({"leaders.middle.port": "world:x"}, "leaders: left, right, middle are not the arms that follow"),
         ({"arms.Left.port": "world:left", "arms.Left.base": BASE}, "arms.Left"),
         ({"arms.middle.port": "world:m", "leaders.middle.port": "world:l"}, "arms.middle.base is required"),
+        (
+            {"arms.left.base": "{ position_m = [0.0, 0.0, 0.0] }"},
+            "arms.right.base.position_m: arms.left stands there already",
+        ),
         ({"safety.joints.shoulder_pan.max_velocity_rad_s": "1"}, "safety.joints.shoulder_pan: no such joint"),
         ({"arms.left.zero_rad": '{"left.gripper"=0.1}'}, "arms.left.zero_rad.left.gripper: no such joint"),
         ({"faults.rules": '{"arms.up.gone"="stop"}'}, "faults.rules.arms.up.gone: no such device"),
@@ -239,3 +245,11 @@ def test_limits_and_rules_name_joints_and_arms_by_their_prefix(tmp_path: Path) -
     given = load(words, {})
     assert list(given.safety.joints) == ["left.shoulder_pan"]
     assert list(given.arm_tables()) == ["arms.left", "arms.right"]
+
+
+def test_the_scripted_operator_needs_fingers_on_one_arm(tmp_path: Path) -> None:
+    both = settings(tmp_path)
+    robot = robot_of_all(both.followers())
+    scripted_operator(both, robot)
+    with pytest.raises(ValueError, match="the scripted operator needs a gripper or a hand"):
+        scripted_operator(both, dataclasses.replace(robot, grippers={}))
