@@ -24,7 +24,7 @@ class Observer:
         cameras: by name; those named in `spec` must be there.
         force: the force sensor, if any.
         tracked: the newest mask of a camera, or ``None``; called on the worker's thread.
-        max_age_ns: an older frame is refused.
+        max_age_ns: an older frame is refused, and so is an older mask.
         model: for the end effectors' poses; the worker thread's own from now on.
     """
 
@@ -54,8 +54,8 @@ class Observer:
         """The observation for `request`. Copies: nothing in it changes afterwards.
 
         Raises:
-            NotReadyError: no arm state or mask of this attempt yet, or a camera without a recent frame, which
-                is a fault of the camera's and counted there.
+            NotReadyError: no arm state or recent mask of this attempt yet; or a camera without a recent
+                frame, which is a fault of the camera's and counted there.
         """
         masks = {name: self._mask(name, request.attempt) for name in self._spec.masks}
         frames = {name: self._frame(name, masks.get(name), request.stamp_ns) for name in self._cameras}
@@ -135,9 +135,12 @@ class Observer:
             sample = ring.newest()
         if sample is None:
             raise NotReadyError(f"camera {name} has not delivered a frame yet")
-        if not sample.fresh(now_ns, self._max_age_ns):
-            age_ms = (now_ns - sample.stamp_ns) / 1e6
-            raise NotReadyError(f"camera {name}: newest frame is {age_ms:.0f} ms old")
+        newest_ns = ring.newest_stamp_ns() or 0
+        if now_ns - newest_ns > self._max_age_ns:
+            raise NotReadyError(f"camera {name}: newest frame is {(now_ns - newest_ns) / 1e6:.0f} ms old")
+        if mask is not None and now_ns - mask.stamp_ns > self._max_age_ns:
+            age_ms = (now_ns - mask.stamp_ns) / 1e6
+            raise NotReadyError(f"the object was seen last in camera {name} {age_ms:.0f} ms ago")
         return frame_of(name, sample, ring)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,17 @@ def test_a_mask_of_another_attempt_or_an_old_frame_is_not_ready() -> None:
     assert scene.at(100, attempt=1).masks["head"].attempt == 1
     with pytest.raises(NotReadyError, match="camera head: newest frame is 1100 ms old"):
         scene.at(1200)
+
+
+def test_a_mask_that_is_not_kept_up_is_not_ready_though_frames_come() -> None:
+    """As the first one is where the planner thought for seconds: the next belongs to a frame of now."""
+    scene = Scene(masks=("head",))
+    scene.publish(*range(0, 2500, 100))
+    scene.mask = TrackedMask("head", 100 * MS, np.ones((2, 2), np.uint8), 1.0, attempt=1)
+    with pytest.raises(NotReadyError, match="the object was seen last in camera head 2300 ms ago"):
+        scene.at(2400)
+    scene.mask = replace(scene.mask, stamp_ns=2300 * MS)
+    assert scene.at(2400).frames["head"].stamp_ns == 2300 * MS
 
 
 def test_before_anything_moves_nothing_is_masked() -> None:
