@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import model_validator
+
 from drivers.feetech.options import FeetechOptions
 from runtime.part_context import ArmContext
 from runtime.parts import ArmTable, LeaderTable
 
 if TYPE_CHECKING:
     from drivers.feetech.driver import FeetechArm
+
+
+_OF_TORQUE = (
+    "p_gain",
+    "i_gain",
+    "d_gain",
+    "acceleration_100ticks_s2",
+    "torque_limit_fraction",
+    "joint_torque_limit_fraction",
+    "torque_off_on_close",
+)
 
 
 class FeetechFollowerConfig(FeetechOptions, ArmTable):
@@ -31,6 +44,13 @@ class FeetechLeaderConfig(FeetechOptions, LeaderTable):
     is_default: ClassVar[bool] = True
 
     role: Literal["leader"] = "leader"
+
+    @model_validator(mode="after")
+    def _moved_by_hand(self) -> FeetechLeaderConfig:
+        for key in _OF_TORQUE:
+            if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
+                raise ValueError(f"{key} has no effect: a leader's torque is off")
+        return self
 
     def build(self, context: ArmContext) -> FeetechArm:
         from drivers.feetech.build import build_arm

@@ -135,6 +135,15 @@ def test_every_policys_cameras_are_there(
     assert line == f"dexrun: command line: {message}\n"
 
 
+@pytest.mark.parametrize(("key", "value"), [("p_gain", "32"), ("joint_torque_limit_fraction.gripper", "0.4")])
+def test_what_needs_torque_is_refused_of_a_leader(
+    key: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(tmp_path, capsys, f"--leader.{key}", value)
+    name = key.partition(".")[0]
+    assert line == f"dexrun: command line: leader: {name} has no effect: a leader's torque is off\n"
+
+
 @pytest.mark.parametrize("kind", ["act", "dexgrasp"])
 def test_keys_that_a_network_fixes_are_refused(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
