@@ -96,10 +96,6 @@ class LoopListener(Protocol):
 _STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
 
 
-def _nothing() -> None:
-    """Nobody waits for it."""
-
-
 def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
     """`chunk` with at most `execute_steps` rows from `step` on; 0 leaves it whole."""
     if not execute_steps:
