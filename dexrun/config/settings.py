@@ -45,6 +45,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """What a person calls a device."""
 
 
+_TAKEN = ("arm", "leader", "force", "planner", "policy")
+
+
 def arm_key(name: str) -> str:
     """The table of the arm called `name`, ``""`` for the only one; its driver is called so, too."""
     return f"arms.{name}" if name else "arm"
@@ -154,6 +157,13 @@ class Settings(BaseSettings):
                 )
             if (other := taken.setdefault(arm.base.position_m, name)) != name:
                 raise ValueError(f"{arm_key(name)}.base.position_m: {arm_key(other)} stands there already")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_of_one_device(self) -> Settings:
+        for name in self.cameras:
+            if name in _TAKEN:
+                raise ValueError(f"cameras.{name}: reports call another part so; give another name")
         return self
 
     @model_validator(mode="after")

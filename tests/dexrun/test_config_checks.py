@@ -144,6 +144,16 @@ def test_what_needs_torque_is_refused_of_a_leader(
     assert line == f"dexrun: command line: leader: {name} has no effect: a leader's torque is off\n"
 
 
+@pytest.mark.parametrize("name", ["arm", "force", "policy"])
+def test_a_camera_is_called_as_no_other_part(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(tmp_path, capsys, f"--cameras.{name}.driver", "opencv", f"--cameras.{name}.source", "3")
+    assert line == (
+        f"dexrun: command line: cameras.{name}: reports call another part so; give another name\n"
+    )
+
+
 @pytest.mark.parametrize("kind", ["act", "dexgrasp"])
 def test_keys_that_a_network_fixes_are_refused(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
