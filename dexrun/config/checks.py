@@ -241,6 +241,8 @@ def _in_range(
 
 def place(settings: Settings, robot: RobotDescription) -> None:
     """Objects are let go where the arm can be."""
+    if settings.mode != "grasp":
+        return
     grasp = settings.grasp
     place_m = grasp.place_m or robot.place_m
     farthest = max(math.hypot(*grasp.spot(place_m, number), place_m[2]) for number in range(SPOTS))

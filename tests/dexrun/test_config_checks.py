@@ -166,6 +166,7 @@ def test_another_modes_values_may_wait(tmp_path: Path) -> None:
     """Teleoperation does not go home, and looks through no policy's camera."""
     keys = {"safety__joints__wrist_flex__upper_rad": "1.0", "policy__camera": "nope"}
     assert settings(tmp_path, mode="teleop", **keys).mode == "teleop"
+    assert settings(tmp_path, mode="teleop", grasp__place_m="[9,9,9]").mode == "teleop"
 
 
 def test_a_rule_may_name_any_http_error_of_the_planner(
