@@ -216,6 +216,11 @@ class PolicyTable(PartTable, SplicingOptions):
         """Whether an answer depends on what was asked before: then every client needs a policy of its own."""
         return True
 
+    @property
+    def untrained(self) -> bool:
+        """Whether it runs without trained weights, as a trial in simulation: no real arm follows it."""
+        return False
+
     def as_served(self) -> Mapping[str, Any]:
         """Keys of ``[serve]`` that this table answers for, where it says what a client sends."""
         return {}

@@ -49,6 +49,7 @@ def check(settings: Settings) -> None:
     place(settings, robot)
     scripted_operator(settings, robot)
     policy_cameras(settings)
+    trained(settings)
     fault_rules(settings)
 
 
@@ -261,6 +262,18 @@ def scripted_operator(settings: Settings, robot: RobotDescription) -> None:
         raise ValueError(
             f"teleop.scripted = true: the scripted operator needs a gripper or a hand, and {robot.name!r} "
             "has none; give false, or name them in arm.body.grippers or arm.body.hand"
+        )
+
+
+def trained(settings: Settings) -> None:
+    """Random weights move simulated arms only."""
+    arms = [
+        key for key, arm in settings.arm_tables().items() if not in_world(arm.address) and not arm.simulated
+    ]
+    if settings.mode == "grasp" and settings.policy.untrained and arms:
+        raise ValueError(
+            f"policy.checkpoint is not given: random weights would move the real arm of [{arms[0]}]; "
+            "they are for simulated arms"
         )
 
 

@@ -86,3 +86,7 @@ class ActOptions(PolicyTable):
     @property
     def remembers_episode(self) -> bool:
         return False
+
+    @property
+    def untrained(self) -> bool:
+        return not self.checkpoint

@@ -149,3 +149,7 @@ class DexGraspOptions(PolicyTable):
     @property
     def remembers_episode(self) -> bool:
         return self.shape.observation_steps > 1
+
+    @property
+    def untrained(self) -> bool:
+        return not self.checkpoint

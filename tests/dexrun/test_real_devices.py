@@ -127,3 +127,14 @@ def test_real_devices_have_no_simulated_time(
     )
     assert real_arm.untouched()
     assert settings(tmp_path, mode="teleop", realtime__clock="real", **keys).realtime.clock == "real"
+
+
+@pytest.mark.parametrize("kind", ["act", "dexgrasp"])
+def test_random_weights_move_no_real_arm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], real_arm: RealArm, kind: str
+) -> None:
+    keys = {"arm__port": real_arm.port, "arm__calibration": str(real_arm.calibration), "policy__type": kind}
+    line = refused(tmp_path, capsys, realtime__clock="real", **keys)
+    why = "random weights would move the real arm of [arm]; they are for simulated arms"
+    assert line.endswith(f": policy.checkpoint is not given: {why}")
+    assert real_arm.untouched()
