@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from policies.encoding import msgpack_views, npy
 from policies.encoding.limits import Limits, WireError
 from policies.pickles import reader, writer
 from policies.pickles.arrays import NUMPY, TORCH, storage_bytes
-from policies.remote import jpeg, msgpack_views, npy
+from policies.remote import jpeg
 from policies.remote.act_zmq import codec as act
 from policies.remote.extras import read_extras
 from policies.remote.groot import client as groot_client
