@@ -12,7 +12,7 @@ class PlannerError(Exception):
         task: the question's, or ``start``.
         kind: a short, countable word: ``timeout``, ``unreachable``, ``malformed``, ``refused``,
             ``no_object`` (the model says that what was asked for is not in the picture), ``http_<status>``,
-            ``closed``.
+            ``redirected`` (to another server, which is asked nothing), ``closed``.
         detail: one line about what happened.
         where: the server's address, without credentials.
     """

@@ -82,6 +82,8 @@ class Transport:
         """Send `messages`, wait for at most `limit_s` of wall time."""
         import openai
 
+        from planner.bounded import RedirectedError
+
         try:
             async with asyncio.timeout(limit_s):
                 return await self._ask(messages)
@@ -89,6 +91,8 @@ class Transport:
             return FailedExchange("timeout", f"no answer within {limit_s:.1f} s", again=True)
         except openai.APIConnectionError as error:
             return FailedExchange("unreachable", self._redact(str(error.__cause__ or error)), again=True)
+        except RedirectedError as error:
+            return FailedExchange("redirected", self._redact(str(error)), again=False)
         except openai.APIStatusError as error:
             return self._status(error.status_code, error.response.headers, error.message)
         except (openai.OpenAIError, ValueError, RecursionError) as error:

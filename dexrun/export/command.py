@@ -17,6 +17,7 @@ from dexrun.export.errors import ExportError
 from dexrun.export.formats import FORMATS, format_named
 from dexrun.export.job import ExportResult, Progress, export
 from dexrun.export.options import ExportOptions
+from runtime.masking import masked
 
 _UNITS = {
     "rad": {"joint_unit": "rad", "gripper_unit": "fraction"},
@@ -24,6 +25,8 @@ _UNITS = {
     "percent": {"joint_unit": "percent", "gripper_unit": "percent"},
     "symmetric": {"joint_unit": "symmetric", "gripper_unit": "symmetric"},
 }
+_LOCAL = ("vlm_url", "vlm_model", "jobs")
+"""Whom pictures and the key are sent to, and how much of this machine is used: never a recording's word."""
 _PLAIN = (
     "fps",
     "action",
@@ -55,7 +58,8 @@ def _parser() -> _Parser:
         description="Turn recordings into a data set that trainers read. Exit codes: 0 done, 1 not done, "
         "2 what was asked for cannot be exported.",
         epilog="Keys that are not given come from [export] of --config, without it from the configuration "
-        "that the first run was made with, else have their defaults.",
+        "that the first run was made with, else have their defaults. Whom to ask (--vlm-url, --vlm-model) "
+        "and --jobs never come from a recording.",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or an episode's .mcap file")
@@ -123,7 +127,7 @@ def options_from(arguments: argparse.Namespace) -> ExportOptions:
     Raises:
         ExportError: one cannot be used.
     """
-    given = dict(_table(arguments.config)) if arguments.config else _recorded(arguments.runs[0])
+    given = _recorded(arguments.runs[0]) if arguments.config is None else _configured(arguments.config)
     given.update({key: getattr(arguments, key) for key in _PLAIN if getattr(arguments, key) is not None})
     for key in ("cameras", "labels"):
         if getattr(arguments, key):
@@ -162,11 +166,29 @@ def _table(path: Path) -> Mapping[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
+def _configured(path: Path) -> dict[str, Any]:
+    """The table of a file that was named; a ``.json`` is a run's, and believed no further than the run."""
+    return _without_local(_table(path), path) if path.suffix == ".json" else dict(_table(path))
+
+
 def _recorded(run: Path) -> dict[str, Any]:
     """The table that the run was made with, as far as it is still known."""
     path = run / "config.json"
     table = _table(path) if path.is_file() else {}
-    return {key: value for key, value in table.items() if key in ExportOptions.model_fields}
+    return _without_local({k: v for k, v in table.items() if k in ExportOptions.model_fields}, path)
+
+
+def _without_local(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`table` of a recording without what only this machine's person may say; what differs is told."""
+    usual = ExportOptions()
+    for key in _LOCAL:
+        if key in table and table[key] != getattr(usual, key):
+            said = masked(str(table[key]))[:100]
+            sys.stderr.write(
+                f"dexrun: {path}: export.{key} = {said!r} of the recording is not used; "
+                f"give --{key.replace('_', '-')} or [export] in a --config of your own\n"
+            )
+    return {key: value for key, value in table.items() if key not in _LOCAL}
 
 
 def summary(outcome: ExportResult, options: ExportOptions) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
 from dexrun.export.sampled import Sampled
-from runtime.masking import MASK
 from runtime.messages import ColorImage, Frame, Mask
 
 if TYPE_CHECKING:
@@ -78,10 +77,6 @@ def _ask(
     from planner.questions.question import View
     from runtime.clock import RealClock
 
-    if MASK in options.vlm_url:
-        raise ExportError(
-            f"{options.vlm_url}: the recording does not hold its user name and password; give --vlm-url again"
-        )
     config = PlannerConfig(base_url=options.vlm_url or None, model=options.vlm_model or None)
     question, clock = Mark(sampled.ref.task), RealClock()
 

@@ -127,3 +127,46 @@ def test_a_compressed_reply_is_read() -> None:
 
     clock = SteppedClock()
     clock.run(main)
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
+@pytest.mark.parametrize("model", ["m", None], ids=["completion", "models"])
+def test_neither_key_nor_pictures_follow_a_redirect_to_another_server(
+    status: str, model: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEXRUN_PLANNER_API_KEY", "sk-secret")
+
+    async def main() -> None:
+        stranger = Canned(chat("True"))
+        async with stranger as elsewhere:
+            server = Canned(http(status, "", f"location: {elsewhere.replace('//', '//me:word@')}/x"))
+            async with server as url, Planner(PlannerConfig(base_url=url, model=model), clock) as planner:
+                with pytest.raises(PlannerError, match=r"redirects to http://\*\*\*@127") as error:
+                    await planner.ask(CheckPrompt(), SEEN)
+            assert error.value.kind == "redirected"
+            assert "word" not in str(error.value)
+            assert (len(server.heard), stranger.heard) == (1, [])
+
+    clock = SteppedClock()
+    clock.run(main)
+
+
+class Moved(Canned):
+    """Answers at one path, and sends whoever asks at another one there."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.answer = chat("True") if self.heard else http("308 Permanent Redirect", "", "location: /v2/x")
+        await super()._serve(reader, writer)
+
+
+def test_a_redirect_on_the_same_server_is_followed() -> None:
+    async def main() -> None:
+        server = Moved(b"")
+        async with server as url, Planner(PlannerConfig(base_url=url, model="m"), clock) as planner:
+            assert (await planner.ask(CheckPrompt(), SEEN)).value
+        first, second = server.heard
+        assert second.startswith(b"POST /v2/x HTTP")
+        assert second.partition(b"\r\n\r\n")[2] == first.partition(b"\r\n\r\n")[2]
+
+    clock = SteppedClock()
+    clock.run(main)
