@@ -20,6 +20,7 @@ SUFFIXES = (".xml", ".mjcf", ".urdf")
 _PROBES = 40
 _OVERLAP_M = 0.0005
 _SHOWN_GROUP = 1
+_LARGEST = 64 << 20
 
 
 def is_model_file(name: str) -> bool:
@@ -51,12 +52,8 @@ def describe_file(name: str, options: BodyOptions) -> RobotDescription:
     Raises:
         ModelError: one line: what is missing, and what the file has.
     """
-    path = model_path(name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"arm model {name}: {error.strerror or error}") from None
-    known = _ModelFile(path, options)
+    digest = fingerprint(name)
+    known = _ModelFile(model_path(name), options)
     return RobotDescription(
         name=name,
         joints=known.joints,
@@ -67,8 +64,27 @@ def describe_file(name: str, options: BodyOptions) -> RobotDescription:
         home=known.home(),
         reach_m=known.reach_m(),
         sites={"": known.site},
-        fingerprint=hashlib.sha256(content).hexdigest(),
+        fingerprint=digest,
     )
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 of the model file `name`, in hexadecimal.
+
+    Raises:
+        ModelError: it cannot be read, or is no file of a model's size.
+    """
+    path = model_path(name)
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"arm model {name}: not a file")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise ModelError(f"arm model {name}: {error.strerror or error}") from None
+    if len(content) > _LARGEST:
+        raise ModelError(f"arm model {name}: more than {_LARGEST >> 20} MiB, which no model has")
+    return hashlib.sha256(content).hexdigest()
 
 
 class _ModelFile:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from dexrun.__main__ import main
+from dexrun.config.checks import check
 from dexrun.config.load import load, load_tables
+from dexrun.config.settings import Settings
 from dexrun.config.sources import parse_arguments
 from dexrun.serve.command import expand
 from tests.plugins.distribution import distribution, installed
@@ -94,19 +96,25 @@ def merged(table: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
+def loaded(tables: dict[str, Any]) -> Settings:
+    settings = load_tables(Settings, tables, [], "a page")
+    check(settings)
+    return settings
+
+
 @pytest.mark.parametrize("text", blocks("README.md", "toml"))
 def test_a_table_is_accepted(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the calibration that it names is
     (tmp_path / "calibration").mkdir()
     (tmp_path / "calibration" / "follower.json").touch()
     tables = merged(tomllib.loads((ROOT / "config.toml").read_text()), tomllib.loads(text))
-    assert load_tables(tables, [], "README.md").arm.port.startswith("/dev/")
+    assert loaded(tables).arm.port.startswith("/dev/")
 
 
 def test_the_tutorials_cube_is_accepted() -> None:
     (text,) = blocks("docs/tutorial.md", "toml")
     tables = merged(tomllib.loads((ROOT / "config.toml").read_text()), {"world": tomllib.loads(text)})
-    assert len(load_tables(tables, [], "tutorial").world.placed) == 1
+    assert len(loaded(tables).world.placed) == 1
 
 
 def files_named(lines: Sequence[str]) -> set[str]:

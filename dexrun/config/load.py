@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dexrun.config.checks import check
 from dexrun.config.errors import explain
@@ -30,6 +30,8 @@ _RENAMED = (
 )
 """Table, key, and what recordings made since call it."""
 
+Tables = TypeVar("Tables", bound=BaseModel)
+
 
 def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Read command line, environment and file.
@@ -41,11 +43,14 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     variables = read_environment(environment)
     given = {"command line": overrides, "environment": variables}
     tables = merge(read_file(file), variables, "environment")
-    return _build(merge(tables, overrides, "command line"), str(file), given)
+    settings = _build(Settings, merge(tables, overrides, "command line"), str(file), given)
+    return _checked(settings, str(file), given)
 
 
-def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str) -> Settings:
-    """Settings from the `tables` of an earlier `dump`, changed by a command line; `origin` names them.
+def load_tables(
+    model: type[Tables], tables: Mapping[str, Any], arguments: Sequence[str], origin: str
+) -> Tables:
+    """What `model` has of the `tables` of an earlier `dump`, changed by a command line; `origin` names them.
 
     Keys of theirs that have another name by now are taken for what they are.
 
@@ -53,10 +58,12 @@ def load_tables(tables: Mapping[str, Any], arguments: Sequence[str], origin: str
         ConfigError: something cannot be used; one line for each mistake.
     """
     _, overrides = parse_arguments(arguments)
-    return _build(merge(_renamed(tables), overrides, "command line"), origin, {"command line": overrides})
+    merged = merge(renamed(tables), overrides, "command line")
+    return _build(model, merged, origin, {"command line": overrides})
 
 
-def _renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """`tables` with the keys by the names that they have by now."""
     found = dict(tables)
     for table, before, now in _RENAMED:
         found = _with_key(found, table.split("."), before, now)
@@ -72,16 +79,22 @@ def _with_key(tables: Mapping[str, Any], table: Sequence[str], before: str, now:
     return {**tables, table[0]: _with_key(inner, table[1:], before, now)}
 
 
-def _build(tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:
+def _build(
+    model: type[Tables], tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]
+) -> Tables:
     try:
-        settings = Settings(**tables)
-        check(settings)
+        return model(**tables)
     except ValidationError as error:
-        lines = [explain(one, Settings, tables, origin, given) for one in error.errors()]
+        lines = [explain(one, model, tables, origin, given) for one in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _checked(settings: Settings, origin: str, given: Mapping[str, Mapping[Path_, str]]) -> Settings:
+    try:
+        check(settings)
     except ValueError as error:
         one = {"loc": (), "type": "value_error", "msg": str(error)}
-        raise ConfigError(explain(one, Settings, tables, origin, given)) from None
+        raise ConfigError(explain(one, Settings, {}, origin, given)) from None
     return settings
 
 

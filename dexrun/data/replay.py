@@ -14,10 +14,10 @@ import numpy as np
 from loguru import logger
 
 from dexrun.config.sources import ConfigError
+from dexrun.data.recorded import differences, local_settings, recorded_settings
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from drivers.arms.choice import recorded, robot_of_all
 from runtime.arm_model import ModelError
-from runtime.masking import MASK
 from runtime.messages import Floats
 from runtime.recording.reader import Episode, Recording, RecordingError
 from runtime.table_model import MeshesMissingError
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 
 _DESCRIPTION = (
-    "Send a recorded episode's targets through the safety stage to the arm (or the simulated one), or verify"
-    " with --verify that control, blending and safety make the same targets of the same inputs. Further"
-    " options, such as --arm.port or --realtime.clock, change the recorded configuration."
+    "Send a recorded episode's targets through the safety stage to the arm (or the simulated one) of the"
+    " local configuration: config.toml or --config FILE, and further options such as --arm.port. Or verify"
+    " with --verify that control, blending and safety make the same targets of the same inputs, under the"
+    " recorded numbers, which options such as --safety.max_velocity_rad_s change."
 )
 
 
@@ -51,9 +52,9 @@ def main(arguments: list[str]) -> int:
     try:
         with Recording(options.run) as recording:
             episodes = _chosen(recording, options.episode)
-            settings = recorded_settings(episodes[0], overrides)
             if options.verify:
-                return _verify(episodes, settings)
+                return _verify(episodes, overrides)
+            settings = local_settings(episodes[0], overrides)
             _same_robot(episodes[0], settings)
             return _send(episodes[0], settings, options.targets)
     except (RecordingError, ConfigError) as error:
@@ -92,34 +93,12 @@ def _chosen(recording: Recording, number: int | None) -> list[Episode]:
     return chosen
 
 
-def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> Settings:
-    """The configuration under which `episode` was recorded, changed by command line `overrides`.
-
-    A recorded stepped clock stays behind where `overrides` bring in a real device, which does not wait.
-
-    Raises:
-        ConfigError: it does not fit this version, or an override is wrong.
-    """
-    from dexrun.config.load import load_tables
-
-    if not episode.config:
-        raise RecordingError(f"{episode.path}: the configuration is not in it")
-    tables = episode.config
-    tables.get("recording", {}).pop("resume", None)
-    clock = tables.get("realtime", {}).pop("clock", "real")
-    settings: Settings = load_tables(tables, overrides, str(episode.path))
-    if "clock" in settings.realtime.model_fields_set or settings.real_addresses():
-        return settings
-    realtime = settings.realtime.model_copy(update={"clock": clock})
-    return settings.model_copy(update={"realtime": realtime})
-
-
-def _verify(episodes: Sequence[Episode], settings: Settings) -> int:
+def _verify(episodes: Sequence[Episode], overrides: Sequence[str]) -> int:
     from dexrun.data.verify import verify
 
     code = OK
     for episode in episodes:
-        verdict = verify(episode, settings)
+        verdict = verify(episode, recorded_settings(episode, overrides))
         if verdict.same:
             sys.stdout.write(f"episode {verdict.episode}: {verdict.ticks} ticks, every target the same\n")
         else:
@@ -143,23 +122,12 @@ def targets_of(episode: Episode, which: str) -> Floats:
     return usable
 
 
-def _see_addresses(settings: Settings) -> None:
-    """Refuse sources whose credentials the recording does not hold; they would only look unreachable."""
-    for name, camera in settings.cameras.items():
-        for key, source in camera.addresses().items():
-            if MASK in source:
-                raise ConfigError(
-                    f"cameras.{name}.{key}: the recording does not hold the user name and password of "
-                    f"{source}; give it again: --cameras.{name}.{key} URL"
-                )
-
-
 def _send(episode: Episode, settings: Settings, which: str) -> int:
     from dexrun.app import run
 
     rows = targets_of(episode, which)
-    _see_addresses(settings)
-    update = {"recording": settings.recording.model_copy(update={"grasp": False, "teleop": False})}
+    for line in differences(episode, settings):
+        sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"episode {episode.index}: {len(rows)} {which} targets: {episode.task}\n")
 
     @contextlib.asynccontextmanager
@@ -167,7 +135,7 @@ def _send(episode: Episode, settings: Settings, which: str) -> int:
         yield ReplayMode(robot, rows)
 
     # What was replayed stays the latest run: it is the one with the recording.
-    return run(settings.model_copy(update=update), opener=opener, latest=False)
+    return run(settings, opener=opener, latest=False)
 
 
 class ReplayMode:

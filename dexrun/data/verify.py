@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexrun.config.settings import Settings
+from dexrun.data.recorded import LoopTables
 from dexrun.modes.teleop import to_follower
 from drivers.arms.choice import recorded
 from runtime.arm_model import ModelError
@@ -109,7 +109,7 @@ class _Inputs:
     trouble: list[int] = field(default_factory=lambda: [0])
 
 
-def verify(episode: Episode, settings: Settings) -> Comparison:
+def verify(episode: Episode, settings: LoopTables) -> Comparison:
     """Compare every tick of `episode` with a second run of control, blending and safety.
 
     Raises:
@@ -159,7 +159,7 @@ def _commands(episode: Episode) -> tuple[Mapping[str, Any], deque[dict[str, Any]
     return entries[0], deque(entry for entry in entries[1:] if entry["kind"] != "request"), requested
 
 
-def _build(settings: Settings, ticks: Mapping[str, NDArray[Any]], episode: Episode) -> _Inputs:
+def _build(settings: LoopTables, ticks: Mapping[str, NDArray[Any]], episode: Episode) -> _Inputs:
     joints, channels = ticks["position"].shape[1], ticks["force"].shape[1]
     state = dict.fromkeys(("position", "velocity", "load"), ((joints,), "<f8"))
     clock = SteppedClock(int(episode.stamps("/ticks")[0]) - 1)
@@ -195,7 +195,7 @@ class _Sources:
         tick: the present one.
     """
 
-    def __init__(self, settings: Settings, inputs: _Inputs, requested: set[int]) -> None:
+    def __init__(self, settings: LoopTables, inputs: _Inputs, requested: set[int]) -> None:
         self.tick = -1
         self._settings = settings
         self._inputs = inputs

@@ -12,6 +12,7 @@ from drivers.arms import describe
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription, together
 from runtime.body_options import ArmOptions, BaseOptions, BodyOptions, StandingArmOptions
+from runtime.model_file import fingerprint, is_model_file
 
 
 def robot_of(arm: ArmOptions) -> RobotDescription:
@@ -68,8 +69,11 @@ def recorded(about: Mapping[str, Any]) -> RobotDescription:
     Raises:
         ModelError: its model is not here, or is another one by now. MeshesMissingError as `robot_of`.
     """
-    robot = _recorded(about)
-    names = tuple(about.get("joint_names", robot.joints))
+    try:
+        robot = _recorded(about)
+        names = tuple(about.get("joint_names", robot.joints))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # as many ways as there are records
+        raise ModelError(f"the record 'robot' does not describe an arm: {_one_line(error)}") from None
     if names != robot.joints:
         raise ModelError(
             f"recorded joints {', '.join(names)} are not those of the arm {about.get('model', '')!r}: it has "
@@ -82,11 +86,21 @@ def _recorded(about: Mapping[str, Any]) -> RobotDescription:
     if arms := about.get("arms"):
         return together({name: (_recorded(one), np.array(one["base"])) for name, one in arms.items()})
     model = str(about.get("model", ""))
+    before = about.get("model_sha256")
+    if is_model_file(model):  # whose name a stranger may have written: nothing else is opened by it
+        _same(model, str(before), fingerprint(model))
     robot = robot_of(ArmOptions(model=model, body=BodyOptions.model_validate(about.get("body", {}))))
-    before = about.get("model_sha256", robot.fingerprint)
-    if before != robot.fingerprint:
+    _same(model, str(before or robot.fingerprint), robot.fingerprint)
+    return robot
+
+
+def _same(model: str, before: str, here: str) -> None:
+    if before != here:
         raise ModelError(
             f"recorded with the arm {model!r} of sha256 {before[:12]}; what is here by that name has "
-            f"{robot.fingerprint[:12]}"
+            f"{here[:12]}"
         )
-    return robot
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,19 @@ def test_another_body_is_refused_in_one_line(tmp_path: Path):
         recorded({**about, "joint_names": ["a", "b"]})
     with pytest.raises(ModelError, match="No such file"):
         recorded({**about, "model": str(tmp_path / "gone.xml")})
+
+
+def test_by_a_name_out_of_a_recording_nothing_is_opened_but_the_very_file(tmp_path: Path):
+    other = tmp_path / "other.xml"
+    other.write_text("<mujoco><include file='/etc/passwd'/></mujoco>")
+    os.mkfifo(tmp_path / "pipe.xml")
+    for about, said in (
+        ({"model": str(other)}, "recorded with the arm"),  # not looked into
+        ({"model": str(tmp_path / "pipe.xml"), "model_sha256": "0" * 64}, "not a file"),
+        ({"model": "so100", "body": {"joints": 3}}, "does not describe an arm"),
+        ({"arms": {"left": {"model": "so100"}}}, "does not describe an arm"),
+        ({"joint_names": 7}, "does not describe an arm"),
+    ):
+        with pytest.raises(ModelError, match=said) as caught:
+            recorded(about)
+        assert "\n" not in str(caught.value)

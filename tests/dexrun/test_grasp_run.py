@@ -11,13 +11,13 @@ import pytest
 
 from dexrun import app
 from dexrun.__main__ import main
-from dexrun.data.replay import recorded_settings
+from dexrun.data.recorded import recorded_settings
 from dexrun.data.verify import verify
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from dexrun.robot import Robot
 from runtime.realtime import Realtime
 from runtime.recording.reader import Recording
-from tests.dexrun.rig import Stage, perform
+from tests.dexrun.rig import Stage, arguments, perform
 
 THREE = (
     '[{shape="cube", color="red", x_m=0.2, y_m=-0.05, yaw_rad=0.3},'
@@ -102,7 +102,7 @@ def test_an_so101_does_it_too_and_its_recording_says_so(
         assert episode.robot["model"] == "so101"
         assert len(episode.robot["model_sha256"]) == 64
         assert verify(episode, recorded_settings(episode)).same
-    assert main(["replay", str(stage.folder), "--arm.model", "so100"]) == BAD_CONFIGURATION
+    assert main(["replay", str(stage.folder), *arguments(tmp_path, arm__model="so100")]) == BAD_CONFIGURATION
     assert "recorded with the arm 'so101'; arm.model is 'so100'" in capsys.readouterr().err
 
 

@@ -18,6 +18,7 @@ from dexrun.__main__ import main
 from dexrun.app import run
 from dexrun.config.load import ConfigError, dump, load, load_tables
 from dexrun.config.reference import reference
+from dexrun.config.settings import Settings
 from dexrun.modes.mode import Mode
 from dexrun.modes.one_episode import OneEpisode
 from dexrun.modes.teleop import TeleopMode
@@ -132,7 +133,7 @@ def test_tables_of_outside_are_configured_like_built_in_ones(config: str) -> Non
     settings = load(["--config", config, "--cameras.side.level", "11"])
     assert (settings.cameras["side"].level, settings.cameras["side"].fps) == (11, 30)  # type: ignore[attr-defined]
     assert (settings.arm.driver, settings.policy.type, settings.policy.worker) == ("ideal", "stay", "thread")
-    again = load_tables(json.loads(dump(settings)), [], "a recording")
+    again = load_tables(Settings, json.loads(dump(settings)), [], "a recording")
     assert again == settings
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dexrun.config.load import ConfigError, dump, load_tables
+from dexrun.config.settings import Settings
 from dexrun.run_folder import RunFolder
 from tests.dexrun.rig import settings
 
@@ -37,12 +38,12 @@ def test_credentials_in_urls_are_in_no_dump(tmp_path: Path) -> None:
     for secret in ("hunter2", "admin", "ss@gpu", "token@"):
         assert secret not in text
     assert "rtsp://***@10.0.0.7:554/live?a=b@c" in text
-    assert load_tables(json.loads(text), [], "episode").planner.base_url == "http://***@gpu:8000/v1"
+    assert load_tables(Settings, json.loads(text), [], "episode").planner.base_url == "http://***@gpu:8000/v1"
 
 
 def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     first = settings(tmp_path, mode="teleop", recording__task="stack")
-    again = load_tables(json.loads(dump(first)), ["--recording.episodes", "3"], "episode")
+    again = load_tables(Settings, json.loads(dump(first)), ["--recording.episodes", "3"], "episode")
     assert again.recording.episodes == 3
     assert again.model_copy(update={"recording": first.recording}) == first
 
@@ -68,9 +69,9 @@ def test_a_recording_that_holds_keys_by_their_earlier_names_loads(tmp_path: Path
         tables[table][before] = tables[table].pop(now)
     for policy in (tables["policy"], tables["serve"]["policy"]):
         policy["control_rate_hz"] = policy.pop("rate_hz")
-    assert load_tables(tables, [], "episode") == first
+    assert load_tables(Settings, tables, [], "episode") == first
     tables["leader"] = None
-    assert load_tables(tables, [], "episode").leader is None
+    assert load_tables(Settings, tables, [], "episode").leader is None
 
 
 def test_the_latest_run_that_is_gone_on_with_is_the_one_before(tmp_path: Path) -> None:

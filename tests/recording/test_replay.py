@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
 from dexrun.__main__ import main
 from dexrun.app import run
-from dexrun.config.load import ConfigError
+from dexrun.data.recorded import differences, local_settings, recorded_settings
 from dexrun.data.replay import main as replay
-from dexrun.data.replay import recorded_settings
 from dexrun.data.verify import verify
 from dexrun.exit_codes import NOT_DONE, STOPPED
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import describe
 from dexrun.export.sampled import sample
 from dexrun.modes import opening
-from drivers.feetech.calibration import save_calibration
 from runtime.clock import NS_PER_S
 from runtime.recording import schemas
 from runtime.recording.reader import Episode, Recording
 from runtime.tick import TickFlag
-from tests.dexrun.rig import play, settings
-from tests.feetech.rig import CALIBRATION
+from tests.dexrun.rig import arguments, play, settings
 
 SHORT = {"mode": "teleop", "teleop__duration_s": "4", "recording__task": "reach"}
 
@@ -125,50 +126,121 @@ def test_one_flipped_bit_in_an_input_shows(runs: tuple[Path, Path], monkeypatch:
         assert verdict.difference.field == "requested"
 
 
+def local(runs: Path, **keys: str) -> list[str]:
+    """A light local configuration, as a command line."""
+    return arguments(runs, mode="teleop", **keys)
+
+
 def test_the_targets_are_sent_again_and_what_was_replayed_stays_the_latest_run(
     runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     latest = runs[1] / "latest"
     recorded, before = latest.resolve(), set(runs[1].iterdir())
-    assert replay([str(latest), "--episode", "0"]) == 0
+    assert replay([str(latest), "--episode", "0", *local(runs[1])]) == 0
     assert latest.resolve() == recorded
     assert main(["info", str(latest)]) == 0
-    assert "1 episode" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 episode" in said
+    assert "when it was recorded" not in said
     (folder,) = set(runs[1].iterdir()) - before
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "completed"
     assert "targets sent" in summary["stop_reason"]
     assert "recording" not in summary
+    assert set(summary["sensor_rates_hz"]) == {"arm", "force"}  # no leader, and no camera, is needed
 
 
-def test_a_real_arm_gets_its_targets_in_real_time(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    save_calibration(tmp_path / "arm.json", CALIBRATION)
-    arm = ["--arm.port", "/dev/arm", "--arm.calibration", str(tmp_path / "arm.json")]
-    with Recording(runs[0] / "latest") as recording:
-        (episode,) = recording.episodes
-        assert recorded_settings(episode).realtime.clock == "stepped"
-        assert recorded_settings(episode, ["--realtime.clock", "real"]).realtime.clock == "real"
-        assert recorded_settings(episode, arm).realtime.clock == "real"
-        with pytest.raises(
-            ConfigError, match=r"^command line: realtime.clock = 'stepped' is for the simulated"
-        ):
-            recorded_settings(episode, [*arm, "--realtime.clock", "stepped"])
+def rewritten(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Episode:
+    """The episode at `source` with another configuration in it."""
+    with Episode(source) as episode:
+        config = episode.config
+    change(config)
+    with target.open("wb") as out, source.open("rb") as file:
+        reader, writer = make_reader(file), Writer(out)
+        writer.start()
+        summary = reader.get_summary()
+        assert summary is not None
+        for record in reader.iter_metadata():
+            there = {"json": json.dumps(config)} if record.name == "config" else record.metadata
+            writer.add_metadata(record.name, there)
+        schemas_by = {
+            number: writer.register_schema(schema.name, schema.encoding, schema.data)
+            for number, schema in summary.schemas.items()
+        }
+        channels = {
+            number: writer.register_channel(
+                each.topic, each.message_encoding, schemas_by[each.schema_id], dict(each.metadata)
+            )
+            for number, each in summary.channels.items()
+        }
+        for _, channel, message in reader.iter_messages():
+            writer.add_message(
+                channels[channel.id],
+                message.log_time,
+                message.data,
+                message.publish_time,
+                message.sequence,
+            )
+        writer.finish()
+    return Episode(target)
+
+
+def test_a_recording_decides_nothing_about_limits_registers_and_paths(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """What it says otherwise is told; what it was recorded with serves to verify it, which moves nothing."""
+
+    def hostile(config: dict[str, Any]) -> None:
+        config["safety"].update(max_velocity_rad_s=50.0, max_force_n=1e6)
+        config["runs"] = str(tmp_path / "elsewhere")
+        config["arm"].update(port="/dev/ttyACM0", write_calibration=True, p_gain=254)
+        config["arm"]["calibration"] = str(tmp_path / "stolen.json")
+        config["recording"]["resume"] = "/etc"
+        config["cameras"]["head"]["serial"] = "/dev/video0"
+        config["planner"]["base_url"] = "http://elsewhere/v1"
+        config["world"]["seed"] = 5
+
+    source = next((runs[0] / "latest" / "episodes").glob("*.mcap"))
+    with rewritten(source, tmp_path / "crafted.mcap", hostile) as episode:
+        here = settings(tmp_path / "runs", mode="teleop")
+        replayed = local_settings(episode, local(tmp_path / "runs"))
+        assert replayed.safety == here.safety
+        assert (replayed.runs, replayed.arm, replayed.planner) == (here.runs, here.arm, here.planner)
+        assert replayed.recording.resume is None
+        assert replayed.world == here.world.model_copy(update={"seed": 5})  # a scene is only looked at
+        given = local_settings(episode, local(tmp_path / "runs", world__seed="2"))
+        assert given.world.seed == 2
+        said = differences(episode, replayed)
+        assert "safety.max_velocity_rad_s was 50.0 when it was recorded; 2.5 holds" in said
+        assert "arm.write_calibration was true when it was recorded; false holds" in said
+        assert any(line.startswith("runs was ") for line in said)
+        # Numbers of the loop, and that is all: no file is looked for, no part is built.
+        loop = recorded_settings(episode)
+        assert loop.safety.max_velocity_rad_s == 50.0
+        assert set(type(loop).model_fields) == {"control", "safety", "policy", "teleop"}
+
+
+def test_an_episode_of_another_rate_is_refused_before_anything_moves(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay([str(runs[0] / "latest"), *local(tmp_path, control__rate_hz="50")]) == 2
+    error = capsys.readouterr().err
+    assert "control.rate_hz = 50: the episode was recorded at 30.0" in error
+    assert error.count("\n") == 1
 
 
 def test_what_cannot_be_replayed_is_said_in_one_line(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_folder = str(runs[0] / "latest")
-    for arguments, message in (
+    for given, message in (
         ([str(tmp_path)], "no recorded episodes here"),
         ([run_folder, "--episode", "5"], "no episode 5; there are 0"),
         ([run_folder, "--verify", "--safety.max_speed", "1"], "unknown key"),
-        (
-            [run_folder, "--cameras.wrist.source", "rtsp://***@10.0.0.7/live"],
-            "give it again: --cameras.wrist.source URL",
-        ),
+        ([run_folder, "--verify", "--arm.port", "/dev/arm"], "unknown key"),
+        ([run_folder, "--config", "/nowhere.toml"], "/nowhere.toml: no such file"),
     ):
-        assert replay(arguments) == 2
+        assert replay(given) == 2
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
