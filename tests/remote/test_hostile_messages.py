@@ -42,12 +42,14 @@ SETUP = b"".join(
     lerobot.encode_setup(lerobot.PolicySetup("act", "here", {"observation.state": {"shape": (6,)}}, 10))
 )
 GROOT_REPLY = b"".join(groot.encode([{"single_arm": CHUNK[None]}, {}]))
+GROOT_PACKED = b"".join(groot.encode([{"single_arm": CHUNK[None]}, {}], groot.Wire.MSGPACK_NUMPY))
 OPENPI_REPLY = b"".join(openpi.encode({"actions": CHUNK}))
 ACT_REPLY = b"".join(act.encode({"status": "OK", "action": CHUNK}))
 
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "groot request": (groot.decode, hostile.VALID["gr00t"]()),
-    "groot reply": (lambda m: groot_client.parse_actions(groot.reply(m)), GROOT_REPLY),
+    "groot reply": (lambda m: groot_client.parse_actions(groot.reply(m).value), GROOT_REPLY),
+    "groot reply, msgpack_numpy": (lambda m: groot_client.parse_actions(groot.reply(m).value), GROOT_PACKED),
     "openpi request": (openpi.decode, hostile.VALID["openpi"]()),
     "openpi reply": (
         lambda m: openpi_client.parse_actions(_map(openpi.decode(m)), ("actions",)),

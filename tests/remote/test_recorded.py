@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 import zmq
@@ -21,7 +22,8 @@ from tests.remote.support import EchoPolicy, connected, observation, serving
 
 DATA = Path(__file__).parent / "data"
 STATE = np.array([0.125, -1.5, 1.25, 0.5, -0.25, 0.5])
-CAPABILITIES_OF_US = b"dexrun_capabilities"
+GREETINGS = {"ping", "get_modality_config", "reset"}
+"""Whose answers say a little more than the recorded ones, at a place where the peers do not look."""
 
 
 class Recorded(EchoPolicy):
@@ -43,6 +45,14 @@ def recorded_observation() -> Observation:
     images = {"head": (ramp % 251).astype(np.uint8), "wrist": (ramp % 241).astype(np.uint8)}
     frames = {name: Frame(name, 1, image) for name, image in images.items()}
     return dataclasses.replace(made, arm=dataclasses.replace(made.arm, position=STATE), frames=frames)
+
+
+def without_ours(name: str, message: bytes) -> Any:
+    """A greeting's answer as the peer reads it, which takes no notice of what else is there."""
+    value = msgpack.unpackb(message) if name == "groot" else pickle.loads(message)
+    if "video" in value:
+        return {k: (v["__ModalityConfig_class__"], v["as_json"]) for k, v in value.items()}
+    return {k: v for k, v in value.items() if k != "dexrun"}
 
 
 def ask(port: int, message: bytes) -> bytes:
@@ -88,8 +98,13 @@ class ReferenceServer:
 def test_our_server_writes_the_recorded_replies(protocol: Any, name: str, skip: set[str]) -> None:
     with serving(Recorded(steps=4), ServeOptions(protocol=protocol)) as server:
         for title, (request, reply) in exchange(name).items():
-            if title not in skip:
-                assert ask(server.port, request) == reply, title
+            if title in skip:
+                continue
+            ours = ask(server.port, request)
+            if title in GREETINGS:
+                assert without_ours(name, ours) == without_ours(name, reply), title
+            else:
+                assert ours == reply, title
 
 
 def test_our_server_refuses_a_wrong_token_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,13 +134,12 @@ def test_our_client_writes_the_recorded_requests(reference: tuple[str, Reference
         remote.warm_up()
         rows = remote.infer(recorded_observation()).rows
         remote.reset()
-    known = [message for message in server.asked if CAPABILITIES_OF_US not in message]
     rows_of = exchange({"gr00t": "groot", "act": "act"}[protocol])
     order = {
         "gr00t": ["ping", "get_modality_config", "get_action", "reset"],
         "act": ["reset", "step", "reset"],
     }
-    assert known == [rows_of[title][0] for title in order[protocol]]
+    assert server.asked == [rows_of[title][0] for title in order[protocol]]
     steps = {"gr00t": 4, "act": 1}[protocol]
     assert np.abs(rows - (STATE[None] + (np.arange(steps) / 8)[:, None])).max() < 1e-6
     assert not remote.spec.takes_prefix

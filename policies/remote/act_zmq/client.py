@@ -55,18 +55,8 @@ class ActSession:
     def open(self, deadline: Deadline) -> None:
         """Connect, and begin an episode: the protocol has no other greeting."""
         self._link.open(deadline)
-        self.reset(deadline)
-        self._ours = self._capabilities(deadline)
-
-    def _capabilities(self, deadline: Deadline) -> Mapping[str, Any]:
-        try:
-            answer = self._call({"command": codec.CAPABILITIES, **self._token}, deadline)
-        except WireError as error:
-            if error.kind != "refused":
-                raise
-            return {}
-        ours = answer.get(codec.OURS)
-        return ours if isinstance(ours, dict) else {}
+        ours = self._begin(deadline).get(codec.OURS)
+        self._ours = ours if isinstance(ours, dict) else {}
 
     @property
     def takes_prefix(self) -> bool:
@@ -100,8 +90,11 @@ class ActSession:
 
     def reset(self, deadline: Deadline) -> None:
         """A new episode."""
+        self._begin(deadline)
+
+    def _begin(self, deadline: Deadline) -> Mapping[str, Any]:
         plain = not self._command and not self._token
-        self._call(codec.RESET if plain else {"command": "reset_policy", **self._token}, deadline)
+        return self._call(codec.RESET if plain else {"command": "reset_policy", **self._token}, deadline)
 
     def interrupt(self) -> None:
         """Nothing to do: the waker ends every wait."""

@@ -19,10 +19,8 @@ from runtime.messages import Floats
 
 RESET = "RESET"
 STATE = "qpos"
-CAPABILITIES = "dexrun_capabilities"
-"""A command of our own server; the original answers that it does not know it."""
 OURS = "dexrun"
-"""Where our own ends put what they say beyond the protocol."""
+"""Where our own ends put what they say beyond the protocol: our server first, in its answer to a reset."""
 MAX_NUMBERS = 100_000
 """In a vector or matrix that is lists."""
 

@@ -48,10 +48,8 @@ class ActFront(ZmqFront):
         if command in (codec.RESET, "reset_policy"):
             with self._service.request(client, "reset"):
                 await self._service.reset(client)
-            return {"status": "OK" if command == codec.RESET else "RESET_OK"}
-        if command == codec.CAPABILITIES:
             ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
-            return {"status": "OK", codec.OURS: ours}
+            return {"status": "OK" if command == codec.RESET else "RESET_OK", codec.OURS: ours}
         if command not in ("", "step"):
             raise WireError(f"unknown command {command[:100]!r}", "endpoint")
         extra = read_extras(asked.get(codec.OURS))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
@@ -36,51 +37,48 @@ class GrootSession:
         self._token = token
         self._limits = limits_of(options)
         self._capabilities: Mapping[str, Any] = {}
+        self._wire: codec.Wire | None = None
         self._link = ZmqLink(
             options.host, options.port, self._limits, options.keep_alive_s, policy.waker, policy.counts
         )
         self.where = self._link.where
 
     def _call(self, endpoint: str, data: dict[str, Any] | None, deadline: Deadline) -> Any:
-        message = codec.request(endpoint, data, self._token)
-        return codec.reply(self._link.exchange(message, deadline), self._limits)
+        message = codec.request(endpoint, data, self._token, self._wire)
+        found = codec.reply(self._link.exchange(message, deadline), self._limits)
+        self._wire = found.wire or self._wire
+        return found.value
 
     def open(self, deadline: Deadline) -> None:
         """Connect, `ping`, and compare the configured keys with the server's."""
+        self._wire = None
         self._link.open(deadline)
         status = self._call("ping", None, deadline)
         if not isinstance(status, dict) or not _is(status.get("status"), "ok"):
             raise WireError("the server's answer to ping is not GR00T's", "version")
+        ours = status.get(codec.OURS)
+        self._capabilities = ours if isinstance(ours, dict) else {}
         if self._options.check_modalities:
             self._check_modalities(self._call("get_modality_config", None, deadline))
-        self._capabilities = self._ask_capabilities(deadline)
-
-    def _ask_capabilities(self, deadline: Deadline) -> Mapping[str, Any]:
-        try:
-            answer = self._call(codec.CAPABILITIES, None, deadline)
-        except WireError as error:
-            if error.kind != "refused":
-                raise
-            return {}
-        return answer if isinstance(answer, dict) else {}
 
     def _check_modalities(self, config: Any) -> None:
         if not isinstance(config, dict):
             raise WireError("get_modality_config did not answer with a map", "version")
+        if not config:
+            logger.warning("{}: the server says nothing of its keys; the first answer will tell", self.where)
+        wanted = {str(name): _modality_keys(str(name), value) for name, value in config.items()}
         keys = self._options.keys
         sent = {
-            "video": set(keys.cameras.values()),
+            "video": {*keys.cameras.values(), *keys.depths.values(), *keys.masks.values()},
             "state": set(keys.state),
             "language": {keys.instruction} - {""},
         }
         for modality, names in sent.items():
-            found = config.get(modality)
-            if isinstance(found, codec.ModalityConfig) and set(found.modality_keys) - names:
-                missing = ", ".join(sorted(set(found.modality_keys) - names))
+            missing = ", ".join(sorted(wanted.get(modality, set()) - names))
+            if missing:
                 raise WireError(f"the server wants {modality} {missing}, which keys does not name", "keys")
-        action = config.get("action")
-        if isinstance(action, codec.ModalityConfig) and set(keys.action) - set(action.modality_keys):
-            extra = ", ".join(sorted(set(keys.action) - set(action.modality_keys)))
+        extra = ", ".join(sorted(set(keys.action) - wanted.get("action", set(keys.action))))
+        if extra:
             raise WireError(f"keys.action names {extra}, which the server does not give", "keys")
 
     @property
@@ -92,9 +90,25 @@ class GrootSession:
         """One `get_action`."""
         options = extras_of(request) if self._capabilities else None
         data = {"observation": self._observation(request), "options": options}
-        answer = self._call("get_action", data, deadline)
+        answer = self._get_action(data, deadline)
         actions = parse_actions(answer, self._options.flat_keys)
         return PolicyReply(actions, status_of(answer[1]))
+
+    def _get_action(self, data: dict[str, Any], deadline: Deadline) -> Any:
+        """Ask; in the other form, too, if the server refuses and has not shown which one it writes."""
+        try:
+            return self._call("get_action", data, deadline)
+        except WireError as first:
+            if first.kind != "refused" or self._wire is not None:
+                raise
+            self._wire = codec.Wire.MSGPACK_NUMPY
+            try:
+                return self._call("get_action", data, deadline)
+            except WireError as second:
+                self._wire = None
+                if second.kind != "refused" or str(second) == str(first):
+                    raise
+                raise WireError(f"{first}; to msgpack_numpy arrays {second}", "refused") from None
 
     def _observation(self, request: PolicyRequest) -> dict[str, Any]:
         quality = self._options.jpeg_quality if self._capabilities.get("jpeg") else 0
@@ -128,6 +142,15 @@ class GrootSession:
 def _is(value: Any, text: str) -> bool:
     """Whether it is that text; an array would be compared element by element."""
     return isinstance(value, str) and value == text
+
+
+def _modality_keys(name: str, config: Any) -> set[str]:
+    """The keys of a modality; one that came without a marker is a plain map."""
+    try:
+        found = config if isinstance(config, codec.ModalityConfig) else codec.modality(config)
+    except WireError as error:
+        raise WireError(f"get_modality_config, {name[:100]!r}: {error}", "version") from None
+    return set(found.modality_keys)
 
 
 def _frame(image: Any, quality: int) -> Any:

@@ -1,13 +1,19 @@
-"""GR00T's messages (N1.5 to N1.7): msgpack, arrays as ``.npy``, modality configurations as JSON values.
+"""GR00T's messages (N1.5 to N1.7): msgpack, arrays in either of two forms, modalities as JSON values.
 
-Source: ``gr00t/policy/server_client.py`` of NVIDIA/Isaac-GR00T. Bodies written by ``torch.save`` (older
-generations) are refused: they are pickles.
+N1.5, N1.6 and the first N1.7 write an array as ``.npy``; later ones as the package msgpack_numpy does.
+NVIDIA's newest code reads both and writes the latter, the code before it reads only the form that it writes:
+so whoever answers, answers in the form that was asked in (`Wire`).
+
+Source: ``gr00t/policy/server_client.py`` of NVIDIA/Isaac-GR00T, and msgpack_numpy 0.4.8. Bodies written by
+``torch.save`` (older generations) are refused: they are pickles.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +22,19 @@ from policies.encoding import npy
 from policies.encoding.limits import DEFAULT_LIMITS, Limits, WireError
 from policies.encoding.msgpack_views import Bin, Piece, pack, unpack
 
-ARRAY = "__ndarray_class__"
-MODALITY = "__ModalityConfig_class__"
-CAPABILITIES = "dexrun_capabilities"
-"""An endpoint of our own server; the reference server answers that it does not know it."""
+NPY_ARRAY = "__ndarray_class__"
+NPY_MODALITY = "__ModalityConfig_class__"
+PACKED_ARRAY = b"nd"
+PACKED_MODALITY = "__ModalityConfig__"
+OURS = "dexrun"
+"""In the answer to ``ping``, where no peer looks: what our own server can do beyond GR00T's."""
+
+
+class Wire(enum.Enum):
+    """How a peer writes arrays and modality configurations."""
+
+    NPY = ".npy"
+    MSGPACK_NUMPY = "msgpack_numpy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +48,41 @@ class ModalityConfig:
     action_configs: list[Any] | None = None
 
 
-def _encode(value: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A message's value, and the form of what in it has one."""
+
+    value: Any
+    wire: Wire | None
+
+
+def _encode(wire: Wire | None, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         npy.check_dtype(value.dtype)
+        if wire is Wire.MSGPACK_NUMPY:
+            data = Bin((npy.flat(value),))
+            return {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": value.shape, b"data": data}
         head = npy.header(value.dtype, value.shape)
-        return {ARRAY: True, "as_npy": Bin((head, npy.flat(value)))}
+        return {NPY_ARRAY: True, "as_npy": Bin((head, npy.flat(value)))}
     if isinstance(value, ModalityConfig):
-        return {MODALITY: True, "as_json": asdict(value)}
+        markers = {Wire.NPY: (NPY_MODALITY,), Wire.MSGPACK_NUMPY: (PACKED_MODALITY,)}
+        both = (NPY_MODALITY, PACKED_MODALITY)  # a reader of either finds its own
+        names = both if wire is None else markers[wire]
+        return {**dict.fromkeys(names, True), "as_json": asdict(value)}
     if isinstance(value, np.generic):
         return value.item()
     raise WireError(f"a {type(value).__name__} cannot be sent", "type")
 
 
-def _modality(value: Any) -> ModalityConfig:
-    if isinstance(value, str):  # the generation before wrote text
+def modality(value: Any) -> ModalityConfig:
+    """The configuration that `value` describes, as text or as a map.
+
+    Raises:
+        WireError: it describes none.
+    """
+    if isinstance(value, str | memoryview):  # the first generation wrote text
         try:
-            value = json.loads(value)
+            value = json.loads(bytes(value) if isinstance(value, memoryview) else value)
         except (ValueError, RecursionError):
             raise WireError("a modality configuration is not JSON") from None
     if not isinstance(value, dict):
@@ -61,53 +95,98 @@ def _modality(value: Any) -> ModalityConfig:
 
 
 def _all(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
-def _decode(value: dict[Any, Any]) -> Any:
-    if MODALITY in value:
-        return _modality(value.get("as_json"))
-    if ARRAY in value:
-        data = value.get("as_npy")
-        if not isinstance(data, memoryview):
-            raise WireError("an array without as_npy bytes")
-        return npy.load(data)
-    return value
+def _scalar(name: Any, data: memoryview) -> Any:
+    dtype = npy.short_dtype(name)
+    if data.nbytes != dtype.itemsize:
+        raise WireError(f"a scalar of dtype {dtype} in {data.nbytes} bytes", "shape")
+    return np.frombuffer(data, dtype)[0]
 
 
-def encode(value: Any) -> list[Piece]:
-    """`value` (arrays, `ModalityConfig` and plain values) as pieces of one message."""
-    return pack(value, _encode)
+def _packed(value: dict[Any, Any]) -> Any:
+    """An array or a number as msgpack_numpy writes it; a structure or an object is a pickle's danger."""
+    data, shape = value.get(b"data"), value.get(b"shape")
+    if not isinstance(data, memoryview):
+        raise WireError("an array without data")
+    if value.get(b"nd") is False:
+        return _scalar(value.get(b"type"), data)
+    if value.get(b"kind", b"") not in (b"", ""):
+        raise WireError(
+            "an array of objects or structures; booleans, integers and floats are taken", "forbidden"
+        )
+    if not isinstance(shape, list) or not _all(shape, int):
+        raise WireError("an array's shape is not integers", "shape")
+    return npy.view(data, npy.short_dtype(value.get(b"type")), tuple(shape))
 
 
-def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """The value of `message`; arrays are views into it.
+class _Reader:
+    """Decodes maps, and notes in which form they are."""
+
+    def __init__(self) -> None:
+        self.wire: Wire | None = None
+
+    def decode(self, value: dict[Any, Any]) -> Any:
+        if PACKED_ARRAY in value:
+            self.wire = Wire.MSGPACK_NUMPY
+            return _packed(value)
+        if NPY_ARRAY in value:
+            self.wire = Wire.NPY
+            data = value.get("as_npy")
+            if not isinstance(data, memoryview):
+                raise WireError("an array without as_npy bytes")
+            return npy.load(data)
+        if PACKED_MODALITY in value or NPY_MODALITY in value:
+            self.wire = Wire.MSGPACK_NUMPY if PACKED_MODALITY in value else Wire.NPY
+            return modality(value.get("as_json"))
+        return value
+
+
+def encode(value: Any, wire: Wire | None = None) -> list[Piece]:
+    """`value` (arrays, `ModalityConfig` and plain values) as pieces of one message.
+
+    A peer whose form is not known yet gets arrays as ``.npy``, which all but a few months' code reads.
+    """
+    return pack(value, partial(_encode, wire))
+
+
+def read(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Decoded:
+    """The value of `message`, and the form of its arrays and configurations; arrays are views into it.
 
     Raises:
         WireError: it is not one, or is over a limit.
     """
-    return unpack(message, limits, _decode)
+    reader = _Reader()
+    return Decoded(unpack(message, limits, reader.decode), reader.wire)
 
 
-def request(endpoint: str, data: dict[str, Any] | None = None, token: str = "") -> list[Piece]:
+def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """The value alone; see `read`."""
+    return read(message, limits).value
+
+
+def request(
+    endpoint: str, data: dict[str, Any] | None = None, token: str = "", wire: Wire | None = None
+) -> list[Piece]:
     """A client's message. `data` is left out where the endpoint takes none."""
     body: dict[str, Any] = {"endpoint": endpoint}
     if data is not None:
         body["data"] = data
     if token:
         body["api_token"] = token
-    return encode(body)
+    return encode(body, wire)
 
 
-def reply(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """The value of a server's message.
+def reply(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Decoded:
+    """A server's message.
 
     Raises:
         WireError: kind ``refused`` if it is an error, ``malformed`` if it is not a message.
     """
     if len(message) == 5 and bytes(message) == b"ERROR":
         raise WireError("the server answered ERROR; is it the right policy server?", "refused")
-    value = decode(message, limits)
-    if isinstance(value, dict) and "error" in value:
-        raise WireError(f"the server answered: {str(value['error'])[:300]}", "refused")
-    return value
+    found = read(message, limits)
+    if isinstance(found.value, dict) and "error" in found.value:
+        raise WireError(f"the server answered: {str(found.value['error'])[:300]}", "refused")
+    return found

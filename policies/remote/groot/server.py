@@ -16,6 +16,7 @@ from policies.remote.serving.zmq_front import ZmqFront
 from runtime.messages import Observation
 
 MAX_BATCH = 64
+WIRE = "wire"
 UNAUTHORIZED = {"error": "Unauthorized: Invalid API token"}
 
 
@@ -31,19 +32,19 @@ class GrootFront(ZmqFront):
             "get_action": self._get_action,
             "reset": self._reset,
             "get_modality_config": self._modalities,
-            codec.CAPABILITIES: self._capabilities,
         }
 
     async def _reply(self, name: str, message: memoryview) -> list[Any]:
-        return codec.encode(await self._handle(name, message))
+        return codec.encode(*await self._handle(name, codec.read(message, self._service.limits)))
 
-    async def _handle(self, name: str, message: memoryview) -> Any:
-        request = codec.decode(message, self._service.limits)
+    async def _handle(self, name: str, message: codec.Decoded) -> tuple[Any, codec.Wire | None]:
+        """The answer, and the form of the client's own arrays, of this message or of an earlier one."""
+        request = message.value
         if not isinstance(request, dict):
             raise WireError(f"a request is a map, not a {type(request).__name__}")
         if not self._service.allowed(request.get("api_token")):
             self._service.metrics.refuse("token")
-            return UNAUTHORIZED
+            return UNAUTHORIZED, None
         endpoint = request.get("endpoint", "get_action")
         handler = self._endpoints.get(endpoint) if isinstance(endpoint, str) else None
         if handler is None:
@@ -52,11 +53,16 @@ class GrootFront(ZmqFront):
         if data is not None and not isinstance(data, dict):
             raise WireError(f"data is a {type(data).__name__}; a map is wanted")
         client = self._service.client(name)
+        wire = message.wire or client.memory.get(WIRE)
         with self._service.request(client, endpoint):
-            return await handler(client, data or {})
+            answer = await handler(client, data or {})
+        if wire is not None:
+            client.memory[WIRE] = wire
+        return answer, wire
 
     async def _ping(self, client: Client, data: Mapping[Any, Any]) -> Any:
-        return {"status": "ok", "message": "Server is running"}
+        ours = {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
+        return {"status": "ok", "message": "Server is running", codec.OURS: ours}
 
     async def _kill(self, client: Client, data: Mapping[Any, Any]) -> Any:
         if not self._service.options.allow_kill:
@@ -77,9 +83,6 @@ class GrootFront(ZmqFront):
             "language": ([0], [keys.instruction] if keys.instruction else []),
         }
         return {name: codec.ModalityConfig(steps, named) for name, (steps, named) in wanted.items() if named}
-
-    async def _capabilities(self, client: Client, data: Mapping[Any, Any]) -> Any:
-        return {"jpeg": self._service.options.jpeg, "prefix": self._service.takes_prefix}
 
     async def _get_action(self, client: Client, data: Mapping[Any, Any]) -> Any:
         observation = data.get("observation")
