@@ -50,11 +50,14 @@ class PlannerConfig(Options):
         arm_location: where the arm is in the head camera's picture, in words for the model.
         timeout_s: longest wait for one exchange.
         deadline_s: longest time for one task, with all its retries.
+        wait_max_s: longest time for which a server that asks to wait (``Retry-After``) is waited for, in all
+            for one task and beyond its deadline; one that asks for more fails the task at once.
         retries: further exchanges after a timeout, a refused connection, a 408, 429 or 5xx.
         backoff_s: wait before the first retry; doubled for each further one, up to `backoff_max_s`.
         jpeg_quality: of the pictures sent, 1 to 100.
         image_max_px: longer side of the pictures sent; larger ones are scaled down, boxes scaled back.
-        box_units: what the model counts boxes in: ``pixels`` of the picture sent, or ``per_mille`` of it.
+        box_units: what the model counts boxes in: ``pixels`` of the picture sent, ``per_mille`` or
+            ``fractions`` of it; ``auto`` finds out by a drawn picture, once in a run.
         temperature: of the model's sampling; ``default`` leaves it to the server (some
             models accept no other).
         max_completion_tokens: longest reply asked for.
@@ -71,12 +74,13 @@ class PlannerConfig(Options):
     arm_location: str = Field(default="at the bottom edge of the picture", min_length=1, max_length=200)
     timeout_s: float = Field(default=20.0, gt=0)
     deadline_s: float = Field(default=60.0, gt=0)
+    wait_max_s: float = Field(default=120.0, ge=0, le=86_400)
     retries: int = Field(default=3, ge=0, le=20)
     backoff_s: float = Field(default=0.5, gt=0)
     backoff_max_s: float = Field(default=8.0, gt=0)
     jpeg_quality: int = Field(default=90, ge=1, le=100)
     image_max_px: int = Field(default=1280, ge=64)
-    box_units: Literal["pixels", "per_mille"] = "pixels"
+    box_units: Literal["auto", "pixels", "per_mille", "fractions"] = "auto"
     temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] = 0.0
     max_completion_tokens: int = Field(default=1024, ge=16)
     simulated_latency_s: float = Field(default=0.3, ge=0)

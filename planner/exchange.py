@@ -6,21 +6,30 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from loguru import logger
+
 from planner import prompts
 from planner.background import BackgroundClosedError, BackgroundLoop
+from planner.box_text import box_of
+from planner.box_units import SHOWN, BoxUnits, shown
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
 from planner.images import Picture, encode
+from planner.questions.mark import Mark
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Reply
-from planner.reply_text import ReplyError
+from planner.reply_text import ReplyError, plain
 from planner.statistics import PlannerStatistics
 from planner.transport import Completion, FailedExchange, Message, Transport
 from runtime.clock import NS_PER_S, Clock
+from runtime.masking import masked
 from runtime.messages import ColorImage
 
 R = TypeVar("R", bound=Reply)
 U = TypeVar("U")
+
+_TOLD_S = 2.0
+"""A wait that is told; shorter ones are within what an answer takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,14 @@ class _Unreadable:
 
     text: str
     reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class _FindBoxUnits(Mark):
+    """Where the object of a drawn picture is, which is known."""
+
+    task = "find_box_units"
 
 
 @dataclass
@@ -66,6 +83,7 @@ class _Call(Generic[R]):
 
     Attributes:
         asked: the text sent last.
+        waited_s: how long it has waited because the server asked it to.
     """
 
     question: Question[R]
@@ -75,6 +93,7 @@ class _Call(Generic[R]):
     messages: list[Message]
     deadline_ns: int
     attempts: int = 0
+    waited_s: float = 0.0
 
 
 class Asker:
@@ -95,6 +114,9 @@ class Asker:
         self._transport = transport
         self._statistics = statistics
         self._log = log
+        self._units = BoxUnits("pixels" if config.base_url is None else config.box_units)
+        self._not_before_ns = clock.now_ns()
+        self._refusal = ""
 
     async def ask(self, question: Question[R], images: Sequence[ColorImage]) -> R:
         """The reply to `question` about `images`.
@@ -109,8 +131,9 @@ class Asker:
             text = question.text(len(images))
             pictures, content = await self._elsewhere(question.task, self._lay_out(text, images))
             canvases = tuple(map(self._canvas, pictures, images))
-            system: Message = {"role": "system", "content": prompts.system(self._config.arm_location)}
-            call = _Call(question, text, pictures, canvases, [system, content], deadline_ns)
+            call = _Call(question, text, pictures, canvases, self._messages(content), deadline_ns)
+            if question.locates and self._units.to_be_shown():
+                await self._find_box_units(call)
             reply = await self._converse(call)
             if reply is None:
                 raise self.failed(question.task, "no_object", question.not_there())
@@ -123,43 +146,95 @@ class Asker:
         self._statistics.errors += 1
         return PlannerError(task, kind, detail, self._transport.base_url)
 
+    def _messages(self, content: Message) -> list[Message]:
+        return [{"role": "system", "content": prompts.system(self._config.arm_location)}, content]
+
     def _canvas(self, picture: Picture, image: ColorImage) -> Canvas:
-        per_mille = self._config.box_units == "per_mille"
-        size = (1000, 1000) if per_mille else (picture.width, picture.height)
-        return Canvas(*size, frame_width=image.shape[1], frame_height=image.shape[0])
+        return Canvas(picture.width, picture.height, image.shape[1], image.shape[0], self._units)
+
+    async def _find_box_units(self, call: _Call[Any]) -> None:
+        """One exchange about a drawn picture as large as that of `call`; nothing depends on its success."""
+        width, height = call.pictures[0].width, call.pictures[0].height
+        question = _FindBoxUnits(SHOWN)
+        text = question.text(1)
+        pictures, content = await self._elsewhere(question.task, self._lay_out(text, [shown(width, height)]))
+        probe = _Call(question, text, pictures, (), self._messages(content), call.deadline_ns)
+        asked_ns = self._clock.now_ns()
+        if asked_ns < self._not_before_ns:
+            return
+        outcome = await self._deliver(probe, asked_ns)
+        error = None
+        if isinstance(outcome, FailedExchange):
+            self._heed(outcome)
+            error = f"{outcome.kind}: {outcome.detail}"
+        else:
+            try:
+                self._units.learn(box_of(plain(outcome.text))[0], width, height)
+            except ReplyError as unreadable:
+                error = f"malformed: {unreadable}"
+        self._report(probe, asked_ns, outcome, error)
 
     async def _converse(self, call: _Call[R]) -> R | None:
         """Ask, and once more with the reason if the reply cannot be read."""
-        reason = ""
+        reason = hint = ""
         for last in (False, True):
             outcome = await self._exchange(call)
             if not isinstance(outcome, _Unreadable):
                 return outcome
-            reason = outcome.reason
+            reason, hint = outcome.reason, f"; {outcome.hint}" if outcome.hint else ""
             if not last:
                 call.asked = call.question.ask_again(reason)
                 if outcome.text:
                     call.messages.append({"role": "assistant", "content": outcome.text})
                 call.messages.append({"role": "user", "content": call.asked})
                 self._statistics.retries += 1
-        raise self.failed(call.question.task, "malformed", f"asked twice; {reason}")
+        raise self.failed(call.question.task, "malformed", f"asked twice; {reason}{hint}")
 
     async def _exchange(self, call: _Call[R]) -> R | _Unreadable | None:
         """One reply, over as many exchanges as retries and deadline allow."""
         backoff_s = self._config.backoff_s
         tries = 0
         while True:
+            await self._let_server_rest(call)
             outcome = await self._once(call)
             if not isinstance(outcome, FailedExchange):
                 return outcome
             tries += 1
-            wait_s = max(backoff_s, outcome.wait_s)
-            resume_ns = self._clock.now_ns() + round(wait_s * NS_PER_S)
-            if not outcome.again or tries > self._config.retries or resume_ns >= call.deadline_ns:
+            self._heed(outcome)
+            resume_ns = self._clock.now_ns() + round(backoff_s * NS_PER_S)
+            late = resume_ns >= call.deadline_ns and not outcome.wait_s
+            if not outcome.again or tries > self._config.retries or late:
                 raise self.failed(call.question.task, outcome.kind, f"{outcome.detail} ({_times(tries)})")
             self._statistics.retries += 1
-            await self._clock.sleep_until_ns(resume_ns)
+            if outcome.wait_s < backoff_s:
+                await self._clock.sleep_until_ns(resume_ns)
             backoff_s = min(2 * backoff_s, self._config.backoff_max_s)
+
+    def _heed(self, failed: FailedExchange) -> None:
+        """Note until when the server does not want to be asked."""
+        if failed.wait_s > 0:
+            self._refusal = failed.kind
+            self._not_before_ns = self._clock.now_ns() + round(failed.wait_s * NS_PER_S)
+
+    async def _let_server_rest(self, call: _Call[Any]) -> None:
+        """Wait as long as the server has asked for; that time is not the call's.
+
+        Raises:
+            PlannerError: it is more than `wait_max_s`.
+        """
+        left_s = (self._not_before_ns - self._clock.now_ns()) / NS_PER_S
+        if left_s <= 0:
+            return
+        most_s = self._config.wait_max_s
+        if call.waited_s + left_s > most_s:
+            detail = f"the server asks to wait {left_s:.0f} s, more than planner.wait_max_s = {most_s:g}"
+            raise self.failed(call.question.task, self._refusal, detail)
+        if left_s >= _TOLD_S:
+            where = masked(self._transport.base_url)
+            logger.warning("planner: {} asks to wait ({}): waiting {:.0f} s", where, self._refusal, left_s)
+        call.waited_s += left_s
+        call.deadline_ns += self._not_before_ns - self._clock.now_ns()
+        await self._clock.sleep_until_ns(self._not_before_ns)
 
     async def _once(self, call: _Call[R]) -> R | _Unreadable | FailedExchange | None:
         asked_ns = self._clock.now_ns()
@@ -176,7 +251,7 @@ class Asker:
                 result = call.question.parse(outcome.text, call.canvases)
             except ReplyError as unreadable:
                 error = f"malformed: {unreadable}"
-                result = _Unreadable(outcome.text, str(unreadable))
+                result = _Unreadable(outcome.text, str(unreadable), unreadable.hint)
                 self._statistics.fault("malformed")
         self._report(call, asked_ns, outcome, error)
         call.attempts += 1

@@ -1,4 +1,8 @@
-"""Finding the answer in a reply's text: thoughts, code fences, JSON."""
+"""Finding the answer in a reply's text: thoughts, answer tags, code fences, JSON.
+
+Models think aloud, some between tags, and what they write down there may look like the answer without being
+it. So thoughts are taken out first, and what is left over is never guessed at: two answers are none.
+"""
 
 from __future__ import annotations
 
@@ -12,40 +16,117 @@ MAX_REPLY_CHARS = 65_536
 MAX_ANSWER_CHARS = 8_192
 """Without the thoughts. Replies are read on the control loop, so this long one must take less than 1 ms."""
 _MAX_JSON_STARTS = 64
+_MAX_MENDED_CHARS = 2_048
+"""Mending takes ten times as long as reading."""
 
 J = TypeVar("J", dict[str, Any], list[Any])
 
 
 class ReplyError(Exception):
-    """A reply that cannot be used; the message is one line that says why."""
+    """A reply that cannot be used; the message is one line that says why.
+
+    Attributes:
+        hint: what a person may do about it; not for the model.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 _START = re.compile(r"[{\[]")
 _FENCE = re.compile(r"```(.*?)```", re.DOTALL)  # the language's name is no JSON, so it may stay inside
+_THOUGHT = re.compile(
+    r"[<\[◁](/?)(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)[>\]▷]"
+    r"|<\|(?:(begin)|end)_of_thought\|>",
+    re.IGNORECASE,
+)
+"""As Qwen, DeepSeek, GLM, Kimi, Magistral and Seed write them."""
+_CHANNEL = re.compile(r"<\|channel\|>(\w{1,20})[^<]{0,40}<\|message\|>")
+_ANSWER = re.compile(r"<(/?)(?:answer|final_answer|output)>|<\|(?:(begin)|end)_of_(?:box|solution)\|>", re.I)
+_SPECIAL = re.compile(
+    r"<\|(?:im_end|im_start|endoftext|end|return|eot_id|end_of_text|eom_id)\|>|</s>|<end_of_turn>|<eos>"
+)
+_WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict(
+    zip(map(ord, "\u3000。、「」【】“”„‘’"), ' .,""[]"""\'\'', strict=True)
+)
+"""Full-width forms and other languages' punctuation as ASCII has them, character by character."""
 
 
 def plain(text: str) -> str:
-    """`text` without a leading block of thoughts.
+    """The answer in `text`: without thoughts, and what is between its answer tags, if it has any.
 
     Raises:
-        ReplyError: it is empty, too long, or a web page.
+        ReplyError: it is empty, too long, a web page, ends within its thoughts, or holds two answers.
     """
     if len(text) > MAX_REPLY_CHARS:
         raise ReplyError(f"the reply has {len(text)} characters; at most {MAX_REPLY_CHARS} are read")
-    plain = text.strip()
-    if plain.startswith("<think>") and (end := plain.find("</think>")) >= 0:
-        plain = plain[end + len("</think>") :].strip()
+    plain = _without_thoughts(text).strip()
     if not plain:
         raise ReplyError("the reply is empty")
     if len(plain) > MAX_ANSWER_CHARS:
         raise ReplyError(f"the answer has {len(plain)} characters; at most {MAX_ANSWER_CHARS} are read")
     if re.match(r"(?i)<!doctype html|<html", plain):
         raise ReplyError("the reply is an HTML page")
+    plain = _SPECIAL.sub("", _between_tags(plain)).strip()
+    if not plain:
+        raise ReplyError("the reply is empty")
     return plain
+
+
+def narrow(text: str) -> str:
+    """`text` with full-width letters, digits and punctuation as in ASCII."""
+    return text if text.isascii() else text.translate(_WIDE)
+
+
+def _without_thoughts(text: str) -> str:
+    """What was said last outside of thoughts.
+
+    Servers may swallow the opening tag, so whatever precedes a closing one that nothing opened was thought.
+    """
+    channels = list(_CHANNEL.finditer(text))
+    if channels:  # of gpt-oss: analysis, commentary, and final
+        if channels[-1][1] != "final":
+            raise ReplyError("the reply ends within its thoughts")
+        text = text[channels[-1].end() :]
+    said: list[str] = []
+    thinking, position = False, 0
+    for tag in _THOUGHT.finditer(text):
+        closing = _closes(tag)
+        if closing and not thinking:
+            said.clear()
+        elif not closing and not thinking:
+            said.append(text[position : tag.start()])
+        thinking, position = not closing, tag.end()
+    if thinking:
+        raise ReplyError("the reply ends within its thoughts")
+    said.append(text[position:])
+    return next((each for each in reversed(said) if each.strip()), "")
+
+
+def _closes(tag: re.Match[str]) -> bool:
+    """Whether a tag is a closing one: of the form ``</x>``, or of ``<|begin_of_x|>`` and ``<|end_of_x|>``."""
+    return tag[1] == "/" or (tag[1] is None and tag[2] is None)
+
+
+def _between_tags(text: str) -> str:
+    """What stands between answer tags, of which either may be missing; `text` without any."""
+    tags = list(_ANSWER.finditer(text))
+    if not tags:
+        return text
+    closings = [_closes(tag) for tag in tags]
+    if sum(closings) > 1 or len(tags) - sum(closings) > 1 or closings == [True, False]:
+        raise ReplyError("the reply holds more than one answer")
+    start = 0 if closings[0] else tags[0].end()
+    end = tags[-1].start() if closings[-1] else len(text)
+    return text[start:end]
 
 
 def only_json(text: str, kind: type[J]) -> J:
     """The only outermost value of type `kind` (dict or list) in the fenced block, or else in the text.
+
+    Where there is none, near JSON is read: single quotes, trailing commas, comments, Python's constants and
+    full-width punctuation.
 
     Raises:
         ReplyError: there is none, or more than one, or more than one block.
@@ -55,6 +136,8 @@ def only_json(text: str, kind: type[J]) -> J:
         raise ReplyError("the reply holds more than one fenced block")
     source = blocks[0] if blocks else text
     values = [value for value in _values(source) if isinstance(value, kind)]
+    if not values and len(source) <= _MAX_MENDED_CHARS:
+        values = [value for value in _values(_mended(source)) if isinstance(value, kind)]
     name = "JSON object" if kind is dict else "JSON list"
     if not values:
         raise ReplyError(f"the reply holds no complete {name}")
@@ -63,9 +146,27 @@ def only_json(text: str, kind: type[J]) -> J:
     return values[0]
 
 
+def one_object(text: str) -> dict[str, Any]:
+    """The single JSON object of the reply; a list that holds exactly one is taken for it.
+
+    Raises:
+        ReplyError: there is none, or more than one.
+    """
+    try:
+        return only_json(text, dict)
+    except ReplyError as error:
+        try:
+            values = only_json(text, list)
+        except ReplyError:
+            raise error from None
+    if len(values) != 1 or not isinstance(values[0], dict):
+        raise ReplyError(f"exactly one object was asked for, and the list holds {len(values)}")
+    return values[0]
+
+
 def _values(text: str) -> Iterator[Any]:
     """Every outermost JSON object or list in `text`."""
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    decoder = json.JSONDecoder()
     position = starts = 0
     while (match := _START.search(text, position)) is not None and starts < _MAX_JSON_STARTS:
         starts += 1
@@ -81,5 +182,26 @@ def _values(text: str) -> Iterator[Any]:
             yield value
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+_NEAR = re.compile(
+    r'"(?:[^"\\]|\\.)*+"?'  # the closing one may be missing: else every quotation mark would search for it
+    r"|(?<![\w'])'((?:[^'\\\n]|\\.|'(?=\w))*+)'?"
+    r"|,(?=\s*+[}\]])"
+    r"|\b(?:None|True|False)\b"
+    r"|(?<!:)//[^\n]*",
+    re.DOTALL,
+)
+_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
+
+
+def _mended(text: str) -> str:
+    """`text` with what is near JSON made JSON. Nothing that is missing is made up."""
+
+    def token(match: re.Match[str]) -> str:
+        said = match[0]
+        if said.startswith('"'):
+            return said
+        if match[1] is not None:
+            return json.dumps(match[1].replace("\\'", "'"), ensure_ascii=False)
+        return _CONSTANTS.get(said, "")
+
+    return _NEAR.sub(token, narrow(text))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loguru import logger
+
 from planner.config import PlannerConfig
+from planner.retry_after import asked_to_wait_s
 from runtime.masking import masked
 
 SIMULATED_TIME_HEADER = "x-dexrun-simulated-time"
@@ -18,6 +22,12 @@ SIMULATED_LATENCY_HEADER = "x-dexrun-simulated-latency-s"
 """Response: how much later than usual this would have come."""
 
 _RETRIED = frozenset({408, 409, 425, 429})
+_ADAPTATIONS = 3
+"""Times that a request is changed to what a server takes."""
+_NO_MODEL = re.compile(r"\bmodel\b.{0,200}(?:not found|not exist|unknown|not loaded|invalid)", re.I | re.S)
+_OTHER_SERVERS_TAKE = {"max_completion_tokens": "max_tokens", "temperature": ""}
+"""What some servers refuse, and what they take in its place."""
+_SAID = frozenset({"text", "output_text"})
 
 Message = dict[str, Any]
 
@@ -53,7 +63,10 @@ class Transport:
         self._secret = (api_key or "").strip()  # a key read from a file often ends in a newline
         self._headers = {SIMULATED_TIME_HEADER: "1"} if simulated else {}
         self._embedded = config.base_url is None
-        self._sampling = {} if config.temperature == "default" else {"temperature": config.temperature}
+        self._sampling: dict[str, Any] = {"max_completion_tokens": config.max_completion_tokens}
+        if config.temperature != "default":
+            self._sampling["temperature"] = config.temperature
+        self._listed = ""
         self._client: Any = None
         self.model = config.model
 
@@ -94,24 +107,32 @@ class Transport:
         except RedirectedError as error:
             return FailedExchange("redirected", self._redact(str(error)), again=False)
         except openai.APIStatusError as error:
-            return self._status(error.status_code, error.response.headers, error.message)
+            answer = error.response
+            return self._status(error.status_code, answer.headers, error.message, answer.text)
         except (openai.OpenAIError, ValueError, RecursionError) as error:
             return FailedExchange(
                 "malformed", f"not a chat completion: {self._redact(str(error))}", again=False
             )
 
     async def _ask(self, messages: Sequence[Message]) -> Completion | FailedExchange:
+        import openai
+
+        for _ in range(_ADAPTATIONS):
+            try:
+                return await self._complete(messages)
+            except openai.APIStatusError as error:
+                if not await self._adapted(error.status_code, error.response.text):
+                    raise
+        return await self._complete(messages)
+
+    async def _complete(self, messages: Sequence[Message]) -> Completion | FailedExchange:
         if self.model is None:
-            listed = await self._first_model()
+            listed = await self._models()
             if isinstance(listed, FailedExchange):
                 return listed
-            self.model = listed
+            self.model = listed[0]
         raw = await self._client.chat.completions.with_raw_response.create(
-            model=self.model,
-            messages=list(messages),
-            max_completion_tokens=self._config.max_completion_tokens,
-            extra_headers=self._headers,
-            **self._sampling,
+            model=self.model, messages=list(messages), extra_headers=self._headers, **self._sampling
         )
         later = _seconds(raw.headers.get(SIMULATED_LATENCY_HEADER))
         kind = raw.headers.get("content-type", "nothing").split(";")[0]
@@ -120,15 +141,59 @@ class Transport:
             return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
         return self._answer(raw.parse(), later)
 
-    async def _first_model(self) -> str | FailedExchange:
+    async def _adapted(self, status: int, message: str) -> bool:
+        """Whether something of the request was changed that the server does not take."""
+        self._listed = ""
+        if status == 404 or (status == 400 and _NO_MODEL.search(message[:2000])):
+            return await self._other_model()
+        if status not in (400, 422):
+            return False
+        for name, instead in _OTHER_SERVERS_TAKE.items():
+            if name in self._sampling and re.search(rf"\b{name}\b", message):
+                value = self._sampling.pop(name)
+                if instead:
+                    self._sampling[instead] = value
+                said = f"takes no {name}; it gets {instead or 'none'}"
+                logger.info("planner: the server at {} {}", masked(self.base_url), said)
+                return True
+        return False
+
+    async def _other_model(self) -> bool:
+        """Whether the server has one model only, by another name, which is asked from now on."""
+        import openai
+
+        try:
+            listed = await self._models()
+        except openai.OpenAIError:
+            listed = []
+        if isinstance(listed, FailedExchange) or not listed:
+            self._listed = (
+                "; it lists no models either: does planner.base_url end where its API begins (/v1)?"
+            )
+            return False
+        if self.model in listed:
+            return False
+        self._listed = f"; it lists {', '.join(listed[:5])}: name one with planner.model"
+        if len(listed) > 1 and self._config.model is not None:
+            return False
+        named = self._redact(listed[0])
+        logger.warning(
+            "planner: the server does not know the model {!r} (any more); asking {!r}", self.model, named
+        )
+        self.model = listed[0]
+        return True
+
+    async def _models(self) -> list[str] | FailedExchange:
+        """The names that the server lists, at least one."""
         raw = await self._client.models.with_raw_response.list()
         try:
             page = json.loads(raw.content)
         except (ValueError, RecursionError):
             page = None
         match page:
-            case {"data": [{"id": str(name)}, *_]} if name:
-                return name
+            case {"data": [{"id": str(name)}, *more]} if name:
+                rest = [each.get("id") for each in more if isinstance(each, dict)]
+                return [name, *(each for each in rest if isinstance(each, str) and each)]
             case {"data": []}:
                 detail = "the server lists no model; name one with planner.model"
             case _:
@@ -136,12 +201,12 @@ class Transport:
                 detail = f"{self.base_url.rstrip('/')}/models answered with {kind} that is no list of models"
         return FailedExchange("malformed", self._redact(detail), again=False)
 
-    def _status(self, status: int, headers: Any, message: str) -> FailedExchange:
+    def _status(self, status: int, headers: Any, message: str, body: str) -> FailedExchange:
         return FailedExchange(
             f"http_{status}",
-            self._redact(message),
+            self._redact(message) + (self._redact(self._listed) if status in (400, 404) else ""),
             again=status in _RETRIED or status >= 500,
-            wait_s=_seconds(headers.get("retry-after")),
+            wait_s=asked_to_wait_s(headers, body),
             extra_latency_s=_seconds(headers.get(SIMULATED_LATENCY_HEADER)),
         )
 
@@ -166,11 +231,13 @@ class Transport:
         if refusal or reason == "content_filter":
             detail = self._redact(str(refusal or "filtered by the server"))
             return FailedExchange("refused", detail, again=False, extra_latency_s=later)
-        text = getattr(message, "content", None)
-        if not isinstance(text, str) or not text.strip():
-            return FailedExchange("malformed", "the reply is empty", again=False, extra_latency_s=later)
+        text = _text(getattr(message, "content", None))
         if reason == "length":
             detail = "the reply was cut off at planner.max_completion_tokens"
+            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
+        if not text.strip():
+            thoughts = any(getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+            detail = "the reply has thoughts and no answer" if thoughts else "the reply is empty"
             return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
         try:
             text.encode()
@@ -179,8 +246,21 @@ class Transport:
         return Completion(text, later)
 
 
+def _text(content: Any) -> str:
+    """The text of a message's content, which may come in parts, thoughts among them."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list):
+        return ""
+    parts = (each for each in content if isinstance(each, Mapping) and each.get("type", "text") in _SAID)
+    texts = [each if isinstance(each, str) else "" for each in (part.get("text") for part in parts)]
+    return "".join(texts) or "".join(each for each in content if isinstance(each, str))
+
+
 def _seconds(header: str | None) -> float:
-    """A header in seconds; 0 for none and for what is not a number (``Retry-After`` may be a date)."""
+    """A header in seconds; 0 for none and for what is not a number."""
     try:
         value = float(header or 0.0)
     except ValueError:

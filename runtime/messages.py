@@ -255,6 +255,8 @@ class FaultKind(enum.StrEnum):
     """One call does not return."""
     UNREACHABLE = "unreachable"
     """No connection."""
+    REDIRECTED = "redirected"
+    """It names another server, which is asked nothing."""
     MALFORMED = "malformed"
     """No usable answer, after all retries."""
     NO_OBJECT = "no_object"

@@ -42,4 +42,4 @@ True if an object is grasped, False if not."""
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Verdict:
         """Reasons, then True or False at the end."""
-        return parse_conclusion(said)
+        return parse_conclusion(said, yes=True)

@@ -33,4 +33,4 @@ False: <name>, <name>, ..."""
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Verdict:
         """``True`` or ``False: names of what is left``."""
-        return parse_verdict(said)
+        return parse_verdict(said, yes=True)

@@ -13,7 +13,7 @@ from planner.questions.reply import Reply
 from planner.questions.verdict import ContradictionError, parse_verdict
 from planner.reply_text import ReplyError, plain
 
-_TYPE = re.compile(r"\btype\s*(II|I|2|1)\b", re.IGNORECASE)
+_TYPE = re.compile(r"\btype[\"'\s:]*(II|I|2|1)\b", re.IGNORECASE)
 
 
 class PromptClass(Reply):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -46,9 +46,33 @@ and nothing else, empty if nothing fits:
 
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Decomposition:
-        """A JSON list of distinct texts, fenced or bare."""
-        objects = only_json(plain(said), list)
-        result = validated(Decomposition, {"objects": tuple(objects)})
+        """A JSON list of distinct texts, fenced or bare, or the only list of a JSON object."""
+        objects = tuple(map(_name, _list(plain(said))))
+        result = validated(Decomposition, {"objects": objects})
         if len(set(result.objects)) != len(result.objects):
             raise ReplyError("the list names the same object twice in the same words")
         return result
+
+
+def _list(text: str) -> list[Any]:
+    try:
+        value = only_json(text, dict)
+    except ReplyError:
+        return only_json(text, list)
+    lists = [each for each in value.values() if isinstance(each, list)]
+    if len(lists) != 1:
+        raise ReplyError("a list of objects was asked for, and the reply is another JSON object")
+    return lists[0]
+
+
+def _name(item: object) -> object:
+    """An object's text, also where a model made an object of it: ``{"name": ..., "position": ...}``."""
+    if not isinstance(item, dict):
+        return item
+    texts = {str(key).lower(): each for key, each in item.items() if isinstance(each, str) and each.strip()}
+    whole = next((texts[key] for key in ("description", "instruction") if key in texts), None)
+    if whole is not None or len(texts) == 1:
+        return whole or next(iter(texts.values()))
+    name = next((texts[key] for key in ("name", "object", "label") if key in texts), None)
+    place = next((texts[key] for key in ("position", "location") if key in texts), None)
+    return ", ".join(each for each in (name, place) if each) if name else item

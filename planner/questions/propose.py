@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
-from planner.reply_text import only_json, plain
+from planner.reply_text import one_object, plain
 
 
 class Analysis(Reply):
-    """Why a target was chosen."""
+    """Why a target was chosen, as far as the model says."""
 
-    priority_consideration: str
-    accessibility: str
-    risk_assessment: str
+    priority_consideration: str = ""
+    accessibility: str = ""
+    risk_assessment: str = ""
 
 
 class Proposal(Reply):
     """The next object to grasp; `target` is ``None`` if the table is empty."""
 
-    analysis: Analysis
+    analysis: Analysis = Analysis()
     target: Name | None
 
 
@@ -65,5 +65,20 @@ If there is no object on the table at all, "target" is null."""
 
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Proposal:
-        """A JSON object with ``analysis`` and one ``target``."""
-        return validated(Proposal, only_json(plain(said), dict))
+        """A JSON object with one ``target``, which may be null; ``analysis`` as far as it is there."""
+        value = one_object(plain(said))
+        target = value.get("target", "")
+        if isinstance(target, list) and len(target) <= 1:
+            target = target[0] if target else None
+        if isinstance(target, str) and target.strip(" .").lower() in ("null", "none"):
+            target = None
+        return validated(Proposal, {"analysis": _analysis(value.get("analysis")), "target": target})
+
+
+def _analysis(said: object) -> Analysis:
+    """What of it is text."""
+    if isinstance(said, str):
+        return Analysis(priority_consideration=said)
+    given = said if isinstance(said, dict) else {}
+    texts = {key: each for key in Analysis.model_fields if isinstance(each := given.get(key), str)}
+    return Analysis(**texts)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Generic, TypeVar
 
+from planner.box_text import Corners
+from planner.box_units import BoxUnits
 from planner.questions.reply import Reply
+from planner.reply_text import ReplyError
 from runtime.messages import ColorImage
 
 R = TypeVar("R", bound=Reply, covariant=True)
@@ -23,23 +26,36 @@ class View(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A picture as the model counts in it, and the frame that it was made from.
+    """A picture as it was sent, and the frame that it was made from.
 
     Attributes:
-        width, height: of the picture in the model's units: pixels as it was sent, or 1000.
+        width, height: of the picture in pixels.
         frame_width, frame_height: of the frame in pixels.
+        units: what the model counts in.
     """
 
-    width: float
-    height: float
+    width: int
+    height: int
     frame_width: int
     frame_height: int
+    units: BoxUnits = field(default_factory=lambda: BoxUnits("pixels"), compare=False)
 
-    def to_frame(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """Corners ``x1, y1, x2, y2`` from the model's units to pixels of the frame."""
+    def to_frame(self, box: Corners) -> Corners:
+        """Corners ``x1, y1, x2, y2`` from the model's units to pixels of the frame, cut off at its edges.
+
+        Raises:
+            ReplyError: it is empty, or farther outside of the picture than a little.
+        """
         x1, y1, x2, y2 = box
-        w, h = self.frame_width, self.frame_height
-        return x1 / self.width * w, y1 / self.height * h, x2 / self.width * w, y2 / self.height * h
+        told = ", ".join(f"{each:g}" for each in box)
+        if not (x1 < x2 and y1 < y2):
+            raise ReplyError(f"bbox_2d [{told}] is empty: x1 < x2 and y1 < y2 must hold")
+        width, height = self.units.extent(box, self.width, self.height)
+        x1, x2 = (min(max(x / width, 0.0), 1.0) * self.frame_width for x in (x1, x2))
+        y1, y2 = (min(max(y / height, 0.0), 1.0) * self.frame_height for y in (y1, y2))
+        if not (x1 < x2 and y1 < y2):
+            raise ReplyError(f"bbox_2d [{told}] is not inside the picture")
+        return x1, y1, x2, y2
 
 
 class Question(ABC, Generic[R]):
@@ -50,12 +66,14 @@ class Question(ABC, Generic[R]):
         reply: the type of its reply.
         views: whose pictures it is asked about, in the order in which they are shown.
         optional_views: whose pictures are shown after those, where there are any.
+        locates: whether its reply holds a box, so that what the model counts in must be known.
     """
 
     task: ClassVar[str]
     reply: type[R]
     views: ClassVar[tuple[View, ...]] = (View.HEAD,)
     optional_views: ClassVar[tuple[View, ...]] = ()
+    locates: ClassVar[bool] = False
 
     @abstractmethod
     def text(self, pictures: int) -> str:

@@ -262,7 +262,7 @@ JSON = "content-type: application/json"
     ("answer", "kind", "exchanges"),
     [
         (http("401 Unauthorized", '{"error": {"message": "bad key sk-secret"}}', JSON), "http_401", 1),
-        (http("404 Not Found", "no such model", "content-type: text/plain"), "http_404", 1),
+        (http("404 Not Found", "no such model", "content-type: text/plain"), "http_404", 2),
         (http("429 Too Many Requests", "{}", JSON, "retry-after: 7"), "http_429", 3),
         (http("503 Service Unavailable", "<html>", "content-type: text/html"), "http_503", 3),
         (http("200 OK", '{"id": "1", "choi', JSON), "malformed", 2),
@@ -308,6 +308,7 @@ def test_other_servers_faults(
         assert error.value.kind == kind
         assert "sk-" not in str(error.value)
         assert len(canned.heard) == exchanges
+        # of which, after a 404, one is for the list of models
         assert all(b"authorization: bearer sk-secret" in each.lower() for each in canned.heard)
 
     clock.run(main)

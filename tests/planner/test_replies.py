@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import reply_text
+from planner.questions.check_grasp import CheckGrasp
+from planner.questions.check_instruction import CheckInstruction
+from planner.questions.check_prompt import CheckPrompt
 from planner.questions.classify import Classify
 from planner.questions.decompose import Decompose
 from planner.questions.mark import BoundingBox, Mark
@@ -28,6 +31,27 @@ BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red
         ("**True**", True),
         ("TRUE.", True),
         ("False: cup, bottle, plate", False),
+        ("True。", True),
+        ("Ｔｒｕｅ", True),
+        ("False：杯子，盘子", False),
+        ("**False**：a cup", False),
+        ("我看不到红色方块。\n答案：True", True),
+        ("最终答案是假。", False),
+        ("真：桌上没有了", True),
+        ("<answer>True</answer>", True),
+        ("The jaws are empty, I think it is true that… <answer>\nFalse: a cup\n</answer>", False),
+        ("<answer>True: it is gone", True),
+        ("<think>false, or</think><answer>True</answer>", True),
+        ("<|begin_of_box|>True<|end_of_box|>", True),
+        ("$\\boxed{\\text{True}}$", True),
+        (
+            "<|channel|>analysis<|message|>False?<|end|><|start|>assistant<|channel|>final<|message|>True<|return|>",
+            True,
+        ),
+        ("True<|im_end|>", True),
+        ('{"answer": "True", "reason": "gone"}', True),
+        ("{'answer': False, 'reason': 'it is there',}", False),
+        ('[{"result": true}]', True),
         ("True: it is not there any more", True),
         ("True - nothing is false here", True),
         ("The jaws hold the cube, which is off the table. True", True),
@@ -63,6 +87,13 @@ def test_verdicts_that_are_said_clearly(text: str, value: bool) -> None:
         "   ",
         "<html><body>true</body></html>",
         '{"a": true, "b": false}',
+        '{"a": "True", "b": "False"}',
+        "<answer>True</answer> or <answer>False</answer>",
+        "<think>True",
+        "True</think>",
+        "<|channel|>analysis<|message|>True",
+        "真的吗",
+        "是",
         "x" * (MAX_REPLY_CHARS + 1),
     ],
 )
@@ -169,7 +200,16 @@ def test_an_empty_decomposition_is_an_answer() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[1, 2]", '[""]', '["a", "a"]', '["a"] or ["b"]', '["a", "b', '{"objects": ["a"]}', "[[]]", "- a\n- b"],
+    [
+        "[1, 2]",
+        '[""]',
+        '["a", "a"]',
+        '["a"] or ["b"]',
+        '["a", "b',
+        '{"a": ["a"], "b": ["b"]}',
+        "[[]]",
+        "- a\n- b",
+    ],
 )
 def test_decompositions_that_are_not(text: str) -> None:
     with pytest.raises(ReplyError):
@@ -187,10 +227,8 @@ def test_instructions() -> None:
     ("value", "where"),
     [
         ({"analysis": ANALYSIS}, "target"),
-        ({"target": "a"}, "analysis"),
         ({"analysis": ANALYSIS, "target": ""}, "target"),
         ({"analysis": ANALYSIS, "target": ["a", "b"]}, "target"),
-        ({"analysis": {**ANALYSIS, "accessibility": 3}, "target": "a"}, "analysis.accessibility"),
     ],
 )
 def test_instructions_that_lack_something_say_what(value: object, where: str) -> None:
@@ -210,16 +248,19 @@ def test_boxes() -> None:
 @pytest.mark.parametrize(
     "box",
     [
-        [0, 0, 641, 480],
-        [-1, 0, 10, 10],
+        [0, 0, 700, 480],
+        [-40, 0, 10, 10],
+        [650, 0, 660, 10],
         [30, 20, 10, 40],
         [10, 10, 10, 20],
         [1, 2, 3],
-        ["1", "2", "3", "4"],
+        ["1", "2", "3", "x"],
+        [None, 1, 2, 3],
         [True, False, True, True],
         [0, 0, 1e400, 1],
         [10**400, 0, 10**401, 1],
-        "1 2 3 4",
+        "1 2 3",
+        "about 1 2 3 4",
         {"x": 1},
     ],
 )
@@ -240,7 +281,7 @@ def test_boxes_that_are_not(box: object) -> None:
         "[" * MAX_ANSWER_CHARS,
         json.dumps([BOX, BOX])[:-9],
         '{"label": "a", "description": "b"}',
-        "[]",
+        "<box>1 2 3 4</box><box>5 6 7 8</box>",
         "<!DOCTYPE html><p>{}</p>",
     ],
 )
@@ -264,7 +305,10 @@ PARSERS = {
     "instruction": Propose.parse,
     "box": lambda text: Mark.parse(text, CANVASES),
 }
-WORDS = 'True False : \n ``` ```json { } [ ] " , bbox_2d target null 1 -1 1e999 NaN ** \\ <think> </think>'
+WORDS = (
+    "True False yes 是 真 。 ： </answer> <answer> <thinking> </thinking> None ' <box> 1,2,3,4 : \n "
+    '``` ```json { } [ ] " , bbox_2d target null 1 -1 1e999 NaN ** \\ <think> </think>'
+)
 FRAGMENTS = st.sampled_from([*WORDS.split(" "), " ", "Type I", "Type II", "the answer is ", "\ud800"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -357,3 +401,179 @@ def test_a_boolean_on_the_last_line_concludes(value: bool, reason: str) -> None:
 def test_no_boolean_without_the_word(text: str) -> None:
     with pytest.raises(ReplyError):
         parse_verdict(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", True),
+        ("No.", False),
+        ("Yes: between the jaws", True),
+        ("是", True),
+        ("不是。", False),
+        ("否：空的", False),
+    ],
+)
+def test_yes_counts_where_it_means_the_same_as_true(text: str, value: bool) -> None:
+    assert CheckGrasp.parse(text).value is value
+    assert CheckPrompt.parse(text).value is value
+    for parse in (CheckInstruction.parse, Classify.parse):  # "is it still there? True if it is not"
+        with pytest.raises(ReplyError):
+            parse(text)
+
+
+@pytest.mark.parametrize("said", ["No. It slipped.\nTrue", "Yes, it is held.\nFalse"])
+def test_yes_beside_false_is_not_guessed_at(said: str) -> None:
+    with pytest.raises(ReplyError, match="True in one place and False in another"):
+        CheckGrasp.parse(said)
+
+
+DRAFT = '{"bbox_2d": [1, 2, 3, 4], "label": "a draft"}'
+FINAL = '{"bbox_2d": [10, 20, 30, 40.5]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>{DRAFT}</think>\n{FINAL}",
+        f"Hm. {DRAFT}\n</think>\n{FINAL}",
+        f"<thinking>{DRAFT}</thinking>{FINAL}",
+        f"<think>a</think>{DRAFT}<think>no</think>{FINAL}",
+        f"<think>so <think>{DRAFT}</think> {DRAFT}</think>{FINAL}",
+        f"<think>{DRAFT}</think>{FINAL}<think>{DRAFT}</think>",
+        f"<THINK >{DRAFT}</THINK >{FINAL}".replace(" >", ">"),
+        f"◁think▷{DRAFT}◁/think▷{FINAL}",
+        f"[THINK]{DRAFT}[/THINK]{FINAL}",
+        f"<seed:think>{DRAFT}</seed:think>{FINAL}",
+        f"<reasoning>```json\n{DRAFT}\n```</reasoning>```json\n{FINAL}\n```",
+        f"<|begin_of_thought|>{DRAFT}<|end_of_thought|><|begin_of_solution|>{FINAL}<|end_of_solution|>",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{FINAL}",
+        f"<think>{DRAFT}</think><answer>```json\n[\n\t{FINAL}\n]\n```</answer>",
+    ],
+)
+def test_what_was_thought_is_not_the_answer(text: str) -> None:
+    assert Mark.parse(text, CANVASES) == BoundingBox(bbox_2d=(10, 20, 30, 40.5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"<think>{DRAFT}", f"{DRAFT}</think>", f"<think>x</think><think>{DRAFT}", f"{FINAL}<think>{DRAFT}"],
+)
+def test_thoughts_without_an_answer_are_none(text: str) -> None:
+    with pytest.raises(ReplyError):
+        Mark.parse(text, CANVASES)
+
+
+OPEN = st.sampled_from(["<think>", "<thinking>", "<reasoning>", "<think>\n"])
+CLOSE = st.sampled_from(["</think>", "</thinking>", "</reasoning>", "</think>\n\n"])
+MUSING = st.lists(
+    st.sampled_from(
+        ["hm ", DRAFT, "```json\n", "```", "True", "False", "[", "{", '"', "\n", "<answer>", "x"]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), OPEN, MUSING, CLOSE, MUSING), min_size=1, max_size=3), st.booleans())
+def test_no_draft_in_any_thought_is_read_as_the_answer(
+    blocks: list[tuple[bool, str, str, str, str]], right: bool
+) -> None:
+    """Whatever was thought, with the opening tag or without, and whatever was said between thoughts."""
+    thoughts = "".join(f"{tag if whole else ''}{a}{close}{b}" for whole, tag, a, close, b in blocks)
+    text = f"{thoughts}<think>{DRAFT}</think>"
+    assert parse_verdict(f"{text}{right}").value is right
+    assert Mark.parse(text + FINAL, CANVASES) == BoundingBox(bbox_2d=(10, 20, 30, 40.5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bbox_2d": [10, 20, 30, 40.5]}',
+        '```json\n[\n\t{"bbox_2d": [10, 20, 30, 40.5], "label": "red cube"}\n]\n```',
+        '{"bbox_2d": [[10, 20, 30, 40.5]]}',
+        '{"bbox_2d": [[10, 20], [30, 40.5]]}',
+        '{"bbox_2d": "10, 20, 30, 40.5"}',
+        '{"bbox_2d": "[10, 20, 30, 40.5]"}',
+        '{"bbox_2d": "(10,20),(30,40.5)"}',
+        '{"bbox_2d": ["10", "20", "30", "40.5"], "label": 7, "confidence": NaN}',
+        '{"bbox": [10, 20, 30, 40.5]}',
+        '{"box": {"x1": 10, "y1": 20, "x2": 30, "y2": 40.5}}',
+        '{"bounding_box": {"left": 10, "top": 20, "right": 30, "bottom": 40.5}}',
+        '{"bbox": {"x": 10, "y": 20, "width": 20, "height": 20.5}}',
+        '{"box_2d": [20, 10, 40.5, 30], "label": "Gemini puts the top first"}',
+        "{'bbox_2d': [10, 20, 30, 40.5,], 'label': 'the cup\\'s',} // there",
+        "｛“bbox_2d”：［10，20，30，40.5］｝",
+        "[10, 20, 30, 40.5]",
+        "[[10, 20, 30, 40.5]]",
+        "(10,20),(30,40.5)",
+        "<|object_ref_start|>the cube<|object_ref_end|><|box_start|>(10,20),(30,40.5)<|box_end|>",
+        "<ref>the cube</ref><box>[[10, 20, 30, 40.5]]</box>",
+        "<box>10 20 30 40.5</box>",
+        "<|ref|>the cube<|/ref|><|det|>[[10, 20, 30, 40.5]]<|/det|>",
+    ],
+)
+def test_boxes_as_models_write_them(text: str) -> None:
+    box = Mark.parse(text, CANVASES)
+    assert box is not None
+    assert box.bbox_2d == (10, 20, 30, 40.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "```json\n[]\n```",
+        '{"bbox_2d": []}',
+        '{"bbox_2d": "null"}',
+        '{"bbox_2d": [null, null, null, null]}',
+        '{"bbox_2d": [0, 0, 0, 0], "label": "none"}',
+        '[{"bbox_2d": null}]',
+        "{'bbox_2d': None}",
+    ],
+)
+def test_nothing_is_said_in_several_ways(text: str) -> None:
+    assert Mark.parse(text, CANVASES) is None
+
+
+def test_a_box_a_little_outside_is_cut_off() -> None:
+    box = Mark.parse('{"bbox_2d": [-2, -3, 642, 481]}', CANVASES)
+    assert box is not None
+    assert box.bbox_2d == (0, 0, 640, 480)
+
+
+def test_far_outside_the_hint_is_the_persons_and_not_the_models() -> None:
+    with pytest.raises(ReplyError, match=r"not inside the picture of 640 by 480$") as error:
+        Mark.parse('{"bbox_2d": [10, 10, 900, 900]}', CANVASES)
+    assert error.value.hint == "planner.box_units says what the model counts in"
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ('{"target": "a"}', "a"),
+        ('[{"target": "a", "analysis": "the nearest"}]', "a"),
+        ('{"target": ["a"]}', "a"),
+        ('{"target": []}', None),
+        ('{"target": "null"}', None),
+        ('{"target": "None."}', None),
+        ('{"analysis": {"accessibility": 3, "confidence": 1}, "target": "a"}', "a"),
+        ("{'analysis': {}, 'target': None}", None),
+    ],
+)
+def test_of_a_proposal_only_the_target_is_needed(text: str, target: str | None) -> None:
+    assert Propose.parse(text).target == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"objects": ["a cup", "b"]}',
+        '[{"name": "a cup"}, {"description": "b", "label": "x", "position": "left"}]',
+        "['a cup', 'b',]",
+        "［“a cup”，“b”］",
+    ],
+)
+def test_lists_of_objects_as_models_write_them(text: str) -> None:
+    assert Decompose.parse(text).objects == ("a cup", "b")
+    assert Decompose.parse('[{"object": "cup", "position": "on the left"}]').objects == ("cup, on the left",)

@@ -1,0 +1,138 @@
+"""Four numbers in a reply, however the model writes boxes down.
+
+Besides the JSON that is asked for: the grounding tokens that Qwen, InternVL, MiniCPM and DeepSeek were
+trained to write, Gemini's ``box_2d`` (top, left, bottom, right), corners by name, and numbers as text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from planner.reply_text import ReplyError, narrow, one_object, only_json
+
+Corners = tuple[float, float, float, float]
+
+_KEYS = ("bbox_2d", "bbox", "box", "bounding_box", "boundingbox", "bbox2d", "coordinates", "bboxes", "boxes")
+_TOP_FIRST = ("box_2d", "box2d")
+"""Gemini's: ``[ymin, xmin, ymax, xmax]``, in thousandths."""
+_NAMED = (
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "right", "bottom"),
+)
+_SIZED = ("x", "y", "width", "height")
+_NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?(?![\d.])")
+_NUMBERS_ONLY = re.compile(r"[\s\d.,;()\[\]+<>-]{7,100}")
+_TOKENS = re.compile(
+    r"<\|box_start\|>([^<]{1,100})(?:<\|box_end\|>|$)|<box>([^<]{1,100})(?:</box>|$)"
+    r"|<\|det\|>([^<]{1,100})(?:<\|/det\|>|$)"
+)
+_NOTHING = frozenset({"", "null", "none", "n/a", "nan", "not found", "[]"})
+
+
+def box_of(text: str) -> tuple[Corners | None, dict[str, Any]]:
+    """The corners ``x1, y1, x2, y2`` as the model counts them, and the rest of what it said of the object.
+
+    ``None`` instead of corners if it says that there is no object: null, an empty list, or four zeros.
+
+    Raises:
+        ReplyError: there is no box, or more than one.
+    """
+    if (tokens := _TOKENS.findall(text)) and not text.lstrip("`json \n").startswith(("{", "[")):
+        if len(tokens) != 1:
+            raise ReplyError(f"exactly one box was asked for, and the reply holds {len(tokens)}")
+        return corners("".join(tokens[0])), {}
+    try:
+        value = one_object(text)
+    except ReplyError as error:
+        return _bare(text, error), {}
+    return _of_object(value), value
+
+
+def _bare(text: str, error: ReplyError) -> Corners | None:
+    """A list of numbers without an object around it; an empty list is no object."""
+    try:
+        values = only_json(text, list)
+    except ReplyError:
+        if _NUMBERS_ONLY.fullmatch(narrow(text)):
+            return corners(text)
+        raise error from None
+    if values and not all(_is_number(each) for each in values) and not isinstance(values[0], list):
+        raise error
+    return corners(values)
+
+
+_UNREADABLE = "bbox_2d must be a list of four numbers [x1, y1, x2, y2]"
+
+
+def _of_object(value: dict[str, Any]) -> Corners | None:
+    known = {str(key).lower().replace("-", "_"): each for key, each in value.items()}
+    for key in _TOP_FIRST:
+        if key in known:
+            found = corners(known[key])
+            return None if found is None else (found[1], found[0], found[3], found[2])
+    present = [key for key in _KEYS if key in known]
+    if len(present) == 1:
+        return corners(known[present[0]])
+    if not present:
+        return _named(known)
+    raise ReplyError(_UNREADABLE)
+
+
+def _named(value: dict[str, Any]) -> Corners | None:
+    """Corners by name, or the top left one with width and height."""
+    for names in _NAMED:
+        if all(name in value for name in names):
+            return corners([value[name] for name in names])
+    if all(name in value for name in _SIZED):
+        x, y, width, height = (_number(value[name]) for name in _SIZED)
+        if x is not None and y is not None and width is not None and height is not None:
+            return x, y, x + width, y + height
+    raise ReplyError(_UNREADABLE)
+
+
+def corners(value: Any) -> Corners | None:
+    """Four finite numbers, of a list, two points, a text, or corners by name; ``None`` for nothing.
+
+    Raises:
+        ReplyError: it is something else.
+    """
+    if isinstance(value, str):
+        if value.strip().lower() in _NOTHING:
+            return None
+        value = _NUMBER.findall(narrow(value)) if _NUMBERS_ONLY.fullmatch(narrow(value)) else value
+    if isinstance(value, dict):
+        return _named({str(key).lower(): each for key, each in value.items()})
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ReplyError(_UNREADABLE)
+    if len(value) == 1 and isinstance(value[0], list | dict | str):
+        return corners(value[0])
+    return _of_list(value)
+
+
+def _of_list(value: list[Any]) -> Corners | None:
+    if len(value) == 2 and all(isinstance(each, list) and len(each) == 2 for each in value):
+        value = [*value[0], *value[1]]
+    if all(each is None for each in value):
+        return None  # of no elements, or of nulls
+    numbers = [number for each in value if (number := _number(each)) is not None]
+    if len(value) != 4 or len(numbers) != 4:
+        raise ReplyError(_UNREADABLE)
+    x1, y1, x2, y2 = numbers
+    return None if x1 == y1 == x2 == y2 and x1 <= 0 else (x1, y1, x2, y2)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)
+    if not _is_number(value) or not -1e9 < value < 1e9:  # neither NaN is, nor a number of 400 digits
+        return None
+    return float(value)

@@ -1,0 +1,64 @@
+"""How long a server asks to be left alone, in each of the ways in which servers say it."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from runtime.clock import NS_PER_S, RealClock
+
+_LONGEST_S = 365 * 86_400.0
+_IN_BODY = re.compile(
+    r"retryDelay[\"']?\s?[:=]\s?[\"']?(\d{1,9}(?:\.\d{1,9})?)s"
+    r"|(?:try|retry) (?:again |your request )?(?:in|after) (\d{1,9}(?:\.\d{1,9})?) ?(ms|s\b|sec|minute|m\b)",
+    re.IGNORECASE,
+)
+"""Google's ``RetryInfo``; OpenAI's and Groq's sentence."""
+_UNITS_S = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "minute": 60.0}
+
+
+def asked_to_wait_s(headers: Mapping[str, str], body: str = "") -> float:
+    """Seconds that a refusal asks to wait; 0 if it does not say.
+
+    ``retry-after-ms`` is milliseconds, ``Retry-After`` seconds or an HTTP date, which counts from the
+    server's own ``Date``; without either, the body may say it.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds > 0:
+        return milliseconds / 1000
+    told = headers.get("retry-after")
+    if told is not None:
+        return _number(told) or _until(told, headers.get("date"))
+    if (found := _IN_BODY.search(body[:4000])) is None:
+        return 0.0
+    return float(found[1]) if found[1] else float(found[2]) * _UNITS_S[found[3].lower()]
+
+
+def _number(header: str | None) -> float:
+    """A header as a number above 0; 0 for none and for everything else."""
+    try:
+        value = float((header or "").strip().removesuffix("s") or 0.0)
+    except ValueError:
+        return 0.0
+    return min(value, _LONGEST_S * 1000) if math.isfinite(value) and value > 0 else 0.0
+
+
+def _until(told: str, server_date: str | None) -> float:
+    until = _date(told)
+    if until is None:
+        return 0.0
+    now = _date(server_date or "")
+    if now is None:
+        now = datetime.fromtimestamp(RealClock().wall_ns() / NS_PER_S, UTC)
+    return min(max(0.0, (until - now).total_seconds()), _LONGEST_S)
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        found = email.utils.parsedate_to_datetime(text[:100])
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
