@@ -19,6 +19,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.outcome import Outcome, stopped
+from dexrun.rate_watch import RateWatch
 from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.run_record import RunRecord
@@ -202,6 +203,7 @@ async def ticking(robot: Robot) -> AsyncIterator[None]:
     """The control loop runs; afterwards the arm is asked to stay where it is."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(robot.control.run, name="control")
+        tasks.start_soon(RateWatch(robot).run, name="rates")
         if not robot.clock.stepped:
             tasks.start_soon(LagMonitor(robot.clock, robot.statistics.loop_lag).run, name="loop-lag")
         with anyio.fail_after(_FIRST_TICK_S):

@@ -29,6 +29,8 @@ from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
 
 _RECORD_SECONDS = 20
+_TO_SAY_WHY_S = 0.5
+"""Longer than a device's own deadline: what it says then is better than that nothing came."""
 
 
 @contextlib.asynccontextmanager
@@ -202,19 +204,30 @@ async def _start_all(robot: Robot) -> None:
 
 
 async def _all_deliver(robot: Robot, rings: Mapping[str, Ring]) -> None:
-    limit_s = robot.settings.devices.first_data_s
-    deadline_ns = robot.clock.now_ns() + round(limit_s * NS_PER_S)
+    """Wait for the first data of every device, each as long as it may take."""
+    begun_ns, clock = robot.clock.now_ns(), robot.clock
+    limits_s = {name: _longest_start_s(robot.settings, name) for name in rings}
     while silent := [name for name, ring in rings.items() if ring.newest_stamp_ns() is None]:
-        if robot.clock.now_ns() >= deadline_ns:
-            name = silent[0]
-            robot.faults.log.count(name, FaultKind.SILENT)
-            where = _address(robot.settings, name)
-            raise DeviceError(
-                name, FaultKind.SILENT, where, f"it is open, and has sent nothing for {limit_s:g} s"
-            )
-        await robot.clock.sleep_until_ns(robot.clock.now_ns() + NS_PER_S // 100)
+        for name in silent:
+            if clock.now_ns() - begun_ns >= round(limits_s[name] * NS_PER_S):
+                raise _no_data(robot, name, limits_s[name])
+        await clock.sleep_until_ns(clock.now_ns() + NS_PER_S // 100)
 
 
-def _address(settings: Settings, name: str) -> str:
+def _longest_start_s(settings: Settings, name: str) -> float:
+    own_s = _table(settings, name).longest_start_s()
+    return max(settings.devices.first_data_s, own_s + _TO_SAY_WHY_S if own_s else 0.0)
+
+
+def _no_data(robot: Robot, name: str, limit_s: float) -> DeviceError:
+    """What the device itself said, if it said anything."""
+    if (error := robot.faults.newest.get(name)) is not None:
+        return error
+    robot.faults.log.count(name, FaultKind.SILENT)
+    detail = f"it is open, and has sent nothing for {limit_s:g} s"
+    return DeviceError(name, FaultKind.SILENT, _table(robot.settings, name).address, detail)
+
+
+def _table(settings: Settings, name: str) -> DeviceTable:
     tables = settings.device_tables()
-    return (tables.get(name) or tables[f"cameras.{name}"]).address
+    return tables.get(name) or tables[f"cameras.{name}"]

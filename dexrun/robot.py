@@ -24,7 +24,7 @@ from runtime.statistics import RunStatistics
 if TYPE_CHECKING:
     from drivers.world.client import WorldClient
 
-_COUNTED_ELSEWHERE = ("tares", "silent")
+_COUNTED_ELSEWHERE = ("tares", "silent", "noise", "slow")
 """What drivers count that is no fault, or is reported as one besides."""
 
 

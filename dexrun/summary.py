@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dexrun.config.settings import Settings
+from dexrun.rate_watch import promised_hz
 from dexrun.run_record import RunRecord
 from runtime.clock import NS_PER_S
 from runtime.statistics import RunStatistics
@@ -25,6 +26,8 @@ def summarise(settings: Settings, record: RunRecord, duration_ns: int) -> dict[s
     }
     statistics = RunStatistics() if robot is None else robot.statistics
     summary.update(statistics.summary())
+    promised = promised_hz(settings.device_tables())
+    summary["configured_rates_hz"] = {name: rate for name, (_, rate) in promised.items()}
     faults = record.opening_faults if robot is None else robot.faults.log.summary(robot.survived())
     summary["device_faults"] = faults
     summary["gaps"] = [] if robot is None else [asdict(gap) for gap in robot.faults.log.gaps]

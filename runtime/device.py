@@ -36,7 +36,7 @@ class DeviceOptions(Options):
     reopen_first_s: float = Field(default=0.25, gt=0)
     reopen_longest_s: float = Field(default=4.0, gt=0)
     first_data_s: float = Field(default=5.0, gt=0)
-    join_timeout_s: float = Field(default=4.0, gt=0)
+    join_timeout_s: float = Field(default=6.0, gt=0)
 
 
 class DeviceThread:

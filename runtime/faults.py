@@ -104,6 +104,9 @@ class FaultPolicy:
 
     Called on any thread, for microseconds. A line is logged for the 1st, 2nd, 4th, 8th... fault of a kind,
     so that a dead bus does not fill the log. Of policy and planner the mode decides, which waits for them.
+
+    Attributes:
+        newest: what each device that failed said last.
     """
 
     def __init__(self, options: FaultOptions, clock: Clock, log: FaultLog | None = None) -> None:
@@ -111,6 +114,7 @@ class FaultPolicy:
         self._options = options
         self._clock = clock
         self._active: dict[str, tuple[Decision, str]] = {}
+        self.newest: dict[str, DeviceError] = {}
 
     def device(self, error: DeviceError) -> Decision:
         """A device failed; in force until `recovered` is called with its name."""
@@ -119,6 +123,7 @@ class FaultPolicy:
         decision = decide(self._options, error.device, error.kind)
         times = self.log.count(error.device, error.kind)
         self._active[error.device] = (decision, str(error))
+        self.newest[error.device] = error
         if times & (times - 1) == 0:
             logger.warning("{} (time {}): {}", error, times, decision.value)
         return decision

@@ -67,6 +67,10 @@ class DeviceTable(PartTable):
             ValueError: what is missing, its key first.
         """
 
+    def longest_start_s(self) -> float:
+        """The longest from opening to the first data, seconds; 0: ``devices.first_data_s`` counts alone."""
+        return 0.0
+
     def longest_call(self) -> tuple[str, float]:
         """The longest that one call of the driver lasts, in seconds, after the keys that say so."""
         return "", 0.0

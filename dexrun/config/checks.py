@@ -26,6 +26,7 @@ from runtime.messages import FaultKind
 from runtime.part_context import CameraNeed
 from runtime.part_table import PartTable
 from runtime.parts import PolicyTable
+from runtime.patience import check_patience
 from runtime.table_model import MeshesMissingError
 
 _HTTP = re.compile(r"http_\d{3}")
@@ -38,11 +39,13 @@ def check(settings: Settings) -> None:
         ValueError: the first thing that is wrong, its key first.
     """
     one_address(settings)
+    one_table(settings)
     own_calibration(settings)
     simulated_time(settings)
     robot = known_robot(settings)
     joint_names(settings, robot)
     working_arm(settings)
+    fresh_enough(settings)
     world_cameras(settings)
     world_pose(settings, robot)
     poses(settings, robot, joint_limits(settings, robot))
@@ -65,6 +68,15 @@ def one_address(settings: Settings) -> None:
                 f"{name}.{one} = {given[one]!r} is a real device's, and {name}.{other} = {given[other]!r} "
                 'the simulated one\'s; give one of them, and "" for the other'
             )
+
+
+def one_table(settings: Settings) -> None:
+    """A device has one table: whoever opened it second would find it taken, or silent."""
+    taken: dict[str, str] = {}
+    for name, device in settings.device_tables().items():
+        for key, address in list(device.addresses().items())[:1]:
+            if (other := taken.setdefault(address, f"{name}.{key}")) != f"{name}.{key}":
+                raise ValueError(f"{name}.{key} = {address!r}: {other} is the same device; it has one table")
 
 
 def own_calibration(settings: Settings) -> None:
@@ -140,6 +152,16 @@ def _name_joints(tables: Mapping[str, Iterable[str]], known: Sequence[str]) -> N
             every_gripper = key.endswith(".joint_torque_limit_fraction") and joint == "gripper"
             if joint not in known and not every_gripper:
                 raise ValueError(f"{key}.{joint}: no such joint{suggestion(joint, known)}")
+
+
+def fresh_enough(settings: Settings) -> None:
+    """What must be fresh comes often enough to be it."""
+    grasp = settings.grasp
+    if settings.mode == "grasp" and grasp.head in settings.cameras:
+        key = f"cameras.{grasp.head}.fps"
+        check_patience("grasp.stale_camera_s", grasp.stale_camera_s, key, settings.cameras[grasp.head].fps)
+    if settings.force is not None:
+        check_patience("grasp.stale_force_s", grasp.stale_force_s, "force.rate_hz", settings.force.rate_hz)
 
 
 def world_cameras(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dexrun.config.sources import Path_, suggestion
+from dexrun.config.sources import Path_, shortened, suggestion
 from runtime.part_table import PartTable
 from runtime.plugins import PartError
 
@@ -23,7 +23,7 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
     """One of pydantic's errors about `model`, made of `tables`, read from `file` and `given`, as one line."""
     keys = tuple(str(part) for part in error["loc"] if part != "[key]")  # a name is told as its table
     details = error.get("ctx", {})
-    where, name, kind = _origin(keys, file, given), ".".join(keys), error["type"]
+    where, name, kind = _origin(keys, file, given), shortened(".".join(keys)), error["type"]
     if kind == "extra_forbidden":
         return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(keys[:-1], model, tables))}"
     if kind == "missing":
@@ -35,7 +35,7 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
         leading = _LEADING_KEY.match(message)
         return f"{_origin(tuple(leading[0].split('.')) if leading else (), file, given)}: {message}"
     value = error.get("input")
-    shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {value!r}"
+    shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {shortened(repr(value))}"
     return f"{where}: {name}{shown}: {message[:1].lower()}{message[1:]}"
 
 

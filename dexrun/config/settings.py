@@ -164,6 +164,11 @@ class Settings(BaseSettings):
         for name in self.cameras:
             if name in _TAKEN:
                 raise ValueError(f"cameras.{name}: reports call another part so; give another name")
+            of = name.removesuffix("_depth")
+            if of != name and of in self.cameras and self.cameras[of].depth:
+                raise ValueError(
+                    f"cameras.{name}: the depth pictures of cameras.{of} are called so; give another name"
+                )
         return self
 
     @model_validator(mode="after")

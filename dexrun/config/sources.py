@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.input_file import read_small
 from runtime.masking import masked
 
 ENV_PREFIX = "DEXRUN_"
 SECRETS = ("_API_KEY", "_TOKEN")
 """Variables that end so hold secrets: they are read where they are needed, and are no configuration."""
 ALIASES = {"prompt": ("planner", "prompt")}
+
+_LONGEST = 120
 
 Path_ = tuple[str, ...]
 
@@ -58,13 +61,31 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        data = read_small(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; --config names the configuration to use") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}: no configuration") from None
+    try:
+        return _toml(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """`text` as tables.
+
+    Raises:
+        ValueError: it is not TOML, nested too deeply, or has a number of too many digits.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_environment(environment: Mapping[str, str] | None = None) -> dict[Path_, str]:
@@ -101,9 +122,16 @@ def _structured(text: str, path: Path_, source: str) -> Any:
     if text[:1] not in {"[", "{"}:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: {'.'.join(path)} = {text}: not a TOML value: {error}") from None
+        return _toml(f"value = {text}")["value"]
+    except ValueError as error:
+        raise ConfigError(
+            f"{source}: {'.'.join(path)} = {shortened(text)}: not a TOML value: {error}"
+        ) from None
+
+
+def shortened(text: str) -> str:
+    """`text`, or its beginning where it is too long for a line."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

@@ -17,12 +17,16 @@ class Lifeline:
     Raised into the clock they would tear down the loop, and nothing could be let go of in order any more.
     On the real clock nobody advances the world, and `trouble` looks after its process.
 
+    Args:
+        names: what the configuration calls the devices, by the world's own words for their wires.
+
     Attributes:
         failure: why the world moves no more; ``""`` while it does.
     """
 
-    def __init__(self, world: WorldClient) -> None:
+    def __init__(self, world: WorldClient, names: Mapping[str, str]) -> None:
         self._world = world
+        self._names = names
         self.failure = ""
 
     def next_event_ns(self) -> int | None:
@@ -32,11 +36,12 @@ class Lifeline:
         if self.failure:
             return {}
         try:
-            return self._world.advance(to_ns)
+            sent = self._world.advance(to_ns)
         except WorldError as error:
             self.failure = str(error)
             logger.error("{}", error)
             return {}
+        return {self._names.get(wire, wire): units for wire, units in sent.items()}
 
     def trouble(self) -> Trouble | None:
         """What the control loop has to know. Asked in every tick: a system call that does not wait."""

@@ -7,7 +7,7 @@ stands in for what a person knows of real hardware.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from loguru import logger
@@ -36,9 +36,9 @@ class SimulatedTabletop:
         lifeline: stops the arm when that process dies.
     """
 
-    def __init__(self, client: WorldClient) -> None:
+    def __init__(self, client: WorldClient, names: Mapping[str, str]) -> None:
         self.client = client
-        self.lifeline = Lifeline(client)
+        self.lifeline = Lifeline(client, names)
 
     def addressed(self, settings: Settings) -> Settings:
         """`settings` with every ``world:`` address replaced by the one that was opened for it.
@@ -103,7 +103,7 @@ async def open_tabletop(settings: Settings, clock: Clock) -> AsyncIterator[Simul
     try:
         await clock.run_blocking(client.wait_ready)
         _ = client.head  # the emulated camera must be plugged in before anybody looks for it
-        tabletop = SimulatedTabletop(client)
+        tabletop = SimulatedTabletop(client, _names(settings))
         if isinstance(clock, SteppedClock):
             clock.attach(tabletop.lifeline)
         yield tabletop
@@ -130,6 +130,12 @@ def as_configured(settings: Settings) -> WorldConfig:
             changed = getattr(world, wire).model_copy(update=update)
             world = world.model_copy(update={wire: changed})
     return world
+
+
+def _names(settings: Settings) -> dict[str, str]:
+    """The cameras' names by their wires: the tabletop's head camera may be called anything."""
+    addresses = {name: camera.address for name, camera in settings.cameras.items()}
+    return {each.removeprefix(WORLD_ADDRESS): name for name, each in addresses.items() if in_world(each)}
 
 
 def _placement(name: str, camera: CameraTable) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from drivers.feetech.registers import TICKS_PER_TURN
+from runtime.input_file import parse_json, read_small
 from runtime.messages import Floats
 from runtime.options import Options
 
@@ -64,7 +65,7 @@ def load_calibration(path: str | Path, names: Sequence[str]) -> Calibration:
         CalibrationError: one line on what is wrong.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(read_small(Path(path)))
         calibration = _FILE.validate_python(data)
     except OSError as error:
         raise CalibrationError(f"calibration {path}: {error.strerror or error}") from error

@@ -20,6 +20,8 @@ from runtime.messages import DeviceError, FaultKind, Floats
 from runtime.ring import Ring, capacity_for
 
 POLL_NS = 100_000_000
+_FEW = 10
+"""Samples after which a silence is no matter of the rate."""
 ARRIVAL_S = 1.0
 """How long bytes that are known to have been sent are waited for: those lost with a plug never come."""
 
@@ -71,7 +73,9 @@ class SerialForce:
         self._bad = 0
         self._stamps = Dejitter(round(NS_PER_S / config.rate_hz))
         self._last_good_ns: int | None = None
-        self._deadline_ns = 0
+        self._deadline_ns = self._zero_by_ns = 0
+        self._waits_s = 0.0
+        self._bytes = self._samples = 0
 
     def open(self) -> None:
         """Find and open the port. A zero that was taken before a gap stays: the sensor may be under load.
@@ -88,13 +92,16 @@ class SerialForce:
         self._parser = parser_for(config)
         self._stamps = Dejitter(round(NS_PER_S / config.rate_hz))
         self._wire.receive(self._read, 0)  # what was sent before has no time
-        self._restart_deadline()
+        self._wait(config.open_timeout_s)
+        self._samples = 0
+        self._zero_by_ns = self._clock.now_ns() + round(config.longest_start_s() * NS_PER_S)
 
     def poll(self) -> bool:
         """Take in what has come, publish its samples; whether there were any.
 
         Raises:
-            DeviceError: ``gone``; ``silent``: no sample for `silence_s`, or none that a zero can be taken of.
+            DeviceError: ``gone``. Within `silence_s`, or `open_timeout_s` at first, ``silent``: nothing came;
+                ``noise``: nothing that can be read; ``slow``: too few samples for a zero.
         """
         line = self._line
         if line is None:
@@ -105,12 +112,11 @@ class SerialForce:
             data = self._read(0, 0.0)  # a plug that was pulled sends nothing, and has to be looked for
         if data:
             self._take(data)
-        if self._clock.now_ns() >= self._deadline_ns:
-            self._count("silent")
-            detail = f"no sample for {self._config.silence_s:g} s"
-            if not self._zeroed and self._saturated:
-                detail = "no zero could be taken: the sensor is saturated"
-            raise DeviceError(self.name, FaultKind.SILENT, self._where, detail, self._last_good_ns)
+        now_ns = self._clock.now_ns()
+        if now_ns >= self._deadline_ns or (not self._zeroed and now_ns >= self._zero_by_ns):
+            error = self._trouble(now_ns)
+            self._count(error.kind)
+            raise error
         return self.samples.published > before
 
     def close(self) -> None:
@@ -129,14 +135,43 @@ class SerialForce:
         self._tare_wanted = True
 
     def statistics(self) -> Mapping[str, int]:
-        """``bad_frames``, ``saturated`` (times that it began), ``silent``, ``tares``, ``tare_refused``."""
+        """``bad_frames``, ``saturated`` (times that it began), ``tares``, ``tare_refused``, and how often
+        ``silent``, ``noise`` and ``slow`` were raised.
+        """
         return dict(self._counts)
 
     def _count(self, key: str, number: int = 1) -> None:
         self._counts[key] = self._counts.get(key, 0) + number
 
-    def _restart_deadline(self) -> None:
-        self._deadline_ns = self._clock.now_ns() + round(self._config.silence_s * NS_PER_S)
+    def _wait(self, seconds: float) -> None:
+        self._bytes, self._waits_s = 0, seconds
+        self._deadline_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
+
+    def _trouble(self, now_ns: int) -> DeviceError:
+        """Why there is no sample: each has a remedy of its own."""
+        config = self._config
+        kind, detail = FaultKind.SILENT, f"nothing came for {self._waits_s:g} s"
+        if 0 < self._samples < _FEW:
+            detail += (
+                f"; samples since it was opened: {self._samples}; it may have fewer a second than "
+                f"rate_hz = {config.rate_hz:g} says"
+            )
+        if not self._zeroed and self._saturated:
+            detail = "no zero could be taken: the sensor is saturated"
+        elif now_ns < self._deadline_ns:
+            kind, seconds = FaultKind.SLOW, config.longest_start_s()
+            detail = (
+                f"{self._samples} of the {config.tare_samples} samples (tare_samples) for a zero came in "
+                f"{seconds:g} s: {self._samples / seconds:.2g} a second, and rate_hz says {config.rate_hz:g}"
+            )
+        elif self._bytes:
+            kind = FaultKind.NOISE
+            shown = ascii(self._parser.unread()[:40].decode("latin-1"))
+            detail = (
+                f"{self._bytes} bytes came in {self._waits_s:g} s, and none are {self._parser.expected()}: "
+                f"{shown}; look at format, channels and separator, and at baudrate = {config.baudrate}"
+            )
+        return DeviceError(self.name, kind, self._where, detail, self._last_good_ns)
 
     def _read(self, units: int, timeout_s: float) -> bytes | None:
         """All that is there, once `units` bytes are; ``None`` if nothing comes."""
@@ -155,6 +190,7 @@ class SerialForce:
         return data or None
 
     def _take(self, data: bytes) -> None:
+        self._bytes += len(data)
         rows = self._parser.feed(data)
         lost, self._bad = self._parser.bad - self._bad, self._parser.bad
         if lost:
@@ -164,6 +200,7 @@ class SerialForce:
             self._sample(stamp, counts)
 
     def _sample(self, stamp_ns: int, counts: Floats) -> None:
+        self._samples += 1
         full = self._config.full_scale_counts
         saturated = np.abs(counts) >= full if full else np.zeros(len(counts), dtype=bool)
         beyond = bool(saturated.any())
@@ -176,9 +213,9 @@ class SerialForce:
         if self._zeroed:
             self.samples.push(stamp_ns, force=force - self._zero, saturated=saturated)
             self._last_good_ns = stamp_ns
-            self._restart_deadline()
-        elif not beyond:
-            self._restart_deadline()
+            self._wait(self._config.longest_silence_s)
+        elif not beyond or self._samples == 1:
+            self._wait(self._config.longest_silence_s)
 
     def _tare_with(self, force: Floats) -> None:
         if self._zeroed and not self._still():

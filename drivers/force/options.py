@@ -9,6 +9,9 @@ import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
 from runtime.parts import ForceTable
+from runtime.patience import check_patience, patience_s
+
+_SILENCE_S = 0.25
 
 Header = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4}$")]
 
@@ -34,7 +37,10 @@ class SerialForceOptions(ForceTable):
         tare_max_drift_n: a later zero, such as at an episode's beginning, may be this far from the first one
             (or from 0 without `tare_at_start`), and the first from its own earliest samples, by channel;
             beyond that a force acts, and does not become the zero.
-        silence_s: without a sample for this long, the sensor has failed.
+        silence_s: without a sample for this long, the sensor has failed; by default 0.25, or the time of
+            two and a half samples where that is longer.
+        open_timeout_s: how long the first sample after opening may take. Many boards restart when their port
+            is opened, and are mute while their boot loader waits.
     """
 
     driver: Literal["serial"] = "serial"
@@ -52,7 +58,8 @@ class SerialForceOptions(ForceTable):
     tare_at_start: bool = True
     tare_samples: int = Field(default=50, ge=1)
     tare_max_drift_n: float = Field(default=3.0, ge=0)
-    silence_s: float = Field(default=0.25, gt=0)
+    silence_s: float | None = Field(default=None, gt=0)
+    open_timeout_s: float = Field(default=6.0, gt=0)
 
     @model_validator(mode="after")
     def _is_whole(self) -> SerialForceOptions:
@@ -65,7 +72,17 @@ class SerialForceOptions(ForceTable):
             raise ValueError("calibration is singular: some force would not be felt")
         if any(c in "0123456789.+-eE\r\n" for c in self.separator):
             raise ValueError(f"separator {self.separator!r} may not be part of a number or a line's end")
+        check_patience("silence_s", self.silence_s, "rate_hz", self.rate_hz)
         return self
+
+    @property
+    def longest_silence_s(self) -> float:
+        """`silence_s`, or what stands for it."""
+        return patience_s(self.silence_s, self.rate_hz, _SILENCE_S)
+
+    def longest_start_s(self) -> float:
+        zero_s = self.tare_samples / self.rate_hz if self.tare_at_start else 0.0
+        return self.open_timeout_s + 2 * zero_s
 
     def addresses(self) -> Mapping[str, str]:
         given = {"serial_number": self.serial_number, "port": self.port}

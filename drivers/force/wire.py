@@ -34,6 +34,12 @@ class Parser(Protocol):
 
     bad: int
 
+    def expected(self) -> str:
+        """What a sample looks like."""
+
+    def unread(self) -> bytes:
+        """The newest bytes that were not a sample."""
+
     def feed(self, data: bytes) -> list[Floats]:
         """The samples, in counts ``[K]``, that `data` completes."""
 
@@ -81,11 +87,19 @@ class TextParser:
 
     def __init__(self, config: SerialForceOptions) -> None:
         self.bad = 0
+        self._refused = b""
         self._channels = config.channels
         self._separator = config.separator.strip() or None  # a blank one stands for any run of blanks
         self._buffer = b""
         self._begun = False
         """Whether a line's beginning has been seen."""
+
+    def expected(self) -> str:
+        between = "blanks" if self._separator is None else repr(self._separator)
+        return f"a line of {self._channels} numbers" + (f" with {between} between" * (self._channels > 1))
+
+    def unread(self) -> bytes:
+        return self._refused or self._buffer
 
     def feed(self, data: bytes) -> list[Floats]:
         samples = []
@@ -96,6 +110,7 @@ class TextParser:
                 samples.append(sample)
             elif self._begun and line.strip():
                 self.bad += 1
+                self._refused = line.strip()
             self._begun = True
         # What is too long to be a line is cut, but stays too long, so that it counts once when it ends.
         self._buffer = self._buffer[: LINE_LIMIT + 1]
@@ -123,6 +138,13 @@ class FrameParser:
         self._size = 3 + self._struct.size + self._check_size
         self._buffer = bytearray()
         self._in_step = False
+        self._refused = b""
+
+    def expected(self) -> str:
+        return f"a frame of {self._size} bytes that begins with {self._start.hex()}"
+
+    def unread(self) -> bytes:
+        return self._refused
 
     def feed(self, data: bytes) -> list[Floats]:
         buffer = self._buffer
@@ -138,6 +160,7 @@ class FrameParser:
             if self._in_step:
                 self.bad += 1
             self._in_step = False
+            self._refused = bytes(buffer[: self._size])
             following = buffer.find(self._start, 1)
             # Without another start in sight, one may still be cut off at the end.
             del buffer[: following if following > 0 else max(1, len(buffer) - len(self._start) + 1)]

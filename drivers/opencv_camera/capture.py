@@ -75,7 +75,7 @@ def _network(cv2: Any, config: OpenCvOptions, least_wait_s: float) -> Any:
     # One decoder thread: with more, FFmpeg keeps back as many frames.
     parameters = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(1e3 * max(config.open_timeout_s, least_wait_s)),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(1e3 * max(config.timeout_s, least_wait_s)),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(1e3 * max(config.frame_timeout_s, least_wait_s)),
         cv2.CAP_PROP_N_THREADS: 1,
     }
     return cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, _flat(parameters))
@@ -132,7 +132,7 @@ def why_not(config: OpenCvOptions) -> str:
     try:
         address = (url.hostname or "", url.port or _PORTS.get(url.scheme, 0))
         # Opening took its time already: this only asks whether anybody is there.
-        socket.create_connection(address, config.timeout_s).close()
+        socket.create_connection(address, config.frame_timeout_s).close()
     except (OSError, ValueError) as error:
         return f"cannot connect: {error}"
     return "the server answers, but sends no video that OpenCV can read"

@@ -16,6 +16,8 @@ from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
 from runtime.ring import Ring, capacity_for
 
 _READ_BUDGET_S = 0.5
+_LONGEST_WAIT_NS = NS_PER_S // 4
+"""Of one call, or a slow camera could not be let go of in time."""
 _STEPPED_WAIT_S = 10.0
 """On a stepped clock OpenCV is asked for what has been sent, and its own timeouts are wall time."""
 
@@ -39,9 +41,9 @@ class OpenCvCamera:
             base_from_camera=None if config.extrinsics is None else base_from_camera(config.extrinsics),
         )
         self._wire = clock.wire(name)
-        self._timeout_ns = round(config.timeout_s * NS_PER_S)
+        self._timeout_ns = round(config.frame_timeout_s * NS_PER_S)
         self._latency_ns = round(config.latency_s * NS_PER_S)
-        self._torn = 0
+        self._torn = self._torn_before = 0
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
         self._ended = False
@@ -77,15 +79,19 @@ class OpenCvCamera:
             DeviceError: ``timeout``, no whole picture in time; ``gone``, the connection ended;
                 ``not_granted``, the pictures have another size now.
         """
-        left_ns = max(self._deadline_ns - self._clock.now_ns(), 1_000_000)
+        left_ns = min(max(self._deadline_ns - self._clock.now_ns(), 1_000_000), _LONGEST_WAIT_NS)
         data = self._wire.receive(self._read, left_ns)
         now = self._clock.now_ns()
         if data is not None and self._publish(data, now - self._latency_ns):
             self._deadline_ns = now + self._timeout_ns
+            self._torn_before = self._torn
             return True
         if now >= self._deadline_ns:
             self._deadline_ns = now + self._timeout_ns
-            raise self._error(FaultKind.TIMEOUT, f"no whole picture within {self._config.timeout_s:g} s")
+            torn, self._torn_before = self._torn - self._torn_before, self._torn
+            came = f"{torn} came, and were cut short" if torn else "none came"
+            detail = f"no whole picture within {self._config.frame_timeout_s:g} s: {came}"
+            raise self._error(FaultKind.TIMEOUT, detail)
         if self._ended:
             raise self._error(FaultKind.GONE, "the connection ended")
         return False

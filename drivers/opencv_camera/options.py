@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from runtime.options import Options
 from runtime.parts import CameraTable
+from runtime.patience import check_patience, patience_s
+
+FRAME_TIMEOUT_S = 0.2
 
 
 class PinholeCalibration(Options):
@@ -34,8 +37,9 @@ class OpenCvOptions(CameraTable):
     fps: asked of a UVC camera and checked; of a network camera the expected rate.
     fourcc: pixel format asked of a UVC camera. MJPG by default: YUYV at 640x480 and 30 fps takes half of a
         USB 2 bus, so that a second camera on it does not start.
-    timeout_s: longest wait for a frame. open_timeout_s: for connecting and for the first frame. The two
-        together are less than ``devices.join_timeout_s``, the longest that a run's end waits for it.
+    timeout_s: longest wait for a frame; by default 0.2, or the time of two and a half frames.
+    open_timeout_s: for connecting and for the first frame. It and `timeout_s` together are less than
+        ``devices.join_timeout_s``, the longest that a run's end waits for it.
     latency_s: from exposure to arrival; taken off every stamp, which is the arrival otherwise.
     autofocus, exposure_us: of a UVC camera, left as it is by default; a fixed exposure turns automatic off.
     calibration: intrinsics; without them focal lengths are NaN, so that nothing is measured by accident.
@@ -44,16 +48,26 @@ class OpenCvOptions(CameraTable):
     driver: Literal["opencv"] = "opencv"
     source: int | str
     fourcc: str = Field(default="MJPG", min_length=4, max_length=4)
-    timeout_s: float = Field(default=0.2, gt=0, le=0.25)
+    timeout_s: float | None = Field(default=None, gt=0)
     open_timeout_s: float = Field(default=3.0, gt=0)
     latency_s: float = Field(default=0.0, ge=0, lt=1)
     autofocus: bool | None = None
     exposure_us: float | None = Field(default=None, gt=0)
     calibration: PinholeCalibration | None = None
 
+    @model_validator(mode="after")
+    def _waits_for_a_frame(self) -> OpenCvOptions:
+        check_patience("timeout_s", self.timeout_s, "fps", self.fps)
+        return self
+
+    @property
+    def frame_timeout_s(self) -> float:
+        """`timeout_s`, or what stands for it."""
+        return patience_s(self.timeout_s, self.fps, FRAME_TIMEOUT_S)
+
     def addresses(self) -> Mapping[str, str]:
         return {"source": str(self.source)}
 
     def longest_call(self) -> tuple[str, float]:
-        keys = f"open_timeout_s + timeout_s ({self.open_timeout_s:g} + {self.timeout_s:g})"
-        return keys, self.open_timeout_s + self.timeout_s
+        keys = f"open_timeout_s + timeout_s ({self.open_timeout_s:g} + {self.frame_timeout_s:.3g})"
+        return keys, self.open_timeout_s + self.frame_timeout_s

@@ -165,9 +165,10 @@ def set_up(rs: Any, streams: Streams, name: str, config: RealSenseOptions) -> No
         DeviceError: ``bad_option``, the device does not know the option or the value.
     """
     depth, color, option = streams.depth_sensor, streams.color_sensor, rs.option
-    for sensor in {id(s): s for s in (depth, color)}.values():
-        if sensor.supports(option.global_time_enabled):
-            sensor.set_option(option.global_time_enabled, 1)
+    both = list({id(s): s for s in (depth, color)}.values())
+    able = [sensor for sensor in both if sensor.supports(option.global_time_enabled)]
+    for sensor in able:  # on both or on neither: stamps of one clock can be compared
+        sensor.set_option(option.global_time_enabled, float(len(able) == len(both)))
     automatic = None if config.exposure_us is None and config.gain is None else 0.0
     wanted = (
         (depth, option.depth_units, config.depth_units_m),
@@ -212,13 +213,17 @@ class Pairing:
     """Puts colour and depth of one instant together; what stays alone is counted and dropped.
 
     librealsense's own syncer decides by wall time whether a stream is late, and then hands out half
-    pairs; two runs of one input would differ. Here a pair is two frames stamped at most `gap_ms` apart.
+    pairs; two runs of one input would differ. Here a pair is two frames stamped at most `gap_ms` apart by
+    one clock: where only one stream has metadata, the other is stamped on arrival, and the two say nothing
+    of each other.
     """
 
     def __init__(self, depth_kind: Any, gap_ms: float) -> None:
         self._depth_kind = depth_kind
         self._gap_ms = gap_ms
         self._halves: dict[bool, Any] = {}
+        self._came = {False: 0, True: 0}
+        self._clocks: tuple[str, str] | None = None
         self.dropped = 0
 
     @property
@@ -229,16 +234,47 @@ class Pairing:
     def add(self, frame: Any) -> tuple[Any, Any] | None:
         """Take a frame; ``(color, depth)`` once both are there."""
         is_depth = frame.get_profile().stream_type() == self._depth_kind
+        self._came[is_depth] += 1
         if self._halves.pop(is_depth, None) is not None:
             self.dropped += 1
         self._halves[is_depth] = frame
         if len(self._halves) < 2:
             return None
         color, depth = self._halves[False], self._halves[True]
+        clocks = (_clock_of(color), _clock_of(depth))
+        if clocks[0] != clocks[1]:
+            self._clocks = clocks
+            del self._halves[not is_depth]
+            self.dropped += 1
+            return None
         gap = color.get_timestamp() - depth.get_timestamp()
         if abs(gap) <= self._gap_ms:
             self._halves.clear()
+            self._came, self._clocks = {False: 0, True: 0}, None
             return color, depth
         del self._halves[gap > 0]  # the older one; its partner did not come
         self.dropped += 1
         return None
+
+    def trouble(self) -> str:
+        """Why there was no pair since the last one."""
+        color, depth = self._came[False], self._came[True]
+        if not color and not depth:
+            return "no picture came"
+        if self._clocks is not None:
+            return (
+                f"colour is stamped by the clock {self._clocks[0]} and depth by {self._clocks[1]}, which "
+                "cannot be compared; the system needs librealsense's kernel modules, so that both have "
+                "metadata"
+            )
+        if not color or not depth:
+            came, missing = ("colour", "depth") if color else ("depth", "colour")
+            return f"{came} came ({max(color, depth)} pictures), and no {missing}"
+        return (
+            f"colour ({color} pictures) and depth ({depth}) came, and no two within {self._gap_ms:g} ms of "
+            "each other (pair_gap_s)"
+        )
+
+
+def _clock_of(frame: Any) -> str:
+    return str(frame.get_frame_timestamp_domain().name)

@@ -21,6 +21,8 @@ from runtime.messages import CameraInfo, DeviceError, FaultKind, Intrinsics
 from runtime.ring import Ring, capacity_for
 
 _READ_BUDGET_S = 0.5
+_LONGEST_WAIT_NS = NS_PER_S // 4
+"""Of one call, or a slow camera could not be let go of in time."""
 _QUEUE = 8
 _PARTNER_S = 0.2
 
@@ -49,7 +51,7 @@ class RealSenseCamera:
             base_from_camera=None if config.extrinsics is None else base_from_camera(config.extrinsics),
         )
         self._wire = clock.wire(name)
-        self._timeout_ns = round(config.timeout_s * NS_PER_S)
+        self._timeout_ns = round(config.frame_timeout_s * NS_PER_S)
         self._unpaired = 0
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
@@ -100,7 +102,7 @@ class RealSenseCamera:
         """
         left_ns = max(self._deadline_ns - self._clock.now_ns(), 0)
         try:
-            pair = self._wire.receive(self._read, min(max(left_ns, 1_000_000), self._timeout_ns))
+            pair = self._wire.receive(self._read, min(max(left_ns, 1_000_000), _LONGEST_WAIT_NS))
             if pair is not None:
                 self._publish(*pair)
         except RuntimeError as error:
@@ -110,7 +112,8 @@ class RealSenseCamera:
             self._deadline_ns = now + self._timeout_ns
         elif now >= self._deadline_ns:
             self._deadline_ns = now + self._timeout_ns
-            raise self._error(FaultKind.TIMEOUT, "no complete pair of colour and depth came in time")
+            detail = f"no complete pair of colour and depth came in time: {self._pairing.trouble()}"
+            raise self._error(FaultKind.TIMEOUT, detail)
         return pair is not None
 
     def close(self) -> None:

@@ -77,6 +77,8 @@ class RealSenseEmulator:
         self._closed = False
         self._frozen = False
         self._torn = False
+        self.domains = {"color": "hardware_clock", "depth": "hardware_clock"}
+        """What each stream's frames say they are stamped by; a camera without metadata says another."""
         self._pushed = 0
         self._reached = 0
         self._answered = 0
@@ -255,7 +257,7 @@ class RealSenseEmulator:
             frame.bpp = pixel_bytes
             frame.stride = sample[field].shape[1] * pixel_bytes
             frame.timestamp = sample.stamp_ns / 1e6
-            frame.domain = self._rs.timestamp_domain.hardware_clock
+            frame.domain = getattr(self._rs.timestamp_domain, self.domains[field])
             frame.frame_number = sample.index
             frame.profile = profile
             frame.depth_units = self._scale_m

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from runtime.parts import CameraTable
+from runtime.patience import check_patience, patience_s
 
 HOST_CLOCK_PORT = "software:CLOCK_MONOTONIC"
 """Physical port of a (software) device whose hardware timestamps are the host's ``CLOCK_MONOTONIC``."""
+
+
+FRAME_TIMEOUT_S = 0.2
 
 
 class RealSenseOptions(CameraTable):
@@ -22,7 +26,8 @@ class RealSenseOptions(CameraTable):
         as the camera sends it and converted here, which some boards do with less work.
     align: depth seen from the colour camera, so that pixel for pixel both show the same point. Off, depth
         keeps its own camera's view, and deprojection with the colour intrinsics would be wrong.
-    timeout_s: longest wait for the next complete pair. start_timeout_s: for the first one after opening.
+    timeout_s: longest wait for the next complete pair; by default 0.2, or the time of two and a half pairs.
+        start_timeout_s: for the first one after opening.
     pair_gap_s: how far apart colour and depth of one pair may be stamped; default half a frame period.
     latency_s: taken off the stamp where a device only tells when a frame arrived (no metadata).
     depth_units_m: metres per depth unit to set on the device (0.001; D405 0.0001), where it can be set. The
@@ -38,7 +43,7 @@ class RealSenseOptions(CameraTable):
     depth_height: int | None = Field(default=None, gt=0)
     color_format: Literal["rgb8", "yuyv"] = "rgb8"
     align: bool = True
-    timeout_s: float = Field(default=0.2, gt=0, le=0.25)
+    timeout_s: float | None = Field(default=None, gt=0)
     start_timeout_s: float = Field(default=5.0, gt=0)
     pair_gap_s: float | None = Field(default=None, gt=0)
     latency_s: float = Field(default=0.0, ge=0)
@@ -49,8 +54,21 @@ class RealSenseOptions(CameraTable):
     gain: float | None = Field(default=None, ge=0)
     color_exposure_us: float | None = Field(default=None, gt=0)
 
+    @model_validator(mode="after")
+    def _waits_for_a_frame(self) -> RealSenseOptions:
+        check_patience("timeout_s", self.timeout_s, "fps", self.fps)
+        return self
+
+    @property
+    def frame_timeout_s(self) -> float:
+        """`timeout_s`, or what stands for it."""
+        return patience_s(self.timeout_s, self.fps, FRAME_TIMEOUT_S)
+
     def addresses(self) -> Mapping[str, str]:
         return {"serial": self.serial}
+
+    def longest_start_s(self) -> float:
+        return self.start_timeout_s
 
     @property
     def depth(self) -> bool:

@@ -11,6 +11,7 @@ import pyrealsense2 as rs
 import pytest
 
 from drivers.realsense.config import RealSenseConfig
+from drivers.realsense.device import Pairing
 from drivers.realsense.driver import RealSenseCamera
 from drivers.realsense.emulator import RealSenseEmulator
 from drivers.realsense.stamps import FrameStamps
@@ -49,6 +50,11 @@ def make(world: RealSenseWorld, clock: SteppedClock, **options: object) -> RealS
 
 def poll_often(camera: RealSenseCamera) -> None:
     for _ in range(10):
+        camera.poll()
+
+
+def poll_long(camera: RealSenseCamera) -> None:
+    for _ in range(300):
         camera.poll()
 
 
@@ -349,6 +355,44 @@ class _Frame:
 
     def get_frame_timestamp_domain(self) -> object:
         return getattr(rs.timestamp_domain, self.domain)
+
+
+class _Half(_Frame):
+    def __init__(self, stream: str, milliseconds: float) -> None:
+        super().__init__("hardware_clock", milliseconds)
+        self.stream = stream
+
+    def get_profile(self) -> _Half:
+        return self
+
+    def stream_type(self) -> str:
+        return self.stream
+
+
+@pytest.mark.parametrize("other", ["system_time", "global_time"])
+def test_stamps_of_two_clocks_are_never_compared(camera, world, clock, other):
+    world.emulator.domains["depth"] = other
+    camera.open()
+    with pytest.raises(DeviceError) as caught:
+        poll_long(camera)
+    assert caught.value.kind == "timeout"
+    assert f"colour is stamped by the clock hardware_clock and depth by {other}" in caught.value.detail
+    assert camera.frames.published == 0
+    world.emulator.domains["depth"] = "hardware_clock"  # as while a camera's clock is being found out
+    camera.poll()
+    assert camera.frames.published == 1
+
+
+def test_what_is_missing_of_a_pair_is_said(camera, world, clock):
+    camera.open()
+    world.running = False
+    with pytest.raises(DeviceError, match="in time: no picture came"):
+        poll_long(camera)
+    pairing = Pairing("depth", 10.0)
+    pairing.add(_Half("color", 0.0))
+    assert pairing.trouble() == "colour came (1 pictures), and no depth"
+    pairing.add(_Half("depth", 20.0))
+    assert "no two within 10 ms of each other (pair_gap_s)" in pairing.trouble()
 
 
 class _WallClock(SteppedClock):

@@ -19,7 +19,7 @@ from drivers.feetech.calibration import save_calibration
 from tests.dexrun.rig import PATIENT, ROOT, STANDING_TICKS, Stage, arguments, staged
 from tests.feetech.rig import CALIBRATION
 
-LATE = re.compile(r": timeout: no (whole picture|complete pair) [\w. ]+ \(time \d+\): hold$")
+LATE = re.compile(r": timeout: no (whole picture|complete pair) [\w.: ]+ \(time \d+\): hold$")
 """Said, in real time and on a busy machine, of a camera that was opened beside the device in question."""
 LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (\w+) +(.*)$")
 
@@ -55,8 +55,8 @@ MISTAKES = {
 }
 ELSEWHERE = {
     "--grasp.head top": "command line: grasp.head = 'top' is not a camera; [cameras] has: head, wrist",
-    "--cameras.wrist.open_timeout_s 3.8": "command line: cameras.wrist: open_timeout_s + timeout_s"
-    " (3.8 + 0.2) must be less than devices.join_timeout_s (4), the longest that the end of a run waits",
+    "--cameras.wrist.open_timeout_s 5.8": "command line: cameras.wrist: open_timeout_s + timeout_s"
+    " (5.8 + 0.417) must be less than devices.join_timeout_s (6), the longest that the end of a run waits",
     "--arm.calibration no.json": "command line: arm.calibration = 'no.json': no such file",
     "--config no.toml": "no.toml: no such file; --config names the configuration to use",
     "--runs /dev/null/runs": "runs = '/dev/null/runs': nothing can be written there: ",
@@ -230,14 +230,14 @@ def test_a_device_that_is_open_and_sends_nothing_is_named(
 ) -> None:
     """Another device's port, or a cable without the sensor behind it."""
     port = EmulatedPort(tmp_path / "mute", on_data=lambda data: None)
-    keys = {"force__port": port.path, **PATIENT, "devices__first_data_s": "6"}
+    keys = {"force__port": port.path, **PATIENT, "force__open_timeout_s": "3", "devices__first_data_s": "1"}
     stage = Stage()
     try:
         with staged(stage, None):
             assert main(arguments(tmp_path / "runs", **keys)) == STOPPED
     finally:
         port.close()
-    reason = f"force at {port.path}: silent: it is open, and has sent nothing for 6 s"
+    reason = f"force at {port.path}: silent: nothing came for 3 s"
     assert f"stopped: {reason}" in capsys.readouterr().err
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert (summary["stop_reason"], summary["ticks"]) == (reason, 0)

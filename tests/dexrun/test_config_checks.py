@@ -13,6 +13,7 @@ from tests.dexrun.rig import arguments, settings
 ARM = "shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll"
 KNOWN = "elbow_flex, gripper, shoulder_lift, shoulder_pan, wrist_flex, wrist_roll"
 CAMERAS = "is not a camera; [cameras] has: head, wrist"
+OFTEN = "one comes every"
 PLACE = "give what is above the table and within 0.56 m"
 
 IMPOSSIBLE = {
@@ -51,6 +52,12 @@ IMPOSSIBLE = {
     "cameras.head.width 100000": " = 100000: simulated, it should be less than or equal to 1920",
     "policy.camera wrist": (
         " = 'wrist': it must be grasp.head ('head'), in whose pictures the object is tracked"
+    ),
+    # what must be fresh comes often enough; a device has one table
+    "grasp.stale_camera_s 0.1": f" = 0.1: at cameras.head.fps = 10 {OFTEN} 0.1 s; give at least 0.15",
+    "grasp.stale_force_s 0.02": f" = 0.02: at force.rate_hz = 60 {OFTEN} 0.0167 s; give at least 0.025",
+    "cameras.wrist.source world:head": (
+        " = 'world:head': cameras.head.serial is the same device; it has one table"
     ),
     # names of other tables
     "policy.camera nope": f" = 'nope' {CAMERAS}",
@@ -91,6 +98,28 @@ def test_a_body_of_the_leaders_without_a_model_has_no_effect_and_is_refused(
         "dexrun: command line: leader.body: without leader.model the leader is of the follower's model, "
         "and has its body\n"
     )
+
+
+@pytest.mark.parametrize("camera", ["head", "wrist"])
+def test_a_camera_is_waited_for_longer_than_a_frame_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], camera: str
+) -> None:
+    line = said(tmp_path, capsys, f"--cameras.{camera}.fps", "4", f"--cameras.{camera}.timeout_s", "0.2")
+    message = f"cameras.{camera}: timeout_s = 0.2: at fps = 4 one comes every 0.25 s; give at least 0.375"
+    assert line == f"dexrun: command line: {message}\n"
+    for fps, waits_s in (("1", 2.5), ("3", 2.5 / 3), ("30", 0.2)):
+        table = settings(tmp_path, **{f"cameras__{camera}__fps": fps}, grasp__stale_camera_s="2").cameras[
+            camera
+        ]
+        assert getattr(table, "frame_timeout_s") == pytest.approx(waits_s)  # noqa: B009 - of both kinds
+
+
+def test_a_camera_called_as_anothers_depth_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = "{driver='opencv', source='http://camera/stream'}"
+    line = said(tmp_path, capsys, "--cameras.head_depth", table)
+    assert "cameras.head_depth: the depth pictures of cameras.head are called so; give another name" in line
 
 
 def test_the_geometric_policy_needs_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,34 @@ def test_broken_file(tmp_path: Path) -> None:
         read_file(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("a = " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("arm = " + "{a=" * 400 + "1" + "}" * 400, "nested too deeply"),
+        ("[control]\nrate_hz = " + "9" * 5_000, "has 5000 digits"),
+        ("#" * (1 << 20) + "\n", "larger than 1 MiB"),
+    ],
+)
+def test_a_file_that_is_a_trap_is_one_line(tmp_path: Path, content: str, why: str) -> None:
+    path = tmp_path / "trap.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=why) as caught:
+        read_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_never_ends_is_no_configuration() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: larger than 1 MiB"):
+        read_file(Path("/dev/zero"))
+
+
+def test_a_long_value_is_cut_in_the_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        merge({}, {("arm", "touch"): "[" * 5_000}, "command line")
+    assert len(str(caught.value)) < 250
+
+
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "marked.toml"
     path.write_text("mode = 'grasp'\r\n[world]\r\nseed = 3\r\n", encoding="utf-8-sig", newline="")

@@ -184,6 +184,125 @@ def test_a_silent_sensor_is_a_fault_with_the_last_good_stamp(tmp_path: Path) -> 
         assert 350 * MS <= r.clock.now_ns() <= 450 * MS
 
 
+def test_a_sensor_far_slower_than_it_says_is_not_called_silent_alone(tmp_path: Path) -> None:
+    with board(tmp_path, 10, 400, b"40.00,-15.00,60.00\r\n", tare_at_start=False) as driver:
+        error = polled(driver)
+        assert error is not None
+        assert error.detail == (
+            "nothing came for 0.25 s; samples since it was opened: 1; it may have fewer a second than "
+            "rate_hz = 100 says"
+        )
+
+
+@dataclass
+class Board:
+    """Mute for `boot_ms` after its port was opened, then text, `line` every `period_ms`."""
+
+    emulator: ForceEmulator
+    clock: SteppedClock
+    boot_ms: int
+    period_ms: int
+    line: bytes
+    next_ns: int = 0
+
+    def restart(self) -> None:
+        self.next_ns = self.clock.now_ns() + self.boot_ms * MS
+
+    def next_event_ns(self) -> int:
+        return self.next_ns
+
+    def advance(self, to_ns: int) -> Mapping[str, int]:
+        sent = 0
+        while self.next_ns <= to_ns:
+            self.next_ns += self.period_ms * MS
+            self.emulator.send_raw(self.line)
+            sent += len(self.line)
+        return {"force": sent}
+
+
+@contextmanager
+def board(folder: Path, boot_ms: int, period_ms: int, line: bytes, **options: Any) -> Iterator[SerialForce]:
+    clock = SteppedClock()
+    config = ForceConfig.model_validate({"port": str(folder / "force"), "rate_hz": 100, **options})
+    device = ForceEmulator(folder / "force", config)
+    sends = Board(device, clock, boot_ms, period_ms, line)
+    driver = SerialForce("force", config, clock, list)
+    clock.attach(sends)
+    try:
+        driver.open()
+        sends.restart()
+        yield driver
+    finally:
+        driver.close()
+        device.close()
+
+
+def polled(driver: SerialForce) -> DeviceError | None:
+    """What it says, or nothing once it has delivered ten samples."""
+    while driver.samples.published < 10:
+        try:
+            driver.poll()
+        except DeviceError as error:
+            return error
+    return None
+
+
+def test_a_board_that_restarts_when_it_is_opened_is_waited_for(tmp_path: Path) -> None:
+    with board(tmp_path, 1_600, 10, b"40.00,-15.00,60.00\r\n") as driver:
+        assert polled(driver) is None
+        assert driver.statistics() == {"tares": 1}
+
+
+def test_a_slow_sensor_takes_its_zero_in_its_own_time(tmp_path: Path) -> None:
+    """Half of the promised rate is told by its rate, and is no failure."""
+    with board(tmp_path, 10, 20, b"40.00,-15.00,60.00\r\n") as driver:
+        assert polled(driver) is None
+
+
+@pytest.mark.parametrize(
+    ("period_ms", "line", "kind", "detail"),
+    [
+        (10_000, b"", "silent", "nothing came for 6 s"),
+        (
+            10,
+            b"F_x:40.00,F_y:-15.00,F_z:60.00\r\n",
+            "noise",
+            "18912 bytes came in 6 s, and none are a line of 3 numbers with ',' between: "
+            "'F_x:40.00,F_y:-15.00,F_z:60.00'; look at format, channels and separator, "
+            "and at baudrate = 115200",
+        ),
+        (
+            10,
+            b"\x96\x02\xf8\x80",
+            "noise",
+            "2364 bytes came in 6 s, and none are a line of 3 numbers with ',' between: "
+            + ascii("\x96\x02\xf8\x80" * 10)
+            + "; look at format, channels and separator, and at baudrate = 115200",
+        ),
+        (
+            200,
+            b"40.00,-15.00,60.00\r\n",
+            "slow",
+            "34 of the 50 samples (tare_samples) for a zero came in 7 s: 4.9 a second, and rate_hz says 100",
+        ),
+    ],
+)
+def test_silence_noise_and_slowness_are_told_apart(
+    tmp_path: Path, period_ms: int, line: bytes, kind: str, detail: str
+) -> None:
+    with board(tmp_path, 100, period_ms, line) as driver:
+        error = polled(driver)
+        assert error is not None
+        assert (error.kind, error.detail) == (kind, detail)
+        assert driver.statistics()[kind] == 1
+
+
+def test_a_silence_shorter_than_two_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"silence_s = 0.1: at rate_hz = 10 .* give at least 0.15"):
+        ForceConfig.model_validate({"port": "/dev/x", "rate_hz": 10, "silence_s": 0.1})
+    assert ForceConfig.model_validate({"port": "/dev/x", "rate_hz": 2}).longest_silence_s == 1.25
+
+
 def test_it_comes_back_after_unplugging_with_its_zero(tmp_path: Path) -> None:
     with rig(tmp_path, emulator={"bias_counts": 300}) as r:
         r.driver.open()
