@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
 from dexrun.export.formats import FORMATS, format_named
-from dexrun.export.job import ExportResult, Progress, export
+from dexrun.export.job import ExportResult, Progress, Slot, export
 from dexrun.export.options import ExportOptions
 from runtime.masking import masked
 
@@ -36,6 +36,7 @@ _PLAIN = (
     "crf",
     "depth",
     "max_stamp_error_s",
+    "max_gap_s",
     "missing_mask",
     "vlm_url",
     "vlm_model",
@@ -45,6 +46,9 @@ _PLAIN = (
     "robot_type",
     "jobs",
 )
+
+
+_GAPS = 4
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,7 +81,7 @@ def _parser() -> _Parser:
     add("--action", help="sent (default), clipped, or requested targets")
     add("--latency", action="append", default=[], metavar="SENSOR=SECONDS", help="arm, force or a camera")
     add("--cameras", help="only these, separated by commas")
-    add("--labels", help="only episodes with these: success, failure, none")
+    add("--labels", help="only episodes with these: success, failure, none (all but failures)")
     add("--head", help="the camera that sees the scene")
     add("--wrist", help="the camera on the gripper")
     add("--units", choices=sorted(_UNITS), help="of joints and gripper, instead of the format's")
@@ -85,6 +89,7 @@ def _parser() -> _Parser:
     add("--crf", help="quality of video, lower is better")
     add("--depth", help="LeRobot: video, images (lossless), both, none")
     add("--max-stamp-error-s", help="leave out episodes with a larger one")
+    add("--max-gap-s", help="leave out episodes in which a sensor gave nothing for longer")
     add("--missing-mask", help="DexGraspVLA: track (default), zeros, refuse")
     add("--vlm-url", help="who marks the object to track; default: the embedded scene reader")
     add("--vlm-model", help="of that server")
@@ -196,7 +201,7 @@ def summary(outcome: ExportResult, options: ExportOptions) -> str:
     lines = []
     for slot in outcome.slots:
         worst = max(slot.reports.values(), key=lambda report: report.largest_error_s)
-        gaps = [f"{r.name} {d:.2f} s at {s:.2f} s" for r in slot.reports.values() for s, d in r.gaps]
+        gaps = _gaps(slot)
         lost = ", ".join(f"{topic} {count}" for topic, count in slot.ref.drops.items())
         lines.append(
             f"{slot.ref.name}: {slot.length} rows ({slot.length / options.fps:.1f} s), "
@@ -206,10 +211,17 @@ def summary(outcome: ExportResult, options: ExportOptions) -> str:
         )
     taken = outcome.slots[0].ref.shape.latencies(options)
     lines += [f"latency taken off {name}: {seconds:g} s" for name, seconds in taken.items()]
-    lines += [f"left out {name}: {why}" for name, why in outcome.skipped.items()]
+    lines += [f"left out {name}: {why}" for name, why in outcome.left_out.skipped.items()]
     rows = sum(slot.length for slot in outcome.slots)
     lines.append(f"{outcome.target}: {len(outcome.slots)} episodes, {rows} rows")
     return "".join(line + "\n" for line in lines)
+
+
+def _gaps(slot: Slot) -> list[str]:
+    """The longest ones in words, and how many there are besides."""
+    every = sorted((-d, s, r.name) for r in slot.reports.values() for s, d in r.gaps)
+    told = [f"{name} {-d:.2f} s at {s:.2f} s" for d, s, name in every[:_GAPS]]
+    return told + ([f"and {len(every) - _GAPS} shorter ones"] if len(every) > _GAPS else [])
 
 
 class _Bars(Progress):

@@ -36,6 +36,13 @@ class DexGraspZarr:
     name = "dexgrasp-zarr"
     file = False
     appends = False
+    force = False
+
+    def cameras(self, shape: DatasetShape, options: ExportOptions) -> Sequence[str]:
+        return [name for name in _cameras(shape, options).values() if name]
+
+    def depth(self, options: ExportOptions) -> bool:
+        return False
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         for part, camera in _cameras(ref.shape, options).items():

@@ -18,5 +18,20 @@ class ExportError(Exception):
         return _rebuild, (str(self), self.usage)
 
 
+class BadEpisodeError(ExportError):
+    """One episode cannot be exported, whatever becomes of the others.
+
+    Attributes:
+        episode: its name.
+    """
+
+    def __init__(self, episode: str, message: str) -> None:
+        super().__init__(message)
+        self.episode = episode
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return BadEpisodeError, (self.episode, str(self))
+
+
 def _rebuild(message: str, usage: bool) -> ExportError:
     return ExportError(message, usage=usage)

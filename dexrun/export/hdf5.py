@@ -25,7 +25,7 @@ from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
 from dexrun.export.reasonings import reasonings
-from dexrun.export.recordings import EpisodeRef
+from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from policies.mapping import UnitMap
 
@@ -40,7 +40,14 @@ class ActHdf5:
     name = "act-hdf5"
     file = False
     appends = False
+    force = False
     language = False
+
+    def cameras(self, shape: DatasetShape, options: ExportOptions) -> Sequence[str]:
+        return shape.chosen(options)
+
+    def depth(self, options: ExportOptions) -> bool:
+        return False
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         ref.shape.units(options.units or UNITS)

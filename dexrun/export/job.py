@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dexrun.export import target
-from dexrun.export.errors import ExportError
+from dexrun.export.choosing import FormatContent, LeftOut, choose
+from dexrun.export.errors import BadEpisodeError, ExportError
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef, check_alike, describe, episode_files
+from dexrun.export.recordings import EpisodeRef
 from dexrun.export.sampled import Sampled, SensorReport, sample
 from dexrun.export.workers import Workers, count
+from runtime.recording.source import RecordingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +53,15 @@ class ExportPlan:
         return sum(slot.length for slot in self.slots)
 
 
-class Format(Protocol):
+class Format(FormatContent, Protocol):
     """How a data set of one kind is written. Crosses to worker processes.
 
     Attributes:
         file: whether the data set is one file. appends: whether it can grow.
     """
 
-    name: str
     file: bool
     appends: bool
-
-    def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
-        """What can be done for an episode independently; with a colon where it reads a stream of images.
-
-        Raises:
-            ExportError: the episode cannot be exported.
-        """
 
     def start(self, plan: ExportPlan) -> Any:
         """Prepare `plan.folder`, before any work; what it returns is given to `work`."""
@@ -84,12 +78,12 @@ class ExportResult:
     """What became of an export.
 
     Attributes:
-        slots: episodes that are in the data set. skipped: names of those that are not, and why.
+        slots: episodes that are in the data set. left_out: those that are not.
     """
 
     target: Path
     slots: tuple[Slot, ...] = ()
-    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def report_of(plan: ExportPlan, first: int = 0) -> dict[str, Any]:
@@ -152,46 +146,33 @@ def export(
         raise ExportError(f"{kind.name} data sets cannot be appended to; export all runs at once")
     target.check(to, file=kind.file, append=append)
     outcome, shown = ExportResult(to), progress or Silent()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_told_in_one_line(to))
-        refs = _choose(runs, options, outcome)
-        _check(refs, kind, options)
-        draft = stack.enter_context(target.building(to, file=kind.file, append=append))
-        with _closing(), Workers(options.jobs) as workers:
-            plan = _survey(refs, options, draft, workers, shown, outcome)
-            plan = replace(plan, append=append)
-            prepared = kind.start(plan)
-            results = _write(kind, plan, prepared, workers, shown)
-        kind.finish(plan, prepared, results)
-    outcome.slots = plan.slots
+    with _told_in_one_line(to):
+        refs = choose(runs, kind, options, outcome.left_out)
+        while not outcome.slots:
+            try:
+                outcome.slots = _export(refs, kind, to, options, append, shown, outcome.left_out)
+            except BadEpisodeError as error:  # found when it was written: begun again without it
+                outcome.left_out.refuse(error.episode, str(error))
+                refs = outcome.left_out.others([ref for ref in refs if ref.name != error.episode])
     return outcome
 
 
-def _check(refs: Sequence[EpisodeRef], kind: Format, options: ExportOptions) -> None:
-    check_alike(refs)
-    refs[0].shape.latencies(options)
-    for ref in refs:
-        kind.tasks(ref, options)
-
-
-def _choose(runs: Sequence[Path], options: ExportOptions, outcome: ExportResult) -> list[EpisodeRef]:
-    refs = []
-    for path in episode_files(runs):
-        ref = describe(path)
-        if ref is None:
-            outcome.skipped[str(path)] = "discarded"
-        elif options.labels and ref.label not in options.labels:
-            outcome.skipped[ref.name] = f"label is {ref.label}"
-        else:
-            refs.append(ref)
-    return _some(refs, outcome)
-
-
-def _some(refs: list[Any], outcome: ExportResult) -> list[Any]:
-    if not refs:
-        why = "; ".join(f"{name}: {reason}" for name, reason in outcome.skipped.items())
-        raise ExportError(f"no episode is left to export ({why})", usage=False)
-    return refs
+def _export(
+    refs: Sequence[EpisodeRef],
+    kind: Format,
+    to: Path,
+    options: ExportOptions,
+    append: bool,
+    shown: Progress,
+    left_out: LeftOut,
+) -> tuple[Slot, ...]:
+    with target.building(to, file=kind.file, append=append) as draft:
+        with _closing(), Workers(options.jobs) as workers:
+            plan = replace(_survey(refs, options, draft, workers, shown, left_out), append=append)
+            prepared = kind.start(plan)
+            results = _write(kind, plan, prepared, workers, shown)
+        kind.finish(plan, prepared, results)
+    return plan.slots
 
 
 def _survey(
@@ -200,20 +181,34 @@ def _survey(
     draft: Path,
     workers: Workers,
     progress: Progress,
-    outcome: ExportResult,
+    left_out: LeftOut,
 ) -> ExportPlan:
     """How many rows each episode has, and which fit badly."""
     progress.stage("looking", len(refs))
     surveyed = workers.map(_look, [(ref, options) for ref in refs], lambda done, images: progress.at(done))
     kept: list[Slot] = []
-    for ref, (length, reports) in zip(refs, surveyed, strict=True):
+    for ref, found in zip(refs, surveyed, strict=True):
+        if isinstance(found, str):
+            left_out.refuse(ref.name, found)
+            continue
+        length, reports = found
         slot = Slot(ref, len(kept), sum(s.length for s in kept), length, reports)
-        limit = options.max_stamp_error_s
-        if limit and slot.largest_error_s > limit:
-            outcome.skipped[ref.name] = f"a stamp error of {slot.largest_error_s:.3f} s is over {limit} s"
+        if why := _fits_badly(slot, options):
+            left_out.skipped[ref.name] = why
         else:
             kept.append(slot)
-    return ExportPlan(tuple(_some(kept, outcome)), options, draft)
+    return ExportPlan(tuple(left_out.others(kept)), options, draft)
+
+
+def _fits_badly(slot: Slot, options: ExportOptions) -> str:
+    """Why an episode that was asked to fit better is left out; empty if it is not."""
+    if options.max_stamp_error_s and slot.largest_error_s > options.max_stamp_error_s:
+        return f"a stamp error of {slot.largest_error_s:.3f} s is over {options.max_stamp_error_s:g} s"
+    longest = max(((d, r.name, s) for r in slot.reports.values() for s, d in r.gaps), default=(0.0, "", 0.0))
+    if options.max_gap_s and longest[0] > options.max_gap_s:
+        where = f"{longest[1]}, at {longest[2]:.2f} s"
+        return f"a gap of {longest[0]:.2f} s ({where}) is over {options.max_gap_s:g} s"
+    return ""
 
 
 def _write(
@@ -258,13 +253,20 @@ def _closing() -> Iterator[None]:
         _close()
 
 
-def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, SensorReport]]:
-    sampled = _sampled(ref, options)
+def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, SensorReport]] | str:
+    """Rows and reports; or why the episode cannot be exported."""
+    try:
+        sampled = _sampled(ref, options)
+    except (ExportError, RecordingError) as error:
+        return str(error)
     return len(sampled), sampled.reports
 
 
 def _work(kind: Format, task: str, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
-    return kind.work(task, _sampled(slot.ref, plan.options), slot, plan, prepared)
+    try:
+        return kind.work(task, _sampled(slot.ref, plan.options), slot, plan, prepared)
+    except RecordingError as error:
+        raise BadEpisodeError(slot.ref.name, str(error)) from None
 
 
 @contextlib.contextmanager
@@ -272,12 +274,8 @@ def _told_in_one_line(to: Path) -> Iterator[None]:
     """What goes wrong while reading and writing, as one line."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from runtime.recording.reader import RecordingError
-
     try:
         yield
-    except RecordingError as error:
-        raise ExportError(str(error)) from None
     except BrokenProcessPool:
         raise ExportError(
             "a worker process was ended from outside; nothing was exported", usage=False

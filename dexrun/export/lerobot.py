@@ -97,7 +97,10 @@ def layout(shape: DatasetShape, options: ExportOptions, depth: str) -> LerobotLa
         if size.height % 2 or size.width % 2:
             given = f"{size.width}x{size.height}"
             raise ExportError(f"camera {name} is {given}; H.264 takes even sizes only, --codec av1 any")
-    with_depth = [c for c in cameras if shape.cameras[c].depth]
+    with_depth = [c for c in cameras if c in shape.depth_cameras]
+    for name in with_depth if depth != "none" else ():
+        if not shape.cameras[name].depth_scale_m:
+            raise ExportError(f"camera {name} has depth and no depth_scale_m to read it by")
     as_video = with_depth if depth in ("video", "both") else []
     as_images = with_depth if depth in ("images", "both") else []
     suffix = "_depth_raw" if depth == "both" else "_depth"

@@ -22,7 +22,7 @@ from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_table
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef
+from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.stats import as_json
 from runtime.joints import SEPARATOR, JointLayout
@@ -56,6 +56,13 @@ class LerobotV21:
     name = "lerobot-v2.1"
     file = False
     appends = True
+    force = True
+
+    def cameras(self, shape: DatasetShape, options: ExportOptions) -> Sequence[str]:
+        return shape.chosen(options)
+
+    def depth(self, options: ExportOptions) -> bool:
+        return _depth(options) != "none"
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         return lerobot.tasks(ref, options, _depth(options))

@@ -22,7 +22,7 @@ from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef
+from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 
 VERSION = "v3.0"
@@ -70,6 +70,13 @@ class LerobotV3:
     name = "lerobot-v3"
     file = False
     appends = True
+    force = True
+
+    def cameras(self, shape: DatasetShape, options: ExportOptions) -> Sequence[str]:
+        return shape.chosen(options)
+
+    def depth(self, options: ExportOptions) -> bool:
+        return _depth(options) != "none"
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         return lerobot.tasks(ref, options, _depth(options))

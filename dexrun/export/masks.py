@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dexrun.export.errors import ExportError
+from dexrun.export.errors import BadEpisodeError
 from dexrun.export.options import ExportOptions
 from dexrun.export.sampled import Sampled
 from runtime.messages import ColorImage, Frame, Mask
@@ -26,7 +26,7 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
     does not see it.
 
     Raises:
-        ExportError: the object is not found.
+        BadEpisodeError: the object is not found.
     """
     from planner.perception.config import PerceptionConfig
     from runtime.interfaces import PerceptionError
@@ -96,8 +96,9 @@ def _ask(
         raise _refused(sampled, str(error)) from None
 
 
-def _refused(sampled: Sampled, why: str) -> ExportError:
-    return ExportError(
-        f"{sampled.ref.name}: no mask of the object: {why}; "
-        "--missing-mask zeros exports without, --vlm-url asks a vision-language model"
+def _refused(sampled: Sampled, why: str) -> BadEpisodeError:
+    return BadEpisodeError(
+        sampled.ref.name,
+        f"no mask of the object: {why}; "
+        "--missing-mask zeros exports without, --vlm-url asks a vision-language model",
     )

@@ -28,7 +28,9 @@ class ExportOptions(Options):
         depth: how LeRobot data sets hold depth: LeRobot's 12-bit ``video``, lossless 16-bit ``images``,
             ``both`` or ``none``; ``auto`` is ``video`` in v3 and ``none`` in v2.1, whose readers know none.
         max_stamp_error_s: episodes with a larger one are left out; 0 leaves none out.
-        labels: only episodes with one of these labels; none named means all.
+        max_gap_s: episodes in which a sensor that is exported gave nothing for longer are left out, at their
+            beginning and end as well; 0 leaves none out.
+        labels: only episodes with one of these labels; none named means all but failures.
         missing_mask: what becomes of episodes recorded without tracked masks: ``track`` has the planner mark
             the object that the task names and tracks it; ``zeros`` leaves masks empty; ``refuse`` does not
             export.
@@ -53,6 +55,7 @@ class ExportOptions(Options):
     crf: int = Field(default=0, ge=0, le=63)
     depth: Literal["auto", "video", "images", "both", "none"] = "auto"
     max_stamp_error_s: float = Field(default=0.0, ge=0)
+    max_gap_s: float = Field(default=0.0, ge=0)
     labels: tuple[Literal["success", "failure", "none"], ...] = ()
     missing_mask: Literal["track", "zeros", "refuse"] = "track"
     vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")

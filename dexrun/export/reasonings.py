@@ -24,7 +24,7 @@ def reasonings(sampled: Sampled) -> list[str]:
     known = sorted((stamp, text) for stamp, text in spoken if text)
     stamps = np.array([stamp for stamp, _ in known], np.int64)
     texts = [sampled.ref.task, *(text for _, text in known)]
-    return [texts[place] for place in np.searchsorted(stamps, sampled.times, side="right").tolist()]
+    return [texts[place] for place in np.searchsorted(stamps, sampled.observed, side="right").tolist()]
 
 
 def sentence(exchange: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ class DatasetShape:
         robot: JSON of what the recording says of its arm's model.
         arms: the tables of its arms (``arm``, or ``arms.<name>`` in the order of the joint vector), each a
             sensor of that name.
+        depth: whether the cameras' depth is exported, where they have any.
+        recorded: every sensor that was recorded, exported or not.
     """
 
     joints: tuple[str, ...]
@@ -59,6 +61,18 @@ class DatasetShape:
     grippers: tuple[int, ...]
     robot: str = "{}"
     arms: tuple[str, ...] = ("arm",)
+    depth: bool = True
+    recorded: tuple[str, ...] = ()
+
+    @property
+    def depth_cameras(self) -> tuple[str, ...]:
+        """Cameras whose depth is exported."""
+        return tuple(name for name, camera in self.cameras.items() if self.depth and camera.depth)
+
+    def exported(self, cameras: Iterable[str], *, depth: bool, force: bool) -> DatasetShape:
+        """The shape of what is exported alone: these cameras, with depth and force or without."""
+        kept = {name: camera for name, camera in self.cameras.items() if name in set(cameras)}
+        return replace(self, cameras=kept, depth=depth, force_channels=self.force_channels if force else 0)
 
     def chosen(self, options: ExportOptions) -> tuple[str, ...]:
         """The cameras to export, in the recording's order.
@@ -68,7 +82,8 @@ class DatasetShape:
         """
         for name in options.cameras:
             if name not in self.cameras:
-                raise ExportError(f"no camera {name!r} was recorded; there is: {_list(self.cameras)}")
+                known = [each for each in self.recorded if each not in (*self.arms, "force")]
+                raise ExportError(f"no camera {name!r} was recorded; there is: {_list(known)}")
         return tuple(c for c in self.cameras if not options.cameras or c in options.cameras)
 
     def latencies(self, options: ExportOptions) -> dict[str, float]:
@@ -77,14 +92,12 @@ class DatasetShape:
         Raises:
             ExportError: a sensor is named that was not recorded.
         """
-        force = ("force",) if self.force_channels else ()
-        known = (*self.arms, *force, *self.cameras)
         for name in options.latency_s:
-            if name not in known:
+            if name not in self.recorded:
                 raise ExportError(
-                    f"latency of {name!r}: no such sensor was recorded; there is: {_list(known)}"
+                    f"latency of {name!r}: no such sensor was recorded; there is: {_list(self.recorded)}"
                 )
-        exported = (*self.arms, *force, *self.chosen(options))
+        exported = (*self.arms, *(("force",) if self.force_channels else ()), *self.cameras)
         return {name: options.latency_s[name] for name in exported if options.latency_s.get(name)}
 
     def head(self, options: ExportOptions) -> str:
@@ -165,8 +178,9 @@ class DatasetShape:
         if set(self.cameras) != set(other.cameras):
             return f"cameras {_list(self.cameras)} against {_list(other.cameras)}"
         for name, camera in self.cameras.items():
-            if camera != other.cameras[name]:
-                return f"camera {name}: {_size(camera)} against {_size(other.cameras[name])}"
+            one, two = (_size(each, depth=self.depth) for each in (camera, other.cameras[name]))
+            if one != two:
+                return f"camera {name}: {one} against {two}"
         return ""
 
 
@@ -178,6 +192,7 @@ class EpisodeRef:
         name: run and episode, for messages.
         calibrated: per joint that is no gripper, its calibrated range in radians; none without calibration.
         masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
+        missing: cameras, and ``force``, that the robot had and of which there is no sample.
     """
 
     path: Path
@@ -191,15 +206,22 @@ class EpisodeRef:
     masks: tuple[str, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     repaired: bool = False
+    missing: tuple[str, ...] = ()
+
+
+def name_of(path: Path) -> str:
+    """Run and episode, for messages."""
+    run = path.resolve().parent
+    return f"{(run.parent if run.name == 'episodes' else run).name}/{path.name}"
 
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _size(camera: CameraShape) -> str:
-    depth = f" with depth in {camera.depth_scale_m} m" if camera.depth else ""
-    return f"{camera.width}x{camera.height}{depth}"
+def _size(camera: CameraShape, *, depth: bool) -> str:
+    about = f" with depth in {camera.depth_scale_m} m" if depth and camera.depth else ""
+    return f"{camera.width}x{camera.height}{about}"
 
 
 def open_episode(path: Path) -> Episode:
@@ -236,8 +258,8 @@ def episode_files(runs: Iterable[Path]) -> list[Path]:
     return found
 
 
-def describe(path: Path) -> EpisodeRef | None:
-    """What an episode's file holds; ``None`` if the episode was discarded.
+def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
+    """What an episode's file holds, looking at these cameras or all; ``None`` if the episode was discarded.
 
     Raises:
         ExportError: the file is truncated, or is not a recording, or a topic is missing.
@@ -245,12 +267,10 @@ def describe(path: Path) -> EpisodeRef | None:
     with open_episode(path) as episode:
         if episode.metadata.get("discarded") == "true":
             return None
-        run = path.resolve().parent
-        run = run.parent if run.name == "episodes" else run
-        shape = shape_of(episode)
+        shape = shape_of(episode, tuple(cameras))
         return EpisodeRef(
             path=path.resolve(),
-            name=f"{run.name}/{path.name}",
+            name=name_of(path),
             index=episode.index,
             task=episode.task,
             label=episode.label,
@@ -262,7 +282,14 @@ def describe(path: Path) -> EpisodeRef | None:
             ),
             drops=episode.drops,
             repaired=episode.repaired,
+            missing=_missing(episode),
         )
+
+
+def _missing(episode: Episode) -> tuple[str, ...]:
+    robot, topics = episode.robot, episode.topics
+    force = ("force",) if robot.get("force") and not topics.get("/force") else ()
+    return (*(name for name in robot.get("cameras") or {} if name not in episode.cameras), *force)
 
 
 def calibrated_ranges(episode: Episode, shape: DatasetShape) -> dict[str, tuple[float, float]]:
@@ -291,8 +318,8 @@ def _tables(episode: Episode) -> list[Mapping[str, Any]]:
     ]
 
 
-def shape_of(episode: Episode) -> DatasetShape:
-    """Names, ranges and sizes.
+def shape_of(episode: Episode, wanted: tuple[str, ...] = ()) -> DatasetShape:
+    """Names, ranges and sizes; of the cameras `wanted`, or all.
 
     Raises:
         ExportError: a topic that every recording has is missing or empty.
@@ -309,10 +336,13 @@ def shape_of(episode: Episode) -> DatasetShape:
     if not names or len(ranges) != len(names):
         raise ExportError(f"{path}: metadata record 'robot' must give joint_names and as many ranges_rad")
     channels = episode.array("/force", "force").shape[1] if topics.get("/force") else 0
-    cameras = {name: _camera(episode, name) for name in episode.cameras}
+    cameras = {name: _camera(episode, name) for name in episode.cameras if not wanted or name in wanted}
+    recorded_ones = (*episode.arms, *(("force",) if channels else ()), *episode.cameras)
     pairs = tuple((float(low), float(high)) for low, high in ranges)
     grippers = _grippers(robot.get("units"), len(names))
-    return DatasetShape(tuple(names), pairs, channels, cameras, grippers, _about(robot), episode.arms)
+    return DatasetShape(
+        tuple(names), pairs, channels, cameras, grippers, _about(robot), episode.arms, recorded=recorded_ones
+    )
 
 
 def _about(robot: Mapping[str, Any]) -> str:
@@ -331,8 +361,6 @@ def _camera(episode: Episode, name: str) -> CameraShape:
     height, width = episode.color(name, 0).shape[:2]
     depth = name in episode.depth_cameras
     scale = episode.camera_info(name).depth_scale_m if depth else 0.0
-    if depth and not scale:
-        raise ExportError(f"{episode.path}: camera {name} has depth and no depth_scale_m to read it by")
     return CameraShape(height, width, depth, float(scale or 0.0))
 
 

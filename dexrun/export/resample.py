@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.clock import NS_PER_S
-from runtime.messages import Floats
 
 Stamps = NDArray[np.int64]
 
@@ -68,29 +67,23 @@ def nearest(stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
     return np.where(np.abs(stamps[after] - at) < np.abs(at - stamps[before]), after, before)
 
 
-def linear(stamps: Stamps, values: NDArray[Any], at: Stamps) -> Floats:
-    """`values` ``[N, ...]`` at the points `at`, between samples on the straight line.
+def newest(stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
+    """Per point of `at`, the index of the newest sample that is not from after it; -1 where there is none."""
+    return np.asarray(np.searchsorted(stamps, at, side="right") - 1, np.int64)
 
-    A point that coincides with a sample has that sample's value, bit for bit; before the first and after
-    the last sample theirs is held.
+
+def answering(stamps: Stamps, at: Stamps, within_ns: int) -> NDArray[np.int64]:
+    """Per point of `at`, the index of the first sample from then on, if it came sooner than `within_ns`.
+
+    Else the one nearest in time: what was still in force, where nothing new was given.
 
     Raises:
-        ValueError: there are no samples, or `values` is of another length.
+        ValueError: there are no samples.
     """
-    if len(stamps) == 0 or len(values) != len(stamps):
-        raise ValueError(f"{len(values)} values at {len(stamps)} stamps cannot be interpolated")
-    series = np.asarray(values, np.float64)
-    right = np.clip(np.searchsorted(stamps, at, side="right"), 1, max(len(stamps) - 1, 1))
-    right = np.minimum(right, len(stamps) - 1)
-    left = np.maximum(right - 1, 0)
-    span = (stamps[right] - stamps[left]).astype(np.float64)
-    offset = np.clip((at - stamps[left]).astype(np.float64), 0.0, span)
-    share = np.divide(offset, span, out=np.zeros_like(span), where=span > 0)
-    share[at >= stamps[right]] = 1.0
-    share = share.reshape(-1, *([1] * (series.ndim - 1)))
-    low, high = series[left], series[right]
-    between = low * (1.0 - share) + high * share
-    return np.where(share >= 1.0, high, np.where(share <= 0.0, low, between))
+    closest = nearest(stamps, at)
+    after = np.clip(np.searchsorted(stamps, at), 0, len(stamps) - 1)
+    wait = stamps[after] - at
+    return np.where((wait >= 0) & (wait < within_ns), after, closest)
 
 
 def finite_rows(stamps: Stamps, values: NDArray[Any]) -> tuple[Stamps, NDArray[Any]]:
@@ -110,8 +103,12 @@ def usual_period_ns(stamps: Stamps) -> int:
     return int(np.median(np.diff(stamps))) if len(stamps) > 1 else 0
 
 
-def gaps(stamps: Stamps, longest_ns: int = 0) -> list[SampleGap]:
-    """Where samples are further apart than `MISSED_PERIODS` usual periods, and than `longest_ns`."""
-    limit = max(round(MISSED_PERIODS * usual_period_ns(stamps)), longest_ns)
-    where = np.flatnonzero(np.diff(stamps) > limit)
-    return [SampleGap(int(stamps[i]), int(stamps[i + 1])) for i in where]
+def gaps(stamps: Stamps, start_ns: int, end_ns: int) -> list[SampleGap]:
+    """Where samples are further apart than `MISSED_PERIODS` usual periods; so far, too, from start and end.
+
+    `start_ns` and `end_ns` are those of the episode, in all of which the sensor should have given samples.
+    """
+    limit = round(MISSED_PERIODS * usual_period_ns(stamps))
+    edges = np.concatenate([[min(start_ns, stamps[0])], stamps, [max(end_ns, stamps[-1])]])
+    where = np.flatnonzero(np.diff(edges) > limit)
+    return [SampleGap(int(edges[i]), int(edges[i + 1])) for i in where]

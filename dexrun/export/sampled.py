@@ -1,4 +1,8 @@
-"""One episode of a recording, resampled: what every format writes, in the robot's units."""
+"""One episode of a recording, resampled: what every format writes, in the robot's units.
+
+A row holds what a policy would have been given at that moment: of every sensor the newest sample that is not
+from after the control tick whose target is the row's action.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,10 @@ class SensorReport:
 
     Attributes:
         samples: in the recording. rate_hz: from the usual distance of two.
-        largest_error_s, mean_error_s: of the distance from a grid point to the sample nearest to it.
-        gaps: from the grid's start in seconds, and how long.
+        largest_error_s, mean_error_s: how old the samples in rows are; of the action, how far from the row's
+            time it was given.
+        gaps: from the grid's start in seconds, and how long. What is missing before the sensor's first sample
+            and after its last, within the episode, is one as well; the first then begins before the grid.
     """
 
     name: str
@@ -56,7 +62,7 @@ class Sampled:
     """An episode on the grid. Row `i` of everything belongs to ``times[i]``.
 
     Attributes:
-        times: ``[T]`` nanoseconds.
+        times: ``[T]`` nanoseconds, evenly spaced. observed: of the control tick nearest to each.
         position, velocity, load: ``[T, D]``; action: ``[T, D]``.
         force: ``[T, K]`` or ``None``.
         frames: per camera, which of its frames each row shows. depths: the same of its depth images.
@@ -68,6 +74,7 @@ class Sampled:
     ref: EpisodeRef
     shape: DatasetShape
     times: Stamps
+    observed: Stamps
     position: Floats
     velocity: Floats
     load: Floats
@@ -153,66 +160,77 @@ class _Sampler:
         known = own >= 0
         return resample.distinct(own[known], values[known])
 
-    def report(self, name: str, stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
-        """Note how well `stamps` fit; returns the nearest sample of every grid point."""
-        index = resample.nearest(stamps, at)
+    def report(self, name: str, stamps: Stamps, at: Stamps, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Note how well `stamps` fit where sample `index` is used at each point of `at`; returns `index`."""
         error = np.abs(stamps[index] - at)
         period = resample.usual_period_ns(stamps)
-        inside = [g for g in resample.gaps(stamps) if g.end_ns > at[0] and g.start_ns < at[-1]]
         self.reports[name] = SensorReport(
             name,
             len(stamps),
             NS_PER_S / period if period else 0.0,
             float(error.max()) / NS_PER_S,
             float(error.mean()) / NS_PER_S,
-            tuple(_relative(gap, int(at[0])) for gap in inside),
+            tuple(_relative(gap, int(at[0])) for gap in resample.gaps(stamps, *self.span())),
         )
         return index
 
+    def seen(self, name: str, stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
+        """Which sample each row has."""
+        return self.report(name, stamps, at, resample.newest(stamps, at))
+
+    def given(self, name: str, stamps: Stamps, at: Stamps) -> NDArray[np.int64]:
+        """Which target is each row's action."""
+        within_ns = resample.usual_period_ns(self.ticks)
+        return self.report(name, stamps, at, resample.answering(stamps, at, within_ns))
+
+    def span(self) -> tuple[int, int]:
+        """When the episode began and ended: as the recorder says, and no less than there are ticks of."""
+        offset_ns = self.episode.offset_ns
+        start_ns, end_ns = self.episode.start_ns - offset_ns, self.episode.end_ns - offset_ns
+        return min(start_ns, int(self.ticks[0])), max(end_ns, int(self.ticks[-1]))
+
     def run(self) -> Sampled:
-        options = self.options
-        cameras = self.shape.chosen(options)
+        cameras = self.shape.cameras
         arms = {arm: self.stamps(f"{device_topic(arm)}/state", arm) for arm in self.shape.arms}
         commands = self.commands()
-        force = self.stamps(FORCE, "force") if self.shape.force_channels else None
+        forces = self.forces()
         color = {c: self.stamps(f"/cameras/{c}/color", c) for c in cameras}
-        depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in cameras if self.shape.cameras[c].depth}
-        series = [*arms.values(), *color.values(), *depth.values(), *([force] if force is not None else [])]
-        at = self.lay_grid(series)
-        for name, stamps in arms.items():
-            self.report(name, stamps, at)
+        depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in self.shape.depth_cameras}
+        series = [*arms.values(), *color.values(), *depth.values(), *([forces[0]] if forces else [])]
+        times = self.lay_grid(series)
+        at = self.ticks[resample.nearest(self.ticks, times)]
+        self.report("control", self.ticks, times, resample.nearest(self.ticks, times))
+        states = {arm: self.seen(arm, stamps, at) for arm, stamps in arms.items()}
         action = np.concatenate(
-            [values[self.report(name, stamps, at)] for name, (stamps, values) in commands.items()], axis=1
+            [values[self.given(name, stamps, at)] for name, (stamps, values) in commands.items()], axis=1
         )
-        if force is not None:
-            self.report("force", force, at)
-        frames = {c: self.report(c, stamps, at) for c, stamps in color.items()}
-        depths = {c: self.report(f"{c} depth", stamps, at) for c, stamps in depth.items()}
-        position, velocity, load = (self.states(arms, name, at) for name in ("position", "velocity", "load"))
+        frames = {c: self.seen(c, stamps, at) for c, stamps in color.items()}
+        depths = {c: self.seen(f"{c} depth", stamps, at) for c, stamps in depth.items()}
+        position, velocity, load = (self.states(states, name) for name in ("position", "velocity", "load"))
         grippers = list(self.shape.grippers)
         position[:, grippers] = np.clip(position[:, grippers], 0.0, 1.0)
-        masks = {c: self.masks(c, color[c], frames[c]) for c in cameras if c in self.ref.masks}
         return Sampled(
             ref=self.ref,
             shape=self.shape,
-            times=at,
+            times=times,
+            observed=at,
             position=position,
             velocity=velocity,
             load=load,
             action=action,
-            force=None if force is None else self.force(force, at),
+            force=None if forces is None else forces[1][self.seen("force", forces[0], at)],
             frames=frames,
             depths=depths,
-            masks=masks,
+            masks={c: self.masks(c, color[c], frames[c]) for c in cameras if c in self.ref.masks},
             reports=self.reports,
             recording=self.episode,
         )
 
-    def states(self, arms: Mapping[str, Stamps], field: str, at: Stamps) -> Floats:
-        """``[T, D]`` of every arm's state, each at its own stamps."""
+    def states(self, which: Mapping[str, NDArray[np.int64]], field: str) -> Floats:
+        """``[T, D]`` of every arm's state."""
         parts = [
-            resample.linear(stamps, self.episode.array(f"{device_topic(arm)}/state", field), at)
-            for arm, stamps in arms.items()
+            np.asarray(self.episode.array(f"{device_topic(arm)}/state", field), np.float64)[index]
+            for arm, index in which.items()
         ]
         return np.concatenate(parts, axis=1)
 
@@ -228,11 +246,15 @@ class _Sampler:
             )
         return resample.grid(int(inside[0]), int(inside[-1]), self.options.fps)
 
-    def force(self, stamps: Stamps, at: Stamps) -> Floats:
-        known, values = resample.finite_rows(stamps, np.asarray(self.episode.array(FORCE, "force")))
+    def forces(self) -> tuple[Stamps, Floats] | None:
+        """Finite samples with their stamps, if forces are exported."""
+        if not self.shape.force_channels:
+            return None
+        values = np.asarray(self.episode.array(FORCE, "force"), np.float64)
+        known, values = resample.finite_rows(self.stamps(FORCE, "force"), values)
         if len(known) == 0:
             raise ExportError(f"{self.ref.name}: /force has no finite sample")
-        return resample.linear(known, values, at)
+        return known, values
 
     def masks(self, camera: str, color: Stamps, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The mask of exactly the frame that is shown, else the newest one before it."""

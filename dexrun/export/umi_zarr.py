@@ -36,6 +36,13 @@ class UmiZarr:
     name = "umi-zarr"
     file = True
     appends = False
+    force = False
+
+    def cameras(self, shape: DatasetShape, options: ExportOptions) -> Sequence[str]:
+        return _cameras(shape, options)
+
+    def depth(self, options: ExportOptions) -> bool:
+        return False
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
         robot = ref.shape.description(ref.name)

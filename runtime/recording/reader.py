@@ -120,6 +120,11 @@ class Episode:
         """When it ended."""
         return int(self.metadata.get("end_time_ns", self._ends()[1]))
 
+    @property
+    def offset_ns(self) -> int:
+        """What its monotonic clock is behind the times since the epoch."""
+        return int(self.records.get("clock", {}).get("offset_ns", "0"))
+
     def _ends(self) -> tuple[int, int]:
         times = [topic.times for topic in self._source.topics.values() if len(topic.times)]
         return (int(min(t.min() for t in times)), int(max(t.max() for t in times))) if times else (0, 0)
@@ -184,8 +189,7 @@ class Episode:
 
     def stamps(self, topic: str) -> NDArray[np.int64]:
         """The same by the recording's monotonic clock."""
-        offset = int(self.records.get("clock", {}).get("offset_ns", "0"))
-        return np.asarray(self.times(topic) - offset)
+        return np.asarray(self.times(topic) - self.offset_ns)
 
     def samples(self, topic: str) -> Iterator[RecordedSample]:
         """Every message of a topic, decoded, in order.

@@ -22,8 +22,11 @@ import pytest
 from dexrun.export import target
 from dexrun.export.command import main
 from dexrun.export.formats import FORMATS
+from dexrun.export.options import ExportOptions
+from dexrun.export.recordings import describe
+from dexrun.export.sampled import sample
 from runtime.recording.reader import Episode
-from tests.export.synthetic import Made, Truth
+from tests.export.synthetic import Made, S, Truth
 
 Run = Callable[..., tuple[Path, list[Truth]]]
 ZEROS = ("--missing-mask", "zeros")
@@ -90,18 +93,157 @@ def test_gaps_and_stamp_errors_are_reported(run: Run, say: Any, tmp_path: Path) 
     folder, _ = run(Made(seconds=1.0, holes=holes), Made(seconds=0.5, phase_ns={"wrist": 4_000_000}))
     code, out, _ = say(folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--jobs", 1)
     assert code == 0
-    assert "largest stamp error 100.0 ms (head)" in out
+    assert "largest stamp error 200.0 ms (head)" in out
     assert "gaps: head 0.23 s at 0.30 s" in out
-    assert "4.0 ms (wrist)" in out
+    assert "29.3 ms (wrist)" in out
     report = json.loads((tmp_path / "x/dexrun.json").read_text())
-    assert report["largest_stamp_error_s"] == pytest.approx(0.1)
+    assert report["largest_stamp_error_s"] == pytest.approx(0.2)
     (gap,) = report["episodes"][0]["sensors"]["head"]["gaps"]
     assert gap["start_s"] == pytest.approx(0.3)
     code, out, _ = say(
         folder, "--format", "act-hdf5", "--to", tmp_path / "y", "--max-stamp-error-s", "0.05", "--jobs", 1
     )
     assert code == 0
-    assert "left out run/episode_000000.mcap: a stamp error of 0.100 s is over 0.05 s" in out
+    assert "left out run/episode_000000.mcap: a stamp error of 0.200 s is over 0.05 s" in out
+
+
+def test_what_is_lost_at_an_episodes_edge_is_a_gap_that_an_option_catches(
+    run: Run, say: Any, tmp_path: Path
+) -> None:
+    """The picture ends after 0.3 s of an episode that went on, and went well, for two."""
+    lost = Made(seconds=2.0, holes={"head": set(range(10, 61))})
+    late = Made(seconds=2.0, holes={"wrist": set(range(40))}, seed=1)
+    folder, _ = run(Made(seconds=1.0, seed=2), lost, late)
+    code, out, _ = say(folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--jobs", 1)
+    assert code == 0
+    whole, cut, begun = out.splitlines()[:3]
+    assert "gaps" not in whole
+    assert "10 rows (0.3 s)" in cut
+    assert "gaps: head 1.70 s at 0.30 s" in cut
+    assert "gaps: wrist 1.33 s at -1.33 s" in begun
+    assert json.loads((tmp_path / "x/dexrun.json").read_text())["gaps"] == 2
+    code, out, _ = say(
+        folder, "--format", "act-hdf5", "--to", tmp_path / "y", "--max-gap-s", 0.5, "--jobs", 1
+    )
+    assert code == 0
+    assert "left out run/episode_000001.mcap: a gap of 1.70 s (head, at 0.30 s) is over 0.5 s" in out
+    assert "y: 1 episodes" in out
+
+
+def test_rows_hold_nothing_from_after_their_action(run: Run, say: Any, tmp_path: Path) -> None:
+    """Pictures come 6.7 ms after every tick: the loop had the one of 26.7 ms before."""
+    late = {"head": 6_666_667, "wrist": 30_000_000, "arm": 5_000_000, "force": 1_000_000}
+    folder, (truth,) = run(Made(seconds=1.0, phase_ns=late))
+    for name, fps in (("lerobot-v3", 30), ("act-hdf5", 10), ("act-hdf5", 20)):
+        to = tmp_path / f"{name}-{fps}"
+        arguments = [folder, "--format", name, "--to", to, "--fps", fps, "--units", "rad", "--jobs", 1]
+        assert say(*arguments)[0] == 0
+    ref = describe(folder / "episodes/episode_000000.mcap")
+    assert ref is not None
+    for fps in (30.0, 10.0, 20.0, 7.0, 100.0):
+        sampled = sample(ref, ExportOptions(fps=fps))
+        ticks, sent = np.array(truth.stamps["tick"]), np.array(truth.stamps["sent"])
+        assert set(sampled.observed) <= set(ticks)
+        for row, seen_ns in enumerate(sampled.observed):
+            given = int(
+                np.flatnonzero((np.stack(truth.values["sent"]) == sampled.action[row]).all(axis=1))[0]
+            )
+            assert 0 <= sent[given] - seen_ns < S // 30
+            for camera in ("head", "wrist"):
+                stamps = np.array(truth.stamps[f"{camera} color"])
+                shown = stamps[sampled.frames[camera][row]]
+                assert shown == stamps[stamps <= seen_ns][-1]
+                if camera == "head":
+                    assert seen_ns - shown == pytest.approx(26_666_667, abs=1000)
+            before = [
+                v
+                for s, v in zip(truth.stamps["position"], truth.values["position"], strict=True)
+                if s <= seen_ns
+            ]
+            assert (sampled.position[row] == before[-1]).all()
+            pushed = [
+                v for s, v in zip(truth.stamps["force"], truth.values["force"], strict=True) if s <= seen_ns
+            ]
+            assert (sampled.force[row] == pushed[-1]).all()
+        sampled.recording.close()
+
+
+def test_failures_are_left_out_unless_asked_for(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2), Made(label="failure", seconds=0.2), Made(label="none", seconds=0.2))
+    arguments = [folder, "--format", "act-hdf5", "--jobs", 1]
+    code, out, _ = say(*arguments, "--to", tmp_path / "x")
+    assert code == 0
+    assert (
+        "left out run/episode_000001.mcap: label is failure; --labels success,none,failure takes all" in out
+    )
+    assert "x: 2 episodes" in out
+    _, out, _ = say(*arguments, "--to", tmp_path / "y", "--labels", "success,none,failure")
+    assert "y: 3 episodes" in out
+    code, _, err = say(folder / "episodes/episode_000001.mcap", *arguments[1:], "--to", tmp_path / "z")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_an_episode_that_cannot_be_exported_costs_itself_alone(run: Run, say: Any, tmp_path: Path) -> None:
+    """Empty, cut off, without a topic, damaged where rows are or where pictures are: each is named."""
+    folder, _ = run(
+        Made(seconds=0.2),
+        Made(seconds=0.02, seed=1),
+        Made(seconds=0.2, without=("/ticks",)),
+        Made(seconds=0.2, seed=3),
+        Made(seconds=0.2, seed=4),
+        Made(seconds=0.2, seed=5),
+        Made(seconds=0.2, seed=6),
+    )
+    episodes = sorted((folder / "episodes").iterdir())
+    for path, topic in ((episodes[3], "/arm/state"), (episodes[4], "/cameras/head/color")):
+        with Episode(path) as episode:
+            at = int(episode._source.topic(topic).chunks[0])
+        content = bytearray(path.read_bytes())
+        content[at + 3000 if "head" in topic else at + 100] ^= 0xFF
+        path.write_bytes(content)
+    truncated(episodes[5])
+    for jobs in (1, 2):
+        to = tmp_path / f"{jobs}"
+        code, out, err = say(folder, "--format", "lerobot-v3", "--to", to, "--jobs", jobs)
+        assert (code, err) == (0, "")
+        for number, why in (
+            ("000001", "less than two control ticks"),
+            ("000002", "topic /ticks is missing"),
+            ("000003", "at byte"),
+            ("000004", "at byte"),
+        ):
+            (line,) = [x for x in out.splitlines() if x.startswith(f"left out run/episode_{number}.mcap: ")]
+            assert why in line
+        assert "left out episodes/cut.mcap" in out or "left out run/cut.mcap: " in out
+        assert f"{to}: 3 episodes, 21 rows" in out
+        info = json.loads((to / "meta" / "info.json").read_text())
+        assert (info["total_episodes"], info["total_frames"]) == (3, 21)
+
+
+def test_only_what_is_exported_need_be_alike(run: Run, say: Any, tmp_path: Path) -> None:
+    """A session without the wrist's camera, without force, of another depth unit; a third camera besides."""
+    whole, _ = run(Made(seconds=0.2), name="whole")
+    less, _ = run(Made(seconds=0.2, wrist=None, depth_scale_m=0.0001, seed=1), name="less")
+    numb, _ = run(Made(seconds=0.2, force=0), name="numb")
+    head = ("--cameras", "head", "--jobs", 1)
+    for name, other, more in (
+        ("act-hdf5", less, ()),
+        ("act-hdf5", numb, ()),
+        ("lerobot-v3", less, ("--depth", "none")),
+        ("lerobot-v2.1", less, ()),
+        ("dexgrasp-zarr", numb, ZEROS),
+    ):
+        to = tmp_path / f"{name}-{other.name}"
+        used = head[2:] if "zarr" in name else head
+        code, out, err = say(whole, other, "--format", name, "--to", to, *used, *more)
+        assert (code, err) == (0, ""), name
+        assert "2 episodes, 14 rows" in out
+    code, _, err = say(whole, less, "--format", "lerobot-v3", "--to", tmp_path / "no", *head)
+    assert code == 2
+    assert "camera head: 64x48 with depth in 0.001 m against 64x48 with depth in 0.0001 m" in err
+    code, _, err = say(whole, less, "--format", "act-hdf5", "--to", tmp_path / "no", "--jobs", 1)
+    assert code == 2
+    assert "cameras head, wrist against head" in err or "cameras head against head, wrist" in err
 
 
 def test_latency_moves_a_camera_against_the_rest(run: Run, say: Any, tmp_path: Path) -> None:
@@ -150,13 +292,11 @@ def foreign(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (truncated, "cut.mcap: not finished"),
-        (foreign, "other.mcap: not an MCAP file"),
         (lambda path: path.with_name("absent"), "absent: no such run"),
         (lambda path: path.parent.parent / "planner", "planner: no finished episode"),
     ],
 )
-def test_what_is_no_recording_is_said_in_a_line(
+def test_what_is_no_run_is_said_in_a_line(
     run: Run, say: Any, tmp_path: Path, change: Callable[[Path], Path], message: str
 ) -> None:
     folder, _ = run(Made(seconds=0.2))
@@ -169,16 +309,31 @@ def test_what_is_no_recording_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncated, "cut.mcap: not finished"),
+        (foreign, "other.mcap: not an MCAP file"),
+    ],
+)
+def test_what_is_no_recording_is_said_in_a_line(
+    run: Run, say: Any, tmp_path: Path, change: Callable[[Path], Path], message: str
+) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    bad = change(folder / "episodes/episode_000000.mcap")
+    code, _, err = say(bad, "--format", "lerobot-v3", "--to", tmp_path / "x")
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert left_behind(tmp_path, "run") == []
+
+
+@pytest.mark.parametrize(
     ("made", "message"),
     [
-        (Made(seconds=0.2, without=("/ticks",)), "topic /ticks is missing"),
-        (Made(seconds=0.2, without=("/arm/state",)), "topic /arm/state is missing"),
         (Made(seconds=0.2, joints=("a", "b", "gripper")), "of different robots: joints a, b, gripper"),
         (Made(seconds=0.2, wrist=None), "of different robots: cameras head against head, wrist"),
         (Made(seconds=0.2, head=(24, 32)), "camera head: 32x24"),
         (Made(seconds=0.2, force=0), "0 force channels against 2"),
         (Made(seconds=0.2, depth_scale_m=0.0001), "0.0001 m"),
-        (Made(seconds=0.02), "less than two control ticks"),
     ],
 )
 def test_recordings_that_do_not_fit_are_said_in_a_line(

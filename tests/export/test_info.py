@@ -53,7 +53,7 @@ def test_a_data_set(
     run: Run, exported: Export, about: Any, name: str, kind: str, feature: str, like: str
 ) -> None:
     folder, _ = run(Made(seconds=0.5), Made(seconds=0.4, label="failure", task="another"))
-    target, _ = exported(folder, name)
+    target, _ = exported(folder, name, labels=("success", "failure"))
     found = about(target)
     assert (found["kind"], found["rows"], found["features"][feature]) == (kind, 29, like)
     assert [e["rows"] for e in found["episodes"]] == [16, 13]
@@ -68,7 +68,7 @@ def test_for_people(run: Run, exported: Export, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "/force                force [2], 200 Hz" in out
     assert "episode_000000.mcap: 0.50 s, 16 rows, label success, no drops" in out
-    assert "stamp error up to 2.0 ms" in out
+    assert "stamp error up to 3.3 ms" in out
 
 
 def test_what_is_neither_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

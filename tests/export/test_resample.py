@@ -50,45 +50,35 @@ def test_without_samples_nothing_is_near() -> None:
         resample.nearest(np.zeros(0, np.int64), np.array([1]))
 
 
-@given(stamps_lists, points, st.integers(0, 2**32 - 1))
-def test_what_is_interpolated_lies_between_its_neighbours(
-    stamps: np.ndarray, at: np.ndarray, seed: int
-) -> None:
-    values = np.random.default_rng(seed).normal(size=(len(stamps), 3))
-    out = resample.linear(stamps, values, at)
-    assert out.shape == (len(at), 3)
-    for t, row in zip(at, out, strict=True):
-        before, after = values[stamps <= t], values[stamps >= t]
-        low = before[-1] if len(before) else values[0]
-        high = after[0] if len(after) else values[-1]
-        assert (np.minimum(low, high) - 1e-12 <= row).all()
-        assert (row <= np.maximum(low, high) + 1e-12).all()
+@given(stamps_lists, points)
+def test_the_newest_sample_is_never_from_the_future(stamps: np.ndarray, at: np.ndarray) -> None:
+    for point, index in zip(at, resample.newest(stamps, at), strict=True):
+        earlier = stamps[stamps <= point]
+        assert index == len(earlier) - 1
 
 
-@given(stamps_lists, st.integers(0, 2**32 - 1))
-def test_at_a_sample_interpolation_gives_the_sample_bit_for_bit(stamps: np.ndarray, seed: int) -> None:
-    unique = np.unique(stamps)
-    values = np.random.default_rng(seed).normal(size=len(unique)) * 1e9
-    assert resample.linear(unique, values, unique).tobytes() == values.tobytes()
+@given(stamps_lists, points, st.integers(1, 10**9))
+def test_a_target_answers_what_was_seen_before_it(stamps: np.ndarray, at: np.ndarray, within: int) -> None:
+    index = resample.answering(stamps, at, within)
+    for point, chosen in zip(at, stamps[index], strict=True):
+        later = stamps[stamps >= point]
+        if len(later) and later[0] - point < within:
+            assert chosen == later[0]
+        else:
+            assert abs(chosen - point) == np.abs(stamps - point).min()
 
 
-def test_half_way_is_half_way() -> None:
-    out = resample.linear(np.array([0, 10]), np.array([[0.0, 4.0], [1.0, 0.0]]), np.array([-5, 5, 20]))
-    assert out.tolist() == [[0.0, 4.0], [0.5, 2.0], [1.0, 0.0]]
-
-
-def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match="1 values at 2 stamps"):
-        resample.linear(np.array([0, 1]), np.array([1.0]), np.array([0]))
-
-
-def test_gaps_are_where_samples_are_missing() -> None:
-    stamps = np.delete(np.arange(30) * S // 30, [10, 11, 12, 20])
-    (gap,) = resample.gaps(stamps)
+def test_gaps_are_where_samples_are_missing_and_where_they_begin_late_or_end_early() -> None:
+    every = np.arange(30) * S // 30
+    stamps = np.delete(every, [10, 11, 12, 20])
+    (gap,) = resample.gaps(stamps, 0, int(every[-1]))
     assert (gap.start_ns, gap.end_ns) == (9 * S // 30, 13 * S // 30)
     assert gap.seconds == pytest.approx(4 / 30)
-    assert resample.gaps(stamps, longest_ns=S) == []
-    assert resample.gaps(stamps[:1]) == []
+    assert resample.gaps(every, -S // 30, S) == []  # a period more or less is no loss
+    early, late = resample.gaps(every, -S, 2 * S)
+    assert (early.start_ns, early.end_ns, late.start_ns, late.end_ns) == (-S, 0, every[-1], 2 * S)
+    (whole,) = resample.gaps(stamps[:1], 0, S)
+    assert whole.seconds == 1.0
 
 
 def test_rows_that_are_not_numbers_are_left_out() -> None:
