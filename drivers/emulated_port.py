@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import termios
 import threading
 import tty
 from collections.abc import Callable
 from pathlib import Path
 
-from drivers.serial_port import tell_bytes_taken
+from drivers.serial_port import line_speed, tell_bytes_taken
 
 IDLE_S = 0.02
 """Silence after which half a packet is given up, as a device on a real line would."""
@@ -58,11 +57,9 @@ class EmulatedPort:
 
     @property
     def baudrate(self) -> int | None:
-        """The speed, as a termios constant, that the program under test has set; ``None`` when unplugged."""
+        """The speed in bit/s that the program under test has set; ``None`` when unplugged."""
         with self._lock:
-            if self._slave < 0:
-                return None
-            return int(termios.tcgetattr(self._slave)[5])
+            return None if self._slave < 0 else line_speed(self._slave)
 
     def plug(self) -> None:
         """(Re)appear under `path`."""

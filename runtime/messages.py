@@ -201,6 +201,8 @@ class FaultKind(enum.StrEnum):
     """What came is damaged."""
     TORQUE_LOST = "torque_lost"
     """A servo let go by itself."""
+    RESTARTED = "restarted"
+    """It lost its power for a moment, and with it what was set at the opening."""
     WRONG_MODEL = "wrong_model"
     """Another kind of device answers."""
     WRONG_CALIBRATION = "wrong_calibration"

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import select
+import signal
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Protocol, TextIO, get_args
 
 from drivers.arms import describe
-from drivers.feetech.calibrate import Calibrator
+from drivers.feetech import registers as reg
+from drivers.feetech.bus import FeetechBus
+from drivers.feetech.calibrate import Calibrator, JointRange
 from drivers.feetech.calibration import CalibrationError, save_calibration
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import connect
 from runtime.arm_model import ModelError
+from runtime.body import RobotDescription
 from runtime.clock import RealClock
 from runtime.messages import DeviceError
 from runtime.table_model import MeshesMissingError
 
 SAMPLE_S = 0.05
+QUIET_SAMPLES = 20
+"""Where nothing can be drawn over, what changed is shown once in so many samples."""
+RETRIES = 9
+"""A person cannot start all over because of one lost packet."""
 BAUDRATES = get_args(FeetechOptions.model_fields["baudrate"].annotation)
 
 
@@ -38,6 +49,9 @@ class Person(Protocol):
     def show(self, text: str) -> None:
         """Show one line."""
 
+    def watch(self, lines: Sequence[str]) -> None:
+        """Show a table that changes, in the place of the one before."""
+
 
 class Terminal:
     """A person at a terminal."""
@@ -45,6 +59,8 @@ class Terminal:
     def __init__(self, keys: TextIO = sys.stdin, out: TextIO = sys.stdout) -> None:
         self._keys = keys
         self._out = out
+        self._drawn: Sequence[str] = ()
+        self._calls = 0
 
     def confirm(self, text: str) -> None:
         self.show(text)
@@ -61,16 +77,37 @@ class Terminal:
             raise EOFError
 
     def show(self, text: str) -> None:
+        self._drawn = ()
         self._out.write(text + "\n")
         self._out.flush()
 
+    def watch(self, lines: Sequence[str]) -> None:
+        self._calls += 1
+        if lines == self._drawn:
+            return
+        if self._out.isatty():
+            up = f"\x1b[{len(self._drawn)}A" if self._drawn else ""
+            self._out.write(up + "".join(f"\r\x1b[K{line}\n" for line in lines))
+        elif self._drawn and self._calls % QUIET_SAMPLES:
+            return
+        else:
+            self._out.write("".join(f"{line}\n" for line in lines))
+        self._drawn = list(lines)
+        self._out.flush()
+
+
+def table(ranges: Mapping[str, JointRange]) -> list[str]:
+    """How far every joint has been moved, in ticks."""
+    rows = [f"  {name:<16}{r.low:>9}{r.now:>9}{r.high:>9}" for name, r in ranges.items()]
+    return [f"  {'joint':<16}{'minimum':>9}{'now':>9}{'maximum':>9}", *rows]
+
 
 def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
-    """Torque off, middle, ranges, then the file.
+    """Torque off, middle, ranges, which way the gripper closes; then the servos and the file, or neither.
 
     Raises:
-        DeviceError: a servo does not answer. CalibrationError: a joint was not moved; no file is written.
-        EOFError: nobody answers; no file is written, and torque is cut only if it was agreed to.
+        DeviceError: a servo does not answer. CalibrationError: a range cannot be the joint's. OSError: the
+            file cannot be written. EOFError: nobody answers, and torque is cut only if it was agreed to.
     """
     # Every run leaves torque on: without it the arm drops, and with it no joint can be moved by hand.
     person.confirm("Hold the arm: it drops when its torque goes off. Press Enter to let it go.")
@@ -78,13 +115,70 @@ def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
     person.confirm("Torque is off. Bring every joint to about its middle, then press Enter.")
     calibrator.set_middle()
     person.show("Move every joint from stop to stop (wrist_roll may stay), then press Enter.")
-    ranges = calibrator.sample()
+    person.watch(table(calibrator.sample()))
     while not person.confirmed():
-        ranges = calibrator.sample()
-    for name, moved in ranges.items():
-        person.show(f"  {name:<14} {moved.low:5d} to {moved.high:5d}")
-    save_calibration(target, calibrator.finish())
-    person.show(f"written to {target}")
+        person.watch(table(calibrator.sample()))
+    between = calibrator.to_be_closed()
+    while between:
+        person.confirm(f"Close {' and '.join(between)} all the way and keep it so, then press Enter.")
+        between = calibrator.note_closed()
+        if between:
+            person.show(f"{' and '.join(between)}: neither end of the range; or was it not moved to both?")
+    calibration = calibrator.finish()
+    whole = target.with_name(target.name + ".new")
+    save_calibration(whole, calibration)
+    try:
+        with _undisturbed(), calibrator.written(calibration):
+            whole.replace(target)
+    finally:
+        whole.unlink(missing_ok=True)
+    for name, joint in calibration.items():
+        way = ", closes with rising ticks" if joint.drive_mode and name in calibrator.grippers else ""
+        person.show(f"  {name:<16} {joint.range_min:5d} to {joint.range_max:5d}{way}")
+    person.show(f"written to {target}, and into the servos")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off signals while the servos' EEPROM and the file change together: some 50 ms."""
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _EndedError(Exception):
+    """SIGTERM or SIGHUP came."""
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise _EndedError(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_target(target: Path) -> str:
+    """Why no calibration can be written to `target`; empty if it can. Makes its folder."""
+    if target.is_dir():
+        return f"{target} is a folder; give the name of a file"
+    probe = target.with_name(target.name + ".new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        return f"{target} cannot be written: {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 def _fail(message: str, code: int) -> int:
@@ -92,9 +186,12 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def main(arguments: list[str], person: Person | None = None) -> int:
-    """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="dexrun calibrate", description=__doc__)
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="dexrun calibrate",
+        description=__doc__,
+        epilog="example: dexrun calibrate --port /dev/ttyACM0 --model so101 --to follower.json",
+    )
     parser.add_argument("--port", required=True, help="serial port of the arm's bus")
     parser.add_argument("--to", required=True, type=Path, help="calibration file to write (LeRobot's layout)")
     parser.add_argument("--model", default="", help="of the arm, as arm.model: so100, so101 or a model file")
@@ -102,26 +199,52 @@ def main(arguments: list[str], person: Person | None = None) -> int:
     parser.add_argument(
         "--reversed", nargs="*", default=[], metavar="JOINT", help="joints that turn backwards"
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str], person: Person | None = None) -> int:
+    """The command; returns its exit code."""
+    options = _parsed(arguments)
     if not options.port:
         return _fail("--port is empty; give the serial port of the arm's bus", 2)
     try:
-        names = describe(options.model).joints
+        robot = describe(options.model)
     except (ModelError, MeshesMissingError) as error:
         return _fail(f"--model {options.model}: {error}", 2)
-    if unknown := sorted(set(options.reversed) - set(names)):
-        return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(names)}", 2)
-    ids = {name: number for number, name in enumerate(names, start=1)}
-    config = FeetechOptions.model_validate({"port": options.port, "baudrate": options.baudrate})
+    if unknown := sorted(set(options.reversed) - set(robot.joints)):
+        return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(robot.joints)}", 2)
+    if why := _check_target(options.to):
+        return _fail(f"--to {why}", 2)
+    names = dict(enumerate(robot.joints, start=1))
+    config = FeetechOptions.model_validate(
+        {"port": options.port, "baudrate": options.baudrate, "num_retry": RETRIES}
+    )
     try:
-        bus = connect("arm", config, {number: name for name, number in ids.items()}, RealClock())
-        try:
-            calibrator = Calibrator(bus, ids, reversed_joints=options.reversed)
-            calibrate(calibrator, person or Terminal(), options.to)
-        finally:
-            bus.close()
-    except (DeviceError, CalibrationError) as error:
+        bus = connect("arm", config, names, RealClock())
+    except DeviceError as error:
         return _fail(str(error), 3)
+    with contextlib.closing(bus):
+        return _run(bus, robot, options, person or Terminal())
+
+
+def _run(bus: FeetechBus, robot: RobotDescription, options: argparse.Namespace, person: Person) -> int:
+    ids = {name: number for number, name in enumerate(robot.joints, start=1)}
+    ranges = dict(zip(robot.joints, robot.ranges, strict=True))
+    calibrator = Calibrator(
+        bus, ids, reversed_joints=options.reversed, ranges=ranges, grippers=tuple(robot.grippers)
+    )
+    try:
+        with _ended_by_signals():
+            bus.check_models(ids.values(), reg.MODEL_STS3215)
+            calibrate(calibrator, person, options.to)
+    except (DeviceError, CalibrationError) as error:
+        return _fail(f"{error}; {options.to} is not written{calibrator.left()}", 3)
+    except OSError as error:
+        return _fail(f"{options.to} cannot be written: {error.strerror or error}{calibrator.left()}", 3)
     except EOFError:
-        return _fail(f"the input ended before Enter was pressed; {options.to} is not written", 1)
-    return 0
+        why = "the input ended before Enter was pressed"
+    except (KeyboardInterrupt, _EndedError) as error:
+        why = f"interrupted ({error or 'SIGINT'})"
+    else:
+        return 0
+    return _fail(f"{why}; {options.to} is not written{calibrator.left()}", 1)

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 
 import scservo_sdk as scs
 
+from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.port import BusPort
-from drivers.feetech.registers import LOCK, MODEL_NUMBER, Register, alarm_names
+from drivers.feetech.registers import LOCK, MODEL_NUMBER, Register
 from drivers.serial_port import naming_loss
 from runtime.messages import DeviceError, FaultKind
 
@@ -22,18 +23,25 @@ class FeetechBus:
         names: joint names by servo id, for errors and counters.
         port: what it is on.
         num_retry: further attempts after one that failed.
+        alarms: what is known of the servos' alarms from before.
 
     Attributes:
-        errors: failed attempts as ``<joint>.<kind>``; kinds are ``no_reply``, ``bad_packet``, and
-            ``alarm_<what>`` each time an alarm appears.
-        alarms: the error byte that each servo sent last, by id.
+        errors: failed attempts as ``<joint>.<kind>``; kinds are ``no_reply`` and ``bad_packet``.
+        alarms: the servos' alarms.
     """
 
-    def __init__(self, device: str, names: Mapping[int, str], port: BusPort, num_retry: int) -> None:
+    def __init__(
+        self,
+        device: str,
+        names: Mapping[int, str],
+        port: BusPort,
+        num_retry: int,
+        alarms: AlarmLog | None = None,
+    ) -> None:
         self.device = device
         self.where = port.path
         self.errors: Counter[str] = Counter()
-        self.alarms: dict[int, int] = {}
+        self.alarms = alarms or AlarmLog(device)
         self.last_good_ns: int | None = None
         """Stamp of the last whole state, set by the arm, for errors."""
         self._names = dict(names)
@@ -190,10 +198,7 @@ class FeetechBus:
 
     def _note_alarms(self, servo_id: int, error: int) -> None:
         self._witness = servo_id
-        before = self.alarms.get(servo_id, 0)
-        self.alarms[servo_id] = error
-        for alarm in alarm_names(error & ~before):
-            self.errors[f"{self.name(servo_id)}.alarm_{alarm}"] += 1
+        self.alarms.note(servo_id, self.name(servo_id), error)
 
     def check_models(self, ids: Iterable[int], model: int) -> None:
         """See that every servo is there and of the right kind.

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 from drivers.feetech import registers as reg
+from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointMap, Ticks, TurnCounter
 from drivers.feetech.options import FeetechOptions
-from drivers.feetech.setup import check_calibration, configure, connect, hold_here
+from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
+from drivers.feetech.witness import Witness
 from drivers.serial_port import Lister, list_ports, serial_number_of
 from runtime.clock import NS_PER_S, Clock, Signal
 from runtime.messages import DeviceError, FaultKind
@@ -77,6 +80,10 @@ class FeetechArm:
         self._serial_number = config.serial_number
         self._period_ns = round(NS_PER_S / rate)
         self._counts: dict[str, int] = {}
+        self._alarms = AlarmLog(name)
+        self._witness = Witness({})
+        self._restarted: list[str] = []
+        """The joints whose registers are to be set again."""
         self._bus: FeetechBus | None = None
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
@@ -93,7 +100,7 @@ class FeetechArm:
 
         Raises:
             DeviceError: ``not_found``, ``in_use``, ``no_permission``, ``no_reply``, ``wrong_model``,
-                ``wrong_calibration``.
+                ``wrong_calibration``, ``refused``.
         """
         self.close()
         names = dict(zip(self._joints.ids, self._joints.names, strict=True))
@@ -104,37 +111,39 @@ class FeetechArm:
             self._clock,
             serial_number=self._serial_number,
             lister=self._lister,
+            alarms=self._alarms,
         )
         bus.last_good_ns = self._last_good_ns
         try:
-            self._prepare(bus)
+            self._witness = self._prepare(bus)
         except BaseException:
             self._keep_counts(bus)
             bus.close()
             raise
         self._serial_number = self._serial_number or serial_number_of(bus.where, self._lister)
         self._bus = bus
+        if self._restarted:
+            logger.info("{}: set again what a restart undid: {}", self.name, ", ".join(self._restarted))
+            self._restarted = []
         self.targets.take()  # what was asked before the gap is not obeyed after it
         now = self._clock.now_ns()
         self._next_read_ns = self._next_health_ns = now
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._failing = self._located = self._faulty = False
 
-    def _prepare(self, bus: FeetechBus) -> None:
+    def _prepare(self, bus: FeetechBus) -> Witness:
         ids = self._joints.ids
         bus.check_models(ids, reg.MODEL_STS3215)
         check_calibration(bus, self._joints, self._config.write_calibration)
         if self._config.role == "leader":
-            for servo_id in ids:
-                bus.write(servo_id, reg.TORQUE_ENABLE, 0)
-            return
-        configure(bus, self._joints, self._config)
+            return release(bus, ids)
+        return configure(bus, self._joints, self._config)
 
     def poll(self) -> bool:
         """Write the newest target when there is one; read the state when it is due; whether that was done.
 
         Raises:
-            DeviceError: ``gone``, ``no_reply``, ``torque_lost``.
+            DeviceError: ``gone``, ``no_reply``, ``torque_lost``, ``restarted``.
         """
         try:
             return self._cycle()
@@ -182,7 +191,7 @@ class FeetechArm:
         """Failures so far: ``late``, ``bad_target``, and ``<joint>.<kind>`` with the kinds ``no_reply``,
         ``bad_packet``, ``over_the_end``, ``alarm_<what>``.
         """
-        totals = dict(self._counts)
+        totals = {**self._counts, **self._alarms.counts}
         if self._bus is not None:
             for key, count in self._bus.errors.items():
                 totals[key] = totals.get(key, 0) + count
@@ -215,25 +224,44 @@ class FeetechArm:
             self._count("bad_target")
             return
         joints = self._joints
+        powered = self._powered(bus)
         goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
-        rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), near, strict=True) if ok}
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:
                 self._count(f"{name}.over_the_end")
+        obeyed = near & np.array([servo_id in powered for servo_id in joints.ids])
+        rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), obeyed, strict=True) if ok}
         bus.sync_write(reg.GOAL_POSITION, rows)
-        position = np.where(near, joints.to_units(self._turns.from_servo(goals)), np.nan)
+        position = np.where(obeyed, joints.to_units(self._turns.from_servo(goals)), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)
+
+    def _powered(self, bus: FeetechBus) -> set[int]:
+        """The servos that say that their torque is on: none other may get a goal.
+
+        A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
+        gains that a restart left it.
+
+        Raises:
+            DeviceError: ``torque_lost``, ``restarted``.
+        """
+        answers = bus.sync_read(self._joints.ids, reg.TORQUE_ENABLE.address, reg.TORQUE_ENABLE.size, 0)
+        if not all(data[0] for data in answers.values()):
+            start, size = reg.HEALTH_BLOCK
+            self._check_servos(bus, bus.sync_read(self._joints.ids, start, size), start)
+        return {servo_id for servo_id, data in answers.items() if data[0]}
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
         healthy = before_ns >= self._next_health_ns
         start, size = reg.HEALTH_BLOCK if healthy else reg.STATE_BLOCK
-        alarms = dict(bus.alarms)
+        alarms = dict(bus.alarms.standing)
         # A servo that was silent a moment ago is asked once, so that the others are not held up for long.
         answers = bus.sync_read(self._joints.ids, start, size, 0 if self._failing else -1)
         now = self._clock.now_ns()
-        if bus.alarms != alarms:
+        if bus.alarms.standing != alarms:
             self._next_health_ns = now  # what raises an alarm may cut torque: look at once
         silent = [n for i, n in zip(self._joints.ids, self._joints.names, strict=True) if i not in answers]
+        if self._failing:
+            self._next_health_ns = now  # a servo that restarts is silent for a moment
         self._failing = bool(silent)
         if silent:
             if now >= self._deadline_ns:
@@ -241,7 +269,7 @@ class FeetechArm:
                 raise DeviceError(self.name, FaultKind.NO_REPLY, bus.where, detail, self._last_good_ns)
             return False
         if healthy:
-            self._check_torque(bus, answers, start)
+            self._check_servos(bus, answers, start)
         stamp = (before_ns + now) // 2
         self._located = True
         self._last_good_ns = bus.last_good_ns = stamp
@@ -252,18 +280,26 @@ class FeetechArm:
             self._publish_health(bus, answers, start, stamp)
         return True
 
-    def _check_torque(self, bus: FeetechBus, answers: Mapping[int, bytes], start: int) -> None:
-        """A servo that protected itself or restarted obeys nobody, and answers as before.
+    def _check_servos(self, bus: FeetechBus, answers: Mapping[int, bytes], start: int) -> None:
+        """A servo that protected itself or restarted answers as before, and does not do what it is asked.
 
-        It is not switched on again here: opening the arm anew does that, from where the arm is.
+        It is not put right here: opening the arm anew does that, from where the arm is.
         """
-        if self._config.role == "leader":
-            return
-        torque = self._column(answers, start, reg.TORQUE_ENABLE)
-        limp = [name for name, on in zip(self._joints.names, torque, strict=True) if not on]
-        if limp:
-            detail = f"torque is off, though nobody switched it off: {', '.join(limp)}"
-            raise DeviceError(self.name, FaultKind.TORQUE_LOST, bus.where, detail, self._last_good_ns)
+        kind, detail = FaultKind.RESTARTED, ""
+        forgotten = self._witness.restarted(answers, start)
+        if forgotten:
+            self._restarted = [bus.name(servo_id) for servo_id in forgotten]
+            what = next(iter(forgotten.values()))
+            detail = (
+                f"lost power for a moment, and what was set with it ({what}): {', '.join(self._restarted)}"
+            )
+        elif self._config.role == "follower":
+            at = reg.TORQUE_ENABLE.address - start
+            limp = [bus.name(servo_id) for servo_id, data in answers.items() if not data[at]]
+            kind, detail = FaultKind.TORQUE_LOST, ", ".join(limp)
+            detail = detail and f"torque is off, though nobody switched it off: {detail}"
+        if detail:
+            raise DeviceError(self.name, kind, bus.where, detail, self._last_good_ns)
 
     def _column(self, answers: Mapping[int, bytes], start: int, register: reg.Register) -> Ticks:
         at = register.address - start
@@ -287,5 +323,5 @@ class FeetechArm:
             voltage_v=self._column(answers, start, reg.PRESENT_VOLTAGE) * reg.VOLTAGE_V,
             temperature_c=self._column(answers, start, reg.PRESENT_TEMPERATURE),
             current_a=self._column(answers, start, reg.PRESENT_CURRENT) * reg.CURRENT_A,
-            alarms=[bus.alarms.get(i, 0) for i in self._joints.ids],
+            alarms=[bus.alarms.standing.get(i, 0) for i in self._joints.ids],
         )

@@ -10,7 +10,6 @@ parameters checksum``, status packet ``FF FF id length error parameters checksum
 from __future__ import annotations
 
 import random
-import termios
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +119,8 @@ class FeetechEmulator:
         bank: what the servos do.
         link: path under which the port appears; kept over `unplug` and `plug`.
         registers: initial EEPROM contents by servo id and register, e.g. homing offsets and limits.
-        baudrate: a line at any other speed is not understood.
+        baudrate: that the servos are shipped with; one whose Baud_Rate says something else than the line's
+            speed understands nothing.
         seed: of the random faults.
 
     Attributes:
@@ -138,14 +138,14 @@ class FeetechEmulator:
         baudrate: int = 1_000_000,
         seed: int = 0,
     ) -> None:
-        contents = registers or {}
-        self.servos = {i: EmulatedServo(i, bank, contents.get(i, {})) for i in bank.ids}
+        contents, speed = registers or {}, {reg.BAUD_RATE: reg.BAUD_CODES[baudrate]}
+        self.servos = {i: EmulatedServo(i, bank, {**speed, **contents.get(i, {})}) for i in bank.ids}
         self.faults = BusFaults(seed)
         self.instructions = 0
         self._lock = threading.Lock()
         self._buffer = bytearray()
         self._held_back = b""
-        self._speed = getattr(termios, f"B{baudrate}")
+        self._speed: int | None = None
         self._line = EmulatedPort(link, self._on_data, self._on_idle)
         self.port = self._line.path
 
@@ -166,9 +166,13 @@ class FeetechEmulator:
 
     def power_cycle(self) -> None:
         """Take the servos' power away and give it back: torque off, unlocked writes kept."""
+        self.restart(*self.servos)
+
+    def restart(self, *servo_ids: int) -> None:
+        """Let the servos shipped under these ids start anew, as after a brownout."""
         with self._lock:
-            for servo in self.servos.values():
-                servo.power_up()
+            for servo_id in servo_ids:
+                self.servos[servo_id].power_up()
 
     def overload(self, servo_id: int) -> None:
         """Let the servo shipped as `servo_id` protect itself: torque off, alarm up, answering as before."""
@@ -183,7 +187,8 @@ class FeetechEmulator:
         self._buffer.clear()
 
     def _on_data(self, data: bytes) -> None:
-        if self._line.baudrate != self._speed:
+        self._speed = self._line.baudrate
+        if all(servo.baudrate != self._speed for servo in self.servos.values()):
             return
         self._buffer += data
         with self._lock:
@@ -203,7 +208,7 @@ class FeetechEmulator:
         elif instruction.code == SYNC_WRITE:
             self._sync_write(instruction.parameters)
         elif instruction.servo_id == reg.BROADCAST_ID:
-            for servo in self._listening(list(self.servos)):
+            for servo in self._listening([each.current_id for each in self.servos.values()]):
                 answer = self._single(servo, instruction)
                 if instruction.code == PING and answer is not None:
                     yield answer
@@ -215,7 +220,8 @@ class FeetechEmulator:
 
     def _listening(self, ids: Sequence[int]) -> Iterator[EmulatedServo]:
         """Those of `ids` that are there and hear, in that order. Ids may have been rewritten."""
-        by_id = {s.current_id: s for s in self.servos.values() if s.servo_id not in self.faults.silent}
+        awake = [s for s in self.servos.values() if s.servo_id not in self.faults.silent]
+        by_id = {servo.current_id: servo for servo in awake if servo.baudrate == self._speed}
         for servo_id in ids:
             if servo_id in by_id:
                 yield by_id[servo_id]

@@ -1,6 +1,7 @@
 """The STS3215's control table and number formats, as the driver and the emulator both need them.
 
-Source: Feetech's STS/SMS series memory table (addresses 0 to 39 are kept without power, 40 on are not).
+Source: Feetech's STS/SMS series memory table. Addresses 0 to 39 and 78 to 86 are kept without power (if
+they were written while Lock was 0), the others are not.
 Multi-byte values are little endian; signed ones are sign-magnitude, with the sign in a register-specific
 bit: 15 for positions, velocities and currents, 11 for the homing offset, 10 for the load.
 """
@@ -20,11 +21,13 @@ BAUD_CODES = {
     250_000: 2,
     128_000: 3,
     115_200: 4,
-    57_600: 5,
-    38_400: 6,
-    19_200: 7,
+    76_800: 5,
+    57_600: 6,
+    38_400: 7,
 }
-"""What the baud-rate register holds for each line speed, in bit/s."""
+"""What the baud-rate register holds for each line speed, in bit/s: the maker's table (LeRobot's has other
+speeds from 5 on)."""
+BAUDRATES = {code: speed for speed, code in BAUD_CODES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,6 @@ OPERATING_MODE = Register("Operating_Mode", 33, 1)
 PROTECTIVE_TORQUE = Register("Protective_Torque", 34, 1)
 PROTECTION_TIME = Register("Protection_Time", 35, 1)
 OVERLOAD_TORQUE = Register("Overload_Torque", 36, 1)
-EEPROM_END = 40
 
 TORQUE_ENABLE = Register("Torque_Enable", 40, 1)
 ACCELERATION = Register("Acceleration", 41, 1)
@@ -109,12 +111,26 @@ PRESENT_TEMPERATURE = Register("Present_Temperature", 63, 1)
 STATUS = Register("Status", 65, 1)
 MOVING = Register("Moving", 66, 1)
 PRESENT_CURRENT = Register("Present_Current", 69, 2, sign_bit=15)
+MOVING_VELOCITY_THRESHOLD = Register("Moving_Velocity_Threshold", 80, 1)
+MAXIMUM_VELOCITY_LIMIT = Register("Maximum_Velocity_Limit", 84, 1)
+MAXIMUM_ACCELERATION = Register("Maximum_Acceleration", 85, 1)
+ACCELERATION_MULTIPLIER = Register("Acceleration_Multiplier", 86, 1)
 TABLE_END = 87
+
+READ_ONLY = (range(ID.address), range(PRESENT_POSITION.address, 78))
+"""What an instruction packet cannot change."""
+EEPROM = (range(40), range(78, TABLE_END))
+"""What is kept without power."""
 
 STATE_BLOCK = (PRESENT_POSITION.address, PRESENT_LOAD.end - PRESENT_POSITION.address)
 """Start and length of position, velocity and load: one contiguous read."""
-HEALTH_BLOCK = (TORQUE_ENABLE.address, PRESENT_CURRENT.end - TORQUE_ENABLE.address)
-"""Start and length of the same plus voltage, temperature, status and current, and whether torque is on."""
+HEALTH_BLOCK = (P_COEFFICIENT.address, PRESENT_CURRENT.end - P_COEFFICIENT.address)
+"""Start and length of the same plus voltage, temperature, status and current, whether torque is on, and
+`VOLATILE`."""
+
+VOLATILE = (P_COEFFICIENT, D_COEFFICIENT, I_COEFFICIENT, ACCELERATION, TORQUE_LIMIT, LOCK)
+"""What is written at opening and lost when a servo restarts: the gains go back to what the EEPROM holds, the
+acceleration to 0, the torque limit to Max_Torque_Limit, the lock to what the firmware likes."""
 
 TORQUE_CALIBRATE_MIDDLE = 128
 """Written to Torque_Enable: take the present position as the middle (2048)."""

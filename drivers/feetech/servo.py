@@ -76,17 +76,28 @@ _DEFAULTS: Mapping[reg.Register, int] = {
     reg.PROTECTIVE_TORQUE: 20,
     reg.PROTECTION_TIME: 200,
     reg.OVERLOAD_TORQUE: 80,
+    reg.MOVING_VELOCITY_THRESHOLD: 2,
+    reg.MAXIMUM_VELOCITY_LIMIT: 150,
+    reg.MAXIMUM_ACCELERATION: 100,
+    reg.ACCELERATION_MULTIPLIER: 1,
 }
-
-_READ_ONLY = (range(reg.ID.address), range(reg.PRESENT_POSITION.address, reg.TABLE_END))
 
 
 def _overlaps(register: reg.Register, start: int, end: int) -> bool:
     return start < register.end and register.address < end
 
 
+def _within(address: int, areas: Sequence[range]) -> bool:
+    return any(address in area for area in areas)
+
+
 class EmulatedServo:
-    """The registers of one servo of `bank`. Not thread-safe: its bus serialises."""
+    """The registers of one servo of `bank`. Not thread-safe: its bus serialises.
+
+    What a write does is the maker's memory table and what was measured on an STS3215: a goal turns torque on;
+    what is written to an EEPROM address while Lock is 1 holds until the next restart; a new operating mode
+    turns torque off and forgets the acceleration, which never exceeds Maximum_Acceleration, unless that is 0.
+    """
 
     def __init__(self, servo_id: int, bank: ServoBank, contents: Mapping[reg.Register, int]) -> None:
         self.servo_id = servo_id
@@ -96,21 +107,28 @@ class EmulatedServo:
         self._memory = bytearray(256)
         self._shipped: dict[reg.Register, int] = {**_DEFAULTS, reg.ID: servo_id, **contents}
         self._kept: tuple[int, bytes] | None = None
+        self._goal_given = False
         self._effects: list[tuple[tuple[reg.Register, ...], Callable[[], None]]] = [
             ((reg.P_COEFFICIENT, reg.I_COEFFICIENT, reg.D_COEFFICIENT), self._gains_changed),
+            ((reg.ACCELERATION, reg.MAXIMUM_ACCELERATION), self._acceleration_changed),
             ((reg.TORQUE_LIMIT,), self._torque_limit_changed),
-            ((reg.GOAL_POSITION,), self._goal_changed),
+            ((reg.GOAL_POSITION,), self._goal_written),
             ((reg.TORQUE_ENABLE,), self._torque_changed),
         ]
         for register, value in self._shipped.items():
             self._put(register, value)
-        self._eeprom = bytes(self._memory[: reg.EEPROM_END])
+        self._eeprom = bytes(self._memory)
         self.power_up()
 
     @property
     def current_id(self) -> int:
         """The id it answers to, which may have been rewritten."""
         return self.get(reg.ID)
+
+    @property
+    def baudrate(self) -> int:
+        """The speed that it listens at, in bit/s."""
+        return reg.BAUDRATES.get(self.get(reg.BAUD_RATE), 1_000_000)
 
     @property
     def answers_all(self) -> bool:
@@ -125,13 +143,14 @@ class EmulatedServo:
         self._memory[register.address : register.end] = register.encode(value)
 
     def power_up(self) -> None:
-        """Start as after a power cycle: EEPROM as saved, torque off, aiming where it is."""
-        self._memory[: reg.EEPROM_END] = self._eeprom
-        self._memory[reg.EEPROM_END :] = bytes(len(self._memory) - reg.EEPROM_END)
+        """Start as after a power cycle: EEPROM as saved, torque off, no acceleration, aiming where it is."""
+        self._memory[:] = bytes(len(self._memory))
+        for area in reg.EEPROM:
+            self._memory[area.start : area.stop] = self._eeprom[area.start : area.stop]
         self._put(reg.LOCK, 1)
         self._put(reg.TORQUE_LIMIT, self.get(reg.MAX_TORQUE_LIMIT))
+        self._kept, self._goal_given = None, False
         self._refresh()
-        self._put(reg.GOAL_POSITION, self.get(reg.PRESENT_POSITION))
         self._bank.set_torque(self.servo_id, False)
         self._gains_changed()
         self._torque_limit_changed()
@@ -145,10 +164,11 @@ class EmulatedServo:
     def factory_reset(self) -> None:
         """Everything but the id as shipped, without calibration."""
         servo_id = self.get(reg.ID)
-        self._memory[: reg.EEPROM_END] = bytes(reg.EEPROM_END)
+        for area in reg.EEPROM:
+            self._memory[area.start : area.stop] = bytes(len(area))
         for register, value in {**_DEFAULTS, reg.ID: servo_id}.items():
             self._put(register, value)
-        self._eeprom = bytes(self._memory[: reg.EEPROM_END])
+        self._eeprom = bytes(self._memory)
 
     def error(self) -> int:
         """The error byte of a status packet now."""
@@ -179,12 +199,16 @@ class EmulatedServo:
 
     def write(self, start: int, data: bytes) -> None:
         """Store what is writable of `data`, and let it take effect."""
-        end = min(start + len(data), len(self._memory))
+        end = min(start + len(data), reg.TABLE_END)
+        mode, saved = self.get(reg.OPERATING_MODE), bytearray(self._eeprom)
         for address in range(start, end):
-            if not any(address in area for area in _READ_ONLY):
+            if not _within(address, reg.READ_ONLY):
                 self._memory[address] = data[address - start]
-        if start < reg.EEPROM_END and self.get(reg.LOCK) == 0:
-            self._eeprom = bytes(self._memory[: reg.EEPROM_END])
+                saved[address] = data[address - start]
+        if self.get(reg.LOCK) == 0:
+            self._eeprom = bytes(saved)
+        if self.get(reg.OPERATING_MODE) != mode:
+            self._mode_changed()
         for triggers, effect in self._effects:
             if any(_overlaps(register, start, end) for register in triggers):
                 effect()
@@ -203,10 +227,27 @@ class EmulatedServo:
         gains = (reg.P_COEFFICIENT, reg.I_COEFFICIENT, reg.D_COEFFICIENT)
         self._bank.set_gains(self.servo_id, *(self.get(r) for r in gains))
 
+    def _mode_changed(self) -> None:
+        for register in (reg.GOAL_VELOCITY, reg.ACCELERATION, reg.TORQUE_ENABLE):
+            self._put(register, 0)
+        self._bank.set_torque(self.servo_id, False)
+
+    def _acceleration_changed(self) -> None:
+        most = self.get(reg.MAXIMUM_ACCELERATION)
+        if most:
+            self._put(reg.ACCELERATION, min(most, self.get(reg.ACCELERATION)))
+
     def _torque_limit_changed(self) -> None:
         self._bank.set_torque_limit(self.servo_id, self.get(reg.TORQUE_LIMIT))
 
-    def _goal_changed(self) -> None:
+    def _goal_written(self) -> None:
+        self._goal_given = True
+        self._aim()
+        if self.get(reg.TORQUE_ENABLE) != 1:
+            self._put(reg.TORQUE_ENABLE, 1)
+            self._torque_changed()
+
+    def _aim(self) -> None:
         goal = self.get(reg.GOAL_POSITION)
         low, high = self.get(reg.MIN_POSITION_LIMIT), self.get(reg.MAX_POSITION_LIMIT)
         if low or high:
@@ -222,8 +263,10 @@ class EmulatedServo:
             return
         if state == 1:
             self.alarms &= ~reg.OVERLOAD_BIT
-            # As on the real servo, a goal left in the register is obeyed the moment torque comes on.
-            self._goal_changed()
+            # A goal left in the register is obeyed the moment torque comes on; without one since it was
+            # powered it holds where it was then.
+            if self._goal_given:
+                self._aim()
         self._bank.set_torque(self.servo_id, state == 1)
 
 

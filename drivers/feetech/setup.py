@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from loguru import logger
+
 from drivers.feetech import registers as reg
+from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointMap
+from drivers.feetech.eeprom import EepromWrite, plan, write_all
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.port import BusPort
+from drivers.feetech.witness import Witness, mark
 from drivers.serial_port import Lister, find_port, list_ports
 from runtime.clock import Clock
 from runtime.messages import DeviceError, FaultKind
@@ -32,6 +37,7 @@ def connect(
     *,
     serial_number: str = "",
     lister: Lister = list_ports,
+    alarms: AlarmLog | None = None,
 ) -> FeetechBus:
     """Find and open the port of `config`; nothing is said to the servos yet.
 
@@ -44,72 +50,111 @@ def connect(
     # On a stepped clock this is wall time, during which simulated time stands still.
     timeout_s = config.lockstep_timeout_s if clock.stepped else config.packet_timeout_s
     port = BusPort(device, path, config.baudrate, timeout_s, emulated=clock.stepped)
-    return FeetechBus(device, names, port, config.num_retry)
+    return FeetechBus(device, names, port, config.num_retry, alarms)
 
 
 def check_calibration(bus: FeetechBus, joints: JointMap, may_write: bool) -> None:
-    """See that the servos hold the calibration of the file, or make them.
+    """See that the servos hold the calibration of the file, or make them: all of it or nothing.
 
     Raises:
-        DeviceError: ``wrong_calibration``.
+        DeviceError: ``wrong_calibration``; what `drivers.feetech.eeprom.write_all` raises.
     """
+    writes: list[EepromWrite] = []
     for name, servo_id in zip(joints.names, joints.ids, strict=True):
         for register, key in _CALIBRATED:
-            wanted = int(getattr(joints.calibration[name], key))
-            held = bus.read(servo_id, register)
-            if held == wanted:
-                continue
-            if not may_write:
-                detail = (
-                    f"{name}: {register.name} is {held} in the servo and {key} is {wanted} in the file; "
-                    "use the file of this arm, or write_calibration = true"
-                )
-                raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
-            if bus.read(servo_id, reg.TORQUE_ENABLE):
-                detail = f"{name}: torque is on; calibration is only written while it is off"
-                raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
-            write_eeprom(bus, servo_id, register, wanted)
+            writes += plan(bus, servo_id, register, int(getattr(joints.calibration[name], key)))
+    if not writes:
+        return
+    if not may_write:
+        first = writes[0]
+        key = next(key for register, key in _CALIBRATED if register == first.register)
+        detail = (
+            f"{bus.name(first.servo_id)}: {first.register.name} is {first.old} in the servo and {key} is "
+            f"{first.new} in the file; use the file of this arm, or write_calibration = true"
+        )
+        raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
+    for servo_id in dict.fromkeys(write.servo_id for write in writes):
+        if bus.read(servo_id, reg.TORQUE_ENABLE):
+            detail = f"{bus.name(servo_id)}: torque is on; calibration is only written while it is off"
+            raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
+    write_all(bus, writes)
 
 
-def write_eeprom(bus: FeetechBus, servo_id: int, register: reg.Register, value: int) -> None:
-    """Set a register so that it is kept without power."""
-    bus.write(servo_id, reg.LOCK, 0)
-    bus.write(servo_id, register, value)
-    bus.write(servo_id, reg.LOCK, 1)
-
-
-def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> None:
+def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> Witness:
     """Set gains, limits and acceleration (not kept without power), then torque, without a jump.
 
     A servo with torque on keeps its goal: it holds already. One with torque off would run to whatever goal
     its register still has the moment torque comes on, so the goal is set to where it is first.
+
+    Raises:
+        DeviceError: ``refused``: a servo does not keep what was written.
     """
     for name, servo_id in zip(joints.names, joints.ids, strict=True):
         limit = config.joint_torque_limit_fraction.get(name, config.torque_limit_fraction)
-        for register, value in (
-            (reg.LOCK, 1),  # left open by other programs; what follows would be burnt in at every start
-            (reg.RETURN_DELAY_TIME, 0),
-            (reg.OPERATING_MODE, 0),
-            (reg.P_COEFFICIENT, config.p_gain),
-            (reg.I_COEFFICIENT, config.i_gain),
-            (reg.D_COEFFICIENT, config.d_gain),
-            (reg.ACCELERATION, config.acceleration_100ticks_s2),
-            (reg.TORQUE_LIMIT, round(limit / reg.LOAD_FRACTION)),
-        ):
-            if bus.read(servo_id, register) != value:
-                bus.write(servo_id, register, value)
+        # Left open by other programs, the EEPROM would have what follows burnt in at every start.
+        _set(bus, servo_id, reg.LOCK, 1)
+        _set(bus, servo_id, reg.RETURN_DELAY_TIME, 0, wish=True)
+        _set(bus, servo_id, reg.OPERATING_MODE, 0)  # first: a new mode resets the acceleration
+        _set(bus, servo_id, reg.P_COEFFICIENT, config.p_gain)
+        _set(bus, servo_id, reg.I_COEFFICIENT, config.i_gain)
+        _set(bus, servo_id, reg.D_COEFFICIENT, config.d_gain)
+        _accelerate(bus, servo_id, config.acceleration_100ticks_s2)
+        _set(bus, servo_id, reg.TORQUE_LIMIT, mark(bus, servo_id, round(limit / reg.LOAD_FRACTION)))
         if not bus.read(servo_id, reg.TORQUE_ENABLE):
             bus.write(servo_id, reg.GOAL_POSITION, bus.read(servo_id, reg.PRESENT_POSITION))
             bus.write(servo_id, reg.TORQUE_ENABLE, 1)
+    return Witness.take(bus, joints.ids)
+
+
+def release(bus: FeetechBus, ids: Sequence[int]) -> Witness:
+    """Let go of a leader, and mark its servos so that a restart shows."""
+    for servo_id in ids:
+        bus.write(servo_id, reg.TORQUE_ENABLE, 0)
+        _set(bus, servo_id, reg.LOCK, 1)
+        most = bus.read(servo_id, reg.MAX_TORQUE_LIMIT)
+        _set(bus, servo_id, reg.TORQUE_LIMIT, mark(bus, servo_id, most))
+    return Witness.take(bus, ids)
+
+
+def _accelerate(bus: FeetechBus, servo_id: int, value: int) -> None:
+    most = bus.read(servo_id, reg.MAXIMUM_ACCELERATION)
+    if 0 < most < value:
+        _set(bus, servo_id, reg.MAXIMUM_ACCELERATION, value, wish=True)
+    _set(bus, servo_id, reg.ACCELERATION, value, wish=True)
+
+
+def _set(bus: FeetechBus, servo_id: int, register: reg.Register, value: int, *, wish: bool = False) -> None:
+    """Let `register` hold `value`, until the next restart if that is possible.
+
+    The maker's table has it that an EEPROM address takes writes while locked, without keeping them. Firmware
+    that takes none is written for good, but for a mere `wish`.
+    """
+    if bus.read(servo_id, register) == value:
+        return
+    bus.write(servo_id, register, value)
+    held = bus.read(servo_id, register)
+    if held == value:
+        return
+    if wish:
+        words = "{}: {} keeps {} {}, though {} was written"
+        logger.debug(words, bus.device, bus.name(servo_id), register.name, held, value)
+    elif any(register.address in area for area in reg.EEPROM):
+        write_all(bus, [EepromWrite(servo_id, register, held, value)])
+    else:
+        detail = f"{bus.name(servo_id)}: {register.name} is {held} after {value} was written"
+        raise DeviceError(bus.device, FaultKind.REFUSED, bus.where, detail, bus.last_good_ns)
 
 
 def hold_here(bus: FeetechBus, ids: Sequence[int]) -> None:
     """Stop servos that are still on their way.
 
-    Those that stand still keep their goal: a joint would sag further, and a gripper drop what it holds.
+    Those that stand still keep their goal: a joint would sag further, and a gripper drop what it holds. Those
+    without torque get none: it would switch them on, with whatever gains and limits they have.
     """
     present = bus.sync_read(ids, *reg.STATE_BLOCK)
-    goals = bus.sync_read(ids, reg.GOAL_POSITION.address, reg.GOAL_POSITION.size)
+    block = reg.TORQUE_ENABLE.address, reg.GOAL_POSITION.end - reg.TORQUE_ENABLE.address
+    answers = bus.sync_read(ids, *block).items()
+    goals = {servo_id: data[reg.GOAL_POSITION.address - block[0] :] for servo_id, data in answers if data[0]}
     at = reg.PRESENT_VELOCITY.address - reg.STATE_BLOCK[0]
     moving = {}
     for servo_id in present.keys() & goals.keys():

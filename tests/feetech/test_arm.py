@@ -76,8 +76,9 @@ def test_velocity_and_load_have_the_joints_sign(tmp_path: Path) -> None:
 
 def test_nothing_moves_when_torque_comes_on(tmp_path: Path) -> None:
     with rig(tmp_path, start={"shoulder_pan": 1500}) as r:
-        # A goal left over from before: the real servo runs to it as soon as torque is enabled.
+        # A goal left over from before: the servo runs to it as soon as torque is enabled.
         r.emulator.servos[1].write(reg.GOAL_POSITION.address, reg.GOAL_POSITION.encode(2900))
+        r.emulator.servos[1].write(reg.TORQUE_ENABLE.address, b"\0")
         r.arm.open()
         r.run(50)
         position, goal, torque = r.bank.motion(1)
@@ -223,7 +224,7 @@ def test_gains_and_limits_reach_the_servos(tmp_path: Path) -> None:
         servos = r.emulator.servos
         gains = (reg.P_COEFFICIENT, reg.I_COEFFICIENT, reg.D_COEFFICIENT)
         assert [servos[3].get(x) for x in gains] == [20, 1, 30]
-        assert [servos[i].get(reg.TORQUE_LIMIT) for i in (1, 6)] == [1000, 300]
+        assert [servos[i].get(reg.TORQUE_LIMIT) for i in (1, 6)] == [999, 300]
         r.emulator.power_cycle()
         assert servos[3].get(reg.P_COEFFICIENT) == 32  # nothing was burnt into the EEPROM
 
@@ -231,7 +232,7 @@ def test_gains_and_limits_reach_the_servos(tmp_path: Path) -> None:
 def test_another_joints_torque_limit_leaves_the_grippers(tmp_path: Path) -> None:
     with rig(tmp_path, joint_torque_limit_fraction={"wrist_roll": 0.4}) as r:
         r.arm.open()
-        assert [r.emulator.servos[i].get(reg.TORQUE_LIMIT) for i in (1, 5, 6)] == [1000, 400, 500]
+        assert [r.emulator.servos[i].get(reg.TORQUE_LIMIT) for i in (1, 5, 6)] == [999, 400, 500]
 
 
 def test_the_wrist_turns_over_the_encoders_end_without_a_jump(tmp_path: Path) -> None:

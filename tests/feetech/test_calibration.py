@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from drivers.feetech.calibration import (
 )
 from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.options import FeetechOptions
+from drivers.feetech.plausible import check_plausible
 from drivers.feetech.servo import SimpleServoBank
 from drivers.feetech.setup import connect
+from runtime.messages import DeviceError
 from runtime.stepped import SteppedClock
 from tests.feetech.rig import CALIBRATION, NAMES, RANGES
 
@@ -174,6 +177,7 @@ def test_an_arm_is_calibrated_by_moving_it(
         bank.override(1, position=lift % 4096)
         bank.override(2, position=gripper)
         calibrator.sample()
+    assert [servo.get(reg.HOMING_OFFSET) for servo in emulator.servos.values()] == [0, 0, 0]
     calibration = calibrator.finish()
     assert calibration == {
         "lift": JointCalibration(id=1, homing_offset=1853, range_min=1147, range_max=2747),
@@ -182,6 +186,8 @@ def test_an_arm_is_calibrated_by_moving_it(
         ),
         "wrist_roll": JointCalibration(id=3, homing_offset=1000 - 2047, range_min=0, range_max=4095),
     }
+    with calibrator.written(calibration):
+        pass
     emulator.power_cycle()
     assert emulator.servos[1].get(reg.HOMING_OFFSET) == 1853
     assert emulator.servos[2].get(reg.MAX_POSITION_LIMIT) == 2647
@@ -196,7 +202,7 @@ def test_a_joint_that_was_forgotten_is_named(
     calibrator.release()
     calibrator.set_middle()
     calibrator.sample()
-    with pytest.raises(CalibrationError, match="calibrating lift: moved by 0 ticks"):
+    with pytest.raises(CalibrationError, match="calibrating lift: it was not moved"):
         calibrator.finish()
 
 
@@ -224,7 +230,112 @@ def test_the_farthest_offset_fits_the_register(tmp_path: Path) -> None:
             calibrator.set_middle()
         calibrator.release()
         calibrator.set_middle()
-        assert bus.read(1, reg.HOMING_OFFSET) == 2047
+        for place in (4095, 3600):
+            bank.override(1, position=place)
+            calibrator.sample()
+        assert calibrator.finish()["lift"].homing_offset == 2047
     finally:
         bus.close()
         emulator.close()
+
+
+COLLAPSED = {
+    "folded": (2000, 2300, "not moved from stop to stop"),
+    "over the seam": (0, 4095, "a full turn, and the joint has stops"),
+    "nearly over the seam": (3, 4090, "a full turn, and the joint has stops"),
+    "too far": (100, 3900, "and the joint has some 2086: it was moved over"),
+}
+
+
+@pytest.mark.parametrize("case", COLLAPSED)
+def test_a_range_that_no_joint_of_the_model_has_is_refused(case: str) -> None:
+    low, high, said = COLLAPSED[case]
+    calibration = {"lift": JointCalibration(id=1, homing_offset=0, range_min=low, range_max=high)}
+    with pytest.raises(CalibrationError, match=f"here: lift: its range is {low} to {high}, .*{said}"):
+        check_plausible(calibration, {"lift": (-1.6, 1.6)}, (), "here")
+
+
+def test_what_arms_do_have_is_taken() -> None:
+    gripper = JointCalibration(id=1, homing_offset=0, range_min=1800, range_max=3300)
+    check_plausible({"gripper": gripper}, {"gripper": (0.0, 1.7)}, ("gripper",), "here")
+    roll = JointCalibration(id=1, homing_offset=0, range_min=0, range_max=4095)
+    check_plausible({"roll": roll}, {"roll": (-2.75, 2.84)}, (), "here")  # LeRobot's, of every SO-101
+    lift = JointCalibration(id=1, homing_offset=0, range_min=950, range_max=3150)
+    check_plausible({"lift": lift}, {"lift": (-1.6, 1.6)}, (), "here")
+    with pytest.raises(CalibrationError, match="a full turn: it was moved over"):
+        check_plausible({"gripper": roll}, {"gripper": (0.0, 1.7)}, ("gripper",), "here")
+
+
+def test_the_way_a_gripper_closes_is_seen(tmp_path: Path) -> None:
+    bank = SimpleServoBank(SteppedClock(), {2: 650})
+    emulator = FeetechEmulator(bank, tmp_path / "arm")
+    bus = connect("arm", FeetechOptions(port=emulator.port), {2: "gripper"}, SteppedClock())
+    try:
+        for closed, mode in ((990, 1), (310, 0)):
+            calibrator = Calibrator(bus, {"gripper": 2})
+            bank.override(2, position=650)
+            calibrator.release()
+            calibrator.set_middle()
+            for place in (300, 1000, 650):
+                bank.override(2, position=place)
+                calibrator.sample()
+            assert calibrator.note_closed() == ["gripper"]
+            bank.override(2, position=closed)
+            assert calibrator.note_closed() == []
+            assert calibrator.finish()["gripper"].drive_mode == mode
+    finally:
+        bus.close()
+        emulator.close()
+
+
+def test_lost_replies_do_not_end_it(bench: tuple[SimpleServoBank, FeetechEmulator, Calibrator]) -> None:
+    _, emulator, calibrator = bench
+    calibrator.release()
+    calibrator.set_middle()
+    emulator.faults.silent.add(2)
+    for _ in range(30):
+        assert "gripper" not in calibrator.sample()
+    emulator.faults.clear()
+    assert calibrator.sample()["gripper"].now == 2047
+    emulator.faults.silent.add(2)
+    for _ in range(39):
+        calibrator.sample()
+    with pytest.raises(DeviceError, match=r"no answer from servo 2 \(gripper\)"):
+        calibrator.sample()
+
+
+def test_servos_that_cannot_all_be_written_hold_what_they_held(
+    bench: tuple[SimpleServoBank, FeetechEmulator, Calibrator],
+) -> None:
+    _, emulator, calibrator = bench
+    registers = (reg.HOMING_OFFSET, reg.MIN_POSITION_LIMIT, reg.MAX_POSITION_LIMIT)
+    calibration = {
+        name: JointCalibration(id=i, homing_offset=5 * i, range_min=1000, range_max=2000 + i)
+        for i, name in enumerate(("lift", "gripper", "wrist_roll"), start=1)
+    }
+    written = calibrator.written(calibration)
+    with silent_later(emulator, 3), pytest.raises(DeviceError) as caught, written:
+        pass
+    assert "could not be put back" in caught.value.detail
+    assert "Homing_Offset of wrist_roll (servo 3), 0 before and 15 to be written" in caught.value.detail
+    emulator.faults.clear()
+    with pytest.raises(OSError, match="full"), calibrator.written(calibration):
+        raise OSError("full")
+    emulator.power_cycle()
+    held = [[servo.get(register) for register in registers] for servo in emulator.servos.values()]
+    assert held == [[0, 0, 4095], [0, 0, 4095], [15, 0, 4095]]
+
+
+@contextmanager
+def silent_later(emulator: FeetechEmulator, servo_id: int) -> Iterator[None]:
+    """The servo falls silent when its offset has been written."""
+    write = emulator.servos[servo_id].write
+
+    def last(start: int, data: bytes) -> None:
+        write(start, data)
+        if start == reg.HOMING_OFFSET.address:
+            emulator.faults.silent.add(servo_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulator.servos[servo_id], "write", last)
+        yield

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import serial
+from loguru import logger
 
 from drivers.feetech import registers as reg
 from drivers.feetech.emulator import FeetechEmulator
@@ -249,20 +251,137 @@ def test_a_brownout_without_an_alarm_is_seen_with_the_next_health(tmp_path: Path
         r.arm.open()
         r.run(2)
         r.emulator.power_cycle()
-        with pytest.raises(DeviceError, match=f"switched it off: {', '.join(NAMES)}"):
+        with pytest.raises(DeviceError, match=f"P_Coefficient 32 instead of 16.*: {', '.join(NAMES)}"):
             r.run(5)
         assert r.arm.states.published == 5
-        with pytest.raises(DeviceError, match="torque is off"):
+        with pytest.raises(DeviceError, match="lost power for a moment"):
             r.run(1)  # as long as it lasts, whoever polls on
 
 
-def test_a_leader_has_no_torque_to_lose(tmp_path: Path) -> None:
+def test_a_leader_that_restarted_is_noticed_too(tmp_path: Path) -> None:
     with rig(tmp_path, role="leader", health_period_s=0.02) as r:
         r.arm.open()
         r.run(5)
-        r.emulator.power_cycle()
+        r.emulator.restart(3)
+        with pytest.raises(DeviceError, match=r"Torque_Limit 1000 instead of 999\): elbow_flex$"):
+            r.run(3)
+        r.arm.open()
         r.run(5)
-        assert r.arm.states.published == 10
+        assert not any(r.bank.motion(i)[2] for i in range(1, 7))
+
+
+def test_a_servo_that_let_go_gets_no_goal_which_would_switch_it_on(tmp_path: Path) -> None:
+    with rig(tmp_path, start=dict.fromkeys(NAMES[:4], 2000)) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.servos[2].write(reg.TORQUE_ENABLE.address, b"\0")
+        r.bank.place(2, encoder("shoulder_lift", 1200))  # it fell
+        r.arm.targets.post(0, position=np.full(6, 0.5))
+        with pytest.raises(DeviceError) as caught:
+            r.arm.poll()
+        assert caught.value.kind == "torque_lost"
+        assert caught.value.detail.endswith(": shoulder_lift")
+        assert r.arm.sent.published == 0
+        assert not r.bank.motion(2)[2]
+
+
+def test_goals_that_stream_hide_no_restart(tmp_path: Path) -> None:
+    with rig(tmp_path, start=dict.fromkeys(NAMES[:4], 2000)) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.restart(4, 6)
+        r.arm.targets.post(0, position=np.zeros(6))
+        with pytest.raises(DeviceError) as caught:
+            r.arm.poll()
+        assert caught.value.kind == "restarted"
+        assert caught.value.detail.endswith(": wrist_flex, gripper")
+        assert r.arm.sent.published == 0
+
+
+@pytest.mark.parametrize("restarted", [1, 6])
+def test_a_restart_shows_even_if_torque_is_on_again_and_all_gains_are_the_servos_own(
+    tmp_path: Path, restarted: int
+) -> None:
+    own: dict[str, Any] = {"p_gain": 32, "acceleration_100ticks_s2": 0}
+    limits = {"joint_torque_limit_fraction": {"gripper": 1.0}}
+    with rig(tmp_path, health_period_s=0.05, **own, **limits) as r:
+        r.arm.open()
+        r.run(2)
+        r.emulator.restart(restarted)
+        servo = r.emulator.servos[restarted]
+        servo.write(reg.GOAL_POSITION.address, reg.GOAL_POSITION.encode(2500))
+        assert servo.get(reg.TORQUE_ENABLE) == 1
+        with pytest.raises(DeviceError, match=r"restarted: .*Torque_Limit 1000 instead of 999"):
+            r.run(6)
+        r.arm.open()
+        assert servo.get(reg.TORQUE_LIMIT) == 999
+
+
+def test_a_servo_that_was_silent_is_looked_at_once_it_is_back(tmp_path: Path) -> None:
+    with rig(tmp_path, health_period_s=100) as r:
+        r.arm.open()
+        r.run(2)
+        r.emulator.faults.silent.add(3)
+        r.run(2)
+        r.emulator.faults.clear()
+        r.emulator.restart(3)
+        with pytest.raises(DeviceError, match=r"restarted: .*: elbow_flex"):
+            r.run(3)
+
+
+def test_an_alarm_is_told_when_it_comes_and_when_it_goes_and_fills_no_log(tmp_path: Path) -> None:
+    said: list[str] = []
+    sink = logger.add(said.append, format="{level} {message}")
+    try:
+        with rig(tmp_path) as r:
+            r.arm.open()
+            r.run(1)
+            for _ in range(9):
+                r.emulator.servos[6].alarms = 32
+                r.run(1)
+                r.emulator.servos[6].alarms = 0
+                r.run(1)
+            assert r.arm.statistics() == {"gripper.alarm_overload": 9}
+    finally:
+        logger.remove(sink)
+    raised = [line.strip() for line in said if "raises" in line]
+    assert raised[0] == "WARNING arm: gripper (servo 6) raises its overload alarm (time 1)"
+    assert [line[-2] for line in raised] == ["1", "2", "4", "8"]
+    assert sum("gripper (servo 6): no overload alarm any more" in line for line in said) == 4
+
+
+def test_firmware_that_takes_no_write_while_locked_is_written_for_good_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    with rig(tmp_path) as r:
+        servo = r.emulator.servos[3]
+        write = servo.write
+
+        def refuse(start: int, data: bytes) -> None:
+            if start >= 40 or servo.get(reg.LOCK) == 0:
+                write(start, data)
+
+        monkeypatch.setattr(servo, "write", refuse)
+        try:
+            r.arm.open()
+        finally:
+            logger.remove(sink)
+        assert servo.get(reg.P_COEFFICIENT) == 16
+        assert servo.get(reg.LOCK) == 1
+        r.run(2)
+    told = [line.strip() for line in said if "EEPROM" in line]
+    assert told == ["arm: EEPROM of elbow_flex (servo 3): P_Coefficient 32 -> 16"]
+
+
+def test_a_register_that_keeps_another_value_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rig(tmp_path) as r:
+        servo = r.emulator.servos[6]
+        write = servo.write
+        monkeypatch.setattr(servo, "write", lambda at, data: write(at, data) if at != 48 else None)
+        with pytest.raises(DeviceError, match="refused: gripper: Torque_Limit is 1000 after 500 was written"):
+            r.arm.open()
 
 
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:
@@ -345,8 +464,11 @@ def test_another_arms_calibration_is_refused_and_nothing_moves(tmp_path: Path) -
 
 
 def test_a_calibration_is_written_when_asked_and_kept_without_power(tmp_path: Path) -> None:
+    said: list[str] = []
     with rig(tmp_path, registers={i: {} for i in range(1, 7)}, write_calibration=True) as r:
+        sink = logger.add(said.append, format="{message}")
         r.arm.open()
+        logger.remove(sink)
         r.arm.close()
         r.emulator.power_cycle()
         for name in NAMES:
@@ -355,6 +477,17 @@ def test_a_calibration_is_written_when_asked_and_kept_without_power(tmp_path: Pa
             assert servo.get(reg.HOMING_OFFSET) == joint.homing_offset
             assert servo.get(reg.MIN_POSITION_LIMIT) == joint.range_min
             assert servo.get(reg.P_COEFFICIENT) == 32
+    told = [line for line in said if "EEPROM" in line]
+    assert len(told) == 14  # two offsets are 0 already, and wrist_roll's limits are as shipped
+    assert told[0].strip() == "arm: EEPROM of shoulder_pan (servo 1): Homing_Offset 0 -> 100"
+
+
+def test_a_calibration_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    with rig(tmp_path, registers={i: {} for i in range(1, 7)}, write_calibration=True) as r:
+        r.emulator.servos[6].write(reg.TORQUE_ENABLE.address, b"\1")
+        with pytest.raises(DeviceError, match="gripper: torque is on"):
+            r.arm.open()
+        assert [servo.get(reg.HOMING_OFFSET) for servo in r.emulator.servos.values()] == [0] * 6
 
 
 def test_a_calibration_is_not_written_under_torque(tmp_path: Path) -> None:

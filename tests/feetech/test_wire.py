@@ -166,6 +166,76 @@ def test_what_is_read_only_stays(
     assert packets.read2ByteTxRx(port, 1, reg.PRESENT_POSITION.address)[0] == 2000
 
 
+def test_a_goal_turns_torque_on(wire: tuple[FeetechEmulator, SimpleServoBank], port: scs.PortHandler) -> None:
+    packets = scs.PacketHandler(0)
+    assert packets.read1ByteTxRx(port, 1, reg.TORQUE_ENABLE.address)[0] == 0
+    for register in (reg.ACCELERATION, reg.TORQUE_LIMIT, reg.P_COEFFICIENT, reg.HOMING_OFFSET):
+        packets.write1ByteTxRx(port, 1, register.address, 0)
+        assert packets.read1ByteTxRx(port, 1, reg.TORQUE_ENABLE.address)[0] == 0
+    packets.write2ByteTxRx(port, 1, reg.GOAL_POSITION.address, 2300)
+    assert packets.read1ByteTxRx(port, 1, reg.TORQUE_ENABLE.address)[0] == 1
+    assert wire[1].motion(1)[1:] == (2300, True)
+
+
+def test_a_restart_undoes_what_is_not_in_the_eeprom(
+    wire: tuple[FeetechEmulator, SimpleServoBank], port: scs.PortHandler
+) -> None:
+    packets = scs.PacketHandler(0)
+    written = ((reg.P_COEFFICIENT, 16), (reg.MAXIMUM_ACCELERATION, 254), (reg.ACCELERATION, 254))
+    for register, value in written:
+        packets.write1ByteTxRx(port, 1, register.address, value)
+        assert packets.read1ByteTxRx(port, 1, register.address)[0] == value
+    packets.write2ByteTxRx(port, 1, reg.TORQUE_LIMIT.address, 500)
+    packets.write2ByteTxRx(port, 1, reg.GOAL_POSITION.address, 2300)
+    wire[0].restart(1)
+    servo = wire[0].servos[1]
+    registers = (*(register for register, _ in written), reg.TORQUE_LIMIT, reg.TORQUE_ENABLE, reg.LOCK)
+    assert [servo.get(register) for register in registers] == [32, 100, 0, 1000, 0, 1]
+    # Without a goal since then, torque holds the servo where it is.
+    here = wire[1].motion(1)[0]
+    packets.write1ByteTxRx(port, 1, reg.TORQUE_ENABLE.address, 1)
+    assert wire[1].motion(1)[0] == here
+
+
+def test_what_was_locked_is_not_saved_by_a_later_unlocked_write(
+    wire: tuple[FeetechEmulator, SimpleServoBank], port: scs.PortHandler
+) -> None:
+    packets = scs.PacketHandler(0)
+    packets.write1ByteTxRx(port, 1, reg.P_COEFFICIENT.address, 16)
+    packets.write1ByteTxRx(port, 1, reg.LOCK.address, 0)
+    packets.write1ByteTxRx(port, 1, reg.I_COEFFICIENT.address, 3)
+    packets.write1ByteTxRx(port, 1, reg.MAXIMUM_ACCELERATION.address, 200)
+    wire[0].power_cycle()
+    servo = wire[0].servos[1]
+    registers = (reg.P_COEFFICIENT, reg.I_COEFFICIENT, reg.MAXIMUM_ACCELERATION)
+    assert [servo.get(register) for register in registers] == [32, 3, 200]
+
+
+def test_a_new_mode_lets_go_and_no_acceleration_exceeds_its_maximum(
+    wire: tuple[FeetechEmulator, SimpleServoBank], port: scs.PortHandler
+) -> None:
+    packets = scs.PacketHandler(0)
+    packets.write1ByteTxRx(port, 1, reg.ACCELERATION.address, 254)
+    assert packets.read1ByteTxRx(port, 1, reg.ACCELERATION.address)[0] == 100
+    packets.write1ByteTxRx(port, 1, reg.TORQUE_ENABLE.address, 1)
+    packets.write1ByteTxRx(port, 1, reg.OPERATING_MODE.address, 1)
+    assert packets.read2ByteTxRx(port, 1, reg.TORQUE_ENABLE.address)[0] == 0  # and the acceleration
+
+
+@pytest.mark.parametrize("speed", sorted(reg.BAUD_CODES))
+def test_a_servo_speaks_at_the_speed_that_it_was_told(
+    wire: tuple[FeetechEmulator, SimpleServoBank], port: scs.PortHandler, speed: int
+) -> None:
+    packets = scs.PacketHandler(0)
+    packets.write1ByteTxRx(port, 1, reg.BAUD_RATE.address, reg.BAUD_CODES[speed])
+    assert packets.ping(port, 2)[0] == 777
+    port.ser.baudrate = speed
+    assert packets.ping(port, 1)[0] == 777
+    wire[0].power_cycle()
+    port.ser.baudrate = 1_000_000
+    assert packets.ping(port, 1)[0] == 777
+
+
 def test_a_broadcast_ping_is_answered_by_all_and_a_quiet_servo_acknowledges_nothing(
     wire: tuple[FeetechEmulator, SimpleServoBank], port: scs.PortHandler
 ) -> None:

@@ -1,0 +1,61 @@
+"""How a restart is noticed: registers that are set at opening, and that a servo then forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from drivers.feetech import registers as reg
+from drivers.feetech.bus import FeetechBus
+from runtime.messages import DeviceError, FaultKind
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What the servos held in `registers.VOLATILE` once they had been prepared, by id.
+
+    A servo that restarted answers as before, and with a goal its torque is on again: these registers alone
+    say that it did. One of them differs in any case: `mark` sees to it.
+    """
+
+    held: Mapping[int, tuple[int, ...]]
+
+    @classmethod
+    def take(cls, bus: FeetechBus, ids: Sequence[int]) -> Witness:
+        """Read them.
+
+        Raises:
+            DeviceError: ``no_reply``; ``gone``.
+        """
+        start, size = reg.HEALTH_BLOCK
+        answers = bus.sync_read(ids, start, size)
+        if silent := [bus.name(i) for i in ids if i not in answers]:
+            detail = f"no answer while its registers were read back: {', '.join(silent)}"
+            raise DeviceError(bus.device, FaultKind.NO_REPLY, bus.where, detail, bus.last_good_ns)
+        return cls({servo_id: _volatile(answers[servo_id], start) for servo_id in ids})
+
+    def restarted(self, answers: Mapping[int, bytes], start: int) -> dict[int, str]:
+        """The servos that have forgotten something, by id, and what; `answers` begin at address `start`."""
+        found = {}
+        for servo_id, data in answers.items():
+            was, now = self.held[servo_id], _volatile(data, start)
+            if now != was:
+                pairs = zip(reg.VOLATILE, now, was, strict=True)
+                found[servo_id] = ", ".join(
+                    f"{register.name} {is_now} instead of {then}"
+                    for register, is_now, then in pairs
+                    if is_now != then
+                )
+        return found
+
+
+def mark(bus: FeetechBus, servo_id: int, limit: int) -> int:
+    """The torque limit to write for one of `limit` (in 0.1 %): below the one that a restart brings back.
+
+    Whatever else is configured as the servo's own EEPROM has it, this register tells.
+    """
+    return min(limit, max(1, bus.read(servo_id, reg.MAX_TORQUE_LIMIT) - 1))
+
+
+def _volatile(data: bytes, start: int) -> tuple[int, ...]:
+    return tuple(register.decode(data[register.address - start :]) for register in reg.VOLATILE)
