@@ -7,15 +7,24 @@ from collections.abc import Mapping
 from runtime.arm_model import ArmModel
 from runtime.clock import Clock
 from runtime.interfaces import Policy, PolicyError
+from runtime.joints import JointLayout
 from runtime.messages import CameraInfo, Floats
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 
 
-def policy_context(model: ArmModel, cameras: Mapping[str, CameraInfo], clock: Clock) -> PolicyContext:
-    """What a policy for this robot is made with; `model` is copied before it returns."""
+def policy_context(
+    model: ArmModel,
+    cameras: Mapping[str, CameraInfo],
+    clock: Clock,
+    joints: JointLayout | None = None,
+) -> PolicyContext:
+    """What a policy for this robot is made with; `model` is copied before it returns.
+
+    `joints` are the model's, with the arms' calibration where it is known.
+    """
     mine = model.copy()
-    return PolicyContext(mine.layout, mine.copy, cameras, clock)
+    return PolicyContext(joints or mine.layout, mine.copy, cameras, clock)
 
 
 def build_policy(table: PolicyTable, context: PolicyContext) -> Policy:
@@ -48,5 +57,6 @@ def build_for(table: PolicyTable, context: PolicyContext, model: ArmModel, arm: 
         return build_policy(table, context)
     from policies.one_arm import OneArm
 
-    own = policy_context(model.arm(arm, still), context.cameras, context.clock)
+    joints = context.joints.part(arm)
+    own = policy_context(model.arm(arm, still), context.cameras, context.clock, joints)
     return OneArm(build_policy(table, own), model.layout.of(arm), still)

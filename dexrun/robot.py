@@ -14,12 +14,14 @@ from runtime.control import ControlLoop
 from runtime.device import DeviceThread
 from runtime.faults import FaultPolicy
 from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
+from runtime.joints import JointLayout, prefixed
 from runtime.messages import CameraInfo
 from runtime.ports import ArmPort, LeaderPort
 from runtime.realtime import Realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
+from runtime.units import calibrated
 
 if TYPE_CHECKING:
     from drivers.world.client import WorldClient
@@ -65,6 +67,16 @@ class Robot:
     def drivers(self) -> dict[str, Driver]:
         """Every device, by its name in the configuration."""
         return {name: thread.driver for name, thread in self.threads.items()}
+
+    @property
+    def joints(self) -> JointLayout:
+        """The joints of this very robot, as its arms are calibrated."""
+        entries = {
+            prefixed(key.partition(".")[2], joint): entry
+            for key, arm in self.arms.items()
+            for joint, entry in arm.calibration.items()
+        }
+        return calibrated(self.model.layout, entries)
 
     def infos(self) -> dict[str, CameraInfo]:
         """What is constant about each camera, once it is open."""

@@ -1,17 +1,13 @@
 """Between the robot's observation and a policy's own keys, units, joint order and image format.
 
 The robot speaks radians (gripper 0 closed to 1 open), RGB uint8 and its own joint and camera names. What a
-policy was trained on is configured here, never guessed. Everything is a pure function on arrays; the
-constructors check once, before anything moves.
-
-LeRobot's units, as its calibration defines them: ``-100..100`` over the calibrated joint range and
-``0..100`` for the gripper, or degrees about the middle of the range.
+policy was trained on is configured here, never guessed (units: `runtime.units`). Everything is a pure
+function on arrays; the constructors check once, before anything moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -32,37 +28,7 @@ from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation
 from runtime.options import Options
-
-
-class UnitMap(Options):
-    """How a policy expresses joints.
-
-    Attributes:
-        joint_unit: ``rad``; ``deg``; ``percent``, -100 to 100 over the joint's range (LeRobot's);
-            ``symmetric``, -1 to 1 over the joint's range.
-        gripper_unit: ``fraction``, 0 to 1; ``percent``, 0 to 100 (LeRobot's); ``symmetric``, -1 to 1.
-        gripper_open_high: whether the policy's larger gripper value means open.
-        zero_rad: per joint, the robot's angle at which the policy says 0 (``rad`` and ``deg`` only).
-            LeRobot's degrees are 0 in the middle of the calibrated range.
-        reversed: joints whose policy axis runs the other way.
-        range_rad: per joint, ``(low, high)`` in the robot's radians, instead of the robot's own range.
-    """
-
-    joint_unit: Literal["rad", "deg", "percent", "symmetric"] = "rad"
-    gripper_unit: Literal["fraction", "percent", "symmetric"] = "fraction"
-    gripper_open_high: bool = True
-    zero_rad: dict[str, float] = Field(default_factory=dict)
-    reversed: tuple[str, ...] = ()
-    range_rad: dict[str, tuple[float, float]] = Field(default_factory=dict)
-
-    def by_joint(self, table: str) -> Mapping[str, Iterable[str]]:
-        """The joints that keys of this map name, the map being `table` of a part (`PartTable.by_joint`)."""
-        given: dict[str, Iterable[str]] = {
-            "zero_rad": self.zero_rad,
-            "range_rad": self.range_rad,
-            "reversed": self.reversed,
-        }
-        return {f"{table}.{key}": names for key, names in given.items()}
+from runtime.units import UnitError, UnitMap, joint_units
 
 
 class ImageRule(Options):
@@ -141,63 +107,6 @@ VectorKeys = Annotated[KeyMap, AfterValidator(_vectors_only)]
 """The map of a policy whose network fixes what its images are called: `state` and `action` alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class JointUnits:
-    """``policy = (robot - offset) * scale``, per joint of the robot, shapes ``[D]``."""
-
-    names: tuple[str, ...]
-    offset: Floats
-    scale: Floats
-
-    def to_policy(self, robot: Floats) -> Floats:
-        """``[..., D]`` in the robot's units to the same joints in the policy's."""
-        return np.asarray((robot - self.offset) * self.scale)
-
-    def to_robot(self, policy: Floats) -> Floats:
-        """The other way."""
-        return np.asarray(policy / self.scale + self.offset)
-
-    def rate_to_policy(self, robot: Floats) -> Floats:
-        """Velocities ``[..., D]``: scaled, not shifted."""
-        return np.asarray(robot * self.scale)
-
-
-def _joint_units(name: str, low: float, high: float, units: UnitMap) -> tuple[float, float]:
-    low, high = units.range_rad.get(name, (low, high))
-    sign = -1.0 if name in units.reversed else 1.0
-    if units.joint_unit in ("percent", "symmetric"):
-        if not high > low:
-            raise PolicyError(f"joint {name}: range {low} to {high} rad is empty; give range_rad low < high")
-        full = 100.0 if units.joint_unit == "percent" else 1.0
-        return (low + high) / 2, sign * 2 * full / (high - low)
-    factor = 180.0 / np.pi if units.joint_unit == "deg" else 1.0
-    return units.zero_rad.get(name, 0.0), sign * factor
-
-
-def _gripper_units(units: UnitMap) -> tuple[float, float]:
-    if units.gripper_unit == "symmetric":
-        return 0.5, 2.0 if units.gripper_open_high else -2.0
-    full = 100.0 if units.gripper_unit == "percent" else 1.0
-    return (0.0, full) if units.gripper_open_high else (1.0, -full)
-
-
-def joint_units(robot: JointLayout, units: UnitMap) -> JointUnits:
-    """The affine map of every joint.
-
-    Raises:
-        PolicyError: a name in `units` is not a joint, or a range is empty.
-    """
-    for name in (*units.zero_rad, *units.reversed, *units.range_rad):
-        if name not in robot.names:
-            raise PolicyError(f"unit map names joint {name!r}; the robot has {', '.join(robot.names)}")
-    pairs = [
-        _gripper_units(units) if i in robot.grippers else _joint_units(name, float(low), float(high), units)
-        for i, (name, (low, high)) in enumerate(zip(robot.names, robot.ranges, strict=True))
-    ]
-    offset, scale = (np.array(column) for column in zip(*pairs, strict=True))
-    return JointUnits(robot.names, offset, scale)
-
-
 class ObservationMap:
     """A `KeyMap` and a `UnitMap` bound to a robot; checked once here, then only applied.
 
@@ -208,7 +117,10 @@ class ObservationMap:
     def __init__(self, keys: KeyMap, units: UnitMap, robot: JointLayout) -> None:
         self.keys = keys
         self.robot = robot
-        self.units = joint_units(robot, units)
+        try:
+            self.units = joint_units(robot, units)
+        except UnitError as error:
+            raise PolicyError(str(error)) from None
         self.state = {k: read_entries(e, robot, k, "state", state_entry) for k, e in keys.state.items()}
         self.action = {k: read_entries(e, robot, k, "action", action_entry) for k, e in keys.action.items()}
         targets = [robot.names[each.index] for each in self._row if each.kind in _TARGETS]
@@ -247,7 +159,7 @@ class ObservationMap:
             PolicyError: the observation lacks a force that an entry asks for.
         """
         columns = {
-            EntryKind.POSITION: self.units.to_policy(observation.arm.position),
+            EntryKind.POSITION: self.units.observed(observation.arm.position),
             EntryKind.VELOCITY: self.units.rate_to_policy(observation.arm.velocity),
             EntryKind.LOAD: observation.arm.load,
         }

@@ -7,14 +7,14 @@ described here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime.clock import RealClock
-from runtime.joints import JointLayout
+from runtime.joints import CalibratedJoint, JointLayout
 from runtime.messages import CameraInfo, Intrinsics
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
@@ -28,6 +28,7 @@ def start_message(table: PolicyTable, context: PolicyContext, body: Path) -> dic
             "names": context.joints.names,
             "ranges": context.joints.ranges.tolist(),
             "grippers": context.joints.grippers,
+            "calibration": {name: astuple(joint) for name, joint in context.joints.calibration.items()},
         },
         "cameras": {name: _camera(info) for name, info in context.cameras.items()},
         "body": str(body),
@@ -41,7 +42,12 @@ def started(message: Mapping[str, Any]) -> tuple[PolicyTable, PolicyContext]:
 
     joints = message["joints"]
     context = PolicyContext(
-        JointLayout(tuple(joints["names"]), np.array(joints["ranges"]), tuple(joints["grippers"])),
+        JointLayout(
+            tuple(joints["names"]),
+            np.array(joints["ranges"]),
+            tuple(joints["grippers"]),
+            {name: CalibratedJoint(*values) for name, values in joints["calibration"].items()},
+        ),
         lambda: ArmModel.load(Path(message["body"]), message["model"]),
         {name: _info(entry) for name, entry in message["cameras"].items()},
         RealClock(),

@@ -7,7 +7,7 @@ A robot has one joint vector, however many arms it has. The joints of one of sev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,20 @@ GRIPPER_UNIT = "0..1"
 """How a recording says that a joint is a gripper."""
 
 
+@dataclass(frozen=True, slots=True)
+class CalibratedJoint:
+    """What an arm's own calibration says of a joint that is no gripper.
+
+    Attributes:
+        low, high: the joint's angles at the ends of its calibrated range.
+        against: whether the servo counts down where the angle goes up.
+    """
+
+    low: float
+    high: float
+    against: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class JointLayout:
     """The joints of a robot, in the order of every joint vector ``[D]``.
@@ -27,12 +41,14 @@ class JointLayout:
         names: `D` different names.
         ranges: ``[D, 2]``, in radians (metres for a joint that slides); 0 to 1 for a gripper.
         grippers: indices of the joints that are grippers, ascending; there may be none.
-        others: indices of the joints that are not.
+        calibration: by joint, as far as this very arm's servos are calibrated.
+        others: indices of the joints that are not grippers.
     """
 
     names: tuple[str, ...]
     ranges: Floats
     grippers: tuple[int, ...] = ()
+    calibration: Mapping[str, CalibratedJoint] = field(default_factory=dict)
     others: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +77,15 @@ class JointLayout:
         """Of each joint, as recordings say them."""
         return [GRIPPER_UNIT if i in self.grippers else "rad" for i in range(self.joints)]
 
+    def range_of(self, name: str) -> tuple[float, float]:
+        """The range of one joint."""
+        low, high = self.ranges[self.names.index(name)].tolist()
+        return low, high
+
+    def with_calibration(self, calibration: Mapping[str, CalibratedJoint]) -> JointLayout:
+        """The same joints of an arm that is calibrated so."""
+        return replace(self, calibration=dict(calibration))
+
     def of(self, arm: str) -> tuple[int, ...]:
         """Where the joints of the arm called `arm` are; all of them for ``""``."""
         prefix = f"{arm}{SEPARATOR}" if arm else ""
@@ -77,7 +102,9 @@ class JointLayout:
             raise KeyError(arm)
         names = tuple(self.names[i].removeprefix(f"{arm}{SEPARATOR}") for i in where)
         grippers = tuple(k for k, i in enumerate(where) if i in self.grippers)
-        return JointLayout(names, self.ranges[list(where)], grippers)
+        known = {short: prefixed(arm, short) for short in names}
+        own = {s: self.calibration[name] for s, name in known.items() if name in self.calibration}
+        return JointLayout(names, self.ranges[list(where)], grippers, own)
 
 
 def prefixed(arm: str, name: str) -> str:
@@ -99,8 +126,10 @@ def side_by_side(arms: Mapping[str, JointLayout]) -> JointLayout:
     """One vector for several arms, in order, each joint called ``<arm>.<joint>``."""
     names: list[str] = []
     grippers: list[int] = []
+    known: dict[str, CalibratedJoint] = {}
     for arm, layout in arms.items():
+        known |= {f"{arm}{SEPARATOR}{name}": joint for name, joint in layout.calibration.items()}
         grippers += [len(names) + index for index in layout.grippers]
         names += [f"{arm}{SEPARATOR}{name}" for name in layout.names]
     ranges = np.concatenate([layout.ranges for layout in arms.values()])
-    return JointLayout(tuple(names), ranges, tuple(grippers))
+    return JointLayout(tuple(names), ranges, tuple(grippers), known)

@@ -17,6 +17,7 @@ from dexrun.config.errors import explain
 from dexrun.config.settings import Settings
 from dexrun.config.sources import ConfigError, Path_, merge, parse_arguments, read_environment, read_file
 from runtime.masking import masked
+from runtime.units import translated
 
 __all__ = ["ConfigError", "dump", "load", "load_tables"]
 
@@ -29,6 +30,8 @@ _RENAMED = (
     ("serve.policy", "control_rate_hz", "rate_hz"),
 )
 """Table, key, and what recordings made since call it."""
+_WITH_UNITS = ("policy", "serve", "serve.policy", "export")
+"""Tables with `units`, which had two keys before there was `convention`."""
 
 Tables = TypeVar("Tables", bound=BaseModel)
 
@@ -67,7 +70,22 @@ def renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(tables)
     for table, before, now in _RENAMED:
         found = _with_key(found, table.split("."), before, now)
+    for table in _WITH_UNITS:
+        found = _with_units(found, table.split("."))
     return found
+
+
+def _with_units(tables: Mapping[str, Any], table: Sequence[str]) -> dict[str, Any]:
+    """Units in today's words. Those that have none are left out: nothing here follows a recorded policy."""
+    inner = tables.get(table[0]) if table else None
+    if isinstance(inner, Mapping):
+        return {**tables, table[0]: _with_units(inner, table[1:])}
+    units = tables.get("units") if not table else None
+    if not isinstance(units, Mapping):
+        return dict(tables)
+    now = translated(units)
+    rest = {key: value for key, value in tables.items() if key != "units"}
+    return {**rest, "units": now} if "convention" in now else rest
 
 
 def _with_key(tables: Mapping[str, Any], table: Sequence[str], before: str, now: str) -> dict[str, Any]:

@@ -18,13 +18,8 @@ from dexrun.export.formats import FORMATS, format_named
 from dexrun.export.job import ExportResult, Progress, Slot, export
 from dexrun.export.options import ExportOptions
 from runtime.masking import masked
+from runtime.units import CONVENTIONS, translated
 
-_UNITS = {
-    "rad": {"joint_unit": "rad", "gripper_unit": "fraction"},
-    "deg": {"joint_unit": "deg", "gripper_unit": "percent"},
-    "percent": {"joint_unit": "percent", "gripper_unit": "percent"},
-    "symmetric": {"joint_unit": "symmetric", "gripper_unit": "symmetric"},
-}
 _LOCAL = ("vlm_url", "vlm_model", "jobs")
 """Whom pictures and the key are sent to, and how much of this machine is used: never a recording's word."""
 _PLAIN = (
@@ -84,7 +79,7 @@ def _parser() -> _Parser:
     add("--labels", help="only episodes with these: success, failure, none (all but failures)")
     add("--head", help="the camera that sees the scene")
     add("--wrist", help="the camera on the gripper")
-    add("--units", choices=sorted(_UNITS), help="of joints and gripper, instead of the format's")
+    add("--units", choices=CONVENTIONS, help="of joints and grippers, instead of the format's")
     add("--codec", help="h264 (default) or av1")
     add("--crf", help="quality of video, lower is better")
     add("--depth", help="LeRobot: video, images (lossless), both, none")
@@ -140,7 +135,7 @@ def options_from(arguments: argparse.Namespace) -> ExportOptions:
     if arguments.latency:
         given["latency_s"] = {**given.get("latency_s", {}), **dict(map(_latency, arguments.latency))}
     if arguments.units:
-        given["units"] = _UNITS[arguments.units]
+        given["units"] = arguments.units
     try:
         return ExportOptions.model_validate(given)
     except ValidationError as error:
@@ -180,7 +175,8 @@ def _recorded(run: Path) -> dict[str, Any]:
     """The table that the run was made with, as far as it is still known."""
     path = run / "config.json"
     table = _table(path) if path.is_file() else {}
-    return _without_local({k: v for k, v in table.items() if k in ExportOptions.model_fields}, path)
+    known = _without_local({k: v for k, v in table.items() if k in ExportOptions.model_fields}, path)
+    return {**known, "units": translated(known["units"])} if known.get("units") else known
 
 
 def _without_local(table: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.zarr_v2 import ZarrArray
-from policies.mapping import UnitMap
+from runtime.units import UnitMap
 
-UNITS = UnitMap(joint_unit="symmetric", gripper_unit="symmetric")
+UNITS = UnitMap(convention="symmetric")
 HEAD, WRIST = "rgbm", "right_cam_img"
 
 
@@ -54,7 +54,7 @@ class DexGraspZarr:
             raise ExportError(
                 f"{ref.name}: no tracked masks were recorded; --missing-mask zeros exports without"
             )
-        ref.shape.units(options.units or UNITS)
+        ref.units(options.units or UNITS)
         return ("rows", f"image:{HEAD}", f"image:{WRIST}")
 
     def start(self, plan: ExportPlan) -> None:
@@ -74,7 +74,7 @@ class DexGraspZarr:
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
-            units = slot.ref.shape.units(plan.options.units or UNITS)
+            units = slot.ref.units(plan.options.units or UNITS)
             rows = (sampled.action, sampled.position)
             return tuple(units.to_policy(values).astype(np.float32) for values in rows)
         key = task.removeprefix("image:")

@@ -27,7 +27,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.reasonings import reasonings
 from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
-from policies.mapping import UnitMap
+from runtime.units import UnitMap
 
 UNITS = UnitMap()
 RESERVE = 16 << 20
@@ -50,7 +50,7 @@ class ActHdf5:
         return False
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
-        ref.shape.units(options.units or UNITS)
+        ref.units(options.units or UNITS)
         if not ref.shape.chosen(options):
             raise ExportError(f"{ref.name}: {self.name} needs at least one camera")
         return ("file:",)
@@ -76,8 +76,8 @@ class ActHdf5:
     def _low_dimensional(
         self, root: Any, sampled: Sampled, slot: Slot, options: ExportOptions, rows: int
     ) -> None:
-        units = slot.ref.shape.units(options.units or UNITS)
-        position = units.to_policy(sampled.position)
+        units = slot.ref.units(options.units or UNITS)
+        position = units.observed(sampled.position)
         observations = root.create_group("observations")
         root.create_dataset("action", data=padded(units.to_policy(sampled.action), rows))
         observations.create_dataset("qpos", data=padded(position, rows))

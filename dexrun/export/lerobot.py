@@ -17,11 +17,10 @@ from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
-from policies.mapping import JointUnits, UnitMap
 from runtime.joints import SEPARATOR
+from runtime.units import DEFAULT_LEROBOT, UnitMap
 
-UNITS = UnitMap(joint_unit="percent", gripper_unit="percent")
-"""LeRobot's for SO-100: -100 to 100 over the calibrated range, the gripper 0 to 100."""
+UNITS = UnitMap(convention=DEFAULT_LEROBOT)
 
 STATE, ACTION, FORCE = "observation.state", "action", "observation.force"
 IMAGES = "observation.images."
@@ -117,23 +116,17 @@ def layout(shape: DatasetShape, options: ExportOptions, depth: str) -> LerobotLa
 def tasks(ref: EpisodeRef, options: ExportOptions, depth: str) -> tuple[str, ...]:
     """One for the rows, one for each video; depth first, since it takes longest."""
     of = layout(ref.shape, options, depth)
-    joint_units_of(ref, of)
+    ref.units(of.units)
     return (*(f"video:{key}" for key in (*of.depth_videos, *of.videos)), "rows")
-
-
-def joint_units_of(ref: EpisodeRef, of: LerobotLayout) -> JointUnits:
-    """The data set's units on the arm as it was calibrated for this episode."""
-    ranges = {**ref.calibrated, **of.units.range_rad}
-    return ref.shape.units(of.units.model_copy(update={"range_rad": ranges}))
 
 
 def columns(sampled: Sampled, slot: Slot, of: LerobotLayout) -> dict[str, NDArray[Any]]:
     """The low-dimensional features and what LeRobot counts, ``[T, ...]``; ``task_index`` is left out."""
     rows = np.arange(slot.length, dtype=np.int64)
-    units = joint_units_of(slot.ref, of)
+    units = slot.ref.units(of.units)
     out: dict[str, NDArray[Any]] = {
         ACTION: units.to_policy(sampled.action).astype(np.float32),
-        STATE: units.to_policy(sampled.position).astype(np.float32),
+        STATE: units.observed(sampled.position).astype(np.float32),
     }
     if sampled.force is not None:
         out[FORCE] = sampled.force.astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any
 from dexrun.export import lerobot
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, report_of
+from runtime.units import UnitMap, translated
 
 
 def read_report(meta: Path) -> dict[str, Any]:
@@ -20,7 +21,10 @@ def read_report(meta: Path) -> dict[str, Any]:
         OSError, ValueError: it cannot be read.
     """
     path = meta / "dexrun.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    report = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    if isinstance(report.get("units"), dict):
+        report["units"] = UnitMap.model_validate(translated(report["units"])).said()
+    return report
 
 
 def write_report(plan: ExportPlan, of: lerobot.LerobotLayout, before: Mapping[str, Any], first: int) -> None:
@@ -42,7 +46,7 @@ def write_report(plan: ExportPlan, of: lerobot.LerobotLayout, before: Mapping[st
 def _terms(plan: ExportPlan, of: lerobot.LerobotLayout) -> dict[str, Any]:
     """What no reader can tell from the numbers themselves, and so must be the same in all of a data set."""
     return {
-        "units": of.units.model_dump(mode="json"),
+        "units": of.units.said(),
         "action": plan.options.action,
         "latency_s": of.shape.latencies(plan.options),
     }

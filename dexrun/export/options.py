@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from policies.mapping import UnitMap
 from runtime.options import Options
+from runtime.units import UnitMap
 
 
 class ExportOptions(Options):

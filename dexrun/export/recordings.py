@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,19 +13,16 @@ import numpy as np
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
 from drivers.arms.choice import recorded
-from policies.mapping import JointUnits, UnitMap, joint_units
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
-from runtime.interfaces import PolicyError
 from runtime.joints import GRIPPER_UNIT, JointLayout, prefixed
 from runtime.messages import Floats
 from runtime.recording.tracks import device_topic
 from runtime.table_model import MeshesMissingError
+from runtime.units import MIDDLE, JointUnits, UnitError, UnitMap, calibrated, joint_units
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
-
-_TICKS_PER_TURN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +120,6 @@ class DatasetShape:
             raise ExportError(f"no camera {name!r} is exported; there is: {_list(names)}")
         return name
 
-    def units(self, units: UnitMap) -> JointUnits:
-        """How joints are expressed.
-
-        Raises:
-            ExportError: `units` names something that the robot does not have.
-        """
-        try:
-            return joint_units(self.layout, units)
-        except PolicyError as error:
-            raise ExportError(str(error)) from None
-
     def robot_type(self, options: ExportOptions) -> str:
         """As LeRobot data sets name it: as configured, or the arm's model, a follower; two are ``bi_...``."""
         if options.robot_type:
@@ -190,7 +175,7 @@ class EpisodeRef:
 
     Attributes:
         name: run and episode, for messages.
-        calibrated: per joint that is no gripper, its calibrated range in radians; none without calibration.
+        joints: the arm's, as it was calibrated for this episode.
         masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
         missing: cameras, and ``force``, that the robot had and of which there is no sample.
     """
@@ -202,11 +187,22 @@ class EpisodeRef:
     label: str
     simulated: bool
     shape: DatasetShape
-    calibrated: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    joints: JointLayout
     masks: tuple[str, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     repaired: bool = False
     missing: tuple[str, ...] = ()
+
+    def units(self, units: UnitMap) -> JointUnits:
+        """How joints are expressed.
+
+        Raises:
+            ExportError: `units` names something that the robot does not have.
+        """
+        try:
+            return joint_units(self.joints, units)
+        except UnitError as error:
+            raise ExportError(str(error)) from None
 
 
 def name_of(path: Path) -> str:
@@ -276,7 +272,7 @@ def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
             label=episode.label,
             simulated=any(str(table.get("port", "")).startswith("world:") for table in _tables(episode)),
             shape=shape,
-            calibrated=calibrated_ranges(episode, shape),
+            joints=calibrated_joints(episode, shape),
             masks=tuple(
                 t.removeprefix("/mask/") for t, n in episode.topics.items() if t[:6] == "/mask/" and n
             ),
@@ -292,22 +288,15 @@ def _missing(episode: Episode) -> tuple[str, ...]:
     return (*(name for name in robot.get("cameras") or {} if name not in episode.cameras), *force)
 
 
-def calibrated_ranges(episode: Episode, shape: DatasetShape) -> dict[str, tuple[float, float]]:
-    """Over which angles the arm was calibrated: what LeRobot's -100 to 100 stand for."""
+def calibrated_joints(episode: Episode, shape: DatasetShape) -> JointLayout:
+    """The joints of the arm as it was calibrated; older recordings say the middle in the arm's table only."""
     entries: dict[str, Any] = {}
-    zeros: dict[str, float] = {}
     for key, table in zip(episode.arms, _tables(episode), strict=True):
         _, _, arm = key.partition(".")
-        calibration = episode.calibration.get(key, {})
-        entries.update({prefixed(arm, joint): entry for joint, entry in calibration.items()})
-        zeros.update({prefixed(arm, joint): zero for joint, zero in table.get("zero_rad", {}).items()})
-    out = {}
-    for index, (name, (low, high)) in enumerate(zip(shape.joints, shape.ranges, strict=True)):
-        if name in entries and index not in shape.grippers:
-            half = (entries[name]["range_max"] - entries[name]["range_min"]) * math.pi / _TICKS_PER_TURN
-            middle = zeros.get(name, (low + high) / 2)
-            out[name] = (middle - half, middle + half)
-    return out
+        zeros = {joint: {MIDDLE: zero} for joint, zero in table.get("zero_rad", {}).items()}
+        for joint, entry in episode.calibration.get(key, {}).items():
+            entries[prefixed(arm, joint)] = {**zeros.get(joint, {}), **entry}
+    return calibrated(shape.layout, entries)
 
 
 def _tables(episode: Episode) -> list[Mapping[str, Any]]:

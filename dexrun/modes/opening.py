@@ -81,7 +81,7 @@ async def _open_worker(
     from runtime.observer import Observer
 
     settings, clock = robot.settings, robot.clock
-    context = policy_context(robot.model, robot.infos(), clock)
+    context = policy_context(robot.model, robot.infos(), clock, robot.joints)
     state = robot.arm.states.newest()
     still = robot.model.middle() if state is None else state["position"]
     policy = await clock.run_blocking(

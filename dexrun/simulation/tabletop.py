@@ -23,6 +23,7 @@ from runtime.messages import DeviceError, FaultKind
 from runtime.parts import CameraTable, DeviceTable
 from runtime.stepped import SteppedClock
 from runtime.teardown import boxed
+from runtime.units import MIDDLE
 
 HEAD = f"{WORLD_ADDRESS}head"
 _CLOSE_S = 10.0
@@ -79,7 +80,11 @@ class SimulatedTabletop:
             return None
         name = address.removeprefix(WORLD_ADDRESS)
         if name in self.client.calibration:
-            return self.client.calibration[name]
+            middles = self.client.middles_rad[name]
+            return {
+                joint: {**entry, **({MIDDLE: middles[joint]} if joint in middles else {})}
+                for joint, entry in self.client.calibration[name].items()
+            }
         if address == HEAD:
             return self.client.realsense_context
         info = self.client.camera_infos.get(name)

@@ -15,6 +15,7 @@ from drivers.feetech.driver import FeetechArm
 from drivers.feetech.options import FeetechOptions
 from runtime.messages import DeviceError, FaultKind
 from runtime.part_context import ArmContext
+from runtime.units import MIDDLE
 
 
 def build_arm(config: FeetechOptions, context: ArmContext) -> FeetechArm:
@@ -24,10 +25,12 @@ def build_arm(config: FeetechOptions, context: ArmContext) -> FeetechArm:
         DeviceError: there is no calibration, or it does not fit the arm.
     """
     try:
-        calibration = _calibration(config, context)
+        calibration, middles = _calibration(config, context)
         ranges = dict(zip(context.joints.names, context.joints.ranges.tolist(), strict=True))
         grippers = context.joints.gripper_names
-        joints = JointMap.build(calibration, ranges, zero_rad=config.zero_rad, grippers=grippers)
+        joints = JointMap.build(
+            calibration, ranges, zero_rad={**middles, **config.zero_rad}, grippers=grippers
+        )
     except CalibrationError as error:
         raise DeviceError(context.name, FaultKind.WRONG_CALIBRATION, config.port, str(error)) from None
     return FeetechArm(context.name, _gentle(config, grippers), joints, context.clock)
@@ -40,9 +43,12 @@ def _gentle(config: FeetechOptions, grippers: Sequence[str]) -> FeetechOptions:
     return config.model_copy(update={"joint_torque_limit_fraction": limits})
 
 
-def _calibration(config: FeetechOptions, context: ArmContext) -> Calibration:
+def _calibration(config: FeetechOptions, context: ArmContext) -> tuple[Calibration, dict[str, float]]:
+    """The calibration, and which angles the middles of its ranges are, as far as it is known."""
     if config.calibration is not None:
-        return load_calibration(config.calibration, context.joints.names)
+        return load_calibration(config.calibration, context.joints.names), {}
     if context.lent is None:
         raise CalibrationError("no calibration: give calibration = FILE, made by dexrun calibrate")
-    return {name: JointCalibration(**entry) for name, entry in context.lent.items()}
+    middles = {name: entry[MIDDLE] for name, entry in context.lent.items() if MIDDLE in entry}
+    plain = {name: {k: v for k, v in entry.items() if k != MIDDLE} for name, entry in context.lent.items()}
+    return {name: JointCalibration(**entry) for name, entry in plain.items()}, middles

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from drivers.feetech.registers import TICKS_PER_TURN
 from runtime.input_file import parse_json, read_small
 from runtime.messages import Floats
 from runtime.options import Options
+from runtime.units import MIDDLE
 
 Ticks = NDArray[np.int64]
 
@@ -107,6 +108,7 @@ class JointMap:
         low, high: ends of the calibrated ranges in ticks, ``[D]``.
         scale: units per tick, signed, ``[D]``.
         origin: the value at tick `anchor`, ``[D]``.
+        grippers: which of `names` are.
     """
 
     names: tuple[str, ...]
@@ -117,6 +119,7 @@ class JointMap:
     scale: Floats
     origin: Floats
     anchor: Floats
+    grippers: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -162,6 +165,7 @@ class JointMap:
             scale=np.array(scale),
             origin=np.array(origin),
             anchor=np.array(anchor),
+            grippers=tuple(grippers),
         )
 
     def to_units(self, ticks: Ticks) -> Floats:
@@ -178,6 +182,14 @@ class JointMap:
         """Velocities ``[D]``, in rad/s and, for the gripper, openings/s."""
         values: Floats = self.scale * ticks_per_s
         return values
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """By joint, its calibration and, unless it is a gripper, the angle in the middle of its range."""
+        middles = dict(zip(self.names, self.origin.tolist(), strict=True))
+        return {
+            name: {**entry.model_dump(), **({} if name in self.grippers else {MIDDLE: middles[name]})}
+            for name, entry in self.calibration.items()
+        }
 
     def signs(self) -> Floats:
         """+1 or -1 by joint: which way the joint goes when ticks go up."""

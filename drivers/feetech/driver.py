@@ -184,8 +184,8 @@ class FeetechArm:
 
     @property
     def calibration(self) -> Mapping[str, Any]:
-        """By joint, as LeRobot's calibration files have it."""
-        return {name: entry.model_dump() for name, entry in self._joints.calibration.items()}
+        """By joint, as LeRobot's calibration files have it, and which angle the middle of its range is."""
+        return self._joints.described()
 
     def statistics(self) -> Mapping[str, int]:
         """Failures so far: ``late``, ``bad_target``, and ``<joint>.<kind>`` with the kinds ``no_reply``,

@@ -133,6 +133,11 @@ class WorldClient:
         return dict(self.wait_ready()["calibration"])
 
     @property
+    def middles_rad(self) -> dict[str, dict[str, float]]:
+        """Of each arm by its wire, the model's angle in the middle of each joint's calibrated range."""
+        return dict(self.wait_ready()["middles_rad"])
+
+    @property
     def objects(self) -> list[dict[str, Any]]:
         """What was put on the table: name, shape, color, size_m, x_m, y_m, yaw_rad. For tests and reports."""
         return list(self.wait_ready()["objects"])

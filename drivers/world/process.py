@@ -124,6 +124,7 @@ def ready_message(world: World) -> Message:
         "ring": world.ring.name,
         "cameras": {name: _info(info) for name, info in world.infos.items()},
         "calibration": {wire: bank.encoders.calibration() for wire, bank in world.banks.items()},
+        "middles_rad": {wire: bank.encoders.middles() for wire, bank in world.banks.items()},
         "objects": [asdict(o) for o in world.table.objects if o.present],
         "start_joints_rad": world.table.bank.joints_rad().tolist(),
     }

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,11 +15,20 @@ from drivers.feetech.servo import ServoReading
 from runtime.body import RobotDescription
 from runtime.messages import Floats
 
+T = TypeVar("T")
+
 TICKS_PER_TURN = 4096
 TICKS_PER_RAD = TICKS_PER_TURN / (2 * math.pi)
 HOMING_OFFSETS = (85, -132, 47, -60, 12, 210)
 """How far each encoder's own zero is from the calibrated one: no two arms are mounted alike."""
-RAW_MID = 2048
+HOMED = 2047
+"""What a servo reads where a person held the joint while it was homed."""
+_HELD = (31, -64, 58, -37, 22, -45)
+"""How far that was from the middle of the model's range (a gripper: its lower end), in ticks: by hand."""
+_BEYOND = ((-38, -24), (26, 118), (91, 35), (21, 44), (0, 0), (15, 72))
+"""How much further than the model a joint went when its range was found, at its two ends, in ticks."""
+_FULL_TURN = 0.85
+"""A joint that turns further than this share of a turn counts as one that turns all the way."""
 SPEED_LIMIT_RAD_S = 5.2
 """About 50 revolutions a minute, a servo's no-load speed."""
 STALL_CURRENT = 415
@@ -30,45 +40,84 @@ DEFAULT_P = 16
 
 
 class Encoders:
-    """An arm's encoders: ticks for the model's own joint positions, and the calibration that says so."""
+    """An arm's encoders: ticks for the model's own joint positions, and the calibration that says so.
 
-    def __init__(self, robot: RobotDescription) -> None:
+    The calibration is one as people make it: neither its middles nor its ranges are the model's. Only a
+    gripper's ends are, since a hand finds them, at ticks of their own.
+
+    Args:
+        number: of the arm; no two have the same calibration.
+    """
+
+    def __init__(self, robot: RobotDescription, number: int = 0) -> None:
         self.names = robot.joints
-        self._offsets = list(islice(cycle(HOMING_OFFSETS), len(self.names)))
+        self._robot, self._number = robot, number
+        self._offsets = _turned(HOMING_OFFSETS, number, len(self.names))
         pairs = zip(robot.joints, robot.ranges, strict=True)
         ends = [robot.grippers.get(name, pair) for name, pair in pairs]
+        self._grippers = [name in robot.grippers for name in robot.joints]
         self._reversed = [first > last for first, last in ends]
         self._ends = [(min(pair), max(pair)) for pair in ends]
-        self._middle = [(low + high) / 2 for low, high in self._ends]
         travels = [high - low for low, high in self._ends]
         self._scale = [TICKS_PER_RAD if travel > _SHORT else _TRAVEL / travel for travel in travels]
+        held = _turned(_HELD, number, len(self.names))
+        rests = [
+            low if gripper else (low + high) / 2
+            for gripper, (low, high) in zip(self._grippers, self._ends, strict=True)
+        ]
+        self._homed = [rest + h / scale for rest, h, scale in zip(rests, held, self._scale, strict=True)]
+        beyond = _turned(_BEYOND, number, len(self.names))
+        self._calibrated = [self._range(joint, beyond[joint]) for joint in range(len(self.names))]
+
+    def _range(self, joint: int, beyond: tuple[int, int]) -> tuple[int, int]:
+        low, high = (HOMED + (end - self._homed[joint]) * self._scale[joint] for end in self._ends[joint])
+        if high - low > _FULL_TURN * TICKS_PER_TURN and not self._grippers[joint]:
+            return 0, TICKS_PER_TURN - 1
+        more = (0, 0) if self._grippers[joint] else beyond
+        return max(0, round(low - more[0])), min(TICKS_PER_TURN - 1, round(high + more[1]))
+
+    def leaders(self) -> Encoders:
+        """Those of this arm's leader."""
+        return Encoders(self._robot, self._number + 3)
 
     def calibration(self) -> dict[str, dict[str, int]]:
         """In the layout of LeRobot's calibration files."""
-        entries: dict[str, dict[str, int]] = {}
-        for index, (name, (low, high)) in enumerate(zip(self.names, self._ends, strict=True)):
-            half = (high - low) / 2 * self._scale[index]
-            entries[name] = {
+        return {
+            name: {
                 "id": index + 1,
                 "drive_mode": int(self._reversed[index]),
                 "homing_offset": self._offsets[index],
-                "range_min": max(0, round(RAW_MID - half)),
-                "range_max": min(TICKS_PER_TURN - 1, round(RAW_MID + half)),
+                "range_min": self._calibrated[index][0],
+                "range_max": self._calibrated[index][1],
             }
-        return entries
+            for index, name in enumerate(self.names)
+        }
+
+    def middles(self) -> dict[str, float]:
+        """By joint that is no gripper, the model's angle in the middle of its range: ``zero_rad``."""
+        return {
+            name: self.position(index, sum(self._calibrated[index]) / 2 + self._offsets[index])
+            for index, name in enumerate(self.names)
+            if not self._grippers[index]
+        }
 
     def ticks(self, joint: int, position: float) -> int:
         """What the encoder of `joint` shows (before the homing offset) at a position of the model's."""
-        turned = (position - self._middle[joint]) * self._scale[joint]
-        return round(RAW_MID + turned) + self._offsets[joint]
+        turned = (position - self._homed[joint]) * self._scale[joint]
+        return round(HOMED + turned) + self._offsets[joint]
 
-    def position(self, joint: int, ticks: int) -> float:
+    def position(self, joint: int, ticks: float) -> float:
         """The model's position at which the encoder of `joint` shows `ticks`."""
-        return self._middle[joint] + (ticks - self._offsets[joint] - RAW_MID) / self._scale[joint]
+        return self._homed[joint] + (ticks - self._offsets[joint] - HOMED) / self._scale[joint]
 
     def speed(self, joint: int, velocity: float) -> int:
         """Ticks a second."""
         return round(velocity * self._scale[joint])
+
+
+def _turned(table: Sequence[T], number: int, count: int) -> list[T]:
+    """`count` entries of `table`, again and again, from another beginning for each arm."""
+    return list(islice(cycle(table), number, number + count))
 
 
 @dataclass(slots=True)
@@ -176,8 +225,10 @@ class RobotBank:
         ends = np.cumsum([0, *sizes]).tolist()
         self._places = [slice(*pair) for pair in pairwise(ends)]
         self.arms = {
-            name: ArmBank(joints_rad[place], Encoders(arm))
-            for (name, arm), place in zip(robot.singles.items(), self._places, strict=True)
+            name: ArmBank(joints_rad[place], Encoders(arm, number))
+            for number, ((name, arm), place) in enumerate(
+                zip(robot.singles.items(), self._places, strict=True)
+            )
         }
 
     def drive(self) -> Drive:

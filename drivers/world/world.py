@@ -70,7 +70,8 @@ class World:
         self.config = config
         self.table = Tabletop(config, draw_objects(config), robot, start_ns)
         self._leaders = {
-            arm: LeaderArm(bank.joints_rad(), bank.encoders) for arm, bank in self.table.banks.arms.items()
+            arm: LeaderArm(bank.joints_rad(), bank.encoders.leaders())
+            for arm, bank in self.table.banks.arms.items()
         }
         self.operator = Operator(self.table, self._leaders, config.operator)
         self._view = mujoco.MjData(self.table.model)

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.mapping import KeyMap, UnitMap, VectorKeys
+from policies.mapping import KeyMap, VectorKeys
 from runtime.options import Options
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
+from runtime.units import UnitMap
 
 
 class ActShape(Options):

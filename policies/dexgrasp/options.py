@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from policies.mapping import KeyMap, UnitMap, VectorKeys
+from policies.mapping import KeyMap, VectorKeys
 from runtime.options import Options
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
+from runtime.units import UnitMap
 
 Backbone = Literal["vits14", "vitb14", "vitl14", "vitg14", "tiny14", "tinyg14"]
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from policies.mapping import KeyMap, UnitMap
+from policies.mapping import KeyMap
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
+from runtime.units import DEFAULT_LEROBOT, UnitMap
 
 _ARM = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 
@@ -54,7 +55,9 @@ class RemoteOptions(PolicyTable):
     @classmethod
     def _over_the_servers_own(cls, given: Any) -> Any:
         own: UnitMap = cls.model_fields["units"].default
-        return {**own.model_dump(exclude_unset=True), **given} if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        return given if "convention" in given else {**own.model_dump(exclude_unset=True), **given}
 
     @model_validator(mode="after")
     def _backoff_grows(self) -> RemoteOptions:
@@ -108,6 +111,7 @@ class GrootTable(RemoteOptions):
         },
         instruction="annotation.human.task_description",
     )
+    units: UnitMap = UnitMap(convention=DEFAULT_LEROBOT)
 
 
 class LerobotTable(RemoteOptions):
@@ -137,7 +141,7 @@ class LerobotTable(RemoteOptions):
         state={f"{joint}.pos": (joint,) for joint in (*_ARM, "gripper")},
         instruction="task",
     )
-    units: UnitMap = UnitMap(joint_unit="percent", gripper_unit="percent")
+    units: UnitMap = UnitMap(convention=DEFAULT_LEROBOT)
 
 
 class OpenpiTable(RemoteOptions):

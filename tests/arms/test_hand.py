@@ -42,7 +42,6 @@ CONTROLLER = {
     **COMMON,
     "policy__shape__state_size": "13",
     "policy__shape__action_size": "13",
-    "policy__units__gripper_unit": "fraction",
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 from dexrun.export import depth_video, stats
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportResult
-from policies.mapping import UnitMap
+from runtime.units import UnitMap
 from tests.export.synthetic import RANGES, Made, Truth
 
 PSNR_DB = 30.0
@@ -25,10 +25,9 @@ Run = Callable[..., tuple[Path, list[Truth]]]
 Export = Callable[..., tuple[Path, ExportResult]]
 
 
-def percent(rows: Any) -> Any:
-    """The robot's units as LeRobot has them."""
-    ranges = np.array(RANGES)
-    out = (np.asarray(rows) - ranges.mean(axis=1)) / (ranges[:, 1] - ranges[:, 0]) * 200
+def degrees(rows: Any) -> Any:
+    """The robot's units as LeRobot has them, of an arm that is not calibrated in ticks."""
+    out = np.degrees(1) * (np.asarray(rows) - np.array(RANGES).mean(axis=1))
     out[..., -1] = np.asarray(rows)[..., -1] * 100
     return out.astype(np.float32)
 
@@ -80,8 +79,8 @@ def test_lerobots_own_reader_gives_back_the_recording(run: Run, exported: Export
     start = 0
     for truth, rows in zip(truths, lengths, strict=True):
         part = slice(start, start + rows)
-        assert (got["action"][part] == percent(expected(truth, "sent", rows))).all()
-        assert (got["observation.state"][part] == percent(expected(truth, "position", rows))).all()
+        assert (got["action"][part] == degrees(expected(truth, "sent", rows))).all()
+        assert (got["observation.state"][part] == degrees(expected(truth, "position", rows))).all()
         raw = got["observation.images.head_depth_raw"][part, 0].view(np.uint16)
         assert (raw == expected(truth, "head depth", rows)).all()
         for camera in ("head", "wrist"):
@@ -116,7 +115,7 @@ def test_appending_makes_one_data_set(run: Run, exported: Export, reader: Any) -
     got = reader(".venv-lerobot-data", "read_lerobot.py", target)
     assert (int(got["episodes"]), int(got["frames"])) == (3, 42)
     wanted = np.concatenate([expected(t, "sent", n) for t, n in zip([*one, *two], (13, 16, 13), strict=True)])
-    assert (got["action"] == percent(wanted)).all()
+    assert (got["action"] == degrees(wanted)).all()
     assert got["tasks"].tolist() == ["put the cube into the tray", "another"]
     about = json.loads((target / "meta" / "dexrun.json").read_text())
     assert [e["episode"] for e in about["episodes"]] == [0, 1, 2]
@@ -171,7 +170,7 @@ def test_v21_is_what_groot_reads(run: Run, exported: Export) -> None:
     assert modality["annotation"]["human.task_description"] == {"original_key": "task_index"}
     with pq.ParquetFile(target / "data/chunk-000/episode_000000.parquet") as file:
         action = np.stack(file.read().column("action").to_pylist())
-    assert (action.astype(np.float32) == percent(expected(truth, "sent", 16))).all()
+    assert (action.astype(np.float32) == degrees(expected(truth, "sent", 16))).all()
 
 
 def test_lerobot_0_3_reads_v21_by_groots_names(run: Run, exported: Export, reader: Any) -> None:
@@ -179,10 +178,10 @@ def test_lerobot_0_3_reads_v21_by_groots_names(run: Run, exported: Export, reade
     target, _ = exported(folder, "lerobot-v2.1")
     got = reader(".venv-lerobot-v21", "read_lerobot_v21.py", target)
     assert (int(got["episodes"]), int(got["fps"])) == (2, 30)
-    wanted = percent(np.concatenate([expected(one, "sent", 13), expected(two, "sent", 10)]))
+    wanted = degrees(np.concatenate([expected(one, "sent", 13), expected(two, "sent", 10)]))
     assert (got["action.single_arm"] == wanted[:, :5]).all()
     assert (got["action.gripper"] == wanted[:, 5:]).all()
-    state = percent(np.concatenate([expected(one, "position", 13), expected(two, "position", 10)]))
+    state = degrees(np.concatenate([expected(one, "position", 13), expected(two, "position", 10)]))
     assert (np.concatenate([got["state.single_arm"], got["state.gripper"]], axis=1) == state).all()
     assert got["state.force"].shape == (23, 2)
     frames = np.rint(got["video.wrist"][:13] * 255).transpose(0, 2, 3, 1)
@@ -206,7 +205,11 @@ def test_what_is_appended_must_fit(run: Run, exported: Export) -> None:
 @pytest.mark.parametrize(
     ("made", "options", "message"),
     [
-        ({}, {"units": UnitMap()}, "units.joint_unit is percent in the data set and rad in the export"),
+        (
+            {},
+            {"units": UnitMap()},
+            "units.convention is lerobot_degrees in the data set and rad in the export",
+        ),
         ({}, {"action": "requested"}, "action is sent in the data set and requested in the export"),
         ({}, {"latency_s": {"head": 0.1}}, "latency_s.head is absent in the data set and 0.1 in the export"),
         ({"depth_scale_m": 0.0001}, {}, "head_depth is in units of 0.001 m, the export's camera in 0.0001 m"),

@@ -41,8 +41,7 @@ TINY: dict[str, dict[str, str]] = {
 }
 COMMON = {
     "policy__threads": "1",
-    "policy__units__joint_unit": "symmetric",
-    "policy__units__gripper_unit": "symmetric",
+    "policy__units": "symmetric",
     "grasp__time_limit_s": "6",
 }
 

@@ -20,11 +20,12 @@ from policies.dexgrasp.controller import ControllerInput
 from policies.dexgrasp.load import random_controller
 from policies.dexgrasp.options import UMI_SHAPE, ControllerShape
 from policies.dexgrasp.policy import DexGraspPolicy
-from policies.mapping import KeyMap, UnitMap
+from policies.mapping import KeyMap
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from runtime.units import UnitMap
 
 TINY = ControllerShape(
     head="tiny14", wrist="tiny14", image_size=28, position_grid=2, state_size=6, action_size=6, horizon=8,
@@ -34,7 +35,7 @@ TINY_ACT = ActShape(
     state_size=6, action_size=6, chunk=5, hidden=16, feedforward=16, heads=2, encoder_layers=1, latent=4,
     base_width=4,
 )  # fmt: skip
-SYMMETRIC = UnitMap(joint_unit="symmetric", gripper_unit="symmetric")
+SYMMETRIC = UnitMap(convention="symmetric")
 ROBOT = JointLayout(JOINT_NAMES, np.array(JOINT_RANGES_RAD), (5,))
 
 

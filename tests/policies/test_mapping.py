@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from policies.mapping import ImageRule, KeyMap, ObservationMap, UnitMap, fit_image, fit_plane
+from policies.mapping import ImageRule, KeyMap, ObservationMap, fit_image, fit_plane
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from runtime.units import CONVENTIONS, UnitMap
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 RANGES = np.array([[-2.0, 2.0], [0.0, 3.0], [-3.0, 0.0], [-1.5, 1.5], [-2.8, 2.8], [0.0, 1.0]])
@@ -29,37 +30,34 @@ def observe(position: np.ndarray = MIDDLE, **rest: object) -> Observation:
 
 
 def test_lerobot_percent_is_the_joint_range_with_the_gripper_from_0_to_100() -> None:
-    mapped = make(joint_unit="percent", gripper_unit="percent")
+    mapped = make(convention="lerobot_percent")
     low = mapped.state_vectors(observe(RANGES[:, 0]))["state"]
     high = mapped.state_vectors(observe(RANGES[:, 1]))["state"]
     np.testing.assert_allclose(low, [-100] * 5 + [0])
     np.testing.assert_allclose(high, [100] * 5 + [100])
 
 
-def test_degrees_about_a_zero_with_a_reversed_axis_and_a_gripper_that_closes_upwards() -> None:
-    mapped = make(
-        joint_unit="deg", zero_rad={"shoulder_lift": 1.5}, reversed=("elbow_flex",), gripper_open_high=False
-    )
+def test_radians_about_a_zero_with_a_reversed_axis_and_a_gripper_that_closes_upwards() -> None:
+    mapped = make(zero_rad={"shoulder_lift": 1.5}, reversed=("elbow_flex",), gripper_open_high=False)
     state = mapped.state_vectors(observe())["state"]
-    np.testing.assert_allclose(state, [0, 0, np.degrees(1.5), 0, 0, 0.5])
+    np.testing.assert_allclose(state, [0, 0, 1.5, 0, 0, 0.5])
     open_hand = mapped.state_vectors(observe(np.array([0, 0, 0, 0, 0, 1.0])))["state"]
     assert open_hand[5] == 0.0
 
 
 def test_symmetric_units_span_minus_one_to_one() -> None:
-    mapped = make(joint_unit="symmetric", gripper_unit="symmetric")
+    mapped = make(convention="symmetric")
     np.testing.assert_allclose(mapped.state_vectors(observe(RANGES[:, 0]))["state"], [-1.0] * 6)
     np.testing.assert_allclose(mapped.state_vectors(observe(MIDDLE))["state"], [0.0] * 6, atol=1e-15)
 
 
 @given(
     arrays(np.float64, (4, 6), elements=st.floats(-3, 3)),
-    st.sampled_from(["rad", "deg", "percent", "symmetric"]),
-    st.sampled_from(["fraction", "percent", "symmetric"]),
+    st.sampled_from(CONVENTIONS),
     st.booleans(),
 )
-def test_actions_come_back_as_they_went(rows: np.ndarray, unit: str, gripper: str, high: bool) -> None:
-    mapped = make(joint_unit=unit, gripper_unit=gripper, gripper_open_high=high, reversed=("wrist_roll",))
+def test_actions_come_back_as_they_went(rows: np.ndarray, convention: str, high: bool) -> None:
+    mapped = make(convention=convention, gripper_open_high=high, reversed=("wrist_roll",))
     there = mapped.rows_to_policy(rows)
     back = mapped.actions_to_robot(mapped.split_action(there), MIDDLE)
     np.testing.assert_allclose(back, rows, atol=1e-9)
@@ -85,7 +83,9 @@ def test_keys_split_state_and_action_and_missing_joints_stay() -> None:
 
 
 def test_a_number_is_the_same_in_every_observation_whatever_the_units() -> None:
-    mapped = make(KeyMap(state={"s": ("0.35", "-1e-1", "zero", "shoulder_pan")}), joint_unit="deg")
+    mapped = make(
+        KeyMap(state={"s": ("0.35", "-1e-1", "zero", "shoulder_pan")}), convention="lerobot_degrees"
+    )
     made = mapped.state_vectors(observe(np.full(6, np.pi)))["s"]
     np.testing.assert_allclose(made, [0.35, -0.1, 0.0, 180.0])
 
@@ -94,7 +94,7 @@ def test_the_end_effectors_pose_is_a_position_and_a_rotation_in_two_ways() -> No
     entries = [f"end_effector.{each}" for each in ("x", "y", "z")]
     entries += [f"end_effector.rot6d.{i}" for i in range(6)]
     entries += [f"end_effector.axis_angle.{i}" for i in range(3)]
-    mapped = make(KeyMap(state={"s": tuple(entries)}), joint_unit="deg")
+    mapped = make(KeyMap(state={"s": tuple(entries)}), convention="lerobot_degrees")
     assert mapped.wants_poses
     assert not make().wants_poses
     pose = np.eye(4)
@@ -119,8 +119,8 @@ def test_the_end_effector_of_one_of_several_arms() -> None:
 
 def test_deltas_are_from_where_the_joint_was_observed_and_velocities_are_not_used() -> None:
     entries = ("shoulder_pan.delta", "gripper", "shoulder_pan.velocity", "elbow_flex.delta")
-    mapped = make(KeyMap(action={"a": entries}), joint_unit="deg", reversed=("elbow_flex",))
-    given = np.array([[90.0, 0.25, 1e6, 9.0], [180.0, 0.5, -1e6, 18.0]])
+    mapped = make(KeyMap(action={"a": entries}), convention="lerobot_degrees", reversed=("elbow_flex",))
+    given = np.array([[90.0, 25.0, 1e6, 9.0], [180.0, 50.0, -1e6, 18.0]])
     rows = mapped.actions_to_robot({"a": given}, MIDDLE)
     np.testing.assert_allclose(rows[:, 0], np.radians([90, 180]) + MIDDLE[0])
     np.testing.assert_allclose(rows[:, 2], MIDDLE[2] - np.radians([9, 18]))
@@ -154,7 +154,7 @@ def test_joints_of_several_arms_have_dots_in_their_names() -> None:
         ({"action": {"a": ("gripper", "gripper.delta")}}, {}, "'gripper' twice"),
         ({"action": {"a": ("gripper", "gripper")}}, {}, "'gripper' twice"),
         ({}, {"reversed": ("knee",)}, "joint 'knee'; the robot has"),
-        ({}, {"joint_unit": "percent", "range_rad": {"elbow_flex": (1.0, 1.0)}}, "range 1.0 to 1.0 rad"),
+        ({}, {"convention": "symmetric", "range_rad": {"elbow_flex": (1.0, 1.0)}}, "range 1.0 to 1.0 rad"),
     ],
 )
 def test_a_wrong_map_says_what_is_accepted(keys: dict, units: dict, says: str) -> None:  # type: ignore[type-arg]

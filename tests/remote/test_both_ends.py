@@ -8,9 +8,10 @@ import socket
 import numpy as np
 import pytest
 
-from policies.mapping import ImageRule, KeyMap, UnitMap
+from policies.mapping import ImageRule, KeyMap
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import Frame, Observation, PolicyAnswer, PolicyStatus
+from runtime.units import UnitMap
 from tests.remote.support import (
     NAMES,
     OPTIONS,
@@ -25,7 +26,7 @@ from tests.remote.support import (
 pytestmark = pytest.mark.parametrize("protocol", PROTOCOLS)
 WANTED = r"wrist|image|rgb_left"
 CLOSE = 2e-5
-"""float32 in the policy's units; LeRobot's are percent of a range of up to 6.2 rad."""
+"""float32 in the policy's units; LeRobot's are up to 180."""
 
 
 def test_a_chunk_crosses(protocol: str) -> None:
@@ -185,7 +186,7 @@ def test_a_key_for_every_number_suits_every_protocol(protocol: str) -> None:
     state = {f"{name}.pos": (name,) for name in NAMES} | {"jaw.vel": ("gripper.velocity",)}
     state |= {f"force.{i}": (f"force.{i}",) for i in range(3)}
     keys = KeyMap(cameras={"head": "head"}, state=state, action={"action": ()}, instruction="task")
-    units = UnitMap(joint_unit="deg", gripper_unit="percent")
+    units = UnitMap(convention="lerobot_percent")
     policy = EchoPolicy()
     with both_ends(protocol, policy, {"keys": keys, "units": units}, keys=keys, units=units) as remote:
         made = observation(force_n=np.array([0.5, -1.0, 2.0]))

@@ -105,8 +105,8 @@ def test_one_file_serves_both_ends() -> None:
     options = described(settings)
     assert options.resolved_keys() == settings.policy.keys
     assert options.resolved_units() == settings.policy.units
-    own = load(["--config", str(EXAMPLE), "--serve.units.joint_unit", "deg"], {})
-    assert described(own).resolved_units().joint_unit == "deg"
+    own = load(["--config", str(EXAMPLE), "--serve.units", "lerobot_degrees"], {})
+    assert described(own).resolved_units().convention == "lerobot_degrees"
 
 
 def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> None:
@@ -115,14 +115,10 @@ def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> 
     settings = load(given, {})
     assert isinstance(settings.policy, LerobotOptions)
     client, server = settings.policy.units, described(settings).resolved_units()
-    assert (client.joint_unit, client.gripper_unit, client.reversed) == (
-        "percent",
-        "percent",
-        ("elbow_flex",),
-    )
-    assert (server.joint_unit, server.gripper_unit, server.gripper_open_high) == ("percent", "percent", False)
-    other = load(["--config", CONFIG, "--policy.type", "groot", "--serve.protocol", "lerobot"], {})
-    assert described(other).resolved_units().joint_unit == "rad"
+    assert (client.convention, client.reversed) == ("lerobot_degrees", ("elbow_flex",))
+    assert (server.convention, server.gripper_open_high) == ("lerobot_degrees", False)
+    other = load(["--config", CONFIG, "--policy.type", "openpi", "--serve.protocol", "lerobot"], {})
+    assert described(other).resolved_units().convention == "rad"
 
 
 @pytest.mark.parametrize(("steps", "own"), [("1", False), ("2", True)])

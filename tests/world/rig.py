@@ -85,15 +85,16 @@ def present(config: WorldConfig) -> list[ObjectSpec]:
     return [spec for spec in draw_objects(config) if spec.present]
 
 
-def joint_map(client: WorldClient, folder: Path) -> tuple[Path, JointMap]:
-    path = folder / "calibration.json"
-    path.write_text(json.dumps(client.calibration["follower"]))
+def joint_map(client: WorldClient, folder: Path, wire: str = "follower") -> tuple[Path, JointMap]:
+    path = folder / f"{wire}.json"
+    path.write_text(json.dumps(client.calibration[wire]))
     ranges = dict(zip(JOINT_NAMES, JOINT_RANGES_RAD, strict=True))
-    return path, JointMap.build(load_calibration(path, JOINT_NAMES), ranges)
+    middles = client.middles_rad[wire]
+    return path, JointMap.build(load_calibration(path, JOINT_NAMES), ranges, zero_rad=middles)
 
 
 def arm(name: str, client: WorldClient, folder: Path, clock: Clock) -> FeetechArm:
-    path, joints = joint_map(client, folder)
+    path, joints = joint_map(client, folder, name)
     role = "leader" if name == "leader" else "follower"
     config = FeetechOptions(port=client.addresses[name], calibration=path, role=role)
     return FeetechArm(name, config, joints, clock)

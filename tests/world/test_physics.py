@@ -7,6 +7,7 @@ import pytest
 
 from drivers.arms import describe
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
+from drivers.feetech.calibration import RAD_PER_TICK
 from drivers.world.config import OperatorOptions, WorldConfig
 from drivers.world.grasping import plan_grasp
 from drivers.world.judge import judge
@@ -23,7 +24,19 @@ def test_ticks_and_angles_agree(joint: int) -> None:
         assert ENCODERS.position(joint, ENCODERS.ticks(joint, angle)) == pytest.approx(angle, abs=8e-4)
     entry = ENCODERS.calibration()[JOINT_NAMES[joint]]
     raw_mid = (entry["range_min"] + entry["range_max"]) / 2
-    assert ENCODERS.ticks(joint, (low + high) / 2) - entry["homing_offset"] == pytest.approx(raw_mid, abs=1)
+    middle = ENCODERS.middles().get(JOINT_NAMES[joint], (low + high) / 2)
+    assert ENCODERS.ticks(joint, middle) - entry["homing_offset"] == pytest.approx(raw_mid, abs=1)
+
+
+def test_the_calibration_is_not_the_models_and_no_two_arms_have_the_same() -> None:
+    entries = ENCODERS.calibration()
+    for name, (low, high) in zip(JOINT_NAMES[:4], JOINT_RANGES_RAD, strict=False):
+        travel = (entries[name]["range_max"] - entries[name]["range_min"]) * RAD_PER_TICK
+        assert 0.03 < abs(travel - (high - low)) < 0.35
+        assert 0.01 < abs(ENCODERS.middles()[name] - (low + high) / 2) < 0.2
+    roll = entries["wrist_roll"]
+    assert (roll["range_min"], roll["range_max"]) == (0, 4095), "as LeRobot has it"
+    assert not any(entries[name] == other for name, other in ENCODERS.leaders().calibration().items())
 
 
 def test_the_folded_arm_stays_and_the_stretched_one_sinks_without_torque() -> None:

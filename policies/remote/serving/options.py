@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from policies.mapping import KeyMap, UnitMap
+from policies.mapping import KeyMap
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
 from runtime.options import Options
+from runtime.units import UnitMap
 
 Protocol = Literal["gr00t", "lerobot", "openpi", "act"]
 
@@ -77,6 +78,11 @@ class FrontOptions(Options):
             )
         return self
 
+    @model_validator(mode="after")
+    def _units_fit_the_protocol(self) -> FrontOptions:
+        self.resolved_units()
+        return self
+
     def resolved_keys(self) -> KeyMap:
         """The clients' key map."""
         return self.keys or CLIENT_OPTIONS[self.protocol]().keys
@@ -84,4 +90,6 @@ class FrontOptions(Options):
     def resolved_units(self) -> UnitMap:
         """The clients' unit map: what is not given is as the protocol has it."""
         own: UnitMap = CLIENT_OPTIONS[self.protocol]().units
-        return own if self.units is None else own.model_copy(update=self.units.model_dump(exclude_unset=True))
+        if self.units is None:
+            return own
+        return UnitMap(**{**own.model_dump(exclude_unset=True), **self.units.model_dump(exclude_unset=True)})

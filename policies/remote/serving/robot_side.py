@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from policies.encoding.limits import WireError
 from policies.entries import JOINT_STATES, EntryKind
-from policies.mapping import KeyMap, ObservationMap, UnitMap
+from policies.mapping import KeyMap, ObservationMap
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, TrackedMask
+from runtime.units import UnitMap
 
 CERTAIN = 1.0
 
