@@ -12,6 +12,8 @@ from typing import Any
 
 from loguru import logger
 
+from runtime.masking import without_secrets
+
 
 class RunFolder:
     """One run's folder. ``latest`` beside it points to the newest one that wanted to be it."""
@@ -44,7 +46,8 @@ class RunFolder:
         """Write a JSON file by renaming it into place."""
         path = self.path / name
         draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = without_secrets(json.dumps(content, indent=2, ensure_ascii=False))
+        draft.write_text(text + "\n", encoding="utf-8")
         draft.replace(path)
         return path
 
@@ -60,7 +63,7 @@ class _LogFile:
     def write(self, message: str) -> None:
         """Called by loguru, on its own thread."""
         try:
-            self._file.write(message.encode(errors="backslashreplace"))
+            self._file.write(without_secrets(message).encode(errors="backslashreplace"))
         except OSError as error:
             if not self._failed:
                 self._failed = True
@@ -76,7 +79,7 @@ class _Terminal:
 
     def write(self, message: str) -> None:
         """Called by loguru, on its own thread."""
-        sys.stderr.write(message)
+        sys.stderr.write(without_secrets(message))
 
     def flush(self) -> None:
         """Likewise."""

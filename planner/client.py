@@ -23,6 +23,7 @@ from planner.questions.reply import Reply
 from planner.statistics import PlannerStatistics
 from planner.transport import Transport
 from runtime.clock import Clock
+from runtime.masking import know_secrets_of, secret_of
 from runtime.messages import ColorImage
 from runtime.teardown import boxed
 
@@ -98,7 +99,8 @@ class Planner:
                 detail = f"cannot listen there: {os.strerror(error.errno or 0).lower()}; 0 takes a free port"
                 raise PlannerError("start", "unreachable", detail, where) from error
             self.where = self.scene_reader.base_url
-        key = os.environ.get(self._config.api_key_env) if self._config.base_url is not None else None
+        key = secret_of(self._config.api_key_env) if self._config.base_url is not None else ""
+        know_secrets_of(self.where)
         self._transport = Transport(self._config, self.where, key, simulated=self._clock.stepped)
         await self._transport.open()
         return self._transport

@@ -18,7 +18,7 @@ class PlannerError(Exception):
     """
 
     def __init__(self, task: str, kind: str, detail: str, where: str = "") -> None:
-        where = masked(where)
+        where, detail = masked(where), masked(detail)
         super().__init__(f"planner task {task}{f' at {where}' if where else ''}: {kind}: {detail}")
         self.task = task
         self.kind = kind

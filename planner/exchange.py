@@ -22,7 +22,7 @@ from planner.reply_text import ReplyError, plain
 from planner.statistics import PlannerStatistics
 from planner.transport import Completion, FailedExchange, Message, Transport
 from runtime.clock import NS_PER_S, Clock
-from runtime.masking import masked
+from runtime.masking import masked, without_secrets
 from runtime.messages import ColorImage
 
 R = TypeVar("R", bound=Reply)
@@ -306,8 +306,8 @@ class Asker:
             Exchange(
                 task=call.question.task,
                 attempt=call.attempts,
-                model=self._transport.model or "",
-                prompt=call.asked,
+                model=without_secrets(self._transport.model or ""),
+                prompt=without_secrets(call.asked),
                 images=tuple(each.jpeg for each in call.pictures),
                 reply=outcome.text if isinstance(outcome, Completion) else None,
                 error=error,

@@ -14,7 +14,7 @@ from loguru import logger
 
 from planner.config import PlannerConfig
 from planner.retry_after import asked_to_wait_s
-from runtime.masking import masked
+from runtime.masking import masked, without_secrets
 
 SIMULATED_TIME_HEADER = "x-dexrun-simulated-time"
 """Request: simulated time stands still meanwhile, so tell a delay instead of taking it."""
@@ -57,10 +57,10 @@ class FailedExchange:
 class Transport:
     """Owns the client; all its methods run on the planner's background loop."""
 
-    def __init__(self, config: PlannerConfig, base_url: str, api_key: str | None, *, simulated: bool) -> None:
+    def __init__(self, config: PlannerConfig, base_url: str, api_key: str, *, simulated: bool) -> None:
         self._config = config
         self.base_url = base_url
-        self._secret = (api_key or "").strip()  # a key read from a file often ends in a newline
+        self._secret = api_key.strip()  # a key read from a file often ends in a newline
         self._headers = {SIMULATED_TIME_HEADER: "1"} if simulated else {}
         self._embedded = config.base_url is None
         self._sampling: dict[str, Any] = {"max_completion_tokens": config.max_completion_tokens}
@@ -243,7 +243,7 @@ class Transport:
             text.encode()
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can write: no file could hold it
             return FailedExchange("malformed", "the reply is not Unicode", again=False, extra_latency_s=later)
-        return Completion(text, later)
+        return Completion(without_secrets(text), later)  # a model may say what it was sent
 
 
 def _text(content: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from runtime.masking import masked
 from runtime.messages import (
     ActionChunk,
     CameraInfo,
@@ -201,7 +202,10 @@ class Policy(Protocol):
 
 
 class PolicyError(Exception):
-    """A policy cannot answer. The message is one line that says what and why."""
+    """A policy cannot answer. The message is one line that says what and why, and holds no known secret."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 class ChunkSource(Protocol):

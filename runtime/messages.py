@@ -284,7 +284,7 @@ class DeviceError(Exception):
     def __init__(
         self, device: str, kind: FaultKind, where: str, detail: str, last_good_ns: int | None = None
     ) -> None:
-        where = masked(where)
+        where, detail = masked(where), masked(detail)
         super().__init__(f"{device} at {where}: {kind}: {detail}")
         self.device = device
         self.kind = kind

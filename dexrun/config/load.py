@@ -16,7 +16,7 @@ from dexrun.config.checks import check
 from dexrun.config.errors import explain
 from dexrun.config.settings import Settings
 from dexrun.config.sources import ConfigError, Path_, merge, parse_arguments, read_environment, read_file
-from runtime.masking import masked
+from runtime.masking import know_secrets_of, masked, secret_of
 from runtime.units import translated
 
 __all__ = ["ConfigError", "dump", "load", "load_tables"]
@@ -47,6 +47,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     given = {"command line": overrides, "environment": variables}
     tables = merge(read_file(file), variables, "environment")
     settings = _build(Settings, merge(tables, overrides, "command line"), str(file), given)
+    _know_secrets(settings.model_dump(mode="json"))
     return _checked(settings, str(file), given)
 
 
@@ -119,6 +120,20 @@ def _checked(settings: Settings, origin: str, given: Mapping[str, Mapping[Path_,
 def dump(settings: Settings) -> str:
     """The resolved configuration as JSON. It holds no secrets: those are only named, or masked in URLs."""
     return json.dumps(_masked(settings.model_dump(mode="json")), indent=2)
+
+
+def _know_secrets(value: Any, key: str = "") -> None:
+    """Make known what the environment variables that are named hold, and the passwords in addresses."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _know_secrets(each, str(name))
+    elif isinstance(value, list):
+        for each in value:
+            _know_secrets(each)
+    elif isinstance(value, str) and key.endswith("_env"):
+        secret_of(value)
+    elif isinstance(value, str):
+        know_secrets_of(value)
 
 
 def _masked(value: Any) -> Any:

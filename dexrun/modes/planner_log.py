@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from runtime.masking import without_secrets
+
 if TYPE_CHECKING:
     from planner.exchange import Exchange
 
@@ -63,6 +65,6 @@ class PlannerLog:
                     "error": exchange.error,
                     "images": images,
                 }
-                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+                lines.write(without_secrets(json.dumps(line, ensure_ascii=False)) + "\n")
                 lines.flush()
                 number += 1

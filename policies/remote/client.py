@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from policies.remote.options import RemoteOptions
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
+from runtime.masking import secret_of
 from runtime.messages import Observation, PolicyAnswer, PolicyStatus
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def token_of(options: RemoteOptions) -> str:
     """
     if not options.token_env:
         return ""
-    token = os.environ.get(options.token_env, "")
+    token = secret_of(options.token_env)
     if not token:
         raise PolicyError(f"token_env: environment variable {options.token_env} is not set")
     return token

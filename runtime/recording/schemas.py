@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime import protobuf as pb
+from runtime.masking import without_secrets
 from runtime.messages import CameraInfo, Intrinsics
 from runtime.ring import Fields, Layout
 
@@ -241,7 +242,8 @@ def _column(rows: NDArray[np.uint8], start: int, size: int, dtype: str) -> NDArr
 
 def event(kind: str, values: Mapping[str, Any]) -> bytes:
     """A JSON object with ``kind`` first; what is not finite becomes ``null``."""
-    return json.dumps({"kind": kind, **plain(values)}, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps({"kind": kind, **plain(values)}, ensure_ascii=False, allow_nan=False)
+    return without_secrets(text).encode()
 
 
 def plain(value: Any) -> Any:

@@ -211,6 +211,28 @@ def test_the_log_has_everything_but_the_key(monkeypatch: pytest.MonkeyPatch) -> 
     assert "sk-secret" not in repr(entry)
 
 
+def test_a_model_that_says_the_key_gets_it_into_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEXRUN_PLANNER_API_KEY", "sk-secret")
+    log: list[Exchange] = []
+
+    async def main() -> None:
+        said = "False: Authorization: Bearer sk-secret, http://gpu/?key=sk-secret"
+        for reply in (chat(said), chat("your key is sk-secret")):
+            async with Canned(reply) as url:
+                config = PlannerConfig(base_url=url, model="sk-secret-7b", simulated_latency_s=0)
+                async with Planner(config, clock, log.append) as planner:
+                    try:
+                        assert "sk-" not in (await planner.ask(CheckPrompt(), SEEN)).reason
+                    except PlannerError as error:
+                        assert "sk-" not in str(error)  # noqa: PT017
+
+    clock = SteppedClock()
+    clock.run(main)
+    assert len(log) == 3
+    assert "sk-secret" not in repr(log)
+    assert log[0].reply == "False: Authorization: Bearer ***, http://gpu/?key=***"
+
+
 class Canned:
     """A server that answers every request with the same bytes, and remembers what it was sent."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from policies.remote.serving.robot_side import RobotSide
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
+from runtime.masking import secret_of
 from runtime.messages import Observation
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Service:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._token = os.environ.get(options.token_env, "") if options.token_env else ""
+        self._token = secret_of(options.token_env) if options.token_env else ""
         if options.token_env and not self._token:
             raise PolicyError(f"token_env: environment variable {options.token_env} is not set")
 
