@@ -15,14 +15,19 @@ from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.signals import leave_at_once
 
 HELP = """\
-usage: dexrun --config config.toml [--mode grasp|teleop] [--prompt TEXT] [--TABLE.KEY VALUE ...]
+usage: dexrun --config config.toml [--mode grasp|teleop|rollout] [--prompt TEXT] [--task TEXT]
+              [--episodes N] [--TABLE.KEY VALUE ...]
        dexrun COMMAND [--help]
 
 Runs a tabletop robot arm: cameras and force in, one safe joint target out, every 1/30 s.
 
   --config FILE        the configuration (default: config.toml)
-  --mode MODE          grasp: clear the table on its own;  teleop: a person moves the leader arm
+  --mode MODE          grasp: clear the table on its own;  teleop: a person moves the leader arm;
+                       rollout: run a policy, in episodes
   --prompt TEXT        what to do in grasp mode, short for --planner.prompt
+  --task TEXT          what is done in the episodes, and what a rollout's policy is asked to do
+                       (short for --recording.task)
+  --episodes N         end after so many (short for --recording.episodes)
   --TABLE.KEY VALUE    any key of the configuration, e.g. --world.seed 7  --realtime.clock stepped
   --check              read the configuration, print it resolved, touch nothing
   --plugins            list the installed arms, cameras, policies..., and why one cannot be used
@@ -31,8 +36,9 @@ Runs a tabletop robot arm: cameras and force in, one safe joint target out, ever
 A key is taken from the command line, else from the environment (DEXRUN_WORLD__SEED=7), else from the
 file, else it has its default. Secrets come from the environment only.
 
-While teleoperating: SPACE starts and stops an episode, s success, f failure, d discard, q quit; a button box
-or a page can do the same over http://127.0.0.1:8642 (docs/recording.md).
+While teleoperating or in a rollout: SPACE starts and stops an episode, s success, f failure, d discard,
+q quit; in a rollout p pauses the policy, and TAB takes over with the leader arm. A button box or a page can
+do the same over http://127.0.0.1:8642 (docs/recording.md).
 
 commands:
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol

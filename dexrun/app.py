@@ -18,6 +18,7 @@ from dexrun.episodes.recording import RunRecording, open_recording
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
+from dexrun.modes.tally import table
 from dexrun.outcome import Outcome, stopped
 from dexrun.rate_watch import RateWatch
 from dexrun.robot import Robot
@@ -76,14 +77,17 @@ def _run(settings: Settings, clock: Clock, folder: RunFolder, opener: Opener, en
         except (WorldError, SteppedClockError) as error:  # simulated time itself came to its end
             record.fail(error)
             _conclude(settings, clock, folder, record, began_ns)
-        return _exit_code(folder, record)
+        return _exit_code(folder, record, settings.terminal.style)
     finally:
         close_log(sinks)
 
 
-def _exit_code(folder: RunFolder, record: RunRecord) -> int:
+def _exit_code(folder: RunFolder, record: RunRecord, style: str) -> int:
     """Say how the run ended. Without its summary it has not done all that was asked."""
     outcome, path = record.outcome, folder.path / "summary.json"
+    if record.rollout is not None and style != "none":
+        sys.stdout.write(table(record.rollout))
+        sys.stdout.flush()
     if outcome.exit_code:
         logger.error("{}: {}", outcome.outcome, outcome.reason)
     if record.unwritten:
@@ -154,7 +158,7 @@ async def _whole(
         ):
             try:
                 # Before the first tick: the collection that precedes freezing takes some 60 ms.
-                pauses = recording is not None or settings.mode == "grasp"
+                pauses = recording is not None or settings.mode != "teleop"
                 with _realtime(robot, record, pauses=pauses):
                     async with ticking(robot):
                         record.first_tick_s = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
@@ -175,7 +179,8 @@ async def _judge(robot: Robot, record: RunRecord) -> None:
         return
 
     async def ask() -> None:
-        prompt = robot.settings.planner.prompt
+        settings = robot.settings
+        prompt = settings.recording.task if settings.mode == "rollout" else settings.planner.prompt
         record.judge = await robot.clock.run_blocking(lambda: score(world, prompt, _JUDGE_S))
 
     try:

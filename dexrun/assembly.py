@@ -163,6 +163,8 @@ def _watches(
 
 
 def _needed(settings: Settings) -> list[str]:
+    if settings.mode == "rollout":
+        return list(dict.fromkeys(need.camera for need in settings.policy.needs_cameras()))
     return [settings.grasp.head] if settings.mode == "grasp" else []
 
 

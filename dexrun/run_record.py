@@ -30,6 +30,7 @@ class RunRecord:
         realtime: what of ``[realtime]`` was ``applied``, and what ``refused``.
         recording: the episodes.
         operator: the scripted operator's report.
+        rollout: what became of each episode of a rollout (`dexrun.modes.tally`).
         judge: the score, from the simulation's ground truth; judge_missing: why there is none.
         unwritten: why there is no summary, if so.
     """
@@ -45,6 +46,7 @@ class RunRecord:
     realtime: Mapping[str, list[str]] | None = None
     recording: Mapping[str, Any] | None = None
     operator: Mapping[str, Any] | None = None
+    rollout: Mapping[str, Any] | None = None
     judge: Mapping[str, Any] | None = None
     judge_missing: str = ""
     unwritten: str = ""
@@ -63,6 +65,7 @@ class RunRecord:
             "realtime": self.realtime,
             "first_tick_s": self.first_tick_s,
             "operator": self.operator,
+            "rollout": self.rollout,
             "recording": self.recording,
             "judge": self.judge,
             "judge_missing": self.judge_missing or None,

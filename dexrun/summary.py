@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,11 @@ from dexrun.run_record import RunRecord
 from runtime.clock import NS_PER_S
 from runtime.statistics import RunStatistics
 
+_PROMPTS: Mapping[str, Callable[[Settings], str | None]] = {
+    "grasp": lambda settings: settings.planner.prompt,
+    "rollout": lambda settings: settings.recording.task,
+    "teleop": lambda settings: None,
+}
 NO_PLANNER = {"calls": 0, "retries": 0, "errors": 0, "latency_s": {"p50": 0.0, "max": 0.0}}
 
 
@@ -19,7 +25,7 @@ def summarise(settings: Settings, record: RunRecord, duration_ns: int) -> dict[s
     outcome, robot = record.outcome, record.robot
     summary: dict[str, Any] = {
         "mode": settings.mode,
-        "prompt": settings.planner.prompt if settings.mode == "grasp" else None,
+        "prompt": _PROMPTS[settings.mode](settings),
         "outcome": outcome.outcome,
         "stop_reason": outcome.reason,
         "duration_s": round(duration_ns / NS_PER_S, 3),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 import numpy as np
@@ -21,6 +21,7 @@ from runtime.messages import ActionChunk, Clip, Floats, PolicyStatus
 from runtime.options import Options
 from runtime.pacer import Pacer
 from runtime.parking import Parking
+from runtime.pilot import Pilot
 from runtime.ports import ArmPort, Safety
 from runtime.requests import RequestTiming
 from runtime.ring import Ring
@@ -102,6 +103,14 @@ def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
         return chunk
     rows = max(0, step - chunk.step) + execute_steps
     return replace(chunk, actions=chunk.actions[:rows])
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A source that is asked for something: which attempt it is, and at what, in words."""
+
+    number: int
+    instruction: str
 
 
 class _Nobody:
@@ -490,7 +499,7 @@ class ControlLoop:
             return
         horizon = self.horizon
         numbers = {"tick": self._tick, "step": horizon.step, "epoch": horizon.epoch, "horizon": len(horizon)}
-        numbers["trouble"] = self._supervisor.trouble
+        numbers["trouble"], numbers["pilot"] = self._supervisor.trouble, pilot_of(self._source)
         leader = self._source.sample if isinstance(self._source, LeaderSource) else None
         self._recorder.write(
             now_ns, requested, posted, self._state, self._force, leader, numbers, clips, flags
@@ -514,11 +523,27 @@ class ControlLoop:
                 self._note("request")
 
 
+def pilot_of(source: Source | None) -> Pilot:
+    """Who drives while `source` is followed."""
+    if source is None:
+        return Pilot.NOBODY
+    if isinstance(source, LeaderSource):
+        return Pilot.PERSON
+    return Pilot.POLICY if getattr(source, "delivered", None) is None else Pilot.MOTION
+
+
 def _about(source: Source | None) -> dict[str, Any]:
-    """What a replay must know of a source."""
+    """What a replay must know of a source; and of a policy's, what it is asked to do."""
     delivered = getattr(source, "delivered", None)
     kind = "leader" if isinstance(source, LeaderSource) else "none" if source is None else "chunks"
-    return {"source": kind, "finite": delivered is not None, "delivered": bool(delivered)}
+    about: dict[str, Any] = {
+        "source": kind,
+        "finite": delivered is not None,
+        "delivered": bool(delivered),
+    }
+    if isinstance(source, Asked):
+        about.update(instruction=source.instruction, attempt=source.number)
+    return about
 
 
 _FLAGS = {

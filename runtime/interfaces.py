@@ -74,6 +74,18 @@ class LeaderDriver(Driver, Protocol):
 
 
 @runtime_checkable
+class GuidedLeader(LeaderDriver, Protocol):
+    """A leader whose motors can bring it somewhere, so that a person takes it over where the follower is.
+
+    `guide` takes field ``position`` float64 ``[D]``: where it is to go and stay, a small way at a time; only
+    the newest matters. NaN lets go. Where nothing comes for a second it lets go, too: a person may hold it.
+    """
+
+    @property
+    def guide(self) -> Mailbox: ...
+
+
+@runtime_checkable
 class ArmDriver(LeaderDriver, Protocol):
     """A joint-position-controlled arm.
 

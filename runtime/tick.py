@@ -41,12 +41,12 @@ def tick_layout(joints: int, force_channels: int = 0) -> Layout:
     at ``sent_stamp_ns``), the arm's ``position``, ``velocity``, ``load`` at ``state_stamp_ns``, all float64
     ``[D]``; ``force`` ``[K]`` at ``force_stamp_ns``; ``clips`` (`Clip`), ``flags`` (`TickFlag`), ``tick``,
     ``step`` (rows executed), ``epoch``, ``horizon`` (rows left), ``trouble`` (what a fault or a missing input
-    asked for: 0 nothing, 1 hold, 2 stop), and the ``leader``'s position ``[D]`` at ``leader_stamp_ns`` if one
-    was followed. What does not exist is NaN, or -1.
+    asked for: 0 nothing, 1 hold, 2 stop), ``pilot`` (`runtime.pilot.Pilot`: who drives), and the ``leader``'s
+    position ``[D]`` at ``leader_stamp_ns`` if one was followed. What does not exist is NaN, or -1.
     """
     vectors = ("requested", "clipped", "sent", "position", "velocity", "load", "leader")
     stamps = ("state_stamp_ns", "sent_stamp_ns", "force_stamp_ns", "leader_stamp_ns")
-    numbers = (*stamps, "tick", "step", "epoch", "horizon", "trouble")
+    numbers = (*stamps, "tick", "step", "epoch", "horizon", "trouble", "pilot")
     layout: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(vectors, ((joints,), "<f8"))
     layout["force"] = ((force_channels,), "<f8")
     layout.update(dict.fromkeys((*numbers, "clips", "flags"), ((), "<i8")))

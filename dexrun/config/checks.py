@@ -53,6 +53,7 @@ def check(settings: Settings) -> None:
     scripted_operator(settings, robot)
     policy_cameras(settings)
     trained(settings)
+    rollout(settings)
     fault_rules(settings)
 
 
@@ -209,7 +210,7 @@ def poses(settings: Settings, robot: RobotDescription, limits: JointLimits) -> N
     if center:
         _one_each("teleop.center_rad", center, [layout.names[i] for i in every])
     _one_each("grasp.home_rad", home, [layout.names[i] for i in every])
-    if settings.mode == "grasp":
+    if settings.mode == "grasp" or (settings.mode == "rollout" and settings.rollout.home):
         _in_range("grasp.home_rad", home, every, layout, limits)
     if park := settings.control.park_rad:
         _one_each("control.park_rad", park, [layout.names[i] for i in arm])
@@ -218,27 +219,31 @@ def poses(settings: Settings, robot: RobotDescription, limits: JointLimits) -> N
         for key, pose in () if policy is None else policy.poses().items():
             arm = _worked(settings, policy, layout)
             _one_each(f"{name}.{key}", pose, [layout.names[i] for i in arm])
-            if settings.mode == "grasp" and name == "policy":
+            if settings.mode != "teleop" and name == "policy":
                 _in_range(f"policy.{key}", pose, arm, layout, limits)
 
 
 def _worked(settings: Settings, policy: PolicyTable | None, layout: JointLayout) -> tuple[int, ...]:
     """The joints, without grippers, that the policy moves."""
     one = policy is not None and policy.one_arm
-    return tuple(i for i in layout.of(settings.grasp.arm if one else "") if i in layout.others)
+    return tuple(i for i in layout.of(settings.working_arm if one else "") if i in layout.others)
 
 
 def working_arm(settings: Settings) -> None:
-    """Of several arms, one is the one that grasps."""
-    arm, arms = settings.grasp.arm, settings.arms
-    if arm and arm not in arms:
-        known = f"[arms] has: {', '.join(arms)}" if arms else "a single arm has no name"
-        raise ValueError(f"grasp.arm = {arm!r} is not one of several arms; {known}")
-    if settings.mode != "grasp" or not arms:
+    """Of several arms, one is the one that works, where the mode or the policy moves one only."""
+    arms, one_arm = settings.arms, settings.policy.one_arm
+    for key, arm in {"grasp.arm": settings.grasp.arm, "rollout.arm": settings.rollout.arm}.items():
+        if arm and arm not in arms:
+            known = f"[arms] has: {', '.join(arms)}" if arms else "a single arm has no name"
+            raise ValueError(f"{key} = {arm!r} is not one of several arms; {known}")
+    if settings.mode == "teleop" or not arms or (settings.mode == "rollout" and not one_arm):
         return
-    if not arm:
-        raise ValueError(f"grasp.arm is required: which one grasps; [arms] has: {', '.join(arms)}")
-    if settings.policy.one_arm and settings.policy.worker == "process":
+    if not settings.working_arm:
+        wanted = "grasp.arm is required: which one grasps"
+        if settings.mode == "rollout":
+            wanted = f"rollout.arm is required: which one the {settings.policy.type} policy moves"
+        raise ValueError(f"{wanted}; [arms] has: {', '.join(arms)}")
+    if one_arm and settings.policy.worker == "process":
         raise ValueError(
             f"policy.worker = 'process': the {settings.policy.type} policy moves one of several arms, which "
             "it can in a thread only"
@@ -292,16 +297,32 @@ def trained(settings: Settings) -> None:
     arms = [
         key for key, arm in settings.arm_tables().items() if not in_world(arm.address) and not arm.simulated
     ]
-    if settings.mode == "grasp" and settings.policy.untrained and arms:
+    if settings.mode != "teleop" and settings.policy.untrained and arms:
         raise ValueError(
             f"policy.checkpoint is not given: random weights would move the real arm of [{arms[0]}]; "
             "they are for simulated arms"
         )
 
 
+def rollout(settings: Settings) -> None:
+    """A rollout in simulated time, where no person can be, comes to an end; one object is tracked."""
+    if settings.mode != "rollout":
+        return
+    options = settings.recording
+    if settings.realtime.clock == "stepped" and not (options.episodes and options.episode_s):
+        key = "recording.episode_s" if options.episodes else "recording.episodes"
+        raise ValueError(
+            f"{key} = 0: on the stepped clock nobody ends an episode or the run; give recording.episodes, "
+            "how many, and recording.episode_s, how long each may last"
+        )
+    masked = {need.camera for need in settings.policy.needs_cameras() if need.mask}
+    if len(masked) > 1:
+        raise ValueError(f"policy: masks in {' and '.join(sorted(masked))}; one camera's object is tracked")
+
+
 def policy_cameras(settings: Settings) -> None:
     """The policy looks through cameras that are there, and show what it needs."""
-    if settings.mode == "grasp":
+    if settings.mode != "teleop":
         needs = settings.policy.needs_cameras()
         for need in needs:
             if need.camera not in settings.cameras:
@@ -316,8 +337,8 @@ def _named(need: CameraNeed) -> str:
 
 
 def _shows(settings: Settings, policy: PolicyTable, need: CameraNeed) -> None:
-    """Masks are of the head camera alone, and depth of those that have it."""
-    if need.mask and need.camera != settings.grasp.head:
+    """Grasp mode's masks are of the head camera alone; and depth is of cameras that have it."""
+    if need.mask and settings.mode == "grasp" and need.camera != settings.grasp.head:
         raise ValueError(
             f"{_named(need)}: it must be grasp.head ({settings.grasp.head!r}), in whose pictures "
             "the object is tracked"

@@ -1,4 +1,4 @@
-"""Options of the two modes and of the terminal."""
+"""Options of the modes and of the terminal."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class GraspOptions(PlanConfig):
         time_limit_s: the whole run may take this long.
         move_speed_rad_s, move_acceleration_rad_s2: peak joint speed and acceleration of homing and placement.
         settle_s: how long the arm stands still before the planner looks at the table.
-        stale_camera_s: without a head frame for this long, the arm holds. The planner is shown no older
-            picture: the head's is waited for, the wrist's is left out.
+        stale_camera_s: without a head frame for this long, the arm holds; in rollout mode, without one of any
+            camera that the policy looks through. The planner is shown no older picture: the head's is waited
+            for, the wrist's is left out.
         stale_force_s: the same for the force sensor.
     """
 
@@ -79,6 +80,37 @@ class TeleopOptions(Options):
     gain: float = Field(default=1.0, gt=0.0, le=4.0)
     center_rad: tuple[float, ...] = ()
     engage_speed_rad_s: float = Field(default=0.8, gt=0.0, le=10.0)
+
+
+class RolloutOptions(Options):
+    """A policy drives, on a person's own words, in episodes; ``[recording]`` says how long and how many.
+
+    Attributes:
+        autostart: the first episode begins at once; otherwise a person begins it like any other.
+        home: before every episode the arm moves to ``grasp.home_rad``, or else to its own home pose, as fast
+            as ``grasp.move_speed_rad_s`` says.
+        arm: of a robot of several arms, the one that a policy for one arm moves.
+        phrase: the object whose mask or box the policy needs, in words; empty: what its task says.
+        judge: in simulation, whether the ground truth ends an episode as a success once everything that its
+            task names lies in the tray, and says at any other end whether it does.
+        put_back: in simulation, whether objects are put back where they were before the next episode.
+        take_over: whether the leader arm is opened, so that a person can take over from the policy.
+        bring_leader: whether a leader that can move by itself is brought to the follower's pose; otherwise,
+            or where it cannot, the person moves it there.
+        match_rad: joints of the leader that are so near to the follower's match: then control passes.
+        match_gripper: the same of grippers, which go from 0 to 1.
+    """
+
+    autostart: bool = True
+    home: bool = False
+    arm: str = ""
+    phrase: str = Field(default="", max_length=1000)
+    judge: bool = True
+    put_back: bool = True
+    take_over: bool = False
+    bring_leader: bool = True
+    match_rad: float = Field(default=0.1, gt=0.0, le=1.0)
+    match_gripper: float = Field(default=0.2, gt=0.0, le=1.0)
 
 
 class TerminalOptions(Options):

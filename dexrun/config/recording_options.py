@@ -13,14 +13,15 @@ class RecordingOptions(RecorderOptions):
     """What is recorded, and when an episode begins and ends.
 
     Attributes:
-        teleop: whether teleoperation is recorded, in episodes. grasp: the same for the autonomous mode, one
-            episode per run.
+        teleop, rollout: whether teleoperation and rollouts are recorded, in episodes. grasp: the same for the
+            autonomous mode, one episode per run.
         episodes: end the run once so many episodes are recorded, discarded ones not counted; 0 for no limit.
         episode_s: end an episode after this long; 0 goes on until it is ended.
         reset_s: begin the next episode so long after the one before; 0 waits until it is begun. What happens
             between two episodes is never recorded.
-        task: what is done in the episodes, in words; written into each. By default, the scripted operator
-            names its object, and the autonomous mode its prompt.
+        task: what is done in the episodes, in words; written into each, and in rollout mode what the policy
+            is asked to do. By default, the scripted operator names its object, and the autonomous mode its
+            prompt.
         resume: a run whose recording is gone on with, in its own folder; its episodes are not touched.
         keys: listen to the keyboard if the program runs in a terminal.
         api: answer HTTP requests of this machine, see docs/recording.md.
@@ -28,6 +29,7 @@ class RecordingOptions(RecorderOptions):
     """
 
     teleop: bool = True
+    rollout: bool = True
     grasp: bool = True
     episodes: int = Field(default=0, ge=0, le=1_000_000)
     episode_s: float = Field(default=0.0, ge=0.0)
@@ -49,4 +51,4 @@ class RecordingOptions(RecorderOptions):
 
     def wanted(self, mode: str) -> bool:
         """Whether `mode` is recorded."""
-        return self.teleop if mode == "teleop" else self.grasp
+        return {"teleop": self.teleop, "rollout": self.rollout, "grasp": self.grasp}[mode]

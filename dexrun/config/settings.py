@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
-from dexrun.config.mode_options import GraspOptions, TeleopOptions, TerminalOptions
+from dexrun.config.mode_options import GraspOptions, RolloutOptions, TeleopOptions, TerminalOptions
 from dexrun.config.recording_options import RecordingOptions
 from dexrun.config.serve_options import ServeOptions
 from dexrun.export.options import ExportOptions
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     """The whole configuration, frozen.
 
     Attributes:
-        mode: ``grasp`` works on its own; ``teleop`` follows a leader arm.
+        mode: ``grasp`` works on its own; ``teleop`` follows a leader arm; ``rollout`` follows a policy.
         runs: folder in which every run leaves its own.
         control: the control loop.
         safety: limits that every target passes.
@@ -93,12 +93,12 @@ class Settings(BaseSettings):
         force: the force sensor, if any.
         world: the simulated tabletop; started when any address begins with ``world:``.
         planner, perception, policy, grasp: the autonomous mode; `policy` also says how chunks are spliced.
-            teleop: the other one.
+            teleop, rollout: the other two.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DEXRUN_")
 
-    mode: Literal["grasp", "teleop"] = "grasp"
+    mode: Literal["grasp", "teleop", "rollout"] = "grasp"
     runs: Path = Path("runs")
     arm: ArmTable | None = None
     arms: dict[Name, ArmTable] = {}
@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     policy: PolicyTable = Field(default_factory=_default_policy)
     grasp: GraspOptions = GraspOptions()
     teleop: TeleopOptions = TeleopOptions()
+    rollout: RolloutOptions = RolloutOptions()
     recording: RecordingOptions = RecordingOptions()
     terminal: TerminalOptions = TerminalOptions()
     export: ExportOptions = ExportOptions()
@@ -194,12 +195,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _modes_have_what_they_need(self) -> Settings:
-        if self.mode == "teleop" and not self.leader_tables():
+        if self._led and not self.leader_tables():
             wanted = "a [leader] table" if self.arm is not None else "a [leaders.<name>] table for each arm"
-            raise ValueError(f"mode = 'teleop' needs {wanted}")
+            who = "mode = 'teleop'" if self.mode == "teleop" else "rollout.take_over = true"
+            raise ValueError(f"{who} needs {wanted}")
         if self.simulated and not self.world.enabled:
             raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
         return self
+
+    @property
+    def _led(self) -> bool:
+        """Whether a person moves a leader."""
+        return self.mode == "teleop" or (self.mode == "rollout" and self.rollout.take_over)
+
+    @property
+    def working_arm(self) -> str:
+        """Of several arms, the one that a policy for one arm moves; empty if none is named."""
+        return self.rollout.arm if self.mode == "rollout" else self.grasp.arm
 
     @property
     def simulated(self) -> bool:
@@ -216,7 +228,7 @@ class Settings(BaseSettings):
 
     def leader_tables(self) -> dict[str, LeaderTable]:
         """The arms that a person moves, by the key of their table; none in a mode without a person."""
-        return self.all_leader_tables() if self.mode == "teleop" else {}
+        return self.all_leader_tables() if self._led else {}
 
     def all_leader_tables(self) -> dict[str, LeaderTable]:
         """The same in every mode."""

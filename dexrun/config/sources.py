@@ -15,7 +15,12 @@ from runtime.masking import masked
 ENV_PREFIX = "DEXRUN_"
 SECRETS = ("_API_KEY", "_TOKEN")
 """Variables that end so hold secrets: they are read where they are needed, and are no configuration."""
-ALIASES = {"prompt": ("planner", "prompt")}
+ALIASES = {
+    "prompt": ("planner", "prompt"),
+    "task": ("recording", "task"),
+    "episodes": ("recording", "episodes"),
+}
+"""Short names on the command line."""
 
 _LONGEST = 120
 

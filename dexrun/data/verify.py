@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexrun.data.recorded import LoopTables
-from dexrun.modes.teleop import to_follower
+from dexrun.modes.leader import to_follower
 from drivers.arms.choice import recorded
 from runtime.arm_model import ModelError
 from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout

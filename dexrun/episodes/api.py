@@ -2,7 +2,8 @@
 
 ``GET /`` (or ``/state``) answers the session's state as JSON; ``POST /start``, ``/stop``, ``/discard``,
 ``/label``, ``/keep``, ``/quit`` change it and answer the new state. A body, where there is one, is a JSON
-object: ``{"task": "..."}`` for start, ``{"label": "success"}`` for stop and label.
+object: ``{"task": "..."}`` for start, ``{"label": "success"}`` for stop and label. A mode may have more
+paths (``/pause``, ``/resume``, ``/take``, ``/give`` of a rollout), and more to say in its state.
 
 Only this machine can connect. So that no page of another site can act through a person's browser, a
 request must name this machine as its host (which a rebound name does not), must not come from another
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 from runtime.recording.recorder import EpisodeError
@@ -90,11 +91,23 @@ _ACTIONS: dict[str, tuple[tuple[str, ...], Action]] = {
 }
 
 
+class ModeRequests(Protocol):
+    """What can be asked of a mode beside episodes."""
+
+    def requests(self) -> Mapping[str, Callable[[], None]]:
+        """What to do for a POST to each path; raises `EpisodeError` where it cannot be done now."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What the state says besides."""
+
+
 class EpisodeApi:
     """The server. Opened and closed on the loop; a request takes microseconds of it."""
 
-    def __init__(self, episodes: Episodes) -> None:
+    def __init__(self, episodes: Episodes, mode: ModeRequests | None = None) -> None:
         self._episodes = episodes
+        self._mode = mode
+        self._requests = {} if mode is None else mode.requests()
         self._server = HttpServer(self._answer, HttpLimits(), check=self._check, refusal=_refusal)
 
     async def open(self, port: int) -> int:
@@ -117,18 +130,27 @@ class EpisodeApi:
         try:
             self._act(request)
         except EpisodeError as error:
-            return _response(409, {"error": str(error), **self._episodes.status().as_json()})
-        return _response(200, self._episodes.status().as_json())
+            return _response(409, {"error": str(error), **self._state()})
+        return _response(200, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        more = {} if self._mode is None else self._mode.state()
+        return {**self._episodes.status().as_json(), **more}
 
     def _act(self, request: HttpRequest) -> None:
         if request.path in ("/", "/state"):
             if request.method != "GET":
                 raise RefusedError(405, f"{request.path} is for GET")
             return
-        if request.path not in _ACTIONS:
-            raise RefusedError(404, f"no {request.path}; there are /state, {', '.join(_ACTIONS)}")
+        known = (*_ACTIONS, *self._requests)
+        if request.path not in known:
+            raise RefusedError(404, f"no {request.path}; there are /state, {', '.join(known)}")
         if request.method != "POST":
             raise RefusedError(405, f"{request.path} is for POST")
+        if request.path in self._requests:
+            parse_body(request.body, ())
+            self._requests[request.path]()
+            return
         allowed, action = _ACTIONS[request.path]
         action(self._episodes, parse_body(request.body, allowed))
 

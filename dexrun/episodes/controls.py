@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
-from dexrun.episodes.api import EpisodeApi
+from dexrun.episodes.api import EpisodeApi, ModeRequests
 from dexrun.episodes.keys import HELP, open_keys
 
 if TYPE_CHECKING:
@@ -16,19 +16,39 @@ if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
 
 
+class ModeControls(ModeRequests, Protocol):
+    """What a person can do in a mode beside episodes, by keys and by HTTP."""
+
+    @property
+    def help(self) -> str:
+        """The mode's keys, for a person."""
+
+    def commands(self) -> Mapping[str, Callable[[], None]]:
+        """What to do for a command of `dexrun.episodes.keys.KeyParser`; raises as `requests`."""
+
+
 @contextlib.asynccontextmanager
-async def remote_controls(episodes: Episodes, options: RecordingOptions) -> AsyncIterator[None]:
-    """Keys and requests are listened to while this is open. What cannot be opened is said, and left out."""
+async def remote_controls(
+    episodes: Episodes, options: RecordingOptions, mode: ModeControls | None = None
+) -> AsyncIterator[bool]:
+    """Keys and requests are listened to while this is open; yields whether there is a way to say anything.
+
+    What cannot be opened is said, and left out.
+    """
+    heard = False
     async with contextlib.AsyncExitStack() as stack:
-        if options.keys and stack.enter_context(open_keys(episodes)):
-            logger.info("{}", HELP)
+        extra = None if mode is None else mode.commands()
+        if options.keys and stack.enter_context(open_keys(episodes, extra=extra)):
+            heard = True
+            logger.info("{}{}", HELP, "" if mode is None else f"; {mode.help}")
         if options.api:
-            api = EpisodeApi(episodes)
+            api = EpisodeApi(episodes, mode)
             try:
                 port = await api.open(options.api_port)
             except OSError as error:
                 logger.warning("recording.api_port = {}: {}; no HTTP API", options.api_port, error.strerror)
             else:
+                heard = True
                 stack.push_async_callback(api.close)
                 logger.info("episodes over HTTP: http://127.0.0.1:{}/", port)
-        yield
+        yield heard

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
-from runtime.recording.recorder import EpisodeError, Recorder
+from runtime.recording.recorder import EpisodeError
 from runtime.recording.takes import Take
 
 if TYPE_CHECKING:
     from dexrun.config.recording_options import RecordingOptions
+    from dexrun.episodes.unrecorded import Keeper
 
 __all__ = ["EpisodeError", "EpisodeStatus", "Episodes", "said"]
 
@@ -56,11 +57,16 @@ def _nothing() -> None:
     """Nobody waits for it."""
 
 
+def _open() -> str:
+    """Nothing is in the way."""
+    return ""
+
+
 class Episodes:
     """The session's episodes.
 
     Args:
-        recorder: started.
+        recorder: started; or what only counts, where nothing is recorded.
         first: number of the next episode.
         on_start: called when one begins (tares the force sensor, notes the control loop's state).
         on_end: called when one is over, kept or not, and nothing is recorded.
@@ -69,11 +75,13 @@ class Episodes:
         task: what is done in the next episodes.
         recorded: kept so far. discarded: thrown away so far.
         quitting: somebody asked to end the run.
+        gate: says why no episode can begin now; empty while one can.
+        ended: what else is called, in order and at once, when one is over, kept or not.
     """
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: Keeper,
         options: RecordingOptions,
         first: int = 0,
         on_start: Callable[[Take], None] = lambda take: None,
@@ -90,6 +98,8 @@ class Episodes:
         self._on_start = on_start
         self._now_ns = now_ns
         self._on_end = on_end
+        self.gate: Callable[[], str] = _open
+        self.ended: list[Callable[[], None]] = []
         self._last_label = ""
         self._on: Take | None = None
         self._counted: Take | None = None
@@ -101,9 +111,12 @@ class Episodes:
         """Begin an episode now.
 
         Raises:
-            EpisodeError: one is on, all wanted ones are recorded, or the disk is too full.
+            EpisodeError: one is on, all wanted ones are recorded, something is in the way, or the disk is too
+                full.
         """
         self.notice()
+        if why := self.gate():
+            raise EpisodeError(why)
         if self.finished:
             raise EpisodeError(f"all {self.options.episodes} episodes are recorded")
         if task is not None:
@@ -156,7 +169,7 @@ class Episodes:
         logger.info("episode {}: discarded", take.index)
         self._notify()
         if was_on:
-            self._on_end()
+            self._over()
         return take
 
     def settle(self) -> None:
@@ -175,6 +188,11 @@ class Episodes:
     def recording(self) -> bool:
         """Whether an episode is on."""
         return self.recorder.take is not None
+
+    @property
+    def on(self) -> Take | None:
+        """The episode that is on."""
+        return self.recorder.take
 
     @property
     def finished(self) -> bool:
@@ -237,6 +255,11 @@ class Episodes:
             self._counted = take
             logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
         self._notify()
+        self._over()
+
+    def _over(self) -> None:
+        for tell in self.ended:
+            tell()
         self._on_end()
 
     def _notify(self) -> None:

@@ -23,7 +23,7 @@ class ForceZero:
     """
 
     def __init__(self, robot: Robot) -> None:
-        self._force = robot.force if robot.settings.mode == "teleop" else None
+        self._force = robot.force if robot.settings.mode != "grasp" else None
         self._clock = robot.clock
         self._states = robot.arm.states
         self._max_age_ns = round(robot.settings.control.state_max_age_s * NS_PER_S)

@@ -1,4 +1,7 @@
-"""Episodes by keys: raw bytes of the terminal, so that it works over SSH and needs no window system."""
+"""Episodes by keys: raw bytes of the terminal, so that it works over SSH and needs no window system.
+
+A mode may be asked for more than episodes: its commands are given by name, with what they do (`Extra`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -18,8 +21,13 @@ if TYPE_CHECKING:
 
 HELP = (
     "keys: SPACE or RIGHT start and stop an episode; s success, f failure (stop and label, or label last);"
-    " d, BACKSPACE or LEFT discard; ENTER keep the last as it is; q end the run; ? this help"
+    " d, BACKSPACE or LEFT discard; ENTER keep the last as it is; q or ESC end the run; ? this help"
 )
+_ESC_S = 0.1
+"""A lone ESC that nothing follows for so long is the key, and not the beginning of an arrow's bytes."""
+
+Extra = Mapping[str, Callable[[], None]]
+"""What a mode does on the commands ``pause`` (p) and ``take`` (TAB or t)."""
 
 _ESCAPES = {b"\x1b[C": "toggle", b"\x1bOC": "toggle", b"\x1b[D": "discard", b"\x1bOD": "discard"}
 _BYTES = {
@@ -33,6 +41,9 @@ _BYTES = {
     ord("\n"): "keep",
     ord("q"): "quit",
     ord("?"): "help",
+    ord("p"): "pause",
+    ord("t"): "take",
+    ord("\t"): "take",
 }
 
 
@@ -41,6 +52,17 @@ class KeyParser:
 
     def __init__(self) -> None:
         self._rest = b""
+
+    @property
+    def escaped(self) -> bool:
+        """Whether all that has come since the last command is an ESC."""
+        return self._rest == b"\x1b"
+
+    def lone(self) -> list[str]:
+        """Nothing has followed the ESC: then it was the key."""
+        commands = ["quit"] if self.escaped else []
+        self._rest = b"" if self.escaped else self._rest
+        return commands
 
     def feed(self, data: bytes) -> list[str]:
         """The commands in `data`, in order."""
@@ -78,10 +100,13 @@ def _escape_size(data: bytes) -> int:
     return 0 if len(data) < 32 else len(data)
 
 
-def press(episodes: Episodes, command: str) -> None:
+def press(episodes: Episodes, command: str, extra: Extra | None = None) -> None:
     """Do what a key stands for; what cannot be done is said, and nothing else happens."""
     try:
-        _ACTIONS[command](episodes)
+        if command in _ACTIONS:
+            _ACTIONS[command](episodes)
+        elif extra is not None and command in extra:
+            extra[command]()
     except EpisodeError as error:
         logger.warning("{}", error)
 
@@ -133,7 +158,9 @@ _ACTIONS: dict[str, Callable[[Episodes], None]] = {
 
 
 @contextlib.contextmanager
-def open_keys(episodes: Episodes, descriptor: int | None = None) -> Iterator[bool]:
+def open_keys(
+    episodes: Episodes, descriptor: int | None = None, extra: Extra | None = None
+) -> Iterator[bool]:
     """Listen to the terminal's keys on the running loop; yields ``False`` if there is no terminal.
 
     The terminal is in cbreak mode meanwhile (no echo, no line editing, Ctrl-C as ever) and is put back.
@@ -147,6 +174,11 @@ def open_keys(episodes: Episodes, descriptor: int | None = None) -> Iterator[boo
 
     before = termios.tcgetattr(fd)
     loop, parser = asyncio.get_running_loop(), KeyParser()
+    later: list[asyncio.TimerHandle] = []
+
+    def obey(commands: list[str]) -> None:
+        for command in commands:
+            press(episodes, command, extra)
 
     def read() -> None:
         try:
@@ -155,8 +187,9 @@ def open_keys(episodes: Episodes, descriptor: int | None = None) -> Iterator[boo
             data = b""
         if not data:  # the terminal is gone
             loop.remove_reader(fd)
-        for command in parser.feed(data):
-            press(episodes, command)
+        obey(parser.feed(data))
+        if parser.escaped:
+            later[:] = [loop.call_later(_ESC_S, lambda: obey(parser.lone()))]
 
     tty.setcbreak(fd, termios.TCSANOW)
     loop.add_reader(fd, read)
@@ -164,6 +197,8 @@ def open_keys(episodes: Episodes, descriptor: int | None = None) -> Iterator[boo
         yield True
     finally:
         loop.remove_reader(fd)
+        for timer in later:
+            timer.cancel()
         with contextlib.suppress(termios.error):
             termios.tcsetattr(fd, termios.TCSANOW, before)
 

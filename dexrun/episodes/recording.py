@@ -133,7 +133,7 @@ class RunRecording:
             replace(info_channel(name), metadata=schemas.info_metadata(info))
             for name, info in self._infos.items()
         ]
-        masks = [mask_channel(name) for name in self._infos] if self._robot.settings.mode == "grasp" else []
+        masks = [mask_channel(name) for name in self._infos] if self._robot.settings.mode != "teleop" else []
         return [
             *infos,
             *masks,

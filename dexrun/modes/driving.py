@@ -1,6 +1,8 @@
-"""A person says when an episode begins and ends in teleoperation, with keys, buttons or set times."""
+"""A person says when an episode begins and ends: with keys, buttons or set times."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import anyio
 
@@ -12,21 +14,42 @@ from runtime.clock import NS_PER_S, Clock
 _LOOK_NS = NS_PER_S // 10
 
 
-class ByHand:
-    """A person at the leader, with keys, buttons, or set times; until all wanted episodes are recorded."""
+def _led() -> str:
+    return "following the leader"
 
-    def __init__(self, clock: Clock, episodes: Episodes) -> None:
+
+class ByHand:
+    """A person with keys, buttons, or set times; until all wanted episodes are recorded.
+
+    Args:
+        doing: says what the arm does.
+        at_once: the first episode begins as soon as it can.
+        alone: nobody is there to press a key: what would wait for one does not.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        episodes: Episodes,
+        doing: Callable[[], str] = _led,
+        *,
+        at_once: bool = False,
+        alone: bool = False,
+    ) -> None:
         self._clock = clock
         self._episodes = episodes
+        self._doing = doing
+        self._at_once = at_once
+        self._alone = alone
 
     @property
     def step(self) -> str:
         """In words."""
-        return f"following the leader; episode {self._episodes.status()}"
+        return f"{self._doing()}; episode {self._episodes.status()}"
 
     async def run(self) -> Outcome:
         """Until done or asked to quit."""
-        episodes, options = self._episodes, self._episodes.options
+        episodes = self._episodes
         phase, began_ns = self._phase(), self._clock.now_ns()
         while not episodes.done:
             with anyio.move_on_after(_LOOK_NS / NS_PER_S):
@@ -34,17 +57,31 @@ class ByHand:
             episodes.notice()
             if phase != self._phase():
                 phase, began_ns = self._phase(), self._clock.now_ns()
-            limit_s = options.episode_s if episodes.recording else options.reset_s
-            if limit_s and self._clock.now_ns() - began_ns >= limit_s * NS_PER_S:
+            limit_s = self._limit_s()
+            if limit_s is not None and self._clock.now_ns() - began_ns >= limit_s * NS_PER_S:
                 self._turn()
                 began_ns = self._clock.now_ns()
+            if self._alone and episodes.recorder.trouble:
+                return self._outcome(episodes.recorder.trouble)
         return self._outcome()
+
+    def _limit_s(self) -> float | None:
+        """How long what goes on now may take; ``None``: until somebody ends it."""
+        episodes, options = self._episodes, self._episodes.options
+        if episodes.recording:
+            return options.episode_s or None
+        if not episodes.finished and episodes.gate():
+            return None
+        if self._at_once:
+            return 0.0
+        return 0.0 if self._alone and not options.reset_s else options.reset_s or None
 
     def _phase(self) -> tuple[bool, int, int]:
         return self._episodes.recording, self._episodes.recorded, self._episodes.discarded
 
     def _turn(self) -> None:
         """The set time of an episode, or of the reset, is over."""
+        self._at_once = False
         with said():
             if self._episodes.recording:
                 self._episodes.stop(reason="episode_s is over")
@@ -53,12 +90,12 @@ class ByHand:
             else:
                 self._episodes.start()
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self, why: str = "asked to quit") -> Outcome:
         episodes = self._episodes
         if episodes.recording:
-            episodes.stop(reason="asked to quit")
+            episodes.stop(reason=why)
         episodes.settle()
         text, wanted = f"{episodes.recorded} episodes are recorded", episodes.options.episodes
         if episodes.recorded < wanted:
-            return Outcome("incomplete", f"{text} of {wanted}: asked to quit", exit_code=NOT_DONE)
+            return Outcome("incomplete", f"{text} of {wanted}: {why}", exit_code=NOT_DONE)
         return Outcome("completed", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.motion_source import MotionSource
 from dexrun.modes.perception import NotSegmentedError, Perception
 from dexrun.modes.pictures import save_png, sketch
+from dexrun.modes.policy_watch import PolicyFailures
 from dexrun.outcome import Outcome, stopped
 from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder
@@ -89,7 +89,7 @@ class GraspMode:
         self._marked: Frame | None = None
         self._placed = 0
         self._sketches = 0
-        self._noted: Counter[str] = Counter()
+        self._failures = PolicyFailures(robot, worker)
         self._lowest = 0.0
         self.step = "starting"
 
@@ -188,13 +188,12 @@ class GraspMode:
         except NotSegmentedError as error:
             logger.warning("no mask for {}: {}", step.instruction, error)
             return plan.Failed("not_segmented", str(error))
-        self._noted.clear()
         self._lowest = float("inf")
         self._control.follow(attempt)
         try:
             return await self._follow(attempt, step, mask)
         finally:
-            self._note_failures(attempt)
+            self._failures.note(attempt)
             self._control.idle()
             self._perception.forget()
 
@@ -205,7 +204,7 @@ class GraspMode:
         with anyio.move_on_after(self._options.attempt_timeout_s):
             while True:
                 await self._control.ticked()
-                self._note_failures(attempt)
+                self._failures.note(attempt)
                 if not drawn and len(self._control.horizon):
                     drawn = True
                     await self._draw(step, mask)
@@ -227,15 +226,6 @@ class GraspMode:
             return plan.Lifted(self._height())
         lost = self._perception.failure(attempt.number)
         return plan.Failed("not_tracked", lost) if lost else None
-
-    def _note_failures(self, attempt: PolicyAttempt) -> None:
-        """Account for what the policy failed at. Meanwhile the horizon runs dry, and the arm holds."""
-        failures = Counter(attempt.failures)
-        for kind in (failures - self._noted).elements():
-            self._robot.faults.log.count("policy", kind)
-            if decide(self._robot.settings.faults, "policy", kind) is Decision.STOP:
-                self._control.stop(f"policy: {kind}: {self._worker.report.last_error}")
-        self._noted = failures
 
     async def _draw(self, step: plan.Grasp, mask: TrackedMask) -> None:
         """Leave a picture of what is about to be grasped, and how, in the run's folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from loguru import logger
@@ -20,9 +20,15 @@ from runtime.messages import TrackedMask
 from runtime.teardown import boxed
 from runtime.worker import InferenceWorker, Trial
 
+if TYPE_CHECKING:
+    from dexrun.modes.perception import Perception
+    from planner.client import Planner
+
 T = TypeVar("T")
 
 _STOP_S = 5.0
+_ANSWER_S = 60.0
+"""So long a policy's answer may take where episodes have no time limit."""
 
 
 @contextlib.asynccontextmanager
@@ -40,6 +46,9 @@ async def open_mode(
 
         async with open_teleop(robot, record, recording) as mode:
             yield mode
+    elif robot.settings.mode == "rollout":
+        async with _open_rollout(robot, folder, record, recording) as mode:
+            yield mode
     else:
         async with _open_grasp(robot, folder, recording) as mode:
             yield mode if recording is None else OneEpisode(mode, recording, robot.settings.planner.prompt)
@@ -48,34 +57,101 @@ async def open_mode(
 @contextlib.asynccontextmanager
 async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording | None) -> AsyncIterator[Mode]:
     from dexrun.modes.grasp import GraspMode
-    from dexrun.modes.perception import Perception
-    from dexrun.modes.planner_log import PlannerLog
-    from dexrun.modes.policy_watch import PolicyWatch
-    from planner.client import Planner
 
-    settings, clock = robot.settings, robot.clock
+    settings = robot.settings
     async with contextlib.AsyncExitStack() as stack:
-        log = PlannerLog(folder.path)
-        stack.callback(log.close)
-        keep = log.record if recording is None else both(log.record, recording.exchange)
-        planner = await stack.enter_async_context(Planner(settings.planner, clock, keep))
-        segmenter, tracker = await clock.run_blocking(
-            lambda: (settings.perception.segmenter.build(), settings.perception.tracker.build())
-        )
-        kept = [] if recording is None else [recording.mask]
-        perception = Perception(robot.cameras[settings.grasp.head], segmenter, tracker, clock, *kept)
-        perception.start()
-        stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
-        worker = await _open_worker(robot, perception.newest, stack)
+        planner = await _open_planner(robot, folder, recording, stack)
+        perception = await _open_perception(robot, settings.grasp.head, recording, stack)
+        worker = await _open_worker(robot, perception.newest, settings.grasp.attempt_timeout_s, stack)
         mode = GraspMode(robot, planner, perception, worker, folder)
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(tasks.cancel_scope.cancel)
-        tasks.start_soon(PolicyWatch(robot, worker).run, name="policy-watch")
+        await _watch(robot, worker, stack)
         yield mode
 
 
+@contextlib.asynccontextmanager
+async def _open_rollout(
+    robot: Robot, folder: RunFolder, record: RunRecord, recording: RunRecording | None
+) -> AsyncIterator[Mode]:
+    """Planner and perception only where the policy needs a mask."""
+    from dexrun.episodes.controls import remote_controls
+    from dexrun.episodes.episodes import Episodes
+    from dexrun.episodes.unrecorded import Unrecorded
+    from dexrun.modes.finder import ObjectFinder
+    from dexrun.modes.rollout import RolloutMode
+
+    settings, clock = robot.settings, robot.clock
+    options = settings.recording
+    masked = [need.camera for need in settings.policy.needs_cameras() if need.mask]
+    async with contextlib.AsyncExitStack() as stack:
+        finder, tracked = None, _untracked
+        if masked:
+            planner = await _open_planner(robot, folder, recording, stack)
+            perception = await _open_perception(robot, masked[0], recording, stack)
+            finder, tracked = ObjectFinder(robot, planner, perception, masked[0]), perception.newest
+        worker = await _open_worker(robot, tracked, options.episode_s or _ANSWER_S, stack)
+        if recording is None:
+            episodes = Episodes(
+                Unrecorded(clock), options, now_ns=clock.now_ns, on_end=robot.realtime.collect
+            )
+        else:
+            episodes = recording.episodes
+        mode = RolloutMode(robot, episodes, worker, finder, alone=clock.stepped)
+        if not clock.stepped:
+            await stack.enter_async_context(remote_controls(episodes, options, mode))
+        await _watch(robot, worker, stack)
+        try:
+            yield mode
+        finally:
+            record.rollout = mode.results()
+
+
+def _untracked(camera: str) -> TrackedMask | None:
+    """No policy asks for a mask."""
+    del camera
+    return None
+
+
+async def _open_planner(
+    robot: Robot, folder: RunFolder, recording: RunRecording | None, stack: contextlib.AsyncExitStack
+) -> Planner:
+    from dexrun.modes.planner_log import PlannerLog
+    from planner.client import Planner
+
+    log = PlannerLog(folder.path)
+    stack.callback(log.close)
+    keep = log.record if recording is None else both(log.record, recording.exchange)
+    return await stack.enter_async_context(Planner(robot.settings.planner, robot.clock, keep))
+
+
+async def _open_perception(
+    robot: Robot, camera: str, recording: RunRecording | None, stack: contextlib.AsyncExitStack
+) -> Perception:
+    from dexrun.modes.perception import Perception
+
+    options, clock = robot.settings.perception, robot.clock
+    segmenter, tracker = await clock.run_blocking(
+        lambda: (options.segmenter.build(), options.tracker.build())
+    )
+    kept = [] if recording is None else [recording.mask]
+    perception = Perception(robot.cameras[camera], segmenter, tracker, clock, *kept)
+    perception.start()
+    stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
+    return perception
+
+
+async def _watch(robot: Robot, worker: InferenceWorker, stack: contextlib.AsyncExitStack) -> None:
+    from dexrun.modes.policy_watch import PolicyWatch
+
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(tasks.cancel_scope.cancel)
+    tasks.start_soon(PolicyWatch(robot, worker).run, name="policy-watch")
+
+
 async def _open_worker(
-    robot: Robot, tracked: Callable[[str], TrackedMask | None], stack: contextlib.AsyncExitStack
+    robot: Robot,
+    tracked: Callable[[str], TrackedMask | None],
+    attempt_s: float,
+    stack: contextlib.AsyncExitStack,
 ) -> InferenceWorker:
     from dexrun.policies import build_for, policy_context
     from runtime.observer import Observer
@@ -85,7 +161,7 @@ async def _open_worker(
     state = robot.arm.states.newest()
     still = robot.model.middle() if state is None else state["position"]
     policy = await clock.run_blocking(
-        lambda: build_for(settings.policy, context, robot.model.copy(), settings.grasp.arm, still)
+        lambda: build_for(settings.policy, context, robot.model.copy(), settings.working_arm, still)
     )
     observer = Observer(
         policy.spec,
@@ -99,7 +175,7 @@ async def _open_worker(
     )
     latency_s = settings.policy.simulated_latency_s if clock.stepped else None
     discrete = tuple(map(robot.model.names.index, settings.policy.discrete))
-    trial = Trial(observer.trial, settings.grasp.attempt_timeout_s)
+    trial = Trial(observer.trial, attempt_s)
     worker = InferenceWorker(
         policy,
         observer,

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import numpy as np
 from loguru import logger
 
-from dexrun.config.mode_options import TeleopOptions
 from dexrun.episodes.controls import remote_controls
 from dexrun.modes.driving import ByHand
+from dexrun.modes.leader import leader_source, to_follower
 from dexrun.modes.motion_source import MotionSource
 from dexrun.outcome import Outcome
 from dexrun.robot import Robot
 from dexrun.run_record import RunRecord
 from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move
-from runtime.control import LeaderSource
-from runtime.joints import posed
-from runtime.messages import DeviceError, FaultKind, Floats
+from runtime.messages import DeviceError, FaultKind
 
 if TYPE_CHECKING:
     from dexrun.episodes.recording import RunRecording
@@ -69,13 +66,7 @@ class TeleopMode:
     async def run(self) -> Outcome:
         """Follow the leader until the time is up, the scripted operator is done, or for ever."""
         await self._engage()
-        grippers = self._robot.model.grippers
-        leader = LeaderSource(
-            self._leader.states,
-            self._robot.settings.control.state_max_age_s,
-            lambda position: to_follower(self._options, position, grippers),
-        )
-        self._robot.control.follow(leader)
+        self._robot.control.follow(leader_source(self._robot))
         self._engaged = True
         logger.info("following the leader")
         limit_s = self._options.duration_s or float("inf")
@@ -103,17 +94,6 @@ class TeleopMode:
         control.follow(MotionSource(rows))
         while not control.exhausted:
             await control.ticked()
-
-
-def to_follower(options: TeleopOptions, position: Floats, grippers: Sequence[int]) -> Floats:
-    """Where the follower should be, ``[D]``, if the leader is at `position` ``[D]``; grippers as they are."""
-    if options.gain == 1.0:
-        return position.copy()
-    center = np.zeros_like(position)
-    center[posed(len(options.center_rad), position.size, grippers)] = options.center_rad
-    scaled = center + options.gain * (position - center)
-    scaled[list(grippers)] = position[list(grippers)]
-    return np.asarray(scaled)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -9,6 +10,7 @@ from loguru import logger
 from dexrun.episodes.episodes import Episodes, said
 from dexrun.exit_codes import NOT_DONE
 from dexrun.outcome import Outcome
+from dexrun.simulation.objects import put_back
 from runtime.clock import NS_PER_S, Clock
 from runtime.teardown import boxed
 
@@ -58,7 +60,7 @@ class Scripted:
             if (trouble := self._episodes.blocked) or self._recorded() == before:
                 why = trouble or "the operator could not pick up any object"
                 return Outcome("incomplete", f"{self._recorded()} episodes are recorded: {why}", [], NOT_DONE)
-            await self._clock.run_blocking(self._put_back)
+            await self._clock.run_blocking(lambda: put_back(self._world))
 
     def _recorded(self) -> int:
         return 0 if self._episodes is None else self._episodes.recorded
@@ -95,10 +97,37 @@ class Scripted:
             with said():
                 episodes.start(episodes.options.task or f"pick up the {report.object} and put it in the tray")
 
-    def _put_back(self) -> None:
-        from drivers.world.faults import Fault
 
-        for entry in self._world.objects:
-            self._world.inject(
-                Fault(device="table", kind="move", object=entry["name"], x_m=entry["x_m"], y_m=entry["y_m"])
-            )
+class ScriptedHand:
+    """The simulated person takes a leader that is offered, goes on clearing the table, and gives it back.
+
+    Args:
+        drives: whether the person has control. give_back: told once the script is done.
+    """
+
+    def __init__(
+        self, world: WorldClient, clock: Clock, drives: Callable[[], bool], give_back: Callable[[], None]
+    ) -> None:
+        self._world = world
+        self._clock = clock
+        self._drives = drives
+        self._give_back = give_back
+
+    async def run(self) -> None:
+        """For ever."""
+        moving = False
+        try:
+            while True:
+                await self._clock.sleep_until_ns(self._clock.now_ns() + _LOOK_NS)
+                if moving != self._drives():
+                    await self._ask("stop" if moving else "start")
+                    moving = not moving
+                elif moving and (await self._ask("")).done:
+                    self._give_back()
+        finally:
+            if moving:
+                await boxed("the operator", _STOP_S, lambda: self._ask("stop"))
+
+    async def _ask(self, action: str) -> OperatorReport:
+        world = self._world
+        return await self._clock.run_blocking(lambda: world.operator(action) if action else world.operator())

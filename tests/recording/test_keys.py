@@ -17,7 +17,7 @@ from runtime.clock import RealClock
 @given(st.binary(max_size=60))
 def test_any_bytes_are_taken(data: bytes) -> None:
     whole = KeyParser().feed(data)
-    assert set(whole) <= set(keys._ACTIONS)
+    assert set(whole) <= {*keys._ACTIONS, "pause", "take"}
 
 
 @given(
@@ -50,7 +50,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 def test_keys_arrive_through_a_terminal(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = terminal
     pressed: list[str] = []
-    monkeypatch.setattr(keys, "press", lambda episodes, command: pressed.append(command))
+    monkeypatch.setattr(keys, "press", lambda episodes, command, extra: pressed.append(command))
     before = termios.tcgetattr(theirs)
     clock = RealClock()
 

@@ -1,0 +1,388 @@
+"""Rollout: a policy drives, on a person's own words, in episodes; nothing else is in its way.
+
+Keys, buttons, set times, the judge and the policy itself begin and end episodes (`dexrun.episodes`,
+`dexrun.modes.driving`); who drives is the business of `dexrun.modes.hand_over`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import numpy as np
+from loguru import logger
+
+from dexrun.episodes.episodes import EpisodeError, Episodes, said
+from dexrun.episodes.unrecorded import Unrecorded
+from dexrun.exit_codes import NOT_DONE
+from dexrun.modes.driving import ByHand
+from dexrun.modes.finder import ObjectFinder
+from dexrun.modes.hand_over import DrivingPhase, HandOver
+from dexrun.modes.homing import home_rows
+from dexrun.modes.leader import Leader
+from dexrun.modes.motion_source import MotionSource
+from dexrun.modes.perception import NotSegmentedError
+from dexrun.modes.policy_watch import PolicyFailures
+from dexrun.modes.tally import EpisodeTally, in_words, summarised
+from dexrun.outcome import Outcome
+from dexrun.robot import Robot
+from dexrun.simulation.objects import put_back
+from dexrun.simulation.operator import ScriptedHand
+from dexrun.simulation.score import score
+from drivers.world.client import WorldError
+from planner.errors import PlannerError
+from policies.motion import MotionError
+from runtime.clock import NS_PER_S
+from runtime.control import pilot_of
+from runtime.messages import PolicyStatus
+from runtime.recording.takes import Take
+
+if TYPE_CHECKING:
+    from runtime.worker import InferenceWorker, PolicyAttempt
+
+_JUDGE_EVERY_NS, _JUDGE_S = NS_PER_S, 3.0
+_ZERO_NS = NS_PER_S
+_TRIES = 3
+"""So often an object is looked for before its episode ends without it."""
+
+
+class RolloutMode:
+    """Follows the policy while an episode is on, and a person who takes over.
+
+    Args:
+        robot: ticking.
+        episodes: what may be asked for.
+        worker: asks the policy.
+        finder: finds the object of a policy that needs a mask.
+        alone: nobody is there to press a key.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        episodes: Episodes,
+        worker: InferenceWorker,
+        finder: ObjectFinder | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self._robot = robot
+        self._clock, self._control, self._world = robot.clock, robot.control, robot.world
+        self._options = robot.settings.rollout
+        self._rate_hz = robot.settings.control.rate_hz
+        self._episodes = episodes
+        self._worker = worker
+        self._finder = finder
+        self._failures = PolicyFailures(robot, worker)
+        leader = Leader(robot) if robot.leader is not None else None
+        scripted = leader is not None and self._world is not None and robot.settings.teleop.scripted
+        self.hand_over = HandOver(robot, leader, self._driven_by, scripted=scripted)
+        at_once = self._options.autostart or alone
+        self._hand = ByHand(robot.clock, episodes, self._doing, at_once=at_once, alone=alone)
+        self._tallies: list[EpisodeTally] = []
+        self._in_the_way = "the robot is not ready yet"
+        self._does = ""
+        self._gave_up = ""
+        self._troubled_at: int | None = None
+        self._recorded = not isinstance(episodes.recorder, Unrecorded)
+        self._judges = self._world is not None and self._options.judge
+        self._zeros = 0
+        episodes.gate = lambda: self._in_the_way
+        episodes.ended.append(self._ended)
+
+    # --- for the application
+
+    @property
+    def step(self) -> str:
+        """What is going on, in words."""
+        return self._hand.step
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Episodes are in the summary's ``rollout``."""
+        return []
+
+    def statistics(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The planner's and the policy's part of the summary."""
+        planner = None if self._finder is None else self._finder.statistics()
+        return planner, self._worker.statistics()
+
+    def results(self) -> dict[str, Any]:
+        """The summary's ``rollout``."""
+        return summarised(self._tallies, self._rate_hz)
+
+    async def run(self) -> Outcome:
+        """Until all wanted episodes are over, or somebody asks to quit."""
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(self._tick, name="rollout-ticks")
+            beside.start_soon(self._drive, name="rollout")
+            if self._judges:
+                beside.start_soon(self._judge, name="judge")
+            if self.hand_over.scripted and self._world is not None:
+                script = ScriptedHand(self._world, self._clock, self._person_drives, self.give)
+                beside.start_soon(script.run, name="operator")
+            outcome = await self._hand.run()
+            self.hand_over.rest()  # at once; what goes on beside may take a moment to end
+            beside.cancel_scope.cancel()
+        if self._gave_up:
+            outcome = Outcome("incomplete", self._gave_up, exit_code=NOT_DONE)
+        return replace(outcome, reason=f"{outcome.reason}; {in_words(self.results())}")
+
+    # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`)
+
+    @property
+    def help(self) -> str:
+        """The mode's keys, for a person."""
+        take = "; TAB or t take over with the leader, and give back" if self._robot.leader is not None else ""
+        return f"p pause the policy, and go on{take}"
+
+    def commands(self) -> Mapping[str, Callable[[], None]]:
+        """By key."""
+        return {"pause": self._pause_or_go_on, "take": self._take_or_give}
+
+    def requests(self) -> Mapping[str, Callable[[], None]]:
+        """By path of the HTTP API."""
+        return {
+            "/pause": self.hand_over.pause,
+            "/resume": self.resume,
+            "/take": self.hand_over.take,
+            "/give": self.give,
+        }
+
+    def state(self) -> Mapping[str, Any]:
+        """For the HTTP API."""
+        return {"driving": self.hand_over.phase.name.lower(), "doing": self._doing()}
+
+    def resume(self) -> None:
+        """The policy goes on.
+
+        Raises:
+            EpisodeError: no episode is on.
+        """
+        if not self._episodes.recording:
+            raise EpisodeError("no episode is on; the policy drives in episodes")
+        self.hand_over.policy()
+
+    def give(self) -> None:
+        """The person gives control back: to the policy, if an episode is on."""
+        if self._episodes.recording:
+            self.hand_over.policy()
+        else:
+            self.hand_over.rest()
+
+    def _pause_or_go_on(self) -> None:
+        if self.hand_over.phase is DrivingPhase.PAUSED:
+            self.resume()
+        else:
+            self.hand_over.pause()
+
+    def _take_or_give(self) -> None:
+        if self._person_drives():
+            self.give()
+        else:
+            self.hand_over.take()
+
+    def _person_drives(self) -> bool:
+        return self.hand_over.phase is DrivingPhase.PERSON
+
+    # --- told as it happens
+
+    def _doing(self) -> str:
+        if self.hand_over.phase in (DrivingPhase.NOBODY, DrivingPhase.POLICY):
+            return self._does or self.hand_over.phase.value
+        return self.hand_over.describe()
+
+    def _driven_by(self, phase: DrivingPhase) -> None:
+        logger.info("{}", phase.value)
+        if self._episodes.recording:
+            self._episodes.recorder.event("driving", phase=phase.name.lower())
+
+    def _ended(self) -> None:
+        """An episode is over, whoever said so: the policy is not followed one tick longer."""
+        self._in_the_way = "the episode before is being looked at"
+        if self.hand_over.phase in (DrivingPhase.POLICY, DrivingPhase.PAUSED):
+            self.hand_over.rest()
+
+    # --- beside
+
+    async def _tick(self) -> None:
+        """Once a tick: pass control on, and count who drives."""
+        while True:
+            await self._control.ticked()
+            self.hand_over.tick()
+            if self._tallies and self._episodes.on is self._tallies[-1].take:
+                tally = self._tallies[-1]
+                tally.driven[pilot_of(self._control.source)] += 1
+                tally.held += self._control.state == "holding"
+
+    async def _judge(self) -> None:
+        """In simulation: what the task names lies in the tray."""
+        while True:
+            await self._clock.sleep_until_ns(self._clock.now_ns() + _JUDGE_EVERY_NS)
+            take = self._episodes.on
+            if take is not None and await self._succeeded(take) and self._episodes.on is take:
+                self._episodes.stop("success", "the judge: done")
+
+    async def _succeeded(self, take: Take) -> bool:
+        world = self._world
+        assert world is not None  # noqa: S101 - there is a judge
+        try:
+            found = await self._clock.run_blocking(lambda: score(world, take.task, _JUDGE_S))
+        except WorldError as error:
+            logger.debug("no judge: {}", error)
+            return False
+        return bool(found["success"])
+
+    # --- one episode after the other
+
+    async def _drive(self) -> None:
+        while True:
+            while self._episodes.finished:  # unless the last one is discarded
+                await self._episodes.changed()
+            if not await self._ready(first=not self._tallies):
+                return
+            while (take := self._episodes.on) is None:
+                await self._episodes.changed()
+            await self._episode(take)
+            await self._look_back(take)
+
+    async def _ready(self, *, first: bool) -> bool:
+        """Objects and arm are where an episode begins; whether they could be brought there."""
+        if self._world is not None and self._options.put_back and not first:
+            world = self._world
+            await self._clock.run_blocking(lambda: put_back(world))
+        if self._options.home:
+            self._in_the_way = self._does = "the arm moves home"
+            try:
+                await self._home()
+            except MotionError as error:
+                logger.error("{}", error)
+                self._gave_up = str(error)
+                self._episodes.quit()
+                return False
+        self._zeros = 0 if self._robot.force is None else len(self._robot.force.tared)
+        self._in_the_way = self._does = ""
+        return True
+
+    async def _home(self) -> None:
+        """Move home, as often as somebody who takes over gives back."""
+        while True:
+            while self.hand_over.phase is not DrivingPhase.NOBODY or self._control.target is None:
+                await self._control.ticked()
+            motion = MotionSource(await self._way_home())
+            self._control.follow(motion)
+            while self._control.source is motion and not self._control.exhausted:
+                await self._control.ticked()
+            if self._control.source is motion:
+                self._control.idle()
+                return
+
+    async def _way_home(self) -> Any:
+        robot, grasp = self._robot, self._robot.settings.grasp
+        assert self._control.target is not None  # noqa: S101 - it was waited for
+        start, model = self._control.target.copy(), robot.model.copy()
+        home = np.asarray(grasp.home_rad or robot.description.home, dtype=np.float64)
+        limits = grasp.move_speed_rad_s, grasp.move_acceleration_rad_s2
+        arms, height_m = list(robot.settings.followers()), grasp.carry_height_m
+        return await self._clock.run_blocking(
+            lambda: home_rows(model, arms, start, home, limits, self._rate_hz, height_m)
+        )
+
+    async def _episode(self, take: Take) -> None:
+        """While `take` is on: have the policy followed whenever it is the policy's turn."""
+        tally = EpisodeTally(take)
+        self._tallies.append(tally)
+        before = self.hand_over.takeovers
+        self._troubled_at = None
+        await self._zeroed(take)
+        if self._episodes.on is take:
+            self.hand_over.policy()
+        attempt: PolicyAttempt | None = None
+        try:
+            while self._episodes.on is take:
+                if self._its_turn(take) and (attempt is None or self._control.source is not attempt):
+                    attempt = await self._follow(take)
+                elif attempt is not None and self._control.source is attempt:
+                    self._look(attempt, tally)
+                if self._episodes.on is take:
+                    await self._control.ticked()
+        finally:
+            tally.takeovers = self.hand_over.takeovers - before
+            if self._finder is not None:
+                self._finder.forget()
+
+    async def _zeroed(self, take: Take) -> None:
+        """The force sensor's zero, which a recorded episode begins with, is taken while the arm rests."""
+        force, until_ns = self._robot.force, take.start_ns + _ZERO_NS
+        while force is not None and self._recorded and len(force.tared) == self._zeros:
+            if self._episodes.on is not take or self._clock.now_ns() >= until_ns:
+                return
+            await self._control.ticked()
+
+    def _its_turn(self, take: Take) -> bool:
+        return self.hand_over.phase is DrivingPhase.POLICY and self._episodes.on is take
+
+    async def _follow(self, take: Take) -> PolicyAttempt | None:
+        """Have the policy followed from where the arm is; ``None`` if its turn is over before that."""
+        while self._worker.in_flight and self._its_turn(take):  # what was asked for before
+            await self._control.ticked()
+        attempt = self._worker.attempt(take.task)
+        if self._finder is not None and not await self._found(self._finder, take, attempt):
+            return None
+        if not self._its_turn(take):
+            return None
+        self._does = ""
+        self._control.follow(attempt)
+        return attempt
+
+    async def _found(self, finder: ObjectFinder, take: Take, attempt: PolicyAttempt) -> bool:
+        """Whether the object that the policy needs a mask of is tracked."""
+        phrase = self._options.phrase or take.task
+        self._does = f"looking for {phrase!r}"
+        why = ""
+        for _ in range(_TRIES):
+            try:
+                await finder.find(phrase, attempt.number)
+            except (PlannerError, NotSegmentedError) as error:
+                why = str(error)
+                logger.warning("{!r} is not found: {}", phrase, error)
+            else:
+                return True
+            if not self._its_turn(take):
+                return False
+        self._episodes.stop(reason=f"{phrase!r} was not found: {why}")
+        return False
+
+    def _look(self, attempt: PolicyAttempt, tally: EpisodeTally) -> None:
+        """What the policy says of the attempt, and what goes wrong with it."""
+        self._note(attempt, tally)
+        spoken = self._control.attempt
+        if spoken.status is PolicyStatus.FAILED:
+            self._episodes.stop("failure", f"the policy: {spoken.why or 'failed'}")
+        elif spoken.status is PolicyStatus.DONE:
+            self._episodes.stop(reason="the policy: done")
+        elif self._finder is not None and (lost := self._finder.lost(attempt.number)):
+            logger.warning("the object is not tracked any more: {}", lost)
+            self._control.idle()  # it is looked for anew
+
+    def _note(self, attempt: PolicyAttempt, tally: EpisodeTally) -> None:
+        """Failures go into the recording as they begin and end: meanwhile the arm holds."""
+        new, report, recorder = self._failures.note(attempt), self._worker.report, self._episodes.recorder
+        tally.failures.update(new)
+        if new and self._troubled_at is None:
+            self._troubled_at = report.chunks
+            logger.warning("the policy does not answer: {}", report.last_error)
+            recorder.event("policy_trouble", failures=dict(new), error=report.last_error)
+        elif not new and self._troubled_at is not None and report.chunks > self._troubled_at:
+            self._troubled_at = None
+            logger.info("the policy answers again")
+            recorder.event("policy_recovered", failures=dict(tally.failures))
+
+    async def _look_back(self, take: Take) -> None:
+        """Whether an episode that nobody has labelled was a success, as far as there is a judge."""
+        if self._judges and take.label == "none" and not take.discarded:
+            label = "success" if await self._succeeded(take) else "failure"
+            if take.label == "none" and self._episodes.recorder.last is take:
+                with said():
+                    self._episodes.label(label)
