@@ -15,6 +15,7 @@ FaultName = Literal[
     "half_json",
     "box_outside",
     "unknown_object",
+    "wrong",
     "error_500",
     "hang",
     "slow",
@@ -27,7 +28,8 @@ class SceneReaderConfig(Options):
     Attributes:
         port: loopback port to listen on; 0 takes a free one.
         max_body_bytes: largest request that is read.
-        fault: what it does wrong, for rehearsing failures.
+        fault: what it does wrong, for rehearsing failures; ``wrong`` answers in good form, and falsely.
+        fault_after: how many requests are answered well before the fault begins.
         fault_requests: how many requests the fault lasts; 0 means all of them.
         slow_s: how much later it answers under the fault ``slow``.
     """
@@ -35,6 +37,7 @@ class SceneReaderConfig(Options):
     port: int = Field(default=0, ge=0, le=65535)
     max_body_bytes: int = Field(default=8_000_000, ge=1_000)
     fault: FaultName = "none"
+    fault_after: int = Field(default=0, ge=0)
     fault_requests: int = Field(default=0, ge=0)
     slow_s: float = Field(default=5.0, gt=0)
 

@@ -274,6 +274,19 @@ class SteppedClock:
         self._loop, self._loop_ident = _SteppedLoop(self), threading.get_ident()
         return self._loop
 
+    def stall(self, duration_ns: int, *, threads: bool = False) -> None:
+        """Time goes by and nobody runs, as while the whole process is stopped: called by the loop alone.
+
+        Afterwards everybody is late who had something to do meanwhile, and what was sent waits on its wire.
+        With `threads`, those run on, and the loop alone is held up, as by a callback that does not return.
+        """
+        until_ns = self._now_ns + duration_ns
+        while self._now_ns < until_ns:
+            if not threads:
+                self._jump(until_ns)
+            elif not self.run_threads():
+                self._jump(min(self._next_ns(until_ns, loop=False) or until_ns, until_ns))
+
     # --- the scheduler
 
     def attach(self, simulation: Simulation) -> None:
@@ -372,11 +385,11 @@ class SteppedClock:
         waiting = ", ".join(t.name for t in self._threads) or "no thread"
         return f"at {self._now_ns} ns nothing is left to wait for: {waiting} parked, no sleep, no event"
 
-    def _next_ns(self, limit_ns: int | None) -> int | None:
+    def _next_ns(self, limit_ns: int | None, *, loop: bool = True) -> int | None:
         candidates = [t.wake_ns for t in self._threads if t.wake_ns is not None]
         while self._sleepers and self._sleepers[0][2].done():  # cancelled
             heapq.heappop(self._sleepers)
-        candidates += [s[0] for s in self._sleepers[:1]]
+        candidates += [s[0] for s in self._sleepers[:1] if loop]
         if limit_ns is not None:
             candidates.append(limit_ns)
         if self._simulation is not None and (event := self._simulation.next_event_ns()) is not None:

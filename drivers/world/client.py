@@ -188,6 +188,10 @@ class WorldClient:
         """The score now, from ground truth."""
         return JudgeReport.from_json(self._ask({"op": "judge"}, timeout_s)["judge"])
 
+    def motion(self) -> dict[str, Any]:
+        """What the arms ran into (`drivers.world.witness.Witness`); empty unless ``[world] watched``."""
+        return dict(self._ask({"op": "motion"})["motion"])
+
     def operator(self, action: str = "") -> OperatorReport:
         """Have the scripted operator ``"start"`` or ``"stop"``, or just ask what it does."""
         return OperatorReport(**self._ask({"op": "operator", "action": action})["operator"])

@@ -123,6 +123,8 @@ class WorldConfig(Options):
     nice: int = Field(default=5, ge=0, le=19)
     """How far the process steps back from the runtime when the processor is short, in real time."""
     timestep_s: float = Field(default=0.002, gt=0.0002, le=0.005)
+    watched: bool = False
+    """Whether every step looks for what the arms touch, for who judges a run; it costs a tenth more."""
     start_rad: tuple[float, ...] = ()
     """Where the arm stands at power-up, without grippers; empty: in its model's home pose."""
     start_gripper: float = Field(default=0.15, ge=0, le=1)

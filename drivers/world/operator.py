@@ -60,12 +60,26 @@ class LeaderArm:
         self.hand: Floats | None = None
         """Where a hand holds the joints ``[D]`` (the model's own positions); ``None`` if nobody does."""
         self._position = np.array(joints_rad, float)
+        self._shoved = np.zeros(len(self._position))
+        self._ends = encoders.ends
+
+    def shove(self, joint: int, by_rad: float) -> None:
+        """Move the hand, from now on, away from where it holds `joint`."""
+        self._shoved[joint] += by_rad
+        if self.hand is None:
+            self._position = np.clip(self._position + self._shoved, *self._ends)
+            self._shoved[:] = 0.0
+
+    def clear(self) -> None:
+        """The hand is where it wants to be again."""
+        self._shoved[:] = 0.0
 
     def step(self, dt_s: float) -> None:
         """Move on by `dt_s`."""
         drive = self.bank.drive()
         reach = 2.0 * dt_s
-        goal = np.where(drive.torque > 0, drive.goal_rad, self._position if self.hand is None else self.hand)
+        held = self._position if self.hand is None else np.clip(self.hand + self._shoved, *self._ends)
+        goal = np.where(drive.torque > 0, drive.goal_rad, held)
         powered = drive.torque > 0
         moved = np.where(powered, np.clip(goal - self._position, -reach, reach), goal - self._position)
         self._position = self._position + moved

@@ -11,6 +11,7 @@ from drivers.world.config import WorldConfig
 from drivers.world.layout import ObjectSpec, away
 from drivers.world.scene import build_scene, object_body, sensing_arm
 from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive, RobotBank
+from drivers.world.witness import Witness
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
@@ -83,7 +84,10 @@ class Tabletop:
         self._owner = np.full(self.model.ngeom, -1)
         for number, bodies in enumerate(self._bodies.values()):
             self._owner[np.isin(self.model.geom_bodyid, list(bodies))] = number
+        self.witness = Witness(self.model, self._bodies, self._dofs, robot.joints) if config.watched else None
         self._aim = start_joints(config, robot)
+        self._asked: tuple[bytes, ...] = ()
+        self._powered = False
         self.data.qpos[self._qpos] = self._aim
         self._apply(self.banks.drive())
         mujoco.mj_forward(self.model, self.data)
@@ -109,10 +113,13 @@ class Tabletop:
     def advance(self, to_ns: int) -> int:
         """Step until the next step would pass `to_ns`; returns how many steps were made."""
         count = max(0, (to_ns - self.now_ns) // self.step_ns)
-        for _ in range(count):
-            self._apply(self.banks.drive())
+        for done in range(count):
+            drive = self.banks.drive()
+            self._apply(drive)
             self._mujoco.mj_step(self.model, self.data)
             self._publish()
+            if self.witness is not None:
+                self.witness.look(self.data, drive.torque, self.now_ns + (done + 1) * self.step_ns)
             if len(self._bodies) > 1:
                 self.arms_pressed_n = max(self.arms_pressed_n, self._pressed_n())
         self._steps += count
@@ -121,9 +128,18 @@ class Tabletop:
     def _apply(self, drive: Drive) -> None:
         """Turn goals into actuator parameters: speed-limited, stiff as the gain register says."""
         reach = SPEED_LIMIT_RAD_S * self.step_ns / NS_PER_S
-        here = self.data.qpos[self._qpos]
-        self._aim += np.clip(drive.goal_rad - self._aim, -reach, reach)
-        self._aim = np.where(drive.torque > 0, self._aim, here)
+        self._aim += np.minimum(np.maximum(drive.goal_rad - self._aim, -reach), reach)
+        asked = (drive.torque.tobytes(), drive.gain.tobytes(), drive.limit.tobytes())
+        if asked != self._asked:
+            self._asked = asked
+            self._stiffen(drive)
+        if not self._powered:
+            self._aim = np.where(drive.torque > 0, self._aim, self.data.qpos[self._qpos])
+        self.data.ctrl[self._ctrl] = self._aim
+
+    def _stiffen(self, drive: Drive) -> None:
+        """Torque, gains and limits as the registers have them; they seldom change."""
+        self._powered = bool((drive.torque > 0).all())
         stiffness = self._kp * drive.gain * drive.torque
         damping = np.where(drive.torque > 0, self._kv * np.sqrt(drive.gain), _OFF_DAMPING)
         self.model.actuator_gainprm[self._ctrl, 0] = stiffness
@@ -133,7 +149,6 @@ class Tabletop:
         limit = self._stall * np.where(drive.torque > 0, drive.limit, 1.0)
         self.model.actuator_forcerange[self._ctrl, 0] = -limit
         self.model.actuator_forcerange[self._ctrl, 1] = limit
-        self.data.ctrl[self._ctrl] = self._aim
 
     def _publish(self) -> None:
         self.banks.publish(

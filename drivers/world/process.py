@@ -140,6 +140,7 @@ class _Server:
         self._bell = bell
         self._answers: dict[str, Callable[[Message], Message]] = {
             "judge": lambda message: {"judge": world.judge().as_json()},
+            "motion": lambda message: {"motion": world.motion()},
             "inject": self._inject,
             "operator": lambda message: {"operator": world.command(message["action"])},
             "health": lambda message: {"health": asdict(self.health)},

@@ -80,6 +80,12 @@ class Encoders:
         """Those of this arm's leader."""
         return Encoders(self._robot, self._number + 3)
 
+    @property
+    def ends(self) -> tuple[Floats, Floats]:
+        """Where the joints' stops are, the model's own positions ``[D]``: the lower ones, the upper ones."""
+        lower, upper = np.array(self._ends).T
+        return lower, upper
+
     def calibration(self) -> dict[str, dict[str, int]]:
         """In the layout of LeRobot's calibration files."""
         return {

@@ -167,6 +167,9 @@ class World:
         Raises:
             ValueError: it names an object that is not there.
         """
+        if fault.device == "hand":
+            self._shove(fault)
+            return
         if fault.device != "table":
             self.devices.inject(fault)
             return
@@ -176,6 +179,20 @@ class World:
                 self.table.remove_object(index)
             else:
                 self.table.place_object(index, fault.x_m, fault.y_m)
+
+    def _shove(self, fault: Fault) -> None:
+        leader = next(iter(self._leaders.values()))
+        with self._lock:
+            if fault.kind == "clear":
+                leader.clear()
+            else:
+                leader.shove(fault.servo - 1, fault.value_rad)
+
+    def motion(self) -> dict[str, Any]:
+        """What the arms ran into so far; empty unless the configuration has it watched."""
+        with self._lock:
+            witness = self.table.witness
+            return {} if witness is None else witness.as_json()
 
     def _object(self, fault: Fault) -> int:
         names = [o.name for o in self.table.objects]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 
 from planner.config import FaultName
@@ -17,6 +18,7 @@ _PROSE = (
     "What a lovely table! I can see quite a few interesting things on it, and it is true that some are red."
 )
 _UNKNOWN = "the turquoise teapot on the far left"
+_CONTRARY = re.compile(r"\b(True|False)\b")
 
 
 def spoil(fault: FaultName, body: bytes, slow_s: float) -> Response:
@@ -29,11 +31,11 @@ def spoil(fault: FaultName, body: bytes, slow_s: float) -> Response:
         return replace(chat.complete(body), delay_s=HANG_S)
     if fault == "slow":
         return replace(chat.complete(body), delay_s=slow_s)
-    return chat.complete(body, _Spoiler(fault) if fault != "none" else None)
+    return chat.complete(body, Spoiler(fault) if fault != "none" else None)
 
 
 @dataclass(frozen=True)
-class _Spoiler:
+class Spoiler:
     """Changes the text of a reply."""
 
     fault: FaultName
@@ -43,6 +45,8 @@ class _Spoiler:
             return _PROSE
         if self.fault == "half_json":
             return '```json\n{"bbox_2d": [120, 80, 1' if "bbox_2d" in text else text[: max(3, len(text) // 2)]
+        if self.fault == "wrong":
+            text = _CONTRARY.sub(lambda said: "False" if said[0] == "True" else "True", text)
         return self._in_json(text)
 
     def _in_json(self, text: str) -> str:
@@ -58,4 +62,6 @@ class _Spoiler:
             return json.dumps(value | {"target": _UNKNOWN})
         if self.fault == "unknown_object" and isinstance(value, list):
             return json.dumps([_UNKNOWN])
+        if self.fault == "wrong" and isinstance(value, dict) and "bbox_2d" in value:
+            return json.dumps(value | {"bbox_2d": [4, 4, 24, 24]})
         return text

@@ -85,6 +85,8 @@ class SceneReader:
 
     def _next_fault(self) -> FaultName:
         fault = self.fault
+        if self.requests <= self._config.fault_after:
+            return "none"
         if fault != "none" and self.fault_requests > 0:
             self.fault_requests -= 1
             if self.fault_requests == 0:

@@ -14,6 +14,7 @@ import pytest
 
 from planner.config import SceneReaderConfig
 from planner.images import encode
+from planner.scene_reader.faults import Spoiler
 from planner.scene_reader.server import SceneReader
 from tests.planner.pictures import table
 
@@ -222,6 +223,24 @@ def test_a_fault_lasts_as_long_as_it_was_told() -> None:
             assert (await peer.chat(asked))[0] == 200
 
     asyncio.run(main())
+
+
+def test_a_fault_begins_after_what_was_answered_well() -> None:
+    async def main() -> None:
+        async with connected(fault="error_500", fault_after=2, fault_requests=1) as (_, peer):
+            asked = request(text("empty?"), picture())
+            assert [(await peer.chat(asked))[0] for _ in range(4)] == [200, 200, 500, 200]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("said", "instead"), [("It is gone.\nTrue", "False"), ("False: two cubes", "True")])
+def test_a_wrong_answer_is_in_good_form_and_says_the_contrary(said: str, instead: str) -> None:
+    answer = Spoiler("wrong")(said)
+    assert answer == said.replace("True" if "True" in said else "False", instead)
+    box = json.loads(Spoiler("wrong")('{"bbox_2d": [60, 60, 90, 90], "label": "red cube"}'))
+    assert box["label"] == "red cube"
+    assert box["bbox_2d"] != [60, 60, 90, 90]
 
 
 def test_a_start_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -482,3 +482,31 @@ def test_at_one_instant_sleeps_end_before_the_loops_own_timers() -> None:
 
     clock.run(main)
     assert log == ["sleep", "timer"]
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_stall_makes_the_loop_late_and_the_threads_only_if_they_are_stalled_too(threads: bool) -> None:
+    clock, woke = SteppedClock(), []
+    script = Script([(3 * MS, {"wire": 1}), (6 * MS, {"wire": 1})])
+    clock.attach(script)
+    wire = clock.wire("wire")
+
+    def reader() -> None:
+        while wire.receive(lambda units, guard_s: units, 20 * MS):
+            woke.append(("frame", clock.now_ns() // MS))
+
+    async def sleeper() -> None:
+        await clock.sleep_until_ns(5 * MS)
+        woke.append(("loop", clock.now_ns() // MS))
+
+    async def main() -> None:
+        clock.spawn("reader", reader)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sleeper)
+            await clock.sleep_until_ns(1 * MS)
+            clock.stall(9 * MS, threads=threads)
+            assert clock.now_ns() == 10 * MS
+
+    clock.run(main)
+    at = [3, 6] if threads else [10, 10]
+    assert sorted(woke) == [*(("frame", each) for each in at), ("loop", 10)]

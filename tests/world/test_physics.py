@@ -203,3 +203,50 @@ def test_steps_are_counted_in_whole_nanoseconds() -> None:
     for k in range(1, 31):
         table.advance(round(k * SECOND / 30))
     assert table.now_ns == SECOND
+
+
+def test_a_witness_tells_what_a_driven_arm_hits_from_what_a_limp_one_falls_on() -> None:
+    table = tabletop(small(start_rad=(0.0, -1.5, 1.5, 1.2, 0.0), watched=True))
+    witness = table.witness
+    assert witness is not None
+    table.advance(SECOND)
+    assert [seen["contacts"] for seen in witness.as_json().values()] == [{}, {}], "nobody drives it yet"
+    power(table)
+    table.advance(2 * SECOND)
+    assert "table" not in witness.as_json()["driven"]["contacts"]
+    aim(table, ROBOT.to_native([0.0, -0.3, 0.3, 1.2, 0.0, 0.5]))
+    table.advance(4 * SECOND)
+    driven = witness.as_json()["driven"]
+    hit = driven["contacts"]["table"]
+    assert hit["n"] > 20
+    assert 2 * SECOND < hit["at_ns"] <= 4 * SECOND
+    assert "table" in hit["between"]
+    assert driven["speed"]["shoulder_lift"]["peak"] > 1.0
+    before = witness.as_json()["driven"]
+    power(table, on=False)
+    table.advance(6 * SECOND)
+    assert witness.as_json()["driven"] == before, "an arm that falls follows nobody"
+    assert witness.as_json()["limp"]["contacts"]["table"]["n"] > 0
+
+
+def test_nothing_is_watched_unasked() -> None:
+    assert tabletop(small()).witness is None
+
+
+def test_a_shoved_leader_jumps_no_further_than_its_stops() -> None:
+    leader = LeaderArm(start_joints(small(), ROBOT), ENCODERS)
+    rest = leader.bank.joints_rad()
+    leader.hand = rest.copy()
+    leader.shove(0, 0.4)
+    leader.step(0.005)
+    assert leader.bank.joints_rad()[0] == pytest.approx(rest[0] + 0.4)
+    leader.shove(0, 50.0)
+    leader.step(0.005)
+    assert leader.bank.joints_rad()[0] == pytest.approx(JOINT_RANGES_RAD[0][1])
+    leader.clear()
+    leader.step(0.005)
+    assert leader.bank.joints_rad() == pytest.approx(rest)
+    leader.hand = None
+    leader.shove(0, -0.3)
+    leader.step(0.005)
+    assert leader.bank.joints_rad()[0] == pytest.approx(rest[0] - 0.3), "nobody holds it: it stays there"
