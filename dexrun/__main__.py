@@ -29,7 +29,8 @@ Runs a tabletop robot arm: cameras and force in, one safe joint target out, ever
                        (short for --recording.task)
   --episodes N         end after so many (short for --recording.episodes)
   --TABLE.KEY VALUE    any key of the configuration, e.g. --world.seed 7  --realtime.clock stepped
-  --check              read the configuration, print it resolved, touch nothing
+  --check              say in ten lines what is real, what simulated and what would move, and print the
+                       configuration resolved (JSON below lines that begin with #); touch nothing
   --plugins            list the installed arms, cameras, policies..., and why one cannot be used
   --version            print the version
 
@@ -39,6 +40,11 @@ file, else it has its default. Secrets come from the environment only.
 While teleoperating or in a rollout: SPACE starts and stops an episode, s success, f failure, d discard,
 q quit; in a rollout p pauses the policy, and TAB takes over with the leader arm. A button box or a page can
 do the same over http://127.0.0.1:8642 (docs/recording.md).
+
+examples:
+  dexrun --config config.toml --check
+  dexrun --config config.toml --prompt "put the red cube in the tray" --realtime.clock stepped
+  dexrun --config config.toml --mode teleop --recording.episodes 5
 
 commands:
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
@@ -145,8 +151,9 @@ def _run(arguments: list[str]) -> int:
         return _refuse(str(error))
     if check:
         from dexrun.config.load import dump
+        from dexrun.config.overview import overview
 
-        return _print(dump(settings) + "\n")
+        return _print("".join(f"# {line}\n" for line in overview(settings)) + dump(settings) + "\n")
     from dexrun.app import run
 
     return run(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from loguru import logger
 from dexrun.assembly import open_robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
+from dexrun.episodes.keys import hint
 from dexrun.episodes.recording import RunRecording, open_recording
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.modes.mode import Mode
@@ -162,7 +164,7 @@ async def _whole(
                 with _realtime(robot, record, pauses=pauses):
                     async with ticking(robot):
                         record.first_tick_s = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
-                        outcome = await _with_terminal(robot, mode)
+                        outcome = await _with_terminal(robot, mode, recording)
                         record.outcome, record.decided = outcome, True
             finally:
                 record.attempts = mode.attempts()
@@ -219,11 +221,17 @@ async def ticking(robot: Robot) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def _with_terminal(robot: Robot, mode: Mode) -> Outcome:
+async def _with_terminal(robot: Robot, mode: Mode, recording: RunRecording | None) -> Outcome:
     began_ns = robot.clock.now_ns()
+    in_episodes = recording is not None and robot.settings.mode != "grasp"
 
     def status() -> Status:
-        return _status(robot, mode, began_ns)
+        status = _status(robot, mode, began_ns)
+        if recording is None or not in_episodes:
+            return status
+        now = recording.episodes.status()
+        pressed = robot.settings.recording.keys and not robot.clock.stepped and sys.stdin.isatty()
+        return replace(status, episode=str(now), keys=hint(now) if pressed else "")
 
     dashboard = Dashboard(robot.clock, robot.settings.terminal, status)
     dashboard.start()

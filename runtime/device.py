@@ -67,6 +67,7 @@ class DeviceThread:
         self._recovered = recovered
         self._options = options or DeviceOptions()
         self._stopping = self._delivered = False
+        self._returned = 0
         self._wake = clock.signal()
         self._thread: ClockThread | None = None
         self._opened: asyncio.Event | None = None
@@ -187,7 +188,9 @@ class DeviceThread:
 
     def _well(self) -> None:
         if self.state == "reopening":
-            logger.info("{}: delivers again", self.name)
+            self._returned += 1
+            if self._returned & (self._returned - 1) == 0:  # as of faults: a bad plug would fill the log
+                logger.info("{}: delivers again (time {})", self.name, self._returned)
         self.state = "running"
         if self._recovered is not None:
             self._recovered(self.name)

@@ -38,6 +38,7 @@ class LagOptions(Options):
 class Lag:
     """The loop was held up: by `task`, where `stack` was when the watcher looked, innermost frame last.
 
+    No task: the loop waited for events, and was not woken.
     `running` are the other threads that were computing then, each with where it was.
     """
 
@@ -50,7 +51,11 @@ class Lag:
     def __str__(self) -> str:
         where = f", at {self.stack[-1]}" if self.stack else ""
         beside = f"; running beside it: {'; '.join(self.running)}" if self.running else ""
-        return f"the loop was held up for {self.late_ns / 1e6:.1f} ms by {self.task}{where}{beside}"
+        if not self.task:
+            beside = beside or "; no thread of this program was computing: the machine was busy with others"
+            return f"the loop woke {self.late_ns / 1e6:.1f} ms late, and was itself idle{beside}"
+        by = "what was over before it was looked at" if self.task == "unknown" else self.task
+        return f"the loop was held up for {self.late_ns / 1e6:.1f} ms by {by}{where}{beside}"
 
 
 class LagMonitor:
@@ -59,8 +64,8 @@ class LagMonitor:
     The heartbeat's lateness goes into `histogram`; what held it up into `lags` (the newest 64), and one
     line into the log for the 1st, 2nd, 4th, 8th... whose culprit was seen. On a stepped clock, where a
     callback takes no time, nothing is ever late. A thread that hogs the GIL, or a busy machine, makes the
-    loop late without being on its stack: such a lag is blamed on "nothing it runs", and the threads that
-    were computing at the time are named.
+    loop late without being on its stack: such a lag has no task, and the threads that were computing at the
+    time are named.
     """
 
     def __init__(
@@ -132,7 +137,7 @@ class LagMonitor:
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to a stack
         task = asyncio.current_task(self._loop) if self._loop is not None else None
         stack = _stack(frames.get(self._loop_ident), self._options.stack_depth)
-        name = f"task {task.get_name()}" if task is not None else "a callback" if stack else "nothing it runs"
+        name = f"task {task.get_name()}" if task is not None else "a callback" if stack else ""
         others = {i: f for i, f in frames.items() if i not in (self._loop_ident, threading.get_ident())}
         return Lag(now_ns, overdue_ns, name, stack, _running(others))
 

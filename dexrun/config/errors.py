@@ -16,6 +16,21 @@ from runtime.plugins import PartError
 Given = Mapping[str, Mapping[Path_, str]]
 """What was given outside the file: by source, by key path; the first source wins."""
 
+_PLAIN = {
+    "tuple_type": "give a list, such as [0.1, 0.2]",
+    "list_type": "give a list, such as [0.1, 0.2]",
+    "dict_type": "give a table, such as {name = 1}",
+    "model_type": "give a table, such as {key = 1}",
+    "part_table": "give a table, such as {key = 1}",
+    "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "string_type": 'give text, such as "words"',
+}
+"""What pydantic says in its own terms, in a person's."""
 _LEADING_KEY = re.compile(r"\w+(\.\w+)*")
 
 
@@ -36,7 +51,7 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
         return f"{_origin(tuple(leading[0].split('.')) if leading else (), file, given)}: {message}"
     value = error.get("input")
     shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {shortened(repr(value))}"
-    return f"{where}: {name}{shown}: {message[:1].lower()}{message[1:]}"
+    return f"{where}: {name}{shown}: {_PLAIN.get(kind) or message[:1].lower() + message[1:]}"
 
 
 def _wrong_part(details: Mapping[str, Any]) -> str:

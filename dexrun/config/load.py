@@ -15,7 +15,17 @@ from pydantic import BaseModel, ValidationError
 from dexrun.config.checks import check
 from dexrun.config.errors import explain
 from dexrun.config.settings import Settings
-from dexrun.config.sources import ConfigError, Path_, merge, parse_arguments, read_environment, read_file
+from dexrun.config.sources import (
+    ALIASES,
+    FLAGS,
+    ConfigError,
+    Path_,
+    merge,
+    parse_arguments,
+    read_environment,
+    read_file,
+    suggestion,
+)
 from runtime.masking import know_secrets_of, masked, secret_of
 from runtime.units import translated
 
@@ -43,12 +53,21 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         ConfigError: something cannot be used; one line for each mistake.
     """
     file, overrides = parse_arguments(arguments)
+    _first_words(overrides)
     variables = read_environment(environment)
     given = {"command line": overrides, "environment": variables}
     tables = merge(read_file(file), variables, "environment")
     settings = _build(Settings, merge(tables, overrides, "command line"), str(file), given)
     _know_secrets(settings.model_dump(mode="json"))
     return _checked(settings, str(file), given)
+
+
+def _first_words(overrides: Mapping[Path_, str]) -> None:
+    """A mistyped option is told as what it is, before a file is looked for that it may have been to name."""
+    known = [*Settings.model_fields, *ALIASES, *FLAGS]
+    for name in (path[0] for path in overrides):
+        if name not in Settings.model_fields:
+            raise ConfigError(f"command line: {name}: unknown key{suggestion(name, known)}")
 
 
 def load_tables(

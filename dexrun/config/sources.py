@@ -15,6 +15,8 @@ from runtime.masking import masked
 ENV_PREFIX = "DEXRUN_"
 SECRETS = ("_API_KEY", "_TOKEN")
 """Variables that end so hold secrets: they are read where they are needed, and are no configuration."""
+FLAGS = ("config", "check", "plugins", "version", "help")
+"""Options that are no keys."""
 ALIASES = {
     "prompt": ("planner", "prompt"),
     "task": ("recording", "task"),
@@ -50,7 +52,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Path, dict[Path_, str]]:
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not rest:
-                raise ConfigError(f"--{name} needs a value")
+                close = difflib.get_close_matches(name, FLAGS, n=1)
+                meant = f"; did you mean --{close[0]}?" if close and name not in FLAGS else ""
+                raise ConfigError(f"--{name} needs a value{meant}")
             value = rest.pop(0)
         if name == "config":
             config = Path(value)

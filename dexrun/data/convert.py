@@ -17,7 +17,9 @@ from runtime.packages import need
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="dexrun convert", description="A policy checkpoint into safetensors."
+        prog="dexrun convert",
+        description="A policy checkpoint into safetensors.",
+        epilog="example: dexrun convert policy_best.ckpt policy.safetensors",
     )
     parser.add_argument("source", type=Path, help="checkpoint to read (.ckpt, .pt, .pth)")
     parser.add_argument("target", type=Path, help="safetensors file to write")

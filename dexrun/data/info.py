@@ -18,7 +18,9 @@ from dexrun.export.look import inspect
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="dexrun info", description="Say what is inside a recording or a data set."
+        prog="dexrun info",
+        description="Say what is inside a recording or a data set.",
+        epilog="example: dexrun info runs/latest data/mine",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="RUN|DATASET")
     parser.add_argument("--json", action="store_true", help="for programs: one JSON line for each")

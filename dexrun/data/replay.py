@@ -36,10 +36,12 @@ _DESCRIPTION = (
     " recorded numbers, which options such as --safety.max_velocity_rad_s change."
 )
 
+_EXAMPLE = "example: dexrun replay runs/latest --config config.toml --episode 2"
+
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="dexrun replay", description=_DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="dexrun replay", description=_DESCRIPTION, epilog=_EXAMPLE)
     parser.add_argument("run", type=Path, help="a run's folder, or one episode's file")
     parser.add_argument(
         "--episode", type=int, help="number of the episode (default: the first; all for --verify)"

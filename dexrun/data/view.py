@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -21,18 +22,32 @@ from runtime.joints import prefixed
 from runtime.recording.tracks import device_topic
 
 if TYPE_CHECKING:
+    from dexrun.data.view_sets import SetEpisode
     from runtime.recording.reader import Episode
 
+E = TypeVar("E", "Episode", "SetEpisode")
 TIMELINE = "time"
 _BATCH = 64
 _HOST = "127.0.0.1"
 _TARGETS = ("requested", "clipped", "sent")
+_COLORS = {
+    "position": (70, 130, 230),
+    "leader": (160, 90, 200),
+    "requested": (150, 150, 150),
+    "clipped": (240, 150, 30),
+    "sent": (60, 170, 90),
+}
+_PALETTE = ((70, 130, 230), (240, 150, 30), (60, 170, 90), (200, 60, 60), (160, 90, 200), (90, 180, 190))
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="dexrun view", description="Open a recording in Rerun.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or an episode's .mcap file")
+    parser = argparse.ArgumentParser(
+        prog="dexrun view",
+        description="Open a recording or a data set in Rerun.",
+        epilog="example: dexrun view runs/latest --web",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, an .mcap file, or a data set")
     parser.add_argument("--episode", type=int, help="only this one, counted from 0")
     parser.add_argument("--web", action="store_true", help="in a browser, until Ctrl-C")
     parser.add_argument("--web-port", type=int, default=9090, help="of the page (9090)")
@@ -58,25 +73,36 @@ def _show(arguments: argparse.Namespace) -> None:
 
     if arguments.save is not None and arguments.save.exists():
         raise ExportError(f"{arguments.save}: is there already; give a name that is not")
+    from dexrun.data.view_sets import episodes_of, log_set, set_blueprint
+
+    stream = rr.RecordingStream("dexrun", recording_id=str(arguments.run.resolve()))
+    exported = episodes_of(arguments.run)
+    if exported is not None:
+        chosen = _chosen(exported, arguments.episode, arguments.run)
+        _present(arguments, stream, set_blueprint(chosen[0]), lambda: log_set(stream, chosen))
+        return
     try:
         with Recording(arguments.run) as recording:
             episodes = _chosen(recording.episodes, arguments.episode, arguments.run)
-            stream = rr.RecordingStream("dexrun", recording_id=str(arguments.run.resolve()))
-            layout = blueprint(episodes[0])
-            if arguments.save is not None:
-                _save(stream, layout, episodes, arguments.save)
-            elif arguments.web:
-                _must_be_free(arguments.web_port)
-                page = ["--serve-web", "--web-viewer-port", str(arguments.web_port)]
-                _show_in(page, arguments.data_port, stream, layout, episodes)
-            else:
-                _must_have_a_display()
-                _show_in(["--expect-data-soon"], arguments.data_port, stream, layout, episodes)
+            _present(arguments, stream, blueprint(episodes[0]), lambda: _log_all(stream, episodes))
     except RecordingError as error:
         raise ExportError(str(error)) from None
 
 
-def _chosen(episodes: Sequence[Episode], index: int | None, run: Path) -> list[Episode]:
+def _present(arguments: argparse.Namespace, stream: Any, layout: Any, fill: Callable[[], None]) -> None:
+    """Where it was asked for; `fill` puts the data into the stream."""
+    if arguments.save is not None:
+        _save(stream, layout, fill, arguments.save)
+    elif arguments.web:
+        _must_be_free(arguments.web_port)
+        page = ["--serve-web", "--web-viewer-port", str(arguments.web_port)]
+        _show_in(page, arguments.data_port, stream, layout, fill)
+    else:
+        _must_have_a_display()
+        _show_in(["--expect-data-soon"], arguments.data_port, stream, layout, fill)
+
+
+def _chosen(episodes: Sequence[E], index: int | None, run: Path) -> list[E]:
     found = [episode for episode in episodes if index is None or episode.index == index]
     if not found:
         there = ", ".join(str(episode.index) for episode in episodes)
@@ -84,12 +110,12 @@ def _chosen(episodes: Sequence[Episode], index: int | None, run: Path) -> list[E
     return found
 
 
-def _save(stream: Any, layout: Any, episodes: Sequence[Episode], path: Path) -> None:
+def _save(stream: Any, layout: Any, fill: Callable[[], None], path: Path) -> None:
     """Whole or not at all."""
     draft = path.with_name(f".{path.name}.partial")
     try:
         stream.save(draft, default_blueprint=layout)
-        _log_all(stream, episodes)
+        fill()
         stream.disconnect()
         draft.rename(path)
     except OSError as error:
@@ -99,7 +125,7 @@ def _save(stream: Any, layout: Any, episodes: Sequence[Episode], path: Path) -> 
     sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
 
 
-def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, episodes: Sequence[Episode]) -> None:
+def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, fill: Callable[[], None]) -> None:
     """In Rerun's own program until it is closed or Ctrl-C; `viewer` says whether that is a window or a page.
 
     It is started from here, and not by the library, for two reasons: the library's servers listen on every
@@ -118,7 +144,7 @@ def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, episodes: S
                 sys.stdout.write(f"http://localhost:{viewer[-1]}?url={quote(address, safe='')}\n")
             sys.stdout.write("Ctrl-C ends it\n")
             sys.stdout.flush()
-            _log_all(stream, episodes)
+            fill()
             if program.wait():
                 raise ExportError(f"Rerun ended: {_reason(said)}; or try --web, --save", usage=False)
         finally:
@@ -170,7 +196,7 @@ def blueprint(episode: Episode) -> Any:
         rrb.TimeSeriesView(origin=f"joints/{joint}", name=joint, contents=["$origin/**"])
         for joint in episode.robot.get("joint_names", [])
     ]
-    tabs: list[Any] = [rrb.Grid(*joints, name="joints and targets")]
+    tabs: list[Any] = [rrb.Grid(*joints, grid_columns=2, name="joints and targets")]
     tabs += [rrb.TimeSeriesView(origin=origin, name=origin) for origin in ("velocity", "load")]
     right: list[Any] = [rrb.Tabs(*tabs)]
     if episode.topics.get("/force"):
@@ -211,9 +237,22 @@ def log(stream: Any, episode: Episode) -> None:
         if topic.startswith("/mask/"):
             _log_masks(stream, episode, topic.removeprefix("/mask/"))
     for path, topic, field, place in series(episode):
+        stream.log(path, _styled(path), static=True)
         values = episode.array(topic, field)[:, place]
         stream.send_columns(path, _at(episode.times(topic)), rr.Scalars.columns(scalars=values))
     _log_texts(stream, episode)
+
+
+def _styled(path: str) -> Any:
+    """A curve's name and colour: within a plot, each is another."""
+    import rerun as rr
+
+    group, _, rest = path.partition("/")
+    name = rest.rpartition("/")[2] if group == "joints" else rest
+    color = _COLORS.get(name) or _PALETTE[zlib.crc32(name.encode()) % len(_PALETTE)]
+    if name.isdigit():
+        name, color = f"channel {name}", _PALETTE[int(name) % len(_PALETTE)]
+    return rr.SeriesLines(colors=color, names=name)
 
 
 def series(episode: Episode) -> Iterator[tuple[str, str, str, int]]:

@@ -17,12 +17,24 @@ from loguru import logger
 from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
-    from dexrun.episodes.episodes import Episodes
+    from dexrun.episodes.episodes import Episodes, EpisodeStatus
 
 HELP = (
     "keys: SPACE or RIGHT start and stop an episode; s success, f failure (stop and label, or label last);"
     " d, BACKSPACE or LEFT discard; ENTER keep the last as it is; q or ESC end the run; ? this help"
 )
+
+
+def hint(status: EpisodeStatus) -> str:
+    """What may be pressed now, in a line."""
+    if status.state == "recording":
+        return "SPACE stop, s success, f failure, d discard, q end, ? help"
+    if status.state == "review":
+        many = "ENTER end" if 0 < status.wanted <= status.recorded else "SPACE next"
+        return f"{many}, s success, f failure, d discard, q end, ? help"
+    return "SPACE start, q end, ? help"
+
+
 _ESC_S = 0.1
 """A lone ESC that nothing follows for so long is the key, and not the beginning of an arrow's bytes."""
 

@@ -58,7 +58,8 @@ def _parser() -> _Parser:
         "2 what was asked for cannot be exported.",
         epilog="Keys that are not given come from [export] of --config, without it from the configuration "
         "that the first run was made with, else have their defaults. Whom to ask (--vlm-url, --vlm-model) "
-        "and --jobs never come from a recording.",
+        "and --jobs never come from a recording. "
+        "Example: dexrun export runs/latest --format lerobot-v3 --to data/mine",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or an episode's .mcap file")

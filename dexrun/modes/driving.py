@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+from loguru import logger
 
 from dexrun.episodes.episodes import Episodes, said
 from dexrun.exit_codes import NOT_DONE
@@ -51,12 +52,14 @@ class ByHand:
         """Until done or asked to quit."""
         episodes = self._episodes
         phase, began_ns = self._phase(), self._clock.now_ns()
+        self._say_what_is_waited_for()
         while not episodes.done:
             with anyio.move_on_after(_LOOK_NS / NS_PER_S):
                 await episodes.changed()
             episodes.notice()
             if phase != self._phase():
                 phase, began_ns = self._phase(), self._clock.now_ns()
+                self._say_what_is_waited_for()
             limit_s = self._limit_s()
             if limit_s is not None and self._clock.now_ns() - began_ns >= limit_s * NS_PER_S:
                 self._turn()
@@ -75,6 +78,23 @@ class ByHand:
         if self._at_once:
             return 0.0
         return 0.0 if self._alone and not options.reset_s else options.reset_s or None
+
+    def _say_what_is_waited_for(self) -> None:
+        """Nothing goes on by itself where no time is set, and whoever sits there would wait for it."""
+        episodes, options = self._episodes, self._episodes.options
+        if self._alone or self._at_once or episodes.recording or options.reset_s:
+            return
+        if episodes.finished:
+            logger.info(
+                "all {} episodes are recorded: ENTER ends the run (s, f label the last one first, d "
+                "discards it); with recording.reset_s it ends by itself",
+                options.episodes,
+            )
+        elif not episodes.quitting:
+            logger.info(
+                "episode {} begins with SPACE or over HTTP; with recording.reset_s it begins by itself",
+                episodes.status().episode + (episodes.recorder.last is not None),
+            )
 
     def _phase(self) -> tuple[bool, int, int]:
         return self._episodes.recording, self._episodes.recorded, self._episodes.discarded

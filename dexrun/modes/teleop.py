@@ -104,7 +104,7 @@ async def open_teleop(
     assert robot.leader is not None  # noqa: S101 - the configuration was checked
     mode = TeleopMode(robot, robot.leader, recording)
     try:
-        if recording is None or mode.script is not None or robot.clock.stepped:
+        if recording is None or robot.clock.stepped:
             yield mode
         else:
             async with remote_controls(recording.episodes, robot.settings.recording):

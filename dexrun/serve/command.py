@@ -30,6 +30,10 @@ Puts the configuration's policy behind a protocol that robots already speak. Loo
   --port N         port to bind; 0, the default, takes a free one and says which
   --engine ray     infer in Ray Serve's replicas instead of here; --replicas N of them
   --insecure       serve other machines without a token
+
+examples:
+  dexrun serve --config docs/examples/remote-policy.toml --protocol gr00t --port 5555
+  dexrun serve --config config.toml --protocol act --policy.type act --policy.checkpoint act.safetensors
 """
 
 
@@ -77,6 +81,9 @@ def run(settings: Settings) -> int:
             keep_freed_memory()
     try:
         _check_packages(settings)
+        sys.stderr.write(
+            f"dexrun serve: making the policy {served(settings).type} ready; this may take a while\n"
+        )
         server = _server(settings)
         RealClock().run(server.run, _announce(settings, server), True)
     except PolicyError as error:

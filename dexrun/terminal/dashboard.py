@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One moment of a run, in numbers."""
+    """One moment of a run, in numbers.
+
+    Attributes:
+        episode: how the episode that is on, or comes next, stands; empty where none is recorded.
+        keys: what may be pressed now; empty where no keys are listened to.
+        faults: times by device and kind, a joint's as ``<joint>.<kind>``.
+    """
 
     mode: str
     step: str
@@ -43,10 +50,61 @@ class Status:
     force_n: tuple[float, ...] = ()
     clips: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    episode: str = ""
+    keys: str = ""
+
+
+_VALUES = 50
+"""Columns of a value in a terminal of 80."""
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return " ".join(f"{name}:{count}" for name, count in counts.items() if count) or "none"
+
+
+def summed_up(faults: Mapping[str, Mapping[str, int]]) -> str:
+    """``arm: no_reply 12 (6 joints), late 3; head: timeout 2``: joints together, most frequent first."""
+    devices = []
+    for device, kinds in faults.items():
+        total: dict[str, int] = {}
+        joints: dict[str, set[str]] = {}
+        for name, times in kinds.items():
+            joint, _, kind = name.rpartition(".")
+            total[kind] = total.get(kind, 0) + times
+            if joint and times:
+                joints.setdefault(kind, set()).add(joint)
+        parts = [
+            f"{kind} {times}{_of_joints(joints.get(kind, set()))}"
+            for kind, times in sorted(total.items(), key=lambda item: -item[1])
+            if times
+        ]
+        if parts:
+            devices.append(f"{device}: {', '.join(parts)}")
+    return "; ".join(devices) or "none"
+
+
+def _of_joints(joints: set[str]) -> str:
+    if not joints:
+        return ""
+    return f" ({next(iter(joints))})" if len(joints) == 1 else f" ({len(joints)} joints)"
+
+
+def _fitting(text: str, columns: int, lines: int = 2) -> str:
+    """`text` in at most so many lines, broken between words; that something is missing is said."""
+    text = " ".join(_elided(word, columns) for word in text.split())
+    wrapped = textwrap.wrap(text, columns, break_long_words=True, break_on_hyphens=False)
+    if len(wrapped) <= lines:
+        return text
+    last = textwrap.shorten(" ".join(wrapped[lines - 1 :]), columns, placeholder=" ...")
+    return "\n".join([*wrapped[: lines - 1], last])
+
+
+def _elided(word: str, columns: int) -> str:
+    """A path too long for a line: its beginning and its end tell most."""
+    if len(word) <= columns - 2:
+        return word
+    kept = columns // 2 - 3
+    return f"{word[:kept]}...{word[-kept:]}"
 
 
 def _rates(rates: Mapping[str, float]) -> str:
@@ -67,28 +125,33 @@ def as_line(status: Status) -> str:
     )
 
 
-def as_table(status: Status) -> Table:
-    """The panel."""
+def as_table(status: Status, columns: int = _VALUES) -> Table:
+    """The panel; a value has at most two lines of so many `columns`, so that 80x24 leave room for the log."""
     from rich.table import Table
 
     error, work = status.period_error_us, status.work_us
     table = Table(title=f"dexrun {status.mode}  {status.elapsed_s:.1f} s", show_header=False, min_width=72)
-    table.add_column(style="bold")
+    table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    table.add_row("step", status.step)
-    table.add_row("loop", f"{status.state}, {status.rate_hz:.2f} Hz, {status.ticks} ticks")
+    if status.episode:
+        table.add_row("episode", _fitting(status.episode, columns))
+    if status.keys:
+        table.add_row("keys", _fitting(status.keys, columns))
+    table.add_row("step", _fitting(status.step, columns))
+    table.add_row("loop", _fitting(f"{status.state}, {status.rate_hz:.2f} Hz, {status.ticks} ticks", columns))
     table.add_row("missed / starved", f"{status.missed} / {status.starved}")
     table.add_row("period error", f"p50 {error.get('p50', 0):.0f} us, p99 {error.get('p99', 0):.0f} us")
     table.add_row("work per tick", f"p50 {work.get('p50', 0):.0f} us, p99 {work.get('p99', 0):.0f} us")
     table.add_row("horizon", f"{status.horizon} steps")
-    table.add_row("sensors (Hz)", _rates(status.sensor_rates_hz))
+    table.add_row("sensors (Hz)", _fitting(_rates(status.sensor_rates_hz), columns))
     table.add_row("force", _force(status.force_n))
-    table.add_row("clips", _counts(status.clips))
-    faults = {f"{device}.{kind}": n for device, kinds in status.faults.items() for kind, n in kinds.items()}
-    table.add_row("faults", _counts(faults))
+    table.add_row("clips", _fitting(_counts(status.clips), columns))
+    table.add_row("faults", _fitting(summed_up(status.faults), columns))
     return table
 
 
+_LEAST, _BESIDE = 20, 22
+"""Columns of a value at least, and what the panel has beside it: names and borders."""
 _MARGIN = 8
 """Columns right of the panel for what the terminal itself writes there: the ``^C`` of an impatient person."""
 
@@ -200,4 +263,5 @@ class Dashboard:
     def _panel(self, columns: int) -> Constrain:
         from rich.constrain import Constrain
 
-        return Constrain(as_table(self._status()), max(1, columns - _MARGIN))
+        room = max(1, columns - _MARGIN)
+        return Constrain(as_table(self._status(), max(_LEAST, room - _BESIDE)), room)

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dexrun.run_folder import RunFolder, close_log, open_log
 from dexrun.run_record import RunRecord
 from dexrun.simulation.score import judged
 from dexrun.summary import summarise
-from dexrun.terminal.dashboard import Dashboard, Status, as_line, as_table
+from dexrun.terminal.dashboard import Dashboard, Status, as_line, as_table, summed_up
 from drivers.world.judge import JudgeReport, ObjectReport
 from runtime.clock import NS_PER_S
 from runtime.stepped import SteppedClock
@@ -74,9 +75,52 @@ def test_the_panel_shows_every_figure() -> None:
         "arm 100 head 30",
         "+0.12 -3.00 +0.00 N",
         "velocity:4",
-        "arm.elbow_flex.no_reply:3",
+        "arm: no_reply 3 (elbow_flex)",
     ):
         assert figure in shown, figure
+
+
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+TROUBLED = replace(
+    STATUS,
+    state="holding: arm at /dev/serial/by-id/usb-1a86_USB_Single_Serial_58FA083324-if00: no_reply: 6 servos",
+    sensor_rates_hz=dict.fromkeys(("arm", "leader", "head", "wrist", "side", "top", "force"), 29.97),
+    clips={
+        "range": 4,
+        "relative": 2,
+        "velocity": 40,
+        "acceleration": 7,
+        "collision": 12,
+        "force": 3,
+        "stall": 1,
+    },
+    faults={
+        "arm": {f"{joint}.{kind}": 3 for joint in JOINTS for kind in ("no_reply", "bad_packet")}
+        | {"late": 40},
+        "head": {"timeout": 2},
+    },
+    episode="3/20: recording, 12.3 s (2 kept)",
+    keys="SPACE stop, s success, f failure, d discard, q end, ? help",
+)
+
+
+def test_faults_of_many_joints_are_summed_up() -> None:
+    assert summed_up(TROUBLED.faults) == (
+        "arm: late 40, no_reply 18 (6 joints), bad_packet 18 (6 joints); head: timeout 2"
+    )
+    assert summed_up({"arm": {"elbow_flex.no_reply": 0}}) == "none"
+
+
+def test_the_panel_of_a_run_in_trouble_fits_80_columns_and_24_lines() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(
+        Dashboard(SteppedClock(), TerminalOptions(), lambda: TROUBLED)._panel(80)
+    )
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= 22
+    assert max(map(len, lines)) <= 72
+    for figure in ("2 kept", "f failure", "no_reply 18", "head: timeout 2", "stall:1"):
+        assert figure in out.getvalue(), out.getvalue()
 
 
 @pytest.mark.parametrize(("style", "shown"), [("lines", 5), ("auto", 5), ("none", 0)])

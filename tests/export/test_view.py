@@ -34,8 +34,14 @@ def rows(path: Path) -> dict[str, Any]:
 
 
 def column(batches: Any, ending: str) -> list[Any]:
-    name = next(n for n in batches[0].schema.names if n.endswith(ending))
-    return [value for batch in batches for value in batch.column(name).to_pylist()]
+    found = [(batch, name) for batch in batches for name in batch.schema.names if name.endswith(ending)]
+    return [value for batch, name in found for value in batch.column(name).to_pylist()]
+
+
+def seconds(batches: Any) -> Any:
+    """The times of a data set's rows."""
+    columns = [batch.column("time") for batch in batches if "time" in batch.schema.names]
+    return np.concatenate([each.cast("int64").to_numpy() for each in columns]) / 1e9
 
 
 def test_a_saved_view_holds_the_recording(
@@ -60,6 +66,40 @@ def test_a_saved_view_holds_the_recording(
     assert "grasp the cube" in str(column(got["/events/planner"], "TextLog:text"))
     assert {f"{JOINT}/requested", f"{JOINT}/clipped", "/velocity/gripper", "/load/gripper"} <= set(got)
     assert len(RrdReader(out).blueprints()) == 1
+
+
+def test_curves_have_names_and_colours_of_their_own(run: Run, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=0.2))
+    assert main([str(folder), "--save", str(tmp_path / "x.rrd")]) == 0
+    got = rows(tmp_path / "x.rrd")
+    words = ("position", "requested", "clipped", "sent")
+    colors = [str(column(got[f"{JOINT}/{word}"], "SeriesLines:colors")) for word in words]
+    assert len(set(colors)) == len(words)
+    assert column(got[f"{JOINT}/sent"], "SeriesLines:names") == [["sent"]]
+
+
+@pytest.mark.parametrize("kind", ["lerobot-v3", "lerobot-v2.1", "act-hdf5"])
+def test_a_data_set_is_shown_as_well(run: Run, exported: Any, tmp_path: Path, kind: str) -> None:
+    folder, _ = run(Made(seconds=0.3), Made(seconds=0.5))
+    target, _ = exported(folder, kind)
+    assert main([str(target), "--save", str(tmp_path / "set.rrd")]) == 0
+    got = rows(tmp_path / "set.rrd")
+    states = [path for path in got if path.startswith("/joints/") and path.endswith("/state")]
+    assert len(states) == 6
+    times = seconds(got[states[0]])
+    assert (np.diff(times) > 0).all()
+    film = {path for path in got if path.startswith("/cameras/")}
+    assert film == {"/cameras/head", "/cameras/wrist"}
+    assert main([str(target), "--episode", "1", "--save", str(tmp_path / "one.rrd")]) == 0
+    one = rows(tmp_path / "one.rrd")
+    assert len(column(one[states[0]], "Scalars:scalars")) < len(times)
+
+
+def test_a_store_that_is_not_shown_says_what_is(run: Run, exported: Any, tmp_path: Path, capsys: Any) -> None:
+    folder, _ = run(Made(seconds=0.3, masks=True))
+    target, _ = exported(folder, "dexgrasp-zarr")
+    assert main([str(target), "--save", str(tmp_path / "x.rrd")]) == 2
+    assert "dexrun info says what is in it" in capsys.readouterr().err
 
 
 def test_one_episode_can_be_chosen(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,7 +200,7 @@ def test_that_a_device_is_back_is_said_once_and_only_when_it_delivers() -> None:
     finally:
         logger.remove(sink)
     assert len(driver.calls("open")) > 10
-    assert [line for line in said if "again" in line] == ["arm: delivers again\n"]
+    assert [line for line in said if "again" in line] == ["arm: delivers again (time 1)\n"]
 
 
 def test_retry_polls_again_and_gives_up_after_enough() -> None:
