@@ -84,7 +84,10 @@ class _Builder:
 
     def _arm_context(self, key: str) -> ArmContext:
         _, _, name = key.partition(".")
-        return ArmContext(key, self._clock, self._lent(key), joints=self._model.layout.part(name))
+        tables = {**self.settings.arm_tables(), **self.settings.all_leader_tables()}
+        others = {other: table for other, table in tables.items() if other != key}
+        joints = self._model.layout.part(name)
+        return ArmContext(key, self._clock, self._lent(key), joints=joints, others=others)
 
     def arms(self) -> dict[str, ArmDriver]:
         tables = self.settings.arm_tables()

@@ -13,6 +13,7 @@ import os
 import struct
 import termios
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import serial
@@ -22,7 +23,7 @@ from runtime.messages import DeviceError, FaultKind
 
 
 class PortInfo(Protocol):
-    """What a lister says of a port; pyserial's ``ListPortInfo`` is one."""
+    """What a lister says of a port; pyserial's ``ListPortInfo`` is one, and has a ``location`` besides."""
 
     device: str
     serial_number: str | None
@@ -37,34 +38,79 @@ def list_ports() -> Iterable[PortInfo]:
     return serial.tools.list_ports.comports()
 
 
-def serial_number_of(path: str, lister: Lister = list_ports) -> str:
-    """The USB serial number behind `path`, or ``""`` if it has none."""
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """By what a port is known again after it went away.
+
+    Attributes:
+        serial_number: of the USB adapter; none have CH340s, and cheap ones all have the same.
+        location: which USB socket it was in, through which hubs; empty if not known.
+        kind: vendor and product, for those without a number.
+    """
+
+    serial_number: str = ""
+    location: str = ""
+    kind: tuple[int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return self != Adapter()
+
+
+def adapter_at(path: str, lister: Lister = list_ports) -> Adapter:
+    """What is behind `path`, as far as it says."""
     real = os.path.realpath(path)
-    for info in lister():
-        if os.path.realpath(info.device) == real:
-            return info.serial_number or ""
-    return ""
+    found = (_adapter(info) for info in lister() if os.path.realpath(info.device) == real)
+    return next(found, Adapter())
 
 
-def find_port(device: str, port: str, serial_number: str, lister: Lister = list_ports) -> str:
-    """The path to open: the port with `serial_number` if one is asked for, else `port`.
+def _adapter(info: PortInfo) -> Adapter:
+    vendor, product = getattr(info, "vid", None), getattr(info, "pid", None)
+    kind = None if vendor is None or product is None else (int(vendor), int(product))
+    return Adapter(info.serial_number or "", getattr(info, "location", None) or "", kind)
+
+
+def find_ports(device: str, port: str, known: Adapter, lister: Lister = list_ports) -> list[str]:
+    """The paths to try, the likeliest first: ports with the serial number that is asked for, else `port`.
+
+    Of several with one number, that in the socket where the adapter was comes first, then `port`. An adapter
+    without a number is looked for in its socket, then at `port`.
 
     `device` is the device's name in the configuration, for the error.
 
     Raises:
         DeviceError: ``not_found``; says which ports there are.
     """
-    ports = list(lister()) if serial_number or not os.path.exists(port) else []
-    for info in ports:
-        if serial_number and info.serial_number == serial_number:
-            return info.device
-    if not serial_number and os.path.exists(port):
-        return port
-    there = ", ".join(f"{p.device} ({p.serial_number or 'no serial number'})" for p in ports) or "none"
-    if serial_number:
-        detail = f"no serial port has this serial number; ports that are there: {there}"
-        raise DeviceError(device, FaultKind.NOT_FOUND, serial_number, detail)
-    raise DeviceError(device, FaultKind.NOT_FOUND, port, f"no such port; ports that are there: {there}")
+    there = os.path.exists(port)
+    ports = list(lister()) if known or not there else []
+    alike = [info for info in ports if _alike(_adapter(info), known)]
+    if alike:
+        real = os.path.realpath(port)
+
+        def likely(info: PortInfo) -> tuple[bool, bool]:
+            place = _adapter(info).location
+            return (not known.location or place != known.location), os.path.realpath(info.device) != real
+
+        found = [info.device for info in sorted(alike, key=likely)]
+        listed = not there or real in map(os.path.realpath, found)
+        return found if known.serial_number or listed else [*found, port]
+    if not known.serial_number and there:
+        return [port]
+    names = ", ".join(f"{p.device} ({p.serial_number or 'no serial number'})" for p in ports) or "none"
+    if known.serial_number:
+        detail = f"no serial port has this serial number; ports that are there: {names}"
+        raise DeviceError(device, FaultKind.NOT_FOUND, known.serial_number, detail)
+    raise DeviceError(device, FaultKind.NOT_FOUND, port, f"no such port; ports that are there: {names}")
+
+
+def _alike(one: Adapter, known: Adapter) -> bool:
+    if known.serial_number:
+        return one.serial_number == known.serial_number
+    return known.kind is not None and bool(known.location) and one == known
+
+
+def find_port(device: str, port: str, serial_number: str, lister: Lister = list_ports) -> str:
+    """The likeliest of `find_ports`, for an adapter of which nothing but its number may be known."""
+    return find_ports(device, port, Adapter(serial_number), lister)[0]
 
 
 class _Unflushed(serial.Serial):
@@ -96,13 +142,26 @@ def open_port(device: str, path: str, baudrate: int, *, flush: bool = True) -> s
 def _opening(device: str, path: str, error: Exception) -> DeviceError:
     number = getattr(error, "errno", None)
     if number in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY):
-        return DeviceError(device, FaultKind.IN_USE, path, "another program has this port open")
+        detail = "another program has this port open"
+        if _is_ours(path):
+            detail = "another device of this configuration is at this port, and has it open"
+        return DeviceError(device, FaultKind.IN_USE, path, detail)
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return DeviceError(device, FaultKind.NOT_FOUND, path, "no such port")
     if number in (errno.EACCES, errno.EPERM):
         detail = "not allowed to open this port; on Linux, join its group (usually dialout)"
         return DeviceError(device, FaultKind.NO_PERMISSION, path, detail)
     return DeviceError(device, FaultKind.CANNOT_OPEN, path, " ".join(str(error).split()))
+
+
+def _is_ours(path: str) -> bool:
+    """Whether this program itself has `path` open."""
+    real, listed = os.path.realpath(path), "/proc/self/fd"
+    for descriptor in os.listdir(listed) if os.path.isdir(listed) else ():
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{listed}/{descriptor}") == real:
+                return True
+    return False
 
 
 _TCGETS2 = 0x802C542A

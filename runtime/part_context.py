@@ -39,9 +39,11 @@ class ArmContext(DeviceContext):
 
     Attributes:
         joints: its joints, in the order of every ``[D]``, with the ranges that the robot's model gives them.
+        others: the tables of the other arms and leaders, by key: what is theirs is not this arm's.
     """
 
     joints: JointLayout = field(kw_only=True)
+    others: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

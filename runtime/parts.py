@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Segmenter,
         Tracker,
     )
+    from runtime.joints import JointLayout
 
 
 class DeviceTable(PartTable):
@@ -65,6 +66,13 @@ class DeviceTable(PartTable):
 
         Raises:
             ValueError: what is missing, its key first.
+        """
+
+    def check_joints(self, joints: JointLayout) -> None:
+        """Whether what an arm's table names, such as its calibration file, fits an arm with these joints.
+
+        Raises:
+            ValueError: what does not, its key first.
         """
 
     def longest_start_s(self) -> float:

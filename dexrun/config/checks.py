@@ -6,6 +6,7 @@ Each raises ``ValueError`` whose message begins with the key that is wrong.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -43,6 +44,7 @@ def check(settings: Settings) -> None:
     own_calibration(settings)
     simulated_time(settings)
     robot = known_robot(settings)
+    arm_files(settings, robot)
     joint_names(settings, robot)
     working_arm(settings)
     fresh_enough(settings)
@@ -73,10 +75,13 @@ def one_address(settings: Settings) -> None:
 
 def one_table(settings: Settings) -> None:
     """A device has one table: whoever opened it second would find it taken, or silent."""
-    taken: dict[str, str] = {}
+    taken: dict[tuple[str, ...], str] = {}
     for name, device in settings.device_tables().items():
-        for key, address in list(device.addresses().items())[:1]:
-            if (other := taken.setdefault(address, f"{name}.{key}")) != f"{name}.{key}":
+        given = device.addresses()
+        for key, address in list(given.items())[:1]:
+            # Adapters may share a serial number: with a port besides, that tells them apart.
+            same = tuple(os.path.realpath(a) if a.startswith("/") else a for a in given.values())
+            if (other := taken.setdefault(same, f"{name}.{key}")) != f"{name}.{key}":
                 raise ValueError(f"{name}.{key} = {address!r}: {other} is the same device; it has one table")
 
 
@@ -88,6 +93,15 @@ def own_calibration(settings: Settings) -> None:
                 device.check_real()
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
+
+
+def arm_files(settings: Settings, robot: RobotDescription) -> None:
+    """What the arms' tables name, such as calibration files, is of arms with these joints."""
+    for name, device in {**settings.arm_tables(), **settings.leader_tables()}.items():
+        try:
+            device.check_joints(robot.layout.part(name.partition(".")[2]))
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from None
 
 
 def simulated_time(settings: Settings) -> None:

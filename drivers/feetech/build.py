@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from drivers.feetech.calibration import (
@@ -13,6 +14,7 @@ from drivers.feetech.calibration import (
 )
 from drivers.feetech.driver import FeetechArm
 from drivers.feetech.options import FeetechOptions
+from drivers.feetech.plausible import load_plausible
 from runtime.messages import DeviceError, FaultKind
 from runtime.part_context import ArmContext
 from runtime.units import MIDDLE
@@ -33,7 +35,18 @@ def build_arm(config: FeetechOptions, context: ArmContext) -> FeetechArm:
         )
     except CalibrationError as error:
         raise DeviceError(context.name, FaultKind.WRONG_CALIBRATION, config.port, str(error)) from None
-    return FeetechArm(context.name, _gentle(config, grippers), joints, context.clock)
+    gentle, others = _gentle(config, grippers), _others(context)
+    return FeetechArm(context.name, gentle, joints, context.clock, others=others)
+
+
+def _others(context: ArmContext) -> dict[str, Calibration]:
+    """The other arms' calibrations, as far as they have files that can be read: theirs is not this arm's."""
+    found = {}
+    for key, table in context.others.items():
+        if isinstance(table, FeetechOptions) and table.calibration is not None:
+            with contextlib.suppress(CalibrationError):
+                found[f"{key}.calibration"] = load_calibration(table.calibration, context.joints.names)
+    return found
 
 
 def _gentle(config: FeetechOptions, grippers: Sequence[str]) -> FeetechOptions:
@@ -46,7 +59,7 @@ def _gentle(config: FeetechOptions, grippers: Sequence[str]) -> FeetechOptions:
 def _calibration(config: FeetechOptions, context: ArmContext) -> tuple[Calibration, dict[str, float]]:
     """The calibration, and which angles the middles of its ranges are, as far as it is known."""
     if config.calibration is not None:
-        return load_calibration(config.calibration, context.joints.names), {}
+        return load_plausible(config.calibration, context.joints), {}
     if context.lent is None:
         raise CalibrationError("no calibration: give calibration = FILE, made by dexrun calibrate")
     middles = {name: entry[MIDDLE] for name, entry in context.lent.items() if MIDDLE in entry}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from loguru import logger
 from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
-from drivers.feetech.calibration import JointMap, Ticks, TurnCounter
+from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounter
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
 from drivers.feetech.witness import Witness
-from drivers.serial_port import Lister, list_ports, serial_number_of
+from drivers.serial_port import Adapter, Lister, adapter_at, find_ports, list_ports
 from runtime.clock import NS_PER_S, Clock, Signal
 from runtime.messages import DeviceError, FaultKind
 from runtime.ring import Mailbox, Ring, capacity_for
@@ -41,6 +41,7 @@ class FeetechArm:
         name: in the configuration.
         joints: which servos there are, and what their ticks mean.
         lister: where to look ports up; for tests.
+        others: the calibrations of the other arms, by what they are called.
 
     Attributes:
         states: fields ``position``, ``velocity``, ``load`` (fraction of stall torque), float64 ``[D]``,
@@ -60,6 +61,7 @@ class FeetechArm:
         joints: JointMap,
         clock: Clock,
         lister: Lister = list_ports,
+        others: Mapping[str, Calibration] | None = None,
     ) -> None:
         self.name = name
         self._config = config
@@ -77,7 +79,8 @@ class FeetechArm:
         self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8")}, 64)
         self._ids = np.array(joints.ids)
         self._turns = TurnCounter((joints.low + joints.high) / 2)
-        self._serial_number = config.serial_number
+        self._adapter = Adapter(config.serial_number)
+        self._others = dict(others or {})
         self._period_ns = round(NS_PER_S / rate)
         self._counts: dict[str, int] = {}
         self._alarms = AlarmLog(name)
@@ -103,24 +106,9 @@ class FeetechArm:
                 ``wrong_calibration``, ``refused``.
         """
         self.close()
-        names = dict(zip(self._joints.ids, self._joints.names, strict=True))
-        bus = connect(
-            self.name,
-            self._config,
-            names,
-            self._clock,
-            serial_number=self._serial_number,
-            lister=self._lister,
-            alarms=self._alarms,
-        )
-        bus.last_good_ns = self._last_good_ns
-        try:
-            self._witness = self._prepare(bus)
-        except BaseException:
-            self._keep_counts(bus)
-            bus.close()
-            raise
-        self._serial_number = self._serial_number or serial_number_of(bus.where, self._lister)
+        paths = find_ports(self.name, self._config.port, self._adapter, self._lister)
+        bus = self._open_one_of(paths)
+        self._adapter = adapter_at(bus.where, self._lister) or self._adapter
         self._bus = bus
         if self._restarted:
             logger.info("{}: set again what a restart undid: {}", self.name, ", ".join(self._restarted))
@@ -131,10 +119,34 @@ class FeetechArm:
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._failing = self._located = self._faulty = False
 
-    def _prepare(self, bus: FeetechBus) -> Witness:
+    def _open_one_of(self, paths: Sequence[str]) -> FeetechBus:
+        """The first bus on which this arm is: several adapters may have one serial number."""
+        first: DeviceError | None = None
+        for path in paths:
+            try:
+                return self._open_at(path, alone=len(paths) == 1)
+            except DeviceError as error:
+                first = first or error
+        if first is None:
+            raise DeviceError(self.name, FaultKind.NOT_FOUND, self._config.port, "no such port")
+        raise first
+
+    def _open_at(self, path: str, alone: bool) -> FeetechBus:
+        names = dict(zip(self._joints.ids, self._joints.names, strict=True))
+        bus = connect(self.name, self._config, names, self._clock, path=path, alarms=self._alarms)
+        bus.last_good_ns = self._last_good_ns
+        try:
+            self._witness = self._prepare(bus, self._config.write_calibration and alone)
+        except BaseException:
+            self._keep_counts(bus)
+            bus.close()
+            raise
+        return bus
+
+    def _prepare(self, bus: FeetechBus, may_write: bool) -> Witness:
         ids = self._joints.ids
         bus.check_models(ids, reg.MODEL_STS3215)
-        check_calibration(bus, self._joints, self._config.write_calibration)
+        check_calibration(bus, self._joints, may_write, self._others)
         if self._config.role == "leader":
             return release(bus, ids)
         return configure(bus, self._joints, self._config)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from runtime.joints import JointLayout
 from runtime.parts import DeviceTable
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -55,7 +56,7 @@ class FeetechOptions(DeviceTable):
     driver: Literal["feetech"] = "feetech"
     port: str = ""
     serial_number: str = ""
-    baudrate: Literal[1_000_000, 500_000, 250_000, 115_200, 57_600, 38_400, 19_200] = 1_000_000
+    baudrate: Literal[1_000_000, 500_000, 250_000, 128_000, 115_200, 76_800, 57_600, 38_400] = 1_000_000
     role: Literal["follower", "leader"] = "follower"
     calibration: Path | None = None
     write_calibration: bool = False
@@ -108,3 +109,9 @@ class FeetechOptions(DeviceTable):
                 f"calibration is not given: the arm at {self.address!r} needs the file that dexrun calibrate "
                 "or LeRobot made of it"
             )
+
+    def check_joints(self, joints: JointLayout) -> None:
+        from drivers.feetech.plausible import load_plausible
+
+        if self.calibration is not None:
+            load_plausible(self.calibration, joints)

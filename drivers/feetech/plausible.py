@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from drivers.feetech import registers as reg
-from drivers.feetech.calibration import CalibrationError, JointCalibration
+from drivers.feetech.calibration import Calibration, CalibrationError, JointCalibration, load_calibration
+from runtime.joints import JointLayout
 
 LEAST_RANGE_TICKS = 100
 """A joint that moved less than this (9 degrees) was forgotten."""
@@ -55,3 +57,15 @@ def check_plausible(
         span = max(ranges[name]) - min(ranges[name]) if known else None
         if why := problem(joint.range_min, joint.range_max, span):
             raise CalibrationError(f"{where}: {name}: {why}; calibrate it again (dexrun calibrate)")
+
+
+def load_plausible(file: str | Path, joints: JointLayout) -> Calibration:
+    """The calibration of an arm with these joints, read and checked.
+
+    Raises:
+        CalibrationError: one line on what is wrong.
+    """
+    calibration = load_calibration(file, joints.names)
+    ranges = dict(zip(joints.names, joints.ranges.tolist(), strict=True))
+    check_plausible(calibration, ranges, joints.gripper_names, f"calibration {file}")
+    return calibration

@@ -9,12 +9,12 @@ from loguru import logger
 from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
-from drivers.feetech.calibration import JointMap
-from drivers.feetech.eeprom import EepromWrite, plan, write_all
+from drivers.feetech.calibration import Calibration, JointCalibration, JointMap
+from drivers.feetech.eeprom import EepromWrite, write_all
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.port import BusPort
 from drivers.feetech.witness import Witness, mark
-from drivers.serial_port import Lister, find_port, list_ports
+from drivers.serial_port import find_port
 from runtime.clock import Clock
 from runtime.messages import DeviceError, FaultKind
 
@@ -35,49 +35,84 @@ def connect(
     names: Mapping[int, str],
     clock: Clock,
     *,
-    serial_number: str = "",
-    lister: Lister = list_ports,
+    path: str = "",
     alarms: AlarmLog | None = None,
 ) -> FeetechBus:
     """Find and open the port of `config`; nothing is said to the servos yet.
 
-    `names` are the joints by servo id; `serial_number` is what is known of the adapter beyond `config`.
+    `names` are the joints by servo id; `path` is the port to open where it is known which one.
 
     Raises:
         DeviceError: ``not_found``, ``in_use``, ``no_permission``, ``cannot_open``.
     """
-    path = find_port(device, config.port, config.serial_number or serial_number, lister)
+    path = path or find_port(device, config.port, config.serial_number)
     # On a stepped clock this is wall time, during which simulated time stands still.
     timeout_s = config.lockstep_timeout_s if clock.stepped else config.packet_timeout_s
     port = BusPort(device, path, config.baudrate, timeout_s, emulated=clock.stepped)
     return FeetechBus(device, names, port, config.num_retry, alarms)
 
 
-def check_calibration(bus: FeetechBus, joints: JointMap, may_write: bool) -> None:
+def check_calibration(
+    bus: FeetechBus, joints: JointMap, may_write: bool, others: Mapping[str, Calibration] | None = None
+) -> None:
     """See that the servos hold the calibration of the file, or make them: all of it or nothing.
+
+    `others` are the files of the other arms, by what they are called: values of theirs are never overwritten.
 
     Raises:
         DeviceError: ``wrong_calibration``; what `drivers.feetech.eeprom.write_all` raises.
     """
-    writes: list[EepromWrite] = []
-    for name, servo_id in zip(joints.names, joints.ids, strict=True):
-        for register, key in _CALIBRATED:
-            writes += plan(bus, servo_id, register, int(getattr(joints.calibration[name], key)))
+    held = {
+        name: {key: bus.read(servo_id, register) for register, key in _CALIBRATED}
+        for name, servo_id in zip(joints.names, joints.ids, strict=True)
+    }
+    writes = [
+        EepromWrite(joint.id, register, held[name][key], int(getattr(joint, key)))
+        for name, joint in joints.calibration.items()
+        for register, key in _CALIBRATED
+        if held[name][key] != int(getattr(joint, key))
+    ]
     if not writes:
         return
+    if detail := _whose(held, joints.calibration, others or {}) or _why_not(bus, writes, may_write):
+        raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
+    write_all(bus, writes)
+
+
+def _why_not(bus: FeetechBus, writes: Sequence[EepromWrite], may_write: bool) -> str:
+    """Why the servos are not made to hold what the file has, in words; empty if nothing speaks against it."""
     if not may_write:
         first = writes[0]
         key = next(key for register, key in _CALIBRATED if register == first.register)
-        detail = (
+        return (
             f"{bus.name(first.servo_id)}: {first.register.name} is {first.old} in the servo and {key} is "
             f"{first.new} in the file; use the file of this arm, or write_calibration = true"
         )
-        raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
     for servo_id in dict.fromkeys(write.servo_id for write in writes):
         if bus.read(servo_id, reg.TORQUE_ENABLE):
-            detail = f"{bus.name(servo_id)}: torque is on; calibration is only written while it is off"
-            raise DeviceError(bus.device, FaultKind.WRONG_CALIBRATION, bus.where, detail)
-    write_all(bus, writes)
+            return f"{bus.name(servo_id)}: torque is on; calibration is only written while it is off"
+    return ""
+
+
+def _whose(
+    held: Mapping[str, Mapping[str, int]],
+    own: Mapping[str, JointCalibration],
+    others: Mapping[str, Calibration],
+) -> str:
+    """That the servos hold the values of another arm's file, in words; empty if they hold none's."""
+
+    def same(file: Mapping[str, JointCalibration]) -> int:
+        return sum(
+            value == getattr(file[name], key)
+            for name, values in held.items()
+            if name in file
+            for key, value in values.items()
+        )
+
+    for other, file in others.items():
+        if same(file) > same(own) and 2 * same(file) >= len(held) * len(_CALIBRATED):
+            return f"the servos hold the values of {other}, not of this arm's file: are the ports swapped?"
+    return ""
 
 
 def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> Witness:

@@ -14,7 +14,7 @@ import serial
 from drivers.force.options import SerialForceOptions
 from drivers.force.stamps import Dejitter
 from drivers.force.wire import Parser, parser_for
-from drivers.serial_port import Lister, find_port, list_ports, naming_loss, open_port, serial_number_of
+from drivers.serial_port import Adapter, Lister, adapter_at, find_ports, list_ports, naming_loss, open_port
 from runtime.clock import NS_PER_S, Clock
 from runtime.messages import DeviceError, FaultKind, Floats
 from runtime.ring import Ring, capacity_for
@@ -66,7 +66,7 @@ class SerialForce:
         self._tare: list[Floats] = []
         self._saturated = False
         self._counts: dict[str, int] = {}
-        self._serial_number = config.serial_number
+        self._adapter = Adapter(config.serial_number)
         self._line: serial.Serial | None = None
         self._where = config.port
         self._parser: Parser = parser_for(config)
@@ -85,9 +85,9 @@ class SerialForce:
         """
         self.close()
         config = self._config
-        self._where = find_port(self.name, config.port, self._serial_number, self._lister)
+        self._where = find_ports(self.name, config.port, self._adapter, self._lister)[0]
         self._line = open_port(self.name, self._where, config.baudrate, flush=False)
-        self._serial_number = self._serial_number or serial_number_of(self._where, self._lister)
+        self._adapter = adapter_at(self._where, self._lister) or self._adapter
         self._bad = 0
         self._parser = parser_for(config)
         self._stamps = Dejitter(round(NS_PER_S / config.rate_hz))

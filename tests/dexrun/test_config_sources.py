@@ -1,9 +1,14 @@
 """Where configuration values come from, and what is said when they cannot be used."""
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from dexrun.config.load import load
+from dexrun.config.reference import reference
 from dexrun.config.sources import (
     ConfigError,
     merge,
@@ -12,6 +17,8 @@ from dexrun.config.sources import (
     read_file,
     suggestion,
 )
+from runtime.options import Options, choices
+from tests.dexrun.rig import ROOT
 
 
 def test_arguments_become_paths() -> None:
@@ -117,3 +124,42 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
 def test_suggestion() -> None:
     assert suggestion("sed", ["seed", "objects"]) == "; did you mean 'seed'?"
     assert suggestion("zzz", ["seed", "objects"]) == "; known: objects, seed"
+
+
+def _tables(table: type[Options]) -> Iterator[type[Options]]:
+    for below in table.__subclasses__():
+        yield below
+        yield from _tables(below)
+
+
+def _numbers() -> Iterator[tuple[type[Options], str, int | float | bool]]:
+    """Every number that a key of any table can have by choice, and every number that is a default."""
+    reference()  # loads the tables of all parts
+    for table in dict.fromkeys(_tables(Options)):
+        if inspect.isabstract(table):
+            continue
+        for name, key in table.model_fields.items():
+            values = [*choices(key.annotation), key.default]
+            yield from ((table, name, value) for value in values if isinstance(value, int | float))
+
+
+def test_a_number_is_taken_as_text_in_every_table() -> None:
+    numbers = list(_numbers())
+    assert any(name == "baudrate" and value == 38_400 for _, name, value in numbers)
+    refused = []
+    for table, name, value in numbers:
+        try:
+            table.model_validate({name: str(value)})
+        except ValidationError as error:
+            wrong = [one["msg"] for one in error.errors() if one["loc"][:1] == (name,)]
+            refused += [(table.__name__, name, value, why) for why in wrong]
+    assert not refused
+
+
+def test_a_choice_of_numbers_is_made_on_the_command_line_and_in_the_environment(tmp_path: Path) -> None:
+    file = str(ROOT / "config.toml")
+    given = ["--config", file, "--runs", str(tmp_path)]
+    assert load([*given, "--arm.baudrate", "500000"], {}).arm.baudrate == 500_000
+    assert load(given, {"DEXRUN_ARM__BAUDRATE": "115_200"}).arm.baudrate == 115_200
+    with pytest.raises(ConfigError, match=r"arm\.baudrate = '9600': input should be 1000000, 500000, "):
+        load([*given, "--arm.baudrate", "9600"], {})

@@ -77,6 +77,36 @@ def test_a_real_arm_needs_its_own_calibration(
     assert real_arm.untouched()
 
 
+def test_a_calibration_of_no_such_arm_is_refused_before_the_port_is_opened(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    real_arm: RealArm,
+) -> None:
+    file = tmp_path_factory.mktemp("elsewhere") / "over_the_seam.json"
+    swept = CALIBRATION["shoulder_lift"].model_copy(update={"range_min": 0, "range_max": 4095})
+    save_calibration(file, {**CALIBRATION, "shoulder_lift": swept})
+    keys = {"arm__port": real_arm.port, "arm__calibration": str(file), "realtime__clock": "real"}
+    why = refused(tmp_path, capsys, **keys)
+    assert why == (
+        f"command line: arm.calibration {file}: shoulder_lift: its range is 0 to 4095, 4095 ticks, a full "
+        "turn, and the joint has stops: it was moved over its encoder's end; calibrate it again (dexrun "
+        "calibrate)"
+    )
+    assert real_arm.untouched()
+
+
+def test_two_names_of_one_port_are_one_port(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], real_arm: RealArm
+) -> None:
+    other = real_arm.calibration.with_name("by-id")
+    other.symlink_to(real_arm.port)
+    file = str(real_arm.calibration)
+    keys = {"arm__port": real_arm.port, "arm__calibration": file, "leader__port": str(other)}
+    why = refused(tmp_path, capsys, mode="teleop", leader__calibration=file, realtime__clock="real", **keys)
+    assert why.endswith(f"leader.port = '{other}': arm.port is the same device; it has one table")
+
+
 def test_the_tabletops_calibration_is_not_lent_to_a_real_arm(tmp_path: Path, real_arm: RealArm) -> None:
     """Not even past the configuration's own check."""
     arm = FeetechFollowerConfig(port=real_arm.port, write_calibration=True)
