@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from policies.process_start import start_message
-from runtime.interfaces import PolicyError, PolicySpec
+from runtime.interfaces import PolicyError, PolicySpec, policy_error
 from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
@@ -253,7 +253,7 @@ class _Child:
             raise ChildGoneError(self._ended()) from None
         answer: dict[str, Any] = json.loads(self._line())
         if "error" in answer:
-            raise PolicyError(answer["error"])
+            raise policy_error(answer["error"])
         return answer
 
     def _line(self) -> bytes:

@@ -15,7 +15,7 @@ from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import NS_PER_S, Clock
 from runtime.horizon import CAPACITY, Horizon
 from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale_watch
-from runtime.interfaces import ChunkSource
+from runtime.interfaces import ChunkSource, StartingSource
 from runtime.joints import posed
 from runtime.messages import ActionChunk, Clip, Floats, PolicyStatus
 from runtime.options import Options
@@ -490,7 +490,10 @@ class ControlLoop:
         statistics.waiting += bool(flags & TickFlag.WAITING)
         statistics.stretched += bool(flags & TickFlag.STRETCHED)
         statistics.held += bool(flags & (TickFlag.HOLDING | TickFlag.STOPPED))
-        self._supervisor.starved(bool(flags & (TickFlag.STARVED | TickFlag.WAITING)), now_ns)
+        starved = bool(flags & (TickFlag.STARVED | TickFlag.WAITING))
+        if starved and isinstance(self._source, StartingSource) and self._source.unready:
+            starved = False  # it starts, and has a deadline of its own
+        self._supervisor.starved(starved, now_ns)
 
     def _record(
         self, now_ns: int, requested: Floats, posted: Floats | None, clips: Clip, flags: TickFlag

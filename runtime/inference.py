@@ -14,7 +14,7 @@ import numpy as np
 from loguru import logger
 
 from runtime.clock import NS_PER_S, Clock, Signal
-from runtime.interfaces import Policy, PolicyError, PolicySpec
+from runtime.interfaces import NoAnswerError, Policy, PolicyError, PolicySpec, ServedPolicy
 from runtime.latest import Latest
 from runtime.messages import ActionChunk, Floats, Observation, PolicyAnswer, PolicyStatus
 from runtime.stepped import ClockClosed
@@ -64,6 +64,7 @@ class WorkerReport:
         last_error: the newest failure in one line, or ``""``.
         attempt: whose requests are answered now. attempt_failures: those of this attempt, by kind.
         waits_for: what the newest request had to wait for, in words, or ``""``.
+        unready: why what the policy does now may take as long as its first answer, or ``""``.
         inference_s: median and maximum.
         own: the policy's own statistics.
     """
@@ -79,6 +80,7 @@ class WorkerReport:
     attempt: int | None = None
     attempt_failures: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     waits_for: str = ""
+    unready: str = ""
     inference_s: tuple[float, float] = (0.0, 0.0)
     own: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -102,10 +104,12 @@ class Trial:
         observe: makes an observation like those to come, on the worker's thread; `NotReadyError` if it
             cannot yet.
         attempt_s: how long an attempt may last.
+        ready_s: how long the first answer may take, for which something may be compiled.
     """
 
     observe: Callable[[], Observation]
     attempt_s: float
+    ready_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,7 @@ class Inference:
         self._boxes = boxes
         self._pace = pace
         self._trial = trial
+        self._served = policy if isinstance(policy, ServedPolicy) else None
         self._attempt: int | None = None
         self._times_s = np.zeros(KEPT_TIMES)
         self._answers = 0
@@ -217,7 +222,7 @@ class Inference:
                 if request is None:
                     boxes.wake.wait()
                     continue
-                self._tell(busy_since_ns=self._clock.now_ns())
+                self._tell(busy_since_ns=self._clock.now_ns(), unready=self._unready())
                 self._answer(request)
         self._guard(self._policy.close)
 
@@ -225,11 +230,16 @@ class Inference:
         self._report = replace(self._report, **changes)  # type: ignore[arg-type]
         self._boxes.reports.post(self._report)
 
+    def _unready(self) -> str:
+        return "" if self._served is None else self._served.unready
+
     # --- before anything moves
 
     def _warm_up(self) -> bool:
         try:
+            self._tell(busy_since_ns=self._clock.now_ns())
             self._policy.warm_up()
+            self._tell(busy_since_ns=None)
             self._try()
         except PolicyError as error:
             self._tell(cold=error)
@@ -250,9 +260,9 @@ class Inference:
         answer_s = max(answer_s, self._latency_ns / NS_PER_S)
         said = f"policy {name}: one answer takes {answer_s:.3g} s, an attempt may take {trial.attempt_s:g} s"
         if answer_s >= trial.attempt_s:
-            raise PolicyError(f"{said} (grasp.attempt_timeout_s): none could succeed")
+            raise PolicyError(f"{said}: none could succeed")
         if answer_s > SLOW_SHARE * trial.attempt_s:
-            logger.warning("{} (grasp.attempt_timeout_s)", said)
+            logger.warning("{}", said)
 
     def _timed(self, trial: Trial) -> float:
         observation = self._seen(trial)
@@ -260,10 +270,10 @@ class Inference:
         self._tell(busy_since_ns=began_ns)
         try:
             checked(self._policy.infer(observation), observation.arm.position.shape[0])
-        except PolicyError as error:
+        except NoAnswerError as error:
             if not self._policy.spec.masks:
                 raise
-            logger.debug("policy {}: no answer where no object is: {}", self._policy.spec.name, error)
+            logger.debug("policy {}, shown no object: {}", self._policy.spec.name, error)
         self._tell(busy_since_ns=None)
         return (self._clock.now_ns() - began_ns) / NS_PER_S
 
@@ -306,7 +316,7 @@ class Inference:
         before = self._boxes.replies.take()
         replaced = self._report.replaced + (before is not None and before.chunk is not None)
         spec, own = self._policy.spec, self._own()
-        self._tell(busy_since_ns=None, spec=spec, own=own, replaced=replaced, **changes)
+        self._tell(busy_since_ns=None, unready="", spec=spec, own=own, replaced=replaced, **changes)
         self._boxes.replies.post(Answered(request, chunk))
 
     def _begin(self, request: ChunkRequest) -> None:

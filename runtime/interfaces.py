@@ -213,11 +213,45 @@ class Policy(Protocol):
         """Release device memory, sockets, processes."""
 
 
+@runtime_checkable
+class ServedPolicy(Policy, Protocol):
+    """A policy behind a server, which may have to start again.
+
+    Attributes:
+        unready: why its next answer may take as long as its first; ``""`` once it has answered since it was
+            connected. Read on the policy's thread.
+    """
+
+    @property
+    def unready(self) -> str: ...
+
+    def interrupt(self) -> None:
+        """End the call that runs, and every later one. From any thread."""
+
+
 class PolicyError(Exception):
     """A policy cannot answer. The message is one line that says what and why, and holds no known secret."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(masked(message))
+
+
+class NoAnswerError(PolicyError):
+    """There is no action for what this observation shows, and nothing is wrong with policy or observation.
+
+    Its message says so in its first words, by which it is known again where only text crosses.
+    """
+
+    BEGINS = "no action for this view: "
+
+    def __init__(self, why: str) -> None:
+        super().__init__(self.BEGINS + why.removeprefix(self.BEGINS))
+
+
+def policy_error(text: str) -> PolicyError:
+    """What another process or machine says of its policy, as the error that it was there."""
+    _, known, why = text.partition(NoAnswerError.BEGINS)
+    return NoAnswerError(why) if known else PolicyError(text)
 
 
 class ChunkSource(Protocol):
@@ -228,6 +262,18 @@ class ChunkSource(Protocol):
 
     def poll(self) -> ActionChunk | None:
         """The next finished chunk, if any."""
+
+
+@runtime_checkable
+class StartingSource(ChunkSource, Protocol):
+    """A source that may have to start again in the middle: it is given the time that its start may take.
+
+    Attributes:
+        unready: why it gives nothing yet, or ``""``.
+    """
+
+    @property
+    def unready(self) -> str: ...
 
 
 Box = tuple[float, float, float, float]

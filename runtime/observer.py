@@ -62,14 +62,14 @@ class Observer:
         return self._made(request, frames, masks)
 
     def trial(self) -> Observation:
-        """What a policy sees before anything moves: the present, with nothing masked.
+        """What a policy sees before anything moves: the present, all of it masked, as no object is known.
 
         Raises:
             NotReadyError: there is no arm state, or no recent frame.
         """
         request = ChunkRequest(0, 0, np.zeros((0, self._arm_state().position.size)), 0, self._clock.now_ns())
         frames = {name: self._frame(name, None, request.stamp_ns) for name in self._cameras}
-        masks = {name: _nothing_in(frames[name]) for name in self._spec.masks}
+        masks = {name: _all_of(frames[name]) for name in self._spec.masks}
         return self._made(request, frames, masks)
 
     def _made(
@@ -148,8 +148,8 @@ def _arm_state(sample: Sample) -> ArmState:
     return ArmState(sample.stamp_ns, sample["position"], sample["velocity"], sample["load"])
 
 
-def _nothing_in(frame: Frame) -> TrackedMask:
-    return TrackedMask(frame.camera, frame.stamp_ns, np.zeros(frame.color.shape[:2], np.uint8), 0.0)
+def _all_of(frame: Frame) -> TrackedMask:
+    return TrackedMask(frame.camera, frame.stamp_ns, np.ones(frame.color.shape[:2], np.uint8), 1.0)
 
 
 def frame_of(name: str, sample: Sample, ring: Ring) -> Frame:

@@ -179,6 +179,8 @@ class PolicyTable(PartTable, SplicingOptions):
         discrete: joints, by name, that have no value between two rows (a gripper that is open or closed).
         type: which part it is.
         worker: ``thread`` runs the policy on the inference thread, ``process`` in a process of its own.
+        ready_timeout_s: how long its first answer may take, before anything moves and after its server has
+            come back: something may be loaded or compiled for it. Meanwhile the arm holds.
         simulated_latency_s: on a stepped clock, how long an inference takes.
     """
 
@@ -197,6 +199,7 @@ class PolicyTable(PartTable, SplicingOptions):
     discrete: tuple[str, ...] = ()
     type: str
     worker: Literal["thread", "process"] = "thread"
+    ready_timeout_s: float = Field(default=300.0, gt=0.0, le=3600.0)
     simulated_latency_s: float = Field(default=0.1, ge=0.0, le=60.0)
 
     def check_packages(self) -> None:

@@ -12,18 +12,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.inference import Answered, Boxes, ChunkPace, ChunkRequest, Inference, Trial, WorkerReport
-from runtime.interfaces import Policy, PolicyError
+from runtime.interfaces import Policy, PolicyError, ServedPolicy
 from runtime.messages import ActionChunk, Floats, Observation
 
 __all__ = ["ChunkRequest", "InferenceWorker", "PolicyAttempt", "Trial", "WorkerReport"]
 
 READY_POLL_NS = 5_000_000
 
-TRIAL_ATTEMPTS = 4
-"""A first answer, for which something may be compiled, is waited for as long as so many attempts take."""
+SAY_AGAIN_NS = 5 * NS_PER_S
+"""So often it is said that a policy is still waited for."""
 
 
 class InferenceWorker:
@@ -57,6 +58,8 @@ class InferenceWorker:
         pace = ChunkPace(rate_hz, discrete)
         self._inference = Inference(policy, observe, clock, latency_ns, self._boxes, pace, trial)
         self._trial = trial
+        self._served = policy if isinstance(policy, ServedPolicy) else None
+        self._said_ns = 0
         self._thread: ClockThread | None = None
         self._attempts = 0
         self._asked: ChunkRequest | None = None
@@ -73,6 +76,7 @@ class InferenceWorker:
         Raises:
             PolicyError: it cannot be, and the thread has ended; or its trial does not come to an end.
         """
+        self._said_ns = self._clock.now_ns()
         while not self.check_ready():
             await self._clock.sleep_until_ns(self._clock.now_ns() + READY_POLL_NS)
             self._check_trial(self.report)
@@ -80,12 +84,18 @@ class InferenceWorker:
     def _check_trial(self, report: WorkerReport) -> None:
         if self._trial is None or report.busy_since_ns is None:
             return
-        limit_s = TRIAL_ATTEMPTS * self._trial.attempt_s
-        if self._clock.now_ns() - report.busy_since_ns > limit_s * NS_PER_S:
+        now_ns, limit_s = self._clock.now_ns(), self._trial.ready_s
+        waited_s = (now_ns - report.busy_since_ns) / NS_PER_S
+        if waited_s > limit_s:
             raise PolicyError(
-                f"policy {report.spec.name}: no answer within {limit_s:g} s; an attempt may take "
-                f"{self._trial.attempt_s:g} s (grasp.attempt_timeout_s)"
+                f"policy {report.spec.name}: no answer within {limit_s:g} s (policy.ready_timeout_s)"
             )
+        if now_ns - self._said_ns >= SAY_AGAIN_NS:
+            self._said_ns = now_ns
+            said = (
+                "policy {}: no answer yet after {:.0f} s; its first may take {:g} s (policy.ready_timeout_s)"
+            )
+            logger.info(said, report.spec.name, waited_s, limit_s)
 
     def check_ready(self) -> bool:
         """Whether the policy is warm, without waiting.
@@ -99,9 +109,13 @@ class InferenceWorker:
         return report.ready
 
     def stop(self) -> None:
-        """Ask the thread to close the policy and end. Does not wait; a running inference is finished."""
+        """Ask the thread to close the policy and end. Does not wait; a running inference is finished, a wait
+        for a server ends.
+        """
         self._boxes.end.post(item=True)
         self._boxes.wake.set()
+        if self._served is not None:
+            self._served.interrupt()  # the one call that is made to be another thread's
 
     async def join(self) -> None:
         """Wait until the thread has ended."""
@@ -210,6 +224,11 @@ class PolicyAttempt:
     def poll(self) -> ActionChunk | None:
         """The finished chunk, if any; never one of another attempt, or of an epoch that was left."""
         return self._worker.take(self)
+
+    @property
+    def unready(self) -> str:
+        """Why the policy has to start again before it answers, or ``""``: nothing is starved meanwhile."""
+        return self._worker.report.unready
 
     @property
     def failures(self) -> Mapping[str, int]:

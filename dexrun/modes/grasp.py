@@ -199,11 +199,13 @@ class GraspMode:
 
     async def _follow(self, attempt: PolicyAttempt, step: plan.Grasp, mask: TrackedMask) -> plan.StepResult:
         """Follow the policy until it has the object up, gives up, or time is up."""
-        quiet, drawn = 0, False
+        quiet, drawn, tick_s = 0, False, 1 / self._robot.settings.control.rate_hz
         patience = round(_QUIET_S * self._robot.settings.control.rate_hz)
-        with anyio.move_on_after(self._options.attempt_timeout_s):
+        with anyio.move_on_after(self._options.attempt_timeout_s) as limit:
             while True:
                 await self._control.ticked()
+                if attempt.unready:  # its server has come back and may have to load: no time of the attempt's
+                    limit.deadline, quiet = limit.deadline + tick_s, 0
                 self._failures.note(attempt)
                 if not drawn and len(self._control.horizon):
                     drawn = True

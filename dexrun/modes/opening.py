@@ -175,7 +175,7 @@ async def _open_worker(
     )
     latency_s = settings.policy.simulated_latency_s if clock.stepped else None
     discrete = tuple(map(robot.model.names.index, settings.policy.discrete))
-    trial = Trial(observer.trial, attempt_s)
+    trial = Trial(observer.trial, attempt_s, settings.policy.ready_timeout_s)
     worker = InferenceWorker(
         policy,
         observer,

@@ -35,7 +35,8 @@ class PolicyWatch:
 
     def _hangs(self) -> bool:
         now_ns, control = self._robot.clock.now_ns(), self._robot.control
-        if isinstance(control.source, PolicyAttempt) and len(control.horizon):
+        starting = bool(self._worker.report.unready)  # and has a deadline of its own
+        if starting or (isinstance(control.source, PolicyAttempt) and len(control.horizon)):
             self._action_ns = now_ns
         since_ns = self._worker.report.busy_since_ns
         return since_ns is not None and now_ns - max(since_ns, self._action_ns) >= self._limit_s * NS_PER_S

@@ -13,7 +13,7 @@ from dexrun.serve.server import PolicyServer
 from policies.remote.serving.engine import Answer
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, RealClock
-from runtime.interfaces import Policy, PolicyError
+from runtime.interfaces import Policy, PolicyError, policy_error
 from runtime.joints import JointLayout
 from runtime.messages import Observation
 
@@ -113,7 +113,7 @@ class RayEngine:
         self._metrics.inference_s.observe((self._clock.now_ns() - started) / NS_PER_S)
         self._metrics.batch_size.observe(len(observations))
         if isinstance(result, str):
-            raise PolicyError(result)
+            raise policy_error(result)
         return [Answer(*answer) for answer in result]
 
     async def reset(self, client: str) -> None:

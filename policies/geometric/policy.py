@@ -20,7 +20,7 @@ from policies.geometric.plan import GraspMotion, GraspMotionPlanner, Phase, join
 from policies.geometric.touch import MISS_OPENING, Touch
 from policies.geometric.watch import ObjectMemory
 from runtime.arm_model import ArmModel
-from runtime.interfaces import PolicyError, PolicySpec
+from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
 from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, PolicyStatus
 
 _BEHIND_ROWS = 45
@@ -105,13 +105,17 @@ class GeometricPolicy:
         Done: the object is held up. Failed: the rows bring the arm away without it.
 
         Raises:
-            PolicyError: the arm's state is unusable; or, before there is a plan, the object cannot be
-                found in mask and depth, is out of reach or too wide.
+            PolicyError: the arm's state is unusable.
+            NoAnswerError: before there is a plan, the object cannot be found in mask and depth, is out of
+                reach or too wide.
         """
         self._check(observation)
         start = self._start(observation)
         if self.phase == "approach":
-            self._look(observation, start)
+            try:
+                self._look(observation, start)
+            except PolicyError as error:
+                raise NoAnswerError(str(error)) from None
         elif self._plan is not None:
             self._locate(observation, start)
         plan = self._plan

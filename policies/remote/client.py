@@ -15,7 +15,7 @@ from policies.mapping import ObservationMap
 from policies.remote.link import Counts, Deadline, LinkError, PolicyRequest, Session, Waker
 from policies.remote.options import RemoteOptions
 from runtime.clock import NS_PER_S, Clock
-from runtime.interfaces import PolicyError, PolicySpec
+from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec, policy_error
 from runtime.joints import JointLayout
 from runtime.masking import secret_of
 from runtime.messages import Observation, PolicyAnswer, PolicyStatus
@@ -75,6 +75,7 @@ class RemotePolicy:
         self._closed = False
         self._silent = 0
         self._failures = 0
+        self._proven = False
         self._retry_ns = clock.now_ns()
         self._busy = threading.Lock()
 
@@ -94,7 +95,7 @@ class RemotePolicy:
         request = self._request(observation)
         with self._busy:
             self.counts.add("requests")
-            reply = self._guarded(lambda s: s.ask(request, Deadline(self.options.request_timeout_s)))
+            reply = self._guarded(lambda s: s.ask(request, Deadline(self._patience_s)))
         try:
             rows = self.map.actions_to_robot(reply.actions, observation.arm.position)
         except PolicyError:
@@ -104,11 +105,33 @@ class RemotePolicy:
             self.counts.add("not_finite")
             raise PolicyError(f"{self.spec.name} at {self._where}: actions hold NaN or infinity")
         self.counts.add("replies")
+        self._proven = True
         status = reply.status
         if status is not None and not self.spec.tells_end:
             self.spec = replace(self.spec, tells_end=True)
         said = (PolicyStatus.RUNNING, "") if status is None else status
         return PolicyAnswer(rows[: self.options.chunk_steps], *said)
+
+    @property
+    def unready(self) -> str:
+        """Why the next answer may take as long as a first one: none has come on this connection yet."""
+        if self._proven:
+            return ""
+        limit_s = self.options.ready_timeout_s
+        return f"no answer of the server at {self._where} yet; its first may take {limit_s:g} s"
+
+    @property
+    def _patience_s(self) -> float:
+        options = self.options
+        longer_s = max(options.ready_timeout_s, options.request_timeout_s)
+        return options.request_timeout_s if self._proven else longer_s
+
+    def interrupt(self) -> None:
+        """End a running call, and every later one. From any thread."""
+        if not self._closed:
+            self.waker.wake()
+            if self._session is not None:
+                self._session.interrupt()
 
     def reset(self) -> None:
         """Tell the server that a new episode begins. A server that is away is told nothing."""
@@ -120,10 +143,8 @@ class RemotePolicy:
         """End a running call, and leave no socket and no thread. Idempotent."""
         if self._closed:
             return
+        self.interrupt()
         self._closed = True
-        self.waker.wake()
-        if self._session is not None:
-            self._session.interrupt()
         with self._busy:
             if self._session is not None:
                 self._session.close()
@@ -189,6 +210,7 @@ class RemotePolicy:
         self.spec = replace(self.spec, takes_prefix=self._session.takes_prefix)
         self.counts.add("reconnects" if self._connected_before else "connects")
         self._connected = self._connected_before = True
+        self._proven = False
         self._failures = self._silent = 0
         logger.info("{}: connected to {}", self.spec.name, self._where)
         return self._session
@@ -214,4 +236,8 @@ class RemotePolicy:
         if broken and self._connected:
             self._give_up()
             self._back_off()
+        if error.kind == "refused":
+            known = policy_error(str(error))
+            if isinstance(known, NoAnswerError):
+                return known
         return PolicyError(f"{self.spec.name} at {self._where}: {error}")

@@ -11,7 +11,7 @@ from policies.encoding.limits import WireError
 from policies.remote.link import PolicyRequest
 from runtime.messages import Floats, PolicyAnswer, PolicyStatus
 
-_LONGEST_WHY = 500
+LONGEST_WHY = 500
 
 
 def extras_of(request: PolicyRequest) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _count(value: Any) -> int:
 
 def status_as_json(answer: PolicyAnswer) -> dict[str, str]:
     """How our own server tells our own client how the attempt stands, beside the rows."""
-    return {"status": str(answer.status), "why": answer.why[:_LONGEST_WHY]}
+    return {"status": str(answer.status), "why": answer.why[:LONGEST_WHY]}
 
 
 def status_of(value: Any) -> tuple[PolicyStatus, str] | None:
@@ -71,4 +71,4 @@ def status_of(value: Any) -> tuple[PolicyStatus, str] | None:
     if not isinstance(status, str) or status not in tuple(PolicyStatus):
         return None
     said = "".join(c for c in why if c.isprintable()) if isinstance(why, str) else ""
-    return PolicyStatus(status), said[:_LONGEST_WHY]
+    return PolicyStatus(status), said[:LONGEST_WHY]

@@ -14,7 +14,7 @@ from loguru import logger
 
 from runtime.clock import RealClock
 from runtime.inference import InferenceFailureError, NotReadyError, checked
-from runtime.interfaces import ChunkSource, PolicyError, PolicySpec
+from runtime.interfaces import ChunkSource, NoAnswerError, PolicyError, PolicySpec
 from runtime.latest import Latest
 from runtime.messages import Floats, Observation, PolicyAnswer, PolicyStatus
 from runtime.stepped import SteppedClock
@@ -427,7 +427,7 @@ class Slow(ScriptedPolicy):
         ((9.0, 9.0), 0.0, "warned"),
         ((11.0, 11.0), 0.0, "one answer takes 11 s, an attempt may take 10 s"),
         ((0.1,), 12.0, "one answer takes 12 s, an attempt may take 10 s"),
-        ((50.0, 1.0), 0.0, "no answer within 40 s; an attempt may take 10 s"),
+        ((50.0, 1.0), 0.0, r"no answer within 40 s \(policy.ready_timeout_s\)"),
     ],
 )
 def test_a_policy_that_is_too_slow_for_any_attempt_is_told_so_before_the_first(
@@ -438,7 +438,7 @@ def test_a_policy_that_is_too_slow_for_any_attempt_is_told_so_before_the_first(
     policy = Slow(clock, *times_s)
 
     async def main() -> None:
-        trial = Trial(make_observation, 10.0)
+        trial = Trial(make_observation, 10.0, 40.0)
         worker = InferenceWorker(policy, observe, clock, latency_s, trial=trial)
         worker.start()
         try:
@@ -456,24 +456,23 @@ def test_a_policy_that_is_too_slow_for_any_attempt_is_told_so_before_the_first(
     finally:
         logger.remove(handle)
     assert [line.strip() for line in said] == (
-        ["policy scripted: one answer takes 9 s, an attempt may take 10 s (grasp.attempt_timeout_s)"]
-        if verdict == "warned"
-        else []
+        ["policy scripted: one answer takes 9 s, an attempt may take 10 s"] if verdict == "warned" else []
     )
     assert policy.calls.count("infer") == len(times_s)
 
 
+@pytest.mark.parametrize("error", [PolicyError("no answer"), NoAnswerError("no answer")])
 @pytest.mark.parametrize("masks", [(), ("head",)])
 def test_a_policy_that_cannot_answer_at_warm_up_cannot_be_used_unless_it_lacks_an_object(
-    bench: Bench, masks: tuple[str, ...]
+    bench: Bench, masks: tuple[str, ...], error: PolicyError
 ) -> None:
-    policy = ScriptedPolicy(_raise(PolicyError("no answer")))
+    policy = ScriptedPolicy(_raise(error))
     policy.spec = replace(policy.spec, masks=masks)
     trial = Trial(make_observation, 10.0)
     worker = bench.worker = InferenceWorker(policy, observe, bench.clock, trial=trial)
     worker.start()
     bench.step(0)
-    if masks:
+    if masks and isinstance(error, NoAnswerError):
         assert worker.check_ready()
     else:
         with pytest.raises(PolicyError, match="no answer"):

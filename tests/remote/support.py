@@ -191,7 +191,8 @@ PROTOCOLS = tuple(OPTIONS)
 def make_client(protocol: str, port: int, clock: Clock | None = None, **options: Any) -> RemotePolicy:
     from policies.remote.make import make_remote
 
-    made = OPTIONS[protocol](port=port, **{"backoff_s": 0.0, "request_timeout_s": GUARD_S, **options})
+    options = {"backoff_s": 0.0, "request_timeout_s": GUARD_S, **options}
+    made = OPTIONS[protocol](port=port, **{"ready_timeout_s": options["request_timeout_s"], **options})
     return make_remote(made, ROBOT, clock if clock is not None else RealClock())
 
 

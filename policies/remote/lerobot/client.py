@@ -13,7 +13,7 @@ import numpy as np
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.extras import extras_of, status_of
+from policies.remote.extras import LONGEST_WHY, extras_of, status_of
 from policies.remote.lerobot import codec, rpc
 from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
 from policies.remote.options import LerobotTable
@@ -22,6 +22,8 @@ from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import PolicyStatus
 
+EMPTY_ANSWERS = 3
+"""Answers without actions to one observation, after which it is taken for refused. Each takes up to 2 s."""
 HEIGHT, WIDTH = 480, 640
 """Said of images whose size is the camera's; LeRobot does not look at it."""
 
@@ -114,6 +116,7 @@ class LerobotSession:
             self._call("SendObservations", messages[0], deadline)
         else:
             self._call("stream", iter(messages), deadline)
+        empty = 0
         while True:
             answer, call = self._call("GetActions", b"", deadline)
             body = rpc.read_data(answer)
@@ -125,6 +128,8 @@ class LerobotSession:
                 self._counts.add("late")
             else:
                 self._counts.add("empty")
+                empty += 1
+                _check_refused(call, empty)
             if deadline.passed:
                 raise LinkError("timeout", f"no actions within {deadline.seconds:g} s", broken=False)
 
@@ -161,12 +166,32 @@ class LerobotSession:
         self.drop()
 
 
-def _status(call: Any) -> tuple[PolicyStatus, str] | None:
+def _said(call: Any) -> Any:
+    """What our own server adds to its answer."""
     text = dict(call.trailing_metadata() or ()).get(rpc.STATUS, "{}")
     try:
-        return status_of(json.loads(text)) if len(text) < 4096 else None
+        return json.loads(text) if len(text) < 4096 else None
     except (ValueError, RecursionError):
         return None
+
+
+def _status(call: Any) -> tuple[PolicyStatus, str] | None:
+    return status_of(_said(call))
+
+
+def _check_refused(call: Any, times: int) -> None:
+    """LeRobot's server answers with nothing where its policy raised, and so does ours, which says why.
+
+    Raises:
+        WireError: kind ``refused``.
+        LinkError: the same without a reason: it may be another server than the one that was told what to load.
+    """
+    said = _said(call)
+    why = said.get("refused") if isinstance(said, dict) else None
+    if isinstance(why, str):
+        raise WireError(f"the server answered: {why[:LONGEST_WHY]}", "refused")
+    if times >= EMPTY_ANSWERS:
+        raise LinkError("refused", f"the server gave no actions {times} times; its log says why")
 
 
 _KINDS = {

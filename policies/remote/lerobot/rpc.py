@@ -19,7 +19,7 @@ SERVICE = "transport.AsyncInference"
 CAPABILITIES = "dexrun"
 """Our own server says in the metadata of its answers what it can do beyond LeRobot's: ``jpeg prefix``."""
 STATUS = "dexrun-status"
-"""Trailing metadata of ``GetActions``: the episode's status, as JSON."""
+"""Trailing metadata of ``GetActions``: the episode's status, or why there are no actions, as JSON."""
 FRAME_BYTES = 1 << 22
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
-from policies.remote.extras import read_extras
+from policies.remote.extras import LONGEST_WHY, read_extras
 from policies.remote.lerobot import codec, rpc
 from policies.remote.serving.hang_up import by_peer, hang_up, is_hostile
 from policies.remote.serving.service import Client, Service, told
@@ -232,6 +232,8 @@ class LerobotFront:
                 (answer,) = await self._service.infer(client, [asked.observation])
             except PolicyError as error:  # the protocol's way of saying so
                 self._service.refused(client.name, error)
+                said = {"refused": str(error)[:LONGEST_WHY]}
+                context.set_trailing_metadata(((rpc.STATUS, json.dumps(said)),))
                 return b""
         if answer.status:
             context.set_trailing_metadata(((rpc.STATUS, json.dumps(answer.status)),))
