@@ -102,7 +102,7 @@ def test_our_server_answers_every_generation_in_its_own_form(name: str) -> None:
 
 def test_the_forms_are_those_of_the_packages_byte_for_byte() -> None:
     value = {"a": np.arange(6, dtype=">i2").reshape(2, 3), "b": [np.zeros((0, 3), np.float32)], "c": 1.5}
-    for wire, name in ((codec.Wire.NPY, "npy"), (codec.Wire.MSGPACK_NUMPY, "packed")):
+    for wire, name in ((codec.ArrayForm.NPY, "npy"), (codec.ArrayForm.MSGPACK_NUMPY, "packed")):
         message = b"".join(codec.encode(value, wire))
         assert message == Generation(name).dump(value)
         found = codec.read(message)

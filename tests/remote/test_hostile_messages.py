@@ -42,7 +42,7 @@ SETUP = b"".join(
     lerobot.encode_setup(lerobot.PolicySetup("act", "here", {"observation.state": {"shape": (6,)}}, 10))
 )
 GROOT_REPLY = b"".join(groot.encode([{"single_arm": CHUNK[None]}, {}]))
-GROOT_PACKED = b"".join(groot.encode([{"single_arm": CHUNK[None]}, {}], groot.Wire.MSGPACK_NUMPY))
+GROOT_PACKED = b"".join(groot.encode([{"single_arm": CHUNK[None]}, {}], groot.ArrayForm.MSGPACK_NUMPY))
 OPENPI_REPLY = b"".join(openpi.encode({"actions": CHUNK}))
 ACT_REPLY = b"".join(act.encode({"status": "OK", "action": CHUNK}))
 

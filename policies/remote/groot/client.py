@@ -37,7 +37,7 @@ class GrootSession:
         self._token = token
         self._limits = limits_of(options)
         self._capabilities: Mapping[str, Any] = {}
-        self._wire: codec.Wire | None = None
+        self._wire: codec.ArrayForm | None = None
         self._link = ZmqLink(
             options.host, options.port, self._limits, options.keep_alive_s, policy.waker, policy.counts
         )
@@ -101,7 +101,7 @@ class GrootSession:
         except WireError as first:
             if first.kind != "refused" or self._wire is not None:
                 raise
-            self._wire = codec.Wire.MSGPACK_NUMPY
+            self._wire = codec.ArrayForm.MSGPACK_NUMPY
             try:
                 return self._call("get_action", data, deadline)
             except WireError as second:

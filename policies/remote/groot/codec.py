@@ -2,7 +2,7 @@
 
 N1.5, N1.6 and the first N1.7 write an array as ``.npy``; later ones as the package msgpack_numpy does.
 NVIDIA's newest code reads both and writes the latter, the code before it reads only the form that it writes:
-so whoever answers, answers in the form that was asked in (`Wire`).
+so whoever answers, answers in the form that was asked in (`ArrayForm`).
 
 Source: ``gr00t/policy/server_client.py`` of NVIDIA/Isaac-GR00T, and msgpack_numpy 0.4.8. Bodies written by
 ``torch.save`` (older generations) are refused: they are pickles.
@@ -30,7 +30,7 @@ OURS = "dexrun"
 """In the answer to ``ping``, where no peer looks: what our own server can do beyond GR00T's."""
 
 
-class Wire(enum.Enum):
+class ArrayForm(enum.Enum):
     """How a peer writes arrays and modality configurations."""
 
     NPY = ".npy"
@@ -53,19 +53,19 @@ class Decoded:
     """A message's value, and the form of what in it has one."""
 
     value: Any
-    wire: Wire | None
+    wire: ArrayForm | None
 
 
-def _encode(wire: Wire | None, value: Any) -> Any:
+def _encode(wire: ArrayForm | None, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         npy.check_dtype(value.dtype)
-        if wire is Wire.MSGPACK_NUMPY:
+        if wire is ArrayForm.MSGPACK_NUMPY:
             data = Bin((npy.flat(value),))
             return {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": value.shape, b"data": data}
         head = npy.header(value.dtype, value.shape)
         return {NPY_ARRAY: True, "as_npy": Bin((head, npy.flat(value)))}
     if isinstance(value, ModalityConfig):
-        markers = {Wire.NPY: (NPY_MODALITY,), Wire.MSGPACK_NUMPY: (PACKED_MODALITY,)}
+        markers = {ArrayForm.NPY: (NPY_MODALITY,), ArrayForm.MSGPACK_NUMPY: (PACKED_MODALITY,)}
         both = (NPY_MODALITY, PACKED_MODALITY)  # a reader of either finds its own
         names = both if wire is None else markers[wire]
         return {**dict.fromkeys(names, True), "as_json": asdict(value)}
@@ -125,25 +125,25 @@ class _Reader:
     """Decodes maps, and notes in which form they are."""
 
     def __init__(self) -> None:
-        self.wire: Wire | None = None
+        self.wire: ArrayForm | None = None
 
     def decode(self, value: dict[Any, Any]) -> Any:
         if PACKED_ARRAY in value:
-            self.wire = Wire.MSGPACK_NUMPY
+            self.wire = ArrayForm.MSGPACK_NUMPY
             return _packed(value)
         if NPY_ARRAY in value:
-            self.wire = Wire.NPY
+            self.wire = ArrayForm.NPY
             data = value.get("as_npy")
             if not isinstance(data, memoryview):
                 raise WireError("an array without as_npy bytes")
             return npy.load(data)
         if PACKED_MODALITY in value or NPY_MODALITY in value:
-            self.wire = Wire.MSGPACK_NUMPY if PACKED_MODALITY in value else Wire.NPY
+            self.wire = ArrayForm.MSGPACK_NUMPY if PACKED_MODALITY in value else ArrayForm.NPY
             return modality(value.get("as_json"))
         return value
 
 
-def encode(value: Any, wire: Wire | None = None) -> list[Piece]:
+def encode(value: Any, wire: ArrayForm | None = None) -> list[Piece]:
     """`value` (arrays, `ModalityConfig` and plain values) as pieces of one message.
 
     A peer whose form is not known yet gets arrays as ``.npy``, which all but a few months' code reads.
@@ -167,7 +167,7 @@ def decode(message: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> Any:
 
 
 def request(
-    endpoint: str, data: dict[str, Any] | None = None, token: str = "", wire: Wire | None = None
+    endpoint: str, data: dict[str, Any] | None = None, token: str = "", wire: ArrayForm | None = None
 ) -> list[Piece]:
     """A client's message. `data` is left out where the endpoint takes none."""
     body: dict[str, Any] = {"endpoint": endpoint}

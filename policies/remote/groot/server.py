@@ -37,7 +37,7 @@ class GrootFront(ZmqFront):
     async def _reply(self, name: str, message: memoryview) -> list[Any]:
         return codec.encode(*await self._handle(name, codec.read(message, self._service.limits)))
 
-    async def _handle(self, name: str, message: codec.Decoded) -> tuple[Any, codec.Wire | None]:
+    async def _handle(self, name: str, message: codec.Decoded) -> tuple[Any, codec.ArrayForm | None]:
         """The answer, and the form of the client's own arrays, of this message or of an earlier one."""
         request = message.value
         if not isinstance(request, dict):

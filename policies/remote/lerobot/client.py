@@ -184,7 +184,7 @@ def _check_refused(call: Any, times: int) -> None:
 
     Raises:
         WireError: kind ``refused``.
-        LinkError: the same without a reason: it may be another server than the one that was told what to load.
+        LinkError: the same without a reason: it may be another server than was told what to load.
     """
     said = _said(call)
     why = said.get("refused") if isinstance(said, dict) else None
