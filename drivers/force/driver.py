@@ -73,7 +73,7 @@ class SerialForce:
         self._bad = 0
         self._stamps = Dejitter(round(NS_PER_S / config.rate_hz))
         self._last_good_ns: int | None = None
-        self._deadline_ns = self._zero_by_ns = 0
+        self._deadline_ns = self._zero_by_ns = self._first_ns = 0
         self._waits_s = 0.0
         self._bytes = self._samples = 0
 
@@ -115,7 +115,7 @@ class SerialForce:
         now_ns = self._clock.now_ns()
         if now_ns >= self._deadline_ns or (not self._zeroed and now_ns >= self._zero_by_ns):
             error = self._trouble(now_ns)
-            self._count(error.kind)
+            self._count(str(error.kind))
             raise error
         return self.samples.published > before
 
@@ -159,10 +159,10 @@ class SerialForce:
         if not self._zeroed and self._saturated:
             detail = "no zero could be taken: the sensor is saturated"
         elif now_ns < self._deadline_ns:
-            kind, seconds = FaultKind.SLOW, config.longest_start_s()
+            kind, rate_hz = FaultKind.SLOW, (self._samples - 1) / (now_ns - self._first_ns) * NS_PER_S
             detail = (
                 f"{self._samples} of the {config.tare_samples} samples (tare_samples) for a zero came in "
-                f"{seconds:g} s: {self._samples / seconds:.2g} a second, and rate_hz says {config.rate_hz:g}"
+                f"time: {rate_hz:.2g} a second, and rate_hz says {config.rate_hz:g}"
             )
         elif self._bytes:
             kind = FaultKind.NOISE
@@ -200,6 +200,7 @@ class SerialForce:
             self._sample(stamp, counts)
 
     def _sample(self, stamp_ns: int, counts: Floats) -> None:
+        self._first_ns = self._first_ns if self._samples else stamp_ns
         self._samples += 1
         full = self._config.full_scale_counts
         saturated = np.abs(counts) >= full if full else np.zeros(len(counts), dtype=bool)

@@ -12,6 +12,8 @@ from runtime.parts import ForceTable
 from runtime.patience import check_patience, patience_s
 
 _SILENCE_S = 0.25
+_ZERO_S = 10.0
+"""A zero may take so long at least: a sensor slower than its `rate_hz` is told of, and works."""
 
 Header = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4}$")]
 
@@ -82,7 +84,7 @@ class SerialForceOptions(ForceTable):
 
     def longest_start_s(self) -> float:
         zero_s = self.tare_samples / self.rate_hz if self.tare_at_start else 0.0
-        return self.open_timeout_s + 2 * zero_s
+        return self.open_timeout_s + (max(2 * zero_s, _ZERO_S) if self.tare_at_start else 0.0)
 
     def addresses(self) -> Mapping[str, str]:
         given = {"serial_number": self.serial_number, "port": self.port}
