@@ -77,6 +77,12 @@ class _NoSafety:
     def reset(self) -> None:
         """Nothing to do."""
 
+    def interrupted(self) -> None:
+        """Nothing to do."""
+
+    def unsent(self, force_n: Floats | None, dt_s: float) -> None:
+        """Nothing lasts."""
+
 
 class _SeamLog(RunStatistics):
     """The run's statistics, with every seam kept."""
@@ -97,8 +103,9 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
     clock = SteppedClock()
     arm, statistics = PerfectArm(ideal(np.zeros(1))[0] * scale), _SeamLog()
     options = LoopOptions.model_validate(
-        {"blend": blend, "stretch": bool(stretch), "rate_hz": RATE_HZ, "follow_blend_s": 0.0}
-    )
+        {"blend": blend, "stretch": bool(stretch), "rate_hz": RATE_HZ, "follow_blend_s": 0.0,
+         "engage_speed_rad_s": 1e9}  # what is measured here is the splice
+    )  # fmt: skip
     loop = ControlLoop(clock, options, arm, _NoSafety(), statistics)
 
     def observe(request: ChunkRequest) -> Observation:

@@ -125,7 +125,7 @@ def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | Non
     safety = SafetyStage(settings.safety, model)
     control = ControlLoop(
         clock,
-        LoopOptions.of(settings.control, settings.policy),
+        LoopOptions.of(settings.control, settings.policy, settings.engage_speed_rad_s),
         arm,
         safety,
         statistics,
@@ -134,6 +134,7 @@ def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | Non
         faults=faults.active if tabletop is None else lambda: tabletop.lifeline.trouble() or faults.active(),
         records=records,
         grippers=model.grippers,
+        holders=model.fingers.joints.tolist(),
     )
     return Robot(
         settings,

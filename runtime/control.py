@@ -13,8 +13,9 @@ from pydantic import Field
 from runtime.arms import late
 from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import NS_PER_S, Clock
+from runtime.engagement import Engagement
 from runtime.horizon import CAPACITY, Horizon
-from runtime.inputs import LeaderSource, Watch, read_force, sample_of, sent_ring, stale_watch
+from runtime.inputs import LeaderSource, Watch, gone_on_from, read_force, sample_of, sent_ring, stale_watch
 from runtime.interfaces import ChunkSource, StartingSource
 from runtime.joints import posed
 from runtime.messages import ActionChunk, Clip, Floats, PolicyStatus
@@ -57,8 +58,10 @@ class ControlOptions(Options):
             latched, straight through the joints' angles and through the safety stage; grippers, if it has no
             values for them, stay as they are. Empty: it stays where it is.
         park_speed_rad_s: of the joint with the longest way there.
-        follow_blend_s: how long a new source, or the one gone back to, is faded in from where the arm is.
-        horizon_rows: rows that the horizon holds at most; a prepared motion must fit in.
+        follow_blend_s: how long engaging takes to get up to its speed.
+        engage_speed_rad_s: how fast a joint is brought to what is followed, at the beginning and after
+            anything that held the arm, until it has met it (a gripper: travels a second).
+        horizon_rows: rows that the horizon holds at most; a prepared motion comes in pieces.
     """
 
     rate_hz: float = Field(default=30.0, gt=0, le=1000)
@@ -68,6 +71,7 @@ class ControlOptions(Options):
     park_rad: tuple[float, ...] = ()
     park_speed_rad_s: float = Field(default=0.5, gt=0)
     follow_blend_s: float = Field(default=0.3, ge=0)
+    engage_speed_rad_s: float = Field(default=0.8, gt=0)
     horizon_rows: int = Field(default=CAPACITY, ge=1024)
 
 
@@ -75,8 +79,12 @@ class LoopOptions(ControlOptions, SplicingOptions):
     """Both tables' worth: ``[control]`` and what ``[policy]`` says of splicing."""
 
     @classmethod
-    def of(cls, control: ControlOptions, splicing: SplicingOptions) -> LoopOptions:
-        """From the two tables."""
+    def of(
+        cls, control: ControlOptions, splicing: SplicingOptions, engage_speed_rad_s: float | None = None
+    ) -> LoopOptions:
+        """From the two tables, and a mode's own engaging speed if it has one."""
+        if engage_speed_rad_s is not None:
+            control = control.model_copy(update={"engage_speed_rad_s": engage_speed_rad_s})
         chosen = {name: getattr(splicing, name) for name in SplicingOptions.model_fields}
         return cls(**control.model_dump(), **chosen)
 
@@ -95,6 +103,8 @@ class LoopListener(Protocol):
 
 
 _STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
+_STATE_SINCE = ("_taken", "_refused")
+"""What recordings made before the loop engaged after a hold do not have."""
 
 
 def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
@@ -135,7 +145,8 @@ class ControlLoop:
     """Follows a source of targets through the safety stage, once per tick.
 
     All methods are called on the loop's task or between its ticks, on the same thread. `grippers` are the
-    joints that are left out of seams and parking poses.
+    joints that are left out of seams and parking poses; `holders` (by default these) are those that may hold
+    something, and push against it while they stand still.
 
     Attributes:
         position: ``[D]`` the newest measured position; ``None`` before the first.
@@ -158,6 +169,7 @@ class ControlLoop:
         faults: Callable[[], Trouble | None] = lambda: None,
         records: Ring | None = None,
         grippers: Sequence[int] = (),
+        holders: Sequence[int] | None = None,
     ) -> None:
         joints = arm.states.layout["position"][0][0]
         self.position: Floats | None = None
@@ -171,6 +183,7 @@ class ControlLoop:
         self._arm = arm
         self._safety = safety
         self._statistics = statistics
+        posed_joints = [joint for joint in range(joints) if joint not in grippers]
         parked = posed(len(options.park_rad), joints, grippers)
         self._parking = Parking(options.park_rad, options.park_speed_rad_s, options.rate_hz, parked)
         self._supervisor = Supervisor(
@@ -183,6 +196,13 @@ class ControlLoop:
         self._source: Source | None = None
         self._tick, self._chunk_rows = -1, 0
         self._timing = RequestTiming()
+        self._engagement = Engagement(
+            options.engage_speed_rad_s, options.follow_blend_s, options.rate_hz, joints, posed_joints
+        )
+        self._engages = True
+        self._taken: Floats | None = None
+        self._refused = ""
+        self._holders = list(grippers if holders is None else holders)
         self._anchor: Floats | None = None
         self._fade_left, self._fade_ticks = 0, round(options.follow_blend_s * options.rate_hz)
         self._fresh = self._ending = False
@@ -198,6 +218,7 @@ class ControlLoop:
         """
         self._note("follow", **_about(source))
         self._source, self._chunk_rows = source, 0
+        self._taken, self._refused = None, ""
         self.attempt = AttemptStatus()
         self._timing.restart()
         self._fade_in()
@@ -245,18 +266,27 @@ class ControlLoop:
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
         return {
-            **remember(self, _STATE),
+            **remember(self, (*_STATE, *_STATE_SINCE)),
             **_about(self._source),
             "supervisor": self._supervisor.snapshot(),
             "horizon": self.horizon.snapshot(),
             "timing": self._timing.snapshot(),
+            "engagement": self._engagement.snapshot(),
             "parking": self._parking.left,
             "status": str(self.attempt.status),
         }
 
     def restore(self, state: State, source: Source | None) -> None:
-        """Go on from where another loop was at its `snapshot`, following `source`."""
+        """Go on from where another loop was at its `snapshot`, following `source`.
+
+        Without an ``engagement`` that was a loop that faded in after a hold, whatever the distance, and began
+        anew after a gap: so does this one then.
+        """
         recall(self, _STATE, state)
+        self._engages = "engagement" in state
+        if self._engages:
+            recall(self, _STATE_SINCE, state)
+            self._engagement.restore(state["engagement"])
         self._supervisor.restore(state["supervisor"])
         self.horizon.restore(state["horizon"])
         self._timing.restore(state["timing"])
@@ -298,12 +328,24 @@ class ControlLoop:
     @property
     def _stretches(self) -> bool:
         """Whether rows are taken slower while a chunk is waited for; a prepared motion is all there."""
-        return self._options.stretch and not getattr(self._source, "delivered", False)
+        return self._options.stretch and not self._delivered
 
     @property
     def exhausted(self) -> bool:
-        """Whether a finite source (one with a true ``delivered``) was followed to its last row."""
-        return bool(getattr(self._source, "delivered", False)) and len(self.horizon) == 0
+        """Whether a finite source (one with a true ``delivered``) was followed to its last row.
+
+        Where the arm is by then is another matter (`dexrun.modes.moves`).
+        """
+        return self._delivered and not self._refused and len(self.horizon) == 0
+
+    @property
+    def refused(self) -> str:
+        """Why a piece of the finite source that is followed could not be taken (`Splice.verdict`), if so."""
+        return self._refused
+
+    @property
+    def _delivered(self) -> bool:
+        return bool(getattr(self._source, "delivered", False))
 
     async def changed(self) -> None:
         """Wait until `state` or `reason` changes."""
@@ -314,9 +356,9 @@ class ControlLoop:
         await self._ticked.wait()
 
     async def finished(self) -> bool:
-        """Wait until the source is exhausted (``True``) or the loop has stopped (``False``)."""
+        """Wait until the source is exhausted (``True``), or will not be (``False``): stopped, or refused."""
         while not self.exhausted:
-            if self.state == "stopped":
+            if self.state == "stopped" or self._refused:
                 return False
             await self.ticked()
         return True
@@ -334,7 +376,7 @@ class ControlLoop:
         """One tick: read, decide, request, make safe, post, record, ask for more."""
         now_ns = self._pacer.started_ns or self._clock.now_ns()
         skipped, self._tick = tick - self._tick - 1, tick
-        self._read(now_ns)
+        self._read(now_ns, skipped)
         self._decide(now_ns)
         self._drain()
         requested, flags = self._request(now_ns)
@@ -342,6 +384,8 @@ class ControlLoop:
         if self._fresh:
             clips, posted = self._post(now_ns, requested, (skipped + 1) / self._options.rate_hz)
             flags |= TickFlag.POSTED
+        elif self._engages:
+            self._lie_idle(1.0 / self._options.rate_hz)
         if skipped:
             flags |= TickFlag.SKIPPED_BEFORE
         self._account(now_ns, clips, flags)
@@ -351,19 +395,31 @@ class ControlLoop:
         self._ticked = anyio.Event()
         self._listener.ticked()
 
-    def _read(self, now_ns: int) -> None:
-        """Newest state and force. After a gap the arm may be anywhere: begin again from where it is."""
-        max_age_ns = round(self._options.state_max_age_s * NS_PER_S)
+    def _read(self, now_ns: int, skipped: int) -> None:
+        """Newest state and force. After a gap the arm may be anywhere: go on from where it is.
+
+        A gap is one in the arm's state, or in these ticks: the process did not run.
+        """
+        max_age_s, last_ns = self._options.state_max_age_s, self._state.stamp_ns
+        max_age_ns = round(max_age_s * NS_PER_S)
         fresh = self._arm.states.newest(self._state, now_ns=now_ns, max_age_ns=max_age_ns) is not None
         if fresh:
-            self.position = self._state["position"].copy()
-            if not self._fresh:
-                self.target = self.position
-                self._safety.reset()
-                self._fade_in()
+            before, self.position = self.position, self._state["position"].copy()
+            if not self._fresh or (self._engages and skipped > max_age_s * self._options.rate_hz):
+                self._go_on(self.position, before, self._state.stamp_ns - last_ns)
         self._fresh = fresh
         if self._force_ring is not None and self._force is not None:
             read_force(self._force_ring, self._force)
+
+    def _go_on(self, position: Floats, before: Floats | None, gap_ns: int) -> None:
+        """The first tick after a gap of `gap_ns` in the arm's state."""
+        if self._engages and self.target is not None and before is not None:
+            self.target = gone_on_from(position, self.target, before, gap_ns, self._holders)
+            self._safety.interrupted()
+        else:
+            self.target = position
+            self._safety.reset()
+        self._fade_in()
 
     def _decide(self, now_ns: int) -> None:
         """Enter this tick's state; what is held is the target at which the arm was when it began."""
@@ -394,6 +450,7 @@ class ControlLoop:
 
     def _fade_in(self) -> None:
         self._anchor, self._fade_left = self.target, self._fade_ticks
+        self._engagement.begin()
 
     def _drain(self) -> None:
         """Splice what has arrived."""
@@ -412,6 +469,8 @@ class ControlLoop:
             self._statistics.spliced(splice.verdict, splice.seam, chunk.inference_s)
             if splice.verdict == "spliced":
                 self._chunk_rows = len(chunk.actions)
+            elif hasattr(source, "delivered") and chunk.epoch == self.horizon.epoch:
+                self._refused = splice.verdict
 
     def _request(self, now_ns: int) -> tuple[Floats, TickFlag]:
         """The requested target and how it came about."""
@@ -423,12 +482,21 @@ class ControlLoop:
         row, flag = self._row(now_ns)
         if row is None:
             self._anchor = self.target
+            self._engagement.begin()
             return self._previous(), flag
+        if self._engages:
+            return self._engage(row, flag)
         if self._fade_left and self._anchor is not None:
             row = fade(row, self._anchor, self._fade_left, self._fade_ticks)
             self._fade_left -= 1
             flag |= TickFlag.BLENDING
         return row, flag
+
+    def _engage(self, row: Floats, flag: TickFlag) -> tuple[Floats, TickFlag]:
+        if not self._engagement.active:
+            return row, flag
+        row = self._engagement.approach(row, self._previous())
+        return row, flag | TickFlag.BLENDING if self._engagement.active else flag
 
     def _park(self) -> Floats:
         before = self._previous()
@@ -443,14 +511,21 @@ class ControlLoop:
             row = self._source.target(now_ns)
             return row, TickFlag.LEADER if row is not None else TickFlag.LEADER | TickFlag.STARVED
         horizon, speed = self.horizon, 1.0
+        taken, delivered = self._taken, self._delivered
+        if taken is not None and self._engages and (self.exhausted or self._awaits(taken, delivered)):
+            return taken, TickFlag.NONE
         if self._stretches:
             speed = self._timing.speed(
                 self._tick, horizon.step, horizon.left, self._chunk_rows, horizon.rows_per_tick
             )
-        row = horizon.take(speed)
+        self._taken = row = horizon.take(speed)
         if row is not None or self.exhausted:
             return row, TickFlag.STRETCHED if speed < 1.0 else TickFlag.NONE
         return None, TickFlag.STARVED if self._chunk_rows else TickFlag.WAITING
+
+    def _awaits(self, taken: Floats, delivered: bool) -> bool:
+        engagement = self._engagement
+        return engagement.active and engagement.waits(taken, self._previous(), finite=delivered)
 
     def _previous(self) -> Floats:
         """The target sent before; at first, the measured position."""
@@ -458,17 +533,18 @@ class ControlLoop:
 
     def _post(self, now_ns: int, requested: Floats, dt_s: float) -> tuple[Clip, Floats]:
         """Make `requested` safe and post it."""
-        force = self._force
         result = self._safety.apply(
             requested,
             self._state["position"],
             self._previous(),
-            force["force"] if force is not None and force.index >= 0 else None,
+            self._force_n,
             self._state["load"],
             dt_s,
         )
         if result.stop_reason is not None:
             self._supervisor.stop(result.stop_reason)
+        if self.state == "running":
+            self._engagement.held_back(requested, result.target, result.clips)
         if not np.isfinite(result.target).all():  # where the arm is, nobody knows: say nothing to it
             return result.clips, self._nowhere
         if result.stop_reason is not None:
@@ -476,6 +552,17 @@ class ControlLoop:
         self.target = result.target
         self._arm.targets.post(now_ns, position=result.target)
         return result.clips, result.target
+
+    def _lie_idle(self, dt_s: float) -> None:
+        """Nothing can be sent: what lasts, such as a force, goes on lasting."""
+        reason = self._safety.unsent(self._force_n, dt_s)
+        if reason is not None:
+            self._supervisor.stop(reason)
+
+    @property
+    def _force_n(self) -> Floats | None:
+        force = self._force
+        return force["force"] if force is not None and force.index >= 0 else None
 
     def _rehearse(self) -> None:
         if self.target is not None:

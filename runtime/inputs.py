@@ -62,6 +62,31 @@ class LeaderSource:
         return position.copy() if self._convert is None else self._convert(position)
 
 
+NEAR_RAD = 0.05
+"""A joint that is this near to where it was, or was asked to be, has not been moved (gripper: a fraction)."""
+BRIEF_NS = NS_PER_S // 4
+"""After a gap as short as this in an arm's state, its servos are still on the way that they were sent on:
+nobody has opened the arm anew (`runtime.device.DeviceOptions.reopen_first_s`)."""
+
+
+def gone_on_from(
+    position: Floats, target: Floats, before: Floats, gap_ns: int, holders: Sequence[int]
+) -> Floats:
+    """The target ``[D]`` to go on from after a gap in the arm's state: where the arm is found.
+
+    After a brief one that is its last `target`, which it has not reached yet. After a longer one, a joint
+    that is found near it keeps it: taking what it sags by for where it is to be would let it sag further each
+    time. One of `holders` that has not moved since `before` the gap keeps it, too: it pushes against what it
+    holds.
+    """
+    if gap_ns <= BRIEF_NS:
+        return target
+    keeps = np.abs(position - target) <= NEAR_RAD
+    stood = np.abs(position - before) <= NEAR_RAD
+    keeps[list(holders)] |= stood[list(holders)]
+    return np.where(keeps, target, position)
+
+
 def stale_watch(watches: Sequence[Watch], now_ns: int) -> str | None:
     """Why to hold: the first watched sensor without fresh data."""
     for watch in watches:

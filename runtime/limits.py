@@ -47,7 +47,7 @@ class SafetyOptions(Options):
         force_stop_s: a force above the limit for this long latches a stop.
         stall_load: a joint at or above this fraction of its stall torque counts as pushing.
         stall_motion_rad: a joint (gripper: fraction) that moved less than this counts as standing still.
-        stall_ticks: how many ticks of pushing without motion make a stall.
+        stall_s: so long a push without motion makes a stall.
         stall_offset_rad: how far beyond the measured position a stalled joint's target may stay.
         stall_offset_gripper: the same for the gripper; it is what keeps a grasped object held.
         stall_stop_s: an arm joint stalled for this long latches a stop (a gripper may hold for ever).
@@ -71,7 +71,7 @@ class SafetyOptions(Options):
     force_stop_s: float = Field(default=3.0, gt=0)
     stall_load: float = Field(default=0.75, gt=0, le=1)
     stall_motion_rad: float = Field(default=0.01, gt=0)
-    stall_ticks: int = Field(default=10, ge=1)
+    stall_s: float = Field(default=0.33, gt=0)
     stall_offset_rad: float = Field(default=0.05, gt=0)
     stall_offset_gripper: float = Field(default=0.12, gt=0)
     stall_stop_s: float = Field(default=3.0, gt=0)

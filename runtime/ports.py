@@ -39,7 +39,13 @@ class Safety(Protocol):
         """Go through the work of `apply` without a trace, so that it is in the processor's caches."""
 
     def reset(self) -> None:
-        """The next target starts from rest."""
+        """Forget everything; the next target starts from rest."""
+
+    def interrupted(self) -> None:
+        """The next target starts from rest. How long anything has lasted is not forgotten."""
+
+    def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
+        """Nothing is sent for `dt_s`; returns why to stop, if what lasts has lasted too long."""
 
 
 class Readings(Protocol):

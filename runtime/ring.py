@@ -408,21 +408,32 @@ class RingReader:
 
 
 class Mailbox:
-    """Latest wins: the reader sees the newest post once, and never an older one. One poster, one taker."""
+    """Latest wins: the reader sees the newest post once, and never an older one. One poster, one taker.
+
+    Attributes:
+        died: posts that were too old when they were taken.
+    """
 
     def __init__(self, layout: Layout, ring: Ring | None = None) -> None:
         self._ring = ring if ring is not None else Ring(layout, 4)
         self._taken = -1
+        self.died = 0
 
     def post(self, stamp_ns: int, **fields: Any) -> None:
         """Replace what is in the box."""
         self._ring.push(stamp_ns, **fields)
 
-    def take(self, into: Sample | None = None) -> Sample | None:
-        """The newest post if it was not taken yet."""
+    def take(
+        self, into: Sample | None = None, *, now_ns: int | None = None, max_age_ns: int | None = None
+    ) -> Sample | None:
+        """The newest post if it was not taken yet, unless at `now_ns` it is more than `max_age_ns` old."""
         if self._ring.published - 1 <= self._taken:
             return None
         sample = self._ring.newest(into)
-        if sample is not None:
-            self._taken = sample.index
+        if sample is None:
+            return None
+        self._taken = sample.index
+        if not _recent(sample.stamp_ns, now_ns, max_age_ns):
+            self.died += 1
+            return None
         return sample

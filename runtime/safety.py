@@ -61,7 +61,7 @@ class SafetyStage:
     """Turns any requested target into one that may be sent. One per joint vector; called from one thread.
 
     It remembers the speed of the target it gave last, joints that stall, and how long a force has been
-    too high; `reset` forgets all of it.
+    too high; `reset` forgets all of it, `interrupted` the speed alone.
     """
 
     def __init__(self, options: SafetyOptions, model: BodyModel) -> None:
@@ -88,6 +88,19 @@ class SafetyStage:
         self._velocity = np.zeros(self._joints)
         self._force_s = 0.0
         self._stall.reset()
+
+    def interrupted(self) -> None:
+        """No target was sent for a while: the next starts from rest.
+
+        How long a force or a stall has lasted is kept: a gap in the arm's state is no reason why it should
+        have ended, and gaps that come again and again would keep the arm from ever being stopped.
+        """
+        self._last = None
+        self._velocity = np.zeros(self._joints)
+
+    def unsent(self, force_n: Floats | float | None, dt_s: float) -> str | None:
+        """No target can be sent for `dt_s`; returns why to stop, if a force has lasted too long."""
+        return self._lasting(largest_force(force_n), dt_s)
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
@@ -206,16 +219,12 @@ class SafetyStage:
         Which arm the force is felt by is not known: each of several arms does so.
         """
         options = self.options
+        reason = self._lasting(force, dt)
         if force <= options.max_force_n:
-            self._force_s = 0.0
             if force >= options.soft_force_fraction * options.max_force_n:
                 eased = self._with_grippers(target, start, 0.0, present)
                 return self._fingers.no_further_closed(eased, start), None
             return target, None
-        self._force_s += dt
-        reason = None
-        if self._force_s > options.force_stop_s:
-            reason = f"force above {options.max_force_n:g} N for {options.force_stop_s:g} s"
         held, relaxed = target.copy(), self._relaxed(start, present, dt)
         lifts = self._model.grasp_heights(target) > self._model.grasp_heights(start) + _LIFT_M
         for joints, is_lifting in zip(self._arms, lifts, strict=True):
@@ -225,6 +234,13 @@ class SafetyStage:
         held = self._fingers.no_further_closed(held, start)  # and not close, however the arm lifts
         held[self._grippers] = target[self._grippers]
         return self._with_grippers(held, start, options.force_ease_gripper_s * dt, present), reason
+
+    def _lasting(self, force: float, dt: float) -> str | None:
+        options = self.options
+        self._force_s = self._force_s + dt if force > options.max_force_n else 0.0
+        if self._force_s <= options.force_stop_s:
+            return None
+        return f"force above {options.max_force_n:g} N for {options.force_stop_s:g} s"
 
     def _relaxed(self, start: Floats, present: Floats, dt: float) -> Floats:
         """`start`, drawn towards the measured position where it pushes beyond it."""

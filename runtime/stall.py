@@ -11,13 +11,14 @@ from runtime.limits import SafetyOptions
 from runtime.messages import Floats
 from runtime.snapshots import State, recall, remember
 
-_STATE = ("_anchor", "_count", "_push", "_stalled", "_stalled_s")
+_STATE = ("_anchor", "_pushing_s", "_push", "_stalled", "_stalled_s")
+_ROUNDING_S = 1e-6
 
 
 class StallGuard:
     """Watches every joint over ticks.
 
-    A joint stalls once its load has been high for `stall_ticks` while its position stayed within
+    A joint stalls once its load has been high for `stall_s` while its position stayed within
     `stall_motion_rad` and its target lay beyond it by more than the stall offset. From then on its target
     is kept at that offset, until it moves or is no longer asked to push that way: without this memory a
     gripper holding an object would let go as soon as its load fell, and grip again, for ever. Fingers, which
@@ -44,7 +45,7 @@ class StallGuard:
         """Forget everything seen."""
         joints = len(self._names)
         self._anchor = np.full(joints, np.nan)
-        self._count = np.zeros(joints, dtype=np.int64)
+        self._pushing_s = np.zeros(joints)
         self._push = np.zeros(joints)
         self._stalled = np.zeros(joints, dtype=bool)
         self._stalled_s = np.zeros(joints)
@@ -73,12 +74,13 @@ class StallGuard:
         # A load that is not a number says nothing about pushing.
         loaded = np.abs(load) >= self._options.stall_load
         counting = loaded & pushing & ~moved & ~turned
-        self._count = np.where(counting, self._count + 1, np.where(self._stalled, self._count, 0))
+        lasting = np.where(self._stalled, self._pushing_s, 0.0)
+        self._pushing_s = np.where(counting, self._pushing_s + dt_s, lasting)
         self._push = direction
         still = pushing & ~moved & ~turned
-        self._stalled = (self._stalled & still) | (self._count >= self._options.stall_ticks)
+        self._stalled = (self._stalled & still) | (self._pushing_s >= self._options.stall_s - _ROUNDING_S)
         self._stalled &= still
-        self._count = np.where(moved | turned, 0, self._count)
+        self._pushing_s = np.where(moved | turned, 0.0, self._pushing_s)
         self._stalled_s = np.where(self._stalled, self._stalled_s + dt_s, 0.0)
         if not self._stalled.any():
             return target, None

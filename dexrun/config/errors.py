@@ -31,6 +31,7 @@ _PLAIN = {
     "string_type": 'give text, such as "words"',
 }
 """What pydantic says in its own terms, in a person's."""
+_NOW_CALLED = {"safety.stall_ticks": "safety.stall_s, a time in seconds (10 ticks at 30 Hz were 0.33 s)"}
 _LEADING_KEY = re.compile(r"\w+(\.\w+)*")
 
 
@@ -39,6 +40,8 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
     keys = tuple(str(part) for part in error["loc"] if part != "[key]")  # a name is told as its table
     details = error.get("ctx", {})
     where, name, kind = _origin(keys, file, given), shortened(".".join(keys)), error["type"]
+    if kind == "extra_forbidden" and name in _NOW_CALLED:
+        return f"{where}: {name}: this key is gone; give {_NOW_CALLED[name]}"
     if kind == "extra_forbidden":
         return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(keys[:-1], model, tables))}"
     if kind == "missing":

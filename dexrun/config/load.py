@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dexrun.config.checks import check
+from dexrun.config.earlier import times_of_stalls
 from dexrun.config.errors import explain
 from dexrun.config.settings import Settings
 from dexrun.config.sources import (
@@ -87,7 +88,7 @@ def load_tables(
 
 def renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
     """`tables` with the keys by the names that they have by now."""
-    found = dict(tables)
+    found = times_of_stalls(tables)
     for table, before, now in _RENAMED:
         found = _with_key(found, table.split("."), before, now)
     for table in _WITH_UNITS:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from planner.plan import PlanConfig
+from runtime.control import ControlOptions
 from runtime.options import Options
 
 
@@ -72,14 +73,19 @@ class TeleopOptions(Options):
             mode ends when it is done.
         gain: leader's joint angles are multiplied by this about `center_rad`.
         center_rad: joint angles about which `gain` scales, radians, one for each joint; empty means zero.
-        engage_speed_rad_s: how fast the follower moves to the leader's pose before it follows it.
+        engage_speed_rad_s: how fast a joint of the follower is brought to the leader's pose, at the beginning
+            and after anything that held it; without it, `control.engage_speed_rad_s`.
     """
 
     duration_s: float = Field(default=0.0, ge=0.0)
     scripted: bool = True
     gain: float = Field(default=1.0, gt=0.0, le=4.0)
     center_rad: tuple[float, ...] = ()
-    engage_speed_rad_s: float = Field(default=0.8, gt=0.0, le=10.0)
+    engage_speed_rad_s: float | None = Field(default=None, gt=0.0, le=10.0)
+
+    def engages(self, control: ControlOptions) -> float:
+        """How fast, rad/s."""
+        return control.engage_speed_rad_s if self.engage_speed_rad_s is None else self.engage_speed_rad_s
 
 
 class RolloutOptions(Options):

@@ -214,6 +214,11 @@ class Settings(BaseSettings):
         return self.rollout.arm if self.mode == "rollout" else self.grasp.arm
 
     @property
+    def engage_speed_rad_s(self) -> float:
+        """Of the mode: how fast the arm is brought to what it follows."""
+        return self.teleop.engages(self.control) if self.mode == "teleop" else self.control.engage_speed_rad_s
+
+    @property
     def simulated(self) -> bool:
         """Whether any device that the mode opens is the simulated tabletop's."""
         return any(map(in_world, self.addresses().values()))

@@ -35,6 +35,12 @@ class LoopTables(Options):
     safety: SafetyOptions = SafetyOptions()
     policy: SplicingOptions = SplicingOptions()
     teleop: TeleopOptions = TeleopOptions()
+    mode: str = "grasp"
+
+    @property
+    def engage_speed_rad_s(self) -> float:
+        """As `Settings` has it."""
+        return self.teleop.engages(self.control) if self.mode == "teleop" else self.control.engage_speed_rad_s
 
 
 def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> LoopTables:
@@ -46,6 +52,7 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> LoopTa
     """
     tables = _tables(episode)
     kept = {name: tables[name] for name in LoopTables.model_fields if isinstance(tables.get(name), dict)}
+    kept["mode"] = str(tables.get("mode"))
     if "policy" in kept:
         kept["policy"] = {k: v for k, v in kept["policy"].items() if k in SplicingOptions.model_fields}
     return load_tables(LoopTables, kept, overrides, str(episode.path))

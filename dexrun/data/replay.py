@@ -168,7 +168,7 @@ class ReplayMode:
             return stopped(why, exit_code=NOT_DONE)
         while control.target is None:
             await control.ticked()
-        speed = robot.settings.teleop.engage_speed_rad_s
+        speed = robot.settings.engage_speed_rad_s
         limits = MotionLimits.uniform(robot.model, speed, rate_hz=robot.settings.control.rate_hz)
         start = control.target.copy()
         approach = await robot.clock.run_blocking(lambda: plan_joint_move(start, self._rows[0], limits))

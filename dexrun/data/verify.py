@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexrun.config.earlier import stage_snapshot
 from dexrun.data.recorded import LoopTables
 from dexrun.modes.leader import to_follower
 from drivers.arms.choice import recorded
@@ -121,7 +122,7 @@ def verify(episode: Episode, settings: LoopTables) -> Comparison:
     snapshot, commands, requested = _commands(episode)
     source = _Sources(settings, inputs, requested)
     inputs.control.restore(from_json(snapshot["control"]), source.make(snapshot["control"]))
-    inputs.safety.restore(from_json(snapshot["safety"]))
+    inputs.safety.restore(stage_snapshot(from_json(snapshot["safety"]), settings.control.rate_hz))
     chunks = deque(episode.samples("/chunks"))
     verdict = Comparison(episode.index)
     with inputs.clock:
@@ -176,7 +177,7 @@ def _build(settings: LoopTables, ticks: Mapping[str, NDArray[Any]], episode: Epi
     trouble = [0]
     control = ControlLoop(
         clock,
-        LoopOptions.of(settings.control, settings.policy),
+        LoopOptions.of(settings.control, settings.policy, settings.engage_speed_rad_s),
         arm,
         safety,
         RunStatistics(),
@@ -184,6 +185,7 @@ def _build(settings: LoopTables, ticks: Mapping[str, NDArray[Any]], episode: Epi
         faults=lambda: (_TROUBLE[trouble[0]], "as recorded") if trouble[0] else None,
         records=records,
         grippers=model.grippers,
+        holders=model.fingers.joints.tolist(),
     )
     return _Inputs(clock, arm, Ring(state, 8), force, records, control, safety, model.grippers, trouble)
 

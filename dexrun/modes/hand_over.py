@@ -87,7 +87,7 @@ class HandOver:
         self._brings = leader is not None and leader.moves and options.bring_leader
         self._near = Nearness(options.match_rad, options.match_gripper)
         rate_hz = robot.settings.control.rate_hz
-        speed = robot.settings.teleop.engage_speed_rad_s
+        speed = robot.settings.engage_speed_rad_s
         self._limits = MotionLimits.uniform(robot.model, speed, rate_hz=rate_hz)
         self._settle = round(_SETTLE_S * rate_hz)
         self._way: list[Floats] = []

@@ -38,7 +38,7 @@ class TeleopMode:
         self._options = robot.settings.teleop
         self._clock = robot.clock
         self._limits = MotionLimits.uniform(
-            robot.model, self._options.engage_speed_rad_s, rate_hz=robot.settings.control.rate_hz
+            robot.model, robot.settings.engage_speed_rad_s, rate_hz=robot.settings.control.rate_hz
         )
         episodes = None if recording is None else recording.episodes
         self.script: Scripted | None = None

@@ -82,6 +82,7 @@ class FeetechArm:
         self._adapter = Adapter(config.serial_number)
         self._others = dict(others or {})
         self._period_ns = round(NS_PER_S / rate)
+        self._target_max_age_ns = round(config.target_max_age_s * NS_PER_S)
         self._counts: dict[str, int] = {}
         self._alarms = AlarmLog(name)
         self._witness = Witness({})
@@ -200,10 +201,12 @@ class FeetechArm:
         return self._joints.described()
 
     def statistics(self) -> Mapping[str, int]:
-        """Failures so far: ``late``, ``bad_target``, and ``<joint>.<kind>`` with the kinds ``no_reply``,
-        ``bad_packet``, ``over_the_end``, ``alarm_<what>``.
+        """Failures so far: ``late``, ``bad_target``, ``old_target``, and ``<joint>.<kind>`` with the kinds
+        ``no_reply``, ``bad_packet``, ``over_the_end``, ``alarm_<what>``.
         """
         totals = {**self._counts, **self._alarms.counts}
+        if self.targets.died:
+            totals["old_target"] = self.targets.died
         if self._bus is not None:
             for key, count in self._bus.errors.items():
                 totals[key] = totals.get(key, 0) + count
@@ -225,10 +228,11 @@ class FeetechArm:
         if self._config.torque_off_on_close and not self._faulty:
             bus.sync_write(reg.TORQUE_ENABLE, dict.fromkeys(self._joints.ids, 0))
         else:
-            hold_here(bus, self._joints.ids)
+            hold_here(bus, self._joints.ids, self._clock)
 
     def _write_target(self, bus: FeetechBus) -> None:
-        sample = self.targets.take()
+        # One that has waited is of a loop that may hold by now: nobody asks for it any more.
+        sample = self.targets.take(now_ns=self._clock.now_ns(), max_age_ns=self._target_max_age_ns)
         if sample is None or self._config.role == "leader":
             return
         wanted = sample["position"]
@@ -243,6 +247,9 @@ class FeetechArm:
                 self._count(f"{name}.over_the_end")
         obeyed = near & np.array([servo_id in powered for servo_id in joints.ids])
         rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), obeyed, strict=True) if ok}
+        if self._clock.now_ns() - sample.stamp_ns > self._target_max_age_ns:
+            self.targets.died += 1  # the process stood still in between
+            return
         bus.sync_write(reg.GOAL_POSITION, rows)
         position = np.where(obeyed, joints.to_units(self._turns.from_servo(goals)), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)

@@ -43,6 +43,7 @@ class FeetechOptions(DeviceTable):
         lockstep_timeout_s: on a stepped clock, how long in wall time a simulated bus may take to answer. It
             says itself when it has nothing to say: only one that hangs costs this.
         num_retry: further attempts for servos that did not answer.
+        target_max_age_s: a target that has waited longer than this to be written is not obeyed any more.
         give_up_s: without one whole state for this long, the device has failed.
         p_gain, i_gain, d_gain: of the servos' position loops. 16, 0, 32 is LeRobot's choice for SO-100; the
             servos' own 32, 0, 32 shakes.
@@ -66,6 +67,7 @@ class FeetechOptions(DeviceTable):
     packet_timeout_s: float = Field(default=0.02, ge=0.001, le=1)
     lockstep_timeout_s: float = Field(default=10.0, ge=0.001, le=60)
     num_retry: int = Field(default=2, ge=0, le=10)
+    target_max_age_s: float = Field(default=0.1, gt=0)
     give_up_s: float = Field(default=0.25, gt=0)
     p_gain: Byte = 16
     i_gain: Byte = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from drivers.feetech import registers as reg
 from drivers.feetech.options import FeetechOptions
+from drivers.feetech.setup import HOLD_TOLERANCE_TICKS
 from runtime.interfaces import ArmDriver
 from runtime.messages import DeviceError
 from tests.feetech.rig import CALIBRATION, MS, NAMES, encoder, rig, shipped
@@ -106,12 +108,32 @@ def test_closing_holds_and_torque_stays(tmp_path: Path) -> None:
         r.run(1)
         r.arm.targets.post(r.clock.now_ns(), position=np.array([0.7, 0, 0, 0, 0, 0]))
         r.run(3)
+        goals = [r.bank.motion(1)[1]]
+        write = r.emulator.servos[1].write
+        r.emulator.servos[1].write = lambda at, data: (  # type: ignore[method-assign]
+            write(at, data), goals.append(r.bank.motion(1)[1]))  # fmt: skip
         r.arm.close()
         position, goal, torque = r.bank.motion(1)
         assert torque
-        assert goal == pytest.approx(position, abs=1)
+        assert goals[0] - goal >= 100  # it does not run to where it was sent,
+        assert goal - position == pytest.approx(0, abs=HOLD_TOLERANCE_TICKS)
+        assert max(abs(now - before) for before, now in pairwise(goals)) <= 50  # and no goal jumps back
         r.clock.wait_until_ns(r.clock.now_ns() + 500 * MS)
-        assert r.bank.motion(1)[0] == pytest.approx(position, abs=1)
+        assert r.bank.motion(1)[0] == pytest.approx(goal, abs=1)
+
+
+def test_a_target_that_waited_too_long_is_never_written(tmp_path: Path) -> None:
+    with rig(tmp_path, start=MIDDLES) as r:
+        r.arm.open()
+        r.run(1)
+        r.arm.targets.post(r.clock.now_ns(), position=np.array([0.7, 0, 0, 0, 0, 0]))
+        r.clock.wait_until_ns(r.clock.now_ns() + 12_000 * MS)  # the process stood still
+        r.run(3)
+        assert r.arm.sent.published == 0
+        assert r.arm.statistics()["old_target"] == 1
+        r.arm.targets.post(r.clock.now_ns(), position=np.array([0.1, 0, 0, 0, 0, 0]))
+        r.run(1)
+        assert r.arm.sent.published == 1
 
 
 def test_a_closed_gripper_keeps_squeezing_after_close(tmp_path: Path) -> None:
@@ -166,7 +188,7 @@ def test_limits_are_kept_by_map_and_servo(tmp_path: Path) -> None:
     with rig(tmp_path, start=MIDDLES) as r:
         r.arm.open()
         r.run(1)
-        r.arm.targets.post(0, position=np.full(6, 9.0))
+        r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 9.0))
         r.run(80)
         state = r.arm.states.newest()
         assert state is not None
@@ -179,7 +201,7 @@ def test_a_target_that_is_not_a_number_is_not_sent(tmp_path: Path) -> None:
     with rig(tmp_path) as r:
         r.arm.open()
         r.run(1)
-        r.arm.targets.post(0, position=np.array([0, 0, np.nan, 0, 0, 0]))
+        r.arm.targets.post(r.clock.now_ns(), position=np.array([0, 0, np.nan, 0, 0, 0]))
         r.run(1)
         assert r.arm.sent.published == 0
         assert r.arm.statistics() == {"bad_target": 1}
@@ -248,7 +270,7 @@ def test_the_wrist_turns_over_the_encoders_end_without_a_jump(tmp_path: Path) ->
             seen.append(state["position"][4])
         assert np.diff(seen) == pytest.approx([5 * 2 * math.pi / 4096] * 3)
         # The servo now counts from 0: a goal of 4095 would make it turn all the way back.
-        r.arm.targets.post(0, position=np.array([0, 0, 0, 0, 9.0, 0]))
+        r.arm.targets.post(r.clock.now_ns(), position=np.array([0, 0, 0, 0, 9.0, 0]))
         r.run(1)
         sent = r.arm.sent.newest()
         assert sent is not None
@@ -265,7 +287,7 @@ def test_a_limited_joint_beyond_the_encoders_end_is_left_alone(tmp_path: Path) -
             r.bank.override(1, position=encoder("shoulder_pan", ticks))
             r.run(1)
         before = r.bank.motion(1)[1]
-        r.arm.targets.post(0, position=np.zeros(6))
+        r.arm.targets.post(r.clock.now_ns(), position=np.zeros(6))
         r.run(1)
         assert r.bank.motion(1)[1] == before
         assert r.arm.statistics()["shoulder_pan.over_the_end"] == 1

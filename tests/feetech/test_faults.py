@@ -156,7 +156,7 @@ def test_the_others_obey_while_one_is_silent(tmp_path: Path) -> None:
         r.run(1)
         r.emulator.faults.silent.add(1)
         r.run(1)
-        r.arm.targets.post(0, position=np.zeros(6))
+        r.arm.targets.post(r.clock.now_ns(), position=np.zeros(6))
         r.run(1)
         assert r.bank.motion(2)[1] == encoder("shoulder_lift", 2000)
 
@@ -184,7 +184,7 @@ def test_unplugged_and_back(tmp_path: Path) -> None:
             r.arm.open()
         assert caught.value.kind == "not_found"
         # A target from before the gap must not be obeyed after it.
-        r.arm.targets.post(0, position=np.full(6, 0.5))
+        r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 0.5))
         r.emulator.plug()
         r.arm.open()
         r.run(5)

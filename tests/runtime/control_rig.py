@@ -35,7 +35,8 @@ class Guard:
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        self.resets = 0
+        self.resets = self.gaps = 0
+        self.unsent_s = 0.0
         self.rule: Callable[[Floats], Outcome] = lambda requested: Outcome(requested.copy())
 
     def apply(
@@ -58,6 +59,13 @@ class Guard:
 
     def reset(self) -> None:
         self.resets += 1
+
+    def interrupted(self) -> None:
+        self.gaps += 1
+
+    def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
+        self.unsent_s += dt_s
+        return None
 
 
 class Arm:
@@ -128,7 +136,13 @@ class Rig:
         self.fault: tuple[Decision, str] | None = None
         self.alive = True
         self.records = Ring(tick_layout(D, 2 if self.force else 0), 4096)
-        settings = {"rate_hz": 100, "follow_blend_s": 0, "state_max_age_s": 0.025, **self.options}
+        settings = {
+            "rate_hz": 100,
+            "follow_blend_s": 0,
+            "engage_speed_rad_s": 1e15,
+            "state_max_age_s": 0.025,
+            **self.options,
+        }
         self.loop = ControlLoop(
             self.clock,
             LoopOptions.model_validate(settings),

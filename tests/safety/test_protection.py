@@ -125,6 +125,42 @@ def test_a_lasting_force_latches_a_stop(arm: ArmModel, home: np.ndarray):
     assert stage.apply(home, home, home, 1.0, None, DT).stop_reason is None
 
 
+def test_a_lasting_force_is_not_forgotten_in_a_gap(arm: ArmModel, home: np.ndarray):
+    """80 N for 4 s in all, and the arm's state comes and goes: it lasts while nothing can be sent, too."""
+    stage, reasons = SafetyStage(OPTIONS, arm), []
+    for _ in range(24):
+        reasons += [stage.apply(home, home, home, 80.0, None, DT).stop_reason for _ in range(2)]
+        reasons += [stage.unsent(80.0, DT) for _ in range(3)]
+        stage.interrupted()
+    first = next(n for n, reason in enumerate(reasons) if reason)
+    assert first == pytest.approx(90, abs=1)
+    assert reasons[first] == "force above 30 N for 3 s"
+
+
+def test_a_stall_is_not_forgotten_in_a_gap(arm: ArmModel, home: np.ndarray):
+    stage, previous, reasons = SafetyStage(OPTIONS, arm), home, []
+    goal = home - np.array([0.3, 0, 0, 0, 0, 0])
+    for tick in range(120):
+        load = np.clip(np.abs(previous - home) / 0.1, 0, 1)
+        result = stage.apply(goal, home, previous, None, load, DT)
+        previous = result.target
+        reasons.append(result.stop_reason)
+        if tick % 8 == 7:
+            stage.interrupted()
+    assert reasons[-1] == "stall: shoulder_pan pushing without motion for 3 s"
+
+
+@pytest.mark.parametrize("rate_hz", [30, 100])
+def test_a_stall_is_a_matter_of_time_not_of_ticks(arm: ArmModel, home: np.ndarray, rate_hz: int):
+    stage = SafetyStage(OPTIONS, arm)
+    ahead = home - np.array([0.2, 0, 0, 0, 0, 0])
+    seen = [
+        bool(stage.apply(ahead, home, ahead, None, np.ones(6), 1 / rate_hz).clips & Clip.STALL)
+        for _ in range(rate_hz)
+    ]
+    assert seen.index(True) == pytest.approx(0.33 * rate_hz, abs=1.1)
+
+
 def test_largest_force():
     assert largest_force(None) == 0
     assert largest_force(np.array([])) == 0

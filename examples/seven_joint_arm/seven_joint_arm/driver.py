@@ -28,6 +28,7 @@ from seven_joint_arm.emulator import UNIT, Emulator, framed, unframed
 EMULATED = "emulated"
 MODEL = "seven_joint_arm:arm.xml"  # a file of this package's, wherever it is installed
 ATTEMPTS = 3
+TARGET_MAX_AGE_NS = NS_PER_S // 10
 GUARD_S = 10.0  # the emulator always answers; how soon is up to how busy this computer is
 
 
@@ -110,7 +111,7 @@ class SevenJointArm:
         self._clock.wait_until_ns(self._due_ns)
         before_ns = self._clock.now_ns()
         self._due_ns = max(self._due_ns + self._period_ns, before_ns)
-        target = self.targets.take()
+        target = self.targets.take(now_ns=before_ns, max_age_ns=TARGET_MAX_AGE_NS)
         if self._obeys and target is not None:
             self._send(target["position"])
         position, velocity, load = np.array(self._ask("S").split(), float).reshape(3, -1) * UNIT

@@ -1,0 +1,31 @@
+"""What recordings made by earlier versions say in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def times_of_stalls(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded `tables` with ``safety.stall_s`` where they have ``safety.stall_ticks``."""
+    safety = tables.get("safety")
+    if not isinstance(safety, Mapping) or "stall_ticks" not in safety:
+        return dict(tables)
+    control = tables.get("control")
+    rate_hz = control.get("rate_hz", 30.0) if isinstance(control, Mapping) else 30.0
+    ticks, rate_hz = (
+        value if isinstance(value, int | float) else 0 for value in (safety["stall_ticks"], rate_hz)
+    )
+    rest = {key: value for key, value in safety.items() if key != "stall_ticks"}
+    # Half a tick less: the tick that reached the number has to reach the time.
+    return {**tables, "safety": {**rest, "stall_s": (ticks - 0.5) / rate_hz if rate_hz else 0.0}}
+
+
+def stage_snapshot(state: Mapping[str, Any], rate_hz: float) -> dict[str, Any]:
+    """What the safety stage remembered, with times where it counted ticks."""
+    stall = dict(state["stall"])
+    if "_count" in stall:
+        stall["_pushing_s"] = np.asarray(stall.pop("_count"), np.float64) / rate_hz
+    return {**state, "stall": stall}
