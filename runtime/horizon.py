@@ -20,12 +20,13 @@ import numpy as np
 
 from runtime.blends import Blend, RowCounts, latest
 from runtime.interpolation import Way
-from runtime.messages import ActionChunk, Floats
+from runtime.messages import MOST_ACTION, ActionChunk, Floats
 from runtime.snapshots import State, recall, remember
 
 _STATE = ("step", "epoch", "_rows", "_count", "_next", "_last", "_progress")
 _STATE_OF_RATES = ("rows_per_tick", "discrete")
 _ROUNDING = 1e-9
+_MOST_ROWS_PER_TICK = 1e3
 CAPACITY = 4096
 """Rows that a horizon holds at most, by default: 136 s at 30 Hz."""
 
@@ -38,7 +39,7 @@ class Splice:
         verdict: ``"spliced"``; or why it was dropped: ``"stale"`` (another epoch), ``"late"`` (every row
             was executed meanwhile), ``"gap"`` (it starts beyond the end of the horizon), ``"shape"``,
             ``"rate"`` (not that of the epoch's other chunks, or none; discrete joints that do not exist),
-            ``"not_finite"``, ``"too_long"``.
+            ``"not_finite"`` (or beyond any number that a joint has), ``"too_long"``.
         dropped_rows: rows executed, or begun, before the chunk arrived.
         seam: the largest jump of a joint at the splice, in radians, grippers left out: new against old
             plan at the next step, or against the row executed last if the old plan had run dry;
@@ -72,6 +73,12 @@ def splice_rows(
         rows[shared] = blend(old[shared], new[:overlap], old_count[shared])
         count[shared] = old_count[shared] + 1
     return rows, count
+
+
+def bounded(actions: Floats) -> bool:
+    """Whether every number is one that a joint can have: finite, and not so large that sums overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool((np.abs(actions.astype(np.float64)) <= MOST_ACTION).all())
 
 
 class Horizon:
@@ -216,7 +223,9 @@ class Horizon:
     def _plays(self, chunk: ActionChunk) -> bool:
         """Whether its rows can go on from those of the same epoch."""
         rate = self._rows_per_tick(chunk)
-        if not 0.0 < rate < math.inf or any(not 0 <= joint < self.joints for joint in chunk.discrete):
+        if not 0.0 < rate <= _MOST_ROWS_PER_TICK or any(
+            not 0 <= joint < self.joints for joint in chunk.discrete
+        ):
             return False
         return self._last is None or rate == self.rows_per_tick
 
@@ -237,7 +246,7 @@ class Horizon:
             return "gap"
         if chunk.step + len(actions) <= self.open_step:
             return "late"
-        return None if np.isfinite(actions).all() else "not_finite"
+        return None if bounded(actions) else "not_finite"
 
     def _seam(self, row: int, reference: Floats | None) -> float | None:
         if reference is None or not self._seam_joints:

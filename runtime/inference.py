@@ -14,9 +14,10 @@ import numpy as np
 from loguru import logger
 
 from runtime.clock import NS_PER_S, Clock, Signal
+from runtime.horizon import bounded
 from runtime.interfaces import NoAnswerError, Policy, PolicyError, PolicySpec, ServedPolicy
 from runtime.latest import Latest
-from runtime.messages import ActionChunk, Floats, Observation, PolicyAnswer, PolicyStatus
+from runtime.messages import MOST_ACTION, ActionChunk, Floats, Observation, PolicyAnswer, PolicyStatus
 from runtime.stepped import ClockClosed
 
 KEPT_TIMES = 4096
@@ -25,6 +26,7 @@ KEPT_TIMES = 4096
 SLOW_SHARE = 1 / 3
 """An answer that takes more than this share of an attempt is warned about."""
 
+_LONGEST_WHY = 500
 _FIRST_LOOK_NS = 5 * NS_PER_S
 _LOOK_AGAIN_NS = NS_PER_S // 20
 
@@ -173,9 +175,17 @@ def checked(answer: PolicyAnswer, joints: int) -> PolicyAnswer:
         raise InferenceFailureError(
             "wrong_shape", f"actions of shape {list(rows.shape)}; expected [steps, {joints}]"
         )
-    if rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
-        raise InferenceFailureError("not_finite", "actions hold NaN, infinity or no numbers")
-    return PolicyAnswer(rows.astype(np.float64), status, str(answer.why))
+    if rows.dtype.kind not in "fiu" or not bounded(rows):
+        raise InferenceFailureError(
+            "not_finite", f"actions hold NaN, infinity, no numbers or numbers beyond {MOST_ACTION:g}"
+        )
+    return PolicyAnswer(rows.astype(np.float64), status, printable(answer.why))
+
+
+def printable(why: object) -> str:
+    """What a policy says, as one short line that can be written anywhere."""
+    text = str(why)[:_LONGEST_WHY].encode("utf-8", "replace").decode("utf-8")
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 class Inference:
@@ -342,8 +352,8 @@ class Inference:
             request.step,
             request.epoch,
             observation.stamp_ns,
-            rate_hz=self._pace.rate_hz or self._policy.spec.rate_hz,
-            discrete=self._pace.discrete or self._policy.spec.discrete,
+            rate_hz=float(self._pace.rate_hz or self._policy.spec.rate_hz),
+            discrete=tuple(map(int, self._pace.discrete or self._policy.spec.discrete)),
             status=answer.status,
             why=answer.why,
         )

@@ -167,6 +167,10 @@ class ActionChunk:
     why: str = ""
 
 
+MOST_ACTION = 1e6
+"""No joint has a value beyond it, in any unit. What is finite and larger overflows in the arithmetic."""
+
+
 class Clip(enum.IntFlag):
     """Why the safety stage changed a target, in the order in which it checks."""
 

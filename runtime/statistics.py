@@ -11,6 +11,7 @@ from runtime.messages import Clip
 from runtime.ring import Ring
 
 _BITS = 6
+_LARGEST = 2.0**62
 _LINEAR = 1 << (_BITS + 1)
 
 _MARK_NS, _MARKS = NS_PER_S // 4, 9
@@ -60,6 +61,11 @@ class Histogram:
         """``{"p50", "p99", "max"}`` times `scale`."""
         values = {"p50": self.quantile(0.5), "p99": self.quantile(0.99), "max": float(self.max)}
         return {key: round(value * scale, digits) for key, value in values.items()}
+
+
+def whole(value: float) -> int:
+    """`value` as something to count: what a policy returns can be any number at all."""
+    return round(min(value, _LARGEST)) if value > 0 else 0  # NaN is not
 
 
 def _middle(index: int) -> float:
@@ -139,9 +145,9 @@ class RunStatistics:
         """Count a chunk by what became of it."""
         self.splices[verdict] = self.splices.get(verdict, 0) + 1
         if inference_s > 0:
-            self.inference.record(round(inference_s * NS_PER_S))
+            self.inference.record(whole(inference_s * NS_PER_S))
         if seam_rad is not None:
-            self.seam.record(round(seam_rad * 1e6))
+            self.seam.record(whole(seam_rad * 1e6))
 
     def meter(self, name: str, ring: Ring) -> None:
         """Report how fast `ring` is written as the sensor `name`. Before the first tick."""

@@ -276,7 +276,7 @@ def test_a_servo_that_let_go_gets_no_goal_which_would_switch_it_on(tmp_path: Pat
         r.run(1)
         r.emulator.servos[2].write(reg.TORQUE_ENABLE.address, b"\0")
         r.bank.place(2, encoder("shoulder_lift", 1200))  # it fell
-        r.arm.targets.post(0, position=np.full(6, 0.5))
+        r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 0.5))
         with pytest.raises(DeviceError) as caught:
             r.arm.poll()
         assert caught.value.kind == "torque_lost"
@@ -290,7 +290,7 @@ def test_goals_that_stream_hide_no_restart(tmp_path: Path) -> None:
         r.arm.open()
         r.run(1)
         r.emulator.restart(4, 6)
-        r.arm.targets.post(0, position=np.zeros(6))
+        r.arm.targets.post(r.clock.now_ns(), position=np.zeros(6))
         with pytest.raises(DeviceError) as caught:
             r.arm.poll()
         assert caught.value.kind == "restarted"
