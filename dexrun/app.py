@@ -24,7 +24,7 @@ from dexrun.modes.tally import table
 from dexrun.outcome import Outcome, stopped
 from dexrun.rate_watch import RateWatch
 from dexrun.robot import Robot
-from dexrun.run_folder import RunFolder, close_log, open_log
+from dexrun.run_folder import CONFIG, SUMMARY, RunFolder, close_log, open_log
 from dexrun.run_record import RunRecord
 from dexrun.signals import Ending
 from dexrun.simulation.score import score
@@ -55,14 +55,14 @@ def run(
 ) -> int:
     """Run the configured mode, or the one that `opener` opens; returns the exit code.
 
-    `latest` says whether ``runs/latest`` shall be this run.
+    `latest` says whether ``runs/latest`` shall be this run, once it has begun.
     """
     if clock is None:
         clock = SteppedClock() if settings.realtime.clock == "stepped" else RealClock()
     with Ending() as ending:
         try:
             folder = RunFolder(settings.runs, clock.wall_ns(), latest=latest)
-            folder.write_json("config.json", _resolved(settings))
+            folder.write_json(CONFIG, _resolved(settings))
         except OSError as error:
             where = f"runs = {str(settings.runs)!r}"
             sys.stderr.write(f"dexrun: {where}: nothing can be written there: {error}\n")
@@ -86,7 +86,7 @@ def _run(settings: Settings, clock: Clock, folder: RunFolder, opener: Opener, en
 
 def _exit_code(folder: RunFolder, record: RunRecord, style: str) -> int:
     """Say how the run ended. Without its summary it has not done all that was asked."""
-    outcome, path = record.outcome, folder.path / "summary.json"
+    outcome, path = record.outcome, folder.path / SUMMARY
     if record.rollout is not None and style != "none":
         sys.stdout.write(table(record.rollout))
         sys.stdout.flush()
@@ -163,6 +163,7 @@ async def _whole(
                 pauses = recording is not None or settings.mode != "teleop"
                 with _realtime(robot, record, pauses=pauses):
                     async with ticking(robot):
+                        folder.began()
                         record.first_tick_s = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
                         outcome = await _with_terminal(robot, mode, recording)
                         record.outcome, record.decided = outcome, True

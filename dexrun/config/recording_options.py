@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from dexrun.run_folder import episodes_of
 from runtime.recording.config import RecorderOptions
 
 
@@ -47,6 +48,7 @@ class RecordingOptions(RecorderOptions):
             return None
         if not resume.is_dir():
             raise ValueError(f"no such folder: {resume}; give a run's folder, such as runs/latest")
+        episodes_of(resume)
         return resume.resolve()  # now: this run is what `latest` points to as soon as it has a folder
 
     def wanted(self, mode: str) -> bool:

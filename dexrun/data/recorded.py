@@ -20,6 +20,7 @@ from runtime.blends import SplicingOptions
 from runtime.control import ControlOptions
 from runtime.limits import SafetyOptions
 from runtime.options import Options
+from runtime.recording.bounds import reading
 from runtime.recording.reader import Episode, RecordingError
 
 _SCENE = ("seed", "objects", "placed", "start_rad", "start_gripper")
@@ -50,7 +51,11 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> LoopTa
         RecordingError: the configuration is not in it.
         ConfigError: it does not fit this version, or an override is wrong.
     """
-    tables = _tables(episode)
+    with reading(episode.path, "record 'config'"):
+        return _loop_tables(episode, _tables(episode), overrides)
+
+
+def _loop_tables(episode: Episode, tables: Mapping[str, Any], overrides: Sequence[str]) -> LoopTables:
     kept = {name: tables[name] for name in LoopTables.model_fields if isinstance(tables.get(name), dict)}
     kept["mode"] = str(tables.get("mode"))
     if "policy" in kept:

@@ -19,6 +19,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from drivers.arms.choice import recorded, robot_of_all
 from runtime.arm_model import ModelError
 from runtime.messages import Floats
+from runtime.recording.bounds import reading
 from runtime.recording.reader import Episode, Recording, RecordingError
 from runtime.table_model import MeshesMissingError
 
@@ -56,8 +57,9 @@ def main(arguments: list[str]) -> int:
             episodes = _chosen(recording, options.episode)
             if options.verify:
                 return _verify(episodes, overrides)
-            settings = local_settings(episodes[0], overrides)
-            _same_robot(episodes[0], settings)
+            with reading(episodes[0].path):
+                settings = local_settings(episodes[0], overrides)
+                _same_robot(episodes[0], settings)
             return _send(episodes[0], settings, options.targets)
     except (RecordingError, ConfigError) as error:
         sys.stderr.write("".join(f"dexrun replay: {line}\n" for line in str(error).splitlines()))
@@ -118,7 +120,8 @@ def targets_of(episode: Episode, which: str) -> Floats:
         RecordingError: there are none.
     """
     rows: Floats = episode.array("/ticks", which)
-    usable = rows[np.isfinite(rows).all(axis=1)]
+    with reading(episode.path, "/ticks"):
+        usable = rows[np.isfinite(rows).all(axis=1)]
     if not len(usable):
         raise RecordingError(f"{episode.path}: no {which} targets in it")
     return usable

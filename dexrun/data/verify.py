@@ -23,6 +23,7 @@ from drivers.arms.choice import recorded
 from runtime.arm_model import ModelError
 from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
 from runtime.messages import ActionChunk, Decision, Floats, PolicyStatus
+from runtime.recording.bounds import reading
 from runtime.recording.reader import Episode, RecordedSample, RecordingError
 from runtime.ring import Mailbox, Ring
 from runtime.safety import SafetyStage
@@ -114,8 +115,13 @@ def verify(episode: Episode, settings: LoopTables) -> Comparison:
     """Compare every tick of `episode` with a second run of control, blending and safety.
 
     Raises:
-        RecordingError: the recording lacks something that is needed.
+        RecordingError: the recording lacks something that is needed, or it makes no sense.
     """
+    with reading(episode.path):
+        return _verified(episode, settings)
+
+
+def _verified(episode: Episode, settings: LoopTables) -> Comparison:
     ticks = episode.columns("/ticks")
     _complete(episode, ticks["tick"])
     inputs = _build(settings, ticks, episode)

@@ -19,6 +19,7 @@ import numpy as np
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
 from runtime.joints import prefixed
+from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _show(arguments: argparse.Namespace) -> None:
     try:
         with Recording(arguments.run) as recording:
             episodes = _chosen(recording.episodes, arguments.episode, arguments.run)
-            _present(arguments, stream, blueprint(episodes[0]), lambda: _log_all(stream, episodes))
+            with reading(episodes[0].path):
+                layout = blueprint(episodes[0])
+            _present(arguments, stream, layout, lambda: _log_all(stream, episodes))
     except RecordingError as error:
         raise ExportError(str(error)) from None
 
@@ -222,7 +225,8 @@ def _camera_views(name: str, depth: bool) -> Iterator[Any]:
 
 def _log_all(stream: Any, episodes: Sequence[Episode]) -> None:
     for episode in episodes:
-        log(stream, episode)
+        with reading(episode.path):
+            log(stream, episode)
 
 
 def log(stream: Any, episode: Episode) -> None:

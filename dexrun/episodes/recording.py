@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from dexrun.config.settings import Settings
 from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.force_zero import ForceZero
 from dexrun.robot import Robot
+from dexrun.run_folder import EPISODES, episodes_of
 from dexrun.run_record import RunRecord
 from drivers.arms.choice import remembered
 from runtime.faults import FaultLog
@@ -44,15 +46,15 @@ if TYPE_CHECKING:
     from planner.exchange import Exchange
 
 CHUNKS, CONTROL, PLANNER = "/chunks", "/control", "/planner"
-_FOLDER = "episodes"
 _CLOSE_S = 20.0
 _NAME = re.compile(r"episode_(\d{6,})\.mcap")
 
 
 def mend_runs(runs: Path, *more: Path) -> None:
     """Mend what crashes left in any run, and say what was found."""
-    folders = sorted({path.parent for path in runs.glob(f"*/{_FOLDER}/*.mcap{OPEN_SUFFIX}")} | set(more))
-    mended, refused = mend_all([folder for folder in folders if not folder.parent.is_symlink()])
+    there = {path.parent for path in runs.glob(f"*/{EPISODES}/*.mcap{OPEN_SUFFIX}")}
+    own = {folder for folder in there if not (folder.is_symlink() or folder.parent.is_symlink())}
+    mended, refused = mend_all(sorted(own | set(more)))
     for each in mended:
         logger.warning("recording: {}", each)
     for line in refused:
@@ -74,7 +76,7 @@ async def open_recording(
         yield None
         return
     try:
-        place, first = await robot.clock.run_blocking(lambda: _place(settings, folder.path))
+        place, first = await robot.clock.run_blocking(lambda: place_of(settings, folder.path))
         recording = RunRecording(robot, settings, place, first)
     except OSError as error:
         where = settings.recording.resume or folder.path
@@ -89,12 +91,25 @@ async def open_recording(
         record.recording = recording.episodes.summary()
 
 
-def _place(settings: Settings, run: Path) -> tuple[Path, int]:
-    """Where episodes go, and the number of the next one."""
-    resume = settings.recording.resume
-    place = (run if resume is None else resume) / _FOLDER
-    mend_runs(settings.runs, *([] if resume is None else [place]))
+def place_of(settings: Settings, run: Path) -> tuple[Path, int]:
+    """Where episodes of `run` go, and the number of the next one.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    resume, own = settings.recording.resume, run / EPISODES
+    if resume is None:
+        mend_runs(settings.runs)
+        own.mkdir(exist_ok=True)
+        return own, 0
+    try:
+        place = episodes_of(resume)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    mend_runs(settings.runs, place)
     place.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):  # not every file system has links
+        own.symlink_to(os.path.relpath(place, run.resolve()))
     taken = [int(m[1]) for path in place.iterdir() if (m := _NAME.match(path.name))]
     return place, max(taken, default=-1) + 1
 

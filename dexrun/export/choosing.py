@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import DatasetShape, EpisodeRef, check_alike, describe, episode_files, name_of
-from runtime.recording.source import RecordingError
+from runtime.recording.bounds import RecordingError
 
 UNLESS_ASKED = ("success", "none")
 """Labels of the episodes that are exported where nobody says which: not those that failed."""

@@ -16,7 +16,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef
 from dexrun.export.sampled import Sampled, SensorReport, sample
 from dexrun.export.workers import Workers, count
-from runtime.recording.source import RecordingError
+from runtime.recording.bounds import RecordingError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from dexrun.export.contents import Content, Row, counted, size_of
 from dexrun.export.errors import ExportError
 from dexrun.export.look_sets import KINDS
+from runtime.recording.bounds import BROKEN, one_line, reading
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
@@ -27,8 +28,8 @@ def inspect(path: Path) -> Content:
         if fits(path):
             try:
                 return look(path)
-            except (OSError, ValueError, KeyError) as error:
-                raise ExportError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+            except (*BROKEN, OSError) as error:
+                raise ExportError(f"{path}: cannot be read: {one_line(error)}") from None
     raise ExportError(
         f"{path}: neither a recording (a run's folder, an .mcap file) nor a data set that dexrun exports"
     )
@@ -48,7 +49,7 @@ def _recording(path: Path) -> Content:
 
     try:
         with Recording(path) as recording:
-            episodes = [_episode(episode) for episode in recording.episodes]
+            episodes = [_row(episode) for episode in recording.episodes]
             first = recording.episodes[0]
             content = Content("recording", path, size_of(path), episodes=episodes)
             content.features = {topic: _topic(first, topic) for topic, count in first.topics.items() if count}
@@ -65,6 +66,11 @@ def _recording(path: Path) -> Content:
             return content
     except RecordingError as error:
         raise ExportError(str(error)) from None
+
+
+def _row(episode: Episode) -> Row:
+    with reading(episode.path):
+        return _episode(episode)
 
 
 def _episode(episode: Episode) -> Row:

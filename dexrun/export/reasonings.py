@@ -11,6 +11,7 @@ from planner.questions.check_grasp import CheckGrasp
 from planner.questions.decompose import Decompose
 from planner.questions.propose import Propose
 from planner.reply_text import ReplyError
+from runtime.recording.bounds import reading
 
 PLANNER = "/planner"
 
@@ -20,7 +21,8 @@ def reasonings(sampled: Sampled) -> list[str]:
     episode = sampled.recording
     if not episode.topics.get(PLANNER):
         return [sampled.ref.task] * len(sampled)
-    spoken = [(s.stamp_ns, sentence(s.values)) for s in episode.samples(PLANNER)]
+    with reading(sampled.ref.path, PLANNER):
+        spoken = [(s.stamp_ns, sentence(s.values)) for s in episode.samples(PLANNER)]
     known = sorted((stamp, text) for stamp, text in spoken if text)
     stamps = np.array([stamp for stamp, _ in known], np.int64)
     texts = [sampled.ref.task, *(text for _, text in known)]

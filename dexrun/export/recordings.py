@@ -17,6 +17,7 @@ from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
 from runtime.joints import GRIPPER_UNIT, JointLayout, prefixed
 from runtime.messages import Floats
+from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
 from runtime.table_model import MeshesMissingError
 from runtime.units import MIDDLE, JointUnits, UnitError, UnitMap, calibrated, joint_units
@@ -260,7 +261,7 @@ def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
     Raises:
         ExportError: the file is truncated, or is not a recording, or a topic is missing.
     """
-    with open_episode(path) as episode:
+    with open_episode(path) as episode, reading(path):
         if episode.metadata.get("discarded") == "true":
             return None
         shape = shape_of(episode, tuple(cameras))
@@ -347,7 +348,7 @@ def _grippers(units: Sequence[str] | None, joints: int) -> tuple[int, ...]:
 
 
 def _camera(episode: Episode, name: str) -> CameraShape:
-    height, width = episode.color(name, 0).shape[:2]
+    height, width = episode.color_size(name)
     depth = name in episode.depth_cameras
     scale = episode.camera_info(name).depth_scale_m if depth else 0.0
     return CameraShape(height, width, depth, float(scale or 0.0))

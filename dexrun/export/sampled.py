@@ -20,12 +20,14 @@ from dexrun.export.recordings import DatasetShape, EpisodeRef, open_episode
 from dexrun.export.resample import SampleGap, Stamps
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
+from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
 
 if TYPE_CHECKING:
     from runtime.recording.reader import Episode
 
 TICKS, FORCE = "/ticks", "/force"
+_STRETCH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,14 @@ class _Sampler:
                 f"{self.ref.name}: the sensors have less than two control ticks in common; "
                 "an episode needs all of them at once"
             )
-        return resample.grid(int(inside[0]), int(inside[-1]), self.options.fps)
+        fps, start_ns, end_ns = self.options.fps, int(inside[0]), int(inside[-1])
+        rows = (end_ns - start_ns) * fps / NS_PER_S
+        if rows > _STRETCH * len(inside) * max(1.0, fps * resample.usual_period_ns(inside) / NS_PER_S):
+            raise ExportError(
+                f"{self.ref.name}: {len(inside)} control ticks in {(end_ns - start_ns) / NS_PER_S:.0f} s; "
+                "most of the episode is missing"
+            )
+        return resample.grid(start_ns, end_ns, fps)
 
     def forces(self) -> tuple[Stamps, Floats] | None:
         """Finite samples with their stamps, if forces are exported."""
@@ -274,7 +283,8 @@ def sample(ref: EpisodeRef, options: ExportOptions) -> Sampled:
     """
     sampler = _Sampler(ref, options)
     try:
-        return sampler.run()
+        with reading(ref.path):
+            return sampler.run()
     except BaseException:
         sampler.episode.close()
         raise

@@ -203,15 +203,18 @@ def index_records(index: Index) -> tuple[bytes, dict[int, int]]:
     return bytes(out), offsets
 
 
-def index_of(messages: bytes | memoryview) -> dict[int, list[tuple[int, int]]]:
-    """The index of a chunk's messages.
+def index_of(messages: bytes | memoryview, most: int) -> dict[int, list[tuple[int, int]]]:
+    """The index of a chunk's messages, at `most` so many.
 
     Raises:
-        struct.error: they are not whole.
+        struct.error: they are not whole, or are more.
     """
     found: dict[int, list[tuple[int, int]]] = {}
     at = 0
     while at < len(messages):
+        most -= 1
+        if most < 0:
+            raise struct.error("more messages than a file of this size holds")
         opcode, size, channel, _, log_ns, _ = _MESSAGE.unpack_from(messages, at)
         if opcode == 5:
             found.setdefault(channel, []).append((log_ns, at))

@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Mask
+from runtime.recording.bounds import RecordingError, reading
 from runtime.recording.mcap_file import OPEN_SUFFIX
+from runtime.recording.pictures import decoded, picture_size
 from runtime.recording.schemas import Rows, info_of
-from runtime.recording.source import RecordingError, RecordingFile, decode
+from runtime.recording.source import RecordingFile, Topic, decode
 
 EPISODES = "episodes"
+_MOST = 1 << 62
 
 __all__ = ["EPISODES", "Episode", "RecordedSample", "Recording", "RecordingError"]
 
@@ -64,6 +67,7 @@ class Episode:
         """
         self.path = Path(path)
         self._source = RecordingFile(self.path)
+        self._sizes: dict[str, tuple[int, int]] = {}
         self.records = self._source.records
         self.metadata: dict[str, str] = self.records.get("episode", {})
 
@@ -85,10 +89,21 @@ class Episode:
 
     # --- what it says about itself
 
+    def _number(self, record: str, key: str, otherwise: int) -> int:
+        with reading(self.path, f"record {record!r}"):
+            value = int(self.records.get(record, {}).get(key, otherwise))
+            if abs(value) > _MOST:
+                raise ValueError(f"{key} = {value} is no time and no number of an episode")
+            return value
+
+    def _parsed(self, record: str) -> dict[str, Any]:
+        with reading(self.path, f"record {record!r}"):
+            return {key: json.loads(value) for key, value in self.records.get(record, {}).items()}
+
     @property
     def index(self) -> int:
         """Of the episode in its recording, from 0."""
-        return int(self.metadata.get("index", "0"))
+        return self._number("episode", "index", 0)
 
     @property
     def task(self) -> str:
@@ -108,22 +123,24 @@ class Episode:
     @property
     def drops(self) -> dict[str, int]:
         """Samples that were delivered and are not in the file, by topic."""
-        return dict(json.loads(self.metadata.get("drops", "{}")))
+        with reading(self.path, "record 'episode'"):
+            drops = dict(json.loads(self.metadata.get("drops", "{}")))
+            return {str(topic): int(count) for topic, count in drops.items()}
 
     @property
     def start_ns(self) -> int:
         """When it began; what is in it is stamped no earlier."""
-        return int(self.metadata.get("start_time_ns", self._ends()[0]))
+        return self._number("episode", "start_time_ns", self._ends()[0])
 
     @property
     def end_ns(self) -> int:
         """When it ended."""
-        return int(self.metadata.get("end_time_ns", self._ends()[1]))
+        return self._number("episode", "end_time_ns", self._ends()[1])
 
     @property
     def offset_ns(self) -> int:
         """What its monotonic clock is behind the times since the epoch."""
-        return int(self.records.get("clock", {}).get("offset_ns", "0"))
+        return self._number("clock", "offset_ns", 0)
 
     def _ends(self) -> tuple[int, int]:
         times = [topic.times for topic in self._source.topics.values() if len(topic.times)]
@@ -142,32 +159,38 @@ class Episode:
     @property
     def cameras(self) -> list[str]:
         """Cameras with colour images."""
-        return [name.split("/")[2] for name, n in self.topics.items() if n and name.endswith("/color")]
+        return self._of_cameras("color")
+
+    def _of_cameras(self, kind: str) -> list[str]:
+        parts = [name.split("/") for name, count in self.topics.items() if count]
+        return [each[2] for each in parts if len(each) == 4 and each[1] == "cameras" and each[3] == kind]
 
     @property
     def depth_cameras(self) -> list[str]:
         """Cameras with depth images."""
-        return [name.split("/")[2] for name, n in self.topics.items() if n and name.endswith("/depth")]
+        return self._of_cameras("depth")
 
     @property
     def robot(self) -> dict[str, Any]:
         """Joint names, ranges, rates: the record ``robot``, its values parsed."""
-        return {key: json.loads(value) for key, value in self.records.get("robot", {}).items()}
+        return self._parsed("robot")
 
     @property
     def config(self) -> dict[str, Any]:
         """The whole resolved configuration."""
-        return dict(json.loads(self.records.get("config", {}).get("json", "{}")))
+        with reading(self.path, "record 'config'"):
+            return dict(json.loads(self.records.get("config", {}).get("json", "{}")))
 
     @property
     def arms(self) -> tuple[str, ...]:
         """The tables of the arms that obeyed: ``arm``, or in the joint vector's order ``arms.<name>``."""
-        return tuple(f"arms.{name}" for name in self.robot.get("arms", ())) or ("arm",)
+        with reading(self.path, "record 'robot'"):
+            return tuple(f"arms.{name}" for name in self.robot.get("arms", ())) or ("arm",)
 
     @property
     def calibration(self) -> dict[str, Any]:
         """Calibration of each arm, in the layout of LeRobot's files."""
-        return {key: json.loads(value) for key, value in self.records.get("calibration", {}).items()}
+        return self._parsed("calibration")
 
     def camera_info(self, name: str) -> CameraInfo:
         """Intrinsics, depth scale and pose of a camera.
@@ -175,7 +198,9 @@ class Episode:
         Raises:
             RecordingError: there is no such camera.
         """
-        return info_of(name, self._source.topic(f"/cameras/{name}/info").metadata)
+        topic = self._source.topic(f"/cameras/{name}/info")
+        with reading(self.path, topic.name):
+            return info_of(name, topic.metadata)
 
     # --- what is in it
 
@@ -189,7 +214,8 @@ class Episode:
 
     def stamps(self, topic: str) -> NDArray[np.int64]:
         """The same by the recording's monotonic clock."""
-        return np.asarray(self.times(topic) - self.offset_ns)
+        with reading(self.path, topic):
+            return np.asarray(self.times(topic) - self.offset_ns)
 
     def samples(self, topic: str) -> Iterator[RecordedSample]:
         """Every message of a topic, decoded, in order.
@@ -198,10 +224,12 @@ class Episode:
             RecordingError: there is no such topic.
         """
         entry = self._source.topic(topic)
-        rows = Rows.of(entry.schema, entry.metadata) if "layout" in entry.metadata else None
+        with reading(self.path, topic):
+            rows = Rows.of(entry.schema, entry.metadata) if "layout" in entry.metadata else None
         for number in range(len(entry.times)):
             index, stamp_ns, data = self._source.message(entry, number)
-            values = decode(entry, rows, data)
+            with reading(self.path, topic):
+                values = decode(entry, rows, data)
             yield RecordedSample(topic, int(entry.times[number]), stamp_ns, index, values)
 
     def array(self, topic: str, field: str) -> NDArray[Any]:
@@ -224,13 +252,16 @@ class Episode:
         entry = self._source.topic(topic)
         if "layout" not in entry.metadata:
             raise RecordingError(f"{self.path}: {topic} has no rows but {entry.schema}")
-        rows = Rows.of(entry.schema, entry.metadata)
-        data = [self._source.message(entry, number)[2] for number in range(len(entry.times))]
-        whole = np.frombuffer(b"".join(data), np.uint8)
-        try:
-            return rows.decode(whole.reshape(-1, rows.size))
-        except ValueError as error:
-            raise RecordingError(f"{self.path}: {topic}: {error}") from None
+        with reading(self.path, topic):
+            rows = Rows.of(entry.schema, entry.metadata)
+            data = [self._row(entry, number, rows.size) for number in range(len(entry.times))]
+            return rows.decode(np.frombuffer(b"".join(data), np.uint8).reshape(-1, rows.size))
+
+    def _row(self, entry: Topic, number: int, size: int) -> memoryview:
+        data = self._source.message(entry, number)[2]
+        if len(data) != size:
+            raise ValueError(f"a row of {len(data)} bytes instead of {size}")
+        return data
 
     def color(self, camera: str, index: int) -> ColorImage:
         """RGB ``[H, W, 3]`` of frame `index` of this file.
@@ -238,18 +269,28 @@ class Episode:
         Raises:
             RecordingError: there is no such camera or frame.
         """
-        import cv2
-
         data, _ = self.color_bytes(camera, index)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise RecordingError(f"{self.path}: image {index} of camera {camera} cannot be decoded")
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        with reading(self.path, f"image {index} of camera {camera}"):
+            return decoded(data, self.color_size(camera), color=True)
+
+    def color_size(self, camera: str) -> tuple[int, int]:
+        """Height and width of a camera's colour images, by the first one's header.
+
+        Raises:
+            RecordingError: there is no such camera, or no camera has pictures of that size.
+        """
+        if camera not in self._sizes:
+            data, _ = self.color_bytes(camera, 0)
+            with reading(self.path, f"image 0 of camera {camera}"):
+                self._sizes[camera] = picture_size(data)
+        return self._sizes[camera]
 
     def color_bytes(self, camera: str, index: int) -> tuple[memoryview, str]:
         """The encoded image and its format, ``jpeg`` or ``png``."""
-        values = self._image(f"/cameras/{camera}/color", index)
-        return values["data"], values["format"]
+        topic = f"/cameras/{camera}/color"
+        values = self._image(topic, index)
+        with reading(self.path, topic):
+            return values["data"], values["format"]
 
     def depth(self, camera: str, index: int) -> DepthImage:
         """Depth ``[H, W]`` of frame `index`, exactly as the device gave it; 0 is no reading.
@@ -257,9 +298,13 @@ class Episode:
         Raises:
             RecordingError: there is no such camera or frame.
         """
-        values = self._image(f"/cameras/{camera}/depth", index)
-        image = np.frombuffer(values["data"], "<u2").reshape(values["height"], values["width"])
-        return image.astype(np.uint16)
+        topic = f"/cameras/{camera}/depth"
+        values = self._image(topic, index)
+        with reading(self.path, f"image {index} of {topic}"):
+            image = np.frombuffer(values["data"], "<u2").reshape(values["height"], values["width"])
+            if not image.size:
+                raise ValueError("it is empty")
+            return image.astype(np.uint16)
 
     def mask(self, camera: str, index: int) -> Mask:
         """Tracked mask ``[H, W]``, 1 on the object.
@@ -267,11 +312,13 @@ class Episode:
         Raises:
             RecordingError: there are no masks of that camera.
         """
-        import cv2
-
-        data = self._image(f"/mask/{camera}", index)["data"]
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-        return (np.asarray(image) > 127).astype(np.uint8)
+        topic = f"/mask/{camera}"
+        values = self._image(topic, index)
+        with reading(self.path, f"image {index} of {topic}"):
+            size = picture_size(values["data"])
+            if camera in self.cameras and size != self.color_size(camera):
+                raise ValueError(f"a mask of {size[1]}x{size[0]} is not as large as the camera's pictures")
+            return (decoded(values["data"], size, color=False) > 127).astype(np.uint8)
 
     def _image(self, topic: str, index: int) -> dict[str, Any]:
         entry = self._source.topic(topic)
@@ -279,7 +326,8 @@ class Episode:
             raise RecordingError(
                 f"{self.path}: {topic} has {len(entry.times)} images, not one numbered {index}"
             )
-        return decode(entry, None, self._source.message(entry, index)[2])
+        with reading(self.path, topic):
+            return decode(entry, None, self._source.message(entry, index)[2])
 
 
 class Recording:

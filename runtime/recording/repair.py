@@ -7,9 +7,11 @@ anything that still has its ``.open`` name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.clock import NS_PER_S
+from runtime.recording.bounds import CHUNK_BYTES, RECORD_BYTES, unpacked_bytes
+from runtime.recording.bounds import messages as messages_allowed
 from runtime.recording.mcap_file import (
     MAGIC,
     OPEN_SUFFIX,
@@ -31,12 +35,15 @@ from runtime.recording.mcap_file import (
 )
 
 _HEAD = struct.Struct("<BQ")
-_LARGEST = 1 << 34
 _HEADER, _SCHEMA, _CHANNEL, _CHUNK, _INDEX, _METADATA = 1, 3, 4, 6, 7, 12
 
 
 class RepairError(Exception):
     """A draft cannot be mended. One line that says why."""
+
+
+class TooLargeError(RepairError):
+    """It would unfold into more than a recorder ever wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Scan:
         metadata: by name, the last of each.
         numbers: by channel id, the lowest and the highest number of its samples; (0, 0) where they have none.
         missing_index: of the last chunk, where the crash cut it off.
+        room: bytes that chunks may still unfold into. messages: that may still come.
     """
 
     end: int = 0
@@ -82,6 +90,8 @@ class Scan:
     numbers: dict[int, tuple[int, int]] = field(default_factory=dict)
     label: str = "none"
     missing_index: bytes = b""
+    room: int = 0
+    messages: int = 0
 
 
 def _records(file: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes]]:
@@ -90,8 +100,10 @@ def _records(file: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes]]:
     while at + _HEAD.size <= size:
         file.seek(at)
         opcode, length = _HEAD.unpack(file.read(_HEAD.size))
-        if opcode == 0 or length > _LARGEST or at + _HEAD.size + length > size:
+        if opcode == 0 or at + _HEAD.size + length > size:
             return
+        if length > RECORD_BYTES:
+            raise RepairError(f"a record of {length} bytes, which no recorder writes")
         yield opcode, at, file.read(length)
         at += _HEAD.size + length
 
@@ -105,7 +117,7 @@ def scan(file: BinaryIO, size: int) -> Scan:
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:
         raise RepairError("it does not begin like an MCAP file")
-    found = Scan(end=len(MAGIC))
+    found = Scan(end=len(MAGIC), room=unpacked_bytes(size), messages=messages_allowed(size))
     for opcode, at, content in _records(file, size):
         after = at + _HEAD.size + len(content)
         if opcode == _CHUNK:
@@ -172,28 +184,38 @@ def _chunk_parts(content: bytes) -> tuple[int, int, int, int, str, memoryview]:
 
 
 def unpacked(compression: str, stored: memoryview, size: int) -> bytes:
-    """A chunk's messages.
+    """A chunk's messages, which are `size` bytes: what would be more is not unfolded.
 
     Raises:
         RepairError: they cannot be unpacked.
     """
+    if size > CHUNK_BYTES:
+        raise TooLargeError(f"a chunk of {size} bytes, which no recorder writes")
     if compression == "":
         return bytes(stored)
-    if compression == "zstd":
-        import zstandard
+    try:
+        if compression == "zstd":
+            return _zstd(stored, size)
+        if compression == "lz4":
+            import lz4.frame
 
-        try:
-            return zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
-        except zstandard.ZstdError as error:
-            raise RepairError(f"a chunk cannot be unpacked: {error}") from error
-    if compression == "lz4":
-        import lz4.frame
+            return bytes(lz4.frame.LZ4FrameDecompressor().decompress(stored, max_length=size + 1))
+    except RuntimeError as error:
+        raise RepairError(f"a chunk cannot be unpacked: {error}") from error
+    raise RepairError(f"a chunk is compressed by {compression[:20]!r}, which is not known here")
 
-        try:
-            return bytes(lz4.frame.decompress(stored))
-        except RuntimeError as error:
-            raise RepairError(f"a chunk cannot be unpacked: {error}") from error
-    raise RepairError(f"a chunk is compressed by {compression!r}, which is not known here")
+
+def _zstd(stored: memoryview, size: int) -> bytes:
+    import zstandard
+
+    try:
+        about = zstandard.get_frame_parameters(stored)
+        # The frame's own claim is what would be allocated.
+        if about.content_size not in (size, zstandard.CONTENTSIZE_UNKNOWN):
+            raise RepairError(f"a chunk of {size} bytes says that it unfolds into {about.content_size}")
+        return zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise RepairError(f"a chunk cannot be unpacked: {error}") from error
 
 
 def chunk_messages(content: bytes) -> bytes:
@@ -219,8 +241,11 @@ def _chunk(found: Scan, file: BinaryIO, at: int, content: bytes) -> bool:
         RepairError: it would be the first one: whole ones may follow, and nobody is to throw those away.
     """
     try:
+        _within(found, content)
         messages = chunk_messages(content)
-        index = index_of(messages)
+        index = index_of(messages, found.messages)
+    except TooLargeError:
+        raise
     except (RepairError, struct.error):
         if not found.summary.counts:
             raise RepairError("its first chunk is damaged, so that nothing would be left of it") from None
@@ -230,6 +255,7 @@ def _chunk(found: Scan, file: BinaryIO, at: int, content: bytes) -> bool:
     expected, offsets = index_records(index)
     file.seek(at + length)
     whole = file.read(len(expected)) == expected
+    found.messages -= sum(map(len, index.values()))
     found.summary.saw(index, start, end)
     found.summary.chunks.append(
         chunk_index((start, end, size, compression), at, length, len(stored), offsets, len(expected))
@@ -239,6 +265,18 @@ def _chunk(found: Scan, file: BinaryIO, at: int, content: bytes) -> bool:
     found.end = at + length + (len(expected) if whole else 0)
     found.missing_index = b"" if whole else expected
     return whole
+
+
+def _within(found: Scan, content: bytes) -> None:
+    """Before anything unfolds.
+
+    Raises:
+        TooLargeError: all chunks together would be more than a file of this size holds.
+    """
+    size = _chunk_parts(content)[2]
+    found.room -= size
+    if found.room < 0:
+        raise TooLargeError("its chunks would unfold into more than a file of its size holds")
 
 
 def _look_for_label(found: Scan, index: Mapping[int, Sequence[tuple[int, int]]], messages: bytes) -> None:
@@ -267,7 +305,7 @@ def mend(draft: Path) -> Mended | None:
         RepairError: it is no recording, or the disk does not let it be mended; it stays as it is.
     """
     target = draft.with_name(draft.name.removesuffix(OPEN_SUFFIX))
-    with draft.open("r+b") as file:
+    with _opened(draft) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -296,6 +334,24 @@ def mend(draft: Path) -> Mended | None:
     messages = sum(found.summary.counts.values())
     seconds = (found.summary.end_ns - found.summary.start_ns) / NS_PER_S
     return Mended(draft, target, messages, seconds, size - found.end)
+
+
+def _opened(draft: Path) -> BinaryIO:
+    """The file itself, and nothing that a link leads to: what is there is cut and written to.
+
+    Raises:
+        RepairError: it is a link, or no file, or has another name as well.
+    """
+    try:
+        number = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        why = "a link" if error.errno == errno.ELOOP else error.strerror
+        raise RepairError(f"{draft}: cannot be mended: {why}") from None
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(number)
+        raise RepairError(f"{draft}: cannot be mended: not a file of its own")
+    return os.fdopen(number, "r+b")
 
 
 def _remove(draft: Path, size: int) -> Mended:

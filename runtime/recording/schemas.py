@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from runtime import protobuf as pb
 from runtime.masking import without_secrets
 from runtime.messages import CameraInfo, Intrinsics
+from runtime.recording.bounds import ROW_BYTES
 from runtime.ring import Fields, Layout
 
 Piece = bytes | memoryview
@@ -198,9 +199,14 @@ class Rows:
 
         Raises:
             KeyError: the channel is not one of rows.
+            ValueError: its layout is none of rows.
         """
         layout = json.loads(metadata["layout"])
-        return cls(name, {key: (tuple(shape), dtype) for key, (shape, dtype) in layout.items()})
+        found = {str(key): (_shape(shape), _dtype(dtype)) for key, (shape, dtype) in layout.items()}
+        rows = cls(name, found)
+        if rows.size > ROW_BYTES:
+            raise ValueError(f"{name}: rows of {rows.size} bytes, which no recorder writes")
+        return rows
 
     @property
     def size(self) -> int:
@@ -232,6 +238,19 @@ class Rows:
             out[key] = column.reshape(len(rows), *shape).astype(dtype, copy=False)
             at += self._width(key)
         return out
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    found = tuple(map(int, shape))
+    if len(found) > 4 or not all(0 <= length <= ROW_BYTES for length in found):
+        raise ValueError(f"a field of shape {str(shape)[:60]}")
+    return found
+
+
+def _dtype(dtype: Any) -> str:
+    if np.dtype(str(dtype)).kind not in "fiub" or np.dtype(str(dtype)).itemsize > 8:
+        raise ValueError(f"a field of type {str(dtype)[:60]}")
+    return str(dtype)
 
 
 def _column(rows: NDArray[np.uint8], start: int, size: int, dtype: str) -> NDArray[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -16,16 +18,22 @@ from numpy.typing import NDArray
 
 from runtime import protobuf as pb
 from runtime.messages import PolicyStatus
+from runtime.recording.bounds import (
+    CHUNK_BYTES,
+    RECORD_BYTES,
+    SUMMARY_BYTES,
+    RecordingError,
+    one_line,
+    reading,
+    unpacked_bytes,
+)
 from runtime.recording.mcap_file import MAGIC, OPEN_SUFFIX
 from runtime.recording.repair import RepairError, chunk_messages
 from runtime.recording.schemas import Rows
 
 _CACHED_CHUNKS = 6
 _MESSAGE = struct.Struct("<BQHIQQ")
-
-
-class RecordingError(Exception):
-    """A file or topic cannot be read. One line: which file, what is wrong, what would be accepted."""
+_OPCODE, _CHUNK, _METADATA = 5, 6, 12
 
 
 @dataclass(slots=True)
@@ -58,18 +66,20 @@ class RecordingFile:
         self.records: dict[str, dict[str, str]] = {}
         self.topics: dict[str, Topic] = {}
         self._cache: OrderedDict[int, bytes] = OrderedDict()
-        try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._sizes: dict[int, int] = {}
+        try:  # without waiting for whoever writes into a pipe
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise RecordingError(f"{path}: {error.strerror}") from None
         try:
-            self._read_summary()
+            with reading(path):
+                self._read_summary()
         except RecordingError:
             self.close()
             raise
         except Exception as error:  # a damaged file fails in as many ways as there are bytes
             self.close()
-            raise RecordingError(f"{path}: damaged: {error}") from None
+            raise RecordingError(f"{path}: damaged: {one_line(error)}") from None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -96,62 +106,136 @@ class RecordingFile:
         """
         chunk = self._chunk(int(topic.chunks[number]))
         at = int(topic.offsets[number])
-        _, size, _, sequence, _, publish_ns = _MESSAGE.unpack_from(chunk, at)
-        return sequence, publish_ns, memoryview(chunk)[at + _MESSAGE.size : at + 9 + size]
+        with reading(self.path, topic.name):
+            opcode, size, _, sequence, _, publish_ns = _MESSAGE.unpack_from(chunk, at)
+            data = memoryview(chunk)[at + _MESSAGE.size : at + 9 + size]
+            if opcode != _OPCODE or len(data) != size + 9 - _MESSAGE.size:
+                raise ValueError(f"there is no message {number} where it should be")
+        return sequence, publish_ns, data
 
     def _chunk(self, at: int) -> bytes:
         if at in self._cache:
             self._cache.move_to_end(at)
             return self._cache[at]
-        (size,) = struct.unpack("<Q", os.pread(self._file, 8, at + 1))
         try:
-            messages = chunk_messages(os.pread(self._file, size, at + 9))
-        except RepairError as error:
-            raise RecordingError(f"{self.path}: at byte {at}: {error}") from None
+            content = self._record(at, _CHUNK)
+            messages = chunk_messages(content)
+            if len(messages) != self._sizes[at]:
+                raise RepairError(f"a chunk of {len(messages)} bytes, not {self._sizes[at]} as listed")
+        except (RepairError, OSError) as error:
+            raise RecordingError(f"{self.path}: at byte {at}: {one_line(error)}") from None
         self._cache[at] = messages
-        if len(self._cache) > _CACHED_CHUNKS:
+        while len(self._cache) > 1 and (
+            len(self._cache) > _CACHED_CHUNKS or sum(map(len, self._cache.values())) > CHUNK_BYTES
+        ):
             self._cache.popitem(last=False)
         return messages
 
+    def _record(self, at: int, opcode: int) -> bytes:
+        """The content of the record at byte `at`.
+
+        Raises:
+            RepairError: there is no such record.
+        """
+        head = os.pread(self._file, 9, at) if at >= 0 else b""
+        there, size = struct.unpack("<BQ", head) if len(head) == 9 else (0, 0)
+        if there != opcode or size > min(RECORD_BYTES, self._size):
+            raise RepairError("there is no such record")
+        return os.pread(self._file, size, at + 9)
+
     def _read_summary(self) -> None:
-        from mcap import records
+        from mcap.data_stream import ReadDataStream
         from mcap.reader import SeekingReader
+        from mcap.records import Metadata
 
-        size = os.fstat(self._file).st_size
-        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
-            raise RecordingError(f"{self.path}: not an MCAP file")
-        if size < 2 * len(MAGIC) or os.pread(self._file, len(MAGIC), size - len(MAGIC)) != MAGIC:
-            hint = "the next start of dexrun mends it" if self.path.name.endswith(OPEN_SUFFIX) else "cut off"
-            raise RecordingError(f"{self.path}: not finished ({hint})")
-        with open(self._file, "rb", closefd=False) as stream:
-            summary = SeekingReader(stream).get_summary()
-            if summary is None:
-                raise RecordingError(f"{self.path}: has no summary")
-            for record in summary.metadata_indexes:
-                stream.seek(record.offset + 9)
-                from mcap.data_stream import ReadDataStream
-
-                metadata = records.Metadata.read(ReadDataStream(stream))
-                self.records[metadata.name] = dict(metadata.metadata)
+        self._size = size = self._finished()
+        summary = SeekingReader(io.BufferedReader(_Bounded(self._file, size))).get_summary()
+        if summary is None:
+            raise RecordingError(f"{self.path}: has no summary")
+        for record in summary.metadata_indexes:
+            content = self._record(record.offset, _METADATA)
+            metadata = Metadata.read(ReadDataStream(io.BytesIO(content)))
+            self.records[metadata.name] = dict(metadata.metadata)
+        chunks = sorted(summary.chunk_indexes, key=lambda chunk: chunk.chunk_start_offset)
+        self._sizes = {chunk.chunk_start_offset: chunk.uncompressed_size for chunk in chunks}
+        if sum(chunk.uncompressed_size for chunk in chunks) > unpacked_bytes(size):
+            raise ValueError("its chunks would unfold into more than such a file holds")
         entries: dict[int, list[tuple[int, bytes]]] = {}
-        for chunk in sorted(summary.chunk_indexes, key=lambda chunk: chunk.chunk_start_offset):
+        read = 0
+        for chunk in chunks:
             for number, at in chunk.message_index_offsets.items():
-                entries.setdefault(number, []).append((chunk.chunk_start_offset, self._index(at)))
+                index = self._index(at)
+                read += len(index)
+                if read > size:
+                    raise ValueError("its messages are listed more than once")
+                entries.setdefault(number, []).append((chunk.chunk_start_offset, index))
         for channel in summary.channels.values():
             schema = summary.schemas.get(channel.schema_id)
             self.topics[channel.topic] = _topic(
                 channel, "" if schema is None else schema.name, entries.get(channel.id, [])
             )
 
+    def _finished(self) -> int:
+        """The file's size.
+
+        Raises:
+            RecordingError: it is not a finished MCAP file.
+        """
+        status = os.fstat(self._file)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode) or os.pread(self._file, len(MAGIC), 0) != MAGIC:
+            raise RecordingError(f"{self.path}: not an MCAP file")
+        if size < 2 * len(MAGIC) or os.pread(self._file, len(MAGIC), size - len(MAGIC)) != MAGIC:
+            hint = "the next start of dexrun mends it" if self.path.name.endswith(OPEN_SUFFIX) else "cut off"
+            raise RecordingError(f"{self.path}: not finished ({hint})")
+        start, _, _ = struct.unpack("<QQI", os.pread(self._file, 20, max(0, size - len(MAGIC) - 20)))
+        if start and not 0 < size - start <= SUMMARY_BYTES:
+            raise ValueError("its summary is not where it should be")
+        return size
+
     def _index(self, at: int) -> bytes:
-        (size,) = struct.unpack_from("<I", os.pread(self._file, 15, at), 11)
+        head = os.pread(self._file, 15, at)
+        (size,) = struct.unpack_from("<I", head, 11)
+        if size > self._size:
+            raise ValueError("an index is longer than the file")
         return os.pread(self._file, size, at + 15)
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which nothing is read past its end, so that no length in it can ask for more."""
+
+    def __init__(self, file: int, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._at = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._file, min(len(buffer), max(0, self._size - self._at)), self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _topic(channel: Any, schema: str, parts: list[tuple[int, bytes]]) -> Topic:
     tables = [np.frombuffer(index, "<i8").reshape(-1, 2) for _, index in parts]
     whole = np.concatenate(tables) if tables else np.zeros((0, 2), np.int64)
     chunks = np.repeat([at for at, _ in parts], [len(t) for t in tables]).astype(np.int64)
+    places = np.unique(np.stack([chunks, whole[:, 1]]), axis=1)
+    if places.shape[1] != len(whole):
+        raise ValueError(f"{channel.topic}: a message is listed more than once")
     return Topic(
         channel.topic,
         schema,

@@ -211,6 +211,13 @@ def staged(stage: Stage, script: Script | None) -> Iterator[app.Opener]:
         yield mode_watched
 
 
+def newest(runs: Path) -> Path:
+    """The run that ended last, whether it began or not."""
+    folders = [folder for folder in runs.iterdir() if folder.is_dir() and not folder.is_symlink()]
+    summaries = [folder / "summary.json" for folder in folders if (folder / "summary.json").exists()]
+    return max(summaries, key=lambda summary: summary.stat().st_mtime_ns).parent
+
+
 def play(runs: Path, **keys: str) -> tuple[int, dict[str, Any]]:
     """One whole run; returns its exit code and its summary."""
     stage = perform(runs, **keys)
@@ -224,7 +231,7 @@ def perform(runs: Path, script: Script | None = None, clock: Clock | None = None
         stage.code = run(settings(runs, **keys), clock, opener)
     if stage.errors:
         raise stage.errors[0]
-    stage.folder = (runs / "latest").resolve()
+    stage.folder = newest(runs)
     stage.summary = json.loads((stage.folder / "summary.json").read_text())
     assert list(stage.folder.rglob(f"*{OPEN_SUFFIX}")) == []
     return stage

@@ -16,7 +16,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech.calibration import save_calibration
-from tests.dexrun.rig import PATIENT, ROOT, STANDING_TICKS, Stage, arguments, staged
+from tests.dexrun.rig import PATIENT, ROOT, STANDING_TICKS, Stage, arguments, newest, staged
 from tests.feetech.rig import CALIBRATION
 
 LATE = re.compile(r": timeout: no (whole picture|complete pair) [\w.: ]+ \(time \d+\): hold$")
@@ -146,7 +146,7 @@ def started(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, **key
     errors = [match[2] for match in found if match[1] in ("WARNING", "ERROR") and not LATE.search(match[2])]
     assert len(errors) == 1, said
     assert found[-1][2].startswith("summary in ")
-    stage.summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    stage.summary = json.loads((newest(tmp_path) / "summary.json").read_text())
     assert stage.summary["outcome"] == "stopped"
     assert errors[0] == f"stopped: {stage.summary['stop_reason']}"
     assert stage.summary["ticks"] == 0
@@ -239,7 +239,7 @@ def test_a_device_that_is_open_and_sends_nothing_is_named(
         port.close()
     reason = f"force at {port.path}: silent: nothing came for 3 s"
     assert f"stopped: {reason}" in capsys.readouterr().err
-    summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
+    summary = json.loads((newest(tmp_path / "runs") / "summary.json").read_text())
     assert (summary["stop_reason"], summary["ticks"]) == (reason, 0)
     assert summary["device_faults"]["force"]["silent"] >= 1
     assert_stands(stage)

@@ -18,7 +18,7 @@ import pytest
 from dexrun import app
 from dexrun.__main__ import main
 from dexrun.exit_codes import NOT_DONE
-from tests.dexrun.rig import PATIENT, ROOT, Stage, arguments, assert_tame, perform
+from tests.dexrun.rig import PATIENT, ROOT, Stage, arguments, assert_tame, newest, perform
 
 
 def height(stage: Stage) -> float:
@@ -311,7 +311,7 @@ def test_the_program_itself_on_the_real_clock(
                 program.send_signal(number)
     assert program.returncode == NOT_DONE, "".join(said)
     assert "Traceback" not in "".join(said)
-    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    summary = json.loads((newest(tmp_path) / "summary.json").read_text())
     assert summary["outcome"] == "stopped"
     assert summary["stop_reason"] == f"interrupted ({number.name})"
     assert (summary["ticks"] > 0) == ticked

@@ -16,7 +16,7 @@ from drivers.feetech.config import FeetechFollowerConfig
 from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.servo import SimpleServoBank
 from runtime.clock import RealClock
-from tests.dexrun.rig import ROOT, arguments, settings
+from tests.dexrun.rig import ROOT, arguments, newest, settings
 from tests.feetech.rig import CALIBRATION, encoder, shipped
 
 
@@ -111,7 +111,7 @@ def test_the_tabletops_calibration_is_not_lent_to_a_real_arm(tmp_path: Path, rea
     """Not even past the configuration's own check."""
     arm = FeetechFollowerConfig(port=real_arm.port, write_calibration=True)
     assert run(settings(tmp_path).model_copy(update={"arm": arm})) == STOPPED
-    assert "no calibration: give calibration = FILE" in (tmp_path / "latest" / "summary.json").read_text()
+    assert "no calibration: give calibration = FILE" in (newest(tmp_path) / "summary.json").read_text()
     assert real_arm.untouched()
 
 

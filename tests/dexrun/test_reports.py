@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,8 @@ def test_a_disk_without_room_is_one_line(
         return write(folder, name, content)
 
     monkeypatch.setattr(RunFolder, "write_json", full)
+    if file == "summary.json":
+        monkeypatch.setattr(RunFolder, "write_summary", lambda self, summary: full(self, file, summary))
     short = {"mode": "teleop", "teleop__duration_s": "0.1", "recording__teleop": "false"}
     assert main([*arguments(tmp_path, **short), "--terminal.level", "WARNING"]) == code
     error = capsys.readouterr().err
@@ -288,7 +291,36 @@ def test_tracebacks_do_not_tell_what_variables_hold(
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     first, second = RunFolder(tmp_path, 0), RunFolder(tmp_path, 0)
     assert first.path != second.path
+    assert not (tmp_path / "latest").exists()  # neither has begun
+    first.began()
+    second.began()
     assert (tmp_path / "latest").resolve() == second.path
+    RunFolder(tmp_path, 0)
+    RunFolder(tmp_path, 0, latest=False).began()
+    assert (tmp_path / "latest").resolve() == second.path
+
+
+def test_a_folder_called_latest_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    run = RunFolder(tmp_path, 0)
+    run.began()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([run.path.name, "latest"])
+
+
+def test_the_summary_has_its_room_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room or inodes: no file can be made any more."""
+    folder = RunFolder(tmp_path, 0)
+    room = next(folder.path.iterdir()).stat()
+    assert room.st_blocks * 512 >= 200_000
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    written = folder.write_summary({"outcome": "stopped", "stop_reason": "a" * 100_000})
+    assert json.loads(written.read_text())["outcome"] == "stopped"
+    assert [path.name for path in folder.path.iterdir()] == ["summary.json"]
 
 
 def test_the_configuration_that_ships_is_the_default() -> None:

@@ -13,7 +13,7 @@ from dexrun.config.load import load
 from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import NOT_DONE, OK
 from dexrun.export.command import main as export
-from tests.dexrun.rig import CUBE
+from tests.dexrun.rig import CUBE, newest
 from tests.policies.test_grasp_mode import COMMON, TINY
 
 ARMS = """
@@ -60,7 +60,7 @@ def play(folder: Path, tables: str, **keys: str) -> tuple[int, dict[str, Any]]:
     file.write_text(tables.format(runs=folder / "runs", cube=CUBE))
     words = [word for name, value in keys.items() for word in (f"--{name.replace('__', '.')}", value)]
     code = run(load(["--config", str(file), *words], {}))
-    return code, json.loads((folder / "runs" / "latest" / "summary.json").read_text())
+    return code, json.loads((newest(folder / "runs") / "summary.json").read_text())
 
 
 def test_two_arms_and_nothing_else_are_teleoperated(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dexrun.config.load import ConfigError, dump, load_tables
 from dexrun.config.settings import Settings
+from dexrun.episodes.recording import mend_runs, place_of
+from dexrun.export.recordings import episode_files
 from dexrun.run_folder import RunFolder
+from runtime.clock import NS_PER_S
 from tests.dexrun.rig import settings
 
 
@@ -74,9 +78,64 @@ def test_a_recording_that_holds_keys_by_their_earlier_names_loads(tmp_path: Path
     assert load_tables(Settings, tables, [], "episode").leader is None
 
 
+def run_folder(runs: Path, wall_s: int, *episodes: str) -> Path:
+    """Of a run that began and recorded these."""
+    folder = RunFolder(runs, wall_s * NS_PER_S)
+    folder.write_json("config.json", {})
+    folder.began()
+    (folder.path / "episodes").mkdir()
+    for name in episodes:
+        (folder.path / "episodes" / name).touch()
+    return folder.path
+
+
 def test_the_latest_run_that_is_gone_on_with_is_the_one_before(tmp_path: Path) -> None:
-    before = RunFolder(tmp_path, 0)
+    before = run_folder(tmp_path, 0)
     options = settings(tmp_path, recording__resume=str(tmp_path / "latest")).recording
-    this = RunFolder(tmp_path, 1_000_000_000)
-    assert (tmp_path / "latest").resolve() == this.path
-    assert options.resume == before.path
+    this = run_folder(tmp_path, 1)
+    assert (tmp_path / "latest").resolve() == this
+    assert options.resume == before
+
+
+def test_a_chain_of_sessions_is_one_recording(tmp_path: Path) -> None:
+    """Each goes on with `runs/latest`: the third finds the first one's episodes through the second."""
+    first = run_folder(tmp_path, 0, "episode_000000.mcap", "episode_000001.mcap")
+    for wall_s, number in ((1, 2), (2, 3), (3, 4)):
+        options = settings(tmp_path, recording__resume=str(tmp_path / "latest"))
+        folder = RunFolder(tmp_path, wall_s * NS_PER_S)
+        folder.write_json("config.json", {})
+        folder.began()
+        assert place_of(options, folder.path) == (first / "episodes", number)
+        (first / "episodes" / f"episode_{number:06d}.mcap").touch()
+        assert sorted((tmp_path / "latest" / "episodes").iterdir())[-1].name == f"episode_{number:06d}.mcap"
+    assert os.readlink(tmp_path / "latest" / "episodes") == f"../{first.name}/episodes"
+    assert len(episode_files([tmp_path / "latest"])) == 5
+
+
+def test_nothing_but_a_run_is_gone_on_with(tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "episodes"
+    outside.mkdir(parents=True)
+    (outside / "thesis.txt").touch()
+    run = run_folder(tmp_path / "runs", 0)
+    (run / "episodes").rmdir()
+    (run / "episodes").symlink_to(outside)  # a run of somebody else's making
+    for resume in ("/etc", str(tmp_path), str(outside.parent), str(run)):
+        with pytest.raises(ConfigError, match="is no run's folder") as caught:
+            settings(tmp_path, recording__resume=resume)
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in outside.iterdir()] == ["thesis.txt"]
+
+
+def test_drafts_are_mended_in_runs_and_nowhere_else(tmp_path: Path) -> None:
+    outside, runs = tmp_path / "outside", tmp_path / "runs"
+    (outside / "episodes").mkdir(parents=True)
+    draft = outside / "episodes" / "episode_000000.mcap.open"
+    draft.write_bytes(b"")
+    runs.mkdir()
+    (runs / "linked").symlink_to(outside)
+    (runs / "crafted").mkdir()
+    (runs / "crafted" / "episodes").symlink_to(outside / "episodes")
+    mend_runs(runs)
+    assert draft.exists()
+    mend_runs(outside.parent)
+    assert not draft.exists()

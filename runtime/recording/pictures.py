@@ -1,0 +1,75 @@
+"""Encoded pictures of recordings: how large they say they are, before they are decoded."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.recording.bounds import PIXELS
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_ALONE = {0x01, *range(0xD0, 0xDA)}
+_FRAMES = {0xC0, 0xC1, 0xC2}
+
+
+def picture_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Height and width of a JPEG or PNG by its header.
+
+    Raises:
+        ValueError: it is neither, or is larger than any camera's picture.
+    """
+    view = memoryview(data)
+    try:
+        size = _png_size(view) if view[:8] == _PNG else _jpeg_size(view)
+    except (struct.error, IndexError):
+        raise ValueError("a picture ends before its size is said") from None
+    if not 0 < size[0] * size[1] <= PIXELS:
+        raise ValueError(f"a picture says that it is {size[1]}x{size[0]}")
+    return size
+
+
+def _png_size(data: memoryview) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int]:
+    if data[:2] != _JPEG:
+        raise ValueError("a picture is neither JPEG nor PNG")
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise ValueError("a JPEG's header is damaged")
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        if marker == 0xFF or marker in _ALONE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        at += 2 + max(2, length)
+
+
+def decoded(data: bytes | memoryview, size: tuple[int, int], *, color: bool) -> NDArray[np.uint8]:
+    """RGB ``[H, W, 3]`` or grey ``[H, W]`` of a picture that must be of this `size`.
+
+    Raises:
+        ValueError: it cannot be decoded, or is of another size.
+    """
+    import cv2
+
+    if (there := picture_size(data)) != size:
+        raise ValueError(f"it is {there[1]}x{there[0]}, the first one {size[1]}x{size[0]}")
+    kind = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ValueError(f"it cannot be decoded: {error.err}") from None
+    if image is None or image.shape[:2] != size:
+        raise ValueError("it cannot be decoded")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if color else image, np.uint8)
