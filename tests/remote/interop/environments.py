@@ -1,4 +1,4 @@
-"""Makes the environments of the peers named (openpi, lerobot, ray; all by default), then runs the tests."""
+"""Makes the environments of the peers named (all of them by default), then runs the tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("openpi", "lerobot", "ray")
+PEERS = ("openpi", "lerobot", "ray", "feetech")
 
 
 def main(peers: list[str]) -> int:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The real peers, each in an environment of its own: openpi-client pins numpy below 2, LeRobot pins most things.
 # Ray is the optional extra `ray`, on top of this project's own environment (.venv).
-# Usage: make_envs.sh [openpi] [lerobot] [ray]     (all by default; run from anywhere)
+# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech]     (all by default; run from anywhere)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
@@ -35,6 +35,11 @@ make_ray() {
     "$root/.venv-ray/bin/pip" install -q "ray[serve]>=2.40"
 }
 
-for peer in "${@:-openpi lerobot ray}"; do
+make_feetech() {
+    "$python" -m venv "$root/.venv-feetech"
+    "$root/.venv-feetech/bin/pip" install -q "feetech-cli==0.1.8"
+}
+
+for peer in "${@:-openpi lerobot ray feetech}"; do
     for making in $peer; do "make_$making"; done
 done

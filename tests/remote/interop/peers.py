@@ -57,6 +57,12 @@ class Peer:
         assert self._process.stderr is not None
         self._errors.extend(self._process.stderr)
 
+    def say(self, line: str) -> None:
+        """Send a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
     def line(self, prefix: str) -> str:
         """The next line that begins with `prefix`, without it."""
         while True:
