@@ -44,6 +44,7 @@ _PLAIN = (
 
 
 _GAPS = 4
+_OFTEN = 0.8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -209,9 +210,24 @@ def summary(outcome: ExportResult, options: ExportOptions) -> str:
     taken = outcome.slots[0].ref.shape.latencies(options)
     lines += [f"latency taken off {name}: {seconds:g} s" for name, seconds in taken.items()]
     lines += [f"left out {name}: {why}" for name, why in outcome.left_out.skipped.items()]
+    lines += _repeated(outcome.slots, options.fps)
     rows = sum(slot.length for slot in outcome.slots)
     lines.append(f"{outcome.target}: {len(outcome.slots)} episodes, {rows} rows")
     return "".join(line + "\n" for line in lines)
+
+
+def _repeated(slots: Sequence[Slot], fps: float) -> list[str]:
+    """Sensors that came less often than there are rows: rows then have the same sample again."""
+    slowest: dict[str, float] = {}
+    for slot in slots:
+        for name, report in slot.reports.items():
+            if 0 < report.rate_hz < _OFTEN * fps:
+                slowest[name] = min(report.rate_hz, slowest.get(name, fps))
+    return [
+        f"{name} came {rate:.3g} times a second, and there are {fps:g} rows: "
+        f"{1 - rate / fps:.0%} of them repeat its last; --fps {rate:.3g} has every sample once"
+        for name, rate in slowest.items()
+    ]
 
 
 def _gaps(slot: Slot) -> list[str]:

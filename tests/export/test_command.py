@@ -59,6 +59,18 @@ def test_every_format_appears_whole_and_sources_are_untouched(run: Run, say: Any
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
 
 
+def test_a_camera_slower_than_the_rows_is_told_of(run: Run, say: Any, tmp_path: Path) -> None:
+    folder, _ = run(Made(seconds=1.0, head_fps=10.0))
+    to = tmp_path / "set"
+    _, out, _ = say(folder, "--format", "act-hdf5", "--to", to, "--jobs", 1, "--cameras", "head")
+    assert (
+        "head came 10 times a second, and there are 30 rows: 67% of them repeat its last; "
+        "--fps 10 has every sample once"
+    ) in out.splitlines()
+    _, out, _ = say(folder, "--format", "act-hdf5", "--to", tmp_path / "ten", "--fps", 10, "--jobs", 1)
+    assert "repeat" not in out
+
+
 def test_episodes_are_exported_in_parallel_with_the_same_result(run: Run, say: Any, tmp_path: Path) -> None:
     folder, _ = run(*[Made(seconds=0.3, seed=s) for s in range(3)])
     for jobs in (1, 2):
