@@ -13,6 +13,7 @@ from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounter
+from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
 from drivers.feetech.witness import Witness
@@ -48,6 +49,7 @@ class FeetechArm:
             stamped at the middle of the transaction.
         targets: field ``position``, float64 ``[D]``. A follower writes it the moment it is posted. A leader
             writes no goals.
+        guide: the same field; a leader's servos bring it there, and hold it, until there is NaN in it.
         health: fields ``voltage_v``, ``temperature_c``, ``current_a``, float64 ``[D]``, and ``alarms``, the
             servos' error bytes, int64 ``[D]``.
         sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were; field
@@ -73,12 +75,13 @@ class FeetechArm:
         layout = dict.fromkeys(("position", "velocity", "load"), (size, "<f8"))
         self.states = Ring(layout, capacity_for(rate, 1.0))
         self._posted = clock.signal()
-        self.targets = _Targets(size[0], self._posted)
+        self.targets, self.guide = (_Targets(size[0], self._posted) for _ in range(2))
         health = dict.fromkeys(("voltage_v", "temperature_c", "current_a"), (size, "<f8"))
         self.health = Ring({**health, "alarms": (size, "<i8")}, 8)
         self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8")}, 64)
         self._ids = np.array(joints.ids)
         self._turns = TurnCounter((joints.low + joints.high) / 2)
+        self._guidance = Guidance(joints, self._turns)
         self._adapter = Adapter(config.serial_number)
         self._others = dict(others or {})
         self._period_ns = round(NS_PER_S / rate)
@@ -114,7 +117,9 @@ class FeetechArm:
         if self._restarted:
             logger.info("{}: set again what a restart undid: {}", self.name, ", ".join(self._restarted))
             self._restarted = []
-        self.targets.take()  # what was asked before the gap is not obeyed after it
+        for box in (self.targets, self.guide):
+            box.take()  # what was asked before the gap is not obeyed after it
+        self._guidance.forget()
         now = self._clock.now_ns()
         self._next_read_ns = self._next_health_ns = now
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
@@ -172,7 +177,7 @@ class FeetechArm:
         if wait > 0:
             self._posted.wait(wait)
         if self._located:
-            self._write_target(bus)
+            self._obey(bus)
         now = self._clock.now_ns()
         if now >= self._next_read_ns:
             # Late by more than a period, the schedule starts again rather than catching up.
@@ -224,16 +229,23 @@ class FeetechArm:
 
     def _rest(self, bus: FeetechBus) -> None:
         if self._config.role == "leader":
+            self._guidance.release(bus)
             return
         if self._config.torque_off_on_close and not self._faulty:
             bus.sync_write(reg.TORQUE_ENABLE, dict.fromkeys(self._joints.ids, 0))
         else:
             hold_here(bus, self._joints.ids, self._clock)
 
+    def _obey(self, bus: FeetechBus) -> None:
+        if self._config.role == "follower":
+            self._write_target(bus)
+        elif self._guidance.follow(bus, self.guide.take(), self._clock.now_ns()):
+            self._witness = Witness.take(bus, self._joints.ids)
+
     def _write_target(self, bus: FeetechBus) -> None:
         # One that has waited is of a loop that may hold by now: nobody asks for it any more.
         sample = self.targets.take(now_ns=self._clock.now_ns(), max_age_ns=self._target_max_age_ns)
-        if sample is None or self._config.role == "leader":
+        if sample is None:
             return
         wanted = sample["position"]
         if not np.isfinite(wanted).all():
