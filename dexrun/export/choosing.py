@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
+from dexrun.export.piloted import marked_alike
 from dexrun.export.recordings import DatasetShape, EpisodeRef, check_alike, describe, episode_files, name_of
 from runtime.recording.bounds import RecordingError
 
@@ -93,7 +94,7 @@ def choose(
         if ref is not None:
             refs.append(ref)
     check_alike(left_out.others(refs))
-    return refs
+    return marked_alike(refs)
 
 
 def _described(

@@ -21,6 +21,7 @@ from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
+from dexrun.export.piloted import intervention
 from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.zarr_v2 import ZarrArray
@@ -75,8 +76,9 @@ class DexGraspZarr:
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
             units = slot.ref.units(plan.options.units or UNITS)
-            rows = (sampled.action, sampled.position)
-            return tuple(units.to_policy(values).astype(np.float32) for values in rows)
+            rows = {"action": sampled.action, "right_state": sampled.position}
+            found = {key: units.to_policy(values).astype(np.float32) for key, values in rows.items()}
+            return found | intervention(sampled.intervention)
         key = task.removeprefix("image:")
         array = _images(plan, key)
         camera = _cameras(slot.ref.shape, plan.options)[key]
@@ -86,8 +88,8 @@ class DexGraspZarr:
         return None
 
     def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
-        for place, key in enumerate(("action", "right_state")):
-            values = np.concatenate([result["rows"][place] for result in results])
+        for key in results[0]["rows"]:
+            values = np.concatenate([result["rows"][key] for result in results])
             zarr_v2.whole(plan.folder / "data" / key, values)
 
 

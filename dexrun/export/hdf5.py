@@ -82,6 +82,8 @@ class ActHdf5:
         root.create_dataset("action", data=padded(units.to_policy(sampled.action), rows))
         observations.create_dataset("qpos", data=padded(position, rows))
         observations.create_dataset("qvel", data=padded(units.rate_to_policy(sampled.velocity), rows))
+        if sampled.intervention is not None:
+            root.create_dataset("intervention", data=padded(sampled.intervention, rows))
         if self.language:
             observations.create_dataset(
                 "joint_positions", data=padded(position[:, list(slot.ref.shape.layout.others)], rows)

@@ -23,6 +23,8 @@ from runtime.units import DEFAULT_LEROBOT, UnitMap
 UNITS = UnitMap(convention=DEFAULT_LEROBOT)
 
 STATE, ACTION, FORCE = "observation.state", "action", "observation.force"
+INTERVENTION = "intervention"
+"""Whether a person drove; LeRobot's DAgger rollouts call it so."""
 IMAGES = "observation.images."
 CHUNK_FILES = 1000
 MM = 1e-3
@@ -65,6 +67,8 @@ class LerobotLayout:
         if self.shape.force_channels:
             names = [f"force.{i}" for i in range(self.shape.force_channels)]
             out[FORCE] = {"dtype": "float32", "shape": [len(names)], "names": names}
+        if self.shape.intervention:
+            out[INTERVENTION] = {"dtype": "bool", "shape": [1], "names": None}
         for key, camera in self.videos.items():
             out[key] = self._picture("video", camera, 3)
         for key, camera in self.depth_videos.items():
@@ -130,6 +134,8 @@ def columns(sampled: Sampled, slot: Slot, of: LerobotLayout) -> dict[str, NDArra
     }
     if sampled.force is not None:
         out[FORCE] = sampled.force.astype(np.float32)
+    if sampled.intervention is not None:
+        out[INTERVENTION] = sampled.intervention
     return {**out, "timestamp": (rows / of.fps).astype(np.float32), "frame_index": rows}
 
 

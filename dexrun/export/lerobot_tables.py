@@ -31,7 +31,7 @@ def _arrow_type(feature: Feature) -> Any:
 
     if feature["dtype"] == "image":
         return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    scalar = {"float32": pa.float32(), "int64": pa.int64()}[feature["dtype"]]
+    scalar = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[feature["dtype"]]
     shape = feature["shape"]
     return scalar if list(shape) == [1] else pa.list_(scalar, shape[0])
 

@@ -49,6 +49,7 @@ class DatasetShape:
             sensor of that name.
         depth: whether the cameras' depth is exported, where they have any.
         recorded: every sensor that was recorded, exported or not.
+        intervention: whether every row says if a person drove, as those of rollouts do.
     """
 
     joints: tuple[str, ...]
@@ -60,6 +61,7 @@ class DatasetShape:
     arms: tuple[str, ...] = ("arm",)
     depth: bool = True
     recorded: tuple[str, ...] = ()
+    intervention: bool = False
 
     @property
     def depth_cameras(self) -> tuple[str, ...]:
@@ -331,7 +333,15 @@ def shape_of(episode: Episode, wanted: tuple[str, ...] = ()) -> DatasetShape:
     pairs = tuple((float(low), float(high)) for low, high in ranges)
     grippers = _grippers(robot.get("units"), len(names))
     return DatasetShape(
-        tuple(names), pairs, channels, cameras, grippers, _about(robot), episode.arms, recorded=recorded_ones
+        tuple(names),
+        pairs,
+        channels,
+        cameras,
+        grippers,
+        _about(robot),
+        episode.arms,
+        recorded=recorded_ones,
+        intervention=robot.get("mode") == "rollout",
     )
 
 

@@ -7,7 +7,7 @@ from after the control tick whose target is the row's action.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from dexrun.export import resample
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
+from dexrun.export.piloted import driven, pilots
 from dexrun.export.recordings import DatasetShape, EpisodeRef, open_episode
 from dexrun.export.resample import SampleGap, Stamps
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
+from runtime.pilot import Pilot
 from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
 
@@ -64,13 +66,15 @@ class Sampled:
     """An episode on the grid. Row `i` of everything belongs to ``times[i]``.
 
     Attributes:
-        times: ``[T]`` nanoseconds, evenly spaced. observed: of the control tick nearest to each.
+        times: ``[T]`` nanoseconds, evenly spaced but for rows that were left out.
+        observed: ``[T]`` the stamp of the control tick nearest to each.
         position, velocity, load: ``[T, D]``; action: ``[T, D]``.
         force: ``[T, K]`` or ``None``.
         frames: per camera, which of its frames each row shows. depths: the same of its depth images.
         masks: per camera, which of its tracked masks each row has, -1 where there is none.
         reports: by sensor.
         progress: told about every image handed out.
+        intervention: ``[T]`` whether a person drove, where the data set says so.
     """
 
     ref: EpisodeRef
@@ -88,9 +92,26 @@ class Sampled:
     reports: Mapping[str, SensorReport]
     recording: Episode = field(repr=False)
     progress: Callable[[int], None] = field(default=lambda done: None, repr=False)
+    intervention: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def only(self, kept: NDArray[np.bool_]) -> Sampled:
+        """Some of its rows."""
+        return replace(
+            self,
+            times=self.times[kept],
+            observed=self.observed[kept],
+            position=self.position[kept],
+            velocity=self.velocity[kept],
+            load=self.load[kept],
+            action=self.action[kept],
+            force=None if self.force is None else self.force[kept],
+            frames={camera: index[kept] for camera, index in self.frames.items()},
+            depths={camera: index[kept] for camera, index in self.depths.items()},
+            masks={camera: index[kept] for camera, index in self.masks.items()},
+        )
 
     def colors(self, camera: str) -> Iterator[NDArray[np.uint8]]:
         """Row by row, RGB ``[H, W, 3]``; an image that several rows show is decoded once."""
@@ -200,8 +221,9 @@ class _Sampler:
         depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in self.shape.depth_cameras}
         series = [*arms.values(), *color.values(), *depth.values(), *([forces[0]] if forces else [])]
         times = self.lay_grid(series)
-        at = self.ticks[resample.nearest(self.ticks, times)]
-        self.report("control", self.ticks, times, resample.nearest(self.ticks, times))
+        ticks = resample.nearest(self.ticks, times)
+        at = self.ticks[ticks]
+        self.report("control", self.ticks, times, ticks)
         states = {arm: self.seen(arm, stamps, at) for arm, stamps in arms.items()}
         action = np.concatenate(
             [values[self.given(name, stamps, at)] for name, (stamps, values) in commands.items()], axis=1
@@ -211,7 +233,7 @@ class _Sampler:
         position, velocity, load = (self.states(states, name) for name in ("position", "velocity", "load"))
         grippers = list(self.shape.grippers)
         position[:, grippers] = np.clip(position[:, grippers], 0.0, 1.0)
-        return Sampled(
+        whole = Sampled(
             ref=self.ref,
             shape=self.shape,
             times=times,
@@ -227,6 +249,13 @@ class _Sampler:
             reports=self.reports,
             recording=self.episode,
         )
+        return self.marked(whole, ticks) if self.shape.intervention else whole
+
+    def marked(self, whole: Sampled, ticks: NDArray[np.int64]) -> Sampled:
+        """The rows at which somebody drove, and who; `ticks` are the rows' control ticks."""
+        pilot = pilots(self.episode, ticks)
+        kept = driven(pilot, self.ref.name)
+        return replace(whole.only(kept), intervention=pilot[kept] == Pilot.PERSON)
 
     def states(self, which: Mapping[str, NDArray[np.int64]], field: str) -> Floats:
         """``[T, D]`` of every arm's state."""

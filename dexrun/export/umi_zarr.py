@@ -19,6 +19,7 @@ from dexrun.export import zarr_v2
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
+from dexrun.export.piloted import intervention
 from dexrun.export.recordings import DatasetShape, EpisodeRef
 from dexrun.export.sampled import Sampled
 from dexrun.export.target import RESULT
@@ -67,7 +68,8 @@ class UmiZarr:
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
-            return low_dimensional(sampled.position, slot.ref.shape.description(slot.ref.name))
+            found = low_dimensional(sampled.position, slot.ref.shape.description(slot.ref.name))
+            return found | intervention(sampled.intervention)
         number = int(task.removeprefix("image:"))
         edge = plan.options.image_size
         rule = ImageRule(width=edge, height=edge, resize="crop", interpolation="area")

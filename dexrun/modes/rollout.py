@@ -89,7 +89,7 @@ class RolloutMode:
         self._recorded = not isinstance(episodes.recorder, Unrecorded)
         self._judges = self._world is not None and self._options.judge
         self._zeros = 0
-        episodes.gate = lambda: self._in_the_way
+        episodes.gate = self._gate
         episodes.ended.append(self._ended)
 
     # --- for the application
@@ -155,14 +155,14 @@ class RolloutMode:
         return {"driving": self.hand_over.phase.name.lower(), "doing": self._doing()}
 
     def resume(self) -> None:
-        """The policy goes on.
+        """What was paused goes on: the policy, if an episode is on; or what comes before the next one.
 
         Raises:
-            EpisodeError: no episode is on.
+            EpisodeError: nothing is paused.
         """
-        if not self._episodes.recording:
-            raise EpisodeError("no episode is on; the policy drives in episodes")
-        self.hand_over.policy()
+        if self.hand_over.phase is not DrivingPhase.PAUSED:
+            raise EpisodeError(f"nothing is paused: {self.hand_over.phase.value}")
+        self.give()
 
     def give(self) -> None:
         """The person gives control back: to the policy, if an episode is on."""
@@ -182,6 +182,11 @@ class RolloutMode:
             self.give()
         else:
             self.hand_over.take()
+
+    def _gate(self) -> str:
+        if self._in_the_way or self.hand_over.phase is DrivingPhase.NOBODY:
+            return self._in_the_way
+        return f"{self.hand_over.phase.value}: give control back first"
 
     def _person_drives(self) -> bool:
         return self.hand_over.phase is DrivingPhase.PERSON
@@ -248,7 +253,14 @@ class RolloutMode:
             await self._look_back(take)
 
     async def _ready(self, *, first: bool) -> bool:
-        """Objects and arm are where an episode begins; whether they could be brought there."""
+        """Objects and arm are where an episode begins; whether they could be brought there.
+
+        A person who drives may go on, to put things back, until control is given back.
+        """
+        while not first and self.hand_over.phase is not DrivingPhase.NOBODY:
+            self._in_the_way = f"{self.hand_over.phase.value}: give control back first"
+            await self._control.ticked()
+        self._in_the_way = "things are put back"
         if self._world is not None and self._options.put_back and not first:
             world = self._world
             await self._clock.run_blocking(lambda: put_back(world))

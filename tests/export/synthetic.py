@@ -39,6 +39,7 @@ class Made:
     Attributes:
         lossless: colour as PNG, so that what is read is what was made.
         picture, depth_picture: other pictures; these are not kept in the truth.
+        pilots: of a rollout, who drives at each tick.
     """
 
     seconds: float = 1.0
@@ -63,6 +64,7 @@ class Made:
     without: tuple[str, ...] = ()
     picture: Callable[..., Any] | None = None
     depth_picture: Callable[..., Any] | None = None
+    pilots: Callable[[int], int] | None = None
 
 
 @dataclass
@@ -225,6 +227,7 @@ def _fill_ticks(made: Made, tracks: Any, file: _File, truth: Truth) -> None:
         target, sent_ns = motion(made, stamp + S // 20), stamp + 2_000_000
         vectors = {"requested": target + 0.01, "clipped": target, "sent": target}
         numbers = {"tick": index, "sent_stamp_ns": sent_ns, "state_stamp_ns": stamp, "force_stamp_ns": -1}
+        numbers["pilot"] = 2 if made.pilots is None else made.pilots(index)
         position = motion(made, stamp)
         file.sample(tracks["ticks"], stamp, index, **vectors, **numbers, position=position)
         truth.put("sent", sent_ns, target)
@@ -236,6 +239,7 @@ def _fill_ticks(made: Made, tracks: Any, file: _File, truth: Truth) -> None:
 def _metadata(made: Made) -> dict[str, dict[str, str]]:
     end = START + round(made.seconds * S)
     robot = {"model": "so100", "joint_names": list(made.joints), "control_rate_hz": 30.0}
+    robot["mode"] = "teleop" if made.pilots is None else "rollout"
     robot["ranges_rad"] = RANGES if len(made.joints) == len(RANGES) else [[-1.0, 1.0]] * len(made.joints)
     clock = {"wall_ns": OFFSET, "monotonic_ns": 0, "offset_ns": OFFSET, "stepped": "false"}
     episode = {
