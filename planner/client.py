@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -91,7 +92,8 @@ class Planner:
         if self._config.base_url is None:
             from planner.scene_reader.server import SceneReader
 
-            self.scene_reader = SceneReader(self._config.scene_reader)
+            key = secrets.token_urlsafe(24)
+            self.scene_reader = SceneReader(self._config.scene_reader, key)
             try:
                 await self.scene_reader.start()
             except OSError as error:
@@ -99,7 +101,8 @@ class Planner:
                 detail = f"cannot listen there: {os.strerror(error.errno or 0).lower()}; 0 takes a free port"
                 raise PlannerError("start", "unreachable", detail, where) from error
             self.where = self.scene_reader.base_url
-        key = secret_of(self._config.api_key_env) if self._config.base_url is not None else ""
+        else:
+            key = secret_of(self._config.api_key_env)
         know_secrets_of(self.where)
         self._transport = Transport(self._config, self.where, key, simulated=self._clock.stepped)
         await self._transport.open()

@@ -28,8 +28,10 @@ class HttpLimits:
         body_bytes: of one request; more is answered with 413.
         patience_s: how long a request may take to arrive: the first one of a connection from the connection
             on, later ones from their first byte on. Then the connection is closed.
-        connections: at the same time; one more is answered with 503.
+        connections: at the same time; one more takes the place of the one that is silent for longest, and is
+            answered with 503 where all are being answered.
         keep_alive: whether another request may follow on a connection.
+        idle_s: how long a kept connection may wait for it.
     """
 
     head_bytes: int = 8192
@@ -37,6 +39,7 @@ class HttpLimits:
     patience_s: float = 10.0
     connections: int = 16
     keep_alive: bool = False
+    idle_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class HttpServer:
         self._refusal = refusal
         self._refused = refused
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], _Connection] = {}  # the longest silent first
 
     async def open(self, host: str, port: int) -> int:
         """Listen on `port`, 0 for any; returns the port.
@@ -135,18 +138,32 @@ class HttpServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - start_server runs this as a task
-        self._connections.add(task)
+        connection = _Connection(reader, writer, self._limits)
+        if len(self._connections) >= self._limits.connections:
+            self._make_room()
+        self._connections[task] = connection
         try:
-            await self._converse(_Connection(reader, writer, self._limits))
+            await self._converse(connection)
         except TimeoutError:
             self._refused(408)
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the peer went away, or `close` ends us: nothing to answer
+            writer.transport.abort()  # which does not wait for a peer that reads nothing
+        except ConnectionError:
+            pass  # the peer went away
+        except asyncio.CancelledError:
+            writer.transport.abort()  # another took its place, or `close` ends us
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+    def _make_room(self) -> None:
+        """End the connection that is silent for longest: first of those that never asked anything."""
+        silent = [task for task, each in self._connections.items() if not each.answering]
+        new = [task for task in silent if not self._connections[task].asked]
+        for task in (new or silent)[:1]:
+            del self._connections[task]
+            task.cancel()
 
     async def _converse(self, connection: _Connection) -> None:
         while True:
@@ -157,14 +174,23 @@ class HttpServer:
                     request = await connection.receive(self._check)
                 if request is None:
                     return
+                connection.answering = connection.asked = True
                 response = await self._answered(request)
             except RefusedError as error:
                 self._refused(error.status)
                 await connection.send(self._refusal(error.status, str(error)), last=True)
                 return
             await connection.send(response, last=not self._limits.keep_alive)
+            self._now_silent(connection)
             if not connection.reusable() or not await connection.another():
                 return
+
+    def _now_silent(self, connection: _Connection) -> None:
+        """It is the last to make room now."""
+        connection.answering = False
+        task = asyncio.current_task()
+        if task is not None and self._connections.pop(task, None) is not None:
+            self._connections[task] = connection
 
     async def _answered(self, request: HttpRequest) -> HttpResponse:
         try:
@@ -179,7 +205,15 @@ class HttpServer:
 
 
 class _Connection:
-    """One HTTP/1.1 connection."""
+    """One HTTP/1.1 connection.
+
+    Attributes:
+        answering: a whole request is there and not answered yet.
+        asked: there was a whole request before.
+    """
+
+    answering = False
+    asked = False
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: HttpLimits
@@ -266,10 +300,14 @@ class _Connection:
         return True
 
     async def another(self) -> bool:
-        """Wait for the next request's first bytes, however long; ``False`` if the peer has closed."""
+        """Wait for the next request's first bytes; ``False`` if the peer has closed or there are none."""
         if self._http.trailing_data[0]:
             return True
-        data = await self._reader.read(_READ_BYTES)
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                data = await self._reader.read(_READ_BYTES)
+        except TimeoutError:
+            return False
         self._http.receive_data(data)
         return bool(data)
 

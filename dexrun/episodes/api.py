@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from runtime.http_checks import check_body, check_origin
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 from runtime.recording.recorder import EpisodeError
 
@@ -23,36 +24,6 @@ if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
 
 HOST = "127.0.0.1"
-_NAMES = {"127.0.0.1", "localhost", "[::1]"}
-
-
-def check_origin(headers: Mapping[str, str], port: int) -> None:
-    """Refuse what a page of another site makes a browser send.
-
-    Raises:
-        RefusedError: the host is not this machine, or the origin is not the host.
-    """
-    host = headers.get("host", "")
-    if host not in {f"{name}:{port}" for name in _NAMES} | (_NAMES if port == 80 else set()):
-        raise RefusedError(403, f"Host: {host!r} is not this server; use {HOST}:{port}")
-    origin = headers.get("origin")
-    if origin is not None and origin not in {f"http://{name}:{port}" for name in _NAMES}:
-        raise RefusedError(403, f"Origin: {origin!r} may not do this")
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise RefusedError(403, "a page of another site may not do this")
-
-
-def check_body(headers: Mapping[str, str]) -> None:
-    """Refuse a body that a form of another site could send.
-
-    Raises:
-        RefusedError: it is chunked, or not JSON by its type.
-    """
-    if "transfer-encoding" in headers:
-        raise RefusedError(400, "a body needs a Content-Length")
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if headers.get("content-length", "0") != "0" and kind != "application/json":
-        raise RefusedError(415, f"Content-Type: {kind!r}; a body is application/json")
 
 
 def parse_body(body: bytes, allowed: tuple[str, ...]) -> dict[str, str]:

@@ -20,6 +20,9 @@ from runtime.inference import InferenceFailureError, checked
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import Observation, PolicyAnswer
 
+STOP_S = 2.0
+"""How long a call of the policy may go on when the server ends, whose clients have had `drain_s`."""
+
 
 @runtime_checkable
 class BatchPolicy(Protocol):
@@ -54,6 +57,7 @@ class LocalEngine:
         policy: what to ask; `BatchPolicy` is used where it is one. The thread owns it.
         fresh: makes another policy like it. Given for a policy that remembers the episode: then every client
             gets its own, and no batch is made of several clients' observations.
+        max_policies: so many of these there are at most; the longest silent client's makes room.
         clock: times inference and the batch delay.
         metrics: gets inference times and batch sizes.
         batch_size: observations asked about in one call, at most.
@@ -68,12 +72,14 @@ class LocalEngine:
         batch_size: int = 1,
         batch_delay_s: float = 0.0,
         fresh: Callable[[], Policy] | None = None,
+        max_policies: int = 32,
     ) -> None:
         self.isolated = fresh is not None
         self._policy = policy
         self._fresh = fresh
         self._spare: Policy | None = policy if fresh is not None else None
-        self._own: dict[str, Policy] = {}
+        self._own: dict[str, Policy] = {}  # the longest silent client's first
+        self._max_policies = max_policies
         self._clock = clock
         self._metrics = metrics
         self._batch_size = batch_size
@@ -96,7 +102,9 @@ class LocalEngine:
         """See `Engine`."""
         self._jobs.put(None)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_S)
+            if self._thread.is_alive():
+                logger.warning("the policy is still at an observation; the server ends without it")
 
     async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
         """See `Engine`."""
@@ -185,22 +193,31 @@ class LocalEngine:
     def _policy_of(self, client: str) -> Policy:
         if self._fresh is None:
             return self._policy
-        found = self._own.get(client)
+        found = self._own.pop(client, None)
         if found is None:
+            if len(self._own) >= self._max_policies:
+                silent = next(iter(self._own))
+                logger.info(
+                    "{} is silent for longest: its policy makes room, and its episode is lost", silent
+                )
+                self._retire(silent)
             found, self._spare = self._spare or self._fresh(), None
             if found is not self._policy:
                 found.warm_up()
-            self._own[client] = found
+        self._own[client] = found
         return found
 
     def _let_go(self, job: _Job) -> None:
-        found = self._own.pop(job.client, None)
+        self._retire(job.client)
+        self._finish(job, None, None)
+
+    def _retire(self, client: str) -> None:
+        found = self._own.pop(client, None)
         if found is not None and found is not self._policy:
             self._guard(found.close)
         elif found is not None:
             self._guard(found.reset)
             self._spare = found
-        self._finish(job, None, None)
 
     def _run_batch(self, policy: Policy, jobs: list[_Job]) -> None:
         answers, error = self._infer(policy, [o for job in jobs for o in job.observations])

@@ -112,5 +112,7 @@ def local_server(
     """A server that infers in this process; `fresh` as `LocalEngine` takes it."""
     clock = clock if clock is not None else RealClock()
     metrics = Metrics()
-    engine = LocalEngine(policy, clock, metrics, options.batch_size, options.batch_delay_s, fresh)
+    engine = LocalEngine(
+        policy, clock, metrics, options.batch_size, options.batch_delay_s, fresh, options.max_policies
+    )
     return PolicyServer(engine, options, joints, policy.spec, metrics, clock)

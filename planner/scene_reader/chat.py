@@ -13,10 +13,15 @@ from pydantic import BaseModel, Field, ValidationError
 
 from planner.scene_reader.response import Response
 from planner.scene_reader.tasks import answer
+from runtime.jpeg_size import jpeg_size
 from runtime.messages import ColorImage
 
 MODEL = "scene-reader"
 MAX_PICTURE_PX = 4_096
+"""Of one side."""
+MAX_PIXELS = 4 * 1024 * 1024
+"""Of all pictures of a request, two of a full-HD camera. They are decoded and read on the planner's loop."""
+_MAX_PARTS = 32
 _JPEG_URL = "data:image/jpeg;base64,"
 
 
@@ -71,7 +76,7 @@ def complete(body: bytes, spoil: Callable[[str], str] | None = None) -> Response
             return failure(400, "no message has the role user")
         text, urls = _split(asked[0].content)
         system = "\n".join(_split(each.content)[0] for each in request.messages if each.role == "system")
-        pictures = [_decode(url) for url in urls]
+        pictures = _decode_all(urls)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         return failure(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
@@ -84,18 +89,31 @@ def complete(body: bytes, spoil: Callable[[str], str] | None = None) -> Response
 def _split(content: str | list[_Part]) -> tuple[str, list[str]]:
     if isinstance(content, str):
         return content, []
+    if len(content) > _MAX_PARTS:
+        raise ValueError(f"a message has {len(content)} parts; at most {_MAX_PARTS} are taken")
     texts = [part.text for part in content if isinstance(part, _Text)]
     return "\n".join(texts), [part.image_url.url for part in content if isinstance(part, _Image)]
 
 
-def _decode(url: str) -> ColorImage:
-    """An RGB ``[H, W, 3]`` picture from a data URL.
+def _decode_all(urls: list[str]) -> list[ColorImage]:
+    """RGB ``[H, W, 3]`` pictures from data URLs, none decoded before all are known to be small enough.
 
     Raises:
-        ValueError: it is not a JPEG data URL, or the picture is too large.
+        ValueError: one is not a JPEG data URL, or they are too large.
     """
-    import cv2
+    jpegs = [_jpeg(url) for url in urls]
+    try:
+        sizes = [jpeg_size(each) for each in jpegs]
+    except ValueError as error:
+        raise ValueError(f"a picture cannot be decoded: {error}") from None
+    if any(max(size) > MAX_PICTURE_PX for size in sizes):
+        raise ValueError(f"a picture is larger than {MAX_PICTURE_PX} pixels")
+    if sum(height * width for height, width in sizes) > MAX_PIXELS:
+        raise ValueError(f"the pictures have more than {MAX_PIXELS} pixels together")
+    return [_decode(each) for each in jpegs]
 
+
+def _jpeg(url: str) -> bytes:
     if not url.startswith(_JPEG_URL):
         raise ValueError(f"a picture must be a data URL that begins with {_JPEG_URL}")
     try:
@@ -104,11 +122,15 @@ def _decode(url: str) -> ColorImage:
         raise ValueError(f"a picture is not base64: {error}") from None
     if not data.startswith(b"\xff\xd8"):
         raise ValueError("a picture is not a JPEG")
+    return data
+
+
+def _decode(data: bytes) -> ColorImage:
+    import cv2
+
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError("a picture cannot be decoded")
-    if max(image.shape[:2]) > MAX_PICTURE_PX:
-        raise ValueError(f"a picture is larger than {MAX_PICTURE_PX} pixels")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 

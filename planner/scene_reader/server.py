@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
 
 from planner.config import FaultName, SceneReaderConfig
 from planner.scene_reader import chat
 from planner.scene_reader.faults import spoil
 from planner.scene_reader.response import Response
-from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer
+from runtime.http_checks import check_body, check_origin
+from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 
 _HOST = "127.0.0.1"
 _HEAD_BYTES = 16_384
-_MAX_CONNECTIONS = 32
+_MAX_CONNECTIONS = 16
 _PATIENCE_S = 30.0
 
 
@@ -26,12 +28,14 @@ class SceneReader:
 
     Args:
         config: port, limits, and the fault to begin with.
+        key: what a request must show as its bearer token, before its body is read; empty asks for none.
 
     `fault` and `fault_requests` may be changed from any thread at any time.
     """
 
-    def __init__(self, config: SceneReaderConfig) -> None:
+    def __init__(self, config: SceneReaderConfig, key: str = "") -> None:
         self._config = config
+        self._key = key
         self.fault: FaultName = config.fault
         self.fault_requests = config.fault_requests
         self.requests = 0
@@ -39,7 +43,10 @@ class SceneReader:
             _HEAD_BYTES, config.max_body_bytes, _PATIENCE_S, _MAX_CONNECTIONS, keep_alive=True
         )
         self._server = HttpServer(
-            self._answer, limits, refusal=lambda status, message: _sent(chat.failure(status, message))
+            self._answer,
+            limits,
+            check=self._check,
+            refusal=lambda status, message: _sent(chat.failure(status, message)),
         )
 
     def inject(self, fault: FaultName, requests: int = 0) -> None:
@@ -63,6 +70,13 @@ class SceneReader:
     async def close(self) -> None:
         """Stop listening and end every connection. Idempotent."""
         await self._server.close()
+
+    def _check(self, request: HttpRequest) -> None:
+        check_origin(request.headers, self._server.port)
+        given = request.headers.get("authorization", "").encode()
+        if self._key and not hmac.compare_digest(given, f"Bearer {self._key}".encode()):
+            raise RefusedError(401, "this scene reader is another process's own")
+        check_body(request.headers)
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
         route = (request.method, request.path)

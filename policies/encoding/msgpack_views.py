@@ -132,8 +132,7 @@ class _Reader:
                 if len(key) > self.limits.text_bytes:
                     raise WireError(f"key of {len(key)} bytes", "too_large")
                 key = bytes(key)
-            if not isinstance(key, str | bytes | int):
-                raise WireError(f"a map key is {type(key).__name__}; text, bytes and integers are taken")
+            self.limits.check_key(key)
             found[key] = self.value(depth)
         return self.decode(found)
 

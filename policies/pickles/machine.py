@@ -226,8 +226,7 @@ class Machine:
         if type(target) is not dict or len(items) % 2:
             raise WireError("a pickle sets items of what is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int):
-                raise WireError(f"a dictionary key is a {type(key).__name__}; text and integers are taken")
+            self._limits.check_key(key)
             target[key] = value
 
     # --- memo
@@ -236,7 +235,9 @@ class Machine:
         self._memo[len(self._memo)] = self._top()
 
     def _put(self, width: int) -> None:
-        self._memo[self._size(width)] = self._top()
+        index = self._size(width)
+        self._limits.check_key(index)
+        self._memo[index] = self._top()
 
     def _get1(self) -> None:
         index = self._take(1)[0]

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from policies.encoding.limits import WireError
+from runtime.jpeg_size import jpeg_size
 from runtime.messages import ColorImage
 
 KEY = "__jpeg__"
 MAX_PIXELS = 4096 * 4096
-_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
-"""TEM and the restart markers."""
 
 
 def encode(image: ColorImage, quality: int) -> bytes:
@@ -28,24 +27,13 @@ def encode(image: ColorImage, quality: int) -> bytes:
 def size_of(data: bytes | memoryview) -> tuple[int, int]:
     """Height and width from the headers, before anything is allocated for the pixels.
 
-    Markers are followed as decoders do: any number of 0xFF may stand before one, and some have no length.
-
     Raises:
         WireError: not a JPEG.
     """
-    view = memoryview(data)
-    at = 2
-    if len(view) < 4 or bytes(view[:2]) != b"\xff\xd8":
-        raise WireError("an image is not a JPEG")
-    while at + 9 <= len(view) and view[at] == 0xFF:
-        marker = view[at + 1]
-        if marker == 0xFF or marker in _WITHOUT_LENGTH:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(view[at + 5 : at + 7], "big"), int.from_bytes(view[at + 7 : at + 9], "big")
-        at += 2 + int.from_bytes(view[at + 2 : at + 4], "big")
-    raise WireError("a JPEG without a frame header")
+    try:
+        return jpeg_size(data)
+    except ValueError as error:
+        raise WireError(f"an image: {error}") from None
 
 
 def decode(data: Any) -> ColorImage:

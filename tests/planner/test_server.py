@@ -40,9 +40,13 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.host = f"127.0.0.1:{writer.get_extra_info('peername')[1]}"
+        self.type = "application/json"
 
     def write(self, method: str, path: str, body: bytes = b"", headers: str = "") -> None:
-        head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+        kind = f"content-type: {self.type}\r\n" if self.type else ""
+        length = f"content-length: {len(body)}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: {self.host}\r\n{length}{kind}{headers}\r\n"
         self.writer.write(head.encode() + body)
 
     async def read(self) -> tuple[int, dict[str, str], bytes]:
@@ -158,7 +162,10 @@ def test_what_is_not_http_is_refused() -> None:
 def test_a_peer_that_leaves_in_the_middle() -> None:
     async def main() -> None:
         async with connected() as (server, peer):
-            peer.writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nab")
+            peer.writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: " + peer.host.encode() + b"\r\n"
+                b"content-type: application/json\r\ncontent-length: 9\r\n\r\nab"
+            )
             peer.writer.close()
             await peer.writer.wait_closed()
             again = Peer(*await asyncio.open_connection("127.0.0.1", int(server.base_url.split(":")[2][:-3])))
@@ -173,7 +180,8 @@ def test_expect_continue() -> None:
     async def main() -> None:
         async with connected() as (_, peer):
             peer.writer.write(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: " + peer.host.encode() + b"\r\n"
+                b"content-type: application/json\r\n"
                 b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n"
             )
             assert b"100" in await peer.reader.readuntil(b"\r\n\r\n")
@@ -259,3 +267,95 @@ def test_a_start_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.MonkeyPa
         await reader.close()
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("change", "headers", "status"),
+    [
+        ({"host": "evil.example"}, "", 403),
+        ({"host": "127.0.0.1"}, "", 403),
+        ({}, "origin: http://evil.example\r\n", 403),
+        ({}, "sec-fetch-site: cross-site\r\n", 403),
+        ({"type": "text/plain"}, "", 415),
+        ({"type": ""}, "", 415),
+    ],
+)
+def test_pages_of_other_sites_may_ask_nothing(change: dict[str, str], headers: str, status: int) -> None:
+    async def main() -> None:
+        async with connected() as (server, peer):
+            vars(peer).update(change)
+            assert (await peer.chat(request(text("empty?"), picture()), headers))[0] == status
+            assert server.requests == 0
+
+    asyncio.run(main())
+
+
+def test_the_planners_own_reader_answers_nobody_else() -> None:
+    async def main() -> None:
+        server = SceneReader(SceneReaderConfig(), "right")
+        await server.start()
+        port = int(server.base_url.split(":")[2].split("/")[0])
+        for headers, status in (
+            ("", 401),
+            ("authorization: Bearer wrong\r\n", 401),
+            ("authorization: Bearer right\r\n", 200),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert (await Peer(reader, writer).ask("GET", "/v1/models", b"", headers))[0] == status
+            writer.close()
+            await writer.wait_closed()
+        await server.close()
+
+    asyncio.run(main())
+
+
+def bomb(height: int, width: int) -> str:
+    """A JPEG whose header says so."""
+    jpeg = bytearray(encode(table(), 80, 640).jpeg)
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        ([bomb(65_500, 65_500)], "larger than 4096 pixels"),
+        ([bomb(4000, 4000)], "more than 4194304 pixels together"),
+        ([bomb(1500, 1500)] * 2, "more than 4194304 pixels together"),
+        ([JPEG] * 33, "at most 32"),
+    ],
+)
+def test_what_would_unfold_is_refused_by_its_header(
+    urls: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+
+    async def main() -> None:
+        async with connected() as (_, peer):
+            status, reply = await peer.chat(request(text("empty?"), *map(picture, urls)))
+            assert (status, said in reply["error"]["message"]) == (400, True), reply
+
+    asyncio.run(main())
+
+
+def test_three_hundred_silent_connections_and_half_requests_starve_nobody() -> None:
+    async def main() -> None:
+        async with connected() as (_, peer):
+            port = int(peer.host.split(":")[1])
+            held = []
+            assert (await peer.ask("GET", "/v1/models"))[0] == 200
+            for index in range(300):
+                held.append(await asyncio.open_connection("127.0.0.1", port))
+                if index % 2:
+                    held[-1][1].write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x")
+            async with asyncio.timeout(10):
+                assert (await peer.ask("GET", "/v1/models"))[0] == 200
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                assert (await Peer(reader, writer).ask("GET", "/v1/models"))[0] == 200
+            for _, each in [*held, (reader, writer)]:
+                each.transport.abort()
+
+    asyncio.run(main())

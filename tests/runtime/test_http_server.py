@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -133,18 +134,52 @@ def test_who_is_too_slow_is_closed() -> None:
     assert run(script, HttpLimits(patience_s=0.05)) == [408]
 
 
-def test_a_connection_too_many_is_told_so() -> None:
+def test_a_connection_too_many_takes_the_place_of_the_one_silent_for_longest() -> None:
     async def script(port: int) -> None:
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        assert (await sent(port, b"")).startswith(b"HTTP/1.1 503 ")
-        for reader, writer in held:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in held[1:]:
             writer.write(request("/still-here"))
-            assert (await reader.read()).endswith(b"/still-here")
-            writer.close()
-            await writer.wait_closed()
-        assert (await sent(port, request())).startswith(b"HTTP/1.1 200 ")
+        answers = [await reader.read() for reader, _ in held[1:]]
+        assert all(each.endswith(b"/still-here") for each in answers)
+        with contextlib.suppress(ConnectionError):
+            assert await held[0][0].read() == b""
+        for _, writer in held:
+            writer.transport.abort()
 
-    assert run(script) == [503]
+    assert run(script) == []
+
+
+def test_where_all_are_being_answered_one_more_is_told_so() -> None:
+    async def main() -> None:
+        entered, let_go = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow(asked: HttpRequest) -> HttpResponse:
+            entered.release()
+            await let_go.wait()
+            return await echo(asked)
+
+        server = HttpServer(slow, LIMITS)
+        port = await server.open("127.0.0.1", 0)
+        busy = [asyncio.create_task(sent(port, request("/a"))) for _ in range(2)]
+        for _ in busy:
+            await entered.acquire()
+        assert (await sent(port, b"")).startswith(b"HTTP/1.1 503 ")
+        let_go.set()
+        assert all(answer.endswith(b"/a") for answer in await asyncio.gather(*busy))
+        await server.close()
+
+    asyncio.run(main())
+
+
+def test_a_kept_connection_waits_so_long_and_no_longer() -> None:
+    async def script(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("/a"))
+        assert (await reader.read()).endswith(b"/a")
+        writer.close()
+        await writer.wait_closed()
+
+    assert run(script, HttpLimits(keep_alive=True, idle_s=0.05)) == []
 
 
 def test_requests_follow_each_other_on_a_connection_that_is_kept() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.extras import LONGEST_WHY, read_extras
 from policies.remote.lerobot import codec, rpc
-from policies.remote.serving.hang_up import by_peer, hang_up, is_hostile
+from policies.remote.serving.hang_up import by_peer, hang_up, is_hostile, peer_of, peers
 from policies.remote.serving.service import Client, Service, told
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
@@ -25,6 +25,8 @@ MEMORY = "lerobot"
 KEPT_TIMESTEPS = 256
 BODY_S = 10.0
 """How long the pieces of one observation may take to arrive."""
+LAST_REPLIES_S = 0.5
+"""How long calls may take once they had `drain_s`."""
 MAX_PIECES = 4096
 WAITING_CALLS = 4
 """Calls of one connection at the same time, beyond those that may wait for inference."""
@@ -48,11 +50,32 @@ class _Memory:
     steps: int = 0
 
 
+class _TokenFirst(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Refuses a call without the token before its message is read, which may be a large one."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """The call's own handler, or one that reads nothing."""
+        given = dict(details.invocation_metadata or ()).get("authorization", "")
+        if self._service.allowed(given.removeprefix("Bearer ") if isinstance(given, str) else None):
+            return await continuation(details)
+        self._service.metrics.refuse("token")
+        return grpc.stream_unary_rpc_method_handler(_unauthenticated)
+
+
+async def _unauthenticated(request: Any, context: Any) -> bytes:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
+    raise AssertionError("abort raises")
+
+
 class LerobotFront:
     """The four calls of ``transport.AsyncInference``."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        service.gone = _gone
         self._server: Any = None
         self._ending: set[asyncio.Future[None]] = set()
         self.address = ""
@@ -69,7 +92,8 @@ class LerobotFront:
         options = self._service.options
         streams = ("grpc.max_concurrent_streams", options.max_pending + WAITING_CALLS)
         channel = rpc.channel_options(self._service.limits.size_bytes)
-        self._server = grpc.aio.server(options=[*channel, streams])
+        token = _TokenFirst(self._service)
+        self._server = grpc.aio.server(options=[*channel, streams], interceptors=[token])
         unary = grpc.unary_unary_rpc_method_handler
         handlers = {
             "Ready": unary(self._guarded(self._ready)),
@@ -88,13 +112,9 @@ class LerobotFront:
         self.address = f"grpc://{host}:{port}"
 
     def _guarded(self, handler: Handler) -> Callable[[Any, Any], Awaitable[bytes]]:
-        """Around every call: the token, the client's state, and errors as gRPC's statuses."""
+        """Around every call: the client's state, and errors as gRPC's statuses."""
 
         async def answer(request: Any, context: Any) -> bytes:
-            given = dict(context.invocation_metadata() or ()).get("authorization", "")
-            if not self._service.allowed(given.removeprefix("Bearer ")):
-                self._service.metrics.refuse("token")
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
             await context.send_initial_metadata(((rpc.CAPABILITIES, self._capabilities),))
             try:
                 return await handler(self._service.client(context.peer()), request, context)
@@ -268,10 +288,16 @@ class LerobotFront:
     async def close(self) -> None:
         """See `Front`."""
         if self._server is not None:
-            await self._server.stop(self._service.options.drain_s)
+            await self._server.stop(LAST_REPLIES_S)  # calls had `drain_s`
         for ending in list(self._ending):
             ending.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
+
+
+def _gone(names: Iterable[str]) -> list[str]:
+    """Of clients by gRPC's name of their connection, which have none: gRPC itself does not tell."""
+    present = peers()
+    return [] if present is None else [name for name in names if peer_of(name) not in present]
 
 
 def _status_of(error: Exception) -> grpc.StatusCode:

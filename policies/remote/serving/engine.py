@@ -45,4 +45,4 @@ class Engine(Protocol):
         """
 
     def stop(self) -> None:
-        """Finish what was asked, close the policy, end. Blocks."""
+        """Close the policy and end; what is still being inferred is waited for a moment only. Blocks."""

@@ -51,8 +51,7 @@ def _copy(number: int) -> socket.socket | None:
 
 def by_peer(peer: str) -> socket.socket | None:
     """The same by gRPC's name of the peer (``ipv4:127.0.0.1:4242``); ``None`` where there is no ``/proc``."""
-    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
-    wanted = host.strip("[]"), port
+    wanted = peer_of(peer)
     with contextlib.suppress(OSError):
         for entry in Path("/proc/self/fd").iterdir():
             found = _copy(int(entry.name)) if _is_socket(entry) else None
@@ -62,6 +61,28 @@ def by_peer(peer: str) -> socket.socket | None:
                 return found
             found.close()
     return None
+
+
+def peers() -> frozenset[tuple[str, str]] | None:
+    """Address and port of everybody that this process is connected with; ``None`` where nothing tells."""
+    try:
+        entries = list(Path("/proc/self/fd").iterdir())
+    except OSError:
+        return None
+    found: set[tuple[str, str]] = set()
+    for entry in entries:
+        if not _is_socket(entry) or (copy := _copy(int(entry.name))) is None:
+            continue
+        with copy:
+            if (peer := _peer(copy)) is not None:
+                found.add(peer)
+    return frozenset(found)
+
+
+def peer_of(name: str) -> tuple[str, str]:
+    """Address and port in gRPC's name of a peer."""
+    host, _, port = unquote(name).partition(":")[2].rpartition(":")
+    return _plain(host.strip("[]")), port
 
 
 def _peer(connection: socket.socket) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from policies.mapping import KeyMap
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
+from runtime.addresses import is_loopback
 from runtime.options import Options
 from runtime.units import UnitMap
 
@@ -19,7 +20,6 @@ CLIENT_OPTIONS: dict[str, type[GrootOptions | LerobotOptions | OpenpiOptions | A
     "openpi": OpenpiOptions,
     "act": ActRemoteOptions,
 }
-LOOPBACK = ("localhost", "::1", "127.")
 
 
 class FrontOptions(Options):
@@ -34,6 +34,7 @@ class FrontOptions(Options):
         allow_kill: let a client stop the server (GR00T's ``kill``).
         max_message_mib: a larger message is refused and its connection closed.
         max_clients: clients known at the same time; beyond that the longest silent one is forgotten.
+        max_policies: of those, how many have a policy of their own where it remembers the episode.
         client_idle_s: a client that is silent for longer is forgotten, with its episode.
         max_pending: requests of one client that may wait; more are refused.
         drain_s: on a stop, how long requests in flight may take.
@@ -57,6 +58,7 @@ class FrontOptions(Options):
     allow_kill: bool = False
     max_message_mib: int = Field(default=32, ge=1, le=1024)
     max_clients: int = Field(default=256, ge=1, le=10_000)
+    max_policies: int = Field(default=32, ge=1, le=10_000)
     client_idle_s: float = Field(default=300.0, gt=0.0, le=86400.0)
     max_pending: int = Field(default=4, ge=1, le=1000)
     drain_s: float = Field(default=10.0, ge=0.0, le=600.0)
@@ -71,7 +73,7 @@ class FrontOptions(Options):
 
     @model_validator(mode="after")
     def _guarded(self) -> FrontOptions:
-        if not self.host.startswith(LOOPBACK) and not (self.token_env or self.insecure):
+        if not is_loopback(self.host) and not (self.token_env or self.insecure):
             raise ValueError(
                 f"host {self.host} is reachable from other machines: "
                 "name a token with token_env, or say insecure = true"

@@ -17,6 +17,10 @@ from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, T
 from runtime.units import UnitMap
 
 CERTAIN = 1.0
+TURNS_RAD = 2 * np.pi
+"""How far beyond its range a joint may be said to be: a servo's scale may be off by a turn."""
+LARGEST = 1e6
+"""In a velocity, load or force: no arm has more."""
 
 
 class RobotSide:
@@ -32,6 +36,8 @@ class RobotSide:
             raise PolicyError("action entries <joint>.delta are for clients; a server answers with targets")
         self.keys = keys
         self.joints = len(robot.names)
+        self._names = robot.names
+        self._ranges = robot.ranges[:, 0], robot.ranges[:, 1]
 
     def observation(
         self,
@@ -119,6 +125,7 @@ class RobotSide:
                     columns[entry.kind][entry.index] = value
         position = units.to_robot(columns[EntryKind.POSITION])
         velocity = columns[EntryKind.VELOCITY] / units.scale
+        self._check_joints(position, "state")
         return ArmState(stamp_ns, position, velocity, columns[EntryKind.LOAD]), _force(force)
 
     def _vector(self, state: Mapping[str, Any], key: str, size: int) -> Floats:
@@ -128,7 +135,23 @@ class RobotSide:
         values = values.astype(np.float64)
         if not np.isfinite(values).all():
             raise WireError(f"state {key!r} holds NaN or infinity", "shape")
+        if np.abs(values).max(initial=0.0) > LARGEST:
+            raise WireError(f"state {key!r} holds numbers beyond {LARGEST:g}", "shape")
         return values
+
+    def _check_joints(self, rows: Floats, what: str) -> None:
+        """Refuse positions ``[..., D]`` in the robot's units that no joint has: policies plan from them."""
+        low, high = self._ranges
+        off = ~((rows >= low - TURNS_RAD) & (rows <= high + TURNS_RAD)).reshape(-1, self.joints).all(axis=0)
+        if off.any():
+            joint = int(off.argmax())
+            value = rows.reshape(-1, self.joints)[:, joint]
+            worst = value[np.abs(value).argmax()]
+            raise WireError(
+                f"{what}: joint {self._names[joint]} at {worst:.4g} by the units of [serve]; its range is "
+                f"{low[joint]:.3g} to {high[joint]:.3g}: are the client's units others?",
+                "shape",
+            )
 
     def _rows(self, prefix: Floats, present: Floats) -> Floats:
         if prefix.ndim == 2 and not len(prefix):
@@ -138,7 +161,9 @@ class RobotSide:
             raise WireError(f"prefix is {_form(prefix)}; [steps, {wanted}] is wanted", "shape")
         if not np.isfinite(prefix).all() or len(prefix) > 1000:
             raise WireError("prefix holds NaN or infinity, or more than 1000 steps", "shape")
-        return self.map.actions_to_robot(self.map.split_action(prefix.astype(np.float64)), present)
+        rows = self.map.actions_to_robot(self.map.split_action(prefix.astype(np.float64)), present)
+        self._check_joints(rows, "prefix")
+        return rows
 
 
 def _force(channels: Mapping[int, float]) -> Floats | None:

@@ -98,7 +98,10 @@ class Service:
         self.side = RobotSide(options.resolved_keys(), options.resolved_units(), joints)
         self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024)
         self.stopping_asked = asyncio.Event()
+        self.gone: Callable[[Iterable[str]], Iterable[str]] = lambda names: ()
+        """The front end's: which of the clients so named have no connection any more."""
         self._clients: dict[str, Client] = {}
+        self._swept_ns = 0
         self._told: Counter[str] = Counter()
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -140,6 +143,7 @@ class Service:
         while (silent := self._silent(1 if found is None else 0)) is not None:
             self.forget(silent.name)
         if found is None:
+            self._forget_gone()
             if len(self._clients) >= self.options.max_clients:
                 raise WireError(f"{len(self._clients)} clients wait for answers already", "busy")
             found = Client(name, 0)
@@ -147,6 +151,16 @@ class Service:
         self._clients[name] = found  # last in order: most recently seen
         self.metrics.clients.set(len(self._clients))
         return found
+
+    def _forget_gone(self) -> None:
+        """Those whose connection has ended, with their policies; looked for once a second at most."""
+        now_ns = self.clock.now_ns()
+        if now_ns - self._swept_ns < NS_PER_S and len(self._clients) < self.options.max_clients:
+            return
+        self._swept_ns = now_ns
+        idle = [each.name for each in self._clients.values() if not each.pending]
+        for name in self.gone(idle):
+            self.forget(name)
 
     def _silent(self, more: int) -> Client | None:
         """The longest silent client that does not wait, if it is idle for too long or room is wanted."""

@@ -12,10 +12,15 @@ import zmq
 from policies.encoding.limits import WireError
 from policies.remote.serving.hang_up import by_descriptor, hang_up, is_hostile
 from policies.remote.serving.service import Service, told
+from policies.remote.serving.zmq_watch import EVERY_S, ConnectionWatch
+from runtime.clock import NS_PER_S
 
 Handler = Callable[[str, memoryview], Coroutine[Any, Any, list[Any]]]
 ENVELOPE_FRAMES = 4
-TAKEN_AT_ONCE = 32
+ENVELOPE_BYTES = 1 << 20
+WAITING_MESSAGES = 4
+"""So many of the largest messages may wait in libzmq, of all connections together."""
+TAKEN_AT_ONCE = 4
 """Messages taken in one turn of the loop: a flood holds up neither replies nor the server's end."""
 MAX_TASKS = 1024
 """Messages in hand, beyond which the next ones wait in their senders' sockets."""
@@ -41,6 +46,8 @@ class ZmqFront:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = False
         self._due = False
+        self._watch: ConnectionWatch | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.address = ""
 
     async def open(self) -> None:
@@ -54,11 +61,15 @@ class ZmqFront:
             (zmq.RCVHWM, 16),
             (zmq.MAXMSGSIZE, self._service.limits.size_bytes),
             (zmq.ROUTER_MANDATORY, 1),
+            (zmq.HANDSHAKE_IVL, 5_000),
             (zmq.HEARTBEAT_IVL, 10_000),
             (zmq.HEARTBEAT_TIMEOUT, 30_000),
             (zmq.IPV6, int(":" in options.host)),
         ):
             self._socket.setsockopt(option, value)
+        one = self._service.limits.size_bytes + ENVELOPE_BYTES
+        most = options.max_clients + 32
+        self._watch = ConnectionWatch(self._socket, one, WAITING_MESSAGES * one, most, self._service.forget)
         host = f"[{options.host}]" if ":" in options.host else options.host
         host = "127.0.0.1" if host == "localhost" else host
         try:
@@ -68,8 +79,16 @@ class ZmqFront:
             raise OSError(f"tcp://{host}:{options.port}: {error}") from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._open = True
-        asyncio.get_running_loop().add_reader(self._socket.FD, self._receive)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._socket.FD, self._receive)
+        self._watching = loop.create_task(self._keep_watch(self._watch))
         self._receive_soon()
+
+    async def _keep_watch(self, watch: ConnectionWatch) -> None:
+        clock = self._service.clock
+        while True:
+            await clock.sleep_until_ns(clock.now_ns() + round(EVERY_S * NS_PER_S))
+            watch.check()
 
     def _receive_soon(self) -> None:
         if self._open and not self._due:
@@ -88,6 +107,10 @@ class ZmqFront:
         self._receive_soon()
 
     def _dispatch(self, frames: list[Any]) -> None:
+        if self._watch is not None:
+            self._watch.follow()
+            sizes = (len(frame.buffer) for frame in frames[1:])
+            self._watch.taken(frames[-1].get(zmq.SRCFD), frames[0].bytes.hex(), sizes)
         empty = next((i for i, f in enumerate(frames[:ENVELOPE_FRAMES]) if i and len(f.buffer) == 0), None)
         if empty is None or len(frames) != empty + 2:
             self._service.metrics.refuse("envelope")
@@ -137,7 +160,11 @@ class ZmqFront:
             await asyncio.wait(self._tasks, timeout=LAST_REPLIES_S)
         for task in list(self._tasks):
             task.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._socket is not None:
+            if self._watch is not None:
+                self._watch.close()
             self._socket.close()
             self._socket = None
         if self._context is not None:
