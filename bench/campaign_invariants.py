@@ -103,41 +103,39 @@ def wrong_targets(episode: Episode) -> list[str]:
     limits = _Limits(safety, names, robot["ranges_rad"], grippers)
     found: list[str] = []
     last: Floats | None = None
-    last_ns, speed = 0, np.zeros(len(names))
+    speed: Floats | None = None
+    before_ns = 0
     for tick in episode.ticks:
+        dt = min((tick["stamp_ns"] - before_ns) / 1e9, safety["max_step_s"])
+        before_ns = tick["stamp_ns"]
         if not tick["flags"] & POSTED:
             speed = np.zeros(len(names))
             continue
         target, here = np.array(tick["clipped"]), np.array(tick["position"])
         at_s = (tick["stamp_ns"] - episode.ticks[0]["stamp_ns"]) / 1e9
-        found += limits.outside(target, last, here, f"tick {tick['tick']} ({at_s:.2f} s)", names)
+        where = f"tick {tick['tick']} ({at_s:.2f} s)"
+        found += limits.outside(target, last, here, where, names)
         if last is not None:
-            dt = min((tick["stamp_ns"] - last_ns) / 1e9, safety["max_step_s"])
             there = np.abs(target - here) < REANCHORED_RAD
-            faster = np.abs(target - last) > limits.velocity * dt + SLACK
-            found += _said(faster & ~there, "velocity", np.abs(target - last) / dt, tick, at_s, names)
             now = (target - last) / dt
-            may_stop = any(tick["clips"] & CLIP_BITS[kind] for kind in STOPS_AT_ONCE)
-            harder = np.abs(now - speed) > limits.acceleration * dt + 1e-3
-            braking = (np.abs(now) <= np.abs(speed) + SLACK) & (now * speed >= -SLACK)
-            wrong = harder & ~there & ~(braking & may_stop)
-            found += _said(wrong, "acceleration", np.abs(now - speed) / dt, tick, at_s, names)
+            faster = np.abs(now) > limits.velocity + SLACK / dt
+            found += _said(faster & ~there, f"velocity: {where}", np.abs(now), names)
+            if speed is not None:
+                wrong = limits.harder(now, speed, dt, may_stop=_stops(tick["clips"])) & ~there
+                found += _said(wrong, f"acceleration: {where}", np.abs(now - speed) / dt, names)
             speed = now
-        last, last_ns = target, tick["stamp_ns"]
+        last = target
     return found
 
 
-def _said(
-    wrong: NDArray[np.bool_],
-    what: str,
-    values: Floats,
-    tick: Mapping[str, Any],
-    at_s: float,
-    names: list[str],
-) -> list[str]:
+def _stops(clips: int) -> bool:
+    """Whether a check changed this target that may stop it at once."""
+    return any(clips & CLIP_BITS[kind] for kind in STOPS_AT_ONCE)
+
+
+def _said(wrong: NDArray[np.bool_], what: str, values: Floats, names: list[str]) -> list[str]:
     """One line for each joint of which `wrong` is true."""
-    where = f"tick {tick['tick']} ({at_s:.2f} s)"
-    return [f"{what}: {where} {names[i]} {values[i]:.3f}" for i in np.flatnonzero(wrong)]
+    return [f"{what} {names[i]} {values[i]:.3f}" for i in np.flatnonzero(wrong)]
 
 
 class _Limits:
@@ -157,6 +155,15 @@ class _Limits:
         )
         margin = np.where(grippers, 0.0, safety["range_margin_rad"])
         self.lower, self.upper = np.array(ranges).T + np.stack((margin, -margin))
+
+    def harder(self, now: Floats, speed: Floats, dt: float, *, may_stop: bool) -> NDArray[np.bool_]:
+        """Whose speed changed from `speed` to `now` by more than it may in `dt`, and was not just stopped."""
+        most = self.acceleration * dt + 1e-3
+        wrong: NDArray[np.bool_] = np.abs(now - speed) > most
+        if may_stop:
+            slower = (np.abs(now) <= np.abs(speed) + SLACK) & (now * speed >= -SLACK)
+            wrong &= ~slower & (np.abs(now) > most)
+        return wrong
 
     def outside(
         self, target: Floats, last: Floats | None, here: Floats, where: str, names: list[str]
