@@ -25,6 +25,7 @@ class Draft:
         lost: messages that could not be written, by channel id.
         state: ``open``, ``finished``, ``discarded``, or ``left`` (to be mended later).
         size: bytes known to be on the disk; 0 until a chunk is.
+        file: while it is open.
     """
 
     path: Path
@@ -129,19 +130,20 @@ class Disk:
             self.look()
 
     def _finish(self, draft: Draft, metadata: Callable[[], Metadata]) -> None:
-        if draft.file is None:
+        file, draft.file = draft.file, None  # its index grows with the episode, and the draft is kept
+        if file is None:
             draft.state = "left"
             return
         try:
             for name, values in metadata().items():
-                draft.file.write_metadata(name, values)
-            draft.file.finish()
-            draft.size, draft.state = draft.file.size, "finished"
+                file.write_metadata(name, values)
+            file.finish()
+            draft.size, draft.state = file.size, "finished"
         except Exception as error:
             self._fail(draft, error)
-            logger.error("{} stays as it is and is mended at the next start", draft.file.draft)
+            logger.error("{} stays as it is and is mended at the next start", file.draft)
             draft.state = "left"
-            draft.file.close()
+            file.close()
 
     def _discard(self, draft: Draft) -> None:
         file, draft.file, draft.state = draft.file, None, "discarded"

@@ -247,7 +247,7 @@ class Intake:
         """Flush when it is time; finish when nothing more can come."""
         if take.discarded:
             if not take.pending:
-                self.takes.remove(take)
+                self._let_go(take)
             return
         drained = take.drained(now_ns, round(self._options.settle_s * NS_PER_S)) and not self._behind()
         if drained or now_ns - take.flushed_ns >= self._options.flush_s * NS_PER_S:
@@ -265,8 +265,12 @@ class Intake:
             self._handed += sum(batch.size for batch in batches)
             self.disk.write(take.draft, batches)
 
-    def _finish(self, take: Take) -> None:
+    def _let_go(self, take: Take) -> None:
         self.takes.remove(take)
+        take.let_go()
+
+    def _finish(self, take: Take) -> None:
+        self._let_go(take)
         self.disk.finish(take.draft, lambda: self._done(take))
 
     def _done(self, take: Take) -> dict[str, dict[str, str]]:

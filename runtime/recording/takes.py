@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,7 @@ class Take:
         end_ns: from this stamp on nothing belongs to it; ``None`` while it goes on.
         sealed: nobody will change its label or discard it any more.
         pending: messages handed to the encoders and not yet back.
+        missed: once it is read to its end, what its cursors had lost, by topic.
     """
 
     index: int
@@ -87,6 +88,7 @@ class Take:
     counts: dict[int, int] = field(default_factory=dict)
     flushed_ns: int = 0
     batches: dict[str, Batch] = field(default_factory=dict)
+    missed: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         self.renew()
@@ -115,11 +117,19 @@ class Take:
 
     def drops(self) -> dict[str, int]:
         """Samples that are not in the file, by topic."""
-        total = {topic: cursor.lost for cursor in self.cursors for topic in cursor.track.topics}
+        total = dict(self._missed() if self.missed is None else self.missed)
         for channel, lost in list(self.draft.lost.items()):
             topic = self.draft.channels[channel - 1].topic
             total[topic] = total.get(topic, 0) + lost
         return {topic: lost for topic, lost in total.items() if lost}
+
+    def _missed(self) -> dict[str, int]:
+        return {topic: cursor.lost for cursor in self.cursors for topic in cursor.track.topics}
+
+    def let_go(self) -> None:
+        """Nothing more is read for it. A run may have thousands of episodes: their figures stay, no more."""
+        self.missed = self._missed()
+        self.cursors, self.batches = (), {}
 
     def messages(self) -> dict[str, int]:
         """Messages by topic."""
