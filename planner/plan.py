@@ -147,6 +147,10 @@ class Attempt:
 R = TypeVar("R", bound=Reply)
 
 
+class _HiddenError(Exception):
+    """The arm does not get home: the cameras' view of the table is not free, and nothing can be asked."""
+
+
 class PlanError(Exception):
     """The runner answered a step with something that is no answer to it."""
 
@@ -188,7 +192,26 @@ class GraspPlan:
     # --- the script
 
     def _whole(self) -> Generator[Step, StepResult, None]:
-        yield Home("start")
+        try:
+            yield from self._work()
+        except _HiddenError as error:
+            yield Finished(False, f"the arm does not get home, and hides the table: {error}")
+
+    def _home(self, reason: str) -> Generator[Step, StepResult, None]:
+        """Home, at the second try if need be.
+
+        Raises:
+            _HiddenError: it does not get there.
+        """
+        outcome: StepResult = Failed("motion")
+        for _ in range(2):
+            outcome = yield Home(reason)
+            if not isinstance(outcome, Failed):
+                return
+        raise _HiddenError(outcome.detail if isinstance(outcome, Failed) else "")
+
+    def _work(self) -> Generator[Step, StepResult, None]:
+        yield from self._home("start")
         kind = yield from self._ask(Classify(self.prompt))
         if isinstance(kind, Failed):
             yield Finished(False, _planner_failed("the prompt's type", kind))
@@ -256,11 +279,11 @@ class GraspPlan:
             grasped_before = grasped_before or attempt.grasped
             if attempt.grasped:
                 yield Place(instruction)
-                yield Home("placed")
+                yield from self._home("placed")
                 gone = yield from self._ask(CheckInstruction(instruction))
                 attempt.completed = isinstance(gone, Verdict) and gone.value
             else:
-                yield Home("not grasped")
+                yield from self._home("not grasped")
             if attempt.completed:
                 return True
         return False

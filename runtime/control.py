@@ -59,6 +59,8 @@ class ControlOptions(Options):
             values for them, stay as they are. Empty: it stays where it is.
         park_speed_rad_s: of the joint with the longest way there.
         follow_blend_s: how long engaging takes to get up to its speed.
+        arrived_rad: a prepared move is done when every joint, grippers left out, is measured this near to its
+            end.
         engage_speed_rad_s: how fast a joint is brought to what is followed, at the beginning and after
             anything that held the arm, until it has met it (a gripper: travels a second).
         horizon_rows: rows that the horizon holds at most; a prepared motion comes in pieces.
@@ -71,6 +73,7 @@ class ControlOptions(Options):
     park_rad: tuple[float, ...] = ()
     park_speed_rad_s: float = Field(default=0.5, gt=0)
     follow_blend_s: float = Field(default=0.3, ge=0)
+    arrived_rad: float = Field(default=0.15, gt=0, le=1)
     engage_speed_rad_s: float = Field(default=0.8, gt=0)
     horizon_rows: int = Field(default=CAPACITY, ge=1024)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.messages import Clip, Floats
 from runtime.snapshots import State, recall, remember
 
-_STATE = ("_unmet", "_ticks", "_far")
+_STATE = ("_unmet", "_ticks", "_far", "_stood")
+_PATIENCE_S = 4.0
+"""How long a prepared motion waits for an arm that comes no nearer: longer than a force is borne."""
 HELD_BACK_RAD = 0.1
 """What a check of the safety stage keeps farther than this from what is asked for engages again."""
 _MET = 0.02
@@ -44,16 +45,14 @@ class Engagement:
         self._posed[list(posed)] = True
         self._unmet = np.zeros(joints, dtype=bool)
         self._ticks = 0
-        self._far = _NOWHERE_NEAR
+        self._far, self._stood = _NOWHERE_NEAR, 0
+        self._patience = round(_PATIENCE_S * rate_hz)
         self.active = False
 
     def begin(self) -> None:
         """Nothing is met from now on."""
-        self._start(np.ones(self._unmet.size, dtype=bool))
-
-    def _start(self, unmet: NDArray[np.bool_]) -> None:
-        self._unmet, self.active = unmet, True
-        self._ticks, self._far = 0, _NOWHERE_NEAR
+        self._unmet, self.active = np.ones(self._unmet.size, dtype=bool), True
+        self._ticks, self._far, self._stood = 0, _NOWHERE_NEAR, 0
 
     def held_back(self, requested: Floats, target: Floats, clips: Clip) -> None:
         """What was asked for and what the safety stage made of it: joints that it keeps back engage anew."""
@@ -61,7 +60,9 @@ class Engagement:
             return
         back = self._posed & (np.abs(requested - target) > HELD_BACK_RAD)
         if back.any():
-            self._start(self._unmet | back)
+            self._unmet, self._ticks = self._unmet | back, 0
+            if not self.active:
+                self.active, self._far, self._stood = True, _NOWHERE_NEAR, 0
 
     def approach(self, row: Floats, target: Floats) -> Floats:
         """What to ask for on the way from the last `target` to `row`, both ``[D]``."""
@@ -78,15 +79,16 @@ class Engagement:
     def waits(self, row: Floats, target: Floats, *, finite: bool) -> bool:
         """Whether the `row` taken last is still to be met before the next one is taken; asked once a tick.
 
-        A prepared motion waits as long as it takes; a policy, which sees where the arm is, only while the
-        arm comes nearer.
+        A policy, which sees where the arm is, waits only while the arm comes nearer; a prepared motion for a
+        while longer.
         """
         away = np.abs(row - target)
         self._unmet = self._unmet & (away > _MET)
         self.active = bool(self._unmet.any())
         far = float(away[self._unmet].max(initial=0.0))
         nearer, self._far = far < self._far - _MET_STEP * self._step, far
-        return self.active and (finite or nearer)
+        self._stood = 0 if nearer else self._stood + 1
+        return self.active and (nearer or (finite and self._stood <= self._patience))
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""

@@ -161,7 +161,7 @@ class ReplayMode:
 
     async def run(self) -> Outcome:
         """Send everything."""
-        from dexrun.modes.motion_source import MotionSource
+        from dexrun.modes.moves import carry_out
         from dexrun.outcome import Outcome, stopped
         from policies.motion import MotionLimits, plan_joint_move
 
@@ -178,9 +178,9 @@ class ReplayMode:
         for step, rows in (("moving to the first target", approach), ("replaying", self._rows)):
             self.step = step
             logger.info("{} ({} targets)", step, len(rows))
-            control.follow(MotionSource(rows))
-            if not await control.finished():
-                return stopped(control.reason)
+            missed = await carry_out(robot, rows)
+            if missed or missed is None:
+                return Outcome("incomplete", missed or "something else was followed", exit_code=NOT_DONE)
         control.idle()
         clips = json.dumps(dict(robot.statistics.clips))
         return Outcome("completed", f"{len(self._rows)} targets sent, clipped: {clips}")

@@ -10,7 +10,7 @@ import numpy as np
 from loguru import logger
 
 from dexrun.exit_codes import NOT_DONE
-from dexrun.modes.motion_source import MotionSource
+from dexrun.modes.moves import carry_out, off_by
 from dexrun.modes.perception import NotSegmentedError, Perception
 from dexrun.modes.pictures import save_png, sketch
 from dexrun.modes.policy_watch import PolicyFailures
@@ -19,6 +19,7 @@ from dexrun.robot import Robot
 from dexrun.run_folder import RunFolder
 from planner import plan
 from planner.errors import PlannerError
+from planner.questions.check_grasp import CheckGrasp
 from planner.questions.mark import Mark
 from planner.questions.question import Question, View
 from planner.questions.reply import Reply
@@ -91,6 +92,7 @@ class GraspMode:
         self._sketches = 0
         self._failures = PolicyFailures(robot, worker)
         self._lowest = 0.0
+        self._clear_ns = 0
         self.step = "starting"
 
     def attempts(self) -> list[dict[str, Any]]:
@@ -140,7 +142,11 @@ class GraspMode:
     # --- questions
 
     async def _ask(self, question: Question[Reply]) -> plan.StepResult:
-        head = await self._see(self._options.head)
+        blocked = "" if isinstance(question, CheckGrasp) else await self._clear_view()
+        if blocked:
+            logger.warning("not asked, since the arm hides the table: {}", blocked)
+            return plan.Failed("view_blocked", blocked)
+        head = await self._see(self._options.head, self._clear_ns)
         pictures = {View.HEAD: head.color}
         if self._options.wrist and (wrist := self._look(self._options.wrist)) is not None:
             pictures[View.WRIST] = wrist.color
@@ -158,10 +164,33 @@ class GraspMode:
                 raise PlannerFailedError(f"planner: {failed.kind}: {failed.detail}")
         return failed
 
-    async def _see(self, camera: str) -> Frame:
-        """What is there now. Where nothing is shown for as long as a fault may last, the loop is stopped."""
+    async def _clear_view(self) -> str:
+        """Why the table is not in view, if it is not: the arm is not at home, and does not get there."""
+        if not self._off_home():
+            return ""
+        outcome = await self._home()
+        return outcome.detail if isinstance(outcome, plan.Failed) else self._off_home()
+
+    def _off_home(self) -> str:
+        """Which joint of the arm that works is measured off home, if one is."""
+        position = self._control.position
+        if position is None:
+            return "it is not known where the arm is"
+        pose = position.copy()
+        pose[self._joints] = self._home_pose()
+        return off_by(self._robot, pose)
+
+    def _home_pose(self) -> Floats:
+        whole = np.asarray(self._options.home_rad or self._robot.description.home, dtype=np.float64)
+        return np.asarray(whole[self._joints])
+
+    async def _see(self, camera: str, since_ns: int = 0) -> Frame:
+        """What is there now, in a picture taken after `since_ns`.
+
+        Where nothing is shown for as long as a fault may last, the loop is stopped.
+        """
         patience = Patience(self._robot.settings.control.stop_after_hold_s)
-        while (frame := self._look(camera)) is None:
+        while (frame := self._look(camera)) is None or frame.stamp_ns < since_ns:
             if patience.tried(lasting=True, now_ns=self._clock.now_ns()):
                 age_s = self._options.stale_camera_s
                 self._control.stop(f"{camera}: no data for {age_s:g} s (held for {patience.limit_s:g} s)")
@@ -273,10 +302,10 @@ class GraspMode:
     async def _home(self) -> plan.StepResult:
         if self._holds_something():
             await self._put_back()
-        whole = np.asarray(self._options.home_rad or self._robot.description.home, dtype=np.float64)
-        home = whole[self._joints]
+        home = self._home_pose()
         height = self._options.carry_height_m
         outcome = await self._move(lambda start: plan_home(self._arm, start, home, self._limits, height))
+        self._clear_ns = self._clock.now_ns()
         self._robot.realtime.collect()
         await self._clock.sleep_until_ns(self._clock.now_ns() + round(self._options.settle_s * NS_PER_S))
         return outcome
@@ -318,10 +347,11 @@ class GraspMode:
         except MotionError as error:
             logger.warning("{}", error)
             return plan.Failed("motion", str(error))
-        self._control.follow(MotionSource(rows))
-        while not self._control.exhausted:
-            await self._control.ticked()
+        why = await carry_out(self._robot, rows)
         self._control.idle()
+        if why:
+            logger.warning("{}", why)
+            return plan.Failed("motion", why)
         return plan.Done()
 
     def _whole(self, start: Floats, planned: Callable[[Floats], Floats]) -> Floats:

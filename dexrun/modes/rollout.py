@@ -22,7 +22,7 @@ from dexrun.modes.finder import ObjectFinder
 from dexrun.modes.hand_over import DrivingPhase, HandOver
 from dexrun.modes.homing import home_rows
 from dexrun.modes.leader import Leader
-from dexrun.modes.motion_source import MotionSource
+from dexrun.modes.moves import carry_out
 from dexrun.modes.perception import NotSegmentedError
 from dexrun.modes.policy_watch import PolicyFailures
 from dexrun.modes.tally import EpisodeTally, in_words, summarised
@@ -282,12 +282,11 @@ class RolloutMode:
         while True:
             while self.hand_over.phase is not DrivingPhase.NOBODY or self._control.target is None:
                 await self._control.ticked()
-            motion = MotionSource(await self._way_home())
-            self._control.follow(motion)
-            while self._control.source is motion and not self._control.exhausted:
-                await self._control.ticked()
-            if self._control.source is motion:
+            why = await carry_out(self._robot, await self._way_home())
+            if why is not None:
                 self._control.idle()
+                if why:
+                    raise MotionError(f"not home: {why}")
                 return
 
     async def _way_home(self) -> Any:

@@ -12,7 +12,7 @@ from loguru import logger
 from dexrun.episodes.controls import remote_controls
 from dexrun.modes.driving import ByHand
 from dexrun.modes.leader import leader_source, to_follower
-from dexrun.modes.motion_source import MotionSource
+from dexrun.modes.moves import carry_out
 from dexrun.outcome import Outcome
 from dexrun.robot import Robot
 from dexrun.run_record import RunRecord
@@ -91,9 +91,8 @@ class TeleopMode:
             raise DeviceError("leader", FaultKind.NO_STATE, "bus", "the leader has not reported its joints")
         leader = to_follower(self._options, sample["position"], self._robot.model.grippers)
         rows = plan_joint_move(control.target.copy(), leader, self._limits)
-        control.follow(MotionSource(rows))
-        while not control.exhausted:
-            await control.ticked()
+        if why := await carry_out(self._robot, rows):
+            logger.warning("the follower is not brought to the leader's pose yet: {}", why)
 
 
 @contextlib.asynccontextmanager

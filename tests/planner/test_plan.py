@@ -266,3 +266,24 @@ def invented(step: plan.Step, mood: str, named: bool) -> plan.StepResult:
             return HIGH if yes else LOW
         case _:
             return Verdict(value=yes)
+
+
+@pytest.mark.parametrize("fails_from", [0, 1])
+def test_an_arm_that_does_not_get_home_ends_the_run_incomplete(fails_from: int) -> None:
+    """It hides the table, which would look empty."""
+    table, homes = Table("cube"), []
+
+    def answer(step: plan.Step) -> plan.StepResult:
+        done = table.answer(step)
+        if not isinstance(step, plan.Home):
+            return done
+        homes.append(step.reason)
+        return done if len(homes) <= fails_from else plan.Failed("motion", "lift is 0.4 rad off")
+
+    steps = GraspPlan("clear the table")
+    while not isinstance(steps.step, plan.Finished):
+        steps.tell(answer(steps.step))
+    assert steps.step == plan.Finished(
+        False, "the arm does not get home, and hides the table: lift is 0.4 rad off"
+    )
+    assert len(homes) == fails_from + 2

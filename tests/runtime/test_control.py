@@ -6,6 +6,7 @@ import anyio
 import numpy as np
 import pytest
 
+from dexrun.modes.motion_source import MotionSource
 from runtime.control import LeaderSource, TickFlag, Watch
 from runtime.messages import Clip, Decision
 from runtime.ring import Ring
@@ -445,6 +446,31 @@ def test_after_a_gap_what_has_not_been_moved_keeps_its_target() -> None:
 
     rig.run(main)
     assert rig.guard.calls[-2]["previous"].tolist() == [0.5, 0.3, 0.1]
+
+
+def test_a_motion_of_any_length_is_made_whole() -> None:
+    """It is longer than the horizon, which takes it in pieces."""
+    rig = Rig({"horizon_rows": 1024})
+    rows = np.repeat(np.arange(1, 3001)[:, None] / 1000, D, axis=1)
+
+    async def main() -> None:
+        rig.loop.follow(MotionSource(rows))
+        assert await rig.loop.finished()
+
+    rig.run(main)
+    assert rig.requested()[1:3001] == [n / 1000 for n in range(1, 3001)]
+    assert rig.statistics.splices == {"spliced": 6}
+
+
+def test_a_motion_that_is_refused_is_not_done() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        rig.loop.follow(MotionSource(np.full((4, D), np.nan)))
+        assert await rig.loop.finished() is False
+        assert (rig.loop.exhausted, rig.loop.refused) == (False, "not_finite")
+
+    rig.run(main)
 
 
 # --- engaging
