@@ -76,7 +76,10 @@ def descriptors() -> set[str]:
 
 
 def shared_memory() -> set[str]:
-    return {f"shared memory {path.name}" for path in Path("/dev", "shm").glob(f"*-{os.getpid()}-*")}
+    """Segments that this process has mapped, or has created and not let go of."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    held = [line.rpartition("/dev/shm/")[2] for line in lines if "/dev/shm/dexrun-" in line]  # noqa: S108
+    return {f"shared memory {name.removesuffix(' (deleted)')}" for name in held}
 
 
 PROBES: tuple[Callable[[], set[str]], ...] = (threads, tasks, children, descriptors, shared_memory)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,16 +53,43 @@ def building(target: Path, *, file: bool = False, append: bool = False) -> Itera
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target, append=append)
-    draft = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    draft, lock = _locked_draft(target)
     try:
         if append:
-            shutil.copytree(target, draft, copy_function=_Linker(target))
-        else:
-            draft.mkdir()
+            shutil.copytree(target, draft, copy_function=_Linker(target), dirs_exist_ok=True)
         yield draft
         _take_place(draft / RESULT if file else draft, target, append=append)
     finally:
         _remove(draft)
+        os.close(lock)
+
+
+def _locked_draft(target: Path) -> tuple[Path, int]:
+    """A new folder, and what holds it: the kernel knows whose export still runs in whatever container."""
+    while True:
+        draft = target.with_name(f".{target.name}.partial-{secrets.token_hex(8)}")
+        draft.mkdir()
+        lock = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # a file system without locks, or it was swept away just now
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        if draft.is_dir():
+            return draft, lock
+        os.close(lock)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether an export that runs has it, as far as can be known."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _take_place(draft: Path, target: Path, *, append: bool) -> None:
@@ -104,8 +133,8 @@ def _remove(path: Path) -> None:
 def _sweep(target: Path, *, append: bool) -> None:
     """Remove drafts of exports that were killed, and what an append replaced if the data set is in place."""
     for draft in target.parent.glob(f".{target.name}.partial-*"):
-        number = draft.name.rpartition("-")[2]
-        if append:
-            number = number.removesuffix(OLD)
-        if number.isdecimal() and not Path("/proc", number).exists():
+        replaced = draft.name.endswith(OLD)
+        if replaced and (not append or _is_held(target)):  # the data set in place may still be taken back
+            continue
+        if not _is_held(draft):
             _remove(draft)

@@ -23,6 +23,7 @@ from drivers.world.operator import OperatorReport
 from runtime.body_options import StandingArmOptions
 from runtime.clock import Clock
 from runtime.messages import CameraInfo, Intrinsics
+from runtime.shared_memory import sweep
 
 if TYPE_CHECKING:
     from drivers.realsense.emulator import RealSenseEmulator
@@ -232,6 +233,7 @@ class WorldClient:
             except subprocess.TimeoutExpired:
                 end()
         self.process.wait()
+        sweep()  # its rings, if it was killed
         with self._lock:
             self._lost = self._lost or "the simulated world is closed"
             self._channel.close()

@@ -44,18 +44,22 @@ def observe(instruction: str = "", height: int = 4) -> Observation:
     )  # fmt: skip
 
 
-def shared() -> set[str]:
-    """Names of our shared memory that belongs to this process or a child of it."""
-    return {p.name for p in Path("/dev/shm").glob("dexrun-*")}  # noqa: S108
+OURS = "/dev/shm/dexrun-"  # noqa: S108
+
+
+def shared() -> list[Path]:
+    """Our shared memory that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [Path(line.split()[-1]) for line in lines if OURS in line and "(deleted)" not in line]
 
 
 @pytest.fixture
 def policy() -> Iterator[ProcessPolicy]:
-    before = shared()
     made = ProcessPolicy(ScriptOptions(), CONTEXT, timeout_s=60.0)
     yield made
+    mapped = shared()
     made.close()
-    assert not {name for name in shared() - before if name.startswith(f"dexrun-{os.getpid()}-")}
+    assert not [path for path in mapped if path.exists()]
 
 
 def test_everything_arrives_and_comes_back(policy: ProcessPolicy) -> None:

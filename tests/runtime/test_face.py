@@ -13,7 +13,8 @@ FACE = """
 ArmContext ArmDriver ArmModel ArmState ArmTable Box CameraDriver CameraInfo CameraNeed CameraTable Clock
 ColorImage DepthImage DeviceContext DeviceError DeviceTable Driver Extrinsics FaultKind Floats ForceDriver
 ForceTable Frame IkOptions IkResult Intrinsics JointLayout LeaderDriver LeaderTable Mailbox Mask NS_PER_S
-Observation Options PerceptionError Policy PolicyAnswer PolicyContext PolicyError PolicySpec PolicyStatus
+NoAnswerError Observation Options PerceptionError Policy PolicyAnswer PolicyContext PolicyError PolicySpec
+PolicyStatus
 PolicyTable RealClock Ring Sample Segmenter SegmenterTable Signal SteppedClock TrackedMask Tracker
 TrackerTable Wire base_from_camera capacity_for
 """

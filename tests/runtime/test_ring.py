@@ -310,20 +310,49 @@ def test_closing_while_a_slot_is_still_referred_to() -> None:
     assert kept == 5
 
 
-def test_what_a_killed_process_left_behind_is_removed() -> None:
-    program = (
-        "import os, signal\nfrom runtime.ring import Ring\n"
-        "r = Ring.create_shared({'x': ((2,), '<f8')}, 3)\nprint(r.name, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL
-    left = Path("/dev", "shm", done.stdout.strip())
-    assert left.exists()
-    ring = Ring.create_shared(LAYOUT, 3)
-    ring.close()
-    ring.unlink()
-    assert not left.exists()
+OF_PROCESS_ONE = """
+import os, sys
+os.getpid = lambda: 1  # as in containers that share the memory and do not see each other's processes
+from runtime.ring import Ring
+rings = [Ring.create_shared({"x": ((2,), "<f8")}, 3) for _ in range(2)]
+print(*(ring.name for ring in rings), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_lives_in_another_container_is_kept_and_what_was_killed_is_removed() -> None:
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", OF_PROCESS_ONE]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with start() as one, start() as other:
+        left = []
+        for process in (one, other):
+            assert process.stdout is not None
+            left.append([Path("/dev", "shm", name) for name in process.stdout.readline().split()])
+        assert len({*left[0], *left[1]}) == 4
+        shared_memory.sweep()
+        assert all(path.exists() for path in (*left[0], *left[1]))
+        one.kill()
+        one.wait()
+        ring = Ring.create_shared(LAYOUT, 3)  # what creates one looks first what was left behind
+        assert [path.exists() for path in (*left[0], *left[1])] == [False, False, True, True]
+        ring.close()
+        ring.unlink()
+        other.kill()
+        other.wait()
+        shared_memory.sweep()
+        assert not any(path.exists() for path in left[1])
+
+
+def test_what_has_no_size_yet_is_somebodys_who_is_about_to_make_it() -> None:
+    path = Path("/dev", "shm", "dexrun-0123456789abcdef")
+    path.touch()
+    try:
+        shared_memory.sweep()
+        assert path.exists()
+    finally:
+        path.unlink()
 
 
 WRITER = """
