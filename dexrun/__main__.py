@@ -13,6 +13,7 @@ from typing import TextIO
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.signals import leave_at_once
+from runtime.printable import printable
 
 HELP = """\
 usage: dexrun --config config.toml [--mode grasp|teleop|rollout] [--prompt TEXT] [--task TEXT]
@@ -174,7 +175,7 @@ def _print(text: str) -> int:
 def _write(stream: TextIO, text: str) -> str:
     """Write `text` now; returns why it cannot be. What is left of it is then not tried again at the end."""
     try:
-        stream.write(text)
+        stream.write(printable(text))
         stream.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

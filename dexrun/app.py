@@ -22,6 +22,7 @@ from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.modes.tally import table
 from dexrun.outcome import Outcome, stopped
+from dexrun.printing import complain, say
 from dexrun.rate_watch import RateWatch
 from dexrun.robot import Robot
 from dexrun.run_folder import CONFIG, SUMMARY, RunFolder, close_log, open_log
@@ -36,6 +37,7 @@ from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.interfaces import PolicyError
 from runtime.lag import LagMonitor
 from runtime.messages import DeviceError
+from runtime.printable import line
 from runtime.realtime import realtime
 from runtime.stepped import SteppedClock, SteppedClockError
 from runtime.teardown import boxed
@@ -65,7 +67,7 @@ def run(
             folder.write_json(CONFIG, _resolved(settings))
         except OSError as error:
             where = f"runs = {str(settings.runs)!r}"
-            sys.stderr.write(f"dexrun: {where}: nothing can be written there: {error}\n")
+            complain(f"dexrun: {where}: nothing can be written there: {error}\n")
             return BAD_CONFIGURATION
         return _run(settings, clock, folder, opener, ending)
 
@@ -88,7 +90,7 @@ def _exit_code(folder: RunFolder, record: RunRecord, style: str) -> int:
     """Say how the run ended. Without its summary it has not done all that was asked."""
     outcome, path = record.outcome, folder.path / SUMMARY
     if record.rollout is not None and style != "none":
-        sys.stdout.write(table(record.rollout))
+        say(table(record.rollout))
         sys.stdout.flush()
     if outcome.exit_code:
         logger.error("{}: {}", outcome.outcome, outcome.reason)
@@ -266,10 +268,8 @@ def _status(robot: Robot, mode: Mode, began_ns: int) -> Status:
     force = robot.force.samples.newest() if robot.force is not None else None
     return Status(
         mode=robot.settings.mode,
-        step=mode.step,
-        state=robot.control.state
-        if not robot.control.reason
-        else f"{robot.control.state}: {robot.control.reason}",
+        step=line(mode.step),
+        state=line(": ".join(filter(None, (robot.control.state, robot.control.reason)))),
         elapsed_s=(now_ns - began_ns) / NS_PER_S,
         rate_hz=statistics.recent_tick_hz(now_ns),
         period_error_us=statistics.period_error.summary(1e-3),

@@ -14,6 +14,7 @@ from typing import Any
 from loguru import logger
 
 from runtime.masking import without_secrets
+from runtime.printable import printable
 
 EPISODES = "episodes"
 CONFIG, SUMMARY = "config.json", "summary.json"
@@ -113,7 +114,7 @@ class _LogFile:
     def write(self, message: str) -> None:
         """Called by loguru, on its own thread."""
         try:
-            self._file.write(without_secrets(message).encode(errors="backslashreplace"))
+            self._file.write(printable(without_secrets(message)).encode(errors="backslashreplace"))
         except OSError as error:
             if not self._failed:
                 self._failed = True
@@ -129,7 +130,7 @@ class _Terminal:
 
     def write(self, message: str) -> None:
         """Called by loguru, on its own thread."""
-        sys.stderr.write(without_secrets(message))
+        sys.stderr.write(printable(without_secrets(message), colours=True))
 
     def flush(self) -> None:
         """Likewise."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
+from dexrun.printing import fail, say
 from policies.act.config import ActConfig
 from policies.checkpoint import CheckpointError, State, read_state, write_safetensors
 from runtime.interfaces import PolicyError
@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("target", type=Path, help="safetensors file to write")
     options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(f"{convert(options.source, options.target)}\n")
+        say(f"{convert(options.source, options.target)}\n")
     except PolicyError as error:
-        sys.stderr.write(f"dexrun: {error}\n")
+        fail(error)
         return BAD_CONFIGURATION
     return OK
 
@@ -49,6 +49,8 @@ def convert(source: Path, target: Path) -> str:
     Raises:
         PolicyError: `source` cannot be read, `target` ends otherwise, or torch is not installed; one line.
     """
+    if not target.parent.is_dir():
+        raise CheckpointError(f"{target}: there is no folder {target.parent}")
     need("dexrun convert", ("torch", "safetensors"), "learned")
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target}: the result must end in .safetensors")

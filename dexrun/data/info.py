@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from dexrun.export.contents import Content, Row
 from dexrun.export.errors import ExportError
 from dexrun.export.look import inspect
+from dexrun.printing import fail, say
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,12 +29,12 @@ def main(argv: Sequence[str]) -> int:
         try:
             content = inspect(path)
         except ExportError as error:
-            sys.stderr.write(f"dexrun: {error}\n")
+            fail(error)
             return BAD_CONFIGURATION
         if arguments.json:
-            sys.stdout.write(json.dumps(content.as_json()) + "\n")
+            say(json.dumps(content.as_json()) + "\n")
         else:
-            sys.stdout.write(describe(content))
+            say(describe(content))
     return OK
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from loguru import logger
 from dexrun.config.sources import ConfigError
 from dexrun.data.recorded import differences, local_settings, recorded_settings
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
+from dexrun.printing import complain, say
 from drivers.arms.choice import recorded, robot_of_all
 from runtime.arm_model import ModelError
 from runtime.messages import Floats
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
                 _same_robot(episodes[0], settings)
             return _send(episodes[0], settings, options.targets)
     except (RecordingError, ConfigError) as error:
-        sys.stderr.write("".join(f"dexrun replay: {line}\n" for line in str(error).splitlines()))
+        complain("".join(f"dexrun replay: {line}\n" for line in str(error).splitlines()))
         return BAD_CONFIGURATION
 
 
@@ -104,11 +104,9 @@ def _verify(episodes: Sequence[Episode], overrides: Sequence[str]) -> int:
     for episode in episodes:
         verdict = verify(episode, recorded_settings(episode, overrides))
         if verdict.same:
-            sys.stdout.write(f"episode {verdict.episode}: {verdict.ticks} ticks, every target the same\n")
+            say(f"episode {verdict.episode}: {verdict.ticks} ticks, every target the same\n")
         else:
-            sys.stdout.write(
-                f"episode {verdict.episode}: {verdict.ticks} ticks the same, then {verdict.difference}\n"
-            )
+            say(f"episode {verdict.episode}: {verdict.ticks} ticks the same, then {verdict.difference}\n")
             code = NOT_DONE
     return code
 
@@ -132,8 +130,8 @@ def _send(episode: Episode, settings: Settings, which: str) -> int:
 
     rows = targets_of(episode, which)
     for line in differences(episode, settings):
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.write(f"episode {episode.index}: {len(rows)} {which} targets: {episode.task}\n")
+        say(f"{line}\n")
+    say(f"episode {episode.index}: {len(rows)} {which} targets: {episode.task}\n")
 
     @contextlib.asynccontextmanager
     async def opener(robot: Robot, *_: Any) -> AsyncIterator[Mode]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
+from dexrun.printing import complain, fail, say
 from runtime.joints import prefixed
 from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
@@ -58,10 +59,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         _show(arguments)
     except ExportError as error:
-        sys.stderr.write(f"dexrun: {error}\n")
+        fail(error)
         return BAD_CONFIGURATION if error.usage else NOT_DONE
     except KeyboardInterrupt:
-        sys.stderr.write("\n")
+        complain("\n")
     return OK
 
 
@@ -125,7 +126,7 @@ def _save(stream: Any, layout: Any, fill: Callable[[], None], path: Path) -> Non
         raise ExportError(f"{path}: {error.strerror or error}", usage=False) from None
     finally:
         draft.unlink(missing_ok=True)
-    sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB\n")
 
 
 def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, fill: Callable[[], None]) -> None:
@@ -144,8 +145,8 @@ def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, fill: Calla
         try:
             stream.connect_grpc(address, default_blueprint=layout)
             if "--serve-web" in viewer:
-                sys.stdout.write(f"http://localhost:{viewer[-1]}?url={quote(address, safe='')}\n")
-            sys.stdout.write("Ctrl-C ends it\n")
+                say(f"http://localhost:{viewer[-1]}?url={quote(address, safe='')}\n")
+            say("Ctrl-C ends it\n")
             sys.stdout.flush()
             fill()
             if program.wait():

@@ -17,6 +17,7 @@ from dexrun.export.errors import ExportError
 from dexrun.export.formats import FORMATS, format_named
 from dexrun.export.job import ExportResult, Progress, Slot, export
 from dexrun.export.options import ExportOptions
+from dexrun.printing import complain, fail, say
 from runtime.masking import masked
 from runtime.units import CONVENTIONS, translated
 
@@ -114,12 +115,12 @@ def main(argv: Sequence[str]) -> int:
                 arguments.runs, kind, arguments.to, options, append=arguments.append, progress=bars
             )
     except ExportError as error:
-        sys.stderr.write(f"dexrun: {error}\n")
+        fail(error)
         return BAD_CONFIGURATION if error.usage else NOT_DONE
     except KeyboardInterrupt:
-        sys.stderr.write("dexrun: stopped; nothing was exported\n")
+        complain("dexrun: stopped; nothing was exported\n")
         return NOT_DONE
-    sys.stdout.write(summary(outcome, options))
+    say(summary(outcome, options))
     return OK
 
 
@@ -187,7 +188,7 @@ def _without_local(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key in _LOCAL:
         if key in table and table[key] != getattr(usual, key):
             said = masked(str(table[key]))[:100]
-            sys.stderr.write(
+            complain(
                 f"dexrun: {path}: export.{key} = {said!r} of the recording is not used; "
                 f"give --{key.replace('_', '-')} or [export] in a --config of your own\n"
             )

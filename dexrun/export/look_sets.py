@@ -13,6 +13,8 @@ import numpy as np
 from dexrun.export.contents import Content, Row, counted, size_of
 from dexrun.export.errors import ExportError
 
+_SMALL_BYTES = 64 << 20
+
 # --- LeRobot
 
 
@@ -102,6 +104,14 @@ class _Store:
         self._zip = zipfile.ZipFile(path) if path.is_file() else None
 
     def read(self, name: str) -> bytes:
+        """The member `name`.
+
+        Raises:
+            ValueError: it is larger than what is looked at here.
+        """
+        size = self._zip.getinfo(name).file_size if self._zip else (self._path / name).stat().st_size
+        if size > _SMALL_BYTES:
+            raise ValueError(f"{name} has {size} bytes")
         return self._zip.read(name) if self._zip else (self._path / name).read_bytes()
 
     def json(self, name: str) -> Any:
@@ -115,12 +125,21 @@ class _Store:
         ]
 
     def array(self, name: str) -> Any:
-        """A small array of one chunk."""
-        from numcodecs import get_codec
+        """A small array of one chunk.
+
+        Raises:
+            ValueError: it is compressed otherwise than here, or unfolds into more than it says.
+        """
+        from numcodecs import Blosc
 
         about = self.json(f"{name}/.zarray")
-        data = self.read(f"{name}/0")
-        raw = get_codec(about["compressor"]).decode(data) if about["compressor"] else data
+        raw = self.read(f"{name}/0")
+        if compressor := about["compressor"]:
+            if compressor["id"] != "blosc":  # among numcodecs' own is one that executes what it decodes
+                raise ValueError(f"{name} is compressed by {str(compressor['id'])[:20]!r}; expected blosc")
+            if int.from_bytes(raw[4:8], "little") > _SMALL_BYTES:
+                raise ValueError(f"{name} unfolds into more than it should have")
+            raw = Blosc().decode(raw)
         return np.frombuffer(raw, about["dtype"])[: about["shape"][0]]
 
     def close(self) -> None:

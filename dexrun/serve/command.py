@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import BAD_CONFIGURATION, OK, STOPPED
+from dexrun.printing import complain, say
 
 if TYPE_CHECKING:
     from dexrun.config.serve_options import ServeOptions
@@ -54,7 +55,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     if not arguments or "--help" in arguments or "-h" in arguments:
-        sys.stdout.write(HELP)
+        say(HELP)
         return OK if arguments else BAD_CONFIGURATION
     from dexrun.config.load import load
 
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write("".join(f"dexrun serve: {line}\n" for line in message.splitlines()))
+    complain("".join(f"dexrun serve: {line}\n" for line in message.splitlines()))
     return code
 
 
@@ -81,9 +82,7 @@ def run(settings: Settings) -> int:
             keep_freed_memory()
     try:
         _check_packages(settings)
-        sys.stderr.write(
-            f"dexrun serve: making the policy {served(settings).type} ready; this may take a while\n"
-        )
+        complain(f"dexrun serve: making the policy {served(settings).type} ready; this may take a while\n")
         server = _server(settings)
         RealClock().run(server.run, _announce(settings, server), True)
     except PolicyError as error:
@@ -108,7 +107,7 @@ def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:
     def announce() -> None:
         metrics = f", metrics at {server.metrics_address}" if server.metrics_address else ""
         name = served(settings).type
-        sys.stdout.write(f"serving {name} as {settings.serve.protocol} at {server.address}{metrics}\n")
+        say(f"serving {name} as {settings.serve.protocol} at {server.address}{metrics}\n")
         sys.stdout.flush()
 
     return announce

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol, TextIO, get_args
 
+from dexrun.printing import complain
 from drivers.arms import describe
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
@@ -182,7 +183,7 @@ def _check_target(target: Path) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"dexrun: {message}\n")
+    complain(f"dexrun: {message}\n")
     return code
 
 

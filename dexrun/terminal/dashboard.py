@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dexrun.config.mode_options import TerminalOptions
 from runtime.clock import NS_PER_S, Clock, ClockThread
+from runtime.printable import printable
 
 if TYPE_CHECKING:
     from rich.constrain import Constrain
@@ -228,7 +229,7 @@ class Dashboard:
         going_on = True
         while going_on:
             going_on = self._rest(self._options.line_s)
-            self._out.write(as_line(self._status()) + "\n")
+            self._out.write(printable(as_line(self._status())) + "\n")
             self._out.flush()
 
     def _live(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dexrun.data.info import main
+from dexrun.export.command import main as export_main
 from dexrun.export.job import ExportResult
 from tests.export.synthetic import Made, Truth
 
@@ -86,3 +87,37 @@ def test_what_is_neither_is_said_in_a_line(tmp_path: Path, capsys: pytest.Captur
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_a_store_that_asks_for_a_codec_that_executes_what_it_reads_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Owned:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "owned",)
+
+    import pickle
+
+    store = tmp_path / "store"
+    (store / "meta" / "episode_ends").mkdir(parents=True)
+    (store / ".zgroup").write_text('{"zarr_format": 2}')
+    about = {"shape": [1], "dtype": "<i8", "compressor": {"id": "pickle"}}
+    (store / "meta" / "episode_ends" / ".zarray").write_text(json.dumps(about))
+    (store / "meta" / "episode_ends" / "0").write_bytes(pickle.dumps(Owned()))
+    assert main([str(store)]) == 2
+    assert "is compressed by 'pickle'; expected blosc" in capsys.readouterr().err
+    assert not (tmp_path / "owned").exists()
+
+
+def test_what_a_recording_says_commands_no_terminal(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, _ = run(Made(seconds=0.2, task="pick \x1b]0;owned\x07\x1b[2J\u202e", label="fail\x1b[1mure"))
+    assert main([str(folder)]) == 0
+    assert export_main([str(folder), "--format", "act-hdf5", "--to", str(tmp_path / "x")]) == 1
+    said = capsys.readouterr()
+    assert "fail\\x1b[1mure" in said.out
+    assert "fail\\x1b[1mure" in said.err
+    assert not set("\x1b\x07\u202e") & set(said.out + said.err)
+    assert main(["--json", str(folder)]) == 0
+    assert not set("\x1b\x07\u202e") & set(capsys.readouterr().out)
