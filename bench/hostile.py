@@ -170,7 +170,7 @@ def _attack_zmq(name: str, port: int, count: int, seed: int, token: str) -> None
             if sent % WINDOW == 0:
                 peer.close(linger=0)
                 peer = context.socket(zmq.DEALER)
-                peer.sndtimeo, peer.rcvtimeo = 1000, 200
+                peer.sndtimeo, peer.rcvtimeo = 1000, 30
                 peer.connect(f"tcp://127.0.0.1:{port}")
             with contextlib.suppress(zmq.Again):
                 peer.send_multipart([b"", body] if sent % 50 else [body, b"", body, b"", body, body])

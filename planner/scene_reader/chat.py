@@ -22,6 +22,8 @@ MAX_PICTURE_PX = 4_096
 MAX_PIXELS = 4 * 1024 * 1024
 """Of all pictures of a request, two of a full-HD camera. They are decoded and read on the planner's loop."""
 _MAX_PARTS = 32
+_MAX_CHARS = 20_000
+"""Of the question and of who the model is told it is."""
 _JPEG_URL = "data:image/jpeg;base64,"
 
 
@@ -76,6 +78,8 @@ def complete(body: bytes, spoil: Callable[[str], str] | None = None) -> Response
             return failure(400, "no message has the role user")
         text, urls = _split(asked[0].content)
         system = "\n".join(_split(each.content)[0] for each in request.messages if each.role == "system")
+        if len(text) + len(system) > _MAX_CHARS:
+            return failure(400, f"a question of more than {_MAX_CHARS} characters")
         pictures = _decode_all(urls)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

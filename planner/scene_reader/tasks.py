@@ -12,11 +12,14 @@ from planner.scene_reader.language import Query, parse_query, parse_request
 from planner.scene_reader.vision import Scene, between_jaws, read
 from runtime.messages import ColorImage
 
-_QUOTED = re.compile(r"<<<(.*?)>>>", re.DOTALL)
+_OPEN, _CLOSE = "<<<", ">>>"
+_MOST_QUOTED, _QUOTED_CHARS = 40, 2_000
+_LOOSE_CHARS = 2_000
+"""Other people's wordings are looked for in so much of a text; the pattern takes its square."""
 _LOOSE = re.compile(
     r"(?:(?:user prompt|description)[^:\n]*:|\bwhether\b)\s*(.+?)\s*(?:\n|$|\bexists\b)", re.IGNORECASE
 )
-_ARM = re.compile(r"\barm is\b[^.]*?\b(left|right|bottom|top|near|far)\b", re.IGNORECASE)
+_ARM = re.compile(r"\barm is\b[^.]{0,80}?\b(left|right|bottom|top|near|far)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,30 @@ def answer(text: str, pictures: Sequence[ColorImage], system: str = "") -> str:
     `system` is read for where the arm is. A text that asks none of the seven questions gets a sentence that
     says so.
     """
-    bare = _QUOTED.sub(" ", text)
+    bare, quoted = _unquoted(text)
     for pattern, reply, needed in _TASKS:
         if re.search(pattern, bare, re.IGNORECASE):
             if len(pictures) < needed:
                 return "I was sent no picture to look at."
-            quoted = tuple(_QUOTED.findall(text)) or tuple(_LOOSE.findall(text)[:1])
+            if not quoted and (loose := _LOOSE.search(text[:_LOOSE_CHARS])) is not None:
+                quoted = (loose[1],)
             return reply(SceneQuestion(quoted, pictures, _arm_side(system)))
     return "I can look at pictures of a table and answer a planner's questions about it, but not this one."
+
+
+def _unquoted(text: str) -> tuple[str, tuple[str, ...]]:
+    """`text` with a blank for each quotation, and the quotations."""
+    first, *rest = text.split(_OPEN)
+    bare = [first]
+    quoted: list[str] = []
+    for part in rest:
+        inside, closed, after = part.partition(_CLOSE)
+        if closed and len(quoted) < _MOST_QUOTED:
+            quoted.append(inside[:_QUOTED_CHARS])
+            bare += [" ", after]
+        else:
+            bare.append(part)
+    return "".join(bare), tuple(quoted)
 
 
 def _arm_side(system: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from planner.config import SceneReaderConfig
 from planner.images import encode
+from planner.scene_reader.chat import complete
 from planner.scene_reader.faults import Spoiler
 from planner.scene_reader.server import SceneReader
 from tests.planner.pictures import table
@@ -359,3 +361,16 @@ def test_three_hundred_silent_connections_and_half_requests_starve_nobody() -> N
                 each.transport.abort()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "piece", ["<<<", "<<<a>>>", "arm is ", "description ", "user prompt", "whether ", " "]
+)
+def test_a_long_question_is_read_in_time(piece: str) -> None:
+    """Patterns that look for an end that does not come take the square of a text."""
+    words = "Is the table empty? " + piece * (9_000 // len(piece))
+    body = json.dumps({"model": "m", "messages": [{"role": r, "content": words} for r in ("system", "user")]})
+    start = time.process_time()
+    assert "no picture" in complete(body.encode()).body
+    assert time.process_time() - start < 1.0
+    assert complete(body.replace("empty", "empty" * 500).encode()).status == 400
