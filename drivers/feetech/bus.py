@@ -212,7 +212,8 @@ class FeetechBus:
             heard = ", ".join(str(i) for i, m in found.items() if m is not None) or "none"
             detail = f"no answer from servo {', '.join(silent)}; answering: {heard}"
             if heard == "none":
-                detail += " (is the arm powered, and is this its port?)"
+                speed = self._port.getBaudRate()
+                detail += f" (is the arm powered, is this its port, and is its speed {speed} bit/s?)"
             raise DeviceError(self.device, FaultKind.NO_REPLY, self.where, detail)
         wrong = [f"{i} ({self.name(i)}) says {m}" for i, m in found.items() if m != model]
         if wrong:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from loguru import logger
 
 from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
@@ -16,7 +15,7 @@ from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounte
 from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
-from drivers.feetech.witness import Witness
+from drivers.feetech.witness import ServoWatch, Witness
 from drivers.serial_port import Adapter, Lister, adapter_at, find_ports, list_ports
 from runtime.clock import NS_PER_S, Clock, Signal
 from runtime.messages import DeviceError, FaultKind
@@ -88,9 +87,7 @@ class FeetechArm:
         self._target_max_age_ns = round(config.target_max_age_s * NS_PER_S)
         self._counts: dict[str, int] = {}
         self._alarms = AlarmLog(name)
-        self._witness = Witness({})
-        self._restarted: list[str] = []
-        """The joints whose registers are to be set again."""
+        self._watch = ServoWatch(torque=config.role == "follower")
         self._bus: FeetechBus | None = None
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
@@ -114,9 +111,6 @@ class FeetechArm:
         bus = self._open_one_of(paths)
         self._adapter = adapter_at(bus.where, self._lister) or self._adapter
         self._bus = bus
-        if self._restarted:
-            logger.info("{}: set again what a restart undid: {}", self.name, ", ".join(self._restarted))
-            self._restarted = []
         for box in (self.targets, self.guide):
             box.take()  # what was asked before the gap is not obeyed after it
         self._guidance.forget()
@@ -142,7 +136,7 @@ class FeetechArm:
         bus = connect(self.name, self._config, names, self._clock, path=path, alarms=self._alarms)
         bus.last_good_ns = self._last_good_ns
         try:
-            self._witness = self._prepare(bus, self._config.write_calibration and alone)
+            self._watch.begin(bus, self._prepare(bus, self._config.write_calibration and alone))
         except BaseException:
             self._keep_counts(bus)
             bus.close()
@@ -240,7 +234,7 @@ class FeetechArm:
         if self._config.role == "follower":
             self._write_target(bus)
         elif self._guidance.follow(bus, self.guide.take(), self._clock.now_ns()):
-            self._witness = Witness.take(bus, self._joints.ids)
+            self._watch.begin(bus, Witness.take(bus, self._joints.ids))
 
     def _write_target(self, bus: FeetechBus) -> None:
         # One that has waited is of a loop that may hold by now: nobody asks for it any more.
@@ -252,7 +246,7 @@ class FeetechArm:
             self._count("bad_target")
             return
         joints = self._joints
-        powered = self._powered(bus)
+        powered = self._watch.powered(bus, joints.ids)
         goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:
@@ -265,21 +259,6 @@ class FeetechArm:
         bus.sync_write(reg.GOAL_POSITION, rows)
         position = np.where(obeyed, joints.to_units(self._turns.from_servo(goals)), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)
-
-    def _powered(self, bus: FeetechBus) -> set[int]:
-        """The servos that say that their torque is on: none other may get a goal.
-
-        A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
-        gains that a restart left it.
-
-        Raises:
-            DeviceError: ``torque_lost``, ``restarted``.
-        """
-        answers = bus.sync_read(self._joints.ids, reg.TORQUE_ENABLE.address, reg.TORQUE_ENABLE.size, 0)
-        if not all(data[0] for data in answers.values()):
-            start, size = reg.HEALTH_BLOCK
-            self._check_servos(bus, bus.sync_read(self._joints.ids, start, size), start)
-        return {servo_id for servo_id, data in answers.items() if data[0]}
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
         healthy = before_ns >= self._next_health_ns
@@ -300,7 +279,7 @@ class FeetechArm:
                 raise DeviceError(self.name, FaultKind.NO_REPLY, bus.where, detail, self._last_good_ns)
             return False
         if healthy:
-            self._check_servos(bus, answers, start)
+            self._watch.check(bus, answers, start)
         stamp = (before_ns + now) // 2
         self._located = True
         self._last_good_ns = bus.last_good_ns = stamp
@@ -310,27 +289,6 @@ class FeetechArm:
             self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)
             self._publish_health(bus, answers, start, stamp)
         return True
-
-    def _check_servos(self, bus: FeetechBus, answers: Mapping[int, bytes], start: int) -> None:
-        """A servo that protected itself or restarted answers as before, and does not do what it is asked.
-
-        It is not put right here: opening the arm anew does that, from where the arm is.
-        """
-        kind, detail = FaultKind.RESTARTED, ""
-        forgotten = self._witness.restarted(answers, start)
-        if forgotten:
-            self._restarted = [bus.name(servo_id) for servo_id in forgotten]
-            what = next(iter(forgotten.values()))
-            detail = (
-                f"lost power for a moment, and what was set with it ({what}): {', '.join(self._restarted)}"
-            )
-        elif self._config.role == "follower":
-            at = reg.TORQUE_ENABLE.address - start
-            limp = [bus.name(servo_id) for servo_id, data in answers.items() if not data[at]]
-            kind, detail = FaultKind.TORQUE_LOST, ", ".join(limp)
-            detail = detail and f"torque is off, though nobody switched it off: {detail}"
-        if detail:
-            raise DeviceError(self.name, kind, bus.where, detail, self._last_good_ns)
 
     def _column(self, answers: Mapping[int, bytes], start: int, register: reg.Register) -> Ticks:
         at = register.address - start

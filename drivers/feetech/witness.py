@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from loguru import logger
+
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from runtime.messages import DeviceError, FaultKind
@@ -47,6 +49,60 @@ class Witness:
                     if is_now != then
                 )
         return found
+
+
+class ServoWatch:
+    """Notices servos that protected themselves or restarted: they answer as before, and obey nobody.
+
+    They are not put right here: opening the arm anew does that, from where the arm is.
+
+    Args:
+        torque: whether it should be on, as a follower's.
+    """
+
+    def __init__(self, torque: bool) -> None:
+        self._torque = torque
+        self._witness = Witness({})
+        self._forgotten: list[str] = []
+
+    def begin(self, bus: FeetechBus, witness: Witness) -> None:
+        """The servos were prepared, perhaps after a restart, and hold `witness`."""
+        self._witness = witness
+        if self._forgotten:
+            logger.info("{}: set again what a restart undid: {}", bus.device, ", ".join(self._forgotten))
+            self._forgotten = []
+
+    def check(self, bus: FeetechBus, answers: Mapping[int, bytes], start: int) -> None:
+        """Look at what the servos that answered hold from address `start` on.
+
+        Raises:
+            DeviceError: ``torque_lost``, ``restarted``.
+        """
+        if forgotten := self._witness.restarted(answers, start):
+            self._forgotten = [bus.name(servo_id) for servo_id in forgotten]
+            names, what = ", ".join(self._forgotten), next(iter(forgotten.values()))
+            detail = f"lost power for a moment, and what was set with it ({what}): {names}"
+            raise DeviceError(bus.device, FaultKind.RESTARTED, bus.where, detail, bus.last_good_ns)
+        at = reg.TORQUE_ENABLE.address - start
+        limp = [bus.name(servo_id) for servo_id, data in answers.items() if not data[at]]
+        if limp and self._torque:
+            detail = f"torque is off, though nobody switched it off: {', '.join(limp)}"
+            raise DeviceError(bus.device, FaultKind.TORQUE_LOST, bus.where, detail, bus.last_good_ns)
+
+    def powered(self, bus: FeetechBus, ids: Sequence[int]) -> set[int]:
+        """The servos that say that their torque is on: none other may get a goal.
+
+        A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
+        gains that a restart left it.
+
+        Raises:
+            DeviceError: as `check`.
+        """
+        answers = bus.sync_read(ids, reg.TORQUE_ENABLE.address, reg.TORQUE_ENABLE.size, 0)
+        if not all(data[0] for data in answers.values()):
+            start, size = reg.HEALTH_BLOCK
+            self.check(bus, bus.sync_read(ids, start, size), start)
+        return {servo_id for servo_id, data in answers.items() if data[0]}
 
 
 def mark(bus: FeetechBus, servo_id: int, limit: int) -> int:

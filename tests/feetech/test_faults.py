@@ -429,7 +429,9 @@ def test_a_missing_servo_is_named(tmp_path: Path) -> None:
 def test_an_unpowered_arm_is_guessed(tmp_path: Path) -> None:
     with rig(tmp_path, num_retry=0) as r:
         r.emulator.faults.silent.update(range(1, 7))
-        with pytest.raises(DeviceError, match=r"answering: none \(is the arm powered"):
+        with pytest.raises(
+            DeviceError, match=r"answering: none \(is the arm powered, .* its speed 1000000 bit/s\?\)"
+        ):
             r.arm.open()
 
 
