@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol, TextIO, get_args
 
+from loguru import logger
+
 from dexrun.printing import complain
 from drivers.arms import describe
 from drivers.feetech import registers as reg
@@ -110,6 +112,8 @@ def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
         DeviceError: a servo does not answer. CalibrationError: a range cannot be the joint's. OSError: the
             file cannot be written. EOFError: nobody answers, and torque is cut only if it was agreed to.
     """
+    if target.exists():
+        person.show(f"{target} is there already, and will be replaced at the end.")
     # Every run leaves torque on: without it the arm drops, and with it no joint can be moved by hand.
     person.confirm("Hold the arm: it drops when its torque goes off. Press Enter to let it go.")
     calibrator.release()
@@ -224,6 +228,9 @@ def main(arguments: list[str], person: Person | None = None) -> int:
         bus = connect("arm", config, names, RealClock())
     except DeviceError as error:
         return _fail(str(error), 3)
+    if person is None:  # what is written into servos is told in a person's lines, not a log's
+        logger.remove()
+        logger.add(sys.stderr, format="{message}", level="INFO", diagnose=False)
     with contextlib.closing(bus):
         return _run(bus, robot, options, person or Terminal())
 
@@ -245,7 +252,7 @@ def _run(bus: FeetechBus, robot: RobotDescription, options: argparse.Namespace, 
     except EOFError:
         why = "the input ended before Enter was pressed"
     except (KeyboardInterrupt, _EndedError) as error:
-        why = f"interrupted ({error or 'SIGINT'})"
+        why = f"interrupted ({str(error) or 'SIGINT'})"
     else:
         return 0
     return _fail(f"{why}; {options.to} is not written{calibrator.left()}", 1)

@@ -134,10 +134,13 @@ def test_a_servo_that_takes_no_write_leaves_all_as_before(
     assert not target.exists()
 
 
-def test_an_interrupt_says_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_says_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
     class Leaving(Hand):
         def confirmed(self) -> bool:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             return super().confirmed()
 
     bank = SimpleServoBank(SteppedClock(), dict.fromkeys(range(1, 7), 2047))
@@ -149,8 +152,8 @@ def test_an_interrupt_says_what_is_left(tmp_path: Path, capsys: pytest.CaptureFi
         emulator.close()
     assert code == 1
     assert capsys.readouterr().err == (
-        f"dexrun: interrupted (SIGTERM); {target} is not written; the servos' offsets and limits are as they "
-        "were; torque is off\n"
+        f"dexrun: interrupted ({number.name}); {target} is not written; the servos' offsets and limits are "
+        "as they were; torque is off\n"
     )
 
 
