@@ -18,6 +18,8 @@ from dexrun.config.load import load, load_tables
 from dexrun.config.settings import Settings
 from dexrun.config.sources import parse_arguments
 from dexrun.serve.command import expand
+from drivers.feetech.calibration import save_calibration
+from tests.feetech.rig import CALIBRATION
 from tests.plugins.distribution import distribution, installed
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +108,7 @@ def loaded(tables: dict[str, Any]) -> Settings:
 def test_a_table_is_accepted(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the calibration that it names is
     (tmp_path / "calibration").mkdir()
-    (tmp_path / "calibration" / "follower.json").touch()
+    save_calibration(tmp_path / "calibration" / "follower.json", CALIBRATION)
     tables = merged(tomllib.loads((ROOT / "config.toml").read_text()), tomllib.loads(text))
     assert loaded(tables).arm.port.startswith("/dev/")
 

@@ -145,11 +145,11 @@ def row_stats(data: Mapping[str, NDArray[Any]], *, quantiles: bool) -> dict[str,
 
 
 def write_video(
-    path: Path, key: str, sampled: Sampled, of: LerobotLayout, plan: ExportPlan, *, quantiles: bool
-) -> stats.Stats:
-    """Encode one camera of one episode to `path`; returns its statistics."""
+    path: Path, key: str, sampled: Sampled, of: LerobotLayout, plan: ExportPlan
+) -> stats.ImageStats:
+    """Encode one camera of one episode to `path`; returns what was seen of it."""
     if key in of.depth_videos:
-        return _write_depth(path, of.depth_videos[key], sampled, of, quantiles=quantiles)
+        return _write_depth(path, of.depth_videos[key], sampled, of)
     camera = of.videos[key]
     size = of.shape.cameras[camera]
     seen = stats.ImageStats(len(sampled), 3)
@@ -161,12 +161,10 @@ def write_video(
 
     options = video.color_options(plan.options.codec, plan.options.crf, threads=1)
     video.encode_color(path, images(), (size.height, size.width), of.fps, options)
-    return seen.result(quantiles=quantiles)
+    return seen
 
 
-def _write_depth(
-    path: Path, camera: str, sampled: Sampled, of: LerobotLayout, *, quantiles: bool
-) -> stats.Stats:
+def _write_depth(path: Path, camera: str, sampled: Sampled, of: LerobotLayout) -> stats.ImageStats:
     size = of.shape.cameras[camera]
     table = depth_video.code_table(size.depth_scale_m)
     seen = stats.ImageStats(len(sampled), 1, levels=65536, unit=size.depth_scale_m * 1000.0)
@@ -177,7 +175,7 @@ def _write_depth(
             yield table[image]
 
     video.encode_gray12(path, codes(), (size.height, size.width), of.fps)
-    return seen.result(quantiles=quantiles)
+    return seen
 
 
 def depth_pngs(sampled: Sampled, camera: str) -> tuple[list[bytes], stats.ImageStats]:

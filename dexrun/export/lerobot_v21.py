@@ -80,7 +80,7 @@ class LerobotV21:
             key = task.removeprefix("video:")
             path = plan.folder / _path(VIDEOS, number, key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            return lerobot.write_video(path, key, sampled, of, plan, quantiles=False)
+            return lerobot.write_video(path, key, sampled, of, plan).result(quantiles=False)
         data = lerobot.columns(sampled, slot, of)
         data["episode_index"] = np.full(slot.length, number, np.int64)
         data["index"] = np.arange(slot.length, dtype=np.int64) + prepared.frames + slot.start

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.export import lerobot, lerobot_append, stats, video
+from dexrun.export import lerobot, lerobot_append, lerobot_stats, stats, video
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
@@ -95,33 +95,42 @@ class LerobotV3:
         if task != "rows":
             key = task.removeprefix("video:")
             path = part.with_name(f"{part.name}-{key}.mp4")
-            return lerobot.write_video(path, key, sampled, of, plan, quantiles=True)
+            return {key: lerobot.write_video(path, key, sampled, of, plan)}
         data = lerobot.columns(sampled, slot, of)
         data["episode_index"] = np.full(slot.length, prepared.episodes + slot.number, np.int64)
         data["index"] = np.arange(slot.length, dtype=np.int64) + prepared.frames + slot.start
         number = lerobot.task_numbers(plan.slots, prepared.tasks)[slot.ref.task]
         data["task_index"] = np.full(slot.length, number, np.int64)
-        found = lerobot.row_stats(data, quantiles=True)
         pictures: dict[str, list[bytes]] = {}
+        seen: dict[str, stats.ImageStats] = {}
         for key, camera in of.depth_images.items():
-            pictures[key], seen = lerobot.depth_pngs(sampled, camera)
-            found[key] = seen.result()
+            pictures[key], seen[key] = lerobot.depth_pngs(sampled, camera)
         _write_part(part.with_suffix(".arrow"), data_table(of.features(), data, pictures))
-        return found
+        return data, seen
 
     def finish(self, plan: ExportPlan, prepared: ExistingV3, results: Sequence[Mapping[str, Any]]) -> None:
         of = _layout(plan)
         data_places = _join_data(plan, of, prepared)
         video_places = {key: _join_videos(plan, key, of, prepared) for key in of.video_keys}
         shutil.rmtree(plan.folder / PARTS)
-        found = [{**r["rows"], **{key: r[f"video:{key}"] for key in of.video_keys}} for r in results]
+        rows, seen = [result["rows"][0] for result in results], [_seen(of, result) for result in results]
+        found = [
+            {**lerobot.row_stats(data, quantiles=True), **{key: one.result() for key, one in each.items()}}
+            for data, each in zip(rows, seen, strict=True)
+        ]
         _write_episodes(plan, of, prepared, data_places, video_places, found)
         numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
         lerobot.write_table(plan.folder / "meta" / "tasks.parquet", task_table(list(numbers)))
-        parts = ([prepared.stats] if prepared.stats else []) + found
-        lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(stats.aggregate(parts)))
+        whole = lerobot_stats.whole(plan.folder, prepared.stats, prepared.files.get("data", 0), rows, seen)
+        lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(whole))
         _write_info(plan, of, prepared, len(numbers))
         lerobot_append.write_report(plan, of, prepared.report, prepared.episodes)
+
+
+def _seen(of: LerobotLayout, result: Mapping[str, Any]) -> dict[str, stats.ImageStats]:
+    """What was seen of an episode's pictures, by feature."""
+    parts = (result["rows"][1], *(result[f"video:{key}"] for key in of.video_keys))
+    return {key: one for part in parts for key, one in part.items()}
 
 
 def _depth(options: ExportOptions) -> str:

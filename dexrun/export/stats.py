@@ -47,13 +47,29 @@ class ImageStats:
     """Collects images ``[H, W, C]`` or ``[H, W]`` of one camera by counting values.
 
     `levels` is the number of values a pixel can have; `unit` is what statistics are multiplied by.
+
+    Attributes:
+        counts: ``[C, levels]``, how often each value was seen. images: how many were looked at.
     """
 
     def __init__(self, length: int, channels: int, levels: int = 256, unit: float = 1 / 255) -> None:
         self._wanted = set(sampled_rows(length).tolist())
-        self._counts = np.zeros((channels, levels), np.int64)
-        self._unit = unit
-        self._images = 0
+        self.counts = np.zeros((channels, levels), np.int64)
+        self.unit = unit
+        self.images = 0
+
+    @classmethod
+    def of(cls, counts: NDArray[np.int64], unit: float, images: int) -> ImageStats:
+        """What was counted earlier."""
+        made = cls(1, counts.shape[0], counts.shape[1], float(unit))
+        made.counts, made.images = counts, images
+        return made
+
+    @classmethod
+    def merged(cls, parts: Sequence[ImageStats]) -> ImageStats:
+        """What was seen in all of `parts`, of one camera."""
+        counts = np.sum([part.counts for part in parts], axis=0)
+        return cls.of(counts, parts[0].unit, sum(part.images for part in parts))
 
     def add(self, row: int, image: NDArray[Any]) -> None:
         """Look at the image of `row`, if it is one of those looked at."""
@@ -61,17 +77,17 @@ class ImageStats:
             return
         height, width = image.shape[:2]
         step = max(1, max(height, width) // _TARGET_PX) if max(height, width) >= _SMALL_PX else 1
-        part = image[::step, ::step].reshape(-1, self._counts.shape[0])
-        for channel, counts in enumerate(self._counts):
+        part = image[::step, ::step].reshape(-1, self.counts.shape[0])
+        for channel, counts in enumerate(self.counts):
             counts += np.bincount(part[:, channel], minlength=len(counts))
-        self._images += 1
+        self.images += 1
 
     def result(self, *, quantiles: bool = True) -> Stats:
         """Shapes ``[C, 1, 1]``; the count is of images."""
-        rows = [_of_counts(counts, quantiles=quantiles) for counts in self._counts]
-        stats = {key: np.array([row[key] for row in rows]) * self._unit for key in rows[0]}
+        rows = [_of_counts(counts, quantiles=quantiles) for counts in self.counts]
+        stats = {key: np.array([row[key] for row in rows]) * self.unit for key in rows[0]}
         out = {key: value.reshape(-1, 1, 1) for key, value in stats.items()}
-        return {**out, "count": np.array([self._images])}
+        return {**out, "count": np.array([self.images])}
 
 
 def _of_counts(counts: NDArray[np.int64], *, quantiles: bool) -> dict[str, float]:

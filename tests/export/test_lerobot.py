@@ -259,6 +259,33 @@ def test_statistics_are_those_of_everything() -> None:
         assert np.allclose(joined["x"][name], whole[name])
 
 
+def test_statistics_of_a_merged_and_appended_data_set_are_computed_from_all_of_it(
+    run: Run, exported: Export
+) -> None:
+    first, _ = run(Made(seconds=0.3), Made(seconds=1.2, task="another", seed=1), name="first")
+    second, _ = run(Made(seconds=0.5, seed=2, task="a third"), name="second")
+    both, _ = exported([first, second], "lerobot-v3", to="both", depth="both")
+    grown, _ = exported(first, "lerobot-v3", to="grown", depth="both")
+    exported(second, "lerobot-v3", to="grown", depth="both", append=True)
+    found = [json.loads((folder / "meta" / "stats.json").read_text()) for folder in (both, grown)]
+    tables = [pq.read_table(path) for path in sorted((grown / "data").rglob("*.parquet"))]
+    for key in ("action", "observation.state", "observation.force", "timestamp", "task_index", "index"):
+        rows = np.concatenate([np.array(table.column(key).to_pylist(), float) for table in tables])
+        for name, values in stats.of_rows(rows).items():
+            for one in found:
+                assert np.allclose(one[key][name], values, atol=1e-6), (key, name)
+    assert found[0]["task_index"]["q01"] == [0.0]
+    assert found[0]["task_index"]["q99"] == [2.0]
+    images = [key for key in found[0] if "images" in key]
+    assert len(images) == 4
+    for key in images:
+        assert found[0][key].keys() == found[1][key].keys()
+        for name, values in found[0][key].items():
+            assert np.allclose(values, found[1][key][name]), (key, name)
+    (grown / "meta" / "dexrun_seen.npz").unlink()  # as in LeRobot's own
+    exported(second, "lerobot-v3", to="grown", depth="both", append=True)
+
+
 def test_image_statistics_are_of_the_pixels_looked_at() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 30, 40, 3), dtype=np.uint8)
     seen = stats.ImageStats(20, 3)
