@@ -283,8 +283,8 @@ def test_the_action_can_be_what_was_requested(run: Run, say: Any, tmp_path: Path
 
 def test_slower_grids_take_fewer_rows(run: Run, say: Any, tmp_path: Path) -> None:
     folder, (truth,) = run(Made(seconds=1.0))
-    arguments = [folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--fps", 10, "--units", "percent"]
-    assert say(*arguments, "--jobs", 1)[0] == 0
+    arguments = [folder, "--format", "act-hdf5", "--to", tmp_path / "x", "--fps", 10]
+    assert say(*arguments, "--units", "lerobot_percent", "--jobs", 1)[0] == 0
     with h5py.File(tmp_path / "x/episode_0.hdf5") as root:
         assert (root["/observations/images/wrist"][()] == np.stack(truth.values["wrist color"][::3])).all()
         assert np.abs(root["/observations/qpos"][:, -1]).max() > 1.0
