@@ -55,6 +55,7 @@ commands:
   view       open a recording in Rerun
   convert    turn a policy checkpoint into safetensors, without executing it
   calibrate  record an arm's homing offsets and ranges
+  joints     show which way every joint counts, in ticks, radians and LeRobot's units
 
 exit codes: 0 done, 1 not done, 2 bad configuration, 3 stopped by a fault or a safety latch
 """
@@ -71,6 +72,7 @@ _COMMANDS = {
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",
     "calibrate": "dexrun.setup.calibrate",
+    "joints": "dexrun.setup.joints",
 }
 """Where each command's ``main`` is; imported when it is called for."""
 

@@ -7,7 +7,8 @@ function on arrays; the constructors check once, before anything moves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation
 from runtime.options import Options
-from runtime.units import UnitError, UnitMap, joint_units
+from runtime.units import Plausibility, UnitError, UnitMap, joint_units
 
 
 class ImageRule(Options):
@@ -95,6 +96,20 @@ class KeyMap(Options):
         return self.images.get(camera, self.image)
 
 
+_NOT_TARGETS = re.compile(r"(^|[^a-z])(eef|ee|tcp|end_?effector|delta|relative|rel)([^a-z]|$)", re.IGNORECASE)
+"""In the name of an action: it is no joint's target."""
+
+
+def _check_targets(action: Mapping[str, Sequence[Entry]]) -> None:
+    for key, entries in action.items():
+        named = next((each.text for each in entries if each.kind is EntryKind.POSITION), "")
+        if named and _NOT_TARGETS.search(key):
+            raise PolicyError(
+                f"action {key!r} is by its name of an end effector or relative, and entry {named!r} would "
+                "take it for a joint's target; a policy here gives joints: <joint> or <joint>.delta, or skip"
+            )
+
+
 def _vectors_only(keys: KeyMap) -> KeyMap:
     default = KeyMap()
     for key in ("cameras", "depths", "masks", "instruction", "image", "images"):
@@ -103,8 +118,20 @@ def _vectors_only(keys: KeyMap) -> KeyMap:
     return keys
 
 
+def _pictures_of_one_size(keys: KeyMap) -> KeyMap:
+    for name, rule in (("image", keys.image), *((f"images.{each}", r) for each, r in keys.images.items())):
+        if rule.width or rule.height:
+            raise ValueError(
+                f"{name}.width and height have no effect here: image_width and image_height say it"
+            )
+    _vectors_only(keys.model_copy(update={"image": ImageRule(), "images": {}}))
+    return keys
+
+
 VectorKeys = Annotated[KeyMap, AfterValidator(_vectors_only)]
 """The map of a policy whose network fixes what its images are called: `state` and `action` alone."""
+PictureKeys = Annotated[KeyMap, AfterValidator(_pictures_of_one_size)]
+"""The same, and how pictures become those of the network's size: order, resize, interpolation."""
 
 
 class ObservationMap:
@@ -119,10 +146,12 @@ class ObservationMap:
         self.robot = robot
         try:
             self.units = joint_units(robot, units)
+            self._plausibility = Plausibility(robot, units)
         except UnitError as error:
             raise PolicyError(str(error)) from None
         self.state = {k: read_entries(e, robot, k, "state", state_entry) for k, e in keys.state.items()}
         self.action = {k: read_entries(e, robot, k, "action", action_entry) for k, e in keys.action.items()}
+        _check_targets(self.action)
         targets = [robot.names[each.index] for each in self._row if each.kind in _TARGETS]
         twice = sorted({name for name in targets if targets.count(name) > 1})
         if twice:
@@ -136,6 +165,19 @@ class ObservationMap:
     def takes_deltas(self) -> bool:
         """Whether an action is relative to the observed position."""
         return any(entry.kind is EntryKind.DELTA for entry in self._row)
+
+    def doubt(
+        self, kind: Literal["state", "action"], low: Floats, high: Floats, *, spans: bool = False
+    ) -> str:
+        """Why a state or a row between `low` and `high`, each by the entries of all keys together, is not of
+        this robot in these units; empty if it may be (`runtime.units.Plausibility`).
+        """
+        ends = np.full((2, self.robot.joints), np.nan)
+        entries = [each for part in getattr(self, kind).values() for each in part]
+        for column, entry in enumerate(entries):
+            if entry.kind is EntryKind.POSITION:
+                ends[:, entry.index] = low[column], high[column]
+        return self._plausibility.doubt(*ends, spans=spans)
 
     @property
     def wants_poses(self) -> bool:

@@ -20,6 +20,7 @@ from pydantic import Field
 from runtime.blends import SplicingOptions
 from runtime.body_options import ArmOptions, StandingArmOptions
 from runtime.geometry_options import Extrinsics
+from runtime.joints import JointLayout
 from runtime.packages import need
 from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
 from runtime.part_table import PartTable, checked
@@ -94,6 +95,15 @@ class ArmTable(DeviceTable, StandingArmOptions):
     part_kind = "arm"
 
     state_rate_hz: float = Field(default=100.0, gt=0, le=1000)
+
+    def known_calibration(self, joints: JointLayout) -> Mapping[str, Any]:
+        """How the arm is calibrated, as far as the table says it: `ArmDriver.calibration` without the arm.
+
+        Raises:
+            ValueError: the file that the table names cannot be used; one line.
+        """
+        del joints
+        return {}
 
     @abstractmethod
     def build(self, context: ArmContext) -> ArmDriver:
@@ -182,6 +192,8 @@ class PolicyTable(PartTable, SplicingOptions):
         ready_timeout_s: how long its first answer may take, before anything moves and after its server has
             come back: something may be loaded or compiled for it. Meanwhile the arm holds.
         simulated_latency_s: on a stepped clock, how long an inference takes.
+        stop_on_implausible: latch a stop, besides saying so, where nearly every tick of the policy is clipped
+            by range or speed: its units may be wrong.
     """
 
     part_kind = "policy"
@@ -201,6 +213,7 @@ class PolicyTable(PartTable, SplicingOptions):
     worker: Literal["thread", "process"] = "thread"
     ready_timeout_s: float = Field(default=300.0, gt=0.0, le=3600.0)
     simulated_latency_s: float = Field(default=0.1, ge=0.0, le=60.0)
+    stop_on_implausible: bool = False
 
     def check_packages(self) -> None:
         """Make sure that `packages` are installed; nothing is imported.

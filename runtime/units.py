@@ -1,4 +1,4 @@
-"""How joints are expressed outside this runtime: named conventions, worked out from an arm's own calibration.
+"""How joints are expressed outside this runtime: named conventions, from an arm's own calibration.
 
 Inside there is one: radians in the model's frame, a gripper 0 (closed) to 1 (open). A data set, a policy's
 file or a wire has one of these, by name (`Convention`):
@@ -214,3 +214,63 @@ def _joint(robot: JointLayout, name: str, units: UnitMap) -> _Row:
     if joint is None:
         return middle, sign * math.degrees(1), -math.inf, math.inf
     return middle, (-sign if joint.against else sign) * _DEGREES_PER_RAD, -math.inf, math.inf
+
+
+class Plausibility:
+    """Whether numbers can be of a robot's joints in some units at all."""
+
+    def __init__(self, layout: JointLayout, units: UnitMap) -> None:
+        self._layout, self._units = layout, units
+        self._ends = _ends(layout, units)
+
+    def doubt(self, low: Floats, high: Floats, *, spans: bool = False) -> str:
+        """Why numbers from `low` to `high` ``[D]`` (NaN: not known) are not; empty if they may be.
+
+        Far outside what the arm can do they are not. With `spans`, where they are a whole data set's, an arm
+        that would hardly have moved is none, either, if they fit radians. The line has both readings.
+        """
+        convention = self._units.convention
+        first, last = self._ends.T
+        beyond = np.fmax(first - low, high - last) / (last - first)
+        if float(np.fmax.reduce(beyond)) > _SLACK:
+            worst = int(np.nanargmax(beyond))
+            below = first[worst] - low[worst] > high[worst] - last[worst]
+            given = low[worst] if below else high[worst]
+            return (
+                f"{self._layout.names[worst]} is {given:.4g}, which as {convention} is impossible (the arm "
+                f"does {first[worst]:.4g} to {last[worst]:.4g}); {self._instead(low, high)}"
+            )
+        known = np.isfinite(low) & np.isfinite(high)
+        if not (spans and known.all() and convention in LEROBOT and _fits(self._layout, "rad", low, high)):
+            return ""
+        if float(np.abs([low, high]).max()) > _AS_RADIANS:
+            return ""
+        return (
+            f"all joints stay within {float((high - low).max()):.3g}, which as {convention} is hardly a "
+            "motion; as rad it would be one"
+        )
+
+    def _instead(self, low: Floats, high: Floats) -> str:
+        others = [each for each in CONVENTIONS if _fits(self._layout, each, low, high)]
+        return f"as {others[0]} it would be possible" if others else "no convention makes it possible"
+
+
+_SLACK = 0.25
+"""By how much of its range a number may be outside: other arms, other models, a mean and its deviation."""
+_AS_RADIANS = 3.6
+"""Beyond it no number is an angle in radians of a joint with stops."""
+
+
+def _ends(layout: JointLayout, units: UnitMap) -> Floats:
+    """``[D, 2]``: between which values each joint can be, of the model's range and the calibrated one."""
+    wide = layout.ranges.copy()
+    for index, name in enumerate(layout.names):
+        if (joint := layout.calibration.get(name)) is not None:
+            wide[index] = min(wide[index, 0], joint.low), max(wide[index, 1], joint.high)
+    return np.sort(joint_units(layout, units).to_policy(wide.T).T, axis=1)
+
+
+def _fits(layout: JointLayout, convention: Convention, low: Floats, high: Floats) -> bool:
+    ends = _ends(layout, UnitMap(convention=convention))
+    slack = _SLACK * (ends[:, 1] - ends[:, 0])
+    return not ((low < ends[:, 0] - slack).any() or (high > ends[:, 1] + slack).any())

@@ -80,6 +80,11 @@ def _same_robot(episode: Episode, settings: Settings) -> None:
         raise RecordingError(
             f"{episode.path}: recorded with the arm {recorded_with.name!r}; arm.model is {here.name!r}"
         )
+    if recorded_with.fingerprint != here.fingerprint:
+        raise RecordingError(
+            f"{episode.path}: recorded when {here.name!r} had other joint directions (docs/arms.md); "
+            "it can be verified and exported, and is not sent"
+        )
     for name, base in recorded_with.bases.items():
         if not np.allclose(base, here.bases[name], atol=1e-6):
             raise RecordingError(

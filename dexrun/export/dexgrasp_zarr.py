@@ -64,6 +64,7 @@ class DexGraspZarr:
         about = {
             "channel_order": "BGR",
             "joints": list(shape.joints),
+            "units": (options.units or UNITS).said(),
             "cameras": _cameras(shape, options),
             "fps": options.fps,
             "masks": _masks_known(plan),

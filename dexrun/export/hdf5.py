@@ -66,6 +66,7 @@ class ActHdf5:
         rows = longest if plan.options.equal_length else slot.length
         with h5py.File(plan.folder / f"episode_{slot.number}.hdf5", "w") as root:
             root.attrs["sim"] = slot.ref.simulated
+            root.attrs["units"] = (plan.options.units or UNITS).convention
             self._low_dimensional(root, sampled, slot, plan.options, rows)
             images = root["observations"].create_group("images")
             for camera in slot.ref.shape.chosen(plan.options):
@@ -90,7 +91,9 @@ class ActHdf5:
             )
 
     def finish(self, plan: ExportPlan, prepared: Any, results: Sequence[Mapping[str, Any]]) -> None:
-        lerobot.write_json(plan.folder / "dexrun.json", {"fps": plan.options.fps, **report_of(plan)})
+        units = (plan.options.units or UNITS).said()
+        about = {"fps": plan.options.fps, "units": units, **report_of(plan)}
+        lerobot.write_json(plan.folder / "dexrun.json", about)
 
 
 class DexVlaHdf5(ActHdf5):

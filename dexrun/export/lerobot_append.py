@@ -11,7 +11,7 @@ from typing import Any
 from dexrun.export import lerobot
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, report_of
-from runtime.units import UnitMap, translated
+from runtime.units import Plausibility, UnitMap, translated
 
 
 def read_report(meta: Path) -> dict[str, Any]:
@@ -75,9 +75,28 @@ def check_same(
         then, now = _depth_unit_m(info["features"][key]), _depth_unit_m(here[key])
         if then and now and not math.isclose(then, now, rel_tol=1e-6):
             raise ExportError(f"{key} is in units of {then:g} m, the export's camera in {now:g} m")
+    said = info.get("units", of.units.convention)
+    if said != of.units.convention:
+        raise ExportError(
+            f"the data set is in {said}, the export in {of.units.convention}; give --units {said}"
+        )
     for name, value in _terms(plan, of).items():
         if difference := _difference(name, report.get(name, value), value):
             raise ExportError(f"{difference}, which cannot be appended")
+
+
+def check_plausible(
+    held: Mapping[str, Mapping[str, Any]], plan: ExportPlan, of: lerobot.LerobotLayout
+) -> None:
+    """Whether the statistics `held` by a data set, which may not say its units, can be of this arm in `of`'s.
+
+    Raises:
+        ExportError: they cannot; both readings are in the line.
+    """
+    known = Plausibility(plan.slots[0].ref.joints, of.units)
+    for key in (lerobot.STATE, lerobot.ACTION):
+        if doubt := known.doubt(held[key]["min"], held[key]["max"], spans=True) if key in held else "":
+            raise ExportError(f"{key} in the data set: {doubt}; say which with --units")
 
 
 def _difference(name: str, old: Any, new: Any) -> str:

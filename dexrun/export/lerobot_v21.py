@@ -135,6 +135,7 @@ def _info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV21, tasks: int
         **existing.info,
         "codebase_version": VERSION,
         "robot_type": existing.info.get("robot_type") or of.shape.robot_type(plan.options),
+        "units": existing.info.get("units") or of.units.convention,
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,
         "total_tasks": tasks,

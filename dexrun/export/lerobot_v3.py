@@ -87,6 +87,8 @@ class LerobotV3:
             return ExistingV3()
         existing = read_existing(plan.folder)
         lerobot_append.check_same(existing.info, existing.report, plan, _layout(plan))
+        if "units" not in existing.info:
+            lerobot_append.check_plausible(existing.stats, plan, _layout(plan))
         return existing
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: ExistingV3) -> Any:
@@ -255,6 +257,7 @@ def _write_info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV3, tasks
     info = {
         "codebase_version": VERSION,
         "robot_type": existing.info.get("robot_type") or of.shape.robot_type(plan.options),
+        "units": existing.info.get("units") or of.units.convention,
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,
         "total_tasks": tasks,

@@ -60,6 +60,7 @@ class UmiZarr:
         about = {
             "cameras": {f"camera{n}_rgb": name for n, name in enumerate(_cameras(shape, options))},
             "fps": options.fps,
+            "units": "metres, radians of a rotation vector, metres between the jaws",
             "dexrun": report_of(plan),
         }
         zarr_v2.replay_buffer(plan.folder / STORE, about, ends)

@@ -10,6 +10,7 @@ import anyio
 from loguru import logger
 
 from dexrun.episodes.recording import RunRecording
+from dexrun.modes.clip_watch import ClipWatch
 from dexrun.modes.mode import Mode
 from dexrun.modes.one_episode import OneEpisode
 from dexrun.robot import Robot
@@ -145,6 +146,7 @@ async def _watch(robot: Robot, worker: InferenceWorker, stack: contextlib.AsyncE
     tasks = await stack.enter_async_context(anyio.create_task_group())
     stack.callback(tasks.cancel_scope.cancel)
     tasks.start_soon(PolicyWatch(robot, worker).run, name="policy-watch")
+    tasks.start_soon(ClipWatch(robot).run, name="clip-watch")
 
 
 async def _open_worker(

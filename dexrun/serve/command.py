@@ -115,10 +115,10 @@ def _announce(settings: Settings, server: PolicyServer) -> Callable[[], None]:
 
 def _server(settings: Settings) -> PolicyServer:
     from dexrun.serve.server import local_server
-    from drivers.arms.choice import robot_of_all
+    from dexrun.simulation.calibration import known_joints
     from runtime.interfaces import PolicyError
 
-    joints = robot_of_all(settings.followers()).layout
+    joints = known_joints(settings)
     make, options = policy_maker(settings), described(settings)
     own = served(settings).remembers_episode
     if options.engine == "ray":
@@ -152,6 +152,7 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
         PolicyError: it cannot be made here.
     """
     from dexrun.policies import build_policy, policy_context
+    from dexrun.simulation.calibration import known_joints
     from dexrun.simulation.cameras import simulated_cameras
     from drivers.arms.choice import robot_of_all
     from runtime.clock import RealClock
@@ -171,4 +172,5 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
                 "robot's own process has (the simulated tabletop's is known); it needs no GPU: run it there"
             )
     robot = robot_of_all(settings.followers())
-    return lambda: build_policy(table, policy_context(robot.model(), infos, RealClock()))
+    joints = known_joints(settings)
+    return lambda: build_policy(table, policy_context(robot.model(), infos, RealClock(), joints))

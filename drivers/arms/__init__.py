@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from drivers.arms.so100 import describe_so100
+from drivers.arms.so100 import describe_so100, describe_so100_panning_left
 from drivers.arms.so101 import describe_so101
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
@@ -13,6 +13,10 @@ from runtime.model_file import SUFFIXES, describe_file, is_model_file
 
 KNOWN: Mapping[str, Callable[[], RobotDescription]] = {"so100": describe_so100, "so101": describe_so101}
 DEFAULT = "so100"
+EARLIER: Mapping[tuple[str, str], Callable[[], RobotDescription]] = {
+    ("so100", ""): describe_so100_panning_left
+}
+"""What known arms were in earlier recordings, by model and fingerprint."""
 
 
 def describe(model: str = "", body: BodyOptions | None = None) -> RobotDescription:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from drivers.arms import describe
+from drivers.arms import DEFAULT, EARLIER, describe
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription, together
 from runtime.body_options import ArmOptions, BaseOptions, BodyOptions, StandingArmOptions
@@ -89,7 +89,10 @@ def _recorded(about: Mapping[str, Any]) -> RobotDescription:
     before = about.get("model_sha256")
     if is_model_file(model):  # whose name a stranger may have written: nothing else is opened by it
         _same(model, str(before), fingerprint(model))
-    robot = robot_of(ArmOptions(model=model, body=BodyOptions.model_validate(about.get("body", {}))))
+    arm = ArmOptions(model=model, body=BodyOptions.model_validate(about.get("body", {})))
+    if earlier := EARLIER.get((model or DEFAULT, str(before or ""))):
+        return earlier()
+    robot = robot_of(arm)
     _same(model, str(before or robot.fingerprint), robot.fingerprint)
     return robot
 

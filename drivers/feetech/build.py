@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from drivers.feetech.calibration import (
     Calibration,
@@ -15,6 +16,7 @@ from drivers.feetech.calibration import (
 from drivers.feetech.driver import FeetechArm
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.plausible import load_plausible
+from runtime.joints import JointLayout
 from runtime.messages import DeviceError, FaultKind
 from runtime.part_context import ArmContext
 from runtime.units import MIDDLE
@@ -47,6 +49,19 @@ def _others(context: ArmContext) -> dict[str, Calibration]:
             with contextlib.suppress(CalibrationError):
                 found[f"{key}.calibration"] = load_calibration(table.calibration, context.joints.names)
     return found
+
+
+def described(config: FeetechOptions, joints: JointLayout) -> dict[str, dict[str, Any]]:
+    """What `FeetechArm.calibration` will say, of the file that `config` names; nothing without one.
+
+    Raises:
+        CalibrationError: it cannot be used.
+    """
+    if config.calibration is None:
+        return {}
+    ranges = dict(zip(joints.names, joints.ranges.tolist(), strict=True))
+    found = load_calibration(config.calibration, joints.names)
+    return JointMap.build(found, ranges, zero_rad=config.zero_rad, grippers=joints.gripper_names).described()
 
 
 def _gentle(config: FeetechOptions, grippers: Sequence[str]) -> FeetechOptions:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from drivers.feetech.options import FeetechOptions
+from runtime.joints import JointLayout
 from runtime.part_context import ArmContext
 from runtime.parts import ArmTable, LeaderTable
 
@@ -31,6 +33,11 @@ class FeetechFollowerConfig(FeetechOptions, ArmTable):
     is_default: ClassVar[bool] = True
 
     role: Literal["follower"] = "follower"
+
+    def known_calibration(self, joints: JointLayout) -> Mapping[str, Any]:
+        from drivers.feetech.build import described
+
+        return described(self, joints)
 
     def build(self, context: ArmContext) -> FeetechArm:
         from drivers.feetech.build import build_arm

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.mapping import KeyMap, VectorKeys
+from policies.mapping import KeyMap, PictureKeys
 from runtime.options import Options
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
@@ -54,8 +54,10 @@ class ActOptions(PolicyTable):
         seed: of random weights.
         image_width, image_height: what the network was trained on; cameras of other sizes are resized.
         cameras: the robot's cameras in the order of training.
-        keys: state and action entries; images are those of `cameras`.
-        units: joint units of state and action.
+        keys: state and action entries; images are those of `cameras`, and `image` (for one camera: `images`)
+            says their channel order and how they come to `image_width` and `image_height`.
+        units: of state and action; without them those that ``dexrun.json`` beside the checkpoint says, if it
+            is there.
         shape: the network.
     """
 
@@ -74,7 +76,7 @@ class ActOptions(PolicyTable):
     image_width: int = Field(default=640, gt=0)
     image_height: int = Field(default=480, gt=0)
     cameras: tuple[str, ...] = ("head",)
-    keys: VectorKeys = KeyMap()
+    keys: PictureKeys = KeyMap()
     units: UnitMap = UnitMap()
     shape: ActShape = ActShape()
 

@@ -15,7 +15,8 @@ from policies.act.options import ActOptions
 from policies.act.resnet import Folded
 from policies.checkpoint import CheckpointError
 from policies.linear import pack_all
-from policies.mapping import ImageRule, ObservationMap, fit_image
+from policies.mapping import ObservationMap, fit_image
+from policies.said_units import agreed_units, check_statistics
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation, PolicyAnswer
@@ -62,7 +63,8 @@ class ActPolicy:
             raise PolicyError("policy.cameras is empty; ACT needs at least one camera")
         self._config = config
         self._device = open_device(config.device)
-        self._map = ObservationMap(config.keys, config.units, robot)
+        units = agreed_units(config.units, config.checkpoint)
+        self._map = ObservationMap(config.keys, units, robot)
         model, stats = load_act(config) if config.checkpoint else random_act(config.shape, config.seed)
         shape = model.shape
         if (self._map.state_size, self._map.action_size) != (shape.state_size, shape.action_size):
@@ -74,7 +76,13 @@ class ActPolicy:
             )
         self._model = model
         self._stats = stats
-        self._rule = ImageRule(width=config.image_width, height=config.image_height)
+        if config.checkpoint:
+            check_statistics(config.checkpoint, self._map, "state", stats.qpos_mean, stats.qpos_std)
+            check_statistics(config.checkpoint, self._map, "action", stats.action_mean, stats.action_std)
+        size = {"width": config.image_width, "height": config.image_height}
+        self._rules = {
+            camera: config.keys.rule_for(camera).model_copy(update=size) for camera in config.cameras
+        }
         self._upload = Upload(self._device)
         self._network: ActInference | None = None
         self._replay: Replay | None = None
@@ -127,7 +135,7 @@ class ActPolicy:
             frame = observation.frames.get(camera)
             if frame is None:
                 raise PolicyError(f"act: no frame of camera {camera!r} in the observation")
-            images[camera] = fit_image(frame.color, self._rule)
+            images[camera] = fit_image(frame.color, self._rules[camera])
         return images
 
     def _run(self, states: Floats, images: Sequence[dict[str, ColorImage]]) -> Floats:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
+
+from runtime.messages import Floats
 
 RANGE_EPS = 1e-4
 """A dimension that varies less than this is only shifted."""
+RANGE_SHARE = 0.05
+"""A dimension that varies less than this share of the widest one is scaled as if it varied so much: else the
+noise of a joint that hardly moves would be all of the network's range."""
 
 
 class LinearNormalizer(nn.Module):
@@ -41,6 +47,13 @@ class LinearNormalizer(nn.Module):
         """Number of dimensions of `field`."""
         return int(self.params_dict[field]["scale"].shape[0])
 
+    def seen(self, field: str) -> tuple[Floats, Floats] | None:
+        """Mean and standard deviation ``[D]`` of what `field` was fitted to, if the file says them."""
+        held = self.params_dict[field]
+        if "input_stats" not in held or not {"mean", "std"} <= set(held["input_stats"].keys()):
+            return None
+        return tuple(held["input_stats"][name].detach().double().numpy() for name in ("mean", "std"))
+
     def set(self, field: str, scale: Tensor, offset: Tensor) -> None:
         """Set a field by hand."""
         self._put([field, "scale"], scale)
@@ -51,9 +64,15 @@ class LinearNormalizer(nn.Module):
         flat = data.reshape(-1, data.shape[-1]).float()
         low, high = flat.min(0).values, flat.max(0).values
         span = high - low
-        still = span < RANGE_EPS
-        scale = 2.0 / torch.where(still, torch.full_like(span, 2.0), span)
-        offset = torch.where(still, -low, -1.0 - scale * low)
+        still, least = span < RANGE_EPS, RANGE_SHARE * float(span.max())
+        widened = ~still & (span < least)
+        if bool(widened.any()):
+            which = ", ".join(f"{i} ({span[i]:.2g})" for i in torch.nonzero(widened).flatten().tolist())
+            logger.warning(
+                "{}: dimensions that hardly vary are scaled as by a range of {:.2g}: {}", field, least, which
+            )
+        scale = 2.0 / torch.where(still, torch.full_like(span, 2.0), span.clamp(min=least))
+        offset = torch.where(still, -low, -scale * (low + high) / 2)
         self.set(field, scale, offset)
         for name, value in (("min", low), ("max", high), ("mean", flat.mean(0)), ("std", flat.std(0))):
             self._put([field, "input_stats", name], value)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from policies.mapping import KeyMap, VectorKeys
 from runtime.options import Options
@@ -20,8 +20,8 @@ class ControllerShape(Options):
     """The network. The defaults are those of the public controller.
 
     Attributes:
-        head: backbone of the head camera (RGB plus mask), or ``None`` for the one-camera (UMI) variant.
-        wrist: backbone of the wrist camera, or ``None``.
+        head: backbone of the head camera (RGB plus mask), or ``none`` for the one-camera (UMI) variant.
+        wrist: backbone of the wrist camera, or ``none``.
         image_size: side of the square input images in pixels, a multiple of 14.
         position_grid: side of the backbones' stored position embedding, in patches.
         observation_steps: observations per request.
@@ -56,6 +56,11 @@ class ControllerShape(Options):
     norm: Literal["variance", "rms"] = "variance"
     attention_mask: bool = False
     dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @field_validator("head", "wrist", mode="before")
+    @classmethod
+    def _without(cls, given: Any) -> Any:
+        return None if given == "none" else given
 
     @model_validator(mode="after")
     def _check(self) -> ControllerShape:
@@ -117,7 +122,8 @@ class DexGraspOptions(PolicyTable):
             BGR frames that its encoder swaps, which is RGB to the network.
         head_camera, wrist_camera: the robot's cameras that the two image inputs come from.
         keys: state and action entries (the two image keys are fixed by the network).
-        units: joint units of state and action.
+        units: of state and action; without them those that ``dexrun.json`` beside the checkpoint says, if it
+            is there.
         shape: the network.
     """
 

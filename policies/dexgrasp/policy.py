@@ -19,6 +19,7 @@ from policies.dexgrasp.options import DexGraspOptions
 from policies.dexgrasp.sampler import Prefix
 from policies.linear import pack_all
 from policies.mapping import ObservationMap
+from policies.said_units import agreed_units, check_statistics
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Mask, Observation, PolicyAnswer
@@ -38,10 +39,12 @@ class DexGraspPolicy:
     def __init__(self, config: DexGraspOptions, robot: JointLayout) -> None:
         self._config = config
         self._device = open_device(config.device)
-        self._map = ObservationMap(config.keys, config.units, robot)
+        self._map = ObservationMap(config.keys, agreed_units(config.units, config.checkpoint), robot)
         self._controller = _controller(config)
         shape = self._controller.shape
         _check_sizes(config.checkpoint, self._map, shape.state_size, shape.action_size)
+        if (seen := self._controller.normalizer.seen(ACTION)) is not None:
+            check_statistics(config.checkpoint, self._map, "action", *seen)
         self.spec = PolicySpec(
             name="dexgrasp",
             chunk_steps=shape.horizon,

@@ -60,6 +60,16 @@ class RemoteOptions(PolicyTable):
         return given if "convention" in given else {**own.model_dump(exclude_unset=True), **given}
 
     @model_validator(mode="after")
+    def _resizing_has_a_size(self) -> RemoteOptions:
+        for name, rule in (("image", self.keys.image), *self.keys.images.items()):
+            said = {"resize", "interpolation"} & rule.model_fields_set
+            if said and not (rule.width or rule.height) and rule != type(rule)(order=rule.order):
+                raise ValueError(
+                    f"keys.image: {sorted(said)[0]} of {name!r} has no effect without width and height"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _backoff_grows(self) -> RemoteOptions:
         if self.backoff_max_s < self.backoff_s:
             raise ValueError(f"backoff_max_s {self.backoff_max_s} is less than backoff_s {self.backoff_s}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drivers.arms.choice import recorded, remembered, robot_of
@@ -18,6 +19,17 @@ NAMES = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_rol
 def test_recordings_of_before_are_of_an_so100():
     assert recorded({"model": "so100", "joint_names": NAMES}).name == "so100"
     assert recorded({}).name == "so100"
+
+
+def test_an_so100_of_before_its_pan_was_turned_is_the_one_that_it_was():
+    """Recordings without a fingerprint are verified with the geometry that they were made with."""
+    there = np.array([0.5, -1.9, 1.9, 1.5, 0.0, 0.3])
+    then, now = recorded({"model": "so100"}), robot_of(ArmOptions())
+    left, right = then.model().fk(there), now.model().fk(there * [-1, 1, 1, 1, 1, 1])
+    np.testing.assert_allclose(left, right, atol=1e-9)
+    assert left[1, 3] > 0.05, "positive was to the left"
+    assert then.home[0] == -now.home[0]
+    assert recorded(remembered({"": ArmOptions()}, now)).fingerprint == now.fingerprint != then.fingerprint
 
 
 @pytest.mark.parametrize("model", ["so100", "so101"])

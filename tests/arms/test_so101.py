@@ -172,3 +172,30 @@ def test_a_missing_mesh_says_which_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(so101, "model_file", lambda: copy)
     with pytest.raises(MeshesMissingError, match=r"no file .*\.stl"):
         so101.so101_spec()
+
+
+def test_all_joints_of_both_arms_go_as_the_makers_newer_description_has_them(published: mujoco.MjModel):
+    """`so101_new_calib`, which follows LeRobot: the axes of the stretched arm, x forward, y left, z up."""
+    wanted = {
+        "shoulder_pan": [0, 0, -1],  # positive turns the arm to its right
+        "shoulder_lift": [0, 1, 0],  # forward and down
+        "elbow_flex": [0, 1, 0],
+        "wrist_flex": [0, 1, 0],
+    }
+    data = mujoco.MjData(published)
+    mujoco.mj_kinematics(published, data)
+    mujoco.mj_comPos(published, data)
+    for name, axis in wanted.items():
+        np.testing.assert_allclose(data.joint(name).xaxis, axis, atol=1e-6)
+    for robot in (describe("so100"), describe("so101")):
+        compiled = robot.build(False).compile()
+        here = mujoco.MjData(compiled)
+        native = robot.to_native(np.array(robot.ready))
+        for name, value in zip(robot.joints, native, strict=True):
+            here.qpos[compiled.joint(name).qposadr[0]] = value
+        mujoco.mj_kinematics(compiled, here)
+        mujoco.mj_comPos(compiled, here)
+        for name, axis in wanted.items():
+            np.testing.assert_allclose(here.joint(name).xaxis, axis, atol=1e-3)
+        approach = here.site("grasp").xmat.reshape(3, 3)[:, 2]
+        assert here.joint("wrist_roll").xaxis @ approach == pytest.approx(-1, abs=0.01)

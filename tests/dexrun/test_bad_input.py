@@ -157,7 +157,7 @@ def started(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, **key
 def assert_stands(stage: Stage) -> None:
     """The servos are where they were at power-up, and asked for nothing else."""
     assert stage.servos is not None
-    start = (-1.57, -3.05, 2.7, 1.2, 0.0)
+    start = (1.57, -3.05, 2.7, 1.2, 0.0)
     for joint, angle in enumerate(start):
         low, high = JOINT_RANGES_RAD[joint]
         ticks = 2048 + (angle - (low + high) / 2) * 4096 / (2 * 3.141592653589793)

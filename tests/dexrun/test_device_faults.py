@@ -146,7 +146,7 @@ def test_bus_that_stays_away_latches_a_stop(tmp_path: Path) -> None:
 
 def test_a_camera_that_stays_away_parks_the_arm(tmp_path: Path) -> None:
     """Over the table when it happens; in the end it is where it was told to go, the gripper as it was."""
-    pose, before = [-1.57, -3.05, 2.7, 1.2, 0.0], []
+    pose, before = [1.57, -3.05, 2.7, 1.2, 0.0], []
 
     async def script(stage: Stage) -> None:
         await stage.until(lambda: stage.step.startswith("grasp") and len(stage.up.control.horizon) > 0)

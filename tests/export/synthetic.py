@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from drivers.arms import describe
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from runtime.messages import CameraInfo, Intrinsics
 from runtime.recording import schemas
@@ -238,7 +239,8 @@ def _fill_ticks(made: Made, tracks: Any, file: _File, truth: Truth) -> None:
 
 def _metadata(made: Made) -> dict[str, dict[str, str]]:
     end = START + round(made.seconds * S)
-    robot = {"model": "so100", "joint_names": list(made.joints), "control_rate_hz": 30.0}
+    robot: dict[str, object] = {"model": "so100", "model_sha256": describe().fingerprint}
+    robot |= {"joint_names": list(made.joints), "control_rate_hz": 30.0}
     robot["mode"] = "teleop" if made.pilots is None else "rollout"
     robot["ranges_rad"] = RANGES if len(made.joints) == len(RANGES) else [[-1.0, 1.0]] * len(made.joints)
     clock = {"wall_ns": OFFSET, "monotonic_ns": 0, "offset_ns": OFFSET, "stepped": "false"}

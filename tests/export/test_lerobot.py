@@ -208,7 +208,7 @@ def test_what_is_appended_must_fit(run: Run, exported: Export) -> None:
         (
             {},
             {"units": UnitMap()},
-            "units.convention is lerobot_degrees in the data set and rad in the export",
+            "the data set is in lerobot_degrees, the export in rad; give --units lerobot_degrees",
         ),
         ({}, {"action": "requested"}, "action is sent in the data set and requested in the export"),
         ({}, {"latency_s": {"head": 0.1}}, "latency_s.head is absent in the data set and 0.1 in the export"),

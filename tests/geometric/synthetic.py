@@ -22,7 +22,7 @@ INFO = CameraInfo(
     depth_scale_m=0.0005,
     base_from_camera=POSE,
 )
-LOOK = np.array([-1.57, -3.05, 2.7, 1.2, 0.0, 0.15])
+LOOK = np.array([1.57, -3.05, 2.7, 1.2, 0.0, 0.15])
 
 
 @dataclass

@@ -70,7 +70,7 @@ CONFIG = """
 mode = "teleop"
 [arm]
 driver = "ideal"
-start_rad = { shoulder_pan = -1.57, shoulder_lift = -3.05, elbow_flex = 2.7, wrist_flex = 1.2 }
+start_rad = { shoulder_pan = 1.57, shoulder_lift = -3.05, elbow_flex = 2.7, wrist_flex = 1.2 }
 [leader]
 driver = "waving"
 about_rad = [-1.2, -3.0, 2.6, 1.2, 0.0, 0.3]

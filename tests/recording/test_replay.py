@@ -326,7 +326,7 @@ def test_a_parked_run_replays(tmp_path: Path) -> None:
     """A policy that answers too late: the arm is brought away, and so it is in the second run."""
     late = {"policy__simulated_latency_s": "30", "control__stop_after_starved_s": "1"}
     late["grasp__attempt_timeout_s"] = "60"
-    code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1, 0.0]")
+    code, summary = play(tmp_path, **late, control__park_rad="[1.2, -2.9, 2.6, 1.1, 0.0]")
     assert (code, summary["stop_reason"]) == (STOPPED, "no action for 1 s; parked")
     with Recording(tmp_path / "latest") as recording:
         (episode,) = recording.episodes
@@ -341,7 +341,7 @@ def test_a_run_given_up_between_two_attempts_replays(tmp_path: Path, monkeypatch
     monkeypatch.setattr(opening, "Trial", lambda *_: None)  # it hangs only later
     late = {"policy__simulated_latency_s": "60", "control__stop_after_starved_s": "3"}
     late["grasp__attempt_timeout_s"] = "2"
-    code, summary = play(tmp_path, **late, control__park_rad="[-1.2, -2.9, 2.6, 1.1, 0.0]")
+    code, summary = play(tmp_path, **late, control__park_rad="[1.2, -2.9, 2.6, 1.1, 0.0]")
     assert (code, summary["stop_reason"]) == (STOPPED, "no action for 3 s; parked")
     with Recording(tmp_path / "latest") as recording:
         (episode,) = recording.episodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from drivers.arms import describe
 from drivers.feetech.calibration import JointCalibration, JointMap
 from runtime.joints import JointLayout, side_by_side
-from runtime.units import LEROBOT, UnitError, UnitMap, calibrated, joint_units, translated
+from runtime.units import LEROBOT, Plausibility, UnitError, UnitMap, calibrated, joint_units, translated
 
 RANGES = {"shoulder_lift": (750, 3390), "elbow_flex": (890, 3080), "gripper": (2030, 3480)}
 """In ticks; nothing here is the model's middle or range."""
@@ -122,3 +123,36 @@ def test_what_older_data_sets_say_is_understood_where_it_means_the_same() -> Non
     degrees = {"joint_unit": "deg", "gripper_unit": "percent"}
     assert translated(degrees) == degrees
     assert translated({"convention": "rad"}) == {"convention": "rad"}
+
+
+@pytest.mark.parametrize(
+    ("convention", "value", "says"),
+    [
+        (
+            "rad",
+            [86.0, 1.0, 0.5],
+            "shoulder_lift is 86, which as rad is impossible .*; as lerobot_degrees it would",
+        ),
+        ("lerobot_percent", [300.0, 0, 0], "which as lerobot_percent is impossible .*; no convention makes"),
+        ("symmetric", [0.0, 0.0, 40.0], "gripper is 40, .* as lerobot_degrees"),
+        ("lerobot_degrees", [100.0, 90.0, 100.0], ""),
+        ("rad", [-3.1, 0.1, 0.99], ""),
+    ],
+)
+def test_impossible_numbers_are_named_with_both_readings(
+    convention: str, value: list[float], says: str
+) -> None:
+    _, layout = arm(0, 1.3)
+    known = Plausibility(layout, UnitMap(convention=convention))  # type: ignore[arg-type]
+    line = known.doubt(np.array(value), np.array(value))
+    assert re.search(says, line) if says else line == ""
+
+
+def test_a_data_set_in_radians_is_not_taken_for_degrees() -> None:
+    _, layout = arm(0, 1.3)
+    low, high = np.array([-2.5, 0.2, 0.0]), np.array([0.1, 2.9, 1.0])
+    degrees, radians = (Plausibility(layout, UnitMap(convention=each)) for each in ("lerobot_degrees", "rad"))
+    line = degrees.doubt(low, high, spans=True)
+    assert "as lerobot_degrees is hardly a motion; as rad it would be one" in line
+    assert not radians.doubt(low, high, spans=True)
+    assert not degrees.doubt(low * 20, high * 20, spans=True)

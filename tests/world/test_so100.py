@@ -43,7 +43,7 @@ def test_base_frame_and_grasp_site(model) -> None:
     assert np.allclose(site.xmat.reshape(3, 3)[:, 2], [1, 0, 0], atol=1e-3)
     data.qpos[0] = 0.5
     mujoco.mj_forward(model, data)
-    assert data.site(so100.GRASP_SITE).xpos[1] > 0.1, "positive pan turns left"
+    assert data.site(so100.GRASP_SITE).xpos[1] < -0.1, "positive pan turns right"
     to_moving = data.body("moving_jaw").xpos - data.body("gripper").xpos
     assert to_moving @ data.site(so100.GRASP_SITE).xmat.reshape(3, 3)[:, 1] > 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class GrootSession:
             raise WireError("get_modality_config did not answer with a map", "version")
         if not config:
             logger.warning("{}: the server says nothing of its keys; the first answer will tell", self.where)
-        wanted = {str(name): _modality_keys(str(name), value) for name, value in config.items()}
+        wanted = {str(name): set(_modality(str(name), value).modality_keys) for name, value in config.items()}
         keys = self._options.keys
         sent = {
             "video": {*keys.cameras.values(), *keys.depths.values(), *keys.masks.values()},
@@ -80,6 +80,8 @@ class GrootSession:
         extra = ", ".join(sorted(set(keys.action) - wanted.get("action", set(keys.action))))
         if extra:
             raise WireError(f"keys.action names {extra}, which the server does not give", "keys")
+        if "action" in config:
+            _check_joints(_modality("action", config["action"]), keys.action)
 
     @property
     def takes_prefix(self) -> bool:
@@ -139,18 +141,36 @@ class GrootSession:
         self._link.drop()
 
 
+def _check_joints(action: codec.ModalityConfig, wanted: Iterable[str]) -> None:
+    """What the server says of the kind of its actions: targets of joints are taken, nothing else.
+
+    Relative ones (``RELATIVE``) are made absolute by NVIDIA's server before they are sent.
+
+    Raises:
+        WireError: kind ``keys``: an action that `wanted` names is an end effector's, or a difference.
+    """
+    for key, config in zip(action.modality_keys, action.action_configs or (), strict=False):
+        if key not in wanted or not isinstance(config, Mapping):
+            continue
+        said = {name: str(config.get(name, "")).rsplit(".", 1)[-1].upper() for name in ("rep", "type")}
+        if said["type"] == "EEF" or said["rep"] == "DELTA":
+            kind = "of an end effector" if said["type"] == "EEF" else "differences (DELTA)"
+            raise WireError(
+                f"the server's action {key!r} is {kind}; a policy here gives joints' targets", "keys"
+            )
+
+
 def _is(value: Any, text: str) -> bool:
     """Whether it is that text; an array would be compared element by element."""
     return isinstance(value, str) and value == text
 
 
-def _modality_keys(name: str, config: Any) -> set[str]:
-    """The keys of a modality; one that came without a marker is a plain map."""
+def _modality(name: str, config: Any) -> codec.ModalityConfig:
+    """A modality; one that came without a marker is a plain map."""
     try:
-        found = config if isinstance(config, codec.ModalityConfig) else codec.modality(config)
+        return config if isinstance(config, codec.ModalityConfig) else codec.modality(config)
     except WireError as error:
         raise WireError(f"get_modality_config, {name[:100]!r}: {error}", "version") from None
-    return set(found.modality_keys)
 
 
 def _frame(image: Any, quality: int) -> Any:

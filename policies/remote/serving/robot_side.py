@@ -34,6 +34,8 @@ class RobotSide:
         self.map = ObservationMap(keys, units, robot)
         if self.map.takes_deltas:
             raise PolicyError("action entries <joint>.delta are for clients; a server answers with targets")
+        if lonely := sorted(set(keys.depths) - set(keys.cameras)):
+            raise PolicyError(f"keys.depths names camera {lonely[0]!r}, which keys.cameras does not")
         self.keys = keys
         self.joints = len(robot.names)
         self._names = robot.names
@@ -95,7 +97,14 @@ class RobotSide:
         image = _array(images, key, "image")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise WireError(f"image {key!r} is {_form(image)}; uint8 [height, width, 3] is wanted", "shape")
-        color: ColorImage = image[..., ::-1] if self.keys.rule_for(camera).order == "bgr" else image
+        rule = self.keys.rule_for(camera)
+        wanted = (rule.height or image.shape[0], rule.width or image.shape[1])
+        if image.shape[:2] != wanted:
+            raise WireError(
+                f"image {key!r} is {image.shape[1]}x{image.shape[0]}; {wanted[1]}x{wanted[0]} is wanted",
+                "shape",
+            )
+        color: ColorImage = image[..., ::-1] if rule.order == "bgr" else image
         depth = None
         if camera in self.keys.depths:
             depth = self._plane(images, self.keys.depths[camera], np.uint16)
@@ -116,13 +125,18 @@ class RobotSide:
             EntryKind.LOAD: np.zeros(size),
         }
         force: dict[int, float] = {}
+        given: list[Floats] = []
         for key, entries in self.map.state.items():
             values = self._vector(state, key, len(entries))
+            given.append(values)
             for value, entry in zip(values, entries, strict=True):
                 if entry.kind is EntryKind.FORCE:
                     force[entry.index] = float(value)
                 elif entry.kind in JOINT_STATES:
                     columns[entry.kind][entry.index] = value
+        said = np.concatenate(given) if given else np.zeros(0)
+        if doubt := self.map.doubt("state", said, said):
+            raise WireError(f"state: {doubt}", "shape")
         position = units.to_robot(columns[EntryKind.POSITION])
         velocity = columns[EntryKind.VELOCITY] / units.scale
         self._check_joints(position, "state")
