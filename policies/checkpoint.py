@@ -22,6 +22,7 @@ from policies.encoding.limits import Limits, WireError
 from policies.pickles.arrays import NUMPY, STORAGES, check_reach
 from policies.pickles.machine import Call, Name, Named
 from policies.pickles.reader import LEAVES, Builder, build
+from policies.pickles.scan import check_program
 from runtime.interfaces import PolicyError
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ BUILDERS: dict[Name, Builder] = {
 }
 LIMITS = Limits(size_bytes=1 << 62, depth=100, items=1 << 24)
 """A file is as large as it is; what refers to what is bounded as in a message."""
+PROGRAM_BYTES = 256 << 20
+"""Of the pickle itself: tensors lie beside it. A file of numpy arrays has them within."""
+UNFOLDED = 1 << 20
+"""Values, each as often as it is referred to: ten times the same list is ten lists."""
+SPARE_BYTES = 64 << 20
 
 
 class _Noted(Call):
@@ -167,11 +173,17 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, file: Any, storage: Callable[[str, str, int], Any] | None, lenient: bool) -> None:
         super().__init__(file)
+        self._file = file
         self._storage = storage
         self._lenient = lenient
 
     def built(self) -> Any:
         """The pickled value."""
+        data = self._file.read(PROGRAM_BYTES + 1)
+        if len(data) > PROGRAM_BYTES:
+            raise WireError(f"a pickle of more than {PROGRAM_BYTES >> 20} MiB", "too_large")
+        check_program(data, LIMITS)
+        self._file.seek(0)
         return build(self.load(), BUILDERS, LIMITS, _leaves())
 
     def find_class(self, module: str, name: str) -> Any:
@@ -194,20 +206,42 @@ class _Reader(pickle.Unpickler):
         return self._storage(dtype, str(key), int(count))
 
 
-def _owned(value: Any) -> Any:
-    """Arrays as copies that may be written to, and lists for tuples."""
-    if isinstance(value, np.ndarray):
-        return value.copy(order="K")
-    if isinstance(value, dict):
-        return {key: _owned(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_owned(item) for item in value]
-    return value
+class _Owner:
+    """Makes what was read one's own: arrays as copies that may be written to, and lists for tuples.
+
+    What a file refers to often is counted as often: whoever goes through the result does it as often.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._values = UNFOLDED
+        self._bytes = limit_bytes
+
+    def own(self, value: Any) -> Any:
+        self._values -= 1
+        if self._values < 0:
+            raise WireError(
+                f"more than {UNFOLDED} values, counted as often as they are referred to", "too_large"
+            )
+        if isinstance(value, np.ndarray):
+            self._count(value.nbytes)
+            return value.copy(order="K")
+        if isinstance(value, dict):
+            return {key: self.own(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.own(item) for item in value]
+        if hasattr(value, "untyped_storage"):  # a tensor, without importing torch for it
+            self._count(value.numel() * value.element_size())
+        return value
+
+    def _count(self, size: int) -> None:
+        self._bytes -= size
+        if self._bytes < 0:
+            raise WireError("its tensors are many times larger than the file", "too_large")
 
 
 def _run(path: Path, read: Callable[[], Any]) -> Any:
     try:
-        return _owned(read())
+        return _Owner(8 * path.stat().st_size + SPARE_BYTES).own(read())
     except CheckpointError:
         raise
     except FileNotFoundError:
@@ -254,9 +288,14 @@ def read_torch(path: Path, *, lenient: bool = False) -> Any:
                 raise CheckpointError(f"{path}: a compressed zip file; torch.save never compresses")
             root = name.removesuffix("data.pkl")
             held: dict[str, Tensor] = {}
+            left = path.stat().st_size
 
             def storage(dtype: str, key: str, count: int) -> Tensor:
+                nonlocal left
                 if key not in held:
+                    left -= archive.getinfo(f"{root}data/{key}").file_size
+                    if left < 0:
+                        raise CheckpointError(f"{path}: damaged: its parts are larger than the file")
                     data = bytearray(archive.read(f"{root}data/{key}"))
                     kind = getattr(torch, dtype)
                     held[key] = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
@@ -300,12 +339,29 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
     save_file(apart, path, metadata=dict(metadata))
 
 
+COMPILED, PARALLEL = "_orig_mod.", "module."
+"""What `torch.compile` puts before a network's names, and ``DataParallel`` before all of them."""
+
+
+def _unwrapped(path: Path, state: State) -> State:
+    """The names as the network itself has them."""
+    names = [name.replace(COMPILED, "") for name in state]
+    while names and all(name.startswith(PARALLEL) for name in names):
+        names = [name.removeprefix(PARALLEL).replace(COMPILED, "") for name in names]
+    if len(set(names)) != len(names):
+        raise CheckpointError(
+            f"{path}: names with and without {COMPILED!r} or {PARALLEL!r} for the same tensors"
+        )
+    return dict(zip(names, state.values(), strict=True))
+
+
 def _tensors_of(path: Path, value: Any) -> State:
     import torch
 
     if not isinstance(value, Mapping):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a table of tensors")
     state = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
+    state = _unwrapped(path, state)
     if not state:
         raise CheckpointError(
             f"{path}: no tensors in it (there is: {', '.join(map(str, value)) or 'nothing'})"
@@ -325,7 +381,7 @@ def read_state(path: Path) -> State:
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder; give a .safetensors, .ckpt, .pt or .pth file")
     if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
+        return _unwrapped(path, read_safetensors(path)[0])
     value = read_torch(path, lenient=True)
     if isinstance(value, Mapping) and isinstance(value.get("state_dicts"), Mapping):
         inner = value["state_dicts"]

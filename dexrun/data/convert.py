@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
@@ -35,9 +34,8 @@ def main(arguments: list[str]) -> int:
 def convert(source: Path, target: Path) -> str:
     """Write the weights of `source` to `target`, checked.
 
-    ``source`` is a DexGraspVLA workspace checkpoint, ACT's ``policy_best.ckpt`` with
-    ``dataset_stats.pkl`` beside it (its statistics come along), or any other file of weights, which is
-    taken over name by name.
+    ``source`` is a DexGraspVLA workspace checkpoint, ACT's ``policy_best.ckpt`` with ``dataset_stats.pkl``
+    beside it (its statistics come along), or a DINOv2 backbone. What cannot run here is not converted.
 
     Args:
         source: ``.ckpt``, ``.pt``, ``.pth`` or ``.safetensors``.
@@ -47,35 +45,71 @@ def convert(source: Path, target: Path) -> str:
         One line that says what was written.
 
     Raises:
-        PolicyError: `source` cannot be read, `target` ends otherwise, or torch is not installed; one line.
+        PolicyError: `source` cannot be read or is of no network that runs here, `target` ends otherwise or
+            cannot be written, or torch is not installed; one line.
     """
-    if not target.parent.is_dir():
-        raise CheckpointError(f"{target}: there is no folder {target.parent}")
     need("dexrun convert", ("torch", "safetensors"), "learned")
-    if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target}: the result must end in .safetensors")
+    _check_target(source, target)
     state = read_state(source)
-    kind = _kind(state)
+    kind = _kind(source, state)
     metadata = {"format": "pt", "kind": kind, "source": source.name}
     if kind == "act":
         state = {key.removeprefix("model."): value for key, value in state.items()}
         state |= _act_statistics(source)
+    elif kind == "dexgrasp":
+        _check_controller(source, state)
+    draft = target.with_name(f".{target.name}.partial")
     try:
-        write_safetensors(target, state, metadata)
-    except OSError as error:
-        raise CheckpointError(f"{target}: not written: {error.strerror or error}") from error
+        write_safetensors(draft, state, metadata)
+        draft.replace(target)
+    except Exception as error:  # the library has an error of its own for what the disk says
+        draft.unlink(missing_ok=True)
+        what = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{target}: not written: {what}") from error
     size = sum(t.numel() * t.element_size() for t in state.values()) / 2**20
     return f"{target}: {kind}, {len(state)} tensors, {size:.1f} MiB"
 
 
-def _kind(state: Mapping[str, object]) -> str:
+def _check_target(source: Path, target: Path) -> None:
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target}: the result must end in .safetensors")
+    if not target.parent.is_dir():
+        raise CheckpointError(f"{target}: there is no folder {target.parent}")
+    if target.is_dir():
+        raise CheckpointError(f"{target}: a folder; give the name of a file")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise CheckpointError(f"{target}: is what is to be converted; give another name")
+
+
+def _kind(source: Path, state: State) -> str:
+    from policies.act.load import LEROBOT, is_lerobot
+
     if "model.cond_pos_emb" in state:
         return "dexgrasp"
+    if is_lerobot(state):
+        raise CheckpointError(f"{source}: {LEROBOT}")
     if any(key.removeprefix("model.") == "additional_pos_embed.weight" for key in state):
         return "act"
     if "pos_embed" in state and "cls_token" in state:
         return "dinov2"
-    return "weights"
+    some = ", ".join(sorted(state)[:3])
+    raise CheckpointError(
+        f"{source}: weights of no network that runs here ({some}, ...); converted are ACT's "
+        "policy_best.ckpt, DexGraspVLA's controller and DINOv2's backbones"
+    )
+
+
+def _check_controller(source: Path, state: State) -> None:
+    """Whether they say which network they are of, and what its numbers mean."""
+    from policies.dexgrasp.load import NORMALIZER, shape_of
+    from policies.dexgrasp.options import ControllerShape
+
+    try:
+        shape_of(state, ControllerShape())
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    if not any(key.startswith(NORMALIZER) for key in state):
+        raise CheckpointError(f"{source}: no normaliser in it; give a workspace's checkpoint")
 
 
 def _act_statistics(source: Path) -> State:

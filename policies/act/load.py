@@ -19,6 +19,16 @@ STATS = ("qpos_mean", "qpos_std", "action_mean", "action_std")
 STATS_PREFIX = "stats."
 """Of the statistics in a converted file."""
 
+LEROBOT = (
+    "an ACT of LeRobot's, whose network has other tensors than the original's: run it on LeRobot's own "
+    'policy_server, and here [policy] type = "lerobot"'
+)
+
+
+def is_lerobot(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the weights of LeRobot's ACT."""
+    return any("encoder_1d_feature_pos_embed" in name for name in state)
+
 
 @dataclass(frozen=True, slots=True)
 class ActStats:
@@ -49,6 +59,8 @@ def shape_of(state: Mapping[str, Tensor], configured: ActShape) -> ActShape:
             "encoder_layers": len(layers),
         }
     except KeyError as error:
+        if is_lerobot(state):
+            raise CheckpointError(LEROBOT) from None
         raise CheckpointError(f"not an ACT checkpoint: no {error.args[0]!r} in it") from None
     return ActShape.model_validate({**configured.model_dump(), **found})
 
