@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.campaign_invariants import judge
+from bench.campaign_kills import main_lines
 from bench.campaign_plan import MODES, Plan, draw, faults
 
 ROOT = Path(__file__).parents[1]
@@ -187,6 +188,19 @@ def campaign(seeds: Iterable[int], modes: tuple[str, ...], folder: Path, *, keep
     return [done[seed] for seed in seeds]
 
 
+def kills(count: int, folder: Path) -> int:
+    """End so many programs the hard way; print the line; 1 if anything was violated."""
+    player = Player()
+    try:
+        lines = main_lines(count, player.play, folder)
+    finally:
+        player.close()
+    wrong = [line["kill"] for line in lines if line["violations"]]
+    figures = {key: sum(line[key] for line in lines) for key in ("killed", "finished", "open")}
+    print(json.dumps({"bench": "campaign", "kills": len(lines), **figures, "wrong": wrong}))
+    return int(bool(wrong))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the line; 1 if anything was violated."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -196,9 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--folder", type=Path, help="where the lines are, and what runs with violations left")
     parser.add_argument("--keep", action="store_true", help="keep what every run left")
+    parser.add_argument("--kills", type=int, default=0, help="so many kill -9, instead of runs")
     options = parser.parse_args(arguments)
-    seeds = options.seed or range(options.first, options.first + options.runs)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="campaign-"))
+    if options.kills:
+        return kills(options.kills, folder)
+    seeds = options.seed or range(options.first, options.first + options.runs)
     figures = counts(campaign(seeds, tuple(options.modes.split(",")), folder, keep=options.keep))
     print(json.dumps(figures))
     return int(any(figures["runs_with_violations"].values()))

@@ -121,9 +121,10 @@ def wrong_targets(episode: Episode) -> list[str]:
             faster = np.abs(now) > limits.velocity + SLACK / dt
             found += _said(faster & ~there, f"velocity: {where}", np.abs(now), names)
             if speed is not None:
-                wrong = limits.harder(now, speed, dt, may_stop=_stops(tick["clips"])) & ~there
-                found += _said(wrong, f"acceleration: {where}", np.abs(now - speed) / dt, names)
-            speed = now
+                harder = limits.harder(now, speed, dt, may_stop=_stops(tick["clips"]))
+                found += _said(harder & ~there, f"acceleration: {where}", np.abs(now - speed) / dt, names)
+                faster |= harder
+            speed = np.where(faster & there, np.nan, now)  # anchored anew: nobody knows its speed
         last = target
     return found
 

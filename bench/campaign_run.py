@@ -42,6 +42,8 @@ from runtime.parts import PolicyTable
 from runtime.stepped import SteppedClock
 
 ROOT = Path(__file__).parents[1]
+KILLED = "killed_ns"
+"""A file beside the runs: the simulated time at which the process was told to be killed."""
 MARK = "CAMPAIGN_RUN"
 """Of the environment: what every process that a run starts has in it."""
 
@@ -151,6 +153,7 @@ class _Play:
             robot.world.process.kill()
             robot.world.process.wait()
         elif event["kind"] == "SIGKILL":
+            (self._runs.parent / KILLED).write_text(str(self._clock.now_ns()))
             _kill_soon(event["seconds"])
         else:
             os.kill(os.getpid(), signal.Signals[event["kind"]])
@@ -241,7 +244,7 @@ def perform(plan: Plan, folder: Path, *, first: bool = False) -> dict[str, Any]:
     """Play `plan`; what the run came to, leftovers included. `first` of this process's."""
     before, cpu_s = _held(), _cpu_s()
     temporary = folder / "tmp"
-    temporary.mkdir(parents=True)
+    temporary.mkdir(parents=True, exist_ok=True)
     play = _Play(plan, folder / "runs")
     result: dict[str, Any] = {"code": None, "error": ""}
     try:
@@ -258,8 +261,21 @@ def perform(plan: Plan, folder: Path, *, first: bool = False) -> dict[str, Any]:
     return result | {"cpu_s": round(_cpu_s() - cpu_s, 2), "rss_mib": _resident_mib()}
 
 
+def _die_with(parent: int) -> None:
+    """A run that hangs must not outlive who would have ended it."""
+
+    def watch() -> None:
+        never = threading.Event()
+        while os.getppid() == parent:
+            never.wait(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
 def main() -> None:
     """A plan a line, with the folder that is its own."""
+    _die_with(os.getppid())
     out, first = os.fdopen(int(sys.argv[1]), "w"), True
     for line in sys.stdin:
         task = json.loads(line)
