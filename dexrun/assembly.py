@@ -112,7 +112,7 @@ class _Builder:
 
 def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | None) -> Robot:
     description = robot_of_all(configured.followers())
-    model = description.model()
+    model = description.model(boxes=configured.fixed_boxes)
     builder = _Builder(configured, clock, model, tabletop)
     settings = builder.settings
     arms, leaders, cameras, force = builder.arms(), builder.leaders(), builder.cameras(), builder.force()

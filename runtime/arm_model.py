@@ -10,7 +10,7 @@ and its y axis the direction in which the jaw opens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from runtime.ik_options import IkOptions
 from runtime.joints import JointLayout
 from runtime.messages import Floats
 from runtime.mujoco_calls import query
-from runtime.table_model import TABLE, compiled
+from runtime.table_model import FIXED, TABLE, FixedBox, compiled
 
 DEFAULT_REACH_M = 0.02
 _ONE_DOF = (2, 3)
@@ -113,6 +113,7 @@ class ArmModel:
         *,
         table_height_m: float | None = 0.0,
         reach_m: float = DEFAULT_REACH_M,
+        boxes: Sequence[FixedBox] = (),
     ) -> None:
         """Set up the model and its scratch memory.
 
@@ -122,6 +123,7 @@ class ArmModel:
             parts: what the robot's joints and grasp points are called in it.
             table_height_m: height of the table's plane in the common frame; ``None`` for no table.
             reach_m: up to which distance `clearance` looks.
+            boxes: what else stands there, in the common frame: it counts as the table does.
 
         Raises:
             ModelError: a joint or a site is missing, or a joint is not a hinge or slide with a range.
@@ -135,11 +137,11 @@ class ArmModel:
         if isinstance(spec, mujoco.MjModel):
             self.model: Any = spec
         else:
-            self.model = compiled(spec, table_height_m, reach_m)
+            self.model = compiled(spec, table_height_m, reach_m, boxes)
         self.data = mujoco.MjData(self.model)
         self._kinematics = query("mj_kinematics", self.model, self.data)
         self._collision = query("mj_collision", self.model, self.data)
-        self._table = int(mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_GEOM, TABLE))
+        self._fixed = _fixed(self.model)
         self._ik: Any = None
         self._find_joints()
         self._find_arms()
@@ -263,8 +265,7 @@ class ArmModel:
             for arm, joints in enumerate(self.arms)
         }
         self._owners = np.array([roots.get(int(model.body_rootid[body]), arms) for body in model.geom_bodyid])
-        if self._table >= 0:
-            self._owners[self._table] = arms + 1
+        self._owners[self._fixed] = arms + 1
         self._pairs = np.triu_indices(arms + 1)
         alone = arms == 1
         self._far: Gaps = (
@@ -379,7 +380,7 @@ class ArmModel:
         distances = contacts.dist[:count]
         if len(self.arms) > 1:
             return self._gaps_between(contacts.geom[:count], distances)
-        on_table = (contacts.geom[:count] == self._table).any(axis=1)
+        on_table = self._fixed[contacts.geom[:count]].any(axis=1)
         reach = self.reach_m
         own = float(np.where(on_table, reach, distances).min())
         table = float(np.where(on_table, distances, reach).min())
@@ -417,6 +418,17 @@ class ArmModel:
         sine, cosine = np.cross(target[:3, 1], jaw) @ wanted, target[:3, 1] @ jaw
         error = float(np.linalg.norm(pose[:3, 3] - target[:3, 3]))
         return IkResult(q, error, tilt, abs(float(np.arctan2(sine, cosine))))
+
+
+def _fixed(model: Any) -> NDArray[np.bool_]:
+    """Of every geom, whether it is the table's or one of what stands on it and does not move."""
+    import mujoco
+
+    fixed = model.geom_bodyid == mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, FIXED)
+    table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, TABLE)
+    if table >= 0:
+        fixed[table] = True
+    return np.asarray(fixed)
 
 
 def _followers(model: Any, names: set[str]) -> list[tuple[int, int, Floats]]:

@@ -6,7 +6,7 @@ treats both alike. Known arms' are in ``drivers.arms``; `runtime.model_file` mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from runtime.fingers import Fingers
 from runtime.jaws import JawGeometry
 from runtime.joints import JointLayout, prefixed
 from runtime.messages import Floats
-from runtime.table_model import standing
+from runtime.table_model import FixedBox, standing
 
 COLLISION_GROUP = 3
 VISUAL_GROUP = 2
@@ -124,13 +124,20 @@ class RobotDescription:
         ends = [self.grippers.get(name, (0.0, 1.0)) for name in self.joints]
         return np.array([low + value * (high - low) for value, (low, high) in zip(q, ends, strict=True)])
 
-    def model(self, table_height_m: float | None = 0.0, reach_m: float = DEFAULT_REACH_M) -> ArmModel:
-        """Kinematics and clearances; each thread makes its own, or copies one.
+    def model(
+        self,
+        table_height_m: float | None = 0.0,
+        reach_m: float = DEFAULT_REACH_M,
+        boxes: Sequence[FixedBox] = (),
+    ) -> ArmModel:
+        """Kinematics and clearances, from `boxes` that stand there, too; each thread makes its own, or copies
+        one.
 
         Raises:
             ModelError: the model does not have what this says. MeshesMissingError: a mesh is missing.
         """
-        return ArmModel(self.build(False), self.parts, table_height_m=table_height_m, reach_m=reach_m)
+        spec = self.build(False)
+        return ArmModel(spec, self.parts, table_height_m=table_height_m, reach_m=reach_m, boxes=boxes)
 
 
 def together(arms: Mapping[str, tuple[RobotDescription, Floats]]) -> RobotDescription:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,18 @@ from runtime.joints import SEPARATOR
 from runtime.messages import Floats
 
 TABLE = "table plane"
+FIXED = "fixed things"
+"""The body that holds `FixedBox`es in the compiled model."""
 _PROBES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FixedBox:
+    """Something that stands on the table and does not move: metres and radians in the common frame."""
+
+    center_m: tuple[float, float, float]
+    size_m: tuple[float, float, float]
+    yaw_rad: float = 0.0
 
 
 class MeshesMissingError(Exception):
@@ -36,9 +49,12 @@ def standing(arms: Mapping[str, tuple[Any, Floats]]) -> Any:
     return whole
 
 
-def compiled(spec: Any, table_height_m: float | None, reach_m: float) -> Any:
-    """The model of `spec` with a plane for the table; contacts are reported from `reach_m` on."""
+def compiled(spec: Any, table_height_m: float | None, reach_m: float, boxes: Sequence[FixedBox] = ()) -> Any:
+    """The model of `spec` with a plane for the table, and `boxes`; contacts count from `reach_m` on."""
     import mujoco
+
+    if boxes:
+        _put_up(spec, boxes)
 
     if table_height_m is not None:
         spec.worldbody.add_geom(
@@ -53,6 +69,20 @@ def compiled(spec: Any, table_height_m: float | None, reach_m: float) -> Any:
     for body in _bodies_fixed_to_table(model):
         spec.add_exclude(bodyname1="world", bodyname2=body)
     return spec.compile()
+
+
+def _put_up(spec: Any, boxes: Sequence[FixedBox]) -> None:
+    """A body of their own: what turns on the table and is left out there may yet hit one of them."""
+    import mujoco
+
+    body = spec.worldbody.add_body(name=FIXED)
+    for box in boxes:
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=box.center_m,
+            size=[0.5 * length for length in box.size_m],
+            quat=[math.cos(0.5 * box.yaw_rad), 0.0, 0.0, math.sin(0.5 * box.yaw_rad)],
+        )
 
 
 def _bodies_fixed_to_table(model: Any) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import GraspOptions, RolloutOptions, TeleopOptions, TerminalOptions
 from dexrun.config.recording_options import RecordingOptions
+from dexrun.config.scene_options import SceneOptions
 from dexrun.config.serve_options import ServeOptions
 from dexrun.export.options import ExportOptions
 from drivers.world.config import WorldConfig
@@ -27,6 +28,7 @@ from runtime.faults import FaultOptions
 from runtime.limits import SafetyOptions
 from runtime.parts import ArmTable, CameraTable, DeviceTable, ForceTable, LeaderTable, PolicyTable
 from runtime.realtime import RealtimeOptions
+from runtime.table_model import FixedBox
 
 
 class RealtimeTable(RealtimeOptions):
@@ -85,6 +87,7 @@ class Settings(BaseSettings):
         runs: folder in which every run leaves its own.
         control: the control loop.
         safety: limits that every target passes.
+        scene: what stands on the table, and is kept off as the table is.
         faults: what each fault asks for.
         realtime: clock, scheduling, memory.
         arm: the follower. leader: the arm that a person moves, for teleop.
@@ -109,6 +112,7 @@ class Settings(BaseSettings):
     world: WorldConfig = WorldConfig()
     control: ControlOptions = ControlOptions()
     safety: SafetyOptions = SafetyOptions()
+    scene: SceneOptions = SceneOptions()
     devices: DeviceOptions = DeviceOptions()
     faults: FaultOptions = FaultOptions()
     realtime: RealtimeTable = RealtimeTable()
@@ -212,6 +216,11 @@ class Settings(BaseSettings):
     def working_arm(self) -> str:
         """Of several arms, the one that a policy for one arm moves; empty if none is named."""
         return self.rollout.arm if self.mode == "rollout" else self.grasp.arm
+
+    @property
+    def fixed_boxes(self) -> tuple[FixedBox, ...]:
+        """What stands where the arms work and does not move."""
+        return self.scene.fixed(simulated=any(in_world(arm.address) for arm in self.followers().values()))
 
     @property
     def engage_speed_rad_s(self) -> float:

@@ -11,8 +11,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dexrun.config.addresses import in_world
 from dexrun.config.load import dump, load, load_tables, renamed
 from dexrun.config.mode_options import TeleopOptions
+from dexrun.config.scene_options import SceneOptions
 from dexrun.config.settings import Settings
 from dexrun.config.sources import ConfigError, parse_arguments
 from drivers.world.config import WorldConfig
@@ -22,6 +24,7 @@ from runtime.limits import SafetyOptions
 from runtime.options import Options
 from runtime.recording.bounds import reading
 from runtime.recording.reader import Episode, RecordingError
+from runtime.table_model import FixedBox
 
 _SCENE = ("seed", "objects", "placed", "start_rad", "start_gripper")
 _TOLD = ("runs", "control", "safety", "faults", "arm", "arms", "force")
@@ -37,6 +40,13 @@ class LoopTables(Options):
     policy: SplicingOptions = SplicingOptions()
     teleop: TeleopOptions = TeleopOptions()
     mode: str = "grasp"
+    scene: SceneOptions = SceneOptions(tray=False)
+    simulated: bool = False
+
+    @property
+    def boxes(self) -> tuple[FixedBox, ...]:
+        """What stood there and was kept off; nothing in recordings made before such things were."""
+        return self.scene.fixed(simulated=self.simulated)
 
     @property
     def engage_speed_rad_s(self) -> float:
@@ -58,9 +68,17 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> LoopTa
 def _loop_tables(episode: Episode, tables: Mapping[str, Any], overrides: Sequence[str]) -> LoopTables:
     kept = {name: tables[name] for name in LoopTables.model_fields if isinstance(tables.get(name), dict)}
     kept["mode"] = str(tables.get("mode"))
+    kept["simulated"] = _on_the_simulated_table(tables)
     if "policy" in kept:
         kept["policy"] = {k: v for k, v in kept["policy"].items() if k in SplicingOptions.model_fields}
     return load_tables(LoopTables, kept, overrides, str(episode.path))
+
+
+def _on_the_simulated_table(tables: Mapping[str, Any]) -> bool:
+    several = tables.get("arms")
+    arms = [tables.get("arm"), *(several.values() if isinstance(several, Mapping) else ())]
+    given = [value for arm in arms if isinstance(arm, Mapping) for value in arm.values()]
+    return any(isinstance(value, str) and in_world(value) for value in given)
 
 
 def local_settings(episode: Episode, arguments: Sequence[str]) -> Settings:

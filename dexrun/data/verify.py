@@ -171,7 +171,7 @@ def _build(settings: LoopTables, ticks: Mapping[str, NDArray[Any]], episode: Epi
     state = dict.fromkeys(("position", "velocity", "load"), ((joints,), "<f8"))
     clock = SteppedClock(int(episode.stamps("/ticks")[0]) - 1)
     try:
-        model = recorded(episode.robot).model()
+        model = recorded(episode.robot).model(boxes=settings.boxes)
     except (ModelError, MeshesMissingError) as error:
         raise RecordingError(f"{episode.path}: {error}") from None
     if joints != model.joints:

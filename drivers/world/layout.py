@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drivers.world.config import Color, Shape, WorldConfig
+from runtime.table_model import FixedBox
 
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.05, 0.06),
@@ -34,6 +35,17 @@ TRAY_HEIGHT_M = 0.035
 TRAY_FLOOR_M = 0.002
 
 _TRIES = 400
+
+
+def fixed_boxes() -> tuple[FixedBox, ...]:
+    """The tray, as the clearance check knows it: its walls, and its floor."""
+    (x, y), (along, across), wall, height = TRAY_CENTER_M, TRAY_INNER_M, TRAY_WALL_M, TRAY_HEIGHT_M
+    out_x, out_y, middle = 0.5 * (along + wall), 0.5 * (across + wall), 0.5 * height
+    side = (wall, across + 2 * wall, height), (along, wall, height)
+    walls = [FixedBox((x + sign * out_x, y, middle), side[0]) for sign in (1, -1)]
+    walls += [FixedBox((x, y + sign * out_y, middle), side[1]) for sign in (1, -1)]
+    floor = FixedBox((x, y, 0.5 * TRAY_FLOOR_M), (along, across, TRAY_FLOOR_M))
+    return (*walls, floor)
 
 
 @dataclass(frozen=True)
