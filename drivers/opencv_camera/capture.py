@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.opencv_camera.options import OpenCvOptions
+from runtime.jpeg_size import jpeg_size
 from runtime.messages import ColorImage, DeviceError, FaultKind
 
 _PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtmp": 1935}
@@ -138,6 +139,10 @@ def why_not(config: OpenCvOptions) -> str:
     return "the server answers, but sends no video that OpenCV can read"
 
 
+MOST_PIXELS = 8192 * 4320
+"""Of one frame: 8K."""
+
+
 def to_rgb(cv2: Any, data: NDArray[np.uint8], into: ColorImage) -> tuple[int, int] | None:
     """Write a frame of `VideoCapture.read` into `into` ``[H, W, 3]``, converted to RGB.
 
@@ -153,6 +158,12 @@ def to_rgb(cv2: Any, data: NDArray[np.uint8], into: ColorImage) -> tuple[int, in
     encoded = data.tobytes()
     # A JPEG cut short still decodes, to a picture whose rest is grey; its end marker tells.
     if not encoded.startswith(b"\xff\xd8") or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return None
+    try:
+        height, width = jpeg_size(encoded)
+    except ValueError:
+        return None
+    if height * width > MOST_PIXELS:  # a few bytes can say that they unfold to gigabytes
         return None
     picture = None
     with contextlib.suppress(cv2.error):

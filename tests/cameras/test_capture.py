@@ -65,6 +65,14 @@ def test_another_size_is_told_and_nothing_is_written():
     assert (into == 7).all()
 
 
+def test_what_says_that_it_unfolds_to_gigabytes_is_not_unfolded(monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    bomb = bytearray(JPEG.tobytes())
+    at = bomb.index(b"\xff\xc0")
+    bomb[at + 5 : at + 9] = b"\xff\xdc\xff\xdc"
+    assert to_rgb(cv2, np.frombuffer(bytes(bomb), np.uint8).reshape(1, -1), np.zeros_like(RAMP)) is None
+
+
 class _Granted:
     """What V4L2 reports after the request."""
 
