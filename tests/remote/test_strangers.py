@@ -30,7 +30,7 @@ from runtime.addresses import is_loopback
 from runtime.clock import RealClock
 from runtime.interfaces import PolicyError
 from runtime.messages import Observation, PolicyAnswer
-from tests.remote.support import GUARD_S, ROBOT, EchoPolicy, Running, connected, observation, serving
+from tests.remote.support import GUARD_S, ROBOT, EchoPolicy, Running, connected, observation, refused, serving
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"])
@@ -238,3 +238,25 @@ def test_a_valid_token_is_needed_for_nothing_to_be_kept(monkeypatch: pytest.Monk
         assert "Unauthorized" in said["error"]
         assert server.server.service is not None
         assert not server.server.service._clients
+
+
+def test_a_connection_of_bad_messages_only_is_ended_and_the_rest_is_not_read() -> None:
+    options = ServeOptions(protocol="act")
+    with (
+        serving(EchoPolicy(), options) as server,
+        connected("act", server.port) as good,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as peer,
+    ):
+        good.infer(observation(1))
+        peer.linger, peer.rcvtimeo = 0, int(GUARD_S * 1000)
+        event = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        peer.connect(f"tcp://127.0.0.1:{server.port}")
+        for _ in range(zmq_front.MAX_REFUSED):
+            peer.send_multipart([b"", b"\x80\x04N"])
+        assert event.poll(GUARD_S * 1000)
+        peer.disable_monitor()
+        event.close(linger=0)
+        good.infer(observation(2))
+        assert refused(server, "malformed") == zmq_front.MAX_REFUSED
+        assert good.statistics()["connects"] == 1

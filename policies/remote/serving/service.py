@@ -28,6 +28,8 @@ from runtime.messages import Observation
 
 T = TypeVar("T")
 
+MAX_ITEMS = 4_000
+"""Values in one message, which is read before its token can be. An observation has below 500."""
 ALONE_NS = 30 * NS_PER_S
 """A policy with one memory is told to forget only if nobody else asked within this time."""
 
@@ -96,7 +98,7 @@ class Service:
         self.takes_prefix = spec.takes_prefix
         self.chunk_steps = options.chunk_steps or spec.chunk_steps
         self.side = RobotSide(options.resolved_keys(), options.resolved_units(), joints)
-        self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024)
+        self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024, items=MAX_ITEMS)
         self.stopping_asked = asyncio.Event()
         self.gone: Callable[[Iterable[str]], Iterable[str]] = lambda names: ()
         """The front end's: which of the clients so named have no connection any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -22,6 +23,9 @@ WAITING_MESSAGES = 4
 """So many of the largest messages may wait in libzmq, of all connections together."""
 TAKEN_AT_ONCE = 4
 """Messages taken in one turn of the loop: a flood holds up neither replies nor the server's end."""
+MAX_REFUSED = 32
+"""Messages of one connection that are no use by their form, after which the others are not read."""
+_BAD_FORM = frozenset({"malformed", "too_large", "forbidden", "version", "token"})
 MAX_TASKS = 1024
 """Messages in hand, beyond which the next ones wait in their senders' sockets."""
 LAST_REPLIES_S = 0.5
@@ -46,6 +50,7 @@ class ZmqFront:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = False
         self._due = False
+        self._refused: Counter[str] = Counter()
         self._watch: ConnectionWatch | None = None
         self._watching: asyncio.Task[None] | None = None
         self.address = ""
@@ -111,14 +116,31 @@ class ZmqFront:
             self._watch.follow()
             sizes = (len(frame.buffer) for frame in frames[1:])
             self._watch.taken(frames[-1].get(zmq.SRCFD), frames[0].bytes.hex(), sizes)
+        if self._refused[frames[0].bytes.hex()] >= MAX_REFUSED:
+            self._service.metrics.refuse(
+                "banned"
+            )  # unread: what is still here of a connection that was ended
+            return
         empty = next((i for i, f in enumerate(frames[:ENVELOPE_FRAMES]) if i and len(f.buffer) == 0), None)
         if empty is None or len(frames) != empty + 2:
             self._service.metrics.refuse("envelope")
+            self._note_refusal(frames)
             return
         envelope = [frame.bytes for frame in frames[: empty + 1]]
         task = asyncio.get_running_loop().create_task(self._serve(envelope, frames[-1]))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+
+    def _note_refusal(self, frames: list[Any]) -> None:
+        """Hang up on a connection whose messages are of no use so often; the rest of them is not read."""
+        name = (frames[0] if isinstance(frames[0], bytes) else frames[0].bytes).hex()
+        if len(self._refused) >= 10_000:
+            self._refused.clear()
+        self._refused[name] += 1
+        if self._refused[name] == MAX_REFUSED and (peer := _connection_of(frames[-1])) is not None:
+            ending = asyncio.get_running_loop().create_task(hang_up(peer, self._service.clock))
+            self._tasks.add(ending)
+            ending.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -130,6 +152,8 @@ class ZmqFront:
             self._send(envelope, await self._answer(name, memoryview(frame.buffer)))
         except Exception as error:
             self._service.refused(name, error)
+            if isinstance(error, WireError) and error.kind in _BAD_FORM:
+                self._note_refusal([*envelope, frame])
             peer = _connection_of(frame) if is_hostile(error) else None
             self._send(envelope, self._error(told(error)))
             if is_hostile(error):
