@@ -110,6 +110,14 @@ def report_of(plan: ExportPlan, first: int = 0) -> dict[str, Any]:
     }
 
 
+class _BadEpisodesError(Exception):
+    """Some episodes cannot be written."""
+
+    def __init__(self, episodes: Sequence[BadEpisodeError]) -> None:
+        super().__init__()
+        self.episodes = episodes
+
+
 class Progress(Protocol):
     """Told how far an export is, in images."""
 
@@ -151,9 +159,11 @@ def export(
         while not outcome.slots:
             try:
                 outcome.slots = _export(refs, kind, to, options, append, shown, outcome.left_out)
-            except BadEpisodeError as error:  # found when it was written: begun again without it
-                outcome.left_out.refuse(error.episode, str(error))
-                refs = outcome.left_out.others([ref for ref in refs if ref.name != error.episode])
+            except _BadEpisodesError as error:  # found when they were written: begun again without them
+                for bad in error.episodes:
+                    outcome.left_out.refuse(bad.episode, str(bad))
+                names = outcome.left_out.skipped
+                refs = outcome.left_out.others([ref for ref in refs if ref.name not in names])
     return outcome
 
 
@@ -219,6 +229,8 @@ def _write(
     progress.stage("writing", images or len(todo))
     calls = [(kind, task, slot, plan, prepared) for slot, task in todo]
     done = workers.map(_work, calls, lambda tasks, seen: progress.at(seen if images else tasks))
+    if bad := {each.episode: each for each in done if isinstance(each, BadEpisodeError)}:
+        raise _BadEpisodesError(list(bad.values()))
     results: list[dict[str, Any]] = [{} for _ in plan.slots]
     for (slot, task), result in zip(todo, done, strict=True):
         results[slot.number][task] = result
@@ -266,7 +278,9 @@ def _work(kind: Format, task: str, slot: Slot, plan: ExportPlan, prepared: Any) 
     try:
         return kind.work(task, _sampled(slot.ref, plan.options), slot, plan, prepared)
     except RecordingError as error:
-        raise BadEpisodeError(slot.ref.name, str(error)) from None
+        return BadEpisodeError(slot.ref.name, str(error))
+    except BadEpisodeError as error:  # told with all others at the end, not one after the other
+        return error
 
 
 @contextlib.contextmanager

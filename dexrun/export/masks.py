@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from dexrun.export.errors import BadEpisodeError
 from dexrun.export.options import ExportOptions
 from dexrun.export.sampled import Sampled
+from planner.scene_reader.language import Query, parse_request
+from planner.scene_reader.select import fitting, label
+from planner.scene_reader.vision import SceneObject, read
 from runtime.messages import ColorImage, Frame, Mask
 
-if TYPE_CHECKING:
-    from planner.questions.mark import BoundingBox
+Box = tuple[Any, ...]
+"""``x1, y1, x2, y2`` in pixels."""
 
 _MARK_ROWS = 5
 """The object is looked for at so many moments of the episode's first second, until it is found."""
@@ -45,7 +48,7 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
                 if row < first:
                     mask = np.zeros(image.shape[:2], np.uint8)
                 elif row == first:
-                    mask = config.segmenter.build().segment(image, box.bbox_2d)
+                    mask = config.segmenter.build().segment(image, box)
                     tracker.init(frame, mask)
                 else:
                     mask = tracker.update(frame).mask
@@ -56,20 +59,48 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
         yield mask
 
 
-def _marked(sampled: Sampled, camera: str, options: ExportOptions) -> tuple[int, BoundingBox]:
+def _marked(sampled: Sampled, camera: str, options: ExportOptions) -> tuple[int, Box]:
     """The first row in which the object was found, and its box there."""
     rows: list[int] = np.linspace(0, min(len(sampled) - 1, options.fps), _MARK_ROWS).astype(int).tolist()
     rows = list(dict.fromkeys(rows))
     pictures = [sampled.recording.color(camera, int(sampled.frames[camera][row])) for row in rows]
-    found = _ask(pictures, sampled, options)
+    found = _asked(pictures, sampled, options) if options.vlm_url else _read(pictures, sampled)
     if found is None:
         raise _refused(sampled, f"the planner does not see what {sampled.ref.task!r} names")
     return rows[found[0]], found[1]
 
 
-def _ask(
-    pictures: list[ColorImage], sampled: Sampled, options: ExportOptions
-) -> tuple[int, BoundingBox] | None:
+def _read(pictures: list[ColorImage], sampled: Sampled) -> tuple[int, Box] | None:
+    """By the scene reader's own eyes: the one thing that fits, in the first picture that has it.
+
+    Raises:
+        BadEpisodeError: several things fit, in any of the pictures.
+    """
+    found: tuple[int, Box] | None = None
+    for place, picture in enumerate(pictures):
+        fits = named_by(picture, sampled.ref.task)
+        if len(fits) > 1:
+            names = ", ".join(label(each) for each in fits)
+            raise _refused(sampled, f"{len(fits)} things fit {sampled.ref.task!r}: {names}; a task names one")
+        if fits and found is None:
+            found = place, fits[0].box
+    return found
+
+
+def named_by(picture: ColorImage, task: str) -> list[SceneObject]:
+    """Everything on the table that a task may be about; all that is there if it says nothing of it."""
+    things, request = read(picture).on_table, parse_request(task)
+    wanted = [each for query in request.wanted or (Query(),) for each in fitting(things, query)]
+    unwanted = [each for query in request.unwanted for each in fitting(things, query)]
+    return [each for each in dict.fromkeys(wanted) if each not in unwanted]
+
+
+def _asked(pictures: list[ColorImage], sampled: Sampled, options: ExportOptions) -> tuple[int, Box] | None:
+    """By a vision-language model, in the first picture that has it and, to be sure, in another one.
+
+    Raises:
+        BadEpisodeError: it marks two things, or does not answer.
+    """
     from planner.client import Planner
     from planner.config import PlannerConfig
     from planner.errors import PlannerError
@@ -79,21 +110,31 @@ def _ask(
 
     config = PlannerConfig(base_url=options.vlm_url or None, model=options.vlm_model or None)
     question, clock = Mark(sampled.ref.task), RealClock()
+    found: list[tuple[int, Box]] = []
 
-    async def ask() -> tuple[int, BoundingBox] | None:
+    async def ask() -> None:
         async with Planner(config, clock) as planner:
             for place, picture in enumerate(pictures):
                 try:
-                    return place, await planner.ask(question, {View.HEAD: picture})
+                    answer = await planner.ask(question, {View.HEAD: picture})
+                    found.append((place, tuple(answer.bbox_2d)))
                 except PlannerError as error:
                     if error.kind != "no_object":
                         raise
-        return None
+                if len(found) == 2:
+                    return
 
     try:
-        return clock.run(ask)
+        clock.run(ask)
     except PlannerError as error:
         raise _refused(sampled, str(error)) from None
+    if len(found) == 2 and not _overlap(found[0][1], found[1][1]):
+        raise _refused(sampled, f"the planner marks different things as {sampled.ref.task!r}")
+    return found[0] if found else None
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(max(one[i], other[i]) < min(one[i + 2], other[i + 2]) for i in (0, 1))
 
 
 def _refused(sampled: Sampled, why: str) -> BadEpisodeError:

@@ -13,6 +13,7 @@ import pytest
 from dexrun.export import umi_zarr
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportResult
+from dexrun.export.masks import named_by
 from drivers.arms import describe
 from planner.scene_reader.select import label
 from planner.scene_reader.vision import read
@@ -96,6 +97,41 @@ def test_without_masks_the_tasks_object_is_marked_and_tracked(
         assert abs(xs.mean() - row - (x1 + x2) / 2) < 4
         assert abs(ys.mean() - (y1 + y2) / 2) < 4
     assert root.attrs["masks"] == "1 episodes: tracked when exporting"
+
+
+@pytest.mark.parametrize(
+    ("task", "fits"),
+    [
+        ("put the cube in the tray", lambda each: each.shape == "cube"),
+        ("clear the table", lambda each: True),
+        ("put everything but the {other} in the tray", None),
+    ],
+)
+def test_a_task_that_several_objects_fit_masks_none_of_them(
+    run: Run, exported: Export, task: str, fits: Any
+) -> None:
+    things = read(cv2.imread(str(TABLE))[..., ::-1].copy()).on_table
+    task = task.format(other=label(things[0]))
+    named = named_by(cv2.imread(str(TABLE))[..., ::-1].copy(), task)
+    assert len(named) > 1
+    if fits is not None:
+        assert set(named) == {each for each in things if fits(each)}
+    size = cv2.imread(str(TABLE)).shape[:2]
+    made = Made(seconds=0.2, head=size, wrist=(32, 40), head_depth=False, picture=a_table_or_noise, task=task)
+    folder, _ = run(made)
+    with pytest.raises(ExportError, match=f"{len(named)} things fit .*; a task names one"):
+        exported(folder, "dexgrasp-zarr", missing_mask="track")
+
+
+def a_table_or_noise(rng: Any, size: tuple[int, int], row: int) -> Any:
+    return a_table(rng, size, row) if size[0] > 100 else rng.integers(0, 255, (*size, 3), np.uint8)
+
+
+def test_where_the_object_goes_is_not_what_it_is() -> None:
+    image = cv2.imread(str(TABLE))[..., ::-1].copy()
+    things = read(image).on_table
+    one, other = things[0], next(each for each in things if each.color != things[0].color)
+    assert named_by(image, f"put the {label(one)} into the {other.color} tray") == [one]
 
 
 def test_an_object_that_nobody_sees_is_said(run: Run, exported: Export) -> None:
