@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -177,7 +178,9 @@ async def _open_worker(
     )
     latency_s = settings.policy.simulated_latency_s if clock.stepped else None
     discrete = tuple(map(robot.model.names.index, settings.policy.discrete))
-    trial = Trial(observer.trial, attempt_s, settings.policy.ready_timeout_s)
+    task = settings.recording.task if settings.mode == "rollout" else ""
+    ready_s = settings.policy.ready_timeout_s
+    trial = Trial(lambda: replace(observer.trial(), instruction=task), attempt_s, ready_s)
     worker = InferenceWorker(
         policy,
         observer,
