@@ -246,7 +246,8 @@ class FeetechArm:
             self._count("bad_target")
             return
         joints = self._joints
-        powered = self._watch.powered(bus, joints.ids)
+        # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
+        powered = self._watch.powered(bus, joints.ids, 0 if self._failing else -1)
         goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:

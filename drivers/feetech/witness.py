@@ -89,7 +89,7 @@ class ServoWatch:
             detail = f"torque is off, though nobody switched it off: {', '.join(limp)}"
             raise DeviceError(bus.device, FaultKind.TORQUE_LOST, bus.where, detail, bus.last_good_ns)
 
-    def powered(self, bus: FeetechBus, ids: Sequence[int]) -> set[int]:
+    def powered(self, bus: FeetechBus, ids: Sequence[int], num_retry: int = -1) -> set[int]:
         """The servos that say that their torque is on: none other may get a goal.
 
         A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
@@ -98,7 +98,7 @@ class ServoWatch:
         Raises:
             DeviceError: as `check`.
         """
-        answers = bus.sync_read(ids, reg.TORQUE_ENABLE.address, reg.TORQUE_ENABLE.size, 0)
+        answers = bus.sync_read(ids, reg.TORQUE_ENABLE.address, reg.TORQUE_ENABLE.size, num_retry)
         if not all(data[0] for data in answers.values()):
             start, size = reg.HEALTH_BLOCK
             self.check(bus, bus.sync_read(ids, start, size), start)

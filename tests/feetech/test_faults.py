@@ -285,6 +285,19 @@ def test_a_servo_that_let_go_gets_no_goal_which_would_switch_it_on(tmp_path: Pat
         assert not r.bank.motion(2)[2]
 
 
+def test_a_lost_packet_costs_no_goal(tmp_path: Path) -> None:
+    with rig(tmp_path, start=dict.fromkeys(NAMES[:4], 2000)) as r:
+        r.arm.open()
+        r.run(1)
+        r.emulator.faults.lose_next(3)
+        r.arm.targets.post(r.clock.now_ns(), position=np.zeros(6))
+        r.arm.poll()
+        sent = r.arm.sent.newest()
+        assert sent is not None
+        assert np.isfinite(sent["position"]).all()
+        assert r.bank.motion(1)[1] == encoder("shoulder_pan", 2000)
+
+
 def test_goals_that_stream_hide_no_restart(tmp_path: Path) -> None:
     with rig(tmp_path, start=dict.fromkeys(NAMES[:4], 2000)) as r:
         r.arm.open()
