@@ -15,6 +15,7 @@ from loguru import logger
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.settings import Settings
 from dexrun.simulation.lifeline import Lifeline
+from drivers.feetech.options import FeetechOptions
 from drivers.force.config import ForceConfig
 from drivers.world.client import WorldClient
 from drivers.world.config import CAMERAS, WorldConfig
@@ -104,7 +105,12 @@ async def open_tabletop(settings: Settings, clock: Clock) -> AsyncIterator[Simul
         return
     logger.info("starting the simulated tabletop")
     force = settings.force if isinstance(settings.force, ForceConfig) else None  # whose wire it speaks
-    client = WorldClient(as_configured(settings), clock, force, settings.followers())
+    speeds = {
+        table.address.removeprefix(WORLD_ADDRESS): table.baudrate
+        for table in {**settings.arm_tables(), **settings.leader_tables()}.values()
+        if isinstance(table, FeetechOptions)
+    }
+    client = WorldClient(as_configured(settings), clock, force, settings.followers(), speeds)
     try:
         await clock.run_blocking(client.wait_ready)
         _ = client.head  # the emulated camera must be plugged in before anybody looks for it

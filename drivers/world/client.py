@@ -47,6 +47,7 @@ class WorldClient:
         clock: whose kind decides whether the table follows real time or `advance`.
         force: the force sensor as the runtime reads it; its port is ignored.
         arms: by name, which models stand on the table and where; one alone is called ``""``.
+        baudrates: that the arms' servos are set to, by what their wires are called.
 
     Attributes:
         process: the world's process.
@@ -58,6 +59,7 @@ class WorldClient:
         clock: Clock,
         force: ForceConfig | None = None,
         arms: Mapping[str, StandingArmOptions] | None = None,
+        baudrates: Mapping[str, int] | None = None,
     ) -> None:
         self._config = config
         self._stepped = clock.stepped
@@ -86,6 +88,7 @@ class WorldClient:
             "config": config.model_dump(mode="json"),
             "force": (force or ForceConfig(port="world")).model_dump(mode="json"),
             "arms": {name: _described(arm) for name, arm in (arms or {"": StandingArmOptions()}).items()},
+            "baudrates": dict(baudrates or {}),
             "folder": self._folder,
             "stepped": self._stepped,
             "start_ns": clock.now_ns(),

@@ -26,6 +26,7 @@ class Devices:
         folder: where the serial ports appear.
         force: the sensor as the runtime is configured to read it.
         banks: the arms' servos, by what their wires are called (`wires`).
+        baudrates: that they are set to, where it is not what servos are shipped with.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Devices:
         force: ForceConfig,
         folder: Path,
         banks: Mapping[str, ArmBank],
+        baudrates: Mapping[str, int],
     ) -> None:
         self._dt_s = 1 / config.force.rate_hz
         self._newtons_per_count = force.newtons_per_count
@@ -42,7 +44,7 @@ class Devices:
         self._channels = force.channels
         with contextlib.ExitStack() as stack:
             self.buses = {
-                wire: _bus(bank, folder / wire, config.seed + number)
+                wire: _bus(bank, folder / wire, config.seed + number, baudrates.get(wire, 1_000_000))
                 for number, (wire, bank) in enumerate(banks.items())
             }
             for bus in self.buses.values():
@@ -119,7 +121,7 @@ def wires(followers: Mapping[str, ArmBank], leaders: Mapping[str, ArmBank]) -> d
     return {**own, **{f"leader_{name}" if name else "leader": bank for name, bank in leaders.items()}}
 
 
-def _bus(bank: ArmBank, link: Path, seed: int) -> FeetechEmulator:
+def _bus(bank: ArmBank, link: Path, seed: int, baudrate: int) -> FeetechEmulator:
     registers = {
         entry["id"]: {
             reg.HOMING_OFFSET: entry["homing_offset"],
@@ -128,7 +130,7 @@ def _bus(bank: ArmBank, link: Path, seed: int) -> FeetechEmulator:
         }
         for entry in bank.encoders.calibration().values()
     }
-    return FeetechEmulator(bank, link, registers=registers, seed=seed)
+    return FeetechEmulator(bank, link, registers=registers, baudrate=baudrate, seed=seed)
 
 
 def _bus_fault(bus: FeetechEmulator, fault: Fault) -> None:

@@ -96,7 +96,7 @@ def _serve_world(channel: ControlChannel, bell: socket.socket, hello: Message, f
     start_ns = int(hello["start_ns"]) if hello["stepped"] else clock.now_ns()
     arms = {name: StandingArmOptions.model_validate(arm) for name, arm in hello["arms"].items()}
     force = ForceConfig.model_validate(hello["force"])
-    world = World(config, force, folder, start_ns, robot_of_all(arms))
+    world = World(config, force, folder, start_ns, robot_of_all(arms), hello["baudrates"])
     try:
         if hello["stepped"]:
             Stepped(world, channel, bell).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class World:
         folder: Path,
         start_ns: int,
         robot: RobotDescription,
+        baudrates: Mapping[str, int] | None = None,
     ) -> None:
         import mujoco
 
@@ -81,7 +83,7 @@ class World:
         layout = {"color": ((head.height, head.width, 3), "u1"), "depth": ((head.height, head.width), "<u2")}
         self.ring = Ring.create_shared(layout, HEAD_SLOTS)
         self.banks = wires(self.table.banks.arms, {arm: leader.bank for arm, leader in self._leaders.items()})
-        self.devices = Devices(config, force, folder, self.banks)
+        self.devices = Devices(config, force, folder, self.banks, baudrates or {})
         self._tick_ns = start_ns
         self.head_due = Periodic(head.fps, start_ns)
         self.wrist_due = Periodic(config.wrist.fps, start_ns + round(NS_PER_S / config.wrist.fps / 2))

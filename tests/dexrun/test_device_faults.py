@@ -118,7 +118,7 @@ def test_bus_unplugged_and_back(tmp_path: Path) -> None:
         await rest(robot, 4.0)
         states.append(robot.control.state)
 
-    robot = drive(tmp_path, script)
+    robot = drive(tmp_path, script, arm__baudrate="500000")  # and the simulated servos are set to it
     assert states == ["holding", "running"]
     gaps = [gap for gap in robot.faults.log.gaps if gap.device == "arm"]
     assert gaps
