@@ -29,7 +29,7 @@ def is_hostile(error: Exception) -> bool:
 
 def by_descriptor(number: int, address: str) -> socket.socket | None:
     """A second handle on the connection from `address` with this descriptor; ``None`` if it is not that."""
-    found = _copy(number)
+    found = copy_of(number)
     peer = _peer(found) if found is not None else None
     if found is not None and (peer is None or peer[0] != _plain(address)):
         found.close()
@@ -37,7 +37,8 @@ def by_descriptor(number: int, address: str) -> socket.socket | None:
     return found
 
 
-def _copy(number: int) -> socket.socket | None:
+def copy_of(number: int) -> socket.socket | None:
+    """A second handle on the socket with this descriptor; ``None`` if it is none."""
     try:
         copy = os.dup(number)
     except OSError:
@@ -54,7 +55,7 @@ def by_peer(peer: str) -> socket.socket | None:
     wanted = peer_of(peer)
     with contextlib.suppress(OSError):
         for entry in Path("/proc/self/fd").iterdir():
-            found = _copy(int(entry.name)) if _is_socket(entry) else None
+            found = copy_of(int(entry.name)) if _is_socket(entry) else None
             if found is None:
                 continue
             if _peer(found) == wanted:
@@ -71,7 +72,7 @@ def peers() -> frozenset[tuple[str, str]] | None:
         return None
     found: set[tuple[str, str]] = set()
     for entry in entries:
-        if not _is_socket(entry) or (copy := _copy(int(entry.name))) is None:
+        if not _is_socket(entry) or (copy := copy_of(int(entry.name))) is None:
             continue
         with copy:
             if (peer := _peer(copy)) is not None:

@@ -9,7 +9,6 @@ much beyond that is hung up on: by itself, or as the one with the most, if all o
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -19,6 +18,8 @@ from typing import Any
 import zmq
 from loguru import logger
 from zmq.utils.monitor import parse_monitor_message
+
+from policies.remote.serving.hang_up import copy_of
 
 EVERY_S = 0.05
 """How often it is looked; some 100 MB can come meanwhile on this machine, far less over a network."""
@@ -107,7 +108,9 @@ class ConnectionWatch:
 
 def _received(number: int) -> int:
     """Bytes that the kernel has received for descriptor `number`; 0 where it does not tell."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
+    if (copy := copy_of(number)) is None:
+        return 0
+    with copy, contextlib.suppress(OSError):
         told = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         if len(told) >= _RECEIVED_AT + 8:
             return int(struct.unpack_from("=Q", told, _RECEIVED_AT)[0])
@@ -115,5 +118,7 @@ def _received(number: int) -> int:
 
 
 def _end(number: int) -> None:
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
+    if (copy := copy_of(number)) is None:
+        return
+    with copy, contextlib.suppress(OSError):
         copy.shutdown(socket.SHUT_RDWR)
