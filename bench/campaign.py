@@ -14,6 +14,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ class Player:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._results: Any = None
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the player
         self._played = 0
 
     def play(self, plan: Plan, folder: Path) -> Line:
@@ -55,8 +57,9 @@ class Player:
         process.stdin.write(json.dumps({"plan": plan, "folder": str(folder)}) + "\n")
         process.stdin.flush()
         if not select.select([self._results], [], [], HANG_S)[0]:
+            where = self._asked_where(process)
             self._end()
-            return {"code": None, "error": f"nothing came of it within {HANG_S:g} s"}
+            return {"code": None, "error": f"nothing came of it within {HANG_S:g} s", "stacks": where}
         line = self._results.readline()
         if not line:
             code = process.wait()
@@ -71,13 +74,22 @@ class Player:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             text=True,
             pass_fds=(theirs,),
             env={**os.environ, "CAMPAIGN_RUN": f"{os.getpid()}-{time.monotonic_ns()}"},
         )
         os.close(theirs)
         self._results, self._played = os.fdopen(ours), 0
+
+    def _asked_where(self, process: subprocess.Popen[str]) -> str:
+        """What every thread of a process that hangs is at."""
+        self._said.seek(0, os.SEEK_END)
+        before = self._said.tell()
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(1.0)
+        self._said.seek(before)
+        return self._said.read()
 
     def _end(self) -> None:
         if self._process is not None:
@@ -113,6 +125,7 @@ def one(player: Player, plan: Plan, folder: Path, *, keep: bool) -> Line:
         "faults": faults(plan),
         "code": result["code"],
         "error": result.get("error", ""),
+        **({"stacks": result["stacks"]} if "stacks" in result else {}),
         **{key: value for key, value in figures.items() if key != "violations"},
         "violations": {kind: said[:6] for kind, said in violations.items()},
         "contact_n": round(max((c["n"] for c in motion.get("contacts", {}).values()), default=0.0), 1),

@@ -203,7 +203,7 @@ class DyingServer:
         rows = wander(self._dice, here, self._lower, self._upper, 30.0)
         if kind in _ROWS:
             rows = _ROWS[kind](rows)
-        return bytes(msgpack.packb({b"actions": _array(rows.astype(np.float32))}))
+        return bytes(msgpack.packb({"actions": _array(rows.astype(np.float32))}))
 
 
 def _array(rows: Floats) -> dict[bytes, Any]:

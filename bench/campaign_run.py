@@ -6,6 +6,7 @@ Runs in one process show what a run leaves behind in it: threads, descriptors, m
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -276,6 +277,8 @@ def _die_with(parent: int) -> None:
 def main() -> None:
     """A plan a line, with the folder that is its own."""
     _die_with(os.getppid())
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the campaign by nohup
+    faulthandler.register(signal.SIGUSR1)
     out, first = os.fdopen(int(sys.argv[1]), "w"), True
     for line in sys.stdin:
         task = json.loads(line)
