@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from policies.mapping import KeyMap
+from policies.remote.hosts import plain_host
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
 from runtime.units import DEFAULT_LEROBOT, UnitMap
@@ -19,7 +20,7 @@ class RemoteOptions(PolicyTable):
     """What every remote policy has in common.
 
     Attributes:
-        host: name or address of the server.
+        host: name or address of the server, without scheme, port or path.
         port: its port.
         token_env: name of the environment variable that holds the token; empty sends none.
         connect_timeout_s: one attempt to connect, handshake included.
@@ -50,6 +51,11 @@ class RemoteOptions(PolicyTable):
     jpeg_quality: int = Field(default=0, ge=0, le=100)
     keys: KeyMap = KeyMap()
     units: UnitMap = UnitMap()
+
+    @field_validator("host")
+    @classmethod
+    def _a_host_alone(cls, host: str) -> str:
+        return plain_host(host)
 
     @field_validator("units", mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from policies.encoding.limits import Limits
 from policies.encoding.msgpack_views import Piece
+from policies.remote.hosts import needs_ipv6
 from policies.remote.link import Counts, Deadline, LinkError, Waker
 
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -66,8 +67,8 @@ class ZmqLink:
     def __init__(
         self, host: str, port: int, limits: Limits, keep_alive_s: float, waker: Waker, counts: Counts
     ) -> None:
-        self._ipv6 = ":" in host
-        self.where = f"tcp://{f'[{host}]' if self._ipv6 else host}:{port}"
+        self._target = (host, port)
+        self.where = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
         self._limits = limits
         self._keep_alive_ms = max(1, round(keep_alive_s * 1000))
         self._waker = waker
@@ -85,9 +86,10 @@ class ZmqLink:
         """Connect and wait for the handshake.
 
         Raises:
-            LinkError: nobody, or nobody who speaks ZeroMQ, answers there in time.
+            LinkError: nobody, or nobody who speaks ZeroMQ, answers there in time; or there is no such host.
         """
         self.drop()
+        ipv6 = needs_ipv6(*self._target)
         _OPEN.one_more()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -100,7 +102,7 @@ class ZmqLink:
             (zmq.HEARTBEAT_TIMEOUT, 3 * self._keep_alive_ms),
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.RECONNECT_IVL, 50),
-            (zmq.IPV6, int(self._ipv6)),
+            (zmq.IPV6, int(ipv6)),
         ):
             self._socket.setsockopt(option, value)
         self._monitor = self._socket.get_monitor_socket(_UP | _DOWN)

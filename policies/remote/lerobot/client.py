@@ -14,6 +14,7 @@ from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.extras import LONGEST_WHY, extras_of, status_of
+from policies.remote.hosts import is_loopback, needs_ipv6
 from policies.remote.lerobot import codec, rpc
 from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
 from policies.remote.options import LerobotTable
@@ -61,7 +62,12 @@ class LerobotSession:
     def open(self, deadline: Deadline) -> None:
         """Connect, say `Ready`, and have the policy loaded."""
         self.drop()
+        needs_ipv6(
+            self._options.host, self._options.port
+        )  # gRPC calls a host that is not there one that is slow
         options = rpc.channel_options(self._limits.size_bytes, self._options.keep_alive_s)
+        if is_loopback(self._options.host):
+            options.append(("grpc.enable_http_proxy", 0))
         self._channel = grpc.insecure_channel(self.where, options=options)
         plain = {"request_serializer": None, "response_deserializer": None}
         prefix = f"/{rpc.SERVICE}/"

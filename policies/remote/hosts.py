@@ -1,0 +1,61 @@
+"""What a host may look like, and whether there is one of that name."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+
+from policies.remote.link import LinkError
+
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+
+
+def plain_host(host: str) -> str:
+    """`host` without brackets, if it is a name or an address and nothing else.
+
+    Raises:
+        ValueError: it has a scheme, a port, a path or anything else in it; one line.
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        return str(bare) if ipaddress.ip_address(bare.partition("%")[0]) else bare
+    except ValueError:
+        pass
+    scheme, found, rest = host.partition("://")
+    if found:
+        tls = "; TLS is not spoken here: put a tunnel before the server (ssh -L, stunnel)"
+        name = rest.split("/")[0].split(":")[0]
+        more = tls if scheme in ("wss", "https", "grpcs") else ""
+        raise ValueError(f"{host!r} has the scheme {scheme!r}; give the name alone, as {name!r}{more}")
+    if "/" in host:
+        raise ValueError(
+            f"{host!r} has a path; none is taken: give the name alone, as {host.split('/')[0]!r}"
+        )
+    if re.fullmatch(r"([^:]+|\[.*\]):\d+", host):
+        raise ValueError(f"{host!r} has a port; give it as port, and host as {host.rpartition(':')[0]!r}")
+    if not _NAME.fullmatch(host) or len(host) > 253:
+        raise ValueError(f"{host!r} is neither a name nor an address of a host")
+    return host
+
+
+def needs_ipv6(host: str, port: int) -> bool:
+    """Whether `host` has addresses of version 6 alone.
+
+    Raises:
+        LinkError: kind ``connect``: there is no such host.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise LinkError("connect", f"host {host!r} is not known: {why}") from None
+    return all(family is socket.AF_INET6 for family, *_ in found)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by its address, or is called ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
