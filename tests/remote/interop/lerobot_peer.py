@@ -1,5 +1,8 @@
-"""Runs in LeRobot's environment: its own `RobotClient` or its own `PolicyServer`, unchanged.
+"""Runs in LeRobot's environment: its own arm, its own `RobotClient`, or its own `PolicyServer`, unchanged.
 
+``lerobot_peer.py arm PORT FOLDER UNITS`` drives an arm on a serial port with its own `SO100Follower` and the
+calibration ``arm.json`` of FOLDER; UNITS is ``degrees`` or ``percent``. It prints an observation for every
+empty line, and sends the action of every other line, which is JSON.
 ``lerobot_peer.py client PORT STEPS`` lets its client drive a toy robot for so many steps and prints them;
 ``lerobot_peer.py server FOLDER`` makes a tiny ACT checkpoint in FOLDER, serves, and prints its port and the
 checkpoint's path, then every chunk that it computes.
@@ -24,6 +27,30 @@ except RuntimeError:
         _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+
+def arm(port, folder, units):
+    from pathlib import Path
+
+    from lerobot.robots.so_follower import SO100Follower, SO100FollowerConfig
+
+    config = SO100FollowerConfig(
+        port=port,
+        id="arm",
+        calibration_dir=Path(folder),
+        use_degrees=units == "degrees",
+        disable_torque_on_disconnect=False,
+    )
+    robot = SO100Follower(config)
+    robot.connect(calibrate=False)
+    print(f"CALIBRATED {json.dumps(robot.is_calibrated)}", flush=True)
+    for line in sys.stdin:
+        if line.strip():
+            robot.send_action(json.loads(line))
+        print(
+            "OBSERVATION " + json.dumps({k: float(v) for k, v in robot.get_observation().items()}), flush=True
+        )
+    robot.disconnect()
 
 
 def client(port, steps):
@@ -123,5 +150,7 @@ def server(folder):
 if __name__ == "__main__":
     if sys.argv[1] == "client":
         client(int(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1] == "arm":
+        arm(*sys.argv[2:5])
     else:
         server(sys.argv[2])

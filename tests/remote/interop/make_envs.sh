@@ -22,7 +22,7 @@ make_lerobot() {
     "$pip" install -q torch==2.13.0 torchvision==0.28.0 "numpy>=2,<2.3" "draccus==0.10.0" "grpcio>=1.73" \
         "protobuf>=6.31" "huggingface-hub>=0.34.2,<0.36" "transformers>=4.57.1,<5" "diffusers<0.36" \
         "datasets>=4,<4.5" "accelerate>=1.10,<2" "gymnasium<2" "einops<0.9" jsonlines deepdiff termcolor \
-        pyserial opencv-python-headless av imageio pandas safetensors packaging
+        pyserial "feetech-servo-sdk>=1,<2" opencv-python-headless av imageio pandas safetensors packaging
     "$pip" install -q --no-deps "lerobot==0.4.4"
 }
 
