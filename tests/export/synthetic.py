@@ -65,6 +65,7 @@ class Made:
     without: tuple[str, ...] = ()
     picture: Callable[..., Any] | None = None
     depth_picture: Callable[..., Any] | None = None
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pilots: Callable[[int], int] | None = None
 
 
@@ -259,6 +260,7 @@ def _metadata(made: Made) -> dict[str, dict[str, str]]:
     return {
         "clock": {key: str(value) for key, value in clock.items()},
         "robot": {key: json.dumps(value) for key, value in robot.items()},
+        **({"calibration": {"arm": json.dumps(made.calibration)}} if made.calibration else {}),
         "config": {"json": json.dumps({"arm": {"port": made.port}})},
         "episode": episode,
     }
