@@ -73,7 +73,7 @@ class ByHand:
         episodes, options = self._episodes, self._episodes.options
         if episodes.recording:
             return options.episode_s or None
-        if not episodes.finished and episodes.gate():
+        if episodes.gate():
             return None
         if self._at_once:
             return 0.0

@@ -397,3 +397,4 @@ class RolloutMode:
             if take.label == "none" and self._episodes.recorder.last is take:
                 with said():
                     self._episodes.label(label)
+        self._in_the_way = "" if self._episodes.finished else "things are put back"

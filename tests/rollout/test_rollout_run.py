@@ -156,7 +156,7 @@ def test_a_served_policy_gets_its_mask_by_phrase_and_outlives_its_server(tmp_pat
         await stage.until(lambda: stage.step.startswith("the policy drives"))
         await stage.rest(0.2)  # later the hand would hide the object from a server that knows no plan of it
         await stage.up.clock.run_blocking(servers.close)
-        await stage.rest(0.3)
+        await stage.rest(1.2)
         again = served("gr00t", (), "--port", str(port))
         await stage.up.clock.run_blocking(lambda: servers.enter_context(again))
 
@@ -178,7 +178,7 @@ def test_a_served_policy_gets_its_mask_by_phrase_and_outlives_its_server(tmp_pat
     finally:
         servers.close()
     (episode,) = stage.summary["rollout"]["episodes"]
-    assert episode["why"] == "the policy: done"
+    assert (episode["why"], episode["outcome"]) == ("the policy: done", "failure")  # lifted, not put away
     assert sum(episode["policy_failures"].values()) >= 1
     assert stage.summary["policy"]["remote"]["connects"] == 2
     assert stage.summary["planner"]["calls"] >= 1
