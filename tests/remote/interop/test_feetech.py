@@ -25,7 +25,12 @@ from tests.feetech.rig import CALIBRATION, NAMES, RANGES, encoder
 from tests.remote.interop.peers import ROOT, Peer, needs
 
 PEER = "feetech"
-PATIENT: dict[str, Any] = {"packet_timeout_s": 1.0, "give_up_s": 20.0, "health_period_s": 0.05}
+PATIENT: dict[str, Any] = {
+    "packet_timeout_s": 1.0,
+    "give_up_s": 20.0,
+    "health_period_s": 0.05,
+    "target_max_age_s": 5,
+}
 pytestmark = needs(PEER)
 
 SHIPPED = {
@@ -78,8 +83,9 @@ def arm(simulator: Simulator) -> Iterator[FeetechArm]:
 
 def follow(arm: FeetechArm, polls: int = 40) -> None:
     """Goals stream."""
+    clock = RealClock()
     for _ in range(polls):
-        arm.targets.post(0, position=np.full(6, 0.2))
+        arm.targets.post(clock.now_ns(), position=np.full(6, 0.2))
         arm.poll()
 
 
