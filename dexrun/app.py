@@ -73,7 +73,14 @@ def run(
 
 
 def _run(settings: Settings, clock: Clock, folder: RunFolder, opener: Opener, ending: Ending) -> int:
-    sinks = open_log(folder.path, settings.terminal.level)
+    try:
+        sinks = open_log(folder.path, settings.terminal.level)
+    except (
+        OSError
+    ) as error:  # without a name: what threads and processes hand each other lies in shared memory
+        where = error.filename or "/dev/shm"  # noqa: S108 - only told
+        complain(f"dexrun: {where} cannot be written, and a run needs it: {error.strerror}\n")
+        return BAD_CONFIGURATION
     record, began_ns = RunRecord(), clock.now_ns()
     try:
         try:

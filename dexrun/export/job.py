@@ -304,4 +304,6 @@ def _explain(error: OSError, to: Path) -> str:
         return f"{to}: the disk is full; nothing was exported"
     if error.errno == errno.EDQUOT:
         return f"{to}: the disk quota is used up; nothing was exported"
+    if str(error.filename or "").startswith("/dev/shm"):  # noqa: S108 - only told
+        return f"{error.filename}: {error.strerror}; processes need shared memory: --jobs 1 does without"
     return f"{to}: cannot be written: {text}; nothing was exported"

@@ -300,6 +300,19 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> No
     assert (tmp_path / "latest").resolve() == second.path
 
 
+def test_shared_memory_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("dexrun.run_folder.logger.add", read_only)  # its queue has a semaphore there
+    assert main(arguments(tmp_path)) == BAD_CONFIGURATION
+    assert capsys.readouterr().err == (
+        "dexrun: /dev/shm cannot be written, and a run needs it: Read-only file system\n"
+    )
+
+
 def test_a_folder_called_latest_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     run = RunFolder(tmp_path, 0)
