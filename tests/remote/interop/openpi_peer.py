@@ -25,7 +25,7 @@ def observation(tick):
 
 def client(port, api_key=None):
     policy = WebsocketClientPolicy("127.0.0.1", port, api_key)
-    replies = [policy.infer(observation(tick)).rows for tick in range(2)]
+    replies = [policy.infer(observation(tick)) for tick in range(2)]
     out = {
         "metadata": sorted(policy.get_server_metadata()),
         "actions": [reply["actions"].tolist() for reply in replies],

@@ -10,7 +10,7 @@ import numpy as np
 from dexrun.config.serve_options import ServeOptions
 from policies.remote.config import LerobotOptions
 from tests.remote.interop.peers import Peer, needs
-from tests.remote.support import EchoPolicy, connected, observation, serving
+from tests.remote.support import EchoPolicy, connected, observation, refused, serving
 
 PEER = "lerobot"
 pytestmark = needs(PEER)
@@ -21,9 +21,9 @@ def test_its_client_drives_its_robot_with_our_chunks() -> None:
     with serving(policy, ServeOptions(protocol="lerobot", fps=60)) as server:
         with Peer(PEER, "client", str(server.port), "30") as peer:
             got = json.loads(peer.line("RESULT "))
-        refused = server.server.service.metrics.counter("refusals", "malformed")
+        malformed = refused(server, "malformed")
     assert len(got["sent"]) >= 30
-    assert refused == 0
+    assert malformed == 0
     assert len(policy.seen) >= 3
     first = policy.seen[0]
     assert first.instruction == "stack"
