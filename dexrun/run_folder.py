@@ -158,14 +158,23 @@ FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} {name}:{line} {messag
 
 
 def open_log(folder: Path, level: str) -> list[int]:
-    """One sink for the terminal, one in the run's folder, both queued; returns their handles."""
+    """One sink for the terminal, one in the run's folder, both queued; returns their handles.
+
+    Raises:
+        OSError: the file cannot be made, or, without a name in the error, the queues in shared memory cannot.
+    """
     logger.remove()
     file = _LogFile(folder / "log.txt")
     # Nobody knows what variables hold, a key perhaps: tracebacks go without their values (`diagnose`).
-    sinks = [
-        logger.add(sink, level=least, format=form, enqueue=True, backtrace=False, diagnose=False)
-        for sink, least, form in ((_Terminal(), level, TERMINAL_FORMAT), (file, "DEBUG", FILE_FORMAT))
-    ]
+    try:
+        sinks = [
+            logger.add(sink, level=least, format=form, enqueue=True, backtrace=False, diagnose=False)
+            for sink, least, form in ((_Terminal(), level, TERMINAL_FORMAT), (file, "DEBUG", FILE_FORMAT))
+        ]
+    except OSError:
+        logger.remove()
+        file.stop()
+        raise
     logging.basicConfig(handlers=[_Intercept()], level=logging.INFO, force=True)
     for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
