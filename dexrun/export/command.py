@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from pydantic import ValidationError
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
@@ -46,6 +47,8 @@ _PLAIN = (
 
 _GAPS = 4
 _OFTEN = 0.8
+_STILL = 0.05
+"""Of its range: a joint that moves less is as good as still."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         complain("dexrun: stopped; nothing was exported\n")
         return NOT_DONE
-    say(summary(outcome, options))
+    say(summary(outcome, options, lerobot=kind.name.startswith("lerobot")))
     return OK
 
 
@@ -195,8 +198,8 @@ def _without_local(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in _LOCAL}
 
 
-def summary(outcome: ExportResult, options: ExportOptions) -> str:
-    """What was exported, for people."""
+def summary(outcome: ExportResult, options: ExportOptions, *, lerobot: bool = False) -> str:
+    """What was exported, for people; `lerobot`: in one of its formats."""
     lines = []
     for slot in outcome.slots:
         worst = max(slot.reports.values(), key=lambda report: report.largest_error_s)
@@ -212,6 +215,9 @@ def summary(outcome: ExportResult, options: ExportOptions) -> str:
     lines += [f"latency taken off {name}: {seconds:g} s" for name, seconds in taken.items()]
     lines += [f"left out {name}: {why}" for name, why in outcome.left_out.skipped.items()]
     lines += _repeated(outcome.slots, options.fps)
+    lines += _still(outcome.slots)
+    if lerobot:
+        lines += _depth(outcome.slots, options)
     rows = sum(slot.length for slot in outcome.slots)
     lines.append(f"{outcome.target}: {len(outcome.slots)} episodes, {rows} rows")
     return "".join(line + "\n" for line in lines)
@@ -228,6 +234,36 @@ def _repeated(slots: Sequence[Slot], fps: float) -> list[str]:
         f"{name} came {rate:.3g} times a second, and there are {fps:g} rows: "
         f"{1 - rate / fps:.0%} of them repeat its last; --fps {rate:.3g} has every sample once"
         for name, rate in slowest.items()
+    ]
+
+
+def _still(slots: Sequence[Slot]) -> list[str]:
+    """Joints that hardly moved in any episode: whoever scales by their limits scales up their noise."""
+    shape = slots[0].ref.shape
+    low, high = (
+        find([slot.moved[row] for slot in slots], axis=0) for row, find in ((0, np.min), (1, np.max))
+    )
+    ranges = shape.range_array()
+    share = (high - low) / (ranges[:, 1] - ranges[:, 0])
+    return [
+        f"{name} hardly moves ({high[i] - low[i]:.2g} of {ranges[i, 1] - ranges[i, 0]:.3g}): a normaliser by "
+        "limits makes that -1 to 1; give it a floor there"
+        for i, name in enumerate(shape.joints)
+        if share[i] < _STILL
+    ]
+
+
+def _depth(slots: Sequence[Slot], options: ExportOptions) -> list[str]:
+    """What becomes of depth in LeRobot's formats is said: not all of its versions know it."""
+    cameras = slots[0].ref.shape.cameras
+    names = ", ".join(name for name in slots[0].ref.shape.chosen(options) if cameras[name].depth)
+    if not names or options.depth == "none":
+        return []
+    if options.depth == "auto":
+        return [f"depth of {names} is left out: LeRobot before 0.6 takes it for a camera; see --depth"]
+    return [
+        f"depth of {names}: LeRobot before 0.6 takes it for a colour camera, with statistics in millimetres; "
+        "leave it out of a policy's input_features there"
     ]
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from dexrun.export import target
 from dexrun.export.choosing import FormatContent, LeftOut, choose
 from dexrun.export.errors import BadEpisodeError, ExportError
@@ -16,6 +18,7 @@ from dexrun.export.options import ExportOptions
 from dexrun.export.recordings import EpisodeRef
 from dexrun.export.sampled import Sampled, SensorReport, sample
 from dexrun.export.workers import Workers, count
+from runtime.messages import Floats
 from runtime.recording.bounds import RecordingError
 
 
@@ -25,7 +28,7 @@ class Slot:
 
     Attributes:
         number: of the episode in this export, from 0. start: rows of this export before it.
-        length: its rows.
+        length: its rows. moved: between which positions each joint was sent in it, ``[2, D]``.
     """
 
     ref: EpisodeRef
@@ -33,6 +36,7 @@ class Slot:
     start: int
     length: int
     reports: Mapping[str, SensorReport]
+    moved: Floats
 
     @property
     def largest_error_s(self) -> float:
@@ -201,8 +205,8 @@ def _survey(
         if isinstance(found, str):
             left_out.refuse(ref.name, found)
             continue
-        length, reports = found
-        slot = Slot(ref, len(kept), sum(s.length for s in kept), length, reports)
+        length, reports, moved = found
+        slot = Slot(ref, len(kept), sum(s.length for s in kept), length, reports, moved)
         if why := _fits_badly(slot, options):
             left_out.skipped[ref.name] = why
         else:
@@ -265,13 +269,14 @@ def _closing() -> Iterator[None]:
         _close()
 
 
-def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, SensorReport]] | str:
-    """Rows and reports; or why the episode cannot be exported."""
+def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, SensorReport], Floats] | str:
+    """Rows, reports, and how far each joint moved; or why the episode cannot be exported."""
     try:
         sampled = _sampled(ref, options)
     except (ExportError, RecordingError) as error:
         return str(error)
-    return len(sampled), sampled.reports
+    moved = np.stack([sampled.action.min(axis=0), sampled.action.max(axis=0)])
+    return len(sampled), sampled.reports, moved
 
 
 def _work(kind: Format, task: str, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:

@@ -136,7 +136,7 @@ def _seen(of: LerobotLayout, result: Mapping[str, Any]) -> dict[str, stats.Image
 
 
 def _depth(options: ExportOptions) -> str:
-    return "video" if options.depth == "auto" else options.depth
+    return "none" if options.depth == "auto" else options.depth
 
 
 def _layout(plan: ExportPlan) -> LerobotLayout:

@@ -26,7 +26,7 @@ class ExportOptions(Options):
         codec: of colour video. H.264 takes half the work of AV1 at like size and quality.
         crf: quality of colour video, lower is better; 0 takes the codec's usual one.
         depth: how LeRobot data sets hold depth: LeRobot's 12-bit ``video``, lossless 16-bit ``images``,
-            ``both`` or ``none``; ``auto`` is ``video`` in v3 and ``none`` in v2.1, whose readers know none.
+            ``both`` or ``none``; ``auto`` is ``none``: LeRobot before 0.6 takes depth for a colour camera.
         max_stamp_error_s: episodes with a larger one are left out; 0 leaves none out.
         max_gap_s: episodes in which a sensor that is exported gave nothing for longer are left out, at their
             beginning and end as well; 0 leaves none out.

@@ -54,7 +54,8 @@ def test_a_data_set(
     run: Run, exported: Export, about: Any, name: str, kind: str, feature: str, like: str
 ) -> None:
     folder, _ = run(Made(seconds=0.5), Made(seconds=0.4, label="failure", task="another"))
-    target, _ = exported(folder, name, labels=("success", "failure"))
+    depth = "video" if name == "lerobot-v3" else "auto"
+    target, _ = exported(folder, name, labels=("success", "failure"), depth=depth)
     found = about(target)
     assert (found["kind"], found["rows"], found["features"][feature]) == (kind, 29, like)
     assert [e["rows"] for e in found["episodes"]] == [16, 13]

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dexrun.config.serve_options import ServeOptions
+from dexrun.export.command import summary
 from dexrun.export.job import ExportResult
+from dexrun.export.options import ExportOptions
 from dexrun.serve.server import local_server
 from drivers.arms import describe
 from drivers.feetech.calibration import JointCalibration, JointMap
@@ -101,3 +103,14 @@ def test_the_goal_is_the_same_behind_every_protocol(
 
 def _positions(states: Any, units: Any, joints: JointLayout) -> Any:
     return ObservationMap(KeyMap(), UnitMap(convention=units), joints).units.to_robot(states)
+
+
+def test_what_hardly_moves_and_depth_that_is_left_out_are_said(
+    run: Callable[..., tuple[Path, list[Truth]]], exported: Callable[..., tuple[Path, ExportResult]]
+) -> None:
+    folder, _ = run(Made(seconds=0.2, wrist=None))
+    _, outcome = exported(folder, "lerobot-v3")
+    said = summary(outcome, ExportOptions(), lerobot=True)
+    assert "shoulder_lift hardly moves (0.03 of 3.34): a normaliser by limits makes that -1 to 1" in said
+    assert "depth of head is left out: LeRobot before 0.6 takes it for a camera; see --depth" in said
+    assert "depth" not in summary(outcome, ExportOptions())
