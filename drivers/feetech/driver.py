@@ -12,6 +12,7 @@ from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounter
+from drivers.feetech.goal_steps import GoalSteps
 from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
@@ -81,6 +82,8 @@ class FeetechArm:
         self._ids = np.array(joints.ids)
         self._turns = TurnCounter((joints.low + joints.high) / 2)
         self._guidance = Guidance(joints, self._turns)
+        self._steps = GoalSteps()
+        self._here: Ticks = np.zeros(size, int)
         self._adapter = Adapter(config.serial_number)
         self._others = dict(others or {})
         self._period_ns = round(NS_PER_S / rate)
@@ -114,6 +117,7 @@ class FeetechArm:
         for box in (self.targets, self.guide):
             box.take()  # what was asked before the gap is not obeyed after it
         self._guidance.forget()
+        self._steps.forget()
         now = self._clock.now_ns()
         self._next_read_ns = self._next_health_ns = now
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
@@ -248,7 +252,9 @@ class FeetechArm:
         joints = self._joints
         # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
         powered = self._watch.powered(bus, joints.ids, 0 if self._failing else -1)
-        goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
+        aim = joints.to_ticks(wanted)
+        stepped = self._steps.towards(aim, self._here, sample.stamp_ns)
+        goals, near = self._turns.to_servo(stepped, joints.low, joints.high)
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:
                 self._count(f"{name}.over_the_end")
@@ -258,7 +264,9 @@ class FeetechArm:
             self.targets.died += 1  # the process stood still in between
             return
         bus.sync_write(reg.GOAL_POSITION, rows)
-        position = np.where(obeyed, joints.to_units(self._turns.from_servo(goals)), np.nan)
+        written = self._turns.from_servo(goals)
+        self._steps.wrote(aim, written, obeyed, sample.stamp_ns)
+        position = np.where(obeyed, joints.to_units(written), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
@@ -297,7 +305,7 @@ class FeetechArm:
 
     def _publish(self, answers: Mapping[int, bytes], start: int, stamp_ns: int) -> None:
         joints = self._joints
-        ticks = self._turns.update(self._column(answers, start, reg.PRESENT_POSITION))
+        ticks = self._here = self._turns.update(self._column(answers, start, reg.PRESENT_POSITION))
         self.states.push(
             stamp_ns,
             position=joints.to_units(ticks),
