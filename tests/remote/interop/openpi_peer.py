@@ -18,7 +18,7 @@ def observation(tick):
     return {
         "observation/image": random.integers(0, 255, (48, 64, 3), np.uint8),
         "observation/wrist_image": random.integers(0, 255, (24, 32, 3), np.uint8),
-        "observation/state": np.linspace(0.1, 0.6, 6) + tick,
+        "observation/state": np.linspace(0.1, 0.6, 6) + tick / 10,
         "prompt": f"do {tick}",
     }
 

@@ -34,7 +34,7 @@ def test_its_client_gets_our_chunks_and_our_errors() -> None:
         seen = policy.seen[tick]
         assert seen.instruction == f"do {tick}"
         means = sum(float(frame.color.mean()) for frame in seen.frames.values()) / 1e5
-        first = np.linspace(0.1, 0.6, 6) + tick + means
+        first = np.linspace(0.1, 0.6, 6) + tick / 10 + means
         assert np.abs(np.array(actions) - (first + np.arange(4)[:, None] / 1000)).max() < 1e-5
     assert "observation/image" in str(got["error"])
 
