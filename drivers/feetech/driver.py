@@ -16,7 +16,7 @@ from drivers.feetech.goal_steps import GoalSteps
 from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
-from drivers.feetech.witness import ServoWatch, Witness
+from drivers.feetech.witness import HeldRegisters, ServoWatch
 from drivers.serial_port import Adapter, Lister, adapter_at, find_ports, list_ports
 from runtime.clock import NS_PER_S, Clock, Signal
 from runtime.messages import DeviceError, FaultKind
@@ -147,7 +147,7 @@ class FeetechArm:
             raise
         return bus
 
-    def _prepare(self, bus: FeetechBus, may_write: bool) -> Witness:
+    def _prepare(self, bus: FeetechBus, may_write: bool) -> HeldRegisters:
         ids = self._joints.ids
         bus.check_models(ids, reg.MODEL_STS3215)
         check_calibration(bus, self._joints, may_write, self._others)
@@ -238,7 +238,7 @@ class FeetechArm:
         if self._config.role == "follower":
             self._write_target(bus)
         elif self._guidance.follow(bus, self.guide.take(), self._clock.now_ns()):
-            self._watch.begin(bus, Witness.take(bus, self._joints.ids))
+            self._watch.begin(bus, HeldRegisters.take(bus, self._joints.ids))
 
     def _write_target(self, bus: FeetechBus) -> None:
         # One that has waited is of a loop that may hold by now: nobody asks for it any more.

@@ -13,7 +13,7 @@ from drivers.feetech.calibration import Calibration, JointCalibration, JointMap
 from drivers.feetech.eeprom import EepromWrite, write_all
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.port import BusPort
-from drivers.feetech.witness import Witness, mark
+from drivers.feetech.witness import HeldRegisters, mark
 from drivers.serial_port import find_port
 from runtime.clock import NS_PER_S, Clock
 from runtime.messages import DeviceError, FaultKind
@@ -117,7 +117,7 @@ def _whose(
     return ""
 
 
-def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> Witness:
+def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> HeldRegisters:
     """Set gains, limits and acceleration (not kept without power), then torque, without a jump.
 
     A servo with torque on keeps its goal: it holds already. One with torque off would run to whatever goal
@@ -140,17 +140,17 @@ def configure(bus: FeetechBus, joints: JointMap, config: FeetechOptions) -> Witn
         if not bus.read(servo_id, reg.TORQUE_ENABLE):
             bus.write(servo_id, reg.GOAL_POSITION, bus.read(servo_id, reg.PRESENT_POSITION))
             bus.write(servo_id, reg.TORQUE_ENABLE, 1)
-    return Witness.take(bus, joints.ids)
+    return HeldRegisters.take(bus, joints.ids)
 
 
-def release(bus: FeetechBus, ids: Sequence[int]) -> Witness:
+def release(bus: FeetechBus, ids: Sequence[int]) -> HeldRegisters:
     """Let go of a leader, and mark its servos so that a restart shows."""
     for servo_id in ids:
         bus.write(servo_id, reg.TORQUE_ENABLE, 0)
         _set(bus, servo_id, reg.LOCK, 1)
         most = bus.read(servo_id, reg.MAX_TORQUE_LIMIT)
         _set(bus, servo_id, reg.TORQUE_LIMIT, mark(bus, servo_id, most))
-    return Witness.take(bus, ids)
+    return HeldRegisters.take(bus, ids)
 
 
 def _accelerate(bus: FeetechBus, servo_id: int, value: int) -> None:

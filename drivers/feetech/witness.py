@@ -13,7 +13,7 @@ from runtime.messages import DeviceError, FaultKind
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class HeldRegisters:
     """What the servos held in `registers.VOLATILE` once they had been prepared, by id.
 
     A servo that restarted answers as before, and with a goal its torque is on again: these registers alone
@@ -23,7 +23,7 @@ class Witness:
     held: Mapping[int, tuple[int, ...]]
 
     @classmethod
-    def take(cls, bus: FeetechBus, ids: Sequence[int]) -> Witness:
+    def take(cls, bus: FeetechBus, ids: Sequence[int]) -> HeldRegisters:
         """Read them.
 
         Raises:
@@ -62,12 +62,12 @@ class ServoWatch:
 
     def __init__(self, torque: bool) -> None:
         self._torque = torque
-        self._witness = Witness({})
+        self._held = HeldRegisters({})
         self._forgotten: list[str] = []
 
-    def begin(self, bus: FeetechBus, witness: Witness) -> None:
-        """The servos were prepared, perhaps after a restart, and hold `witness`."""
-        self._witness = witness
+    def begin(self, bus: FeetechBus, held: HeldRegisters) -> None:
+        """The servos were prepared, perhaps after a restart, and hold `held`."""
+        self._held = held
         if self._forgotten:
             logger.info("{}: set again what a restart undid: {}", bus.device, ", ".join(self._forgotten))
             self._forgotten = []
@@ -78,7 +78,7 @@ class ServoWatch:
         Raises:
             DeviceError: ``torque_lost``, ``restarted``.
         """
-        if forgotten := self._witness.restarted(answers, start):
+        if forgotten := self._held.restarted(answers, start):
             self._forgotten = [bus.name(servo_id) for servo_id in forgotten]
             names, what = ", ".join(self._forgotten), next(iter(forgotten.values()))
             detail = f"lost power for a moment, and what was set with it ({what}): {names}"

@@ -193,7 +193,7 @@ class WorldClient:
         return JudgeReport.from_json(self._ask({"op": "judge"}, timeout_s)["judge"])
 
     def motion(self) -> dict[str, Any]:
-        """What the arms ran into (`drivers.world.witness.Witness`); empty unless ``[world] watched``."""
+        """What the arms ran into (`drivers.world.witness.ContactWatch`); empty unless ``[world] watched``."""
         return dict(self._ask({"op": "motion"})["motion"])
 
     def operator(self, action: str = "") -> OperatorReport:

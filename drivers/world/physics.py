@@ -11,7 +11,7 @@ from drivers.world.config import WorldConfig
 from drivers.world.layout import ObjectSpec, away
 from drivers.world.scene import build_scene, object_body, sensing_arm
 from drivers.world.servos import SPEED_LIMIT_RAD_S, ArmBank, Drive, RobotBank
-from drivers.world.witness import Witness
+from drivers.world.witness import ContactWatch
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
@@ -84,7 +84,9 @@ class Tabletop:
         self._owner = np.full(self.model.ngeom, -1)
         for number, bodies in enumerate(self._bodies.values()):
             self._owner[np.isin(self.model.geom_bodyid, list(bodies))] = number
-        self.witness = Witness(self.model, self._bodies, self._dofs, robot.joints) if config.watched else None
+        self.witness = (
+            ContactWatch(self.model, self._bodies, self._dofs, robot.joints) if config.watched else None
+        )
         self._aim = start_joints(config, robot)
         self._asked: tuple[bytes, ...] = ()
         self._powered = False

@@ -15,7 +15,7 @@ LIMP_NS = NS_PER_S // 2
 """So long after its torque came back an arm still moves with what it gathered while it fell."""
 
 
-class Witness:
+class ContactWatch:
     """Keeps the hardest contact of any arm with table, tray, another arm or itself, and the fastest joints.
 
     What happens while a servo is without torque is kept apart (``limp``): an arm that falls follows nobody.

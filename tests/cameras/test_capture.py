@@ -103,7 +103,7 @@ def test_what_is_not_granted_is_listed():
     [
         (OpenCvConfig, {"source": 0, "widht": 640}),
         (OpenCvConfig, {"source": 0, "fourcc": "MJPEG"}),
-        (OpenCvConfig, {"source": 0, "timeout_s": 2.0}),
+        (OpenCvConfig, {"source": 0, "fps": 30, "timeout_s": 0.049}),  # less than one and a half frames
         (OpenCvConfig, {}),
         (RealSenseConfig, {"serial": ""}),
         (RealSenseConfig, {"serial": "1", "color_format": "bgr8"}),
