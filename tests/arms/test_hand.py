@@ -172,7 +172,8 @@ def test_a_whole_run_with_the_dexgrasp_controller(tmp_path: Path, zarr_group: An
 
     assert replay([str(stage.folder), "--verify"]) == 0
     target = tmp_path / "grasps.zarr"
-    assert export([str(stage.folder), "--format", "dexgrasp-zarr", "--to", str(target)]) == 0
+    words = ("--format", "dexgrasp-zarr", "--labels", "failure", "--to", str(target))
+    assert export([str(stage.folder), *words]) == 0
     data = zarr_group(target)
     assert list(data.attrs["joints"]) == [*ARM, *HAND]
     for key in ("action", "right_state"):
