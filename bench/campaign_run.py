@@ -43,6 +43,7 @@ from runtime.parts import PolicyTable
 from runtime.stepped import SteppedClock
 
 ROOT = Path(__file__).parents[1]
+_SHARED = Path("/dev/shm")  # noqa: S108 - the system's own place for shared memory
 KILLED = "killed_ns"
 """A file beside the runs: the simulated time at which the process was told to be killed."""
 MARK = "CAMPAIGN_RUN"
@@ -191,7 +192,7 @@ def _held() -> dict[str, set[str]]:
         "threads": {thread.name for thread in threading.enumerate()},
         "descriptors": descriptors,
         "processes": set(_marked()),
-        "memory": {entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith("dexrun")},  # noqa: S108
+        "memory": {entry.name for entry in _SHARED.iterdir() if entry.name.startswith("dexrun")},
     }
 
 
@@ -210,13 +211,24 @@ def _mapped(name: str) -> bool:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if f"/dev/shm/{name}" in (entry / "maps").read_text():  # noqa: S108
+                if str(_SHARED / name) in (entry / "maps").read_text():
                     return True
     return False
 
 
 _ONCE = ("descriptors", "threads")
 """What libraries open at their first use and keep: of a process's first run, it is none of the run's."""
+
+
+def _nobodys(names: set[str]) -> set[str]:
+    """Of shared memory, what stays there and belongs to nobody: others on the machine have some, too."""
+    pause, left = threading.Event(), names
+    for _ in range(10):
+        left = {name for name in left if (_SHARED / name).exists() and not _mapped(name)}
+        if not left:
+            break
+        pause.wait(0.5)
+    return left
 
 
 def left_over(before: dict[str, set[str]], *, first: bool) -> list[str]:
@@ -226,7 +238,7 @@ def left_over(before: dict[str, set[str]], *, first: bool) -> list[str]:
     for what, now in _held().items():
         more = set() if first and what in _ONCE else now - before[what]
         if what == "memory":
-            more = {name for name in more if not _mapped(name)}
+            more = _nobodys(more)
         found += [f"{what}: {each}" for each in sorted(more)]
     return found
 
