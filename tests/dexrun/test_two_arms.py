@@ -113,7 +113,7 @@ def test_both_are_teleoperated_recorded_verified_and_exported(tmp_path: Path) ->
     assert np.abs(action - qpos).max() < 0.4
 
 
-TOWARDS = [-1.5, -1.9, 1.6, 0.9, 0.0, 0.3, 1.5, -1.9, 1.6, 0.9, 0.0, 0.3]
+TOWARDS = [1.5, -1.9, 1.6, 0.9, 0.0, 0.3, -1.5, -1.9, 1.6, 0.9, 0.0, 0.3]
 AHEAD = "[0.0, -1.9, 1.6, 0.9, 0.0, 0.0, -1.9, 1.6, 0.9, 0.0]"
 
 
