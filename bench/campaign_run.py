@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import gc
 import json
 import os
@@ -206,29 +207,29 @@ def _marked() -> Iterator[str]:
                 yield f"{entry.name} {(entry / 'cmdline').read_bytes().replace(bytes(1), b' ').decode()[:80]}"
 
 
-def _mapped(name: str) -> bool:
-    """Whether any process on the machine has the shared memory `name` mapped: then it is that one's."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if str(_SHARED / name) in (entry / "maps").read_text():
-                    return True
-    return False
-
-
-_ONCE = ("descriptors", "threads")
-"""What libraries open at their first use and keep: of a process's first run, it is none of the run's."""
+def _dead(name: str) -> bool:
+    """Whether the shared memory `name` is there and its maker is not: it is locked while he lives."""
+    try:
+        with (_SHARED / name).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _nobodys(names: set[str]) -> set[str]:
     """Of shared memory, what stays there and belongs to nobody: others on the machine have some, too."""
     pause, left = threading.Event(), names
     for _ in range(10):
-        left = {name for name in left if (_SHARED / name).exists() and not _mapped(name)}
+        left = {name for name in left if _dead(name)}
         if not left:
             break
         pause.wait(0.5)
     return left
+
+
+_ONCE = ("descriptors", "threads")
+"""What libraries open at their first use and keep: of a process's first run, it is none of the run's."""
 
 
 def left_over(before: dict[str, set[str]], *, first: bool) -> list[str]:
