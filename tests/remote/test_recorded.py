@@ -18,10 +18,13 @@ import zmq
 
 from dexrun.config.serve_options import ServeOptions
 from runtime.messages import Frame, Observation, PolicyAnswer
+from runtime.units import UnitMap
 from tests.remote.support import EchoPolicy, connected, observation, serving
 
 DATA = Path(__file__).parent / "data"
 STATE = np.array([0.125, -1.5, 1.25, 0.5, -0.25, 0.5])
+UNITS = UnitMap(convention="rad")
+"""What the exchanges were made in."""
 GREETINGS = {"ping", "get_modality_config", "reset"}
 """Whose answers say a little more than the recorded ones, at a place where the peers do not look."""
 
@@ -96,7 +99,7 @@ class ReferenceServer:
 
 @pytest.mark.parametrize(("protocol", "name", "skip"), [("gr00t", "groot", {"token"}), ("act", "act", set())])
 def test_our_server_writes_the_recorded_replies(protocol: Any, name: str, skip: set[str]) -> None:
-    with serving(Recorded(steps=4), ServeOptions(protocol=protocol)) as server:
+    with serving(Recorded(steps=4), ServeOptions(protocol=protocol, units=UNITS)) as server:
         for title, (request, reply) in exchange(name).items():
             if title in skip:
                 continue
@@ -130,7 +133,7 @@ def reference(request: pytest.FixtureRequest) -> Iterator[tuple[str, ReferenceSe
 
 def test_our_client_writes_the_recorded_requests(reference: tuple[str, ReferenceServer]) -> None:
     protocol, server = reference
-    with connected(protocol, server.port) as remote:
+    with connected(protocol, server.port, units=UNITS) as remote:
         remote.warm_up()
         rows = remote.infer(recorded_observation()).rows
         remote.reset()

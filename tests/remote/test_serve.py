@@ -32,6 +32,7 @@ from policies.remote.openpi.reader import WholeMessageReader
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import RealClock
 from runtime.messages import Floats, Observation, PolicyAnswer
+from runtime.units import UnitMap
 from tests.remote.hostile import IMAGE, JOINTS
 from tests.remote.support import (
     GUARD_S,
@@ -95,7 +96,8 @@ def groot_request(states: Floats, images: Any = None) -> dict[str, Any]:
 def test_a_batch_of_groots_is_answered_row_by_row() -> None:
     policy = EchoPolicy(steps=4)
     states = np.linspace(-0.5, 0.5, 18).reshape(3, 6)
-    with serving(policy, ServeOptions(protocol="gr00t")) as server, Peer(server.port, groot) as peer:
+    options = ServeOptions(protocol="gr00t", units=UnitMap(convention="rad"))
+    with serving(policy, options) as server, Peer(server.port, groot) as peer:
         actions, info = peer(groot_request(states))
         both = np.concatenate([actions["single_arm"], actions["gripper"]], axis=2)
     assert info == {}
@@ -306,11 +308,11 @@ def test_acts_aggregation_is_each_clients_own() -> None:
         got: dict[str, list[float]] = {"one": [], "two": []}
         firsts = {"one": [0.0, 0.2, 0.1, 0.5], "two": [0.3, -0.1]}
         for name, peer in (("one", one), ("two", two)):
-            assert peer("RESET") == {"status": "OK"}
+            assert peer("RESET")["status"] == "OK"
             for first in firsts[name]:
                 answer = peer({"qpos": np.full(6, first, np.float32), "images": {}})
                 got[name].append(float(answer["action"][0]))
-        assert one({"command": "reset_policy"}) == {"status": "RESET_OK"}
+        assert one({"command": "reset_policy"})["status"] == "RESET_OK"
         again = one({"command": "step", "qpos": [0.7] * 6, "images": {}})
     for name, values in firsts.items():
         for t, value in enumerate(got[name]):
