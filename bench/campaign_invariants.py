@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 CONTACT_N = 20.0
 OVERSPEED = 1.2
+EARLY_S = 3.0
+"""Set times of a run come near to its length."""
 SLACK = 1e-6
 REANCHORED_RAD = 0.02
 """A target this near to where the arm is asks for no motion, wherever the one before was."""
@@ -275,6 +277,8 @@ def wrong_ending(
     wild = plan.get("policy", {}).get("base") in ("wander", "remote")
     if calm and not wild and outcome == "stopped":
         found.append(f"stopped without any fault: {reason}")
+    if calm and plan["mode"] != "grasp" and summary["duration_s"] < plan["seconds"] - EARLY_S:
+        found.append(f"over after {summary['duration_s']:g} s without any fault: {reason}")
     return found + _false_success(plan, summary)
 
 

@@ -72,8 +72,9 @@ class _Play:
         words = ["--config", str(ROOT / "config.toml"), "--runs", str(self._runs)]
         for key, value in self._plan["options"].items():
             words += [f"--{key}", value]
-        if self._server is not None:
-            words += ["--policy.type", "openpi", "--policy.port", str(self._server.port)]
+        if self._plan["mode"] == "rollout":  # a policy that needs no mask of an object
+            port = 1 if self._server is None else self._server.port
+            words += ["--policy.type", "openpi", "--policy.port", str(port)]
         return load(words, {})
 
     def play(self) -> int:

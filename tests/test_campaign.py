@@ -177,6 +177,18 @@ def test_an_exit_code_must_be_what_happened(
     assert (wrong_ending(plan, code, summary, latched) == []) == right
 
 
+def test_a_run_that_is_over_too_early_without_a_fault_is_seen() -> None:
+    summary = {
+        "outcome": "completed",
+        "stop_reason": "1 episodes are recorded",
+        "ticks": 38,
+        "duration_s": 2.4,
+    }
+    plan: dict[str, Any] = {"mode": "rollout", "events": [], "options": {}, "seconds": 18.0}
+    assert kinds(wrong_ending(plan, 0, summary, False)) == ["over after 2.4 s without any fault"]
+    assert wrong_ending(plan, 0, summary | {"duration_s": 17.6}, False) == []
+
+
 def test_a_table_that_is_said_to_be_clear_and_is_not_is_a_false_success() -> None:
     summary = {"outcome": "completed", "stop_reason": "the table is empty", "ticks": 9}
     summary["judge"] = {"success": False, "objects_in_tray": 0, "objects_total": 1}
