@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from runtime.options import Options
 
@@ -89,6 +90,24 @@ class PlannerConfig(Options):
     simulated_latency_s: float = Field(default=0.3, ge=0)
     on_failure: Literal["hold", "stop"] = "hold"
     scene_reader: SceneReaderConfig = SceneReaderConfig()
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_api(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            whole = bool(parts.hostname) and parts.port != 0
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; give it as http://host:port/v1, an IPv6 address in brackets"
+            ) from None
+        if not whole:
+            raise ValueError("no host in it; give it as http://host:port/v1, an IPv6 address in brackets")
+        if parts.query or parts.fragment:
+            raise ValueError("what is asked for is put behind it: give it without ? and #")
+        return url
 
     @model_validator(mode="after")
     def _ordered(self) -> PlannerConfig:

@@ -10,14 +10,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import ValidationError
-
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import SPOTS
 from dexrun.config.settings import Settings
 from dexrun.config.sources import suggestion
+from dexrun.config.world_checks import world_addresses, world_cameras, world_pose
 from drivers.arms.choice import robot_of, robot_of_all
-from drivers.world.config import CAMERAS
 from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
 from runtime.body_options import ArmOptions, BodyOptions
@@ -41,6 +39,7 @@ def check(settings: Settings) -> None:
     """
     one_address(settings)
     one_table(settings)
+    world_addresses(settings)
     own_calibration(settings)
     simulated_time(settings)
     robot = known_robot(settings)
@@ -177,37 +176,6 @@ def fresh_enough(settings: Settings) -> None:
         check_patience("grasp.stale_camera_s", grasp.stale_camera_s, key, settings.cameras[grasp.head].fps)
     if settings.force is not None:
         check_patience("grasp.stale_force_s", grasp.stale_force_s, "force.rate_hz", settings.force.rate_hz)
-
-
-def world_cameras(settings: Settings) -> None:
-    """What is asked of a simulated camera is what one can show."""
-    for name, camera in settings.cameras.items():
-        address = camera.address
-        options = CAMERAS.get(address.removeprefix(WORLD_ADDRESS)) if in_world(address) else None
-        if options is None:
-            continue
-        try:
-            options(width=camera.width, height=camera.height, fps=camera.fps)
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            key = f"cameras.{name}.{wrong['loc'][0]}"
-            raise ValueError(
-                f"{key} = {wrong['input']:g}: simulated, it {wrong['msg'].removeprefix('Input ')}"
-            ) from None
-
-
-def world_pose(settings: Settings, robot: RobotDescription) -> None:
-    """The simulated arm can stand where it is to."""
-    if not settings.simulated:
-        return
-    from drivers.world.physics import start_joints
-    from drivers.world.scene import sensing_arm
-
-    try:
-        start_joints(settings.world, robot)
-        sensing_arm(settings.world, robot)
-    except ValueError as error:
-        raise ValueError(f"world.{error}") from None
 
 
 def joint_limits(settings: Settings, robot: RobotDescription) -> JointLimits:

@@ -72,9 +72,9 @@ def load_calibration(path: str | Path, names: Sequence[str]) -> Calibration:
         raise CalibrationError(f"calibration {path}: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        given = first["input"] if not isinstance(first["input"], dict) else "this joint"
-        raise CalibrationError(f"calibration {path}: {where}: {first['msg']} (got {given!r})") from error
+        where = "".join(f"{part}: " for part in [".".join(str(part) for part in first["loc"])] if part)
+        given = "" if isinstance(first["input"], dict | list) else f" (got {first['input']!r:.40})"
+        raise CalibrationError(f"calibration {path}: {where}{first['msg']}{given}") from error
     except ValueError as error:
         raise CalibrationError(f"calibration {path}: not JSON: {error}") from error
     if missing := [n for n in names if n not in calibration]:

@@ -81,7 +81,7 @@ class FeetechOptions(DeviceTable):
     @classmethod
     def _is_there(cls, file: Path | None) -> Path | None:
         if file is not None and not file.is_file():
-            raise ValueError("no such file")
+            raise ValueError("is no file" if file.exists() else "no such file")
         return file
 
     @field_validator("joint_torque_limit_fraction")

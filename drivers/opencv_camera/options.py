@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from runtime.options import Options
 from runtime.parts import CameraTable
 from runtime.patience import check_patience, patience_s
 
 FRAME_TIMEOUT_S = 0.2
+_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp")
 
 
 class PinholeCalibration(Options):
@@ -55,6 +57,18 @@ class OpenCvOptions(CameraTable):
     exposure_us: float | None = Field(default=None, gt=0)
     calibration: PinholeCalibration | None = None
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _is_a_camera(cls, given: Any) -> Any:
+        if isinstance(given, str) and re.fullmatch(r"-?\d+", given.strip()):
+            given = int(given)  # as text, from a command line
+        if isinstance(given, bool) or given == "" or (isinstance(given, int) and given < 0):
+            raise ValueError("give an index, such as 0, a path, such as /dev/v4l/by-id/..., or a URL")
+        scheme, found, rest = str(given).partition("://")
+        if found and (scheme.lower() not in _SCHEMES or not rest.strip("/")):
+            raise ValueError(f"give a URL of a camera: {', '.join(f'{each}://...' for each in _SCHEMES)}")
+        return given
+
     @model_validator(mode="after")
     def _waits_for_a_frame(self) -> OpenCvOptions:
         check_patience("timeout_s", self.timeout_s, "fps", self.fps)
@@ -66,7 +80,8 @@ class OpenCvOptions(CameraTable):
         return patience_s(self.timeout_s, self.fps, FRAME_TIMEOUT_S)
 
     def addresses(self) -> Mapping[str, str]:
-        return {"source": str(self.source)}
+        # An index is one of the paths, so that two tables of one camera are seen to be.
+        return {"source": f"/dev/video{self.source}" if isinstance(self.source, int) else self.source}
 
     def longest_call(self) -> tuple[str, float]:
         keys = f"open_timeout_s + timeout_s ({self.open_timeout_s:g} + {self.frame_timeout_s:.3g})"

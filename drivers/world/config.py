@@ -77,6 +77,18 @@ CAMERAS: Mapping[str, type[HeadCameraOptions | WristCameraOptions]] = {
     "wrist": WristCameraOptions,
 }
 """What can be set about each camera, by what it is called in addresses."""
+WIRES: Mapping[str, tuple[str, ...]] = {"realsense": ("head",), "opencv": ("wrist",), "serial": ("force",)}
+"""What cameras and sensors are called in addresses, by the driver whose wire they speak."""
+
+
+def arm_wire(name: str) -> str:
+    """What the arm called `name`, ``""`` for the only one, is called in addresses."""
+    return name or "follower"
+
+
+def leader_wire(name: str) -> str:
+    """The same of its leader."""
+    return f"leader_{name}" if name else "leader"
 
 
 class ForceOptions(Options):

@@ -13,7 +13,7 @@ from drivers.feetech.emulator import FeetechEmulator
 from drivers.force.config import ForceConfig
 from drivers.force.emulator import ForceEmulator
 from drivers.opencv_camera.emulator import MjpegEmulator
-from drivers.world.config import WorldConfig
+from drivers.world.config import WorldConfig, arm_wire, leader_wire
 from drivers.world.faults import Fault
 from drivers.world.servos import ArmBank
 from runtime.messages import ColorImage, Floats
@@ -117,8 +117,8 @@ class Devices:
 
 def wires(followers: Mapping[str, ArmBank], leaders: Mapping[str, ArmBank]) -> dict[str, ArmBank]:
     """By wire: ``follower`` and ``leader``; of several arms, ``<name>`` and ``leader_<name>``."""
-    own = {name or "follower": bank for name, bank in followers.items()}
-    return {**own, **{f"leader_{name}" if name else "leader": bank for name, bank in leaders.items()}}
+    own = {arm_wire(name): bank for name, bank in followers.items()}
+    return {**own, **{leader_wire(name): bank for name, bank in leaders.items()}}
 
 
 def _bus(bank: ArmBank, link: Path, seed: int, baudrate: int) -> FeetechEmulator:

@@ -26,15 +26,17 @@ def plain_host(host: str) -> str:
     if found:
         tls = "; TLS is not spoken here: put a tunnel before the server (ssh -L, stunnel)"
         name = rest.split("/")[0].split(":")[0]
+        alone = f", as {name!r}" if name else ""
         more = tls if scheme in ("wss", "https", "grpcs") else ""
-        raise ValueError(f"{host!r} has the scheme {scheme!r}; give the name alone, as {name!r}{more}")
+        raise ValueError(f"{host!r} has the scheme {scheme!r}; give the name alone{alone}{more}")
     if "/" in host:
         raise ValueError(
             f"{host!r} has a path; none is taken: give the name alone, as {host.split('/')[0]!r}"
         )
     if re.fullmatch(r"([^:]+|\[.*\]):\d+", host):
         raise ValueError(f"{host!r} has a port; give it as port, and host as {host.rpartition(':')[0]!r}")
-    if not _NAME.fullmatch(host) or len(host) > 253:
+    numeric = re.fullmatch(r"[0-9.]+", host) and host.count(".") == 3  # an address by its look, and none
+    if not _NAME.fullmatch(host) or ".." in host or len(host) > 253 or numeric:
         raise ValueError(f"{host!r} is neither a name nor an address of a host")
     return host
 

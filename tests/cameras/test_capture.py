@@ -105,6 +105,11 @@ def test_what_is_not_granted_is_listed():
         (OpenCvConfig, {"source": 0, "fourcc": "MJPEG"}),
         (OpenCvConfig, {"source": 0, "fps": 30, "timeout_s": 0.049}),  # less than one and a half frames
         (OpenCvConfig, {}),
+        (OpenCvConfig, {"source": ""}),
+        (OpenCvConfig, {"source": -1}),  # OpenCV takes any camera for it
+        (OpenCvConfig, {"source": True}),
+        (OpenCvConfig, {"source": "htp://camera/stream"}),
+        (OpenCvConfig, {"source": "rtsp://"}),
         (RealSenseConfig, {"serial": ""}),
         (RealSenseConfig, {"serial": "1", "color_format": "bgr8"}),
         (RealSenseConfig, {"serial": "1", "timeout_s": float("nan")}),
@@ -116,6 +121,12 @@ def test_impossible_options_are_refused(model, options):
 
 
 # --- which camera it is
+
+
+def test_an_index_is_one_as_text_too_and_the_same_device_as_its_path():
+    for source in (6, "6", "/dev/video6"):
+        assert OpenCvConfig(source=source).addresses() == {"source": "/dev/video6"}
+    assert OpenCvConfig(source="6").source == 6
 
 
 def plugged(dev: Path, **links: int) -> None:

@@ -182,11 +182,6 @@ def given(tmp_path: Path, key: str, value: str) -> dict[str, str]:
     [
         ("arm__port", "/dev/nowhere", "arm at /dev/nowhere: not_found: no such port"),
         ("force__port", "/dev/nowhere", "force at /dev/nowhere: not_found: no such port"),
-        (
-            "arm__port",
-            "world:follwer",
-            "arm at world:follwer: not_found: the simulated tabletop has world:fo",
-        ),
         ("cameras__head__serial", "123456", "head at 123456: not_found: no camera with this serial number"),
         ("cameras__wrist__source", "http://127.0.0.1:9/none", "wrist at http://127.0.0.1:9/none: not_found"),
         ("cameras__wrist__source", "97", "wrist at 97: not_found: no video device there"),

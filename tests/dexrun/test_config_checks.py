@@ -13,6 +13,8 @@ from tests.dexrun.rig import arguments, settings
 ARM = "shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll"
 KNOWN = "elbow_flex, gripper, shoulder_lift, shoulder_pan, wrist_flex, wrist_roll"
 CAMERAS = "is not a camera; [cameras] has: head, wrist"
+NO_SUCH = "the simulated tabletop has no such device for driver"
+BASE_URL = "give it as http://host:port/v1, an IPv6 address in brackets"
 OFTEN = "one comes every"
 PLACE = "give what is above the table and within 0.56 m"
 
@@ -58,6 +60,20 @@ IMPOSSIBLE = {
     "grasp.stale_force_s 0.02": f" = 0.02: at force.rate_hz = 60 {OFTEN} 0.0167 s; give at least 0.025",
     "cameras.wrist.source world:head": (
         " = 'world:head': cameras.head.serial is the same device; it has one table"
+    ),
+    # the simulated tabletop has that device, of that kind
+    "arm.port world:leader": f" = 'world:leader': {NO_SUCH} 'feetech'; give world:follower",
+    "leader.port world:follower": f" = 'world:follower': {NO_SUCH} 'feetech'; give world:leader",
+    "force.port world:": f" = 'world:': {NO_SUCH} 'serial'; give world:force",
+    "cameras.head.serial world:haed": f" = 'world:haed': {NO_SUCH} 'realsense'; give world:head",
+    "cameras.wrist.source world:typo": f" = 'world:typo': {NO_SUCH} 'opencv'; give world:wrist",
+    # addresses of servers
+    "planner.base_url http://gpu:99999/v1": (
+        f" = 'http://gpu:99999/v1': port out of range 0-65535; {BASE_URL}"
+    ),
+    "planner.base_url http://::1:8000/v1": f" = 'http://::1:8000/v1': no host in it; {BASE_URL}",
+    "planner.base_url http://gpu/v1?v=2": (
+        " = 'http://gpu/v1?v=2': what is asked for is put behind it: give it without ? and #"
     ),
     # names of other tables
     "policy.camera nope": f" = 'nope' {CAMERAS}",

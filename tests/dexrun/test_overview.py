@@ -9,6 +9,8 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.exit_codes import BAD_CONFIGURATION
+from drivers.feetech.calibration import save_calibration
+from tests.feetech.rig import CALIBRATION
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "config.toml")
@@ -21,7 +23,7 @@ CASES = {
         "policy": "geometric, in a thread of this machine",
         "clock": "real; the simulated tabletop runs beside it",
     },
-    ("--mode", "teleop", "--arm.port", "/dev/ttyACM0", "--arm.calibration", CONFIG): {
+    ("--mode", "teleop", "--arm.port", "/dev/ttyACM0", "--arm.calibration", "arm.json"): {
         "moves": "[arm], a REAL arm at /dev/ttyACM0",
         "arms": "arm real (feetech /dev/ttyACM0); leader simulated (feetech world:leader)",
         "planner": "not used in mode teleop",
@@ -33,7 +35,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("words", CASES)
-def test_check_begins_with_ten_lines(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_begins_with_ten_lines(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_calibration("arm.json", CALIBRATION)
     assert main(["--config", CONFIG, "--check", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     said = dict(line.removeprefix("# ").split(maxsplit=1) for line in lines[:10])

@@ -24,6 +24,9 @@ from tests.remote.support import OPTIONS, PROTOCOLS, EchoPolicy, connected, expe
         ("gpu/policy", "has a path"),
         ("a b", "neither a name nor an address"),
         ("user@gpu", "neither a name nor an address"),
+        ("256.1.1.1", "neither a name nor an address"),
+        ("gpu..lab", "neither a name nor an address"),
+        ("ipc:///tmp/gpu", "has the scheme 'ipc'; give the name alone"),
         ("fe80:::1", "neither a name nor an address"),
     ],
 )
