@@ -12,15 +12,18 @@ import argparse
 import contextlib
 import json
 import os
+import queue
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,25 +183,39 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def campaign(seeds: Iterable[int], modes: tuple[str, ...], folder: Path, *, keep: bool = False) -> list[Line]:
-    """Play those of `seeds` that `folder` has no line of; the lines of all of them."""
+def campaign(
+    seeds: Iterable[int], modes: tuple[str, ...], folder: Path, *, keep: bool = False, jobs: int = 1
+) -> list[Line]:
+    """Play those of `seeds` that `folder` has no line of, `jobs` at a time; the lines of all of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "runs.jsonl"
+    path, wanted = folder / "runs.jsonl", list(seeds)
     done = {line["seed"]: line for line in read(path)}
-    player, seeds = Player(), list(seeds)
-    try:
-        for seed in seeds:
-            if seed in done:
-                continue
-            line = one(player, draw(seed, modes), folder / f"run-{seed}", keep=keep)
-            done[seed] = line
-            with path.open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
-            if line["violations"]:
-                print(json.dumps({"seed": seed, **line["violations"]}), file=sys.stderr, flush=True)
-    finally:
-        player.close()
-    return [done[seed] for seed in seeds]
+    left = queue.SimpleQueue[int]()
+    for seed in wanted:
+        if seed not in done:
+            left.put(seed)
+    writing = threading.Lock()
+
+    def play() -> None:
+        player = Player()
+        try:
+            while True:
+                seed = left.get_nowait()
+                line = one(player, draw(seed, modes), folder / f"run-{seed}", keep=keep)
+                with writing, path.open("a") as stream:
+                    done[seed] = line
+                    stream.write(json.dumps(line) + "\n")
+                if line["violations"]:
+                    print(json.dumps({"seed": seed, **line["violations"]}), file=sys.stderr, flush=True)
+        except queue.Empty:
+            pass
+        finally:
+            player.close()
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for played in [pool.submit(play) for _ in range(jobs)]:
+            played.result()
+    return [done[seed] for seed in wanted]
 
 
 def kills(count: int, folder: Path) -> int:
@@ -222,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, action="append", help="these seeds alone")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--folder", type=Path, help="where the lines are, and what runs with violations left")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side; two cores bear two")
     parser.add_argument("--keep", action="store_true", help="keep what every run left")
     parser.add_argument("--kills", type=int, default=0, help="so many kill -9, instead of runs")
     options = parser.parse_args(arguments)
@@ -229,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kills:
         return kills(options.kills, folder)
     seeds = options.seed or range(options.first, options.first + options.runs)
-    figures = counts(campaign(seeds, tuple(options.modes.split(",")), folder, keep=options.keep))
+    figures = counts(
+        campaign(seeds, tuple(options.modes.split(",")), folder, keep=options.keep, jobs=options.jobs)
+    )
     print(json.dumps(figures))
     return int(any(figures["runs_with_violations"].values()))
 
