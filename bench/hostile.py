@@ -1,10 +1,13 @@
 """Hostile messages at every server, beside an honest client that is timed.
 
-``python -m bench.hostile`` sends 100,000 messages at each server and at the scene reader, without the token
-and with it, and prints one JSON line for each of these ten: how long the honest client waited at worst, how
-many of its requests failed, and the server's resident memory before, at most, and afterwards. ``--only gr00t
---phase before --messages 5000`` does a piece of it; ``--seed`` makes another one. Honest client, attacker and
-server are processes of their own.
+``python -m bench.hostile --into FILE`` sends 100,000 messages at each server and at the scene reader, without
+the token and with it, in pieces of 10,000, each with a server of its own. It writes a JSON line for each
+piece: how long the honest client waited at worst, how many of its requests failed, the server's resident
+memory before, at most, and afterwards, and, if the server ended, how, and what it said. Beside it another
+honest client asks another server that nobody attacks: what that one waits for (``floor``) is the machine.
+Begun again with the same file, it goes on where it was; at its end it prints the sums. ``--only gr00t --phase
+before --messages 5000`` does a part of it; ``--seed`` makes another one. Honest clients, attacker and servers
+are processes of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +33,9 @@ SERVERS = ("gr00t", "lerobot", "openpi", "act", "reader")
 TOKEN = "the-right-token"  # noqa: S105 - both ends are ours
 TOKEN_ENV = "DEXRUN_BENCH_TOKEN"  # noqa: S105 - a name
 WINDOW = 64
+PIECE = 10_000
+SAID_BYTES = 2000
+MOST_WAIT_S = 0.5
 HONEST_PERIOD_S = 0.02
 
 
@@ -90,7 +97,9 @@ def honest(name: str, port: int) -> None:
             failures.append(str(error)[:200])
         waits.append(time.perf_counter() - start)
     told = {"asked": len(waits), "failed": len(failures), "why": failures[:3]}
-    print(json.dumps({**told, "max_wait_s": round(max(waits), 4)}), flush=True)
+    middle = sorted(waits)[len(waits) // 2]
+    worst = {"max_wait_s": round(max(waits), 4), "median_wait_s": round(middle, 4)}
+    print(json.dumps({**told, **worst}), flush=True)
 
 
 def _ask_policy(name: str, port: int) -> Callable[[], None]:
@@ -229,17 +238,18 @@ def attack(name: str, port: int, count: int, seed: int, token: str) -> None:
         _attack_zmq(name, port, count, seed, token)
 
 
-# --- all three
+# --- all of them
 
 
 @contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, TOKEN_ENV: TOKEN, "LOGURU_LEVEL": "CRITICAL"}
+def _process(*arguments: str, said: Any = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
+    """A process of this module; what it writes to standard error goes to `said`."""
+    environment = {**os.environ, TOKEN_ENV: TOKEN, "LOGURU_LEVEL": "CRITICAL", "PYTHONFAULTHANDLER": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.hostile", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=said,
         text=True,
         env=environment,
     )
@@ -256,40 +266,109 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 
 def _resident_mib(pid: int, field: str = "VmRSS:") -> float:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0.0
     return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith(field)), 0.0)
 
 
-def measured(name: str, phase: str, count: int, seed: int) -> dict[str, Any]:
-    """One server under `count` messages."""
-    with _process("--serve", name) as server:
+@contextlib.contextmanager
+def _served(
+    name: str, said: Any = subprocess.DEVNULL
+) -> Iterator[tuple[subprocess.Popen[str], str, subprocess.Popen[str]]]:
+    """A server, its port, and an honest client that has had an answer."""
+    with _process("--serve", name, said=said) as server:
         port = _line(server)
         if not port.isdigit():
             raise SystemExit(f"the server {name} did not start")
         with _process("--honest", name, port) as client:
             if _line(client) != "ready":
                 raise SystemExit(f"the honest client of {name} is not answered")
-            before, start = _resident_mib(server.pid), time.monotonic()
-            attack(name, int(port), count, seed, TOKEN if phase == "after" else "")
-            took_s = time.monotonic() - start
-            assert client.stdin is not None  # noqa: S101 - a pipe was asked for
-            client.stdin.close()
-            told = json.loads(_line(client))
+            yield server, port, client
+
+
+def _told(client: subprocess.Popen[str]) -> dict[str, Any]:
+    assert client.stdin is not None  # noqa: S101 - a pipe was asked for
+    client.stdin.close()
+    told: dict[str, Any] = json.loads(_line(client))
+    return told
+
+
+def measured(name: str, phase: str, count: int, seed: int) -> dict[str, Any]:
+    """One server under `count` messages, and another under none."""
+    with (
+        tempfile.TemporaryFile("w+b") as said,
+        _served(name) as (_, _, idle),
+        _served(name, said) as (server, port, client),
+    ):
+        before, start = _resident_mib(server.pid), time.monotonic()
+        attack(name, int(port), count, seed, TOKEN if phase == "after" else "")
+        took_s = time.monotonic() - start
+        told, floor = _told(client), _told(idle)
         memory = {
             "before": before,
             "most": _resident_mib(server.pid, "VmHWM:"),
             "after": _resident_mib(server.pid),
         }
-        alive = server.poll() is None
+        status = server.poll()
+        said.seek(0)
+        ended = {} if status is None else {"status": status, "said": said.read()[-SAID_BYTES:].decode()}
     return {
         "server": name,
         "token": "shown" if phase == "after" else "not shown",
         "messages": count,
+        "seed": seed,
         "seconds": round(took_s, 1),
         "honest": told,
+        "floor": floor,
         "memory_mib": memory,
-        "alive": alive,
+        "alive": status is None,
+        **({"ended": ended} if ended else {}),
     }
+
+
+def _summed(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """For each server and phase what all of its pieces were."""
+    for name, token in dict.fromkeys((line["server"], line["token"]) for line in lines):
+        these = [line for line in lines if (line["server"], line["token"]) == (name, token)]
+        worst = max(line["honest"]["max_wait_s"] for line in these)
+        floor = max(line["floor"]["max_wait_s"] for line in these)
+        grew = max(line["memory_mib"]["most"] - line["memory_mib"]["before"] for line in these)
+        yield {
+            "server": name,
+            "token": token,
+            "messages": sum(line["messages"] for line in these),
+            "asked": sum(line["honest"]["asked"] for line in these),
+            "failed": sum(line["honest"]["failed"] for line in these),
+            "max_wait_s": worst,
+            "floor_s": floor,
+            "ratio": round(worst / floor, 1),
+            "pieces_over_half_a_second": sum(line["honest"]["max_wait_s"] > MOST_WAIT_S for line in these),
+            "memory_grew_mib": round(grew, 1),
+            "ended": sum(not line["alive"] for line in these),
+        }
+
+
+def _campaign(given: argparse.Namespace) -> None:
+    """All pieces that are not in the file yet."""
+    done: list[dict[str, Any]] = []
+    if given.into is not None and given.into.exists():
+        done = [json.loads(line) for line in given.into.read_text(encoding="utf-8").splitlines()]
+    seen = {(line["server"], line["token"], line["seed"], line["messages"]) for line in done}
+    for name in (given.only,) if given.only else SERVERS:
+        for phase in (given.phase,) if given.phase else ("before", "after"):
+            for piece, sent in enumerate(range(0, given.messages, PIECE)):
+                count, seed = min(PIECE, given.messages - sent), given.seed + piece
+                if (name, "shown" if phase == "after" else "not shown", seed, count) in seen:
+                    continue
+                done.append(measured(name, phase, count, seed))
+                print(json.dumps(done[-1]), flush=True)
+                if given.into is not None:
+                    with given.into.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(done[-1]) + "\n")
+    for summed in _summed(done):
+        print(json.dumps(summed), flush=True)
 
 
 def main() -> None:
@@ -301,6 +380,7 @@ def main() -> None:
     parser.add_argument("--only", choices=SERVERS)
     parser.add_argument("--phase", choices=("before", "after"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--into", type=Path, help="a file that each piece is added to, and read from before")
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     parser.add_argument("--honest", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -309,9 +389,7 @@ def main() -> None:
     elif given.honest:
         honest(given.honest[0], int(given.honest[1]))
     else:
-        for name in (given.only,) if given.only else SERVERS:
-            for phase in (given.phase,) if given.phase else ("before", "after"):
-                print(json.dumps(measured(name, phase, given.messages, given.seed)), flush=True)
+        _campaign(given)
 
 
 if __name__ == "__main__":

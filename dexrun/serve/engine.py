@@ -182,6 +182,10 @@ class LocalEngine:
         if first.kind == "forget":
             self._let_go(first)
             return
+        jobs = [job for job in jobs if not job.future.cancelled()]  # who asked has gone
+        if not jobs:
+            return
+        first = jobs[0]
         policy, error = self._guard(lambda: self._policy_of(first.client))
         if error is None and first.kind == "reset":
             self._finish(first, *self._guard(policy.reset))

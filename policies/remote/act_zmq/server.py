@@ -35,7 +35,7 @@ class ActFront(ZmqFront):
         return codec.encode(await self._handle(name, message))
 
     async def _handle(self, name: str, message: memoryview) -> Mapping[str, Any]:
-        value = codec.decode(message, self._service.limits)
+        value = await self._service.read(name, lambda: codec.decode(message, self._service.limits))
         asked = {"command": value} if isinstance(value, str) and value == codec.RESET else value
         if not isinstance(asked, dict):
             raise WireError(f"a request is 'RESET' or a dictionary, not a {type(asked).__name__}")

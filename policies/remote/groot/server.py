@@ -35,7 +35,8 @@ class GrootFront(ZmqFront):
         }
 
     async def _reply(self, name: str, message: memoryview) -> list[Any]:
-        return codec.encode(*await self._handle(name, codec.read(message, self._service.limits)))
+        read = await self._service.read(name, lambda: codec.read(message, self._service.limits))
+        return codec.encode(*await self._handle(name, read))
 
     async def _handle(self, name: str, message: codec.Decoded) -> tuple[Any, codec.ArrayForm | None]:
         """The answer, and the form of the client's own arrays, of this message or of an earlier one."""

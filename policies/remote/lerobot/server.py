@@ -148,7 +148,10 @@ class LerobotFront:
 
     async def _instructions(self, client: Client, request: bytes, context: Any) -> bytes:
         with self._service.request(client, "SendPolicyInstructions"):
-            setup = codec.decode_setup(rpc.read_data(request), self._service.limits)
+            limits = self._service.limits
+            setup = await self._service.read(
+                client.name, lambda: codec.decode_setup(rpc.read_data(request), limits)
+            )
             if not 1 <= setup.actions_per_chunk <= 10_000:
                 raise WireError(f"actions_per_chunk {setup.actions_per_chunk}; 1 to 10000 are taken", "shape")
             memory = self._memory(client)
@@ -175,7 +178,8 @@ class LerobotFront:
         except TimeoutError:
             raise WireError(f"the pieces of an observation took more than {BODY_S:g} s", "slow") from None
         with self._service.request(client, "SendObservations"):
-            timed = codec.decode_observation(body, self._service.limits)
+            limits = self._service.limits
+            timed = await self._service.read(client.name, lambda: codec.decode_observation(body, limits))
             images = [v for v in timed.observation.values() if isinstance(v, memoryview | np.ndarray)]
             made = await self._service.built(lambda: self._observation(timed), images)
             asked = _Asked(timed, made)

@@ -89,7 +89,7 @@ class OpenpiFront:
         if isinstance(message, str):
             raise WireError("a text frame; an observation is a binary one")
         started = self._service.clock.now_ns()
-        value = codec.decode(message, self._service.limits)
+        value = await self._service.read(client.name, lambda: codec.decode(message, self._service.limits))
         if not isinstance(value, dict):
             raise WireError(f"an observation is a map, not a {type(value).__name__}")
         extra = read_extras(value.pop(codec.OURS, None))

@@ -20,6 +20,7 @@ from policies.remote.serving.engine import Answer, Engine
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.options import FrontOptions
 from policies.remote.serving.robot_side import RobotSide
+from policies.remote.serving.turns import Turns
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
@@ -32,16 +33,25 @@ MAX_ITEMS = 4_000
 """Values in one message, which is read before its token can be. An observation has below 500."""
 ALONE_NS = 30 * NS_PER_S
 """A policy with one memory is told to forget only if nobody else asked within this time."""
+_NOT_THE_MESSAGE = frozenset({"busy", "stopping", "gone"})
+"""Refusals that are not for what a client has sent."""
 
 
 @dataclass(slots=True)
 class Client:
-    """What the server remembers of one client. `memory` is the front end's own."""
+    """What the server remembers of one client. `memory` is the front end's own.
+
+    Attributes:
+        answered: it has shown the token, and has had an answer.
+        refused: at least one of its messages was refused for what it was.
+    """
 
     name: str
     seen_ns: int
     step: int = 0
     pending: int = 0
+    answered: bool = False
+    refused: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,6 +113,7 @@ class Service:
         self.gone: Callable[[Iterable[str]], Iterable[str]] = lambda names: ()
         """The front end's: which of the clients so named have no connection any more."""
         self._clients: dict[str, Client] = {}
+        self._turns = Turns(clock)
         self._swept_ns = 0
         self._told: Counter[str] = Counter()
         self._in_flight = 0
@@ -206,7 +217,21 @@ class Service:
             if not self._in_flight:
                 self._idle.set()
             self.metrics.latency_s.observe((self.clock.now_ns() - started) / NS_PER_S)
+        client.answered = True
         self.metrics.request(endpoint)
+
+    def trusted(self, name: str) -> bool:
+        """Whether the client called `name` has had an answer, and no message of its was refused."""
+        client = self._clients.get(name)
+        return client is not None and client.answered and not client.refused
+
+    async def read(self, name: str, decode: Callable[[], T]) -> T:
+        """`decode`, at once for a client that is trusted, else when it is its turn (see `Turns`).
+
+        Raises:
+            WireError: as `decode`.
+        """
+        return decode() if self.trusted(name) else await self._turns.read(name, decode)
 
     async def built(self, make: Callable[[], T], images: Iterable[Any]) -> T:
         """`make`, off the loop if any of `images` is still compressed: decoding takes milliseconds.
@@ -248,6 +273,9 @@ class Service:
         kind = "internal"
         if isinstance(error, WireError | PolicyError):
             kind = error.kind if isinstance(error, WireError) else "policy"
+        client = self._clients.get(who)
+        if client is not None and isinstance(error, WireError) and kind not in _NOT_THE_MESSAGE:
+            client.refused = True
         self.metrics.refuse(kind)
         self._told[kind] += 1
         times = self._told[kind]

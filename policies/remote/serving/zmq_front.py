@@ -21,13 +21,17 @@ ENVELOPE_FRAMES = 4
 ENVELOPE_BYTES = 1 << 20
 WAITING_MESSAGES = 4
 """So many of the largest messages may wait in libzmq, of all connections together."""
-TAKEN_AT_ONCE = 4
-"""Messages taken in one turn of the loop: a flood holds up neither replies nor the server's end."""
 MAX_REFUSED = 32
 """Messages of one connection that are no use by their form, after which the others are not read."""
 _BAD_FORM = frozenset({"malformed", "too_large", "forbidden", "version", "token"})
 MAX_TASKS = 1024
 """Messages in hand, beyond which the next ones wait in their senders' sockets."""
+MAX_DOUBTFUL = 256
+"""Messages in hand of all clients that are not trusted; more are refused unread.
+
+If they waited in libzmq, everybody's would wait behind them.
+"""
+MAX_GONE = 10_000
 LAST_REPLIES_S = 0.5
 """How long replies that are ready may take to be sent when the server ends."""
 
@@ -48,6 +52,9 @@ class ZmqFront:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._of: dict[str, set[asyncio.Task[None]]] = {}  # the same, by whose message it is
+        self._doubtful: dict[asyncio.Task[None], int] = {}  # bytes, of clients that are not trusted
+        self._gone: dict[str, None] = {}
         self._open = False
         self._due = False
         self._refused: Counter[str] = Counter()
@@ -74,7 +81,7 @@ class ZmqFront:
             self._socket.setsockopt(option, value)
         one = self._service.limits.size_bytes + ENVELOPE_BYTES
         most = options.max_clients + 32
-        self._watch = ConnectionWatch(self._socket, one, WAITING_MESSAGES * one, most, self._service.forget)
+        self._watch = ConnectionWatch(self._socket, one, WAITING_MESSAGES * one, most, self._left)
         host = f"[{options.host}]" if ":" in options.host else options.host
         host = "127.0.0.1" if host == "localhost" else host
         try:
@@ -101,25 +108,25 @@ class ZmqFront:
             asyncio.get_running_loop().call_soon(self._receive)
 
     def _receive(self) -> None:
-        """Take a few, and come back for more: the descriptor tells of a change once, not of each message."""
+        """Take one, and come back for more: the descriptor tells of a change once, not of each message.
+
+        One in a turn of the loop: a flood holds up neither replies nor the server's end.
+        """
         self._due = False
-        for _ in range(TAKEN_AT_ONCE):
-            if not self._open or len(self._tasks) >= MAX_TASKS:
-                return  # a task's end comes back
-            if not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                return
-            self._dispatch(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+        if not self._open or len(self._tasks) >= MAX_TASKS:
+            return  # a task's end comes back
+        if not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            return
+        self._dispatch(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
         self._receive_soon()
 
     def _dispatch(self, frames: list[Any]) -> None:
-        if self._watch is not None:
-            self._watch.follow()
-            sizes = (len(frame.buffer) for frame in frames[1:])
-            self._watch.taken(frames[-1].get(zmq.SRCFD), frames[0].bytes.hex(), sizes)
-        if self._refused[frames[0].bytes.hex()] >= MAX_REFUSED:
-            self._service.metrics.refuse(
-                "banned"
-            )  # unread: what is still here of a connection that was ended
+        name = frames[0].bytes.hex()
+        if not self._is_here(name, frames):
+            self._service.metrics.refuse("gone")  # nobody would get the answer
+            return
+        if self._refused[name] >= MAX_REFUSED:
+            self._service.metrics.refuse("banned")  # unread: it is being hung up on
             return
         empty = next((i for i, f in enumerate(frames[:ENVELOPE_FRAMES]) if i and len(f.buffer) == 0), None)
         if empty is None or len(frames) != empty + 2:
@@ -127,9 +134,55 @@ class ZmqFront:
             self._note_refusal(frames)
             return
         envelope = [frame.bytes for frame in frames[: empty + 1]]
-        task = asyncio.get_running_loop().create_task(self._serve(envelope, frames[-1]))
+        size = 0 if self._service.trusted(name) else len(frames[-1].buffer)
+        if size and not self._room_for(size):
+            full = WireError("too many messages wait to be read", "busy")
+            self._service.refused(name, full)
+            self._send(envelope, self._error(told(full)))
+            return
+        task = self._in_hand(name, self._serve(envelope, frames[-1]))
+        if size:
+            self._doubtful[task] = size
+
+    def _is_here(self, name: str, frames: list[Any]) -> bool:
+        """Whether the connection from which `frames` came still is one."""
+        if self._watch is None:
+            return True
+        self._watch.follow()
+        sizes = (len(frame.buffer) for frame in frames[1:])
+        connected = self._watch.taken(frames[-1].get(zmq.SRCFD), name, sizes)
+        return connected and name not in self._gone  # the descriptor may be another connection's by now
+
+    def _room_for(self, size: int) -> bool:
+        most = WAITING_MESSAGES * (self._service.limits.size_bytes + ENVELOPE_BYTES)
+        return len(self._doubtful) < MAX_DOUBTFUL and sum(self._doubtful.values()) + size <= most
+
+    def _in_hand(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._of.setdefault(name, set()).add(task)
+        task.add_done_callback(lambda ended: self._ended(name, ended))
+        return task
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._doubtful.pop(task, None)
+        if (others := self._of.get(name)) is not None:
+            others.discard(task)
+            if not others:
+                del self._of[name]
+        self._receive_soon()
+
+    def _left(self, name: str) -> None:
+        """The connection of the client called `name` has ended: what waits of it is for nobody."""
+        for task in self._of.get(name, ()):
+            task.cancel()
+        self._refused.pop(name, None)
+        if name.startswith("00"):  # given by libzmq, which gives none twice; others are clients' own
+            self._gone[name] = None
+            if len(self._gone) > MAX_GONE:
+                del self._gone[next(iter(self._gone))]
+        self._service.forget(name)
 
     def _note_refusal(self, frames: list[Any]) -> None:
         """Hang up on a connection whose messages are of no use so often; the rest of them is not read."""
@@ -138,13 +191,7 @@ class ZmqFront:
             self._refused.clear()
         self._refused[name] += 1
         if self._refused[name] == MAX_REFUSED and (peer := _connection_of(frames[-1])) is not None:
-            ending = asyncio.get_running_loop().create_task(hang_up(peer, self._service.clock))
-            self._tasks.add(ending)
-            ending.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._receive_soon()
+            self._in_hand(name, hang_up(peer, self._service.clock))
 
     async def _serve(self, envelope: list[bytes], frame: Any) -> None:
         name = envelope[0].hex()

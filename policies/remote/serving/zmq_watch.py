@@ -72,12 +72,17 @@ class ConnectionWatch:
             if event == zmq.EVENT_ACCEPTED:
                 self._connections[number] = _Connection(0, set())
 
-    def taken(self, number: int, name: str, sizes: Iterable[int]) -> None:
-        """Parts of these sizes, of the client called `name`, were handed over from descriptor `number`."""
-        if (connection := self._connections.pop(number, None)) is not None:
-            connection.taken += sum(size + (_LONG_HEAD if size > 255 else _SHORT_HEAD) for size in sizes)
-            connection.names.add(name)
-            self._connections[number] = connection  # last in order: the one heard last
+    def taken(self, number: int, name: str, sizes: Iterable[int]) -> bool:
+        """Parts of these sizes, of the client called `name`, were handed over from descriptor `number`.
+
+        Whether that is still a connection: libzmq goes on handing over what one has sent that has ended.
+        """
+        if (connection := self._connections.pop(number, None)) is None:
+            return False
+        connection.taken += sum(size + (_LONG_HEAD if size > 255 else _SHORT_HEAD) for size in sizes)
+        connection.names.add(name)
+        self._connections[number] = connection  # last in order: the one heard last
+        return True
 
     def check(self) -> None:
         """Hang up on whoever has sent too much, and on those that are too many."""
