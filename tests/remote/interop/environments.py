@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("openpi", "lerobot", "ray", "feetech")
+PEERS = ("openpi", "lerobot", "ray", "feetech", "groot")
 
 
 def main(peers: list[str]) -> int:

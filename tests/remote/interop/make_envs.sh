@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The real peers, each in an environment of its own: openpi-client pins numpy below 2, LeRobot pins most things.
 # Ray is the optional extra `ray`, on top of this project's own environment (.venv).
-# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech]     (all by default; run from anywhere)
+# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech] [groot]     (all by default; run from anywhere)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
@@ -40,6 +40,12 @@ make_feetech() {
     "$root/.venv-feetech/bin/pip" install -q "feetech-cli==0.1.8"
 }
 
-for peer in "${@:-openpi lerobot ray feetech}"; do
+# What NVIDIA's own client and server import; their repository itself is named by DEXRUN_GROOT_CHECKOUT.
+make_groot() {
+    "$python" -m venv "$root/.venv-groot"
+    "$root/.venv-groot/bin/pip" install -q pyzmq msgpack msgpack-numpy numpy
+}
+
+for peer in "${@:-openpi lerobot ray feetech groot}"; do
     for making in $peer; do "make_$making"; done
 done

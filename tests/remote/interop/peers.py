@@ -25,6 +25,19 @@ def needs(peer: str) -> pytest.MarkDecorator:
     )
 
 
+def checkout(variable: str) -> str:
+    """The folder, or folders with colons between, that environment variable `variable` names, or ``""``."""
+    return os.environ.get(variable, "")
+
+
+def needs_checkout(variable: str, file: str) -> pytest.MarkDecorator:
+    """Skips, and says what is missing, where `variable` names no checkout with `file` in it."""
+    folders = checkout(variable)
+    why = f"{variable}={folders}: no {file} there" if folders else f"{variable} is not set"
+    there = bool(folders) and all((Path(folder) / file).is_file() for folder in folders.split(os.pathsep))
+    return pytest.mark.skipif(not there, reason=f"{why}; it names a checkout of the peer's repository")
+
+
 class Peer:
     """``<peer>_peer.py`` with arguments."""
 
@@ -62,6 +75,11 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
+
+    def end_input(self) -> None:
+        """Tell a server to end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def line(self, prefix: str) -> str:
         """The next line that begins with `prefix`, without it."""

@@ -1,4 +1,8 @@
-"""openpi-client 0.1.2 against our server, and our client against a server made of its codec."""
+"""openpi-client 0.1.2 against our server, our client against a server of its codec and openpi's own.
+
+The server of openpi itself needs no more than its client does, and runs from a checkout:
+``DEXRUN_OPENPI_CHECKOUT=<folder of Physical-Intelligence/openpi>``.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,18 @@ import pytest
 
 from dexrun.config.serve_options import ServeOptions
 from runtime.interfaces import PolicyError
-from tests.remote.interop.peers import Peer, needs
+from tests.remote.interop.peers import Peer, checkout, needs, needs_checkout
 from tests.remote.support import EchoPolicy, connected, observation, serving
 
 PEER = "openpi"
 VARIABLE = "DEXRUN_TEST_KEY"
+CHECKOUT = "DEXRUN_OPENPI_CHECKOUT"
 pytestmark = needs(PEER)
+OWN = pytest.param(
+    ("own_server", CHECKOUT),
+    marks=needs_checkout(CHECKOUT, "src/openpi/serving/websocket_policy_server.py"),
+    id="own_server",
+)
 
 
 def run_client(port: int, *more: str) -> dict[str, object]:
@@ -47,9 +57,10 @@ def test_its_client_shows_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
             assert "401" in peer.errors()
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with Peer(PEER, "server") as peer:
+@pytest.fixture(scope="module", params=[pytest.param(("server",), id="server"), OWN])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    kind, *variable = request.param
+    with Peer(PEER, kind, *map(checkout, variable)) as peer:
         yield int(peer.line(""))
 
 
