@@ -15,6 +15,21 @@ from dexrun.export.errors import ExportError
 
 _SMALL_BYTES = 64 << 20
 
+
+def small_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        OSError, ValueError, RecursionError: there is none, or the file is larger than what is looked at here.
+    """
+    if (size := path.stat().st_size) > _SMALL_BYTES:
+        raise ValueError(f"{path.name} has {size} bytes")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return found
+
+
 # --- LeRobot
 
 
@@ -23,7 +38,7 @@ def _is_lerobot(path: Path) -> bool:
 
 
 def _lerobot(path: Path) -> Content:
-    info = json.loads((path / "meta" / "info.json").read_text(encoding="utf-8"))
+    info = small_json(path / "meta" / "info.json")
     about = _report(path / "meta" / "dexrun.json")
     fps = info["fps"]
     content = Content(f"LeRobot {info['codebase_version']}", path, size_of(path))
@@ -62,7 +77,7 @@ def _feature(feature: Mapping[str, Any]) -> str:
 
 
 def _report(path: Path) -> Mapping[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return small_json(path) if path.is_file() else {}
 
 
 def _exported(number: int, length: int, fps: float, about: Mapping[str, Any]) -> Row:
