@@ -118,6 +118,10 @@ def wrong_targets(episode: Episode) -> list[str]:
         where = f"tick {tick['tick']} ({at_s:.2f} s)"
         found += limits.outside(target, last, here, where, names)
         if last is not None:
+            # A joint whose servo did not get its last target goes on from the goal that it has.
+            held = np.array(tick["held"])
+            last = np.where(np.isnan(held), last, held)
+            speed = None if speed is None else np.where(np.isnan(held), speed, np.nan)
             there = np.abs(target - here) < REANCHORED_RAD
             now = (target - last) / dt
             faster = np.abs(now) > limits.velocity + SLACK / dt

@@ -30,6 +30,7 @@ from runtime.snapshots import State, recall, remember
 from runtime.statistics import RunStatistics
 from runtime.supervisor import Supervisor, Transition, Trouble
 from runtime.tick import TickFlag, TickRecorder, tick_layout
+from runtime.written import Goals, NoGoals, WrittenGoals
 
 __all__ = [
     "ArmPort",
@@ -149,11 +150,13 @@ class ControlLoop:
 
     All methods are called on the loop's task or between its ticks, on the same thread. `grippers` are the
     joints that are left out of seams and parking poses; `holders` (by default these) are those that may hold
-    something, and push against it while they stand still.
+    something, and push against it while they stand still. `goals`, by default what `arm` says, tells which
+    targets reached the servos.
 
     Attributes:
         position: ``[D]`` the newest measured position; ``None`` before the first.
-        target: ``[D]`` the last target that was posted; ``None`` before the first.
+        target: ``[D]`` the last target that was posted, or where it is known that a joint's servo did not get
+            it, the goal that it has; ``None`` before the first.
         horizon: rows left and steps executed.
         attempt: how the source that is followed stands, as its newest chunk says.
         watches: sensors without which a source is not followed.
@@ -173,6 +176,7 @@ class ControlLoop:
         records: Ring | None = None,
         grippers: Sequence[int] = (),
         holders: Sequence[int] | None = None,
+        goals: Goals | None = None,
     ) -> None:
         joints = arm.states.layout["position"][0][0]
         self.position: Floats | None = None
@@ -193,7 +197,12 @@ class ControlLoop:
             options.stop_after_hold_s, options.stop_after_starved_s, faults, parks=bool(self._parking)
         )
         self._pacer = Pacer(clock, options.rate_hz, statistics)
-        self._recorder = None if records is None else TickRecorder(records, joints, sent_ring(arm))
+        sent = sent_ring(arm)
+        self._recorder = None if records is None else TickRecorder(records, joints, sent)
+        told = NoGoals() if sent is None else WrittenGoals(sent, options.rate_hz)
+        self._goals: Goals = told if goals is None else goals
+        self._held: Floats | None = None
+        self._posted_ns = -1
         self._state = arm.states.blank()
         self._force_ring, self._force = force, sample_of(force)
         self._source: Source | None = None
@@ -409,19 +418,32 @@ class ControlLoop:
         if fresh:
             before, self.position = self.position, self._state["position"].copy()
             if not self._fresh or (self._engages and skipped > max_age_s * self._options.rate_hz):
-                self._go_on(self.position, before, self._state.stamp_ns - last_ns)
+                self._go_on(now_ns, self.position, before, self._state.stamp_ns - last_ns)
         self._fresh = fresh
+        self._look_at_goals(now_ns)
         if self._force_ring is not None and self._force is not None:
             read_force(self._force_ring, self._force)
 
-    def _go_on(self, position: Floats, before: Floats | None, gap_ns: int) -> None:
+    def _look_at_goals(self, now_ns: int) -> None:
+        """A joint whose servo did not get its last target goes on from the goal that it has."""
+        target, self._held = self.target, None
+        if target is None or not self._fresh:
+            return
+        held = self._held = self._goals.behind(now_ns, self._posted_ns, target)
+        if held is not None:
+            self.target = np.where(np.isnan(held), target, held)
+
+    def _go_on(self, now_ns: int, position: Floats, before: Floats | None, gap_ns: int) -> None:
         """The first tick after a gap of `gap_ns` in the arm's state."""
-        if self._engages and self.target is not None and before is not None:
-            self.target = gone_on_from(position, self.target, before, gap_ns, self._holders)
+        target = self.target
+        if self._engages and target is not None and before is not None:
+            self.target = gone_on_from(position, target, before, gap_ns, self._holders)
             self._safety.interrupted()
         else:
             self.target = position
             self._safety.reset()
+        if self.target is not target:
+            self._goals.restart(now_ns, self.target)
         self._fade_in()
 
     def _decide(self, now_ns: int) -> None:
@@ -552,7 +574,7 @@ class ControlLoop:
             return result.clips, self._nowhere
         if result.stop_reason is not None:
             self._anchor = result.target
-        self.target = result.target
+        self.target, self._posted_ns = result.target, now_ns
         self._arm.targets.post(now_ns, position=result.target)
         return result.clips, result.target
 
@@ -595,7 +617,7 @@ class ControlLoop:
         numbers["trouble"], numbers["pilot"] = self._supervisor.trouble, pilot_of(self._source)
         leader = self._source.sample if isinstance(self._source, LeaderSource) else None
         self._recorder.write(
-            now_ns, requested, posted, self._state, self._force, leader, numbers, clips, flags
+            now_ns, requested, posted, self._held, self._state, self._force, leader, numbers, clips, flags
         )
 
     def _ask(self) -> None:

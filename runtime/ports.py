@@ -84,7 +84,8 @@ class ArmPort(Protocol):
     """What the loop needs of `runtime.interfaces.ArmDriver`, or of several as one (`runtime.arms.ArmGroup`).
 
     A driver that knows what it wrote may also have a ring ``sent`` with field ``position`` ``[D]``, in the
-    robot's units and stamped at the write; otherwise what was posted is recorded as sent.
+    robot's units and stamped at the write, NaN for a joint that was left out; the next target then starts at
+    the goals that were written. Otherwise what was posted is recorded as sent, and taken for it.
     """
 
     @property

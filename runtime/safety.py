@@ -26,6 +26,8 @@ from runtime.stall import StallGuard
 _NOMINAL_STEP_S = 1.0 / 30.0
 _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
 _STATE = ("_velocity", "_last", "_force_s")
+_STATE_SINCE = ("_from",)
+"""What recordings do not have that were made before targets began at the servos' goals."""
 _TURN_RAD = math.tau
 """No joint rests farther outside its range than this: what is read there is no position."""
 UNKNOWN_POSITION = "the arm's position is not known"
@@ -80,6 +82,7 @@ class SafetyStage:
         self._joints = len(model.names)
         self._velocity = np.zeros(self._joints)
         self._last: Floats | None = None
+        self._from: Floats | None = None
         self._force_s = 0.0
 
     def reset(self) -> None:
@@ -104,11 +107,13 @@ class SafetyStage:
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
-        return {**remember(self, _STATE), "stall": self._stall.snapshot()}
+        return {**remember(self, (*_STATE, *_STATE_SINCE)), "stall": self._stall.snapshot()}
 
     def restore(self, state: State) -> None:
         """Go on from where another stage was at its `snapshot`."""
         recall(self, _STATE, state)
+        self._from = self._last
+        recall(self, [name for name in _STATE_SINCE if name in state], state)
         self._stall.restore(state["stall"])
 
     def apply(
@@ -136,15 +141,24 @@ class SafetyStage:
         if not np.isfinite(start).all():
             return SafetyResult(np.full(self._joints, np.nan), Clip.NOT_FINITE, UNKNOWN_POSITION)
         dt = min(dt_s, self.options.max_step_s) if math.isfinite(dt_s) and dt_s > 0 else _NOMINAL_STEP_S
-        velocity = self._velocity
-        if self._last is None or not np.array_equal(self._last, start):
-            velocity = np.zeros(self._joints)
+        velocity = self._speed_at(start, dt)
         target, clips = self._shape(requested, start, present, velocity, dt)
         target, more, reason = self._protect(target, start, present, force_n, load, dt)
         # A stalled joint's target is drawn back while the joint stands still: that is no speed to keep up.
         self._velocity = np.where(self._stall.mask, 0.0, (target - start) / dt)
-        self._last = target
+        self._last, self._from = target, start
         return SafetyResult(target.copy(), clips | more, reason)
+
+    def _speed_at(self, start: Floats, dt: float) -> Floats:
+        """How fast the joints' goals move ``[D]``, which are at `start` now."""
+        if self._last is None or self._from is None:
+            return np.zeros(self._joints)
+        if np.array_equal(self._last, start):
+            return self._velocity
+        # Of a target that was not reached: as fast as its goal did move, and no faster than it should have.
+        fastest = np.abs(self._velocity)
+        moved = np.minimum(np.maximum((start - self._from) / dt, -fastest), fastest)
+        return np.where(self._last == start, self._velocity, moved)
 
     def rehearse(self, target: Floats, present: Floats, load: Floats, dt_s: float) -> None:
         """Do the work of `apply` for the last `target` and forget it, so that it is in the caches."""

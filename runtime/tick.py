@@ -38,13 +38,14 @@ def tick_layout(joints: int, force_channels: int = 0) -> Layout:
     """Layout of the ring of tick records; a record is stamped with the tick's start.
 
     ``requested``, ``clipped`` (after safety), ``sent`` (what the driver wrote last before this tick ended,
-    at ``sent_stamp_ns``), the arm's ``position``, ``velocity``, ``load`` at ``state_stamp_ns``, all float64
+    at ``sent_stamp_ns``), ``held`` (the goal that a joint went on from in this tick, since its servo did not
+    get the last target), the arm's ``position``, ``velocity``, ``load`` at ``state_stamp_ns``, all float64
     ``[D]``; ``force`` ``[K]`` at ``force_stamp_ns``; ``clips`` (`Clip`), ``flags`` (`TickFlag`), ``tick``,
     ``step`` (rows executed), ``epoch``, ``horizon`` (rows left), ``trouble`` (what a fault or a missing input
     asked for: 0 nothing, 1 hold, 2 stop), ``pilot`` (`runtime.pilot.Pilot`: who drives), and the ``leader``'s
     position ``[D]`` at ``leader_stamp_ns`` if one was followed. What does not exist is NaN, or -1.
     """
-    vectors = ("requested", "clipped", "sent", "position", "velocity", "load", "leader")
+    vectors = ("requested", "clipped", "sent", "held", "position", "velocity", "load", "leader")
     stamps = ("state_stamp_ns", "sent_stamp_ns", "force_stamp_ns", "leader_stamp_ns")
     numbers = (*stamps, "tick", "step", "epoch", "horizon", "trouble", "pilot")
     layout: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(vectors, ((joints,), "<f8"))
@@ -71,6 +72,7 @@ class TickRecorder:
         now_ns: int,
         requested: Floats,
         posted: Floats | None,
+        held: Floats | None,
         state: Sample,
         force: Sample | None,
         leader: Sample | None,
@@ -85,6 +87,7 @@ class TickRecorder:
             sent, sent_ns = self._sent["position"], self._sent.stamp_ns  # type: ignore[index,union-attr]
         with self._records.write(now_ns) as slot:
             slot["requested"][:], slot["clipped"][:], slot["sent"][:] = requested, clipped, sent
+            slot["held"][:] = self._nothing if held is None else held
             for name in ("position", "velocity", "load"):
                 slot[name][:] = state[name] if state.index >= 0 else self._nothing
             known = force is not None and force.index >= 0

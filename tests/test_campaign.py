@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Told(Episode):
                 "flags": POSTED,
                 "clips": clips,
                 "clipped": list(target),
+                "held": [math.nan] * len(target),
                 "position": list(here),
             }
             for number, target in enumerate(targets)
@@ -73,6 +75,15 @@ def kinds(found: list[str]) -> list[str]:
 @pytest.mark.parametrize("speeds", [(0.0, 0.6, 1.2, 1.8, 2.4, 1.8, 1.2, 0.6, 0.0), (0.0, -0.66, -1.3)])
 def test_a_good_move_is_none_of_its_business(speeds: tuple[float, ...]) -> None:
     assert wrong_targets(moving(*speeds)) == []
+
+
+def test_a_joint_whose_servo_did_not_get_its_goal_is_judged_from_the_one_that_it_has() -> None:
+    told = moving(0.6, 1.2, -1.4)
+    assert kinds(wrong_targets(told)) == ["acceleration"]
+    told.ticks[3]["held"][1] = told.ticks[1]["clipped"][1]
+    assert wrong_targets(told) == []
+    told.ticks[3]["held"][1] += 0.5
+    assert kinds(wrong_targets(told)) == ["velocity"]
 
 
 def test_it_sees_what_is_too_fast() -> None:

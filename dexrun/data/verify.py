@@ -96,6 +96,24 @@ class _Arm:
     targets: Mailbox
 
 
+class _RecordedGoals:
+    """What the loop was told of the goals that the servos had (`runtime.written.Goals`).
+
+    Attributes:
+        held: what the present tick went on from, ``[D]``; ``None`` in recordings made before loops did so.
+    """
+
+    def __init__(self) -> None:
+        self.held: Floats | None = None
+
+    def behind(self, now_ns: int, posted_ns: int, target: Floats) -> Floats | None:
+        del now_ns, posted_ns, target
+        return None if self.held is None or np.isnan(self.held).all() else self.held
+
+    def restart(self, now_ns: int, target: Floats) -> None:
+        """It was recorded what came of it."""
+
+
 @dataclass
 class _Inputs:
     """What the second loop reads, and the loop."""
@@ -108,6 +126,7 @@ class _Inputs:
     control: ControlLoop
     safety: SafetyStage
     grippers: tuple[int, ...]
+    goals: _RecordedGoals
     trouble: list[int] = field(default_factory=lambda: [0])
 
 
@@ -180,7 +199,7 @@ def _build(settings: LoopTables, ticks: Mapping[str, NDArray[Any]], episode: Epi
     force = Ring({"force": ((channels,), "<f8")}, 8) if channels else None
     safety = SafetyStage(settings.safety, model)
     records = Ring(tick_layout(joints, channels), 8)
-    trouble = [0]
+    trouble, goals = [0], _RecordedGoals()
     control = ControlLoop(
         clock,
         LoopOptions.of(settings.control, settings.policy, settings.engage_speed_rad_s),
@@ -192,8 +211,10 @@ def _build(settings: LoopTables, ticks: Mapping[str, NDArray[Any]], episode: Epi
         records=records,
         grippers=model.grippers,
         holders=model.fingers.joints.tolist(),
+        goals=goals,
     )
-    return _Inputs(clock, arm, Ring(state, 8), force, records, control, safety, model.grippers, trouble)
+    leader = Ring(state, 8)
+    return _Inputs(clock, arm, leader, force, records, control, safety, model.grippers, goals, trouble)
 
 
 class _Sources:
@@ -267,6 +288,7 @@ def _feed(inputs: _Inputs, ticks: Mapping[str, NDArray[Any]], row: int) -> None:
         inputs.leader.push(int(ticks["leader_stamp_ns"][row]), position=ticks["leader"][row])
     if inputs.force is not None and ticks["force_stamp_ns"][row] >= 0:
         inputs.force.push(int(ticks["force_stamp_ns"][row]), force=ticks["force"][row])
+    inputs.goals.held = ticks["held"][row] if "held" in ticks else None
     inputs.trouble[0] = int(ticks["trouble"][row])
     inputs.clock.wait_until_ns(int(ticks["stamp_ns"][row]))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
@@ -52,8 +53,9 @@ class FeetechArm:
         guide: the same field; a leader's servos bring it there, and hold it, until there is NaN in it.
         health: fields ``voltage_v``, ``temperature_c``, ``current_a``, float64 ``[D]``, and ``alarms``, the
             servos' error bytes, int64 ``[D]``.
-        sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were; field
-            ``position``, float64 ``[D]``: the same in the robot's units, NaN where nothing was written.
+        sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were, or as a
+            servo has them that did not get the packet before; field ``position``, float64 ``[D]``: the same
+            in the robot's units, NaN where nothing was written.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class FeetechArm:
         self.health = Ring({**health, "alarms": (size, "<i8")}, 8)
         self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8")}, 64)
         self._ids = np.array(joints.ids)
+        self._names = dict(zip(joints.ids, joints.names, strict=True))
+        self._goals: dict[int, int] = {}
         self._turns = TurnCounter((joints.low + joints.high) / 2)
         self._guidance = Guidance(joints, self._turns)
         self._steps = GoalSteps()
@@ -118,6 +122,7 @@ class FeetechArm:
             box.take()  # what was asked before the gap is not obeyed after it
         self._guidance.forget()
         self._steps.forget()
+        self._goals.clear()
         now = self._clock.now_ns()
         self._next_read_ns = self._next_health_ns = now
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
@@ -136,8 +141,7 @@ class FeetechArm:
         raise first
 
     def _open_at(self, path: str, alone: bool) -> FeetechBus:
-        names = dict(zip(self._joints.ids, self._joints.names, strict=True))
-        bus = connect(self.name, self._config, names, self._clock, path=path, alarms=self._alarms)
+        bus = connect(self.name, self._config, self._names, self._clock, path=path, alarms=self._alarms)
         bus.last_good_ns = self._last_good_ns
         try:
             self._watch.begin(bus, self._prepare(bus, self._config.write_calibration and alone))
@@ -205,7 +209,7 @@ class FeetechArm:
 
     def statistics(self) -> Mapping[str, int]:
         """Failures so far: ``late``, ``bad_target``, ``old_target``, and ``<joint>.<kind>`` with the kinds
-        ``no_reply``, ``bad_packet``, ``over_the_end``, ``alarm_<what>``.
+        ``no_reply``, ``bad_packet``, ``over_the_end``, ``lost_goal``, ``alarm_<what>``.
         """
         totals = {**self._counts, **self._alarms.counts}
         if self.targets.died:
@@ -258,16 +262,31 @@ class FeetechArm:
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:
                 self._count(f"{name}.over_the_end")
-        obeyed = near & np.array([servo_id in powered for servo_id in joints.ids])
+        lost = self._lost(powered)
+        obeyed = near & ~lost & np.isin(self._ids, list(powered))
         rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), obeyed, strict=True) if ok}
         if self._clock.now_ns() - sample.stamp_ns > self._target_max_age_ns:
             self.targets.died += 1  # the process stood still in between
             return
         bus.sync_write(reg.GOAL_POSITION, rows)
-        written = self._turns.from_servo(goals)
-        self._steps.wrote(aim, written, obeyed, sample.stamp_ns)
-        position = np.where(obeyed, joints.to_units(written), np.nan)
+        self._goals.update(rows)
+        goals = np.where(lost, [self._goals.get(servo_id, 0) for servo_id in joints.ids], goals)
+        known, written = obeyed | lost, self._turns.from_servo(goals)
+        self._steps.wrote(aim, written, known, sample.stamp_ns)
+        position = np.where(known, joints.to_units(written), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)
+
+    def _lost(self, held: Mapping[int, int]) -> NDArray[np.bool_]:
+        """Which servos have, in `held`, another goal than the last one written, ``[D]``: its packet was lost.
+
+        Nothing answers such a packet. The goal that comes next was worked out for a servo that has the one
+        before: it is left out, and `sent` says what the servo has.
+        """
+        lost = [i for i, goal in self._goals.items() if held.get(i, goal) != goal]
+        for servo_id in lost:
+            self._goals[servo_id] = held[servo_id]
+            self._count(f"{self._names[servo_id]}.lost_goal")
+        return np.isin(self._ids, lost)
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
         healthy = before_ns >= self._next_health_ns

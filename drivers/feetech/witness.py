@@ -89,8 +89,8 @@ class ServoWatch:
             detail = f"torque is off, though nobody switched it off: {', '.join(limp)}"
             raise DeviceError(bus.device, FaultKind.TORQUE_LOST, bus.where, detail, bus.last_good_ns)
 
-    def powered(self, bus: FeetechBus, ids: Sequence[int], num_retry: int = -1) -> set[int]:
-        """The servos that say that their torque is on: none other may get a goal.
+    def powered(self, bus: FeetechBus, ids: Sequence[int], num_retry: int = -1) -> dict[int, int]:
+        """The servos that say that their torque is on, and the goal that each has: none other may get one.
 
         A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
         gains that a restart left it.
@@ -98,11 +98,13 @@ class ServoWatch:
         Raises:
             DeviceError: as `check`.
         """
-        answers = bus.sync_read(ids, reg.TORQUE_ENABLE.address, reg.TORQUE_ENABLE.size, num_retry)
+        start = reg.TORQUE_ENABLE.address
+        goal = reg.GOAL_POSITION.address - start
+        answers = bus.sync_read(ids, start, reg.GOAL_POSITION.end - start, num_retry)
         if not all(data[0] for data in answers.values()):
             start, size = reg.HEALTH_BLOCK
             self.check(bus, bus.sync_read(ids, start, size), start)
-        return {servo_id for servo_id, data in answers.items() if data[0]}
+        return {i: reg.GOAL_POSITION.decode(data[goal:]) for i, data in answers.items() if data[0]}
 
 
 def mark(bus: FeetechBus, servo_id: int, limit: int) -> int:

@@ -298,6 +298,25 @@ def test_a_lost_packet_costs_no_goal(tmp_path: Path) -> None:
         assert r.bank.motion(1)[1] == encoder("shoulder_pan", 2000)
 
 
+def test_a_goal_whose_packet_was_lost_is_what_the_next_one_is_said_to_start_from(tmp_path: Path) -> None:
+    with rig(tmp_path, start=dict.fromkeys(NAMES[:4], 2000)) as r:
+        r.arm.open()
+        r.run(1)
+        seen, held = [], 0
+        for tick in range(5):
+            r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 0.05 * tick))
+            r.run(1)
+            sample = r.arm.sent.newest()
+            assert sample is not None
+            seen.append((sample["position"][0], sample["position"][1]))
+            if tick == 2:  # shoulder_pan did not get it
+                r.emulator.servos[1].write(reg.GOAL_POSITION.address, reg.GOAL_POSITION.encode(held))
+            held = r.emulator.servos[1].get(reg.GOAL_POSITION)
+        assert [pan for pan, _ in seen] == pytest.approx([0, 0.05, 0.1, 0.05, 0.2], abs=2e-3)
+        assert [lift for _, lift in seen] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2], abs=2e-3)
+        assert r.arm.statistics() == {"shoulder_pan.lost_goal": 1}
+
+
 def test_goals_that_stream_hide_no_restart(tmp_path: Path) -> None:
     with rig(tmp_path, start=dict.fromkeys(NAMES[:4], 2000)) as r:
         r.arm.open()
