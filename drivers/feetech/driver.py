@@ -13,7 +13,6 @@ from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounter
-from drivers.feetech.goal_steps import GoalSteps
 from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
@@ -86,8 +85,6 @@ class FeetechArm:
         self._goals: dict[int, int] = {}
         self._turns = TurnCounter((joints.low + joints.high) / 2)
         self._guidance = Guidance(joints, self._turns)
-        self._steps = GoalSteps()
-        self._here: Ticks = np.zeros(size, int)
         self._adapter = Adapter(config.serial_number)
         self._others = dict(others or {})
         self._period_ns = round(NS_PER_S / rate)
@@ -121,7 +118,6 @@ class FeetechArm:
         for box in (self.targets, self.guide):
             box.take()  # what was asked before the gap is not obeyed after it
         self._guidance.forget()
-        self._steps.forget()
         self._goals.clear()
         now = self._clock.now_ns()
         self._next_read_ns = self._next_health_ns = now
@@ -256,9 +252,7 @@ class FeetechArm:
         joints = self._joints
         # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
         powered = self._watch.powered(bus, joints.ids, 0 if self._failing else -1)
-        aim = joints.to_ticks(wanted)
-        stepped = self._steps.towards(aim, self._here, sample.stamp_ns)
-        goals, near = self._turns.to_servo(stepped, joints.low, joints.high)
+        goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:
                 self._count(f"{name}.over_the_end")
@@ -271,9 +265,7 @@ class FeetechArm:
         bus.sync_write(reg.GOAL_POSITION, rows)
         self._goals.update(rows)
         goals = np.where(lost, [self._goals.get(servo_id, 0) for servo_id in joints.ids], goals)
-        known, written = obeyed | lost, self._turns.from_servo(goals)
-        self._steps.wrote(aim, written, known, sample.stamp_ns)
-        position = np.where(known, joints.to_units(written), np.nan)
+        position = np.where(obeyed | lost, joints.to_units(self._turns.from_servo(goals)), np.nan)
         self.sent.push(self._clock.now_ns(), goal=goals, position=position)
 
     def _lost(self, held: Mapping[int, int]) -> NDArray[np.bool_]:
@@ -324,7 +316,7 @@ class FeetechArm:
 
     def _publish(self, answers: Mapping[int, bytes], start: int, stamp_ns: int) -> None:
         joints = self._joints
-        ticks = self._here = self._turns.update(self._column(answers, start, reg.PRESENT_POSITION))
+        ticks = self._turns.update(self._column(answers, start, reg.PRESENT_POSITION))
         self.states.push(
             stamp_ns,
             position=joints.to_units(ticks),
