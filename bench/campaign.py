@@ -45,7 +45,7 @@ class Player:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._results: Any = None
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the player
+        self._said: Any = None
         self._played = 0
 
     def play(self, plan: Plan, folder: Path) -> Line:
@@ -72,6 +72,7 @@ class Player:
 
     def _start(self) -> None:
         ours, theirs = os.pipe()
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by _end
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.campaign_run", str(theirs)],
             cwd=ROOT,
@@ -95,10 +96,15 @@ class Player:
         return self._said.read()
 
     def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        streams: tuple[Any, ...] = (process.stdin, self._results, self._said)
+        for stream in streams:
+            with contextlib.suppress(OSError):
+                stream.close()
 
     def close(self) -> None:
         """Let the process go by itself."""
@@ -109,7 +115,6 @@ class Player:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10.0)
         self._end()
-        self._results.close()
 
 
 def one(player: Player, plan: Plan, folder: Path, *, keep: bool) -> Line:
