@@ -93,7 +93,7 @@ class Player:
         process.send_signal(signal.SIGUSR1)
         time.sleep(1.0)
         self._said.seek(before)
-        return self._said.read()
+        return str(self._said.read())
 
     def _end(self) -> None:
         process, self._process = self._process, None

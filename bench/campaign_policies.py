@@ -161,7 +161,9 @@ class DyingServer:
 
         if self._server is not None:
             return
-        self._server = serve(self._talk, "127.0.0.1", self.port, compression=None, max_size=None)
+        self._server = serve(
+            self._talk, "127.0.0.1", self.port, compression=None, max_size=None, ping_interval=None
+        )
         self.port = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
