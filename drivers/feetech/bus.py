@@ -49,6 +49,8 @@ class FeetechBus:
         """A servo that answered not long ago."""
         self._port = port
         self._num_retry = num_retry
+        self._unanswered = False
+        """Whether an answer is owed that may still come, and would be taken for the next question's."""
         self._packets = scs.PacketHandler(0)
 
     def close(self) -> None:
@@ -68,6 +70,7 @@ class FeetechBus:
 
     def ping(self, servo_id: int) -> int | None:
         """A servo's model number, or ``None`` if nobody answers under this id."""
+        self._let_late_ones_pass()
         for _ in range(1 + self._num_retry):
             with self._transaction(), suppress(IndexError):  # a well-formed answer that is too short
                 model, result, _ = self._packets.ping(self._port, servo_id)
@@ -83,6 +86,7 @@ class FeetechBus:
             DeviceError: ``no_reply`` or ``bad_packet`` after all retries; ``gone``.
         """
         result = scs.COMM_RX_FAIL
+        self._let_late_ones_pass()
         for _ in range(1 + self._num_retry):
             with self._transaction():
                 data, result, error = self._packets.readTxRx(
@@ -104,6 +108,7 @@ class FeetechBus:
         """
         data = list(register.encode(value))
         result = scs.COMM_RX_FAIL
+        self._let_late_ones_pass()
         for _ in range(1 + self._num_retry):
             with self._transaction():
                 result, error = self._packets.writeTxRx(
@@ -133,6 +138,7 @@ class FeetechBus:
         with self._transaction():
             self._packets.syncWriteTxOnly(self._port, register.address, register.size, rows, len(rows))
             self._packets.readTxRx(self._port, self._witness, LOCK.address, LOCK.size)
+        self._unanswered |= self._port.starved
 
     def sync_read(self, ids: Iterable[int], start: int, size: int, num_retry: int = -1) -> dict[int, bytes]:
         """`size` bytes from address `start` of several servos, asked for in one packet.
@@ -155,6 +161,7 @@ class FeetechBus:
                 break
             for servo_id in missing:
                 self._failed(servo_id, result)
+        self._unanswered |= bool(missing) and self._port.starved
         return found
 
     def _attempt(self, ids: list[int], start: int, size: int, found: dict[int, bytes]) -> int:
@@ -181,9 +188,23 @@ class FeetechBus:
 
     def _settle(self) -> None:
         """After a failure, let stragglers arrive before anything is asked again."""
-        if not self._port.starved:
+        if self._port.starved:
+            self._unanswered = True
+        else:
             with self._transaction():
                 self._port.drain()
+
+    def _let_late_ones_pass(self) -> None:
+        """Wait until no answer is underway: it says whose it is, not of which register.
+
+        Asked twice, a servo that was late answers twice, the second time as long after the first as the
+        questions were apart: a timeout. Silence of one is not enough.
+        """
+        if self._unanswered:
+            for _ in range(2):
+                with self._transaction():
+                    self._port.drain()
+            self._unanswered = False
 
     def _failed(self, servo_id: int, result: int) -> None:
         self.errors[f"{self.name(servo_id)}.{self._kind(result)}"] += 1
