@@ -27,7 +27,8 @@ _NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?(?![\d.])")
 _NUMBERS_ONLY = re.compile(r"[\s\d.,;()\[\]+<>-]{7,100}")
 _TOKENS = re.compile(
     r"<\|box_start\|>([^<]{1,100})(?:<\|box_end\|>|$)|<box>([^<]{1,100})(?:</box>|$)"
-    r"|<\|det\|>([^<]{1,100})(?:<\|/det\|>|$)"
+    r"|<\|det\|>([^<]{1,100})(?:<\|/det\|>|$)|<bbox>([^<]{1,100})(?:</bbox>|$)",
+    re.IGNORECASE,
 )
 _NOTHING = frozenset({"", "null", "none", "n/a", "nan", "not found", "[]"})
 
@@ -67,7 +68,7 @@ def _bare(text: str, error: ReplyError) -> Corners | None:
 _UNREADABLE = "bbox_2d must be a list of four numbers [x1, y1, x2, y2]"
 
 
-def _of_object(value: dict[str, Any]) -> Corners | None:
+def _of_object(value: dict[str, Any], *, inner: bool = False) -> Corners | None:
     known = {str(key).lower().replace("-", "_"): each for key, each in value.items()}
     for key in _TOP_FIRST:
         if key in known:
@@ -77,7 +78,19 @@ def _of_object(value: dict[str, Any]) -> Corners | None:
     if len(present) == 1:
         return corners(known[present[0]])
     if not present:
-        return _named(known)
+        return _wrapped(known) if len(known) == 1 and not inner else _named(known)
+    raise ReplyError(_UNREADABLE)
+
+
+def _wrapped(value: dict[str, Any]) -> Corners | None:
+    """What stands alone under another name: ``{"objects": [{"bbox_2d": ...}]}``, ``{"red cube": [...]}``."""
+    (found,) = value.values()
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if isinstance(found, dict):
+        return _of_object(found, inner=True)
+    if isinstance(found, list):
+        return corners(found)
     raise ReplyError(_UNREADABLE)
 
 

@@ -159,6 +159,8 @@ def one_object(text: str) -> dict[str, Any]:
             values = only_json(text, list)
         except ReplyError:
             raise error from None
+    if len(values) > 1 and all(value == values[0] for value in values):
+        values = values[:1]  # models repeat themselves
     if len(values) != 1 or not isinstance(values[0], dict):
         raise ReplyError(f"exactly one object was asked for, and the list holds {len(values)}")
     return values[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
+from dexrun.episodes.unrecorded import Unrecorded
 from runtime.recording.recorder import EpisodeError
 from runtime.recording.takes import Take
 
@@ -31,7 +32,7 @@ class EpisodeStatus:
         state: ``recording``; ``review`` after an episode that may still be labelled or discarded; ``ready``;
             ``done`` once all are recorded; ``blocked`` if none can be recorded, and `trouble` says why.
         episode: number of the one that is on or in review, else of the next.
-        recorded: kept so far, of `wanted` (0: no limit).
+        recorded: kept so far, of `wanted` (0: no limit). made: what was done with those, in a word.
     """
 
     state: str
@@ -42,6 +43,7 @@ class EpisodeStatus:
     task: str
     last_label: str
     trouble: str
+    made: str = "recorded"
 
     def as_json(self) -> dict[str, Any]:
         """For the HTTP API."""
@@ -50,7 +52,7 @@ class EpisodeStatus:
     def __str__(self) -> str:
         many = f"/{self.wanted}" if self.wanted else ""
         on = f" {self.elapsed_s:.1f} s" if self.state == "recording" else ""
-        return f"{self.state} {self.episode}{on} ({self.recorded}{many} recorded) {self.trouble}".rstrip()
+        return f"{self.state} {self.episode}{on} ({self.recorded}{many} {self.made}) {self.trouble}".rstrip()
 
 
 def _nothing() -> None:
@@ -74,6 +76,7 @@ class Episodes:
     Attributes:
         task: what is done in the next episodes.
         recorded: kept so far. discarded: thrown away so far.
+        lost: the newest ones in a row of which nothing could be written.
         quitting: somebody asked to end the run.
         gate: says why no episode can begin now; empty while one can.
         ended: what else is called, in order and at once, when one is over, kept or not.
@@ -93,8 +96,10 @@ class Episodes:
         self.task = options.task
         self.recorded = 0
         self.discarded = 0
+        self.lost = 0
         self.quitting = False
         self._next = first
+        self._unrecorded = isinstance(recorder, Unrecorded)
         self._on_start = on_start
         self._now_ns = now_ns
         self._on_end = on_end
@@ -118,14 +123,15 @@ class Episodes:
         if why := self.gate():
             raise EpisodeError(why)
         if self.finished:
-            raise EpisodeError(f"all {self.options.episodes} episodes are recorded")
+            raise EpisodeError(f"all {self.options.episodes} episodes are {self.made}")
         if task is not None:
             self.task = task
         self.settle()
         take = self.recorder.begin(self._next, self.task)
         self._on = take
         self._on_start(take)
-        logger.info("episode {}: recording{}", take.index, f": {take.task}" if take.task else "")
+        begins = "begins" if self._unrecorded else "recording"
+        logger.info("episode {}: {}{}", take.index, begins, f": {take.task}" if take.task else "")
         self._notify()
         return take
 
@@ -195,6 +201,11 @@ class Episodes:
         return self.recorder.take
 
     @property
+    def made(self) -> str:
+        """What is done with episodes, in a word."""
+        return "made" if self._unrecorded else "recorded"
+
+    @property
     def finished(self) -> bool:
         """Whether as many as wanted are recorded."""
         return 0 < self.options.episodes <= self.recorded
@@ -229,6 +240,7 @@ class Episodes:
             self.task if take is None else take.task,
             self._last_label,
             self.blocked,
+            self.made,
         )
 
     def _state(self) -> str:
@@ -249,8 +261,10 @@ class Episodes:
         self._next = take.index + 1
         self._last_label = take.label
         if take.draft.empty:
+            self.lost += 1
             logger.error("episode {} is not recorded: {}", take.index, take.draft.failed)
         else:
+            self.lost = 0
             self.recorded += 1
             self._counted = take
             logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)

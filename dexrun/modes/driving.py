@@ -13,6 +13,8 @@ from dexrun.outcome import Outcome
 from runtime.clock import NS_PER_S, Clock
 
 _LOOK_NS = NS_PER_S // 10
+_LOST = 3
+"""After so many episodes in a row of which nothing could be written no more begin by themselves."""
 
 
 def _led() -> str:
@@ -64,9 +66,16 @@ class ByHand:
             if limit_s is not None and self._clock.now_ns() - began_ns >= limit_s * NS_PER_S:
                 self._turn()
                 began_ns = self._clock.now_ns()
-            if self._alone and episodes.recorder.trouble:
-                return self._outcome(episodes.recorder.trouble)
+            if (why := self._in_vain()) and (self._alone or episodes.options.reset_s):
+                return self._outcome(why, gave_up=True)
         return self._outcome()
+
+    def _in_vain(self) -> str:
+        """Why the arm would move for nothing if episodes went on by themselves; empty if it would not."""
+        episodes = self._episodes
+        if episodes.lost >= _LOST:
+            return f"nothing of {episodes.lost} episodes in a row could be written"
+        return episodes.recorder.trouble if self._alone else ""
 
     def _limit_s(self) -> float | None:
         """How long what goes on now may take; ``None``: until somebody ends it."""
@@ -86,9 +95,10 @@ class ByHand:
             return
         if episodes.finished:
             logger.info(
-                "all {} episodes are recorded: ENTER ends the run (s, f label the last one first, d "
+                "all {} episodes are {}: ENTER ends the run (s, f label the last one first, d "
                 "discards it); with recording.reset_s it ends by itself",
                 options.episodes,
+                episodes.made,
             )
         elif not episodes.quitting:
             logger.info(
@@ -110,12 +120,13 @@ class ByHand:
             else:
                 self._episodes.start()
 
-    def _outcome(self, why: str = "asked to quit") -> Outcome:
+    def _outcome(self, why: str = "asked to quit", *, gave_up: bool = False) -> Outcome:
         episodes = self._episodes
         if episodes.recording:
             episodes.stop(reason=why)
         episodes.settle()
-        text, wanted = f"{episodes.recorded} episodes are recorded", episodes.options.episodes
-        if episodes.recorded < wanted:
-            return Outcome("incomplete", f"{text} of {wanted}: {why}", exit_code=NOT_DONE)
+        text, wanted = f"{episodes.recorded} episodes are {episodes.made}", episodes.options.episodes
+        if episodes.recorded < wanted or gave_up:
+            of = f" of {wanted}" if wanted else ""
+            return Outcome("incomplete", f"{text}{of}: {why}", exit_code=NOT_DONE)
         return Outcome("completed", text)

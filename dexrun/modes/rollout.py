@@ -391,8 +391,12 @@ class RolloutMode:
             recorder.event("policy_recovered", failures=dict(tally.failures))
 
     async def _look_back(self, take: Take) -> None:
-        """Whether an episode that nobody has labelled was a success, as far as there is a judge."""
-        if self._judges and take.label == "none" and not take.discarded:
+        """Whether an episode that nobody has labelled was a success, as far as there is a judge.
+
+        What the recorder ended by itself is nobody's failure.
+        """
+        whole = not self._episodes.recorder.stopped_early
+        if self._judges and whole and take.label == "none" and not take.discarded:
             label = "success" if await self._succeeded(take) else "failure"
             if take.label == "none" and self._episodes.recorder.last is take:
                 with said():

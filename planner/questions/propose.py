@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,15 @@ from planner.prompts import quote
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
 from planner.reply_text import one_object, plain
+
+_NOTHING = re.compile(
+    r"null|n/a|无|没有|nil"
+    r"|(?:none|nothing)(?: of them)?(?: (?:is )?left)?(?:[ ,:;(-].{0,80}\bempty\b.{0,20})?"
+    r"|(?:there (?:are|is) )?no (?:more )?(?:objects?|targets?|items?)(?: (?:is |are )?(?:left|visible))?"
+    r"(?: (?:on|in) the (?:table|picture|image|scene))?"
+    r"|the table is (?:already )?empty"
+)
+"""That there is no target, in words where null was asked for."""
 
 
 class Analysis(Reply):
@@ -70,7 +80,7 @@ If there is no object on the table at all, "target" is null."""
         target = value.get("target", "")
         if isinstance(target, list) and len(target) <= 1:
             target = target[0] if target else None
-        if isinstance(target, str) and target.strip(" .").lower() in ("null", "none"):
+        if isinstance(target, str) and _NOTHING.fullmatch(target.strip(" .。!").lower()):
             target = None
         return validated(Proposal, {"analysis": _analysis(value.get("analysis")), "target": target})
 

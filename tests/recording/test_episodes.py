@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -198,3 +199,15 @@ def test_what_waits_for_the_end_of_an_episode_hears_of_every_one(tmp_path: Path)
     drive(tmp_path, script, episodes=3)
     # Kept, thrown away while it was on, kept; what is thrown away afterwards ended before.
     assert heard == [(False, 1), (False, 1), (False, 2)]
+
+
+def test_where_nothing_can_be_written_no_episode_begins_by_itself_for_ever(tmp_path: Path) -> None:
+    async def script(rig: Rig, episodes: Episodes) -> None:
+        shutil.rmtree(rig.recorder.folder)
+        press(episodes, "toggle")
+        await rig.play(900)
+
+    outcome, episodes, _ = drive(tmp_path / "episodes", script, episode_s=1.0, reset_s=0.5)
+    assert outcome is not None
+    assert (outcome.exit_code, episodes.lost, episodes.recorded) == (1, 3, 0)
+    assert "nothing of 3 episodes in a row could be written" in outcome.reason

@@ -132,6 +132,8 @@ def test_episodes_are_counted_where_nothing_is_recorded() -> None:
 
     clock.run(main)
     assert (outcomes[0].outcome, outcomes[0].exit_code) == ("completed", 0)
+    assert outcomes[0].reason == "3 episodes are made"  # none is recorded
+    assert str(episodes.status()) == "done 3 (3/3 made)"
     assert (episodes.recorded, episodes.discarded, len(ended)) == (3, 1, 4)
     reports = episodes.recorder.reports
     assert [report["episode"] for report in reports] == [0, 1, 2]
