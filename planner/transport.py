@@ -6,14 +6,17 @@ import asyncio
 import json
 import math
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from loguru import logger
 
 from planner.config import PlannerConfig
 from planner.retry_after import asked_to_wait_s
+from runtime.addresses import is_loopback
 from runtime.masking import masked, without_secrets
 
 SIMULATED_TIME_HEADER = "x-dexrun-simulated-time"
@@ -62,7 +65,6 @@ class Transport:
         self.base_url = base_url
         self._secret = api_key.strip()  # a key read from a file often ends in a newline
         self._headers = {SIMULATED_TIME_HEADER: "1"} if simulated else {}
-        self._embedded = config.base_url is None
         self._sampling: dict[str, Any] = {"max_completion_tokens": config.max_completion_tokens}
         if config.temperature != "default":
             self._sampling["temperature"] = config.temperature
@@ -76,7 +78,9 @@ class Transport:
 
         from planner.bounded import BoundedClient
 
-        http = BoundedClient(trust_env=not self._embedded)
+        # A proxy of the environment's is on its way elsewhere: it does not lead back to this machine.
+        local = is_loopback(urlsplit(self.base_url).hostname or "")
+        http = BoundedClient(trust_env=not local)
         self._client = openai.AsyncOpenAI(
             api_key=self._secret or "none",
             base_url=self.base_url,
@@ -103,7 +107,7 @@ class Transport:
         except (TimeoutError, openai.APITimeoutError):
             return FailedExchange("timeout", f"no answer within {limit_s:.1f} s", again=True)
         except openai.APIConnectionError as error:
-            return FailedExchange("unreachable", self._redact(str(error.__cause__ or error)), again=True)
+            return self._unreachable(error)
         except RedirectedError as error:
             return FailedExchange("redirected", self._redact(str(error)), again=False)
         except openai.APIStatusError as error:
@@ -200,6 +204,17 @@ class Transport:
                 kind = raw.headers.get("content-type", "nothing").split(";")[0]
                 detail = f"{self.base_url.rstrip('/')}/models answered with {kind} that is no list of models"
         return FailedExchange("malformed", self._redact(detail), again=False)
+
+    def _unreachable(self, error: Exception) -> FailedExchange:
+        """Why no connection came about; a host that nobody knows will not be known in a second."""
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, socket.gaierror):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            return FailedExchange("unreachable", self._redact(str(error.__cause__ or error)), again=True)
+        host = urlsplit(self.base_url).hostname
+        detail = self._redact(f"host {host!r} is not known: {cause.strerror}")
+        return FailedExchange("unknown_host", detail, again=cause.errno == socket.EAI_AGAIN)
 
     def _status(self, status: int, headers: Any, message: str, body: str) -> FailedExchange:
         return FailedExchange(

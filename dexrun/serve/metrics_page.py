@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.remote.hosts import address_to_bind, in_url
 from policies.remote.serving.metrics import Metrics
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 
@@ -22,8 +23,8 @@ class MetricsPage:
         Raises:
             OSError: the address is taken.
         """
-        taken = await self._server.open(host, port)
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{taken}/metrics"
+        taken = await self._server.open(address_to_bind(host, port), port)
+        self.address = f"http://{in_url(host)}:{taken}/metrics"
 
     async def close(self) -> None:
         """Stop listening."""

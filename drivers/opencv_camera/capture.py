@@ -18,7 +18,9 @@ from drivers.opencv_camera.options import OpenCvOptions
 from runtime.jpeg_size import jpeg_size
 from runtime.messages import ColorImage, DeviceError, FaultKind
 
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtmp": 1935}
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
+_CONNECTED = (*_PORTS, "tcp")
+"""Schemes at whose port somebody can be asked whether he is there."""
 
 
 def is_network(source: int | str) -> bool:
@@ -41,10 +43,20 @@ def lasting(source: int | str, dev: Path = Path("/dev")) -> int | str:
 def library() -> Any:
     """OpenCV, with its own messages on stderr off: what goes wrong is reported as `DeviceError`."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    _ask_no_proxy_for_this_machine()
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     return cv2
+
+
+def _ask_no_proxy_for_this_machine() -> None:
+    """FFmpeg goes through ``http_proxy`` to this machine's own cameras, too, unless ``no_proxy`` has them."""
+    if not os.environ.get("http_proxy"):
+        return
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [each for each in given.split(",") if each]
+    os.environ["no_proxy"] = ",".join(dict.fromkeys((*names, "localhost", "127.0.0.1", "::1")))
 
 
 def connect(cv2: Any, name: str, config: OpenCvOptions, least_wait_s: float = 0.0) -> Any:
@@ -130,10 +142,14 @@ def why_not(config: OpenCvOptions) -> str:
         there = sorted(map(str, [*Path("/dev/v4l/by-id").glob("*"), *Path("/dev").glob("video[0-9]*")]))
         return f"no video device there; there are: {', '.join(there) or 'none'}"
     url = urlsplit(str(config.source))
+    if url.scheme not in _CONNECTED:
+        return "nothing comes from there that OpenCV can read as video"
     try:
         address = (url.hostname or "", url.port or _PORTS.get(url.scheme, 0))
         # Opening took its time already: this only asks whether anybody is there.
         socket.create_connection(address, config.frame_timeout_s).close()
+    except socket.gaierror as error:
+        return f"host {url.hostname!r} is not known: {error.strerror}"
     except (OSError, ValueError) as error:
         return f"cannot connect: {error}"
     return "the server answers, but sends no video that OpenCV can read"

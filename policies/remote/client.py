@@ -95,6 +95,7 @@ class RemotePolicy:
         request = self._request(observation)
         with self._busy:
             self.counts.add("requests")
+            self._say_that_time_stands_still()
             reply = self._guarded(lambda s: s.ask(request, Deadline(self._patience_s)))
         try:
             rows = self.map.actions_to_robot(reply.actions, observation.arm.position)
@@ -119,6 +120,12 @@ class RemotePolicy:
             return ""
         limit_s = self.options.ready_timeout_s
         return f"no answer of the server at {self._where} yet; its first may take {limit_s:g} s"
+
+    def _say_that_time_stands_still(self) -> None:
+        """On a stepped clock nobody else can say it meanwhile."""
+        if self._clock.stepped and not self._proven:
+            said = "{}: waiting for the first answer of {}, up to {:g} s; simulated time stands still"
+            logger.info(said, self.spec.name, self._where, self._patience_s)
 
     @property
     def _patience_s(self) -> float:

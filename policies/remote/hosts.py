@@ -41,8 +41,8 @@ def plain_host(host: str) -> str:
     return host
 
 
-def needs_ipv6(host: str, port: int) -> bool:
-    """Whether `host` has addresses of version 6 alone.
+def resolved(host: str, port: int) -> str:
+    """The address of `host` as numbers; of version 6, where it has no other.
 
     Raises:
         LinkError: kind ``connect``: there is no such host.
@@ -52,12 +52,24 @@ def needs_ipv6(host: str, port: int) -> bool:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise LinkError("connect", f"host {host!r} is not known: {why}") from None
-    return all(family is socket.AF_INET6 for family, *_ in found)
+    of_version_4 = (address[0] for family, *_, address in found if family is socket.AF_INET)
+    return str(next(of_version_4, found[0][4][0]))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by its address, or is called ``localhost``."""
+def address_to_bind(host: str, port: int) -> str:
+    """What `host` is to a server here, as numbers; ``localhost`` is this machine alone, whatever a file says.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    if host.lower() == "localhost":
+        return "127.0.0.1"
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return resolved(host, port)
+    except LinkError as error:
+        raise OSError(str(error)) from None
+
+
+def in_url(address: str) -> str:
+    """`address` as it is written before a port."""
+    return f"[{address}]" if ":" in address else address

@@ -18,7 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from policies.encoding.limits import Limits
 from policies.encoding.msgpack_views import Piece
-from policies.remote.hosts import needs_ipv6
+from policies.remote.hosts import in_url, resolved
 from policies.remote.link import Counts, Deadline, LinkError, Waker
 
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -68,7 +68,7 @@ class ZmqLink:
         self, host: str, port: int, limits: Limits, keep_alive_s: float, waker: Waker, counts: Counts
     ) -> None:
         self._target = (host, port)
-        self.where = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
+        self.where = f"tcp://{in_url(host)}:{port}"
         self._limits = limits
         self._keep_alive_ms = max(1, round(keep_alive_s * 1000))
         self._waker = waker
@@ -89,7 +89,7 @@ class ZmqLink:
             LinkError: nobody, or nobody who speaks ZeroMQ, answers there in time; or there is no such host.
         """
         self.drop()
-        ipv6 = needs_ipv6(*self._target)
+        address = resolved(*self._target)
         _OPEN.one_more()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -102,7 +102,7 @@ class ZmqLink:
             (zmq.HEARTBEAT_TIMEOUT, 3 * self._keep_alive_ms),
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.RECONNECT_IVL, 50),
-            (zmq.IPV6, int(ipv6)),
+            (zmq.IPV6, int(":" in address)),
         ):
             self._socket.setsockopt(option, value)
         self._monitor = self._socket.get_monitor_socket(_UP | _DOWN)
@@ -110,7 +110,7 @@ class ZmqLink:
         for source in (self._socket, self._monitor, self._waker.fileno()):
             self._poller.register(source, zmq.POLLIN)
         try:
-            self._socket.connect(self.where)
+            self._socket.connect(f"tcp://{in_url(address)}:{self._target[1]}")
         except zmq.ZMQError as error:
             raise LinkError("connect", f"cannot connect: {error}") from None
         self._await_handshake(deadline)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from drivers.opencv_camera.capture import why_not
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.driver import OpenCvCamera
 from drivers.opencv_camera.emulator import MjpegEmulator
@@ -114,6 +117,24 @@ def test_asking_why_does_not_take_as_long_as_connecting_again(world, clock, monk
     with pytest.raises(DeviceError, match="not_found: cannot connect: timed out"):
         OpenCvCamera("wrist", config(world.emulator.url, open_timeout_s=3.0, timeout_s=0.15), clock).open()
     assert asked == [0.15]
+
+
+def test_an_unknown_host_is_said_to_be_unknown(clock, monkeypatch):
+    def unknown(*_args, **_more):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for scheme in ("http", "https", "rtsp"):
+        made = config(f"{scheme}://no-such-host.invalid/cam/1", open_timeout_s=1.0)
+        assert why_not(made) == "host 'no-such-host.invalid' is not known: Name or service not known"
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machines_camera(world, clock, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "lab.example")
+    with contextlib.closing(OpenCvCamera("wrist", config(world.emulator.url), clock)) as camera:
+        camera.open()
+    assert os.environ["no_proxy"] == "lab.example,localhost,127.0.0.1,::1"
 
 
 def test_a_page_without_video_is_said_so(world, clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -380,6 +381,43 @@ def test_nobody_listens() -> None:
     clock.run(main)
     # a refusal also takes the simulated latency to arrive, twice, and the backoff lies between
     assert clock.now_ns() == round((2 * 0.3 + 0.5) * NS_PER_S)
+
+
+def test_an_unknown_host_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_args: Any, **_more: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def main() -> None:
+        config = PlannerConfig(base_url="http://no-such-host.invalid/some/v1", model="m")
+        async with Planner(config, clock) as planner:
+            monkeypatch.setattr(socket, "getaddrinfo", unknown)
+            with pytest.raises(PlannerError) as error:
+                await planner.ask(CheckPrompt(), SEEN)
+        assert error.value.kind == "unknown_host"
+        assert "host 'no-such-host.invalid' is not known: Name or service not known" in str(error.value)
+        assert planner.statistics()["retries"] == 0
+
+    clock = SteppedClock()
+    clock.run(main)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def main() -> None:
+        async with (
+            Canned(http("404 Not Found", "{}", JSON)) as url,
+            Planner(PlannerConfig(base_url=url, model="m"), clock) as planner,
+        ):
+            with pytest.raises(PlannerError) as error:
+                await planner.ask(CheckPrompt(), SEEN)
+        assert error.value.kind == "http_404"
+
+    clock = SteppedClock()
+    clock.run(main)
 
 
 def test_one_line_of_configuration_names_another_server() -> None:

@@ -10,8 +10,19 @@ import pytest
 from pydantic import ValidationError
 
 from dexrun.config.serve_options import ServeOptions
+from dexrun.serve.server import local_server
 from runtime.interfaces import PolicyError
-from tests.remote.support import OPTIONS, PROTOCOLS, EchoPolicy, connected, expected, observation, serving
+from tests.remote.support import (
+    OPTIONS,
+    PROTOCOLS,
+    ROBOT,
+    EchoPolicy,
+    Running,
+    connected,
+    expected,
+    observation,
+    serving,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,62 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(host, *args, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("ws://0.0.0.0", "has the scheme 'ws'"),
+        ("127.0.0.1:5555", "has a port"),
+        ("localhost/x", "has a path"),
+        ("*", "0.0.0.0 or :: is all of them"),
+        ("", "0.0.0.0 or :: is all of them"),
+    ],
+)
+def test_a_server_binds_a_host_and_nothing_else(host: str, says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ServeOptions(host=host, insecure=True)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("host", ["LOCALHOST", "[::1]", "robot-six"])
+def test_a_server_binds_names_and_addresses_of_both_versions(protocol: str, host: str, six: None) -> None:
+    made = observation()
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol=protocol, host=host, insecure=True)) as server,
+        connected(protocol, server.port, host="127.0.0.1" if host == "LOCALHOST" else "::1") as remote,
+    ):
+        assert np.abs(remote.infer(made).rows - expected(made)).max() < 2e-5
+
+
+@pytest.mark.usefixtures("resolver")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_name_of_no_host_cannot_be_bound(protocol: str) -> None:
+    options = ServeOptions(protocol=protocol, host="no-such-host", insecure=True)
+    with pytest.raises(OSError, match="host 'no-such-host' is not known"):
+        Running(local_server(EchoPolicy(), options, ROBOT)).start()
+
+
+@pytest.fixture
+def six(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that has an address of version 6 alone, in Python's resolver and in no other."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
+        return real("::1" if host == "robot-six" else host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("protocol", ["gr00t", "act", "openpi"])
+def test_a_name_with_an_address_of_version_6_alone_is_reached(protocol: str, six: None) -> None:
+    made = observation()
+    with (
+        serving(EchoPolicy(), ServeOptions(protocol=protocol, host="::1")) as server,
+        connected(protocol, server.port, host="robot-six") as remote,
+    ):
+        assert np.abs(remote.infer(made).rows - expected(made)).max() < 2e-5
 
 
 @pytest.mark.usefixtures("resolver")

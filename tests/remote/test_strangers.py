@@ -41,11 +41,11 @@ def test_loopback(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.evil.example", "localhost.x", "127.0.0.1.evil.example", "::1.x", "127.1", "::", "0.0.0.0", ""],  # noqa: S104
+    ["127.evil.example", "localhost.x", "127.0.0.1.evil.example", "::1.x", "127.1", "::", "0.0.0.0"],  # noqa: S104
 )
 def test_what_only_looks_like_loopback_needs_a_token(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(ValueError, match="name a token with token_env, or say insecure"):
+    with pytest.raises(ValueError, match=r"name a token with token_env, or say insecure|neither a name"):
         ServeOptions(host=host)
 
 

@@ -305,14 +305,17 @@ def test_a_world_that_cannot_start_says_why_in_one_line(monkeypatch: pytest.Monk
         assert "\n" not in str(caught.value)
 
 
-def test_a_world_that_dies_is_reported() -> None:
+def test_a_world_that_dies_is_reported_and_leaves_no_shared_memory() -> None:
     with stepped_world(one_object()) as (_, client):
+        ring = Path("/dev/shm", client.wait_ready()["ring"])  # noqa: S108
+        assert ring.exists()
         assert client.ended() == ""
         client.process.kill()
         client.process.wait()
         assert client.ended() == "the simulated world's process ended (status -9)"
         with pytest.raises(WorldError, match="process ended"):
             client.judge()
+    assert not ring.exists()
 
 
 _PARENT = """

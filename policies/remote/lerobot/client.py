@@ -14,10 +14,11 @@ from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
 from policies.remote.extras import LONGEST_WHY, extras_of, status_of
-from policies.remote.hosts import is_loopback, needs_ipv6
+from policies.remote.hosts import resolved
 from policies.remote.lerobot import codec, rpc
 from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
 from policies.remote.options import LerobotTable
+from runtime.addresses import is_loopback
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
@@ -62,7 +63,7 @@ class LerobotSession:
     def open(self, deadline: Deadline) -> None:
         """Connect, say `Ready`, and have the policy loaded."""
         self.drop()
-        needs_ipv6(
+        resolved(
             self._options.host, self._options.port
         )  # gRPC calls a host that is not there one that is slow
         options = rpc.channel_options(self._limits.size_bytes, self._options.keep_alive_s)

@@ -14,6 +14,7 @@ import numpy as np
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.extras import LONGEST_WHY, read_extras
+from policies.remote.hosts import address_to_bind, in_url
 from policies.remote.lerobot import codec, rpc
 from policies.remote.serving.hang_up import by_peer, hang_up, is_hostile, peer_of, peers
 from policies.remote.serving.service import Client, Service, told
@@ -103,7 +104,7 @@ class LerobotFront:
         }
         generic = grpc.method_handlers_generic_handler(rpc.SERVICE, handlers)
         self._server.add_generic_rpc_handlers((generic,))
-        host = f"[{options.host}]" if ":" in options.host else options.host
+        host = in_url(address_to_bind(options.host, options.port))
         try:
             port = self._server.add_insecure_port(f"{host}:{options.port}")
         except RuntimeError as error:

@@ -15,6 +15,7 @@ from websockets.http11 import Request, Response
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.extras import Extras, read_extras
+from policies.remote.hosts import address_to_bind, in_url
 from policies.remote.openpi import codec
 from policies.remote.openpi.reader import Connection
 from policies.remote.serving.service import Client, Service, told
@@ -39,7 +40,7 @@ class OpenpiFront:
         options = self._service.options
         self._server = await serve(
             self._connection,
-            options.host,
+            address_to_bind(options.host, options.port),
             options.port,
             compression=None,
             max_size=self._service.limits.size_bytes,
@@ -51,7 +52,7 @@ class OpenpiFront:
             create_connection=Connection,
         )
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
-        self.address = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
+        self.address = f"ws://{in_url(host)}:{port}"
 
     def _before(self, connection: ServerConnection, request: Request) -> Response | None:
         page = self._service.metrics.page(request.path)

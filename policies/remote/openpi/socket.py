@@ -20,7 +20,7 @@ from websockets.uri import parse_uri
 
 from policies.encoding.limits import Limits, WireError
 from policies.encoding.msgpack_views import Piece
-from policies.remote.hosts import needs_ipv6
+from policies.remote.hosts import resolved
 from policies.remote.link import Deadline, LinkError, Waker, wait_for
 
 HEAD = 16
@@ -63,7 +63,7 @@ class WebSocket:
             LinkError: nobody answers, or not as a websocket; ``token`` if the server wants another one.
         """
         self.drop()
-        needs_ipv6(*self._target)
+        resolved(*self._target)
         try:
             self._socket = socket.create_connection(self._target, timeout=max(deadline.left_s(), 0.001))
         except OSError as error:

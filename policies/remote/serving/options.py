@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from policies.mapping import KeyMap
 from policies.remote.config import ActRemoteOptions, GrootOptions, LerobotOptions, OpenpiOptions
+from policies.remote.hosts import plain_host
 from runtime.addresses import is_loopback
 from runtime.options import Options
 from runtime.units import UnitMap
@@ -70,6 +71,13 @@ class FrontOptions(Options):
     chunk_steps: int = Field(default=0, ge=0, le=1000)
     keys: KeyMap | None = None
     units: UnitMap | None = None
+
+    @field_validator("host")
+    @classmethod
+    def _a_host_alone(cls, host: str) -> str:
+        if host in ("", "*"):
+            raise ValueError("give an address of this machine; 0.0.0.0 or :: is all of them")
+        return plain_host(host)
 
     @model_validator(mode="after")
     def _guarded(self) -> FrontOptions:

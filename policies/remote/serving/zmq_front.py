@@ -11,6 +11,7 @@ from typing import Any
 import zmq
 
 from policies.encoding.limits import WireError
+from policies.remote.hosts import address_to_bind, in_url
 from policies.remote.serving.hang_up import by_descriptor, hang_up, is_hostile
 from policies.remote.serving.service import Service, told
 from policies.remote.serving.zmq_watch import EVERY_S, ConnectionWatch
@@ -65,6 +66,7 @@ class ZmqFront:
     async def open(self) -> None:
         """See `Front`."""
         options = self._service.options
+        address = address_to_bind(options.host, options.port)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in (
@@ -76,19 +78,18 @@ class ZmqFront:
             (zmq.HANDSHAKE_IVL, 5_000),
             (zmq.HEARTBEAT_IVL, 10_000),
             (zmq.HEARTBEAT_TIMEOUT, 30_000),
-            (zmq.IPV6, int(":" in options.host)),
+            (zmq.IPV6, int(":" in address)),
         ):
             self._socket.setsockopt(option, value)
         one = self._service.limits.size_bytes + ENVELOPE_BYTES
         most = options.max_clients + 32
         self._watch = ConnectionWatch(self._socket, one, WAITING_MESSAGES * one, most, self._left)
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        host = "127.0.0.1" if host == "localhost" else host
         try:
-            self._socket.bind(f"tcp://{host}:{options.port or '*'}")
+            # ZeroMQ binds addresses alone, and takes names for those of network interfaces.
+            self._socket.bind(f"tcp://{in_url(address)}:{options.port or '*'}")
         except zmq.ZMQError as error:
             await self.close()
-            raise OSError(f"tcp://{host}:{options.port}: {error}") from None
+            raise OSError(f"tcp://{in_url(options.host)}:{options.port}: {error}") from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._open = True
         loop = asyncio.get_running_loop()
