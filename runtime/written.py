@@ -69,7 +69,10 @@ class WrittenGoals:
         self._goals, self._since_ns = target.copy(), now_ns
 
     def behind(self, now_ns: int, posted_ns: int, target: Floats) -> Floats | None:
-        """As `Goals.behind`. Of a target that was just posted nothing is said: it may be on its way."""
+        """As `Goals.behind`. Of a target that was just posted nothing is said: it may be on its way.
+
+        Of an arm that never said what it wrote nothing is known.
+        """
         self._sent.newest(self._sample)
         for part, place in self._parts:
             written_ns, taken = self._since_ns, False
@@ -77,6 +80,7 @@ class WrittenGoals:
                 written_ns, goals = part.stamp_ns, part["position"]
                 np.copyto(self._goals[place], goals, where=np.isfinite(goals))
                 taken = written_ns >= posted_ns
-            self._counts[place] = taken or now_ns - written_ns > self._patience_ns
+            late = part.index >= 0 and now_ns - written_ns > self._patience_ns
+            self._counts[place] = taken or late
         behind = self._counts & (np.abs(self._goals - target) > _ROUNDING)
         return np.where(behind, self._goals, np.nan) if behind.any() else None

@@ -70,7 +70,8 @@ def test_a_loop_that_was_late_itself_finds_its_goal_written() -> None:
 def test_goals_of_before_a_gap_say_nothing() -> None:
     sent = sent_ring()
     goals = WrittenGoals(sent, 30)
-    assert held(goals, TICK, 0, [0.5, 0.5]) is None  # nothing is known at the beginning
+    goals.restart(0, np.zeros(2))
+    assert held(goals, 9 * TICK, 0, [0.5, 0.5]) is None  # nothing was ever said
     sent.push(4 * MS, position=[0.1, 0.1])
     goals.restart(20 * TICK, np.array([0.4, 0.4]))
     assert held(goals, 21 * TICK, 20 * TICK, [0.45, 0.45]) is None
