@@ -13,11 +13,13 @@ from runtime.clock import NS_PER_S, RealClock
 _LONGEST_S = 365 * 86_400.0
 _IN_BODY = re.compile(
     r"retryDelay[\"']?\s?[:=]\s?[\"']?(\d{1,9}(?:\.\d{1,9})?)s"
-    r"|(?:try|retry) (?:again |your request )?(?:in|after) (\d{1,9}(?:\.\d{1,9})?) ?(ms|s\b|sec|minute|m\b)",
+    r"|(?:try|retry) (?:again |your request )?(?:in|after) "
+    r"((?:\d{1,9}(?:\.\d{1,9})? ?(?:ms|[hms])[a-z]{0,6} ?){1,4})",
     re.IGNORECASE,
 )
-"""Google's ``RetryInfo``; OpenAI's and Groq's sentence."""
-_UNITS_S = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "minute": 60.0}
+"""Google's ``RetryInfo``; OpenAI's and Groq's sentence, of which ``6m0s`` and ``1m30.5s`` are forms."""
+_PARTS = re.compile(r"(\d+(?:\.\d+)?) ?(ms|[hms])", re.IGNORECASE)
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def asked_to_wait_s(headers: Mapping[str, str], body: str = "") -> float:
@@ -34,7 +36,10 @@ def asked_to_wait_s(headers: Mapping[str, str], body: str = "") -> float:
         return _number(told) or _until(told, headers.get("date"))
     if (found := _IN_BODY.search(body[:4000])) is None:
         return 0.0
-    return float(found[1]) if found[1] else float(found[2]) * _UNITS_S[found[3].lower()]
+    if found[1]:
+        return float(found[1])
+    parts = _PARTS.findall(found[2])
+    return min(sum(float(count) * _UNITS_S[unit.lower()] for count, unit in parts), _LONGEST_S)
 
 
 def _number(header: str | None) -> float:
