@@ -55,7 +55,7 @@ class Status:
     keys: str = ""
 
 
-_VALUES = 50
+_VALUES = 49
 """Columns of a value in a terminal of 80."""
 
 
@@ -151,7 +151,7 @@ def as_table(status: Status, columns: int = _VALUES) -> Table:
     return table
 
 
-_LEAST, _BESIDE = 20, 22
+_LEAST, _BESIDE = 20, 23
 """Columns of a value at least, and what the panel has beside it: names and borders."""
 _MARGIN = 8
 """Columns right of the panel for what the terminal itself writes there: the ``^C`` of an impatient person."""

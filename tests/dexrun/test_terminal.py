@@ -14,6 +14,7 @@ from typing import TextIO
 
 import pytest
 from loguru import logger
+from rich.console import Console
 
 from dexrun.config.mode_options import TerminalOptions
 from dexrun.run_folder import close_log, open_log
@@ -191,3 +192,16 @@ def test_a_log_that_goes_elsewhere_stays_out_of_the_panel(tmp_path: Path, termin
     assert sum("dexrun grasp" in line for line in lines) == 1
     logged = (tmp_path / "stderr").read_text(encoding="utf-8").splitlines()
     assert [line.partition("WARNING ")[2] for line in logged] == said
+
+
+def test_no_value_of_the_panel_takes_more_than_two_lines_at_80_columns() -> None:
+    """Counted for one column more than the table has, the first of the lines would be broken once more."""
+    step = " ".join(letter * length for letter, length in zip("abcd", (24, 25, 30, 30), strict=True))
+    board = Dashboard(SteppedClock(), TerminalOptions(), lambda: replace(STATUS, step=step))
+    console = Console(width=80, height=24)
+    with console.capture() as shown:
+        console.print(board._panel(console.width))
+    rows = shown.get().splitlines()
+    first = next(number for number, row in enumerate(rows) if row.startswith("│ step"))
+    assert rows[first + 1].startswith("│    ")
+    assert rows[first + 2].startswith("│ loop")
