@@ -199,13 +199,14 @@ def test_a_flood_is_taken_a_few_messages_at_a_time(at_most: int, monkeypatch: py
         nonlocal taken
         taken = 0
 
-    def counted(front: ZmqFront, frames: list[Any]) -> None:
+    def counted(front: ZmqFront, frames: list[Any]) -> bool:
         nonlocal taken, most, held
-        dispatch(front, frames)
+        begun = dispatch(front, frames)
         if not taken:
             asyncio.get_running_loop().call_soon(turned)
         taken += 1
         most, held = max(most, taken), max(held, len(front._tasks))
+        return begun
 
     monkeypatch.setattr(ZmqFront, "_dispatch", counted)
     ping, count = b"".join(groot.encode({"endpoint": "ping"})), 16

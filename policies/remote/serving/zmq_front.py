@@ -22,6 +22,8 @@ ENVELOPE_FRAMES = 4
 ENVELOPE_BYTES = 1 << 20
 WAITING_MESSAGES = 4
 """So many of the largest messages may wait in libzmq, of all connections together."""
+DROPPED_AT_ONCE = 32
+"""Messages dropped unread in one turn of the loop."""
 MAX_REFUSED = 32
 """Messages of one connection that are no use by their form, after which the others are not read."""
 _BAD_FORM = frozenset({"malformed", "too_large", "forbidden", "version", "token"})
@@ -111,39 +113,44 @@ class ZmqFront:
     def _receive(self) -> None:
         """Take one, and come back for more: the descriptor tells of a change once, not of each message.
 
-        One in a turn of the loop: a flood holds up neither replies nor the server's end.
+        One in a turn of the loop: a flood holds up neither replies nor the server's end. What is dropped
+        unread costs little, and others' messages are behind it.
         """
         self._due = False
-        if not self._open or len(self._tasks) >= MAX_TASKS:
-            return  # a task's end comes back
-        if not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            return
-        self._dispatch(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+        for _ in range(DROPPED_AT_ONCE):
+            if not self._open or len(self._tasks) >= MAX_TASKS:
+                return  # a task's end comes back
+            if not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                return
+            if self._dispatch(self._socket.recv_multipart(zmq.NOBLOCK, copy=False)):
+                break
         self._receive_soon()
 
-    def _dispatch(self, frames: list[Any]) -> None:
+    def _dispatch(self, frames: list[Any]) -> bool:
+        """Whether there is something to do for it; others are dropped unread."""
         name = frames[0].bytes.hex()
         if not self._is_here(name, frames):
             self._service.metrics.refuse("gone")  # nobody would get the answer
-            return
+            return False
         if self._refused[name] >= MAX_REFUSED:
             self._service.metrics.refuse("banned")  # unread: it is being hung up on
-            return
+            return False
         empty = next((i for i, f in enumerate(frames[:ENVELOPE_FRAMES]) if i and len(f.buffer) == 0), None)
         if empty is None or len(frames) != empty + 2:
             self._service.metrics.refuse("envelope")
             self._note_refusal(frames)
-            return
+            return False
         envelope = [frame.bytes for frame in frames[: empty + 1]]
         size = 0 if self._service.trusted(name) else len(frames[-1].buffer)
         if size and not self._room_for(size):
             full = WireError("too many messages wait to be read", "busy")
             self._service.refused(name, full)
             self._send(envelope, self._error(told(full)))
-            return
+            return True
         task = self._in_hand(name, self._serve(envelope, frames[-1]))
         if size:
             self._doubtful[task] = size
+        return True
 
     def _is_here(self, name: str, frames: list[Any]) -> bool:
         """Whether the connection from which `frames` came still is one."""
@@ -192,6 +199,9 @@ class ZmqFront:
             self._refused.clear()
         self._refused[name] += 1
         if self._refused[name] == MAX_REFUSED and (peer := _connection_of(frames[-1])) is not None:
+            for task in self._of.get(name, ()):
+                if task is not asyncio.current_task():
+                    task.cancel()
             self._in_hand(name, hang_up(peer, self._service.clock))
 
     async def _serve(self, envelope: list[bytes], frame: Any) -> None:
