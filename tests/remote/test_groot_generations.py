@@ -15,9 +15,11 @@ from dexrun.config.serve_options import ServeOptions
 from policies.encoding.limits import WireError
 from policies.remote.groot import codec
 from runtime.interfaces import PolicyError
+from runtime.units import UnitMap
 from tests.remote.groot_generations import GENERATIONS, Generation, GenerationServer, config
 from tests.remote.support import EchoPolicy, connected, observation, serving
 
+UNITS = UnitMap(convention="rad")
 TEXT = "annotation.human.task_description"
 MODALITIES = {
     "video": config(["front", "wrist"], [0]),
@@ -47,7 +49,7 @@ def test_our_client_gets_a_chunk_of_every_generation_and_asks_it_nothing_unknown
 ) -> None:
     server.modalities = modalities
     made = observation()
-    with connected("gr00t", server.port, check_modalities=check) as remote:
+    with connected("gr00t", server.port, check_modalities=check, units=UNITS) as remote:
         remote.warm_up()
         for _ in range(2):
             rows = remote.infer(made).rows
@@ -79,7 +81,7 @@ def test_our_server_answers_every_generation_in_its_own_form(name: str) -> None:
     state = {"single_arm": position[..., :5], "gripper": position[..., 5:]}
     seen = {"video": video, "state": state, "language": {TEXT: [[made.instruction]]}}
     with (
-        serving(EchoPolicy(steps=4, cameras=()), ServeOptions(protocol="gr00t")) as server,
+        serving(EchoPolicy(steps=4, cameras=()), ServeOptions(protocol="gr00t", units=UNITS)) as server,
         zmq.Context() as context,
         context.socket(zmq.REQ) as socket,
     ):
