@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -53,6 +54,9 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
         leading = _LEADING_KEY.match(message)
         return f"{_origin(tuple(leading[0].split('.')) if leading else (), file, given)}: {message}"
     value = error.get("input")
+    if kind in ("tuple_type", "list_type") and isinstance(value, str) and value[:1].isalpha():
+        such = shortened(json.dumps([value]))
+        return f"{where}: {name} = {shortened(repr(value))}: give a list, such as {such}"
     shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {shortened(repr(value))}"
     return f"{where}: {name}{shown}: {_PLAIN.get(kind) or message[:1].lower() + message[1:]}"
 

@@ -59,6 +59,10 @@ def test_check_begins_with_ten_lines(
         (("--confg", "x"), "command line: confg: unknown key; did you mean 'config'?"),
         (("--chekc",), "--chekc needs a value; did you mean --check?"),
         (("--grasp.home_rad", "3"), "command line: grasp.home_rad = '3': give a list, such as [0.1, 0.2]"),
+        (
+            ("--policy.type", "act", "--policy.cameras", "head"),
+            """command line: policy.cameras = 'head': give a list, such as ["head"]""",
+        ),
         (("--safety.joints", "3"), "command line: safety.joints = '3': give a table, such as {name = 1}"),
     ],
 )
