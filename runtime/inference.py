@@ -107,11 +107,13 @@ class Trial:
             cannot yet.
         attempt_s: how long an attempt may last.
         ready_s: how long the first answer may take, for which something may be compiled.
+        limit: the key that says `attempt_s`, for whoever reads that it is too short.
     """
 
     observe: Callable[[], Observation]
     attempt_s: float
     ready_s: float = 300.0
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,7 @@ class Inference:
         self._policy.reset()
         answer_s = max(answer_s, self._latency_ns / NS_PER_S)
         said = f"policy {name}: one answer takes {answer_s:.3g} s, an attempt may take {trial.attempt_s:g} s"
+        said += f" ({trial.limit})" if trial.limit else ""
         if answer_s >= trial.attempt_s:
             raise PolicyError(f"{said}: none could succeed")
         if answer_s > SLOW_SHARE * trial.attempt_s:

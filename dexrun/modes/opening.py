@@ -180,7 +180,8 @@ async def _open_worker(
     discrete = tuple(map(robot.model.names.index, settings.policy.discrete))
     task = settings.recording.task if settings.mode == "rollout" else ""
     ready_s = settings.policy.ready_timeout_s
-    trial = Trial(lambda: replace(observer.trial(), instruction=task), attempt_s, ready_s)
+    limit = "recording.episode_s" if settings.mode == "rollout" else "grasp.attempt_timeout_s"
+    trial = Trial(lambda: replace(observer.trial(), instruction=task), attempt_s, ready_s, limit)
     worker = InferenceWorker(
         policy,
         observer,

@@ -217,7 +217,9 @@ def test_a_recording_decides_nothing_about_limits_registers_and_paths(
         # Numbers of the loop, and that is all: no file is looked for, no part is built.
         loop = recorded_settings(episode)
         assert loop.safety.max_velocity_rad_s == 50.0
-        assert set(type(loop).model_fields) == {"control", "safety", "policy", "teleop", "mode"}
+        assert set(type(loop).model_fields) == {
+            *("control", "safety", "policy", "teleop", "mode", "scene", "simulated")
+        }
 
 
 def test_an_episode_of_another_rate_is_refused_before_anything_moves(
