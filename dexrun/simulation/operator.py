@@ -92,6 +92,9 @@ class Scripted:
         if episodes.recording and (report.phase not in _ON or report.episode != self._episode):
             label = "success" if report.succeeded > self._succeeded else "failure"
             episodes.stop(label, f"{report.object}: {report.phase}")
+        limit_s = episodes.options.episode_s
+        if episodes.recording and limit_s and episodes.status().elapsed_s >= limit_s:
+            episodes.stop(reason="episode_s is over")
         if report.phase in _ON and report.episode != self._episode and not episodes.finished:
             self._episode, self._succeeded = report.episode, report.succeeded
             with said():

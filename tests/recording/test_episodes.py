@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -14,6 +15,8 @@ from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.keys import press
 from dexrun.modes.driving import ByHand
 from dexrun.outcome import Outcome
+from dexrun.simulation.operator import Scripted
+from drivers.world.operator import OperatorReport
 from runtime.clock import NS_PER_S
 from runtime.recording.reader import Recording
 from tests.recording.rig import Rig
@@ -66,6 +69,25 @@ def test_keys_drive_a_session(tmp_path: Path) -> None:
             (2, "success", "stack"),
         ]
         assert [e.topics["/cameras/head/color"] for e in recording.episodes] == [5, 5, 4]
+
+
+def test_the_time_of_an_episode_ends_the_scripted_operators_too(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    options = RecordingOptions(min_free_mib=0, warn_free_mib=0, episode_s=1.0)
+    episodes = Episodes(rig.recorder, options, now_ns=rig.clock.now_ns)
+    operator = Scripted(cast(Any, None), rig.clock, episodes)
+
+    async def main(rig: Rig) -> None:
+        for _ in range(60):
+            operator._follow(OperatorReport(1, "carry", "red cube"))
+            await rig.play(2)
+        operator._follow(OperatorReport(2, "approach", "blue cube"))
+
+    rig.run(main)
+    with Recording(tmp_path) as recording:
+        durations = [episode.metadata.get("stop_reason") for episode in recording.episodes]
+    assert durations[0] == "episode_s is over"
+    assert len(durations) == 2
 
 
 def test_set_times_drive_a_session(tmp_path: Path) -> None:
