@@ -23,7 +23,11 @@ from tests.feetech.rig import CALIBRATION
 from tests.plugins.distribution import distribution, installed
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/remote.md", "docs/serve.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md"),
+    *("docs/tutorial.md", "docs/remote.md", "docs/serve.md", "docs/rollout.md"),
+)
+CONTINUED = re.compile(r"\\\n\s*")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,7 +40,7 @@ LINES = sorted(
         line
         for page in PAGES
         for text in blocks(page, "")
-        for line in text.splitlines()
+        for line in CONTINUED.sub(" ", text).splitlines()
         if line[:7] == "dexrun "
     }
 )
