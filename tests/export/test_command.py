@@ -251,7 +251,9 @@ def test_only_what_is_exported_need_be_alike(run: Run, say: Any, tmp_path: Path)
         code, out, err = say(whole, other, "--format", name, "--to", to, *used, *more)
         assert (code, err) == (0, ""), name
         assert "2 episodes, 14 rows" in out
-    code, _, err = say(whole, less, "--format", "lerobot-v3", "--to", tmp_path / "no", *head)
+    code, _, err = say(
+        whole, less, "--format", "lerobot-v3", "--to", tmp_path / "no", *head, "--depth", "video"
+    )
     assert code == 2
     assert "camera head: 64x48 with depth in 0.001 m against 64x48 with depth in 0.0001 m" in err
     code, _, err = say(whole, less, "--format", "act-hdf5", "--to", tmp_path / "no", "--jobs", 1)
@@ -354,7 +356,9 @@ def test_recordings_that_do_not_fit_are_said_in_a_line(
 ) -> None:
     odd, _ = run(made, name="odd")
     good, _ = run(Made(seconds=0.2), name="good")
-    code, _, err = say(odd, good, "--format", "lerobot-v3", "--to", tmp_path / "x", "--jobs", 1)
+    code, _, err = say(
+        odd, good, "--format", "lerobot-v3", "--to", tmp_path / "x", "--depth", "video", "--jobs", 1
+    )
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
     assert left_behind(tmp_path, "odd", "good") == []
