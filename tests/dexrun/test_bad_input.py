@@ -16,7 +16,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, STOPPED
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech.calibration import save_calibration
-from tests.dexrun.rig import PATIENT, ROOT, STANDING_TICKS, Stage, arguments, newest, staged
+from tests.dexrun.rig import PATIENT, STANDING_TICKS, Stage, arguments, newest, staged
 from tests.feetech.rig import CALIBRATION
 
 LATE = re.compile(r": timeout: no (whole picture|complete pair) [\w.: ]+ \(time \d+\): hold$")
@@ -36,9 +36,8 @@ MISTAKES = {
     "--grasp.home [0]": "grasp.home: unknown key; did you mean 'home_rad'?",
     "--control.rate_hz -1": "control.rate_hz = '-1': input should be greater than 0",
     "--safety.max_velocity_rad_s nan": "safety.max_velocity_rad_s = 'nan': input should be a finite number",
-    "--cameras.head.fps fast": "cameras.head.fps = 'fast': input should be a valid integer,"
-    " unable to parse string as an integer",
-    "--mode walk": "mode = 'walk': input should be 'grasp' or 'teleop'",
+    "--cameras.head.fps fast": "cameras.head.fps = 'fast': give a whole number",
+    "--mode walk": "mode = 'walk': input should be 'grasp', 'teleop' or 'rollout'",
     "--arm.driver dynamixel": "arm.driver = 'dynamixel': unknown; known: feetech",
     "--cameras.head.driver zed": "cameras.head.driver = 'zed': unknown; known: opencv, realsense",
     "--cameras.top.source 3": "cameras.top.driver: this key is required; known: opencv, realsense",
@@ -185,11 +184,6 @@ def given(tmp_path: Path, key: str, value: str) -> dict[str, str]:
         ("cameras__head__serial", "123456", "head at 123456: not_found: no camera with this serial number"),
         ("cameras__wrist__source", "http://127.0.0.1:9/none", "wrist at http://127.0.0.1:9/none: not_found"),
         ("cameras__wrist__source", "97", "wrist at 97: not_found: no video device there"),
-        (
-            "arm__calibration",
-            str(ROOT / "pyproject.toml"),
-            "arm at .*: wrong_calibration: .*pyproject.toml: ",
-        ),
     ],
 )
 def test_a_device_that_cannot_be_used_is_named(
@@ -217,7 +211,8 @@ def test_a_serial_port_in_use_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], taken_port: str, key: str, device: str
 ) -> None:
     line, _ = started(tmp_path, capsys, STOPPED, **given(tmp_path, key, taken_port))
-    assert line == f"stopped: {device} at {taken_port}: in_use: another program has this port open"
+    why = "another device of this configuration is at this port, and has it open"  # as this process has
+    assert line == f"stopped: {device} at {taken_port}: in_use: {why}"
 
 
 def test_a_device_that_is_open_and_sends_nothing_is_named(
