@@ -95,6 +95,7 @@ class Scripted:
         limit_s = episodes.options.episode_s
         if episodes.recording and limit_s and episodes.status().elapsed_s >= limit_s:
             episodes.stop(reason="episode_s is over")
+            episodes.settle()  # nobody is there to label it
         if report.phase in _ON and report.episode != self._episode and not episodes.finished:
             self._episode, self._succeeded = report.episode, report.succeeded
             with said():

@@ -139,7 +139,7 @@ def test_a_device_is_real_or_simulated(tmp_path: Path, capsys: pytest.CaptureFix
         ("leader.port", ""),
         ("force.port", "/dev/force"),
         ("cameras.head.serial", "941322071234"),
-        ("cameras.wrist.source", "6"),
+        ("cameras.wrist.source", "/dev/video6"),
     ],
 )
 def test_real_devices_have_no_simulated_time(
