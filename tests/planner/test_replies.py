@@ -348,7 +348,8 @@ def test_a_long_run_of_anything_is_read_at_once(name: str, head: str) -> None:
     for run in (" ", "\t", "\u00a0", "\n", "`", "[", "]", "{", "-", "the ", "- "):
         for tail in ("x", "```", "\nfalse or x"):
             with contextlib.suppress(ReplyError):
-                PARSERS[name](head + run * ((MAX_ANSWER_CHARS - 20) // len(run)) + tail)
+                found = PARSERS[name](head + run * ((MAX_ANSWER_CHARS - 20) // len(run)) + tail)
+                assert found is not None
 
 
 @pytest.mark.parametrize("name", PARSERS)

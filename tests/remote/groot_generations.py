@@ -7,7 +7,6 @@ msgpack_numpy are the real ones.
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import msgpack
 import msgpack_numpy
 import numpy as np
-import zmq
+
+from tests.remote.rep_server import RepServer
 
 Config = dict[str, Any]
 
@@ -85,7 +85,7 @@ class Generation:
         return msgpack.unpackb(message, object_hook=self._read, raw=False)
 
 
-class GenerationServer:
+class GenerationServer(RepServer):
     """NVIDIA's loop around a policy that adds to the state; of each of `errors` it prints a traceback."""
 
     def __init__(self, name: str, modalities: Any) -> None:
@@ -93,27 +93,17 @@ class GenerationServer:
         self.errors: list[str] = []
         self.info = {} if name == "npy" else {"seconds": np.float32(0.25)}
         self.modalities = modalities
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.REP)
-        self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        super().__init__(self._reply)
 
-    def _run(self) -> None:
-        while True:
-            message = self._socket.recv()
-            if message == b"stop":
-                self._socket.send(b"")
-                return
-            try:
-                request = self.wire.load(message)
-                reply = self.wire.dump(self._answer(request["endpoint"], request.get("data") or {}))
-            except Exception as error:
-                self.errors.append(str(error))
-                reply = self.wire.dump({"error": str(error)})
-            self._socket.send(reply)
+    def _reply(self, message: bytes) -> bytes:
+        try:
+            request = self.wire.load(message)
+            return self.wire.dump(self._called(request["endpoint"], request.get("data") or {}))
+        except Exception as error:
+            self.errors.append(str(error))
+            return self.wire.dump({"error": str(error)})
 
-    def _answer(self, endpoint: str, data: dict[str, Any]) -> Any:
+    def _called(self, endpoint: str, data: dict[str, Any]) -> Any:
         if endpoint == "ping":
             return {"status": "ok", "message": "Server is running"}
         if endpoint == "get_modality_config":
@@ -127,12 +117,3 @@ class GenerationServer:
             assert isinstance(value, np.ndarray), f"{key!r} must be a numpy array. Got {type(value)}"
         ramp = (np.arange(4, dtype=np.float32) / 8)[None, :, None]
         return [{k: v + ramp for k, v in state.items()}, self.info]
-
-    def close(self) -> None:
-        with self._context.socket(zmq.REQ) as socket:
-            socket.connect(f"tcp://127.0.0.1:{self.port}")
-            socket.send(b"stop")
-            socket.recv()
-        self._thread.join()
-        self._socket.close(linger=0)
-        self._context.term()

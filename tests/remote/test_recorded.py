@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import pickle
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import zmq
 from dexrun.config.serve_options import ServeOptions
 from runtime.messages import Frame, Observation, PolicyAnswer
 from runtime.units import UnitMap
+from tests.remote.rep_server import RepServer
 from tests.remote.support import EchoPolicy, connected, observation, serving
 
 DATA = Path(__file__).parent / "data"
@@ -68,33 +68,18 @@ def ask(port: int, message: bytes) -> bytes:
         return socket.recv()
 
 
-class ReferenceServer:
-    """A plain REP socket that gives the recorded reply to a recorded request and an error to others."""
+class ReferenceServer(RepServer):
+    """Gives the recorded reply to a recorded request and an error to others."""
 
     def __init__(self, rows: dict[str, tuple[bytes, bytes]], error: bytes) -> None:
-        self._replies = dict(rows.values())
-        self._error = error
+        replies = dict(rows.values())
         self.asked: list[bytes] = []
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.REP)
-        self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
 
-    def _run(self) -> None:
-        while True:
-            message = self._socket.recv()
-            if message == b"stop":
-                self._socket.send(b"")
-                break
+        def answer(message: bytes) -> bytes:
             self.asked.append(message)
-            self._socket.send(self._replies.get(message, self._error))
+            return replies.get(message, error)
 
-    def close(self) -> None:
-        ask(self.port, b"stop")
-        self._thread.join()
-        self._socket.close(linger=0)
-        self._context.term()
+        super().__init__(answer)
 
 
 @pytest.mark.parametrize(("protocol", "name", "skip"), [("gr00t", "groot", {"token"}), ("act", "act", set())])

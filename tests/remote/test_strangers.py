@@ -143,6 +143,7 @@ def test_more_connections_than_clients_make_room_for_one_another(monkeypatch: py
                 pass
         with connected("act", server.port) as good:
             good.infer(observation(1))
+            assert good.statistics()["connects"] == 1
 
 
 def test_a_policy_is_let_go_with_its_clients_connection() -> None:
