@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.jpeg_size import jpeg_size
 from runtime.recording.bounds import PIXELS
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
-_ALONE = {0x01, *range(0xD0, 0xDA)}
-_FRAMES = {0xC0, 0xC1, 0xC2}
 
 
 def picture_size(data: bytes | memoryview) -> tuple[int, int]:
@@ -24,9 +22,9 @@ def picture_size(data: bytes | memoryview) -> tuple[int, int]:
     """
     view = memoryview(data)
     try:
-        size = _png_size(view) if view[:8] == _PNG else _jpeg_size(view)
-    except (struct.error, IndexError):
-        raise ValueError("a picture ends before its size is said") from None
+        size = _png_size(view) if view[:8] == _PNG else jpeg_size(view)
+    except struct.error:
+        raise ValueError("a PNG ends before its size is said") from None
     if not 0 < size[0] * size[1] <= PIXELS:
         raise ValueError(f"a picture says that it is {size[1]}x{size[0]}")
     return size
@@ -35,24 +33,6 @@ def picture_size(data: bytes | memoryview) -> tuple[int, int]:
 def _png_size(data: memoryview) -> tuple[int, int]:
     width, height = struct.unpack_from(">II", data, 16)
     return height, width
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int]:
-    if data[:2] != _JPEG:
-        raise ValueError("a picture is neither JPEG nor PNG")
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError("a JPEG's header is damaged")
-        marker = data[at + 1]
-        if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return height, width
-        if marker == 0xFF or marker in _ALONE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        at += 2 + max(2, length)
 
 
 def decoded(data: bytes | memoryview, size: tuple[int, int], *, color: bool) -> NDArray[np.uint8]:

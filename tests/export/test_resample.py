@@ -83,6 +83,7 @@ def test_gaps_are_where_samples_are_missing_and_where_they_begin_late_or_end_ear
 
 def test_rows_that_are_not_numbers_are_left_out() -> None:
     stamps, values = resample.finite_rows(np.arange(3), np.array([[0.0, 1], [np.nan, 1], [2, np.inf]]))
+    assert len(resample.finite_rows(np.arange(2), np.array([[0.0, 1e40], [0.0, -1e36]]))[0]) == 0
     assert (stamps.tolist(), values.tolist()) == ([0], [[0.0, 1.0]])
 
 
