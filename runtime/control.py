@@ -107,7 +107,7 @@ class LoopListener(Protocol):
 
 
 _STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
-_STATE_SINCE = ("_taken", "_refused")
+_STATE_SINCE = ("_taken", "_refused", "_posted_ns")
 """What recordings made before the loop engaged after a hold do not have."""
 
 
@@ -394,7 +394,7 @@ class ControlLoop:
         requested, flags = self._request(now_ns)
         clips, posted = Clip.NONE, None
         if self._fresh:
-            clips, posted = self._post(now_ns, requested, (skipped + 1) / self._options.rate_hz)
+            clips, posted = self._post(now_ns, requested, self._since_posted_s(now_ns, skipped))
             flags |= TickFlag.POSTED
         elif self._engages:
             self._lie_idle(1.0 / self._options.rate_hz)
@@ -555,6 +555,13 @@ class ControlLoop:
     def _previous(self) -> Floats:
         """The target sent before; at first, the measured position."""
         return self.target if self.target is not None else self._nowhere
+
+    def _since_posted_s(self, now_ns: int, skipped: int) -> float:
+        """How long the last target has had: the ticks since, or less where that one was posted late."""
+        rate_hz = self._options.rate_hz
+        if not skipped or not self._engages or self._posted_ns < 0:
+            return (skipped + 1) / rate_hz
+        return min((skipped + 1) / rate_hz, max(1.0 / rate_hz, (now_ns - self._posted_ns) / NS_PER_S))
 
     def _post(self, now_ns: int, requested: Floats, dt_s: float) -> tuple[Clip, Floats]:
         """Make `requested` safe and post it."""

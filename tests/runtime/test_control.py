@@ -536,6 +536,26 @@ def test_after_the_process_stood_still_the_arm_engages() -> None:
     assert 0 < rig.requested()[-1] < 0.8 / 30
 
 
+@pytest.mark.parametrize(("late_ms", "credited_ms"), [(0, 20), (7, 13), (10, 10)])
+def test_after_a_late_tick_and_a_skipped_one_no_more_time_is_credited_than_passed(
+    late_ms: int, credited_ms: int
+) -> None:
+    """Of 20 ms since the tick before was due, some had gone by when its target was posted."""
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ticks(3)
+        rig.loop.close()
+
+    rig.run(main)
+    tick, due_ns = len(rig.guard.calls), rig.clock.now_ns() + 10 * TICK
+    for number, at_ns in ((tick + 10, due_ns + late_ms * MS), (tick + 12, due_ns + 2 * TICK)):
+        rig.arm.states.push(at_ns, position=0, velocity=0, load=0)
+        rig.loop._pacer.started_ns = at_ns
+        rig.loop.tick(number)
+    assert rig.guard.calls[-1]["dt_s"] == pytest.approx(credited_ms / 1000)
+
+
 def test_a_leader_beyond_what_a_joint_can_do_keeps_no_other_joint_waiting() -> None:
     rig, leader = engaging_rig()
     rig.guard.rule = lambda requested: Outcome(np.minimum(requested, [0.1, 9, 9]))
