@@ -91,7 +91,7 @@ def answering(stamps: Stamps, at: Stamps, within_ns: int) -> NDArray[np.int64]:
 
 
 def finite_rows(stamps: Stamps, values: NDArray[Any]) -> tuple[Stamps, NDArray[Any]]:
-    """Only the samples ``[N, ...]`` that are finite numbers throughout, in a data set's single precision, too.
+    """Only the samples ``[N, ...]`` that are finite numbers throughout, in single precision, too.
 
     No sensor and no joint gives what is left out; a recording may say it all the same.
     """
