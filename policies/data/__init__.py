@@ -1,0 +1,1 @@
+"""Data sets of every kind, as one interface: `policies.data.dataset`."""

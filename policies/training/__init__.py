@@ -1,0 +1,1 @@
+"""Training: one trainer for every policy that has a recipe (`policies.training.recipe`)."""
