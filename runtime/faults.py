@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from loguru import logger
@@ -114,6 +114,7 @@ class FaultPolicy:
         self._options = options
         self._clock = clock
         self._active: dict[str, tuple[Decision, str]] = {}
+        self._spared: frozenset[str] = frozenset()
         self.newest: dict[str, DeviceError] = {}
 
     def device(self, error: DeviceError) -> Decision:
@@ -133,7 +134,16 @@ class FaultPolicy:
         self._active.pop(name, None)
         self.log.close_gap(name, self._clock.now_ns())
 
+    def spare(self, names: Iterable[str]) -> None:
+        """Until it is said again: faults of `names`, which nobody uses now, hold nothing. Rules still stop."""
+        self._spared = frozenset(names)
+
     def active(self) -> tuple[Decision, str] | None:
         """The most careful decision in force, and why; ``None`` if nothing is wrong."""
-        entries = list(self._active.values())
+        spared = self._spared
+        entries = [
+            entry
+            for name, entry in list(self._active.items())
+            if entry[0] is Decision.STOP or name not in spared
+        ]
         return max(entries, key=lambda entry: _STRENGTH[entry[0]]) if entries else None

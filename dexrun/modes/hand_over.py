@@ -39,6 +39,7 @@ class DrivingPhase(enum.StrEnum):
 
 
 _LEADER_BUSY = (DrivingPhase.BRINGING, DrivingPhase.OFFERED, DrivingPhase.AWAITED)
+_LEADER_USED = (*_LEADER_BUSY, DrivingPhase.PERSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class HandOver:
         self._settle = round(_SETTLE_S * rate_hz)
         self._way: list[Floats] = []
         self._waited = self._agreed = 0
+        self._spare()
 
     # --- what may be asked for
 
@@ -117,7 +119,7 @@ class HandOver:
             raise EpisodeError("nothing to take over with: rollout.take_over = true opens the leader arm")
         if self.phase is DrivingPhase.OFFERED:
             self._pass()
-        elif self.phase not in (*_LEADER_BUSY, DrivingPhase.PERSON):
+        elif self.phase not in _LEADER_USED:
             self._fetch(self._leader)
 
     def describe(self) -> str:
@@ -150,7 +152,7 @@ class HandOver:
         self._stand(DrivingPhase.PAUSED)
         position, target = leader.position(), self._control.target
         if position is None or target is None:
-            raise EpisodeError("the leader or the arm has not reported its joints")
+            raise EpisodeError("the leader or the arm does not report its joints")
         self._waited = self._agreed = 0
         if not self._brings:
             self._enter(DrivingPhase.AWAITED)
@@ -213,4 +215,9 @@ class HandOver:
     def _enter(self, phase: DrivingPhase) -> None:
         if phase is not self.phase:
             self.phase = phase
+            self._spare()
             self._changed(phase)
+
+    def _spare(self) -> None:
+        """A leader that is unplugged holds the arm only while it is used."""
+        self._robot.faults.spare(() if self.phase in _LEADER_USED else self._robot.leaders)

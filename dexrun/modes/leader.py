@@ -8,6 +8,7 @@ import numpy as np
 
 from dexrun.config.mode_options import TeleopOptions
 from dexrun.robot import Robot
+from runtime.clock import NS_PER_S
 from runtime.control import LeaderSource
 from runtime.interfaces import GuidedLeader
 from runtime.joints import posed
@@ -55,6 +56,7 @@ class Leader:
     def __init__(self, robot: Robot) -> None:
         assert robot.leader is not None  # noqa: S101 - the configuration was checked
         self._states = robot.leader.states
+        self._max_age_ns = round(robot.settings.control.state_max_age_s * NS_PER_S)
         self._clock = robot.clock
         self._options, self._grippers = robot.settings.teleop, robot.model.grippers
         layout = robot.model.layout
@@ -65,8 +67,8 @@ class Leader:
         ]
 
     def position(self) -> Floats | None:
-        """``[D]`` its newest joints, as it counts them; ``None`` before the first."""
-        sample = self._states.newest()
+        """``[D]`` its joints, as it counts them; ``None`` while it does not report them."""
+        sample = self._states.newest(now_ns=self._clock.now_ns(), max_age_ns=self._max_age_ns)
         return None if sample is None else sample["position"]
 
     def asks(self) -> Floats | None:

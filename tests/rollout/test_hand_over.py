@@ -13,7 +13,8 @@ from dexrun.episodes.episodes import EpisodeError
 from dexrun.modes.hand_over import DrivingPhase, HandOver
 from dexrun.modes.leader import Leader
 from runtime.control import LeaderSource
-from runtime.messages import Floats
+from runtime.faults import FaultOptions, FaultPolicy
+from runtime.messages import Decision, DeviceError, FaultKind, Floats
 from runtime.ring import Mailbox, Ring
 from runtime.stepped import SteppedClock
 
@@ -31,6 +32,7 @@ class Control:
         self.target = WHERE.copy()
         self.source: Any = "the policy's"
         self.idles = 0
+        self.faults = FaultPolicy(FaultOptions(rules={"*.restarted": Decision.STOP}), SteppedClock())
 
     def follow(self, source: Any) -> None:
         self.source = source
@@ -44,12 +46,13 @@ class Person:
 
     def __init__(self, position: Floats) -> None:
         self.states = Ring(STATE, 8)
+        self.stamp_ns = 0
         self.calibration: dict[str, Any] = {}
         self.name = "leader"
         self.move(position)
 
     def move(self, position: Floats) -> None:
-        self.states.push(0, position=position, velocity=0, load=0)
+        self.states.push(self.stamp_ns, position=position, velocity=0, load=0)
 
     def open(self) -> None: ...
     def poll(self) -> bool: ...  # type: ignore[empty-body]
@@ -85,11 +88,13 @@ def stage(person: Person | None, *, scripted: bool = False, gain: float = 1.0, *
         engage_speed_rad_s=0.8,
     )
     model = SimpleNamespace(names=NAMES, joints=D, grippers=(2,), layout=layout)
+    clock = SteppedClock()
     robot: Any = SimpleNamespace(
         settings=settings,
         control=control,
         model=model,
-        clock=SteppedClock(),
+        clock=clock,
+        faults=control.faults,
         leader=person,
         leaders={} if person is None else {"leader": person},
     )
@@ -201,3 +206,31 @@ def test_without_a_leader_nothing_is_taken_and_the_policy_goes_on() -> None:
     with pytest.raises(EpisodeError, match=r"rollout\.take_over = true opens the leader arm"):
         hand.take()
     assert (control.source, control.idles) == ("the policy's", 0)
+
+
+def test_a_leader_that_is_unplugged_holds_the_arm_only_while_it_is_used() -> None:
+    hand, control, _ = stage(Person(WHERE), bring_leader=False)
+    faults = control.faults
+    faults.device(DeviceError("leader", FaultKind.GONE, "/dev/x", "unplugged"))
+    hand.policy()
+    assert faults.active() is None
+    hand.take()
+    assert (hand.phase, faults.active()[0]) == (DrivingPhase.AWAITED, Decision.HOLD)
+    hand.policy()
+    assert faults.active() is None
+    faults.device(DeviceError("leader", FaultKind.RESTARTED, "/dev/x", "limp"))
+    assert faults.active()[0] is Decision.STOP  # as a rule asks
+    faults.recovered("leader")
+    faults.device(DeviceError("head", FaultKind.GONE, "/dev/y", "unplugged"))
+    assert faults.active()[0] is Decision.HOLD
+
+
+def test_where_a_leader_was_before_it_fell_silent_is_nothing_to_take_over_from() -> None:
+    person = Person(WHERE)
+    person.stamp_ns = -200_000_000
+    person.move(WHERE)
+    hand, control, _ = stage(person)
+    hand.policy()
+    with pytest.raises(EpisodeError, match="the leader or the arm does not report its joints"):
+        hand.take()
+    assert (hand.phase, control.source) == (DrivingPhase.PAUSED, None)
