@@ -135,7 +135,7 @@ class FaultPolicy:
         self.log.close_gap(name, self._clock.now_ns())
 
     def spare(self, names: Iterable[str]) -> None:
-        """Until it is said again: faults of `names`, which nobody uses now, hold nothing. Rules still stop."""
+        """From now on faults of `names`, which nobody uses now, hold nothing; rules still stop."""
         self._spared = frozenset(names)
 
     def active(self) -> tuple[Decision, str] | None:

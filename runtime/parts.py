@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -56,6 +57,10 @@ class DeviceTable(PartTable):
     def address(self) -> str:
         """The address that counts; empty if there is none."""
         return next(iter(self.addresses().values()), "")
+
+    def own_files(self) -> Mapping[str, Path]:
+        """By key of this table, the files that are of this very device and of no other: its calibration."""
+        return {}
 
     @property
     def simulated(self) -> bool:

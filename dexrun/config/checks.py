@@ -5,10 +5,12 @@ Each raises ``ValueError`` whose message begins with the key that is wrong.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import SPOTS
@@ -28,6 +30,7 @@ from runtime.parts import PolicyTable
 from runtime.patience import check_patience
 from runtime.table_model import MeshesMissingError
 
+_OWN_FILE_BYTES = 1 << 20
 _HTTP = re.compile(r"http_\d{3}")
 
 
@@ -41,6 +44,7 @@ def check(settings: Settings) -> None:
     one_table(settings)
     world_addresses(settings)
     own_calibration(settings)
+    own_files(settings)
     simulated_time(settings)
     robot = known_robot(settings)
     arm_files(settings, robot)
@@ -92,6 +96,29 @@ def own_calibration(settings: Settings) -> None:
                 device.check_real()
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
+
+
+def own_files(settings: Settings) -> None:
+    """A file that is of one device, such as an arm's calibration, is no other's, under whatever name."""
+    taken: dict[bytes, tuple[str, Path]] = {}
+    for name, device in settings.device_tables().items():
+        for key, file in device.own_files().items():
+            given = f"{name}.{key}"
+            other, first = taken.setdefault(_contents(file), (given, file))
+            if other != given:
+                same = (
+                    "is the same file" if os.path.samefile(file, first) else f"has the same numbers ({first})"
+                )
+                raise ValueError(f"{given} = {str(file)!r}: {other} {same}; each device has its own")
+
+
+def _contents(file: Path) -> bytes:
+    """What is in it, however it is laid out; of one that cannot be read, which file it is."""
+    try:
+        text = file.read_bytes() if file.stat().st_size <= _OWN_FILE_BYTES else b""
+        return json.dumps(json.loads(text), sort_keys=True).encode()
+    except (OSError, ValueError, RecursionError):
+        return os.fsencode(os.path.realpath(file))
 
 
 def arm_files(settings: Settings, robot: RobotDescription) -> None:

@@ -95,6 +95,9 @@ class FeetechOptions(DeviceTable):
             raise ValueError("give port (a path) or serial_number (of the USB adapter)")
         return self
 
+    def own_files(self) -> Mapping[str, Path]:
+        return {} if self.calibration is None else {"calibration": self.calibration}
+
     def addresses(self) -> Mapping[str, str]:
         given = {"serial_number": self.serial_number, "port": self.port}
         return {key: value for key, value in given.items() if value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,24 @@ def test_two_names_of_one_port_are_one_port(
     keys = {"arm__port": real_arm.port, "arm__calibration": file, "leader__port": str(other)}
     why = refused(tmp_path, capsys, mode="teleop", leader__calibration=file, realtime__clock="real", **keys)
     assert why.endswith(f"leader.port = '{other}': arm.port is the same device; it has one table")
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_two_arms_have_not_one_calibration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], real_arm: RealArm, copied: bool
+) -> None:
+    """With write_calibration the second arm's servos would be given what the first one measured."""
+    file = other = real_arm.calibration
+    if copied:
+        other = file.with_name("copy.json")
+        other.write_text(json.dumps(json.loads(file.read_text())))
+    given = {"arm__port": real_arm.port, "arm__calibration": str(file), "leader__port": "/dev/ttyACM7"}
+    why = refused(
+        tmp_path, capsys, mode="teleop", leader__calibration=str(other), realtime__clock="real", **given
+    )
+    same = f"has the same numbers ({file})" if copied else "is the same file"
+    assert why.endswith(f"leader.calibration = '{other}': arm.calibration {same}; each device has its own")
+    assert real_arm.untouched()
 
 
 def test_the_tabletops_calibration_is_not_lent_to_a_real_arm(tmp_path: Path, real_arm: RealArm) -> None:
