@@ -379,7 +379,10 @@ def read_state(path: Path) -> State:
         CheckpointError: as above, or there are no weights in it.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path}: a folder; give a .safetensors, .ckpt, .pt or .pth file")
+        raise CheckpointError(
+            f"{path}: a folder; give a .safetensors, .ckpt, .pt or .pth file, or a folder of dexrun train, "
+            "which has a policy.json"
+        )
     if path.suffix == ".safetensors":
         return _unwrapped(path, read_safetensors(path)[0])
     value = read_torch(path, lenient=True)

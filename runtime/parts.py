@@ -21,6 +21,7 @@ from pydantic import Field
 from runtime.blends import SplicingOptions
 from runtime.body_options import ArmOptions, StandingArmOptions
 from runtime.geometry_options import Extrinsics
+from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.packages import need
 from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
@@ -211,6 +212,9 @@ class PolicyTable(PartTable, SplicingOptions):
     """Which of dexrun's extras brings it."""
     behind_a_server: ClassVar[bool] = False
     """Whether it only asks a server, so that there is nothing to serve."""
+    said_by_checkpoint: ClassVar[tuple[str, ...]] = ()
+    """Keys that ``policy.json`` in a checkpoint's folder may give where nobody else does, each about what the
+    network was trained on. Empty: it has no ``checkpoint`` that is such a folder."""
 
     rate_hz: float = Field(default=0.0, ge=0, le=1000)
     discrete: tuple[str, ...] = ()
@@ -257,6 +261,16 @@ class PolicyTable(PartTable, SplicingOptions):
     def as_served(self) -> Mapping[str, Any]:
         """Keys of ``[serve]`` that this table answers for, where it says what a client sends."""
         return {}
+
+    def recipe(self, given: Mapping[str, Any]) -> Any:
+        """How it is trained, a `policies.training.recipe.Recipe`; `given` is the training's ``[recipe]``.
+
+        Raises:
+            PolicyError: it cannot be trained here; one line.
+            pydantic.ValidationError: of `given`.
+        """
+        del given
+        raise PolicyError(f"policy type {self.type!r} cannot be trained here")
 
 
 class SegmenterTable(PartTable):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dexrun.config.checkpoint_folders import with_checkpoints
 from dexrun.config.checks import check
 from dexrun.config.earlier import times_of_stalls
 from dexrun.config.errors import explain
@@ -56,9 +57,11 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     file, overrides = parse_arguments(arguments)
     _first_words(overrides)
     variables = read_environment(environment)
-    given = {"command line": overrides, "environment": variables}
+    given: dict[str, Mapping[Path_, str]] = {"command line": overrides, "environment": variables}
     tables = merge(read_file(file), variables, "environment")
-    settings = _build(Settings, merge(tables, overrides, "command line"), str(file), given)
+    tables, said = with_checkpoints(merge(tables, overrides, "command line"), given, str(file))
+    given |= said
+    settings = _build(Settings, tables, str(file), given)
     _know_secrets(settings.model_dump(mode="json"))
     return _checked(settings, str(file), given)
 

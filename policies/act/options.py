@@ -63,6 +63,15 @@ class ActOptions(PolicyTable):
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     extra: ClassVar[str] = "learned"
+    said_by_checkpoint: ClassVar[tuple[str, ...]] = (
+        "rate_hz",
+        "image_width",
+        "image_height",
+        "cameras",
+        "keys",
+        "units",
+        "shape",
+    )
 
     type: Literal["act"] = "act"
     checkpoint: str = ""

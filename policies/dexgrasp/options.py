@@ -129,6 +129,15 @@ class DexGraspOptions(PolicyTable):
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "safetensors")
     extra: ClassVar[str] = "learned"
+    said_by_checkpoint: ClassVar[tuple[str, ...]] = (
+        "rate_hz",
+        "image_order",
+        "head_camera",
+        "wrist_camera",
+        "keys",
+        "units",
+        "shape",
+    )
 
     type: Literal["dexgrasp"] = "dexgrasp"
     checkpoint: str = ""

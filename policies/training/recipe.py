@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from policies.data.dataset import Dataset
+    from policies.data.dataset import Dataset, Switches
     from policies.data.windows import WindowSpec
 
 Batch = Mapping[str, "Tensor"]
@@ -22,7 +22,19 @@ Batch = Mapping[str, "Tensor"]
 
 
 class Recipe(Protocol):
-    """How one policy is trained, made by its table (`[policy]` of the training configuration)."""
+    """How one policy is trained, made by its table: ``[policy]`` of the training's configuration.
+
+    What of it is the recipe's own is in the table ``[recipe]``.
+    """
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Keys of the training's configuration as the policy's authors had them, where nobody says another.
+
+        Nested tables: ``{"batch": 8, "optimizer": {"lr": 1e-5}}``.
+        """
+
+    def reads(self, switches: Switches) -> Switches:
+        """`switches`, as a person gave them, with what the policy cannot do without."""
 
     def windows(self, dataset: Dataset) -> WindowSpec:
         """Which rows of which features one sample has.
