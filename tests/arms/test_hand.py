@@ -142,6 +142,7 @@ def test_what_needs_a_gripper_or_a_hand_says_so(tmp_path: Path) -> None:
         GraspPlanner(GeometricConfig(), describe(FILE, HAND_OPTIONS).model())
 
 
+@pytest.mark.slow
 def test_a_scripted_person_clears_the_table_with_the_hand(tmp_path: Path) -> None:
     given = words(tmp_path, mode="teleop", recording__episodes="1", teleop__duration_s="30")
     assert run(load(given, {})) == 0

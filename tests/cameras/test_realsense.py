@@ -10,6 +10,7 @@ import numpy as np
 import pyrealsense2 as rs
 import pytest
 
+from drivers.realsense import driver
 from drivers.realsense.config import RealSenseConfig
 from drivers.realsense.device import Pairing
 from drivers.realsense.driver import RealSenseCamera
@@ -370,7 +371,9 @@ class _Half(_Frame):
 
 
 @pytest.mark.parametrize("other", ["system_time", "global_time"])
-def test_stamps_of_two_clocks_are_never_compared(camera, world, clock, other):
+def test_stamps_of_two_clocks_are_never_compared(world, clock, other, monkeypatch):
+    monkeypatch.setattr(driver, "_PARTNER_S", 0.005)  # of real time, for each half whose other never comes
+    camera = make(world, clock)
     world.emulator.domains["depth"] = other
     camera.open()
     with pytest.raises(DeviceError) as caught:
@@ -381,6 +384,7 @@ def test_stamps_of_two_clocks_are_never_compared(camera, world, clock, other):
     world.emulator.domains["depth"] = "hardware_clock"  # as while a camera's clock is being found out
     camera.poll()
     assert camera.frames.published == 1
+    camera.close()
 
 
 def test_what_is_missing_of_a_pair_is_said(camera, world, clock):

@@ -65,6 +65,8 @@ PATIENT = {
     "control__stop_after_hold_s": "0",
 }
 """The real clock, on a machine that is busy with other things: what is late is waited for."""
+GRASPED_S = "10"
+"""So long into a run, the cube is up; the rest of it, carrying and looking, is another third."""
 SERVOS = range(1, 7)
 STANDING_TICKS = 80
 """Joints that hold still are this near to their goals: gravity bends the arm by some degrees."""

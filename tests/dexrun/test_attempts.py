@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,14 @@ import pytest
 
 from bench.attempts import given_up_s
 from dexrun import policies
-from dexrun.exit_codes import BAD_CONFIGURATION, OK
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from planner.perception.color_tracker import ColorTracker
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import PerceptionError, Policy
-from runtime.messages import Frame, Observation, PolicyAnswer, TrackedMask
+from runtime.messages import Frame, Observation, PolicyAnswer, PolicyStatus, TrackedMask
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
-from tests.dexrun.rig import perform
+from tests.dexrun.rig import Stage, perform
 
 TWO = (
     '[{shape="cube", color="red", x_m=0.2, y_m=-0.05, yaw_rad=0.3},'
@@ -36,6 +38,9 @@ class HeldBack:
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self._policy, self._clock = policy, clock
         self.answers: list[tuple[str, str]] = []
+        self.gives_up = ""
+        """Why it fails in the first attempt."""
+        self._failed: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
@@ -50,6 +55,9 @@ class HeldBack:
     def infer(self, observation: Observation) -> PolicyAnswer:
         self._wait()
         answer = self._policy.infer(observation)
+        if self.gives_up and observation.masks and self._failed in (None, observation.epoch):
+            self._failed = observation.epoch
+            answer = PolicyAnswer(answer.rows[:0], PolicyStatus.FAILED, self.gives_up)
         self.answers.append((str(answer.status), observation.instruction))
         self._wait()
         return answer
@@ -67,6 +75,27 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> list[HeldBack]:
     return made
 
 
+def test_the_end_of_an_attempt_is_not_the_next_ones(tmp_path: Path, held_back: list[HeldBack]) -> None:
+    """The policy gives the first attempt up, and says so half a second late."""
+
+    async def script(stage: Stage) -> None:
+        await stage.until(lambda: bool(held_back))
+        held_back[0].gives_up = "it slips"
+        await stage.until(lambda: stage.step.startswith("grasp"))
+        await stage.until(lambda: "attempt 2" in stage.step and len(stage.up.control.horizon) > 0)
+        for _ in range(60):
+            await stage.up.control.ticked()
+            assert "attempt 2" in stage.step
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stage = perform(tmp_path, script)
+    first, second = stage.summary["attempts"]
+    assert (first["grasped"], second["grasped"]) == (False, False)
+    assert stage.summary["policy"]["failures"] == {}
+    assert [status for status, _ in held_back[0].answers].count("failed") == 1
+
+
+@pytest.mark.slow
 def test_an_inference_thread_that_is_held_back_makes_no_false_attempt(
     tmp_path: Path, held_back: list[HeldBack]
 ) -> None:
@@ -98,9 +127,10 @@ def test_an_object_that_is_lost_from_sight_ends_its_attempt(
         return update(self, frame)
 
     monkeypatch.setattr(ColorTracker, "update", fails_once)
-    stage = perform(tmp_path)
-    assert stage.code == OK, stage.summary["stop_reason"]
-    assert [a["grasped"] for a in stage.summary["attempts"]] == [False, True]
+    stage = perform(tmp_path, grasp__time_limit_s="8")  # the second attempt is under way then
+    assert (stage.code, stage.summary["stop_reason"]) == (NOT_DONE, "time limit of 8 s")
+    assert [a["grasped"] for a in stage.summary["attempts"]][:1] == [False]
+    assert len(seen) > 10
     assert stage.summary["policy"]["failures"] == {}
     assert stage.summary["device_faults"] == {}
 

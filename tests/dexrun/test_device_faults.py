@@ -12,7 +12,7 @@ import pytest
 from dexrun.exit_codes import OK, STOPPED
 from dexrun.modes.motion_source import MotionSource
 from dexrun.robot import Robot
-from tests.dexrun.rig import PATIENT, Stage, assert_tame, drive, inject, perform, rest, targets
+from tests.dexrun.rig import GRASPED_S, PATIENT, Stage, assert_tame, drive, inject, perform, rest, targets
 
 
 def wave(robot: Robot, seconds: float = 6.0) -> MotionSource:
@@ -169,6 +169,7 @@ def test_a_camera_that_stays_away_parks_the_arm(tmp_path: Path) -> None:
     assert_tame(stage.up)
 
 
+@pytest.mark.slow
 def test_a_bad_day(tmp_path: Path) -> None:
     """One thing after the other fails and comes back; the object ends up in the tray all the same."""
 
@@ -264,7 +265,7 @@ def test_a_head_camera_that_shows_nothing_while_the_planner_is_asked_ends_the_ru
     """Whatever the rules say: here no fault is in force, and nothing is followed that a watch would hold."""
 
     async def script(stage: Stage) -> None:
-        await stage.until(lambda: stage.step.startswith("planner: has"))
+        await stage.until(lambda: stage.step.startswith("planner: what next"))
         stage.inject("head", "gone")
 
     keys = {"control__stop_after_hold_s": "2", "faults__rules": '{"head.*" = "retry"}'}
@@ -281,11 +282,10 @@ def test_a_grasp_is_checked_without_a_wrist_camera_that_is_gone(tmp_path: Path) 
         await stage.until(lambda: stage.step.startswith("grasp") and len(stage.up.control.horizon) > 0)
         stage.inject("wrist", "gone")
 
-    keys = {"faults__rules": '{"wrist.*" = "retry"}'}
+    keys = {"faults__rules": '{"wrist.*" = "retry"}', "grasp__time_limit_s": GRASPED_S}
     stage = perform(tmp_path, script, world__placed=CUBE, **keys)
-    assert stage.summary["outcome"] == "completed", stage.summary["stop_reason"]
-    (attempt,) = stage.summary["attempts"]
-    assert attempt["grasped"] is attempt["completed"] is True
+    assert stage.summary["outcome"] == "incomplete", stage.summary["stop_reason"]
+    assert [attempt["grasped"] for attempt in stage.summary["attempts"]] == [True]
 
 
 def test_wrist_camera_lost_does_not_stop_the_arm_where_it_may_not(tmp_path: Path) -> None:

@@ -104,9 +104,8 @@ def assert_held(stage: Stage) -> None:
 def test_a_policy_that_recovers_completes(tmp_path: Path, faulty: Callable[..., None]) -> None:
     """It fails at three chunks in the middle of the approach: the horizon runs dry, and the arm waits."""
     faulty(one_after_the_other(), 1, 4)
-    stage = perform(tmp_path)
-    assert stage.code == OK, stage.summary["stop_reason"]
-    assert stage.summary["judge"]["success"]
+    stage = perform(tmp_path, grasp__time_limit_s="12")
+    assert [attempt["grasped"] for attempt in stage.summary["attempts"]] == [True]
     assert stage.summary["policy"]["failures"] == dict.fromkeys(KINDS, 1)
     assert stage.summary["device_faults"]["policy"] == dict.fromkeys(KINDS, 1)
     assert_held(stage)
@@ -130,8 +129,9 @@ def test_a_policy_that_never_recovers_is_given_up(tmp_path: Path, faulty: Callab
 def test_a_policy_that_exits_is_asked_again(tmp_path: Path, faulty: Callable[..., None]) -> None:
     """As a script's ``sys.exit`` does: it ends neither the thread nor the run."""
     faulty(leaves, 1, 2)
-    stage = perform(tmp_path)
-    assert stage.code == OK, stage.summary["stop_reason"]
+    stage = perform(tmp_path, grasp__time_limit_s="6")
+    assert (stage.code, stage.summary["stop_reason"]) == (NOT_DONE, "time limit of 6 s")
+    assert stage.summary["policy"]["chunks"] >= 2
     assert stage.summary["device_faults"]["policy"] == {"raised": 1}
     assert stage.summary["policy"]["last_error"] == "SystemExit: the end of a script"
     assert_held(stage)
@@ -148,7 +148,7 @@ def test_a_failing_policy_may_stop_the_run(tmp_path: Path, faulty: Callable[...,
 
 def test_targets_out_of_reach_are_clipped(tmp_path: Path, faulty: Callable[..., None]) -> None:
     faulty(far_away)
-    stage = perform(tmp_path, grasp__max_attempts="1", grasp__attempt_timeout_s="6")
+    stage = perform(tmp_path, grasp__max_attempts="1", grasp__attempt_timeout_s="3")
     assert stage.code == NOT_DONE
     clips = stage.summary["clips"]
     assert clips.get("range", 0) + clips.get("collision", 0) > 0
@@ -163,9 +163,8 @@ def test_a_chunk_that_takes_two_seconds_is_waited_for(tmp_path: Path, faulty: Ca
         return rows
 
     faulty(dawdles, 1, 2)
-    stage = perform(tmp_path, None, clock)
-    assert stage.code == OK, stage.summary["stop_reason"]
-    assert stage.summary["judge"]["success"]
+    stage = perform(tmp_path, None, clock, grasp__time_limit_s="12")
+    assert [attempt["grasped"] for attempt in stage.summary["attempts"]] == [True]
     assert stage.summary["starved_ticks"] > 0
     assert stage.summary["policy"]["inference_s"]["max"] == pytest.approx(2.0)
     starved = [each for each in records(stage.up) if each["flags"] & TickFlag.STARVED]
@@ -197,7 +196,7 @@ def test_a_policy_that_hangs_latches_a_stop(tmp_path: Path, faulty: Callable[...
     assert_held(stage)
 
 
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_policy_that_hangs_longer_than_attempts_last_latches_a_stop(
     tmp_path: Path, faulty: Callable[..., None], first: int
 ) -> None:

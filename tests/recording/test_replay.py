@@ -260,32 +260,9 @@ def test_a_crashed_run_is_mended_at_the_next_start(runs: tuple[Path, Path], tmp_
         assert [episode.index for episode in recording.episodes] == [0]
 
 
-def test_the_autonomous_mode_is_one_episode_and_replays(tmp_path: Path) -> None:
-    code, summary = play(tmp_path)
-    assert code == 0
-    (report,) = summary["recording"]["episodes"]
-    assert report["label"] == "success"
-    assert report["drops"] == {}
-    with Recording(tmp_path / "latest") as recording:
-        (episode,) = recording.episodes
-        assert episode.task == "clear the table"
-        lines = (tmp_path / "latest/planner/exchanges.jsonl").read_text(encoding="utf-8").splitlines()
-        asked = [json.loads(line) for line in lines]
-        assert [said["reply"] for said in episode.samples("/planner")] == [one["reply"] for one in asked]
-        assert (
-            asked[-1]["task"] == "check_user_prompt_complete"
-        )  # its reply ends run and episode at one stamp
-        assert episode.topics["/chunks"] >= 2
-        stamps = set(episode.stamps("/cameras/head/color").tolist())
-        assert set(episode.stamps("/mask/head").tolist()) <= stamps
-        assert episode.mask("head", 0).any()
-        verdict = verify(episode, recorded_settings(episode))
-        assert verdict.same, verdict.difference
-
-
 def test_a_stretched_run_replays(tmp_path: Path) -> None:
     """How fast the horizon is played hangs on when chunks were asked for; the recording says when."""
-    slow = {"policy__simulated_latency_s": "2.5", "policy__stretch": "true", "grasp__time_limit_s": "15"}
+    slow = {"policy__simulated_latency_s": "2.5", "policy__stretch": "true", "grasp__time_limit_s": "10"}
     _, summary = play(tmp_path, **slow)
     assert summary["stretched_ticks"] > 20
     with Recording(tmp_path / "latest") as recording:
@@ -297,9 +274,9 @@ def test_a_stretched_run_replays(tmp_path: Path) -> None:
 
 def test_a_run_of_two_rates_replays_and_exports(tmp_path: Path) -> None:
     """The loop at 100 Hz, the policy's rows at 30, the data set at 30."""
-    code, summary = play(tmp_path, control__rate_hz="100", policy__rate_hz="30", grasp__time_limit_s="9")
+    code, summary = play(tmp_path, control__rate_hz="100", policy__rate_hz="30", grasp__time_limit_s="6")
     assert code == NOT_DONE
-    assert summary["policy"]["chunks"] > 5
+    assert summary["policy"]["chunks"] >= 3
     assert summary["policy"]["dropped_chunks"] == summary["starved_ticks"] == 0
     with Recording(tmp_path / "latest") as recording:
         (episode,) = recording.episodes
@@ -313,13 +290,13 @@ def test_a_run_of_two_rates_replays_and_exports(tmp_path: Path) -> None:
         assert np.mean(steps) == pytest.approx(0.3, abs=0.02)
         verdict = verify(episode, recorded_settings(episode))
         assert verdict.same, verdict.difference
-        assert verdict.ticks > 800
+        assert verdict.ticks > 550
         path = episode.path
     ref = describe(path)
     assert ref is not None
     sampled = sample(ref, ExportOptions())
     assert set(np.diff(sampled.times)) <= {33_333_333, 33_333_334}
-    assert 200 < len(sampled) < 280
+    assert 150 < len(sampled) < 190
     assert sampled.reports["action"].largest_error_s <= 0.02
     sampled.recording.close()
 

@@ -150,17 +150,13 @@ def test_the_judge_counts_what_lies_in_the_tray() -> None:
     assert judge(table).objects_total == total
 
 
-def test_a_person_clears_random_tables_at_the_first_attempt() -> None:
-    episodes = objects = 0
-    for seed in (0, 3, 7):
-        rig = Teleoperation(small(seed=seed, operator=OperatorOptions(enabled=True)))
-        rig.run(200.0)
-        report = judge(rig.table)
-        assert report.success, (seed, report)
-        assert rig.operator.report.succeeded == report.objects_total
-        episodes += rig.operator.report.episode
-        objects += report.objects_total
-    assert episodes == objects
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 7))])
+def test_a_person_clears_a_random_table_at_the_first_attempt(seed: int) -> None:
+    rig = Teleoperation(small(seed=seed, operator=OperatorOptions(enabled=True)))
+    rig.run(200.0)
+    report = judge(rig.table)
+    assert report.success, report
+    assert rig.operator.report.succeeded == rig.operator.report.episode == report.objects_total
 
 
 def test_every_episode_goes_through_its_phases() -> None:
