@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 
 from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
-from dexrun.export.piloted import marked_alike
-from dexrun.export.recordings import DatasetShape, EpisodeRef, check_alike, describe, episode_files, name_of
+from policies.data.dataset import DatasetError
+from policies.data.piloted import marked_alike
+from policies.data.recorded import DatasetShape, EpisodeRef, check_alike, describe, episode_files, name_of
 from runtime.recording.bounds import RecordingError
 
 UNLESS_ASKED = ("success", "none")
@@ -88,7 +89,7 @@ def choose(
     for path in episode_files(runs):
         try:
             ref = _described(path, kind, options, left_out)
-        except (ExportError, RecordingError) as error:
+        except (DatasetError, RecordingError) as error:
             left_out.refuse(name_of(path), str(error))
             continue
         if ref is not None:

@@ -21,10 +21,10 @@ from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
-from dexrun.export.piloted import intervention
-from dexrun.export.recordings import DatasetShape, EpisodeRef
-from dexrun.export.sampled import Sampled
 from dexrun.export.zarr_v2 import ZarrArray
+from policies.data.piloted import intervention
+from policies.data.recorded import DatasetShape, EpisodeRef
+from policies.data.sampled import Sampled
 from runtime.units import UnitMap
 
 UNITS = UnitMap(convention="symmetric")

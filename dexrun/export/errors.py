@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from policies.data.dataset import DatasetError
 
-class ExportError(Exception):
+
+class ExportError(DatasetError):
     """One line: what, where, what would be accepted.
 
     Attributes:

@@ -25,8 +25,8 @@ from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
 from dexrun.export.reasonings import reasonings
-from dexrun.export.recordings import DatasetShape, EpisodeRef
-from dexrun.export.sampled import Sampled
+from policies.data.recorded import DatasetShape, EpisodeRef
+from policies.data.sampled import Sampled
 from runtime.units import UnitMap
 
 UNITS = UnitMap()

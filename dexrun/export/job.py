@@ -15,9 +15,10 @@ from dexrun.export import target
 from dexrun.export.choosing import FormatContent, LeftOut, choose
 from dexrun.export.errors import BadEpisodeError, ExportError
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import EpisodeRef
-from dexrun.export.sampled import Sampled, SensorReport, sample
 from dexrun.export.workers import Workers, count
+from policies.data.dataset import DatasetError
+from policies.data.recorded import EpisodeRef
+from policies.data.sampled import Sampled, SensorReport, sample
 from runtime.messages import Floats
 from runtime.recording.bounds import RecordingError
 
@@ -273,7 +274,7 @@ def _look(ref: EpisodeRef, options: ExportOptions) -> tuple[int, Mapping[str, Se
     """Rows, reports, and how far each joint moved; or why the episode cannot be exported."""
     try:
         sampled = _sampled(ref, options)
-    except (ExportError, RecordingError) as error:
+    except (DatasetError, RecordingError) as error:
         return str(error)
     moved = np.stack([sampled.action.min(axis=0), sampled.action.max(axis=0)])
     return len(sampled), sampled.reports, moved
@@ -295,6 +296,10 @@ def _told_in_one_line(to: Path) -> Iterator[None]:
 
     try:
         yield
+    except ExportError:
+        raise
+    except DatasetError as error:
+        raise ExportError(str(error)) from None
     except BrokenProcessPool:
         raise ExportError(
             "a worker process was ended from outside; nothing was exported", usage=False

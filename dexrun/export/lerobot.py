@@ -15,8 +15,8 @@ from dexrun.export import depth_video, stats, video
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import DatasetShape, EpisodeRef
-from dexrun.export.sampled import Sampled
+from policies.data.recorded import DatasetShape, EpisodeRef
+from policies.data.sampled import Sampled
 from runtime.joints import SEPARATOR
 from runtime.units import DEFAULT_LEROBOT, UnitMap
 
@@ -115,6 +115,11 @@ def layout(shape: DatasetShape, options: ExportOptions, depth: str) -> LerobotLa
         {f"{IMAGES}{c}_depth": c for c in as_video},
         {f"{IMAGES}{c}{suffix}": c for c in as_images},
     )
+
+
+def robot_type(shape: DatasetShape, options: ExportOptions) -> str:
+    """As configured, or the arm's model, a follower."""
+    return options.robot_type or shape.robot_type
 
 
 def tasks(ref: EpisodeRef, options: ExportOptions, depth: str) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_table
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import DatasetShape, EpisodeRef
-from dexrun.export.sampled import Sampled
 from dexrun.export.stats import as_json
+from policies.data.recorded import DatasetShape, EpisodeRef
+from policies.data.sampled import Sampled
 from runtime.joints import SEPARATOR, JointLayout
 
 VERSION = "v2.1"
@@ -134,7 +134,7 @@ def _info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV21, tasks: int
     return {
         **existing.info,
         "codebase_version": VERSION,
-        "robot_type": existing.info.get("robot_type") or of.shape.robot_type(plan.options),
+        "robot_type": existing.info.get("robot_type") or lerobot.robot_type(of.shape, plan.options),
         "units": existing.info.get("units") or of.units.convention,
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,

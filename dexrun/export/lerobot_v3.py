@@ -22,8 +22,8 @@ from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import DatasetShape, EpisodeRef
-from dexrun.export.sampled import Sampled
+from policies.data.recorded import DatasetShape, EpisodeRef
+from policies.data.sampled import Sampled
 
 VERSION = "v3.0"
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -256,7 +256,7 @@ def _write_info(plan: ExportPlan, of: LerobotLayout, existing: ExistingV3, tasks
     episodes = existing.episodes + len(plan.slots)
     info = {
         "codebase_version": VERSION,
-        "robot_type": existing.info.get("robot_type") or of.shape.robot_type(plan.options),
+        "robot_type": existing.info.get("robot_type") or lerobot.robot_type(of.shape, plan.options),
         "units": existing.info.get("units") or of.units.convention,
         "total_episodes": episodes,
         "total_frames": existing.frames + plan.rows,

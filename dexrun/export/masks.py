@@ -9,10 +9,10 @@ import numpy as np
 
 from dexrun.export.errors import BadEpisodeError
 from dexrun.export.options import ExportOptions
-from dexrun.export.sampled import Sampled
 from planner.scene_reader.language import Query, parse_request
 from planner.scene_reader.select import fitting, label
 from planner.scene_reader.vision import SceneObject, read
+from policies.data.sampled import Sampled
 from runtime.messages import ColorImage, Frame, Mask
 
 Box = tuple[Any, ...]

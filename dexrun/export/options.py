@@ -6,22 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from runtime.options import Options
+from policies.data.sampling import SamplingOptions
 from runtime.units import UnitMap
 
 
-class ExportOptions(Options):
+class ExportOptions(SamplingOptions):
     """Table ``[export]``; ``dexrun export`` takes the same keys as options.
 
     Attributes:
-        fps: of the grid onto which everything is resampled.
-        action: which of the control loop's targets becomes the action: what was ``sent`` to the arm, what
-            was ``requested`` before the safety stage, or the ``clipped`` target that left it.
-        latency_s: per sensor (``arm``, ``force``, or a camera's name), how long before its stamp what it
-            shows had happened.
-        cameras: the ones to export; none named means all.
-        head, wrist: the cameras that take these parts where a format knows them; empty picks the one of
-            that name, else the first of those with depth for the head and the first other for the wrist.
         units: how joints are expressed, instead of the format's own way.
         codec: of colour video. H.264 takes half the work of AV1 at like size and quality.
         crf: quality of colour video, lower is better; 0 takes the codec's usual one.
@@ -44,12 +36,6 @@ class ExportOptions(Options):
         jobs: processes; 0 is one for each processor.
     """
 
-    fps: float = Field(default=30.0, gt=0, le=1000)
-    action: Literal["sent", "clipped", "requested"] = "sent"
-    latency_s: dict[str, float] = Field(default_factory=dict)
-    cameras: tuple[str, ...] = ()
-    head: str = ""
-    wrist: str = ""
     units: UnitMap | None = None
     codec: Literal["h264", "av1"] = "h264"
     crf: int = Field(default=0, ge=0, le=63)

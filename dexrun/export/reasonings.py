@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.export.sampled import Sampled
 from planner.questions.check_grasp import CheckGrasp
 from planner.questions.decompose import Decompose
 from planner.questions.propose import Propose
 from planner.reply_text import ReplyError
+from policies.data.sampled import Sampled
 from runtime.recording.bounds import reading
 
 PLANNER = "/planner"

@@ -8,6 +8,7 @@ the wrist camera first; ``meta/episode_ends`` int64. There is no action: UMI tak
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +20,17 @@ from dexrun.export import zarr_v2
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
 from dexrun.export.options import ExportOptions
-from dexrun.export.piloted import intervention
-from dexrun.export.recordings import DatasetShape, EpisodeRef
-from dexrun.export.sampled import Sampled
 from dexrun.export.target import RESULT
 from dexrun.export.zarr_v2 import ZarrArray
+from drivers.arms.choice import recorded
+from policies.data.piloted import intervention
+from policies.data.recorded import DatasetShape, EpisodeRef
+from policies.data.sampled import Sampled
 from policies.mapping import ImageRule, fit_image
+from runtime.arm_model import ModelError
 from runtime.body import RobotDescription
 from runtime.messages import Floats
+from runtime.table_model import MeshesMissingError
 
 STORE = "store"
 
@@ -46,7 +50,7 @@ class UmiZarr:
         return False
 
     def tasks(self, ref: EpisodeRef, options: ExportOptions) -> tuple[str, ...]:
-        robot = ref.shape.description(ref.name)
+        robot = description(ref)
         if len(robot.layout.grippers) != 1 or robot.arms:
             raise ExportError(f"{ref.name}: {self.name} needs one arm with one gripper")
         cameras = _cameras(ref.shape, options)
@@ -69,7 +73,7 @@ class UmiZarr:
 
     def work(self, task: str, sampled: Sampled, slot: Slot, plan: ExportPlan, prepared: Any) -> Any:
         if task == "rows":
-            found = low_dimensional(sampled.position, slot.ref.shape.description(slot.ref.name))
+            found = low_dimensional(sampled.position, description(slot.ref))
             return found | intervention(sampled.intervention)
         number = int(task.removeprefix("image:"))
         edge = plan.options.image_size
@@ -98,6 +102,18 @@ def _images(plan: ExportPlan, number: int) -> ZarrArray:
     edge = plan.options.image_size
     path = plan.folder / STORE / "data" / f"camera{number}_rgb"
     return zarr_v2.images(path, plan.rows, (edge, edge, 3))
+
+
+def description(ref: EpisodeRef) -> RobotDescription:
+    """The robot, for its kinematics.
+
+    Raises:
+        ExportError: its model is not here, or is another one by now.
+    """
+    try:
+        return recorded(json.loads(ref.shape.robot))
+    except (ModelError, MeshesMissingError) as error:
+        raise ExportError(f"{ref.name}: {error}") from None
 
 
 def low_dimensional(position: Floats, robot: RobotDescription) -> dict[str, Any]:

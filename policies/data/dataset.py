@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from runtime.messages import Floats
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 Array = NDArray[Any]
 
 STATE, ACTION, FORCE, TIP, INTERVENTION = (
@@ -102,7 +102,7 @@ class DataEpisode(Protocol):
     task: str
     label: str
 
-    def read(self, feature: str, rows: Rows) -> Array:
+    def read(self, feature: str, rows: RowNumbers) -> Array:
         """``[len(rows), *shape]``, in the order of `rows`, which are within the episode and may repeat.
 
         Raises:
@@ -119,6 +119,7 @@ class Dataset(Protocol):
         rate_hz: rows per second. features: by name, without those that are switched off.
         about: what ``dexrun.json`` beside it, or the recording, says (units, joints, arm's model), as far as
             it does.
+        left_out: episodes that cannot be used, by name, and why.
     """
 
     path: Path
@@ -127,6 +128,7 @@ class Dataset(Protocol):
     features: Mapping[str, Feature]
     episodes: Sequence[DataEpisode]
     about: Mapping[str, Any]
+    left_out: Mapping[str, str]
 
     def statistics(self, feature: str) -> Statistics:
         """Of a vector, computed from all its rows (images have none).
@@ -136,7 +138,10 @@ class Dataset(Protocol):
         """
 
     def fingerprint(self) -> str:
-        """A hash of what it holds: the same for the same rows, wherever they lie."""
+        """A hash of what it holds: the same for the same rows, wherever they lie.
+
+        Of pictures it looks at their number and size only.
+        """
 
     def close(self) -> None:
         """Close its files. Idempotent."""

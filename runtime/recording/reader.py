@@ -257,6 +257,16 @@ class Episode:
             data = [self._row(entry, number, rows.size) for number in range(len(entry.times))]
             return rows.decode(np.frombuffer(b"".join(data), np.uint8).reshape(-1, rows.size))
 
+    def shape(self, topic: str, field: str) -> tuple[int, ...]:
+        """Of one row of a field, without reading any.
+
+        Raises:
+            RecordingError: there is no such topic or field.
+        """
+        entry = self._source.topic(topic)
+        with reading(self.path, topic):
+            return Rows.of(entry.schema, entry.metadata).layout[field][0]
+
     def _row(self, entry: Topic, number: int, size: int) -> memoryview:
         data = self._source.message(entry, number)[2]
         if len(data) != size:

@@ -24,8 +24,8 @@ from dexrun.export import target
 from dexrun.export.command import main
 from dexrun.export.formats import FORMATS
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import describe
-from dexrun.export.sampled import sample
+from policies.data.recorded import describe
+from policies.data.sampled import sample
 from runtime.recording.reader import Episode
 from tests.export.synthetic import Made, S, Truth
 

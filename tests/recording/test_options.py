@@ -9,8 +9,8 @@ import pytest
 from dexrun.config.load import ConfigError, dump, load_tables
 from dexrun.config.settings import Settings
 from dexrun.episodes.recording import mend_runs, place_of
-from dexrun.export.recordings import episode_files
 from dexrun.run_folder import RunFolder
+from policies.data.recorded import episode_files
 from runtime.clock import NS_PER_S
 from tests.dexrun.rig import settings
 

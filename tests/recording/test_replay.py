@@ -19,9 +19,9 @@ from dexrun.data.replay import main as replay
 from dexrun.data.verify import verify
 from dexrun.exit_codes import NOT_DONE, STOPPED
 from dexrun.export.options import ExportOptions
-from dexrun.export.recordings import describe
-from dexrun.export.sampled import sample
 from dexrun.modes import opening
+from policies.data.recorded import describe
+from policies.data.sampled import sample
 from runtime.clock import NS_PER_S
 from runtime.recording import schemas
 from runtime.recording.reader import Episode, Recording

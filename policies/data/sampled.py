@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexrun.export import resample
-from dexrun.export.errors import ExportError
-from dexrun.export.options import ExportOptions
-from dexrun.export.piloted import driven, pilots
-from dexrun.export.recordings import DatasetShape, EpisodeRef, open_episode
-from dexrun.export.resample import SampleGap, Stamps
+from policies.data.dataset import DatasetError
+from policies.data.piloted import driven, pilots
+from policies.data.recorded import DatasetShape, EpisodeRef, open_episode
+from policies.data.sampling import SamplingOptions
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
 from runtime.pilot import Pilot
+from runtime.recording import resample
 from runtime.recording.bounds import reading
+from runtime.recording.resample import SampleGap, Stamps
 from runtime.recording.tracks import device_topic
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Sampled:
         reports: by sensor.
         progress: told about every image handed out.
         intervention: ``[T]`` whether a person drove, where the data set says so.
+        pilot: ``[T]`` who drove (`runtime.pilot.Pilot`), where the recording says so.
     """
 
     ref: EpisodeRef
@@ -93,6 +94,7 @@ class Sampled:
     recording: Episode = field(repr=False)
     progress: Callable[[int], None] = field(default=lambda done: None, repr=False)
     intervention: NDArray[np.bool_] | None = None
+    pilot: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -111,6 +113,7 @@ class Sampled:
             frames={camera: index[kept] for camera, index in self.frames.items()},
             depths={camera: index[kept] for camera, index in self.depths.items()},
             masks={camera: index[kept] for camera, index in self.masks.items()},
+            pilot=None if self.pilot is None else self.pilot[kept],
         )
 
     def colors(self, camera: str) -> Iterator[NDArray[np.uint8]]:
@@ -139,7 +142,7 @@ class Sampled:
 class _Sampler:
     """Collects an episode's series, lays the grid, and fills it."""
 
-    def __init__(self, ref: EpisodeRef, options: ExportOptions) -> None:
+    def __init__(self, ref: EpisodeRef, options: SamplingOptions) -> None:
         self.ref = ref
         self.options = options
         self.episode = open_episode(ref.path)
@@ -172,7 +175,7 @@ class _Sampler:
             series = {"action": self._ticked(kind)}
         found = {name: resample.finite_rows(*each) for name, each in series.items()}
         if not all(len(stamps) for stamps, _ in found.values()):
-            raise ExportError(f"{self.ref.name}: no target was {kind} in this episode; nothing to learn from")
+            raise DatasetError(f"{self.ref.name}: no target was {kind} in this episode: nothing to learn")
         return found
 
     def _ticked(self, kind: str) -> tuple[Stamps, Floats]:
@@ -248,12 +251,13 @@ class _Sampler:
             masks={c: self.masks(c, color[c], frames[c]) for c in cameras if c in self.ref.masks},
             reports=self.reports,
             recording=self.episode,
+            pilot=pilots(self.episode, ticks),
         )
-        return self.marked(whole, ticks) if self.shape.intervention else whole
+        return self.marked(whole) if self.shape.intervention else whole
 
-    def marked(self, whole: Sampled, ticks: NDArray[np.int64]) -> Sampled:
-        """The rows at which somebody drove, and who; `ticks` are the rows' control ticks."""
-        pilot = pilots(self.episode, ticks)
+    def marked(self, whole: Sampled) -> Sampled:
+        """The rows at which somebody drove, and who; recordings that do not say were teleoperated."""
+        pilot = np.full(len(whole), Pilot.PERSON, np.int64) if whole.pilot is None else whole.pilot
         kept = driven(pilot, self.ref.name)
         return replace(whole.only(kept), intervention=pilot[kept] == Pilot.PERSON)
 
@@ -271,14 +275,14 @@ class _Sampler:
         last = min(int(stamps[-1]) for stamps in series)
         inside = self.ticks[(self.ticks >= first) & (self.ticks <= last)]
         if len(inside) < 2:
-            raise ExportError(
+            raise DatasetError(
                 f"{self.ref.name}: the sensors have less than two control ticks in common; "
                 "an episode needs all of them at once"
             )
         fps, start_ns, end_ns = self.options.fps, int(inside[0]), int(inside[-1])
         rows = (end_ns - start_ns) * fps / NS_PER_S
         if rows > _STRETCH * len(inside) * max(1.0, fps * resample.usual_period_ns(inside) / NS_PER_S):
-            raise ExportError(
+            raise DatasetError(
                 f"{self.ref.name}: {len(inside)} control ticks in {(end_ns - start_ns) / NS_PER_S:.0f} s; "
                 "most of the episode is missing"
             )
@@ -291,7 +295,7 @@ class _Sampler:
         values = np.asarray(self.episode.array(FORCE, "force"), np.float64)
         known, values = resample.finite_rows(self.stamps(FORCE, "force"), values)
         if len(known) == 0:
-            raise ExportError(f"{self.ref.name}: /force has no finite sample")
+            raise DatasetError(f"{self.ref.name}: /force has no finite sample")
         return known, values
 
     def masks(self, camera: str, color: Stamps, frames: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -304,11 +308,11 @@ def _relative(gap: SampleGap, start_ns: int) -> tuple[float, float]:
     return (gap.start_ns - start_ns) / NS_PER_S, gap.seconds
 
 
-def sample(ref: EpisodeRef, options: ExportOptions) -> Sampled:
+def sample(ref: EpisodeRef, options: SamplingOptions) -> Sampled:
     """Resample the episode. Its file stays open for the images; close `Sampled.recording`.
 
     Raises:
-        ExportError: something that is exported is not in the recording.
+        DatasetError: something that is exported is not in the recording.
     """
     sampler = _Sampler(ref, options)
     try:

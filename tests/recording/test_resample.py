@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexrun.export import resample
+from runtime.recording import resample
 
 S = 1_000_000_000
 stamps_lists = st.lists(st.integers(0, 10**12), min_size=1, max_size=40).map(

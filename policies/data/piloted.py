@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dexrun.export.errors import ExportError
-from dexrun.export.recordings import EpisodeRef
+from policies.data.dataset import DatasetError
+from policies.data.recorded import EpisodeRef
 from runtime.pilot import Pilot
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ def marked_alike(refs: Sequence[EpisodeRef]) -> list[EpisodeRef]:
     return [replace(ref, shape=replace(ref.shape, intervention=True)) for ref in refs]
 
 
-def pilots(episode: Episode, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``[T]`` of `runtime.pilot.Pilot` at ticks `rows`; recordings without such a mark are teleoperated."""
+def pilots(episode: Episode, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """``[T]`` of `runtime.pilot.Pilot` at ticks `rows`; ``None`` where the recording has no such mark."""
     columns = episode.columns(TICKS)
     if FIELD not in columns:
-        return np.full(len(rows), Pilot.PERSON, np.int64)
+        return None
     return np.asarray(columns[FIELD], np.int64)[rows]
 
 
@@ -38,11 +38,11 @@ def driven(pilot: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
     """``[T]`` where somebody drove; LeRobot leaves out a pause, too. `name` is the episode's.
 
     Raises:
-        ExportError: nobody drove at all.
+        DatasetError: nobody drove at all.
     """
     kept: NDArray[np.bool_] = (pilot == Pilot.POLICY) | (pilot == Pilot.PERSON)
     if kept.sum() < 2:
-        raise ExportError(f"{name}: neither the policy nor a person drove in this episode")
+        raise DatasetError(f"{name}: neither the policy nor a person drove in this episode")
     return kept
 
 

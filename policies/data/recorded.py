@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dexrun.export.errors import ExportError
-from dexrun.export.options import ExportOptions
-from drivers.arms.choice import recorded
-from runtime.arm_model import ModelError
-from runtime.body import RobotDescription
+from policies.data.dataset import DatasetError
+from policies.data.sampling import SamplingOptions
 from runtime.joints import GRIPPER_UNIT, JointLayout, prefixed
 from runtime.messages import Floats
 from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
-from runtime.table_model import MeshesMissingError
 from runtime.units import MIDDLE, JointUnits, UnitError, UnitMap, calibrated, joint_units
 
 if TYPE_CHECKING:
@@ -73,33 +69,33 @@ class DatasetShape:
         kept = {name: camera for name, camera in self.cameras.items() if name in set(cameras)}
         return replace(self, cameras=kept, depth=depth, force_channels=self.force_channels if force else 0)
 
-    def chosen(self, options: ExportOptions) -> tuple[str, ...]:
+    def chosen(self, options: SamplingOptions) -> tuple[str, ...]:
         """The cameras to export, in the recording's order.
 
         Raises:
-            ExportError: one was asked for that is not there.
+            DatasetError: one was asked for that is not there.
         """
         for name in options.cameras:
             if name not in self.cameras:
                 known = [each for each in self.recorded if each not in (*self.arms, "force")]
-                raise ExportError(f"no camera {name!r} was recorded; there is: {_list(known)}")
+                raise DatasetError(f"no camera {name!r} was recorded; there is: {_list(known)}")
         return tuple(c for c in self.cameras if not options.cameras or c in options.cameras)
 
-    def latencies(self, options: ExportOptions) -> dict[str, float]:
+    def latencies(self, options: SamplingOptions) -> dict[str, float]:
         """What is taken off the stamps of each sensor that is exported, seconds; those without are left out.
 
         Raises:
-            ExportError: a sensor is named that was not recorded.
+            DatasetError: a sensor is named that was not recorded.
         """
         for name in options.latency_s:
             if name not in self.recorded:
-                raise ExportError(
+                raise DatasetError(
                     f"latency of {name!r}: no such sensor was recorded; there is: {_list(self.recorded)}"
                 )
         exported = (*self.arms, *(("force",) if self.force_channels else ()), *self.cameras)
         return {name: options.latency_s[name] for name in exported if options.latency_s.get(name)}
 
-    def head(self, options: ExportOptions) -> str:
+    def head(self, options: SamplingOptions) -> str:
         """The camera that sees the scene; empty if there is no camera at all."""
         names = self.chosen(options)
         if options.head:
@@ -111,7 +107,7 @@ class DatasetShape:
         with_depth = [n for n in others if self.cameras[n].depth]
         return (with_depth or others or list(names) or [""])[0]
 
-    def wrist(self, options: ExportOptions) -> str:
+    def wrist(self, options: SamplingOptions) -> str:
         """The camera on the gripper; empty if there is no second camera."""
         names = [n for n in self.chosen(options) if n != self.head(options)]
         if options.wrist:
@@ -120,27 +116,15 @@ class DatasetShape:
 
     def _known(self, name: str, names: Iterable[str]) -> str:
         if name not in names:
-            raise ExportError(f"no camera {name!r} is exported; there is: {_list(names)}")
+            raise DatasetError(f"no camera {name!r} is exported; there is: {_list(names)}")
         return name
 
-    def robot_type(self, options: ExportOptions) -> str:
-        """As LeRobot data sets name it: as configured, or the arm's model, a follower; two are ``bi_...``."""
-        if options.robot_type:
-            return options.robot_type
+    @property
+    def robot_type(self) -> str:
+        """As LeRobot data sets name it: the arm's model, a follower; two are ``bi_...``."""
         about = json.loads(self.robot)
         models = [Path(each.get("model", "arm")).stem for each in about.get("arms", {"": about}).values()]
         return f"{'bi_' if len(models) == 2 else ''}{'_'.join(dict.fromkeys(models))}_follower"
-
-    def description(self, name: str) -> RobotDescription:
-        """The robot, for exports that need its kinematics; `name` is the recording's.
-
-        Raises:
-            ExportError: its model is not here, or is another one by now.
-        """
-        try:
-            return recorded(json.loads(self.robot))
-        except (ModelError, MeshesMissingError) as error:
-            raise ExportError(f"{name}: {error}") from None
 
     @property
     def layout(self) -> JointLayout:
@@ -200,12 +184,12 @@ class EpisodeRef:
         """How joints are expressed.
 
         Raises:
-            ExportError: `units` names something that the robot does not have.
+            DatasetError: `units` names something that the robot does not have.
         """
         try:
             return joint_units(self.joints, units)
         except UnitError as error:
-            raise ExportError(str(error)) from None
+            raise DatasetError(str(error)) from None
 
 
 def name_of(path: Path) -> str:
@@ -227,21 +211,21 @@ def open_episode(path: Path) -> Episode:
     """The episode's reader.
 
     Raises:
-        ExportError: the file is truncated, or is not a recording.
+        DatasetError: the file is truncated, or is not a recording.
     """
     from runtime.recording.reader import Episode, RecordingError
 
     try:
         return Episode(path)
     except RecordingError as error:
-        raise ExportError(str(error)) from None
+        raise DatasetError(str(error)) from None
 
 
 def episode_files(runs: Iterable[Path]) -> list[Path]:
     """Finished episodes' files of runs and single files, in order.
 
     Raises:
-        ExportError: something is neither, or a run has none.
+        DatasetError: something is neither, or a run has none.
     """
     found: list[Path] = []
     for run in runs:
@@ -249,10 +233,10 @@ def episode_files(runs: Iterable[Path]) -> list[Path]:
             found.append(run)
             continue
         if not run.is_dir():
-            raise ExportError(f"{run}: no such run; expected a run's folder or an episode's .mcap file")
+            raise DatasetError(f"{run}: no such run; expected a run's folder or an episode's .mcap file")
         files = sorted((run / "episodes").glob("*.mcap")) or sorted(run.glob("*.mcap"))
         if not files:
-            raise ExportError(f"{run}: no finished episode in it; expected episodes/episode_*.mcap")
+            raise DatasetError(f"{run}: no finished episode in it; expected episodes/episode_*.mcap")
         found.extend(files)
     return found
 
@@ -261,7 +245,7 @@ def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
     """What an episode's file holds, looking at these cameras or all; ``None`` if the episode was discarded.
 
     Raises:
-        ExportError: the file is truncated, or is not a recording, or a topic is missing.
+        DatasetError: the file is truncated, or is not a recording, or a topic is missing.
     """
     with open_episode(path) as episode, reading(path):
         if episode.metadata.get("discarded") == "true":
@@ -314,20 +298,20 @@ def shape_of(episode: Episode, wanted: tuple[str, ...] = ()) -> DatasetShape:
     """Names, ranges and sizes; of the cameras `wanted`, or all.
 
     Raises:
-        ExportError: a topic that every recording has is missing or empty.
+        DatasetError: a topic that every recording has is missing or empty.
     """
     path, topics = episode.path, episode.topics
     for topic in ("/ticks", *(f"{device_topic(arm)}/state" for arm in episode.arms)):
         if not topics.get(topic):
             there = ", ".join(t for t, n in topics.items() if n) or "nothing"
-            raise ExportError(
+            raise DatasetError(
                 f"{path}: topic {topic} is missing or empty, and exports need it; there is: {there}"
             )
     robot = episode.robot
     names, ranges = robot.get("joint_names", []), robot.get("ranges_rad", [])
     if not names or len(ranges) != len(names):
-        raise ExportError(f"{path}: metadata record 'robot' must give joint_names and as many ranges_rad")
-    channels = episode.array("/force", "force").shape[1] if topics.get("/force") else 0
+        raise DatasetError(f"{path}: metadata record 'robot' must give joint_names and as many ranges_rad")
+    channels = episode.shape("/force", "force")[0] if topics.get("/force") else 0
     cameras = {name: _camera(episode, name) for name in episode.cameras if not wanted or name in wanted}
     recorded_ones = (*episode.arms, *(("force",) if channels else ()), *episode.cameras)
     pairs = tuple((float(low), float(high)) for low, high in ranges)
@@ -368,14 +352,14 @@ def check_alike(refs: Iterable[EpisodeRef]) -> None:
     """All have the same shape.
 
     Raises:
-        ExportError: two differ; says in what.
+        DatasetError: two differ; says in what.
     """
     first: EpisodeRef | None = None
     for ref in refs:
         if first is None:
             first = ref
         elif difference := first.shape.difference(ref.shape):
-            raise ExportError(
+            raise DatasetError(
                 f"{ref.name} and {first.name} are of different robots: {difference}; "
                 "export them into data sets of their own"
             )
