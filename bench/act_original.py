@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
 from policies.act.model import ActModel, DecoderLayer, EncoderLayer
-from policies.act.resnet import MEAN, STD
+from policies.act.resnet import MEAN, STD, ResNet18
 from policies.linear import MultiHead
 
 DECODER_LAYERS = 7
@@ -71,7 +71,7 @@ class OriginalWay(nn.Module):
         mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
         std = torch.tensor(STD, device=images.device).view(3, 1, 1)
         floats = (floats - mean) / std
-        maps = torch.stack([model._resnet(floats[:, n]) for n in range(floats.shape[1])], dim=1)  # noqa: SLF001 - a comparison looks inside
+        maps = torch.stack([_backbone(model.resnet, floats[:, n]) for n in range(floats.shape[1])], dim=1)
         latent = state.new_zeros(1, model.shape.latent)
         tokens = model._tokens(state, maps, latent).transpose(0, 1)  # noqa: SLF001 - a comparison looks inside
         pos = model._positions(maps).transpose(0, 1)  # noqa: SLF001 - a comparison looks inside
@@ -85,3 +85,13 @@ class OriginalWay(nn.Module):
         hs = torch.stack(outputs).transpose(1, 2)[0]
         model.is_pad_head(hs)
         return model.action_head(hs)  # type: ignore[no-any-return]
+
+
+def _backbone(net: ResNet18, x: Tensor) -> Tensor:
+    """Every norm after its convolution, as the original has them."""
+    x = F.max_pool2d(F.relu(net.bn1(net.conv1(x))), 3, 2, 1)
+    for block in net.blocks():
+        y = F.relu(block.bn1(block.conv1(x)))
+        y = block.bn2(block.conv2(y))
+        x = F.relu(y + (x if block.downsample is None else block.downsample(x)))
+    return x

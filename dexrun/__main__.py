@@ -51,6 +51,7 @@ commands:
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
   replay     send a recorded episode to the arm again, or verify it target by target
   export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
+  train      a policy out of a data set
   info       what is inside a recording or a data set
   view       open a recording in Rerun
   convert    turn a policy checkpoint into safetensors, without executing it
@@ -68,6 +69,7 @@ _COMMANDS = {
     "serve": "dexrun.serve.command",
     "replay": "dexrun.data.replay",
     "export": "dexrun.export.command",
+    "train": "dexrun.training.command",
     "info": "dexrun.data.info",
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",

@@ -59,6 +59,11 @@ class Ending:
         self._came.append(signal.Signals(number))
         self._wake()
 
+    @property
+    def came(self) -> bool:
+        """Whether one did; for whoever asks between two pieces of work."""
+        return bool(self._came)
+
     async def next(self) -> signal.Signals:
         """The next one, or one that came before anybody asked. For one task."""
         import asyncio

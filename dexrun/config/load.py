@@ -31,7 +31,7 @@ from dexrun.config.sources import (
 from runtime.masking import know_secrets_of, masked, secret_of
 from runtime.units import translated
 
-__all__ = ["ConfigError", "dump", "load", "load_tables"]
+__all__ = ["ConfigError", "build", "dump", "load", "load_tables"]
 
 _RENAMED = (
     ("grasp", "home", "home_rad"),
@@ -61,7 +61,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     tables = merge(read_file(file), variables, "environment")
     tables, said = with_checkpoints(merge(tables, overrides, "command line"), given, str(file))
     given |= said
-    settings = _build(Settings, tables, str(file), given)
+    settings = build(Settings, tables, str(file), given)
     _know_secrets(settings.model_dump(mode="json"))
     return _checked(settings, str(file), given)
 
@@ -86,7 +86,7 @@ def load_tables(
     """
     _, overrides = parse_arguments(arguments)
     merged = merge(renamed(tables), overrides, "command line")
-    return _build(model, merged, origin, {"command line": overrides})
+    return build(model, merged, origin, {"command line": overrides})
 
 
 def renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,9 +121,14 @@ def _with_key(tables: Mapping[str, Any], table: Sequence[str], before: str, now:
     return {**tables, table[0]: _with_key(inner, table[1:], before, now)}
 
 
-def _build(
+def build(
     model: type[Tables], tables: dict[str, Any], origin: str, given: Mapping[str, Mapping[Path_, str]]
 ) -> Tables:
+    """`model` of `tables`, merged of the file `origin` and of what is `given` besides.
+
+    Raises:
+        ConfigError: something cannot be used; one line for each mistake.
+    """
     try:
         return model(**tables)
     except ValidationError as error:

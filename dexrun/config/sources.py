@@ -17,6 +17,8 @@ SECRETS = ("_API_KEY", "_TOKEN")
 """Variables that end so hold secrets: they are read where they are needed, and are no configuration."""
 FLAGS = ("config", "check", "plugins", "version", "help")
 """Options that are no keys."""
+COMMANDS = ("train",)
+"""Commands with a configuration of their own; its variables begin with their name."""
 ALIASES = {
     "prompt": ("planner", "prompt"),
     "task": ("recording", "task"),
@@ -97,13 +99,22 @@ def _toml(text: str) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
 
 
-def read_environment(environment: Mapping[str, str] | None = None) -> dict[Path_, str]:
-    """``DEXRUN_WORLD__SEED=7`` as ``{("world", "seed"): "7"}``."""
+def read_environment(environment: Mapping[str, str] | None = None, command: str = "") -> dict[Path_, str]:
+    """``DEXRUN_WORLD__SEED=7`` as ``{("world", "seed"): "7"}``.
+
+    Of a `command` with a configuration of its own, ``DEXRUN_TRAIN__STEPS=20`` as ``{("steps",): "20"}``, and
+    nothing else; those are not among a run's.
+    """
     source = os.environ if environment is None else environment
-    found = {}
+    found: dict[Path_, str] = {}
     for name, value in source.items():
-        if name.startswith(ENV_PREFIX) and not name.endswith(SECRETS):
-            found[tuple(name[len(ENV_PREFIX) :].lower().split("__"))] = value
+        if not name.startswith(ENV_PREFIX) or name.endswith(SECRETS):
+            continue
+        first, *rest = name[len(ENV_PREFIX) :].lower().split("__")
+        if first in COMMANDS and rest:
+            found |= {tuple(rest): value} if first == command else {}
+        elif not command:
+            found[(first, *rest)] = value
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from policies.act.options import ActOptions
+from policies.act.options import ActOptions, ActTraining
 from runtime.part_context import PolicyContext
 
 if TYPE_CHECKING:
     from policies.act.policy import ActPolicy
+    from policies.act.recipe import ActRecipe
 
 
 class ActConfig(ActOptions):
@@ -18,3 +20,9 @@ class ActConfig(ActOptions):
         from policies.act.policy import ActPolicy
 
         return ActPolicy(self, context.joints)
+
+    def recipe(self, given: Mapping[str, Any]) -> ActRecipe:
+        training = ActTraining.model_validate(given)
+        from policies.act.recipe import ActRecipe
+
+        return ActRecipe(self, training)

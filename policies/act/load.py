@@ -56,6 +56,7 @@ def shape_of(state: Mapping[str, Tensor], configured: ActShape) -> ActShape:
             "feedforward": state["transformer.encoder.layers.0.linear1.weight"].shape[0],
             "latent": state["latent_out_proj.weight"].shape[1],
             "base_width": state["backbones.0.0.body.conv1.weight"].shape[0],
+            "norm": "frozen_batch" if "backbones.0.0.body.bn1.running_mean" in state else "group",
             "encoder_layers": len(layers),
         }
     except KeyError as error:

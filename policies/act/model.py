@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
 from policies.act.options import ActShape
-from policies.act.resnet import MEAN, STD, Folded, ResNet18
+from policies.act.resnet import MEAN, STD, Folded, OnPixels, ResNet18
 from policies.linear import Linear, MultiHead
 
 UNUSED = ("transformer.decoder.layers.",)
@@ -120,7 +120,7 @@ class _Transformer(nn.Module):
 class _Backbone(nn.Module):
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
-        self.body = ResNet18(shape.base_width)
+        self.body = ResNet18(shape.base_width, shape.norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class ActModel(nn.Module):
         self.is_pad_head = Linear(hidden, 1)
         self.query_embed = nn.Embedding(shape.chunk, hidden)
         self.backbones = nn.ModuleList([nn.ModuleList([_Backbone(shape)])])
-        self.input_proj = nn.Conv2d(self._resnet.channels, hidden, 1)
+        self.input_proj = nn.Conv2d(self.resnet.channels, hidden, 1)
         self.input_proj_robot_state = Linear(shape.state_size, hidden)
         self.cls_embed = nn.Embedding(1, hidden)
         self.encoder_action_proj = Linear(shape.action_size, hidden)
@@ -158,20 +158,21 @@ class ActModel(nn.Module):
         self.register_buffer("pos_table", sinusoid_table(2 + shape.chunk, hidden))
 
     @property
-    def _resnet(self) -> ResNet18:
+    def resnet(self) -> ResNet18:
+        """The backbone."""
         backbone = cast("nn.ModuleList", self.backbones[0])[0]
         return cast("_Backbone", backbone).body
 
-    def folded(self) -> Folded:
-        """The backbone for inference; weights are copied."""
-        return Folded(self._resnet)
+    def on_pixels(self) -> Folded | OnPixels:
+        """The backbone for inference; folded, weights are copied."""
+        return Folded(self.resnet) if self.shape.norm == "frozen_batch" else OnPixels(self.resnet)
 
     def features(self, images: Tensor) -> Tensor:
         """``[B, cameras, 3, H, W]``, RGB in 0..1, to ``[B, cameras, C, h, w]``."""
         batch, cameras = images.shape[:2]
         mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-        maps: Tensor = self._resnet((images.flatten(0, 1) - mean) / std)
+        maps: Tensor = self.resnet((images.flatten(0, 1) - mean) / std)
         return maps.view(batch, cameras, *maps.shape[1:])
 
     def decode(

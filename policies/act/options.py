@@ -26,6 +26,7 @@ class ActShape(Options):
         encoder_layers: of the observation encoder and of the CVAE's encoder.
         latent: size of the CVAE's latent.
         base_width: channels of the first stage of the ResNet-18 (64; less only in tests).
+        norm: of the ResNet-18: ``frozen_batch`` with ImageNet's weights, ``group`` from nothing.
     """
 
     state_size: int = Field(default=14, gt=0)
@@ -37,6 +38,22 @@ class ActShape(Options):
     encoder_layers: int = Field(default=4, gt=0)
     latent: int = Field(default=32, gt=0)
     base_width: int = Field(default=64, gt=0)
+    norm: Literal["frozen_batch", "group"] = "frozen_batch"
+
+
+class ActTraining(Options):
+    """``[recipe]`` of a training of ACT.
+
+    Attributes:
+        kl_weight: of the latent's divergence.
+        backbone: ImageNet's weights of a ResNet-18, torchvision's file; without it the ResNet begins with
+            nothing, and has group norms.
+        backbone_lr: learning rate of the ResNet, if it is not the optimiser's.
+    """
+
+    kl_weight: float = Field(default=10.0, ge=0)
+    backbone: str = ""
+    backbone_lr: float | None = Field(default=None, ge=0)
 
 
 class ActOptions(PolicyTable):

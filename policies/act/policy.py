@@ -12,7 +12,6 @@ from policies.accelerate import Replay, Upload, compile_each, open_device, place
 from policies.act.load import load_act, random_act
 from policies.act.model import ActModel
 from policies.act.options import ActOptions
-from policies.act.resnet import Folded
 from policies.checkpoint import CheckpointError
 from policies.linear import pack_all
 from policies.mapping import ObservationMap, fit_image
@@ -27,7 +26,7 @@ class ActInference:
 
     def __init__(self, model: ActModel, device: torch.device, precision: str, *, pack: bool = True) -> None:
         self._model = model
-        self._backbone: Folded = model.folded()
+        self._backbone = model.on_pixels()
         place(model, device, precision)
         place(self._backbone, device, precision)
         if pack:

@@ -6,7 +6,7 @@ image's normalisation folded into the first one, so that camera bytes are read o
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
@@ -15,6 +15,11 @@ from torch import Tensor, nn
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 EPS = 1e-5
+GROUP = 16
+"""Channels in a group of the group norm."""
+
+BackboneNorm = Literal["frozen_batch", "group"]
+"""Frozen batch norms are of weights that were trained with them; a network from nothing has group norms."""
 
 
 class FrozenBatchNorm(nn.Module):
@@ -42,36 +47,61 @@ class FrozenBatchNorm(nn.Module):
         return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 
+def _norm(kind: BackboneNorm, channels: int) -> nn.Module:
+    if kind == "frozen_batch":
+        return FrozenBatchNorm(channels)
+    return nn.GroupNorm(max(1, channels // GROUP), channels)
+
+
+def _normed(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """``norm(conv(x))``; a frozen batch norm goes into the weights, which are much fewer than the pixels.
+
+    A 1x1 convolution takes the pixels that its stride meets: torch 2.13's oneDNN writes beyond its memory in
+    the backward pass of one that strides itself, with few channels that are last in memory.
+    """
+    stride = conv.stride
+    if conv.kernel_size == (1, 1):
+        x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+    if isinstance(norm, FrozenBatchNorm):
+        scale, shift = norm.scale_shift()
+        return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, stride, conv.padding)
+    return cast("Tensor", norm(F.conv2d(x, conv.weight, None, stride, conv.padding)))
+
+
 class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: BackboneNorm = "frozen_batch") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = FrozenBatchNorm(outputs)
+        self.bn1 = _norm(norm, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = FrozenBatchNorm(outputs)
+        self.bn2 = _norm(norm, outputs)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != outputs:
             conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, FrozenBatchNorm(outputs))
+            self.downsample = nn.Sequential(conv, _norm(norm, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = F.relu(_normed(x, self.conv1, self.bn1), inplace=True)
+        y = _normed(y, self.conv2, self.bn2)
+        if self.downsample is None:
+            return F.relu(y + x, inplace=True)
+        conv, norm = self.downsample
+        return F.relu(y + _normed(x, cast("nn.Conv2d", conv), norm), inplace=True)
 
 
 class ResNet18(nn.Module):
     """``[B, 3, H, W]``, ImageNet-normalised, to ``[B, 8*width, H/32, W/32]``."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, norm: BackboneNorm = "frozen_batch") -> None:
         super().__init__()
         self.channels = width * 8
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = FrozenBatchNorm(width)
+        self.bn1 = _norm(norm, width)
         inputs = width
         for stage in range(4):
             outputs = width * 2**stage
-            blocks = (BasicBlock(inputs, outputs, 2 if stage else 1), BasicBlock(outputs, outputs, 1))
+            first = BasicBlock(inputs, outputs, 2 if stage else 1, norm)
+            blocks = (first, BasicBlock(outputs, outputs, 1, norm))
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             inputs = outputs
 
@@ -81,10 +111,28 @@ class ResNet18(nn.Module):
         return [cast("BasicBlock", block) for stage in stages for block in stage]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        x = F.max_pool2d(F.relu(_normed(x, self.conv1, self.bn1), inplace=True), 3, 2, 1)
         for block in self.blocks():
             x = block(x)
         return x
+
+
+class OnPixels(nn.Module):
+    """A `ResNet18` that cannot be folded, on images as they come from the camera."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: ResNet18) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of ``images[B, H, W, 3]``, RGB uint8."""
+        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        return cast("Tensor", self.net((pixels - self.mean) / self.std))
 
 
 def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm) -> nn.Conv2d:
@@ -100,8 +148,8 @@ def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm) -> nn.Conv2d:
 class _FoldedBlock(nn.Module):
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
-        self.conv1 = _fold(block.conv1, block.bn1)
-        self.conv2 = _fold(block.conv2, block.bn2)
+        self.conv1 = _fold(block.conv1, cast("FrozenBatchNorm", block.bn1))
+        self.conv2 = _fold(block.conv2, cast("FrozenBatchNorm", block.bn2))
         self.down: nn.Conv2d | None = None
         if block.downsample is not None:
             conv, norm = block.downsample
@@ -125,7 +173,7 @@ class Folded(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255)
         std = torch.tensor(STD).view(1, 3, 1, 1).to(net.conv1.weight) * 255
-        first = _fold(net.conv1, net.bn1)
+        first = _fold(net.conv1, cast("FrozenBatchNorm", net.bn1))
         first.weight.data /= std
         first.padding = (0, 0)
         assert first.bias is not None  # noqa: S101 - for the type checker

@@ -126,9 +126,12 @@ class Dataset(Protocol):
     format: str
     rate_hz: float
     features: Mapping[str, Feature]
-    episodes: Sequence[DataEpisode]
     about: Mapping[str, Any]
     left_out: Mapping[str, str]
+
+    @property
+    def episodes(self) -> Sequence[DataEpisode]:
+        """In their order."""
 
     def statistics(self, feature: str) -> Statistics:
         """Of a vector, computed from all its rows (images have none).

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from policies.data.dataset import Array, Dataset, DatasetError
+from policies.data.dataset import Array, Dataset, DatasetError, RowNumbers
 from policies.data.opened import known
 
 IS_PAD = "_is_pad"
@@ -33,6 +33,7 @@ class Windows:
     """All samples of a data set, numbered from 0, episode by episode.
 
     Attributes:
+        numbers, rows: of every sample, ``[N]``: its episode's number, and the row that it is about.
         too_short: names of the episodes that have no sample.
     """
 
@@ -50,7 +51,10 @@ class Windows:
         self._offsets = {name: np.array(offsets, np.int64) for name, offsets in spec.rows.items()}
         lengths = np.array([episode.length for episode in dataset.episodes], np.int64)
         counts = np.maximum(0, lengths + spec.last - spec.first)
-        self._ends = np.cumsum(counts)
+        self._last_rows = lengths - 1
+        self.numbers: RowNumbers = np.repeat(np.arange(len(counts)), counts)
+        before = np.cumsum(counts) - counts
+        self.rows: RowNumbers = np.arange(len(self.numbers)) - before[self.numbers] + spec.first
         self.too_short = tuple(e.name for e, n in zip(dataset.episodes, counts, strict=True) if n == 0)
         if not len(self):
             longest = int(lengths.max()) if len(lengths) else 0
@@ -60,7 +64,7 @@ class Windows:
             )
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return len(self.numbers)
 
     def place(self, index: int) -> tuple[int, int]:
         """The number of the episode and the row that sample `index` is about.
@@ -70,9 +74,7 @@ class Windows:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index}: there are {len(self)}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        before = int(self._ends[number - 1]) if number else 0
-        return number, index - before + self.spec.first
+        return int(self.numbers[index]), int(self.rows[index])
 
     def __getitem__(self, index: int) -> dict[str, Array]:
         """By feature ``[n, *shape]``, and ``<feature>_is_pad`` ``[n]`` of bools.
@@ -81,12 +83,38 @@ class Windows:
             IndexError: there is no such sample.
             DatasetError: what it shows cannot be read.
         """
-        number, row = self.place(index)
-        episode = self.dataset.episodes[number]
+        self.place(index)
+        return {name: values[0] for name, values in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Array]:
+        """Several samples as one: ``[len(indices), n, *shape]`` by feature, and what is pad.
+
+        An episode is asked once for a feature, however many of its samples there are.
+
+        Raises:
+            DatasetError: what they show cannot be read.
+        """
+        asked = np.asarray(indices, np.int64)
+        order = np.argsort(self.numbers[asked], kind="stable")
+        chosen = asked[order]
+        numbers, begins = np.unique(self.numbers[chosen], return_index=True)
+        ends = np.append(begins[1:], len(chosen))
+        last = self._last_rows[self.numbers[chosen]][:, None]
         out: dict[str, Array] = {}
         for name, offsets in self._offsets.items():
-            wanted = row + offsets
-            rows = np.clip(wanted, 0, episode.length - 1)
-            out[name] = episode.read(name, rows)
-            out[f"{name}{IS_PAD}"] = rows != wanted
+            wanted = self.rows[chosen][:, None] + offsets
+            rows = np.clip(wanted, 0, last)
+            read = [
+                self.dataset.episodes[number].read(name, rows[begin:end].reshape(-1))
+                for number, begin, end in zip(numbers, begins, ends, strict=True)
+            ]
+            joined = read[0] if len(read) == 1 else np.concatenate(read)
+            out[name] = _put_back(joined.reshape(len(chosen), len(offsets), *joined.shape[1:]), order)
+            out[f"{name}{IS_PAD}"] = _put_back(rows != wanted, order)
         return out
+
+
+def _put_back(values: Array, order: RowNumbers) -> Array:
+    out = np.empty_like(values)
+    out[order] = values
+    return out

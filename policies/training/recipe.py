@@ -36,6 +36,15 @@ class Recipe(Protocol):
     def reads(self, switches: Switches) -> Switches:
         """`switches`, as a person gave them, with what the policy cannot do without."""
 
+    def prepare(self, dataset: Dataset, cache: Path) -> Dataset:
+        """`dataset` with what is computed once and not for every sample; called before all below.
+
+        What is in the folder `cache`, which need not exist, is kept from training to training.
+
+        Raises:
+            DatasetError: it has not what the policy needs.
+        """
+
     def windows(self, dataset: Dataset) -> WindowSpec:
         """Which rows of which features one sample has.
 
@@ -49,8 +58,8 @@ class Recipe(Protocol):
         Its parameters and buffers are all that a checkpoint holds of it.
         """
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
-        """The loss of a batch, a scalar, and its parts by name for the figures."""
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The loss of a batch, a scalar, and its parts by name for the figures: detached, or numbers."""
 
     def groups(self, model: nn.Module) -> Sequence[Mapping[str, Any]]:
         """The optimiser's parameter groups (``params`` and what differs from the defaults: ``lr``...)."""

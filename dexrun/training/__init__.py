@@ -1,0 +1,1 @@
+"""``dexrun train``: any policy that has a recipe, on any data set."""

@@ -1,0 +1,80 @@
+"""Accelerate's, torch's and diffusers' parts, made as the configuration says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+
+from policies.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
+from runtime.interfaces import PolicyError
+from runtime.packages import need
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+"""What each tracker but our own is imported as."""
+
+
+def make_accelerator(options: TrainingOptions) -> Accelerator:
+    """For the devices and processes that there are.
+
+    Raises:
+        PolicyError: a tracker is not installed, or the device cannot do what is asked; one line.
+    """
+    chosen = [name for name in options.trackers if name in _TRACKERS]
+    for name in chosen:
+        need(f"trackers: {name!r}", (_TRACKERS[name],), "train" if name == "tensorboard" else name)
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.utils import ProjectConfiguration
+
+    try:
+        return Accelerator(
+            cpu=options.device == "cpu",
+            mixed_precision="bf16" if options.precision == "bfloat16" else "no",
+            gradient_accumulation_steps=options.accumulate,
+            log_with=list(chosen) or None,
+            project_config=ProjectConfiguration(str(options.to), logging_dir=str(options.to)),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:
+        raise PolicyError(" ".join(str(error).split())) from None
+
+
+def make_optimizer(groups: Sequence[Mapping[str, Any]], options: OptimizerOptions) -> Optimizer:
+    """AdamW over `groups`, fused into one pass over each weight."""
+    return torch.optim.AdamW(
+        [dict(group) for group in groups],
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        betas=options.betas,
+        eps=options.eps,
+        fused=True,
+    )
+
+
+def make_schedule(optimizer: Optimizer, options: ScheduleOptions, steps: int) -> Any:
+    """Diffusers' schedule of the learning rate over `steps`.
+
+    Raises:
+        PolicyError: the step rules are none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # diffusers warns about its own dependencies
+        from diffusers.optimization import get_scheduler
+    try:
+        return get_scheduler(
+            options.name,
+            optimizer,
+            step_rules=options.step_rules or None,
+            num_warmup_steps=options.warmup_steps,
+            num_training_steps=steps,
+            num_cycles=options.cycles,
+            power=options.power,
+        )
+    except ValueError as error:
+        raise PolicyError(f"schedule: {error}") from None
