@@ -48,6 +48,7 @@ examples:
   dexrun --config config.toml --mode teleop --recording.episodes 5
 
 commands:
+  collect    demonstrations in simulation, made by the geometric policy
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
   replay     send a recorded episode to the arm again, or verify it target by target
   export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
@@ -66,6 +67,7 @@ _HELP = ("-h", "--help")
 
 
 _COMMANDS = {
+    "collect": "dexrun.collecting.command",
     "serve": "dexrun.serve.command",
     "replay": "dexrun.data.replay",
     "export": "dexrun.export.command",

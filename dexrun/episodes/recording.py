@@ -21,7 +21,9 @@ from dexrun.robot import Robot
 from dexrun.run_folder import EPISODES, episodes_of
 from dexrun.run_record import RunRecord
 from drivers.arms.choice import remembered
+from runtime.body import RobotDescription
 from runtime.faults import FaultLog
+from runtime.joints import JointLayout
 from runtime.messages import ActionChunk, DeviceError, FaultKind, TrackedMask
 from runtime.recording import schemas
 from runtime.recording.mcap_file import OPEN_SUFFIX, Channel
@@ -231,7 +233,16 @@ def _tracks(robot: Robot) -> list[Track]:
 
 
 def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
-    """Metadata records of every file, all values JSON but the version."""
+    """Metadata records of every file of a run (`described`)."""
+    arms = (*robot.arms.items(), *robot.leaders.items())
+    calibration = {name: dict(arm.calibration) for name, arm in arms}
+    return described(settings, robot.description, robot.model.layout, calibration)
+
+
+def described(
+    settings: Settings, robot: RobotDescription, joints: JointLayout, calibration: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Metadata records, all values JSON but the version: the robot, its calibration by arm, `settings`."""
     from importlib.metadata import version
 
     cameras = {
@@ -240,17 +251,16 @@ def metadata(robot: Robot, settings: Settings) -> dict[str, dict[str, str]]:
     }
     force = settings.force
     about = {
-        **remembered(settings.followers(), robot.description),
-        "joint_names": list(robot.model.names),
-        "ranges_rad": robot.model.ranges.tolist(),
-        "units": robot.model.layout.units,
+        **remembered(settings.followers(), robot),
+        "joint_names": list(joints.names),
+        "ranges_rad": joints.ranges.tolist(),
+        "units": joints.units,
         "control_rate_hz": settings.control.rate_hz,
         "state_rate_hz": min(arm.state_rate_hz for arm in settings.arm_tables().values()),
         "cameras": cameras,
         "force": None if force is None else {"channels": force.channels, "rate_hz": force.rate_hz},
         "mode": settings.mode,
     }
-    calibration = {name: dict(arm.calibration) for name, arm in (*robot.arms.items(), *robot.leaders.items())}
     return {
         "robot": {key: json.dumps(value) for key, value in about.items()},
         "calibration": {name: json.dumps(value) for name, value in calibration.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,20 @@ def simplify(triangles: NDArray[np.float32], cell_m: float) -> tuple[NDArray[np.
     return vertices, faces[np.sort(first)]
 
 
-def lighten(spec: Any, cell_m: float) -> None:
-    """Have `spec`'s visual geoms use simplified copies of their meshes; collision keeps the originals."""
+def lighten(spec: Any, cell_m: float, fine_m: float | None = None, fine: Collection[str] = ()) -> None:
+    """Have `spec`'s visual geoms use simplified copies of their meshes; collision keeps the originals.
+
+    Those of the bodies named in `fine` are simplified to `fine_m`.
+    """
     shown = [geom for geom in spec.geoms if geom.group == VISUAL_GROUP and geom.meshname]
     kept = {geom.meshname for geom in spec.geoms if geom.meshname and geom.group != VISUAL_GROUP}
+    close = {geom.meshname for geom in shown if fine_m is not None and geom.parent.name in fine}
     originals = {mesh.name: mesh for mesh in spec.meshes}
     for name in dict.fromkeys(geom.meshname for geom in shown):
-        vertices, faces = simplify(read_triangles(Path(originals[name].file)), cell_m)
+        cell = fine_m if fine_m is not None and name in close else cell_m
+        if not cell:
+            continue
+        vertices, faces = simplify(read_triangles(Path(originals[name].file)), cell)
         copy = spec.add_mesh(name=f"{name}_looks")
         copy.uservert = vertices.ravel()
         copy.userface = faces.ravel()

@@ -13,6 +13,8 @@ from drivers.world.config import HeadCameraOptions, RenderOptions, WorldConfig
 from runtime.body import COLLISION_GROUP
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Floats, Intrinsics
 
+_UNSEEN_GROUP = 5
+"""Of geoms: the visual group that is never shown."""
 _NOISE_TILE = 64
 """The noise pattern is this much larger than the picture, and shifted from frame to frame."""
 
@@ -102,8 +104,37 @@ class DepthSensor:
         metres += self._steps
 
 
+class CameraView:
+    """One camera at one size: where it is drawn, and what its depth sensor makes of it."""
+
+    def __init__(self, model: Any, camera: str, width: int, height: int, depth: DepthSensor | None) -> None:
+        import mujoco
+
+        self.camera = mujoco.MjvCamera()
+        self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self.camera.fixedcamid = self.id = model.camera(camera).id
+        self.rect = mujoco.MjrRect(0, 0, width, height)
+        self.image: ColorImage = np.empty((height, width, 3), np.uint8)
+        self.depth = depth
+        self.buffer = None if depth is None else np.empty((height, width), np.float32)
+        half = math.radians(float(model.cam_fovy[self.id])) / 2
+        across = math.atan(math.tan(half) * width / height)
+        self._sides = ((0, math.cos(across), math.sin(across)), (1, math.cos(half), math.sin(half)))
+
+    def holds(self, data: Any, radius_m: Floats) -> NDArray[np.bool_]:
+        """Which geoms may be in the picture: the sphere around each against the picture's four sides."""
+        local = (data.geom_xpos - data.cam_xpos[self.id]) @ data.cam_xmat[self.id].reshape(3, 3)
+        ahead = -local[:, 2]
+        inside = ahead > -radius_m
+        for axis, cosine, sine in self._sides:
+            inside &= np.abs(local[:, axis]) * cosine - ahead * sine <= radius_m
+        return np.asarray(inside | (radius_m <= 0))
+
+
 class Renderer:
     """Both cameras' pictures of one model. Belongs to the thread that makes it.
+
+    What lies outside a picture is not drawn: a software rasteriser pays for every triangle, seen or not.
 
     Raises:
         RenderError: there is no EGL with OpenGL on this machine.
@@ -114,53 +145,64 @@ class Renderer:
 
         self._mujoco = mujoco
         self._model = model
+        self._config = config
         self._context_egl = _egl_context(config)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, 400)
         self._option = mujoco.MjvOption()
-        self._option.geomgroup[COLLISION_GROUP] = 0
+        self._option.geomgroup[COLLISION_GROUP] = self._option.geomgroup[_UNSEEN_GROUP] = 0
         flags = mujoco.mjtRndFlag
         self._scene.flags[flags.mjRND_SHADOW] = config.render.shadows
         for flag in (flags.mjRND_REFLECTION, flags.mjRND_SKYBOX, flags.mjRND_FOG, flags.mjRND_HAZE):
             self._scene.flags[flag] = 0
-        head, wrist = config.head, config.wrist
+        self._groups = model.geom_group.copy()
+        self._radius_m = model.geom_rbound.copy()
         self._views = {
-            "head": self._view("head", head.width, head.height),
-            "wrist": self._view("wrist", wrist.width, wrist.height),
+            "head": self.view("head", config.head.width, config.head.height, depth=True),
+            "wrist": self.view("wrist", config.wrist.width, config.wrist.height),
         }
-        self._depth_buffer = np.empty((head.height, head.width), np.float32)
-        extent = model.stat.extent
-        near, far = model.vis.map.znear * extent, model.vis.map.zfar * extent
-        self._depth = DepthSensor(head, near, far, config.seed)
 
-    def _view(self, camera: str, width: int, height: int) -> tuple[Any, Any, ColorImage]:
-        view = self._mujoco.MjvCamera()
-        view.type = self._mujoco.mjtCamera.mjCAMERA_FIXED
-        view.fixedcamid = self._model.camera(camera).id
-        rect = self._mujoco.MjrRect(0, 0, width, height)
-        return view, rect, np.empty((height, width, 3), np.uint8)
+    def view(self, camera: str, width: int, height: int, *, depth: bool = False) -> CameraView:
+        """`camera` in another size than the configured one, for `draw`; not larger than the larger one."""
+        sensor = None
+        if depth:
+            extent = self._model.stat.extent
+            near, far = (z * extent for z in (self._model.vis.map.znear, self._model.vis.map.zfar))
+            options = self._config.head.model_copy(update={"width": width, "height": height})
+            sensor = DepthSensor(options, near, far, self._config.seed)
+        return CameraView(self._model, camera, width, height, sensor)
 
-    def _draw(self, data: Any, camera: str) -> tuple[Any, ColorImage]:
+    def draw(self, data: Any, view: CameraView, color: ColorImage, depth: DepthImage | None = None) -> None:
+        """Fill `color` ``[H, W, 3]``, and `depth` ``[H, W]`` of a view that has it, with what `view` sees."""
         self._context_egl.make_current()
-        view, rect, image = self._views[camera]
+        if not self._config.render.shadows:  # what is not seen casts one
+            self._model.geom_group[:] = np.where(
+                view.holds(data, self._radius_m), self._groups, _UNSEEN_GROUP
+            )
         everything = self._mujoco.mjtCatBit.mjCAT_ALL
-        self._mujoco.mjv_updateScene(self._model, data, self._option, None, view, everything, self._scene)
-        self._mujoco.mjr_render(rect, self._scene, self._context)
-        return rect, image
+        self._mujoco.mjv_updateScene(
+            self._model, data, self._option, None, view.camera, everything, self._scene
+        )
+        self._model.geom_group[:] = self._groups
+        self._mujoco.mjr_render(view.rect, self._scene, self._context)
+        sensor = view.depth if depth is not None else None
+        buffer = view.buffer if sensor is not None else None
+        self._mujoco.mjr_readPixels(view.image, buffer, view.rect, self._context)
+        color[...] = view.image[::-1]
+        if sensor is not None and buffer is not None and depth is not None:
+            sensor.read(buffer[::-1], depth)
 
     def head(self, data: Any, color: ColorImage, depth: DepthImage) -> None:
         """Fill `color` ``[H, W, 3]`` and `depth` ``[H, W]`` with what the head camera sees."""
-        rect, image = self._draw(data, "head")
-        self._mujoco.mjr_readPixels(image, self._depth_buffer, rect, self._context)
-        color[...] = image[::-1]
-        self._depth.read(self._depth_buffer[::-1], depth)
+        self.draw(data, self._views["head"], color, depth)
 
     def wrist(self, data: Any) -> ColorImage:
         """What the wrist camera sees, as a new array ``[H, W, 3]``."""
-        rect, image = self._draw(data, "wrist")
-        self._mujoco.mjr_readPixels(image, None, rect, self._context)
-        return np.ascontiguousarray(image[::-1])
+        view = self._views["wrist"]
+        color = np.empty_like(view.image)
+        self.draw(data, view, color)
+        return color
 
     def close(self) -> None:
         """Release the OpenGL context. Idempotent."""

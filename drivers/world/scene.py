@@ -101,7 +101,8 @@ def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: Robot
     bodies = {arm: _bodies(spec, arm) for arm in robot.singles}
     fingers = {arm: _fingers(spec, robot, arm) for arm in robot.singles}
     if config.render.mesh_cell_m:
-        lighten(spec, config.render.mesh_cell_m)
+        near = [body for each in fingers.values() for body in each]
+        lighten(spec, config.render.mesh_cell_m, config.render.finger_cell_m, near)
     _options(spec, config)
     _grip_contacts(spec, [body for each in fingers.values() for body in each])
     _actuators(spec, robot)

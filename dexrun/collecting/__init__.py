@@ -1,0 +1,1 @@
+"""``dexrun collect``: demonstrations on the simulated table, made by the geometric policy."""

@@ -1,0 +1,140 @@
+"""``dexrun collect``: scripted demonstrations in simulation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
+from dexrun.printing import complain, say
+
+_EXAMPLE = """\
+example:
+  dexrun collect --episodes 300 --to data/pick --jobs 2
+  dexrun info data/pick
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dexrun collect",
+        description="Demonstrations on the simulated table, made by the geometric policy: one episode for "
+        "every attempt at an object, labelled by the ground truth. Ends early or killed, it is gone on with "
+        "by the same command.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--episodes", type=int, required=True, help="how many demonstrations")
+    add("--to", type=Path, required=True, metavar="FOLDER", help="where they are written")
+    add(
+        "--config",
+        type=Path,
+        help="a configuration whose arm, world, safety and control hold; default: SO-100",
+    )
+    add("--seed", type=int, default=0, help="of the first scene (0); scenes count up from it")
+    add("--jobs", type=int, default=1, help="processes side by side (1)")
+    add("--rate", type=float, default=10.0, metavar="HZ", help="of the recorded pictures (10)")
+    add("--width", type=int, default=128, help="of them (128)")
+    add("--height", type=int, default=96, help="of them (96)")
+    add("--oversample", type=int, default=2, help="drawn so many times larger, and averaged (2)")
+    add("--no-depth", action="store_true", help="leave the depth out")
+    add("--noise", type=float, default=1.0, help="how much noise on what is executed; 0 for none (1)")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(list(argv))
+    from dexrun.collecting.jobs import clean, collect
+    from dexrun.collecting.scenes import CollectOptions
+    from dexrun.config.load import ConfigError, dump, load
+    from dexrun.gym.defaults import default_settings, lighter
+    from dexrun.gym.engine import UnfitError
+    from drivers.world.render import RenderError
+    from runtime.recording.reader import EPISODES
+
+    try:
+        _checked(arguments)
+        options = CollectOptions(
+            rate_hz=arguments.rate,
+            width=arguments.width,
+            height=arguments.height,
+            oversample=arguments.oversample,
+            depth=not arguments.no_depth,
+            noise=arguments.noise,
+        )
+        settings = (
+            default_settings() if arguments.config is None else load(["--config", str(arguments.config)])
+        )
+    except (ConfigError, ValueError) as error:
+        complain(f"dexrun collect: {_line(error)}\n")
+        return BAD_CONFIGURATION
+    settings = lighter(settings)
+    try:
+        folder = arguments.to / EPISODES
+        folder.mkdir(parents=True, exist_ok=True)
+        clean(folder)
+        from dexrun.collecting.scenes import as_recorded
+
+        (arguments.to / "config.json").write_text(dump(as_recorded(settings, options)) + "\n")
+        harvest = collect(
+            settings,
+            options,
+            folder,
+            arguments.episodes,
+            arguments.seed,
+            arguments.jobs,
+            _Progress(arguments.episodes),
+        )
+    except (OSError, UnfitError, RenderError) as error:
+        complain(f"dexrun collect: {_line(error)}\n")
+        return BAD_CONFIGURATION if isinstance(error, UnfitError) else NOT_DONE
+    except KeyboardInterrupt:
+        complain("dexrun collect: stopped; the same command goes on from here\n")
+        return NOT_DONE
+    seconds = sum(each.seconds for each in harvest.found.values())
+    say(
+        f"{len(harvest.found)} demonstrations in {arguments.to}, {harvest.successes} of them a success, "
+        f"{seconds / 60:.1f} minutes at {options.rate_hz:g} pictures a second\n"
+    )
+    return OK
+
+
+def _checked(arguments: argparse.Namespace) -> None:
+    for name, least in (("episodes", 1), ("jobs", 1), ("seed", 0)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name} {getattr(arguments, name)}: {least} or more")
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg'].lower()}"
+    return " ".join(str(error).split())
+
+
+class _Progress:
+    """One line that is written over, on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._told = 0
+
+    def __call__(self, harvest: object) -> None:
+        from dexrun.collecting.jobs import Harvest
+
+        assert isinstance(harvest, Harvest)  # noqa: S101 - nothing else is told
+        count = min(len(harvest.found), self._wanted)
+        text = f"{count} of {self._wanted} demonstrations, {harvest.successes} a success"
+        if sys.stderr.isatty():
+            complain(f"\r{text}")
+            if count >= self._wanted:
+                complain("\n")
+        elif count - self._told >= max(10, self._wanted // 20):
+            self._told = count
+            complain(f"{text}\n")
