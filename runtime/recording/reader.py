@@ -21,7 +21,7 @@ from runtime.recording.bounds import RecordingError, reading
 from runtime.recording.mcap_file import OPEN_SUFFIX
 from runtime.recording.pictures import decoded, picture_size
 from runtime.recording.schemas import Rows, info_of
-from runtime.recording.source import RecordingFile, Topic, decode
+from runtime.recording.source import RecordingFile, decode
 
 EPISODES = "episodes"
 _MOST = 1 << 62
@@ -254,8 +254,7 @@ class Episode:
             raise RecordingError(f"{self.path}: {topic} has no rows but {entry.schema}")
         with reading(self.path, topic):
             rows = Rows.of(entry.schema, entry.metadata)
-            data = [self._row(entry, number, rows.size) for number in range(len(entry.times))]
-            return rows.decode(np.frombuffer(b"".join(data), np.uint8).reshape(-1, rows.size))
+            return rows.decode(self._source.rows(entry, rows.size))
 
     def shape(self, topic: str, field: str) -> tuple[int, ...]:
         """Of one row of a field, without reading any.
@@ -266,12 +265,6 @@ class Episode:
         entry = self._source.topic(topic)
         with reading(self.path, topic):
             return Rows.of(entry.schema, entry.metadata).layout[field][0]
-
-    def _row(self, entry: Topic, number: int, size: int) -> memoryview:
-        data = self._source.message(entry, number)[2]
-        if len(data) != size:
-            raise ValueError(f"a row of {len(data)} bytes instead of {size}")
-        return data
 
     def color(self, camera: str, index: int) -> ColorImage:
         """RGB ``[H, W, 3]`` of frame `index` of this file.

@@ -113,6 +113,29 @@ class RecordingFile:
                 raise ValueError(f"there is no message {number} where it should be")
         return sequence, publish_ns, data
 
+    def rows(self, topic: Topic, size: int) -> NDArray[np.uint8]:
+        """Every message of a topic, ``[N, size]``; all at once, since there are hundreds in a second.
+
+        Raises:
+            RecordingError: a chunk is damaged.
+            ValueError: a message is not of that size, or not where it should be.
+        """
+        out = np.empty((len(topic.times), size), np.uint8)
+        for at in np.unique(topic.chunks).tolist():
+            chunk = np.frombuffer(self._chunk(at), np.uint8)
+            which = np.flatnonzero(topic.chunks == at)
+            starts = topic.offsets[which]
+            if starts.min() < 0 or int(starts.max()) + _MESSAGE.size + size > len(chunk):
+                raise ValueError("a message is not where it should be")
+            heads = chunk[starts[:, None] + np.arange(9)]
+            lengths = np.ascontiguousarray(heads[:, 1:]).view("<u8")[:, 0]
+            if not (heads[:, 0] == _OPCODE).all():
+                raise ValueError("a message is not where it should be")
+            if wrong := set(lengths.tolist()) - {size + _MESSAGE.size - 9}:
+                raise ValueError(f"a row of {min(wrong) + 9 - _MESSAGE.size} bytes instead of {size}")
+            out[which] = chunk[starts[:, None] + np.arange(_MESSAGE.size, _MESSAGE.size + size)]
+        return out
+
     def _chunk(self, at: int) -> bytes:
         if at in self._cache:
             self._cache.move_to_end(at)
