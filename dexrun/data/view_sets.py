@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dexrun.data.set_files import Pictures, frames_per_second, hdf5_array, lerobot_file, table_of
 from dexrun.export.errors import ExportError
-from dexrun.export.look_sets import small_json
+from policies.data.set_files import (
+    Pictures,
+    frames_per_second,
+    hdf5_array,
+    lerobot_file,
+    small_json,
+    table_of,
+)
 from runtime.recording.bounds import BROKEN, one_line
 
 if TYPE_CHECKING:

@@ -12,23 +12,7 @@ import numpy as np
 
 from dexrun.export.contents import Content, Row, counted, size_of
 from dexrun.export.errors import ExportError
-
-_SMALL_BYTES = 64 << 20
-
-
-def small_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        OSError, ValueError, RecursionError: there is none, or the file is larger than what is looked at here.
-    """
-    if (size := path.stat().st_size) > _SMALL_BYTES:
-        raise ValueError(f"{path.name} has {size} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds no object")
-    return found
-
+from policies.data.set_files import SMALL_BYTES, small_json
 
 # --- LeRobot
 
@@ -125,7 +109,7 @@ class _Store:
             ValueError: it is larger than what is looked at here.
         """
         size = self._zip.getinfo(name).file_size if self._zip else (self._path / name).stat().st_size
-        if size > _SMALL_BYTES:
+        if size > SMALL_BYTES:
             raise ValueError(f"{name} has {size} bytes")
         return self._zip.read(name) if self._zip else (self._path / name).read_bytes()
 
@@ -152,7 +136,7 @@ class _Store:
         if compressor := about["compressor"]:
             if compressor["id"] != "blosc":  # among numcodecs' own is one that executes what it decodes
                 raise ValueError(f"{name} is compressed by {str(compressor['id'])[:20]!r}; expected blosc")
-            if int.from_bytes(raw[4:8], "little") > _SMALL_BYTES:
+            if int.from_bytes(raw[4:8], "little") > SMALL_BYTES:
                 raise ValueError(f"{name} unfolds into more than it should have")
             raw = Blosc().decode(raw)
         return np.frombuffer(raw, about["dtype"])[: about["shape"][0]]

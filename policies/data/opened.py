@@ -18,7 +18,9 @@ def nothing() -> None:
     """There is no file to close."""
 
 
-class _Stored(DataEpisode, Protocol):
+class StoredEpisode(DataEpisode, Protocol):
+    """A `DataEpisode` that can take another place."""
+
     def numbered(self, number: int) -> Self: ...
 
 
@@ -35,7 +37,7 @@ class OpenDataset:
     format: str
     rate_hz: float
     features: Mapping[str, Feature]
-    episodes: Sequence[_Stored]
+    episodes: Sequence[StoredEpisode]
     about: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     shut: Callable[[], None] = nothing
@@ -124,3 +126,46 @@ def gathered(rows: RowNumbers, feature: Feature, load: Callable[[int], Array]) -
     for number in np.unique(rows[rows >= 0]).tolist():
         out[rows == number] = load(number)
     return out
+
+
+@dataclass
+class _Every:
+    """Every so many rows of an episode."""
+
+    whole: StoredEpisode
+    step: int
+    number: int
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "whole":
+            raise AttributeError(name)
+        return getattr(self.whole, name)
+
+    @property
+    def length(self) -> int:
+        return -(-self.whole.length // self.step)
+
+    def numbered(self, number: int) -> _Every:
+        return replace(self, number=number)
+
+    def read(self, feature: str, rows: RowNumbers) -> Array:
+        return self.whole.read(feature, rows * self.step)
+
+
+def strided(dataset: OpenDataset, rate_hz: float | None) -> OpenDataset:
+    """The same at another rate: every second, third... row.
+
+    Raises:
+        DatasetError: its rate is no multiple of that.
+    """
+    if rate_hz is None or rate_hz == dataset.rate_hz:
+        return dataset
+    step = round(dataset.rate_hz / rate_hz)
+    if step < 1 or abs(dataset.rate_hz / step - rate_hz) > 1e-3 * rate_hz:
+        given = ", ".join(f"{dataset.rate_hz / n:g}" for n in (1, 2, 3))
+        raise DatasetError(
+            f"{dataset.path}: rows are {dataset.rate_hz:g} a second; a rate of {rate_hz:g} Hz cannot be had "
+            f"of them, {given}... Hz can"
+        )
+    episodes: Any = [_Every(each, step, each.number) for each in dataset.episodes]
+    return replace(dataset, rate_hz=dataset.rate_hz / step, episodes=episodes)

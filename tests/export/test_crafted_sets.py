@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dexrun.data import set_files
 from dexrun.data.view import main
 from dexrun.data.view_sets import episodes_of
 from dexrun.export.errors import ExportError
+from policies.data import set_files
 
 CAMERA = "observation.images.c"
 FEATURE = {"dtype": "float32", "shape": [2], "names": ["a", "b"]}

@@ -5,6 +5,7 @@ A data set's own words decide neither which file is opened outside of its folder
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,34 @@ _FIELD = re.compile(r"\{(\w{1,30})(?::0?(\d)d)?\}")
 _VALUES = 20_000_000
 """Numbers of one file that are read: six joints and their targets, for four hours at 100 Hz."""
 _FPS = 100_000.0
+SMALL_BYTES = 64 << 20
+
+
+def small_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        OSError, ValueError, RecursionError: there is none, or the file is larger than what is looked at here.
+    """
+    found = json.loads(_text(path))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return found
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one on each line.
+
+    Raises:
+        OSError, ValueError, RecursionError: there is none, or the file is larger than what is looked at here.
+    """
+    return [dict(json.loads(line)) for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
+    if (size := path.stat().st_size) > SMALL_BYTES:
+        raise ValueError(f"{path.name} has {size} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def lerobot_file(folder: Path, pattern: str, **values: Any) -> Path:
@@ -59,8 +88,8 @@ def frames_per_second(said: Any) -> float:
     return fps
 
 
-def table_of(file: Path, columns: Sequence[str] | None = None) -> Any:
-    """A Parquet file's table, of `columns` only if they are given.
+def table_of(file: Path, columns: Sequence[str] | None = None, most: int = 0) -> Any:
+    """A Parquet file's table, of `columns` only if they are given, of at `most` so many numbers.
 
     Raises:
         OSError, ValueError, KeyError: it cannot be read, is too large, or lacks a column.
@@ -80,8 +109,8 @@ def table_of(file: Path, columns: Sequence[str] | None = None) -> Any:
                 for part in parts
                 if part.path_in_schema in names or part.path_in_schema.split(".list.")[0] in names
             )
-        if count > _VALUES:
-            raise ValueError(f"{file.name} holds {count} numbers; at most {_VALUES} are read")
+        if count > (most or _VALUES):
+            raise ValueError(f"{file.name} holds {count} numbers; at most {most or _VALUES} are read")
         return opened.read(columns=sorted(names))
 
 
