@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from policies.dexgrasp.options import DexGraspOptions
+from policies.dexgrasp.options import DexGraspOptions, DexGraspTraining
 from runtime.part_context import PolicyContext
 
 if TYPE_CHECKING:
     from policies.dexgrasp.policy import DexGraspPolicy
+    from policies.dexgrasp.recipe import DexGraspRecipe
 
 
 class DexGraspConfig(DexGraspOptions):
@@ -18,3 +20,9 @@ class DexGraspConfig(DexGraspOptions):
         from policies.dexgrasp.policy import DexGraspPolicy
 
         return DexGraspPolicy(self, context.joints)
+
+    def recipe(self, given: Mapping[str, Any]) -> DexGraspRecipe:
+        training = DexGraspTraining.model_validate(given)
+        from policies.dexgrasp.recipe import DexGraspRecipe
+
+        return DexGraspRecipe(self, training)

@@ -145,8 +145,17 @@ class Controller(nn.Module):
         Noise is assigned to the batch's chunks so that the total distance is least; it and the
         timesteps ``[B]`` are drawn unless given.
         """
+        return self.loss_of(self.encode(observation), actions, noise, timesteps)
+
+    def loss_of(
+        self,
+        tokens: Tensor,
+        actions: Tensor,
+        noise: Tensor | None = None,
+        timesteps: Tensor | None = None,
+    ) -> Tensor:
+        """`compute_loss` from the observation's tokens."""
         clean = self.normalizer.normalize(ACTION, actions.to(self.device))
-        tokens = self.encode(observation)
         if noise is None:
             noise = torch.randn_like(clean)
         noise = noise[assign_noise(clean, noise)]

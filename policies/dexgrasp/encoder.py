@@ -107,15 +107,26 @@ class ObservationEncoder(nn.Module):
             wrist: ``[B, T, 3, H, W]``, RGB in 0..1; ``None`` without wrist camera.
             state: ``[B, T, state_size]``.
         """
-        batch, steps = state.shape[:2]
-        parts: list[Tensor] = []
         head_rgb, wrist_rgb = self._images(head, wrist)
         head_features, wrist_features = self._backbones(head_rgb, wrist_rgb)
-        if head is not None and head_features is not None:
-            mask = self.mask_features(head.flatten(0, 1)[:, 3:].to(state.dtype))
-            parts.append(self.head_net(torch.cat((head_features, mask), dim=-1)))
-        if wrist_features is not None:
-            parts.append(self.wrist_net(wrist_features))
+        mask = None if head is None else head.flatten(0, 1)[:, 3:]
+        return self.fuse(head_features, mask, wrist_features, state)
+
+    def fuse(self, head: Tensor | None, mask: Tensor | None, wrist: Tensor | None, state: Tensor) -> Tensor:
+        """`forward` from what the backbones said, which does not change in training.
+
+        Args:
+            head: features ``[B*T, patches, dim]``; ``None`` without that camera.
+            wrist: the same of the other one.
+            mask: ``[B*T, 1, H, W]`` in {0, 1}, with `head`.
+            state: ``[B, T, state_size]``.
+        """
+        batch, steps = state.shape[:2]
+        parts: list[Tensor] = []
+        if head is not None and mask is not None:
+            parts.append(self.head_net(torch.cat((head, self.mask_features(mask.to(state.dtype))), dim=-1)))
+        if wrist is not None:
+            parts.append(self.wrist_net(wrist))
         parts.append(self.state_net(state.flatten(0, 1)).unsqueeze(1))
         return torch.cat([p.reshape(batch, steps * p.shape[1], self.dim) for p in parts], dim=1)
 

@@ -26,11 +26,12 @@ class LinearNormalizer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: object) -> None:
         del rest
+        device = next((held.device for held in self.parameters()), None)
         self.params_dict = nn.ParameterDict()
         start = prefix + "params_dict."
         for key, value in state_dict.items():
             if key.startswith(start):
-                self._put(key[len(start) :].split("."), value)
+                self._put(key[len(start) :].split("."), value.to(device))
 
     def _put(self, path: list[str], value: Tensor) -> None:
         place = self.params_dict
@@ -62,7 +63,10 @@ class LinearNormalizer(nn.Module):
     def fit(self, field: str, data: Tensor) -> None:
         """Map the range of ``data[K, D]`` to -1..1, per dimension."""
         flat = data.reshape(-1, data.shape[-1]).float()
-        low, high = flat.min(0).values, flat.max(0).values
+        self.fit_range(field, flat.min(0).values, flat.max(0).values, flat.mean(0), flat.std(0))
+
+    def fit_range(self, field: str, low: Tensor, high: Tensor, mean: Tensor, std: Tensor) -> None:
+        """The same of data whose range, mean and deviation are known, ``[D]`` each, float32."""
         span = high - low
         still, least = span < RANGE_EPS, RANGE_SHARE * float(span.max())
         widened = ~still & (span < least)
@@ -74,7 +78,7 @@ class LinearNormalizer(nn.Module):
         scale = 2.0 / torch.where(still, torch.full_like(span, 2.0), span.clamp(min=least))
         offset = torch.where(still, -low, -scale * (low + high) / 2)
         self.set(field, scale, offset)
-        for name, value in (("min", low), ("max", high), ("mean", flat.mean(0)), ("std", flat.std(0))):
+        for name, value in (("min", low), ("max", high), ("mean", mean), ("std", std)):
             self._put([field, "input_stats", name], value)
 
     def normalize(self, field: str, x: Tensor) -> Tensor:

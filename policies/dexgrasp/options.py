@@ -104,6 +104,28 @@ UMI_SHAPE = ControllerShape(
 """One 224x224 camera, pose state and 9-dim actions with a 6-D rotation."""
 
 
+class DexGraspTraining(Options):
+    """``[recipe]`` of a training of the controller.
+
+    Attributes:
+        head_backbone, wrist_backbone: DINOv2's files (``dinov2_vitb14_pretrain.pth``), frozen in training.
+        jitter: whether colours are changed at random.
+        cache_features: compute what the backbones say of every frame once, and keep it on the disk; without
+            `jitter`.
+    """
+
+    head_backbone: str = ""
+    wrist_backbone: str = ""
+    jitter: bool = True
+    cache_features: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> DexGraspTraining:
+        if self.cache_features and self.jitter:
+            raise ValueError("cache_features is of pictures that stay the same: give jitter = false with it")
+        return self
+
+
 class DexGraspOptions(PolicyTable):
     """``[policy] type = "dexgrasp"``.
 

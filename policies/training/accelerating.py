@@ -38,7 +38,7 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
             mixed_precision="bf16" if options.precision == "bfloat16" else "no",
             gradient_accumulation_steps=options.accumulate,
             log_with=list(chosen) or None,
-            project_config=ProjectConfiguration(str(options.to), logging_dir=str(options.to)),
+            project_config=ProjectConfiguration(str(options.to), logging_dir=str(options.to / "tensorboard")),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     except ValueError as error:

@@ -247,9 +247,7 @@ class _Training:
 
     def _begin_trackers(self) -> None:
         if self._accelerator.log_with:
-            dumped = self._options.model_dump(mode="json")
-            plain = {name: value if isinstance(value, str) else str(value) for name, value in dumped.items()}
-            self._accelerator.init_trackers(self._options.project, config=plain)
+            self._accelerator.init_trackers(self._options.project)  # the configuration is in every checkpoint
 
     def _show(self, figures: Figures, file: FiguresFile | None) -> None:
         if self._accelerator.is_main_process:

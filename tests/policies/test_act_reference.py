@@ -62,7 +62,7 @@ def test_shape_comes_from_the_original_checkpoint(model: ActModel) -> None:
 def test_backbone_is_torchvisions(model: ActModel, reference: Reference) -> None:
     with torch.no_grad():
         maps = model.features(as_float(reference["images"]))
-        folded = model.folded()(reference["images"].flatten(0, 1)).view_as(maps)
+        folded = model.on_pixels()(reference["images"].flatten(0, 1)).view_as(maps)
     torch.testing.assert_close(maps[:, 0], reference["features"], **CLOSE)
     torch.testing.assert_close(folded[:, 0], reference["features"], **CLOSE)
 
