@@ -1,7 +1,8 @@
 """Four numbers in a reply, however the model writes boxes down.
 
 Besides the JSON that is asked for: the grounding tokens that Qwen, InternVL, MiniCPM and DeepSeek were
-trained to write, Gemini's ``box_2d`` (top, left, bottom, right), corners by name, and numbers as text.
+trained to write, places on a grid (`planner.grid_text`), Gemini's ``box_2d`` (top, left, bottom, right),
+corners by name, and numbers as text.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from planner.grid_text import box_on_grid, refuse_point
 from planner.reply_text import ReplyError, narrow, one_object, only_json
 
 Corners = tuple[float, float, float, float]
@@ -45,6 +47,16 @@ def box_of(text: str) -> tuple[Corners | None, dict[str, Any]]:
         if len(tokens) != 1:
             raise ReplyError(f"exactly one box was asked for, and the reply holds {len(tokens)}")
         return corners("".join(tokens[0])), {}
+    if (places := box_on_grid(text)) is not None:
+        return places, {}
+    try:
+        return _in_json(text)
+    except ReplyError:
+        refuse_point(text)
+        raise
+
+
+def _in_json(text: str) -> tuple[Corners | None, dict[str, Any]]:
     try:
         value = one_object(text)
     except ReplyError as error:

@@ -56,6 +56,8 @@ class BoxUnits:
         if not self._sure:
             self._look_at(box, width, height)
         extent = self._extent(self._unit or "pixels", width, height)
+        if extent != (1.0, 1.0) and _inside(box, 1.0, 1.0):
+            raise ReplyError(f"bbox_2d {_said(box)} is smaller than a pixel", hint=HINT)
         if not _inside(box, *extent):
             told = f"bbox_2d {_said(box)} is not inside the picture of {extent[0]:g} by {extent[1]:g}"
             raise ReplyError(told, hint=HINT)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import reply_text
+from planner.box_units import HINT, BoxUnits
 from planner.questions.check_grasp import CheckGrasp
 from planner.questions.check_instruction import CheckInstruction
 from planner.questions.check_prompt import CheckPrompt
@@ -544,6 +545,40 @@ def test_boxes_as_models_write_them(text: str) -> None:
 )
 def test_nothing_is_said_in_several_ways(text: str) -> None:
     assert Mark.parse(text, CANVASES) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<loc0256><loc0128><loc0512><loc0384> red cube",
+        "red cube<loc_125><loc_250><loc_375><loc_500>",
+        "</s><s>red cube<loc_125><loc_250><loc_375><loc_500></s>",
+    ],
+)
+def test_places_on_a_grid_are_fractions_of_the_picture(text: str) -> None:
+    box = Mark.parse(text, [Canvas(640, 480, 640, 480, BoxUnits("auto"))])
+    assert box is not None
+    assert box.bbox_2d == (80, 120, 240, 240)
+    with pytest.raises(ReplyError, match="exactly one box was asked for, and the reply holds 2"):
+        Mark.parse(text + text.replace("25", "26"), CANVASES)
+    with pytest.raises(ReplyError, match=r"is smaller than a pixel$") as error:
+        Mark.parse(text, CANVASES)  # in pixels, as configured
+    assert error.value.hint == HINT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ' <point x="61.5" y="40.4" alt="red cube">red cube</point>',
+        '<points x1="61.5" y1="40.4" x2="10.1" y2="20.0" alt="cubes">cubes</points>',
+        '[{"point": [404, 615], "label": "red cube"}]',
+        '{"point_2d": [120, 200], "label": "red cube"}',
+    ],
+)
+def test_a_point_is_no_box_and_the_hint_says_so(text: str) -> None:
+    with pytest.raises(ReplyError, match="the reply is a point, and a box was asked for") as error:
+        Mark.parse(text, CANVASES)
+    assert "one that marks boxes" in error.value.hint
 
 
 def test_a_box_a_little_outside_is_cut_off() -> None:

@@ -29,10 +29,38 @@ except RuntimeError:
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 
+TRIES = 50
+"""LeRobot gives an answer 50 ms of wall time, asks once, and raises: on a busy machine that is not enough."""
+
+
+def patiently(do, *arguments):
+    for _ in range(TRIES - 1):
+        try:
+            return do(*arguments)
+        except (ConnectionError, RuntimeError) as error:
+            print(f"again: {error!r:.100}", file=sys.stderr, flush=True)
+    return do(*arguments)
+
+
+def connected_arm(config):
+    from lerobot.robots.so_follower import SO100Follower
+
+    def connect():
+        robot = SO100Follower(config)
+        try:
+            robot.connect(calibrate=False)
+        except BaseException:
+            robot.bus.port_handler.closePort()
+            raise
+        return robot
+
+    return patiently(connect)
+
+
 def arm(port, folder, units):
     from pathlib import Path
 
-    from lerobot.robots.so_follower import SO100Follower, SO100FollowerConfig
+    from lerobot.robots.so_follower import SO100FollowerConfig
 
     config = SO100FollowerConfig(
         port=port,
@@ -41,16 +69,14 @@ def arm(port, folder, units):
         use_degrees=units == "degrees",
         disable_torque_on_disconnect=False,
     )
-    robot = SO100Follower(config)
-    robot.connect(calibrate=False)
-    print(f"CALIBRATED {json.dumps(robot.is_calibrated)}", flush=True)
+    robot = connected_arm(config)
+    print(f"CALIBRATED {json.dumps(patiently(lambda: robot.is_calibrated))}", flush=True)
     for line in sys.stdin:
         if line.strip():
-            robot.send_action(json.loads(line))
-        print(
-            "OBSERVATION " + json.dumps({k: float(v) for k, v in robot.get_observation().items()}), flush=True
-        )
-    robot.disconnect()
+            patiently(robot.send_action, json.loads(line))
+        seen = {key: float(value) for key, value in patiently(robot.get_observation).items()}
+        print("OBSERVATION " + json.dumps(seen), flush=True)
+    patiently(robot.disconnect)
 
 
 def client(port, steps):
