@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--height", type=int, default=96, help="of them (96)")
     add("--oversample", type=int, default=2, help="drawn so many times larger, and averaged (2)")
     add("--no-depth", action="store_true", help="leave the depth out")
+    add("--looks", type=float, default=0.0, metavar="SHARE", help="of scenes that look otherwise, 0 to 1 (0)")
     add("--noise", type=float, default=1.0, help="how much noise on what is executed; 0 for none (1)")
     return parser
 
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
             oversample=arguments.oversample,
             depth=not arguments.no_depth,
             noise=arguments.noise,
+            looks=arguments.looks,
         )
         settings = (
             default_settings() if arguments.config is None else load(["--config", str(arguments.config)])

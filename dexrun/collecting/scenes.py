@@ -46,7 +46,7 @@ class CollectOptions(Options):
         width, height: of them. oversample: drawn so many times larger, and averaged.
         depth: whether the depth of the camera over the table is recorded.
         noise: how much of everything in `disturbances`; 0 for perfect demonstrations.
-        looks: how many scenes look otherwise, by chance (``[world.look]``).
+        looks: what share of the scenes looks otherwise, by chance (``[world.look]``).
     """
 
     rate_hz: float = Field(default=10.0, gt=0, le=100)
@@ -87,15 +87,14 @@ class Collector:
         pictures = {
             "head": Picture("head", drawn[0], drawn[1], depth=options.depth),
             "wrist": Picture("wrist", drawn[0], drawn[1]),
-            EXPERT: Picture("head", head.width, head.height, depth=True),
+            EXPERT: Picture("head", head.width, head.height, depth=True, measured=True),
         }
         self._engine = Engine(settings, pictures)
         self._unsteady = Unsteady(self._engine.safety)
         self._engine.safety = self._unsteady
         self._settings = as_recorded(settings, options)
         arm = self._engine.model.copy()
-        table = GeometricConfig.model_validate({"type": "geometric", "camera": EXPERT})
-        expert = GeometricPolicy(table, arm, lambda: self._engine.infos[EXPERT])
+        expert = GeometricPolicy(expert_options(settings), arm, lambda: self._engine.infos[EXPERT])
         self._worker = Worker(self._engine, expert, Pace(latency_s=0.0))
         self._expert = expert
         self._sight = Sight(settings.perception)
@@ -199,9 +198,10 @@ class Collector:
     def _sees(self, index: int) -> bool:
         """Begin with the mask that is recorded; whether there is one."""
         engine = self._engine
-        box = box_of(engine.table, index, engine.infos["head"])
+        assert engine.eyes is not None  # noqa: S101 - a scene is loaded
+        box = box_of(engine.table, index, engine.eyes.true_infos["head"])
         self._number += 1
-        if box is None or engine.eyes is None:
+        if box is None:
             return False
         try:
             self._sight.begin(engine.eyes.frame("head"), box, self._number)
@@ -270,9 +270,17 @@ class _Push:
 
 
 def scene_of(world: WorldConfig, seed: int, options: CollectOptions) -> WorldConfig:
-    """The scene `seed`."""
-    del options
-    return world.model_copy(update={"seed": seed})
+    """The scene `seed`; a share of them, by chance, looks otherwise."""
+    varied = float(np.random.default_rng([seed, 13]).random()) < options.looks
+    look = world.look.model_copy(update={"vary": 1.0}) if varied else world.look
+    return world.model_copy(update={"seed": seed, "look": look})
+
+
+def expert_options(settings: Settings) -> GeometricConfig:
+    """The demonstrator's: those of ``[policy]``, if that is the geometric one."""
+    given = settings.policy if isinstance(settings.policy, GeometricConfig) else None
+    table = GeometricConfig.model_validate({"type": "geometric"}) if given is None else given
+    return table.model_copy(update={"camera": EXPERT})
 
 
 def objects_in(world: WorldConfig) -> int:

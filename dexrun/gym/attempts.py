@@ -99,7 +99,7 @@ class Worker:
         eyes = self.engine.eyes
         assert eyes is not None  # noqa: S101 - a scene is loaded
         for name, sight in self._sights.items():
-            box = box_of(self.engine.table, index, eyes.infos[name])
+            box = box_of(self.engine.table, index, eyes.true_infos[name])
             if box is None:
                 return "the object is out of sight"
             try:

@@ -142,7 +142,7 @@ class Clearing:
         engine = self._worker.engine
         index, camera = self._index(name), engine.settings.grasp.head
         assert engine.eyes is not None  # noqa: S101 - a scene is loaded
-        box = box_of(engine.table, index, engine.eyes.infos[camera])
+        box = box_of(engine.table, index, engine.eyes.true_infos[camera])
         if name not in self._left() or box is None:
             return plan.Failed("no_object")
         return BoundingBox(bbox_2d=box, label=name)

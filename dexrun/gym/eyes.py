@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from drivers.world.config import WorldConfig
+from drivers.world.look import look_of
 from drivers.world.physics import Tabletop
 from drivers.world.render import Renderer, base_from_camera, pinhole
+from drivers.world.scene import calibrated_pose
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Floats, Frame
 
 KEPT_S = 5.0
@@ -23,6 +25,7 @@ class Picture:
     """What a camera delivers.
 
     Attributes:
+        measured: what is said of where it is is true; else, as its calibration has it (``[world.look]``).
         wire: which of the table's cameras: ``head`` or ``wrist``.
     """
 
@@ -30,6 +33,7 @@ class Picture:
     width: int
     height: int
     depth: bool = False
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ class Eyes:
 
     Args:
         pictures: by the camera's name.
+
+    Attributes:
+        infos: what is said of each camera. true_infos: what is so; for the ground truth alone.
 
     Raises:
         drivers.world.render.RenderError: no picture can be made on this machine.
@@ -65,14 +72,21 @@ class Eyes:
         self._drawn: dict[str, Frame] = {}
         self._pose(Instant(0, table.data.qpos.copy()))
         self._head = base_from_camera(self._view, "head")
-        self.infos = {name: self._info(name, picture) for name, picture in self.pictures.items()}
+        told = calibrated_pose(config.head) if look_of(config).moved else self._head
+        self.infos = {
+            name: self._info(name, picture, self._head if picture.measured else told)
+            for name, picture in self.pictures.items()
+        }
+        self.true_infos = {
+            name: self._info(name, picture, self._head) for name, picture in self.pictures.items()
+        }
 
-    def _info(self, name: str, picture: Picture) -> CameraInfo:
+    def _info(self, name: str, picture: Picture, head: Floats) -> CameraInfo:
         options = self._config.head if picture.wire == "head" else self._config.wrist
         lens = pinhole(picture.width, picture.height, options.fovy_deg)
         if picture.wire == "wrist":
             return CameraInfo(name, lens)
-        return CameraInfo(name, lens, self._config.head.depth_scale_m if picture.depth else None, self._head)
+        return CameraInfo(name, lens, self._config.head.depth_scale_m if picture.depth else None, head)
 
     def expose(self, stamp_ns: int) -> None:
         """The cameras take a picture now: it can be asked for until `KEPT_S` later."""

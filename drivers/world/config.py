@@ -115,6 +115,29 @@ class RenderOptions(Options):
     default 0 in real time, which costs the fewest cycles, and 2 in stepped runs, which is the fastest."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class LookOptions(Options):
+    """What the table looks like; nothing here changes what there is to do.
+
+    Attributes:
+        vary: how much of everything else is drawn by chance from ``world.seed``: colours of table, tray and
+            objects, light, sizes by 8 %, both cameras moved by up to 1 cm (wrist: half) and 2 degrees from
+            where their calibration has them, flat distractors. 0 for the usual look.
+        table_rgb: of the table. light: of all lamps, as a share of the usual.
+        camera_shift_m, camera_turn_rad: by how much the camera over the table is moved and turned, in its own
+            axes (right, up, back). distractors: how many flat things lie on the table.
+    """
+
+    vary: Share = 0.0
+    table_rgb: tuple[Share, Share, Share] | None = None
+    light: float | None = Field(default=None, ge=0.2, le=2.0)
+    camera_shift_m: tuple[float, float, float] | None = None
+    camera_turn_rad: tuple[float, float, float] | None = None
+    distractors: int | None = Field(default=None, ge=0, le=20)
+
+
 class OperatorOptions(Options):
     """The scripted person at the leader arm (teleoperation without hardware)."""
 
@@ -149,6 +172,7 @@ class WorldConfig(Options):
     force: ForceOptions = ForceOptions()
     render: RenderOptions = RenderOptions()
     operator: OperatorOptions = OperatorOptions()
+    look: LookOptions = LookOptions()
 
     @model_validator(mode="after")
     def _consistent(self) -> WorldConfig:

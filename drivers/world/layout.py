@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,7 @@ TRAY_HEIGHT_M = 0.035
 TRAY_FLOOR_M = 0.002
 
 _TRIES = 400
+_RESIZED = 0.08
 
 
 def fixed_boxes() -> tuple[FixedBox, ...]:
@@ -83,7 +84,20 @@ def draw_objects(config: WorldConfig) -> tuple[ObjectSpec, ...]:
     while True:
         specs = _attempt(rng, wanted)
         if specs is not None:
-            return _with_spare(specs)
+            return _with_spare(_resized(specs, config))
+
+
+def _resized(specs: tuple[ObjectSpec, ...], config: WorldConfig) -> tuple[ObjectSpec, ...]:
+    """Each a little larger or smaller than it was drawn, where looks vary."""
+    if not config.look.vary:
+        return specs
+    rng = np.random.default_rng([config.seed, 6])
+    found = []
+    for spec in specs:
+        scale = 1.0 + config.look.vary * float(rng.uniform(-_RESIZED, _RESIZED))
+        width, depth, height = (round(size * scale, 4) for size in spec.size_m)
+        found.append(replace(spec, size_m=(width, depth, height)))
+    return tuple(found)
 
 
 def away(index: int) -> tuple[float, float]:

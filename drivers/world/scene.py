@@ -9,7 +9,6 @@ from typing import Any
 
 from drivers.world.config import HeadCameraOptions, WorldConfig
 from drivers.world.layout import (
-    COLORS,
     TRAY_CENTER_M,
     TRAY_FLOOR_M,
     TRAY_HEIGHT_M,
@@ -17,6 +16,7 @@ from drivers.world.layout import (
     TRAY_WALL_M,
     ObjectSpec,
 )
+from drivers.world.look import Look, look_of, moved_by, turned
 from drivers.world.meshes import lighten
 from runtime.body import CameraMount, RobotDescription
 from runtime.joints import prefixed
@@ -54,8 +54,7 @@ _BELOW_M = 0.03
 HEAD_CAMERA = "head"
 WRIST_CAMERA = "wrist"
 
-_TABLE_RGBA = (0.50, 0.49, 0.47, 1.0)
-_TRAY_RGBA = (0.16, 0.17, 0.19, 1.0)
+_HEAD_UP = (1.0, 0.0, 0.0)
 _CAMERA_POS = (0.062, -0.008, -0.078)
 _CAMERA_AIM = (0.0, -0.002, 0.015)
 """Of a wrist camera in the grasp site's frame: beside the fixed jaw, looking at the fingertips."""
@@ -106,12 +105,14 @@ def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: Robot
     _options(spec, config)
     _grip_contacts(spec, [body for each in fingers.values() for body in each])
     _actuators(spec, robot)
-    _surroundings(spec)
-    _tray(spec)
+    look = look_of(config)
+    _surroundings(spec, look)
+    _tray(spec, look)
     for index, entry in enumerate(objects):
-        _object(spec, index, entry)
-    _head_camera(spec, config.head)
-    _wrist_camera(spec, config, robot)
+        _object(spec, index, entry, look)
+    _patches(spec, look)
+    _head_camera(spec, config.head, look)
+    _wrist_camera(spec, config, robot, look)
     return BuiltScene(spec, bodies, fingers)
 
 
@@ -191,7 +192,7 @@ def _transmission() -> Any:
     return mujoco.mjtTrn.mjTRN_JOINT
 
 
-def _surroundings(spec: Any) -> None:
+def _surroundings(spec: Any, look: Look) -> None:
     import mujoco
 
     world = spec.worldbody
@@ -199,11 +200,14 @@ def _surroundings(spec: Any) -> None:
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[0.9, 0.9, 0.05],
-        rgba=_TABLE_RGBA,
+        rgba=[*look.table, 1.0],
         friction=TABLE_FRICTION,
         group=1,
     )
-    for x, y, power in ((0.5, 0.6, 0.30), (-0.3, -0.6, 0.30)):
+    if look.light != 1.0:
+        spec.visual.headlight.ambient = [0.34 * look.light] * 3
+        spec.visual.headlight.diffuse = [0.25 * look.light] * 3
+    for x, y, power in _lamps(look):
         world.add_light(
             pos=[x, y, 1.4],
             dir=[-x * 0.6, -y * 0.6, -1.4],
@@ -214,7 +218,33 @@ def _surroundings(spec: Any) -> None:
         )
 
 
-def _tray(spec: Any) -> None:
+def _lamps(look: Look) -> list[tuple[float, float, float]]:
+    """Where they stand, and how bright they are."""
+    lamps = [(0.5, 0.6, 0.30), (-0.3, -0.6, 0.30)]
+    if not look.lamp_turn_rad and look.light == 1.0:
+        return lamps
+    cosine, sine = math.cos(look.lamp_turn_rad), math.sin(look.lamp_turn_rad)
+    return [(x * cosine - y * sine, x * sine + y * cosine, power * look.light) for x, y, power in lamps]
+
+
+def _patches(spec: Any, look: Look) -> None:
+    import mujoco
+
+    for number, patch in enumerate(look.patches):
+        spec.worldbody.add_geom(
+            name=f"patch_{number}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[patch.x_m, patch.y_m, 0.0001 * (1 + number)],
+            quat=[math.cos(patch.yaw_rad / 2), 0.0, 0.0, math.sin(patch.yaw_rad / 2)],
+            size=[*patch.half_m, 0.0001],
+            rgba=[*patch.rgb, 1.0],
+            contype=0,
+            conaffinity=0,
+            group=1,
+        )
+
+
+def _tray(spec: Any, look: Look) -> None:
     import mujoco
 
     body = spec.worldbody.add_body(name="tray", pos=[*TRAY_CENTER_M, 0.0])
@@ -234,7 +264,7 @@ def _tray(spec: Any) -> None:
             type=mujoco.mjtGeom.mjGEOM_BOX,
             pos=pos,
             size=size,
-            rgba=_TRAY_RGBA,
+            rgba=[*look.tray, 1.0],
             friction=TRAY_FRICTION,
             solref=_SOLREF,
             solimp=_SOLIMP,
@@ -244,7 +274,7 @@ def _tray(spec: Any) -> None:
         )
 
 
-def _object(spec: Any, index: int, entry: ObjectSpec) -> None:
+def _object(spec: Any, index: int, entry: ObjectSpec, look: Look) -> None:
     import mujoco
 
     width, depth, height = entry.size_m
@@ -266,29 +296,42 @@ def _object(spec: Any, index: int, entry: ObjectSpec) -> None:
         condim=4,
         solref=_SOLREF,
         solimp=_SOLIMP,
-        rgba=[*COLORS[entry.color], 1.0],
+        rgba=[*look.colors[entry.color], 1.0],
         group=0,
     )
 
 
-def _head_camera(spec: Any, options: HeadCameraOptions) -> None:
+def _head_camera(spec: Any, options: HeadCameraOptions, look: Look) -> None:
+    axes = camera_axes(options.position_m, options.look_at_m, _HEAD_UP)
     spec.worldbody.add_camera(
         name=HEAD_CAMERA,
-        pos=options.position_m,
-        xyaxes=camera_axes(options.position_m, options.look_at_m, (1.0, 0.0, 0.0)),
+        pos=moved_by(axes, options.position_m, look.shift_m["head"]) if look.moved else options.position_m,
+        xyaxes=turned(axes, look.turn_rad["head"]),
         fovy=options.fovy_deg,
     )
 
 
-def _wrist_camera(spec: Any, config: WorldConfig, robot: RobotDescription) -> None:
+def calibrated_pose(options: HeadCameraOptions) -> Any:
+    """4x4, where the camera over the table is by its calibration: optical frame to base frame."""
+    import numpy as np
+
+    x, y = np.array(camera_axes(options.position_m, options.look_at_m, _HEAD_UP)).reshape(2, 3)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([x, -y, -np.cross(x, y)], axis=1)
+    pose[:3, 3] = options.position_m
+    return pose
+
+
+def _wrist_camera(spec: Any, config: WorldConfig, robot: RobotDescription, look: Look) -> None:
     """On the gripper; of several arms, on one's."""
     arm = sensing_arm(config, robot)
     alone = robot.singles[arm]
     mount = alone.camera or _beside(spec.site(robot.sites[arm]))
+    axes = camera_axes(mount.position_m, mount.aim_m, mount.up)
     spec.body(mount.body if alone.camera is None else prefixed(arm, mount.body)).add_camera(
         name=WRIST_CAMERA,
-        pos=mount.position_m,
-        xyaxes=camera_axes(mount.position_m, mount.aim_m, mount.up),
+        pos=moved_by(axes, mount.position_m, look.shift_m["wrist"]) if look.moved else mount.position_m,
+        xyaxes=turned(axes, look.turn_rad["wrist"]),
         fovy=config.wrist.fovy_deg,
     )
 

@@ -13,9 +13,11 @@ from drivers.world.devices import Devices, wires
 from drivers.world.faults import Fault
 from drivers.world.judge import JudgeReport, judge
 from drivers.world.layout import draw_objects
+from drivers.world.look import look_of
 from drivers.world.operator import TICK_S, LeaderArm, Operator
 from drivers.world.physics import Tabletop
 from drivers.world.render import Renderer, base_from_camera, camera_infos
+from drivers.world.scene import calibrated_pose
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S
 from runtime.messages import CameraInfo
@@ -94,6 +96,8 @@ class World:
     def _camera_infos(self) -> dict[str, CameraInfo]:
         self._mujoco.mj_kinematics(self.table.model, self._view)
         self._mujoco.mj_camlight(self.table.model, self._view)
+        if look_of(self.config).moved:  # what nobody knows
+            return camera_infos(self.config, calibrated_pose(self.config.head))
         return camera_infos(self.config, base_from_camera(self._view, "head"))
 
     # --- physics
