@@ -3,7 +3,7 @@
 ``data/umi_samples.npz`` and ``data/dexgrasp_samples.npz`` hold made-up replay buffers and what the reference
 made of them: ``SequenceSampler`` and ``UmiDataset`` of real-stanford/universal_manipulation_interface (its
 noise on the start pose taken out), ``SequenceSampler``, ``get_val_mask``, ``downsample_mask`` and
-``LinearNormalizer`` of real-stanford/diffusion_policy, which DexGraspVLA has too, and its pictures by the same
+``LinearNormalizer`` of real-stanford/diffusion_policy, which DexGraspVLA has too, its pictures by the same
 calls of ``torch.nn.functional.interpolate``.
 """
 
