@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from dexrun.config.settings import Settings
 from dexrun.episodes.recording import described
 from dexrun.gym.asking import Pace
 from dexrun.gym.attempts import AttemptResult, Worker, lifted
-from dexrun.gym.engine import Engine
+from dexrun.gym.engine import Engine, configured_pictures
 from dexrun.gym.eyes import Picture
 from dexrun.gym.sight import Sight, box_of
 from drivers.world.config import WorldConfig
@@ -81,15 +81,9 @@ class Collector:
     def __init__(self, settings: Settings, options: CollectOptions) -> None:
         self._options = options
         self._noise = options.disturbances.scaled(options.noise)
-        scale, size = options.oversample, (options.width, options.height)
-        drawn = tuple(each * scale for each in size)
-        head = settings.cameras[settings.grasp.head]
-        pictures = {
-            "head": Picture("head", drawn[0], drawn[1], depth=options.depth),
-            "wrist": Picture("wrist", drawn[0], drawn[1]),
-            EXPERT: Picture("head", head.width, head.height, depth=True, measured=True),
-        }
-        self._engine = Engine(settings, pictures)
+        self._names = tuple(configured_pictures(settings))
+        self._head = settings.grasp.head
+        self._engine = Engine(settings, pictures_of(settings, options))
         self._unsteady = Unsteady(self._engine.safety)
         self._engine.safety = self._unsteady
         self._settings = as_recorded(settings, options)
@@ -189,22 +183,22 @@ class Collector:
 
     def _file(self) -> AttemptFile:
         options, engine = self._options, self._engine
-        infos = {name: engine.small_info(name, options.oversample) for name in ("head", "wrist")}
+        infos = {name: engine.small_info(name, options.oversample) for name in self._names}
         every = max(1, round(engine.settings.control.rate_hz / options.rate_hz))
         return AttemptFile(
-            engine, infos, options.oversample, every, {"head": self._sight}, engine.settings.recording
+            engine, infos, options.oversample, every, {self._head: self._sight}, engine.settings.recording
         )
 
     def _sees(self, index: int) -> bool:
         """Begin with the mask that is recorded; whether there is one."""
         engine = self._engine
         assert engine.eyes is not None  # noqa: S101 - a scene is loaded
-        box = box_of(engine.table, index, engine.eyes.true_infos["head"])
+        box = box_of(engine.table, index, engine.eyes.true_infos[self._head])
         self._number += 1
         if box is None:
             return False
         try:
-            self._sight.begin(engine.eyes.frame("head"), box, self._number)
+            self._sight.begin(engine.eyes.frame(self._head), box, self._number)
         except PerceptionError:
             return False
         return True
@@ -276,6 +270,18 @@ def scene_of(world: WorldConfig, seed: int, options: CollectOptions) -> WorldCon
     return world.model_copy(update={"seed": seed, "look": look})
 
 
+def pictures_of(settings: Settings, options: CollectOptions) -> dict[str, Picture]:
+    """The cameras that are recorded, as they are drawn, and the demonstrator's own."""
+    width, height = options.width * options.oversample, options.height * options.oversample
+    found = {
+        name: replace(each, width=width, height=height, depth=each.depth and options.depth)
+        for name, each in configured_pictures(settings).items()
+    }
+    own = settings.world.head
+    found[EXPERT] = Picture("head", own.width, own.height, depth=True, measured=True)
+    return found
+
+
 def expert_options(settings: Settings) -> GeometricConfig:
     """The demonstrator's: those of ``[policy]``, if that is the geometric one."""
     given = settings.policy if isinstance(settings.policy, GeometricConfig) else None
@@ -292,7 +298,7 @@ def as_recorded(settings: Settings, options: CollectOptions) -> Settings:
     """What recordings say of themselves: their cameras' size, and which target is the action."""
     size = {"width": options.width, "height": options.height, "fps": max(1, round(options.rate_hz))}
     cameras: dict[str, Any] = {
-        name: settings.cameras[name].model_copy(update=size) for name in ("head", "wrist")
+        name: settings.cameras[name].model_copy(update=size) for name in configured_pictures(settings)
     }
     update: Sequence[tuple[str, Any]] = (
         ("mode", "rollout"),
