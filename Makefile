@@ -21,7 +21,7 @@ help:
 	@echo "make test      install and run every test      (make test-all: the slow campaigns, too)"
 	@echo "make lint      ruff, mypy --strict, import rules"
 	@echo "make bench     every benchmark, one JSON line each (ARGS are passed on)"
-	@echo "make interop   environments with the peers' own packages, for the interop tests"
+	@echo "make interop   the peers' own packages and checkouts, each in its environment, and the tests against them"
 
 run: $(READY)
 	$(BIN)/dexrun --config config.toml $(ARGS)
@@ -46,7 +46,7 @@ bench: $(READY)
 	@for name in loop ring bus camera grasp record export policy splice teleop_latency wire; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 interop: $(READY)
-	$(BIN)/python -m tests.remote.interop.environments
+	$(BIN)/python -m tests.remote.interop.environments $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-*

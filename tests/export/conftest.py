@@ -57,7 +57,7 @@ def reader(tmp_path: Path) -> Callable[..., Any]:
     def read(environment: str, script: str, *arguments: Any) -> Any:
         python = ROOT / environment / "bin" / "python"
         if not python.exists():
-            pytest.skip(f"{environment} is not installed; see tests/export/interop/setup.sh")
+            pytest.skip(f"no {environment}: tests/remote/interop/make_envs.sh {environment[6:]} makes it")
         out = tmp_path / f"{script}-{len(list(tmp_path.glob('*.npz')))}.npz"
         home = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
         command = [python, INTEROP / script, arguments[0], out, *arguments[1:]]

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # The real peers, each in an environment of its own: openpi-client pins numpy below 2, LeRobot pins most things.
-# Ray is the optional extra `ray`, on top of this project's own environment (.venv).
-# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech] [groot]     (all by default; run from anywhere)
+# Ray is the optional extra `ray`, on top of this project's own environment (.venv). Four are readers of data sets,
+# with the torch that they pin: several gigabytes each.
+# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech] [groot] [lerobot-data] [lerobot-v21] [lerobot-depth] [zarr2]
+# (all by default; run from anywhere)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
+python312="${PYTHON312:-python3.12}"
 
 # A half-made environment is worse than none.
 trap 'status=$?; [ "$status" = 0 ] || rm -rf "$root/.venv-${making:-none}"' EXIT
@@ -40,12 +43,24 @@ make_feetech() {
     "$root/.venv-feetech/bin/pip" install -q "feetech-cli==0.1.8"
 }
 
-# What NVIDIA's own client and server import; their repository itself is named by DEXRUN_GROOT_CHECKOUT.
+# What NVIDIA's own client and server import; they themselves run from a checkout (environments.py).
 make_groot() {
     "$python" -m venv "$root/.venv-groot"
     "$root/.venv-groot/bin/pip" install -q pyzmq msgpack msgpack-numpy numpy
 }
 
-for peer in "${@:-openpi lerobot ray feetech groot}"; do
+make_reader() {
+    "$1" -m venv "$root/.venv-$2"
+    "$root/.venv-$2/bin/pip" install -q "${@:3}"
+}
+
+# LeRobot 0.4.4, the last for Python 3.11; 0.3.3, the last that reads version 2.1; 0.6.1, which knows depth, for Python
+# 3.12; zarr 2, as DexGraspVLA and UMI have it.
+make_lerobot-data() { make_reader "$python" lerobot-data "lerobot==0.4.4"; }
+make_lerobot-v21() { make_reader "$python" lerobot-v21 "lerobot==0.3.3"; }
+make_lerobot-depth() { make_reader "$python312" lerobot-depth "lerobot[dataset]==0.6.1"; }
+make_zarr2() { make_reader "$python" zarr2 "zarr==2.16.1" "numcodecs==0.11.0" "numpy<2"; }
+
+for peer in "${@:-openpi lerobot ray feetech groot lerobot-data lerobot-v21 lerobot-depth zarr2}"; do
     for making in $peer; do "make_$making"; done
 done
