@@ -9,6 +9,7 @@ from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from dexrun.printing import fail, say
 from policies.act.config import ActConfig
 from policies.checkpoint import CheckpointError, State, read_state, write_safetensors
+from policies.said_units import NAME, units_beside
 from runtime.interfaces import PolicyError
 from runtime.packages import need
 
@@ -36,6 +37,7 @@ def convert(source: Path, target: Path) -> str:
 
     ``source`` is a DexGraspVLA workspace checkpoint, ACT's ``policy_best.ckpt`` with ``dataset_stats.pkl``
     beside it (its statistics come along), or a DINOv2 backbone. What cannot run here is not converted.
+    ``dexrun.json`` beside it, which says its units, comes along into another folder.
 
     Args:
         source: ``.ckpt``, ``.pt``, ``.pth`` or ``.safetensors``.
@@ -50,6 +52,7 @@ def convert(source: Path, target: Path) -> str:
     """
     need("dexrun convert", ("torch", "safetensors"), "learned")
     _check_target(source, target)
+    about = _about(source, target)
     state = read_state(source)
     kind = _kind(source, state)
     metadata = {"format": "pt", "kind": kind, "source": source.name}
@@ -61,6 +64,8 @@ def convert(source: Path, target: Path) -> str:
     draft = target.with_name(f".{target.name}.partial")
     try:
         write_safetensors(draft, state, metadata)
+        if about:
+            target.with_name(NAME).write_bytes(about)
         draft.replace(target)
     except Exception as error:  # the library has an error of its own for what the disk says
         draft.unlink(missing_ok=True)
@@ -68,6 +73,21 @@ def convert(source: Path, target: Path) -> str:
         raise CheckpointError(f"{target}: not written: {what}") from error
     size = sum(t.numel() * t.element_size() for t in state.values()) / 2**20
     return f"{target}: {kind}, {len(state)} tensors, {size:.1f} MiB"
+
+
+def _about(source: Path, target: Path) -> bytes:
+    """What has to be written beside `target` for it to say the same of itself; empty if nothing has to.
+
+    Raises:
+        CheckpointError: it cannot be read, or another one is there.
+    """
+    said, there = source.with_name(NAME), target.with_name(NAME)
+    if not said.is_file() or (there.exists() and said.samefile(there)):
+        return b""
+    ours, theirs = units_beside(source), units_beside(target) if there.exists() else None
+    if there.exists() and (ours is None or theirs is None or ours.said() != theirs.said()):
+        raise CheckpointError(f"{there} is there, and says other units than {said}; give another folder")
+    return b"" if there.exists() else said.read_bytes()
 
 
 def _check_target(source: Path, target: Path) -> None:

@@ -33,11 +33,21 @@ from policies.checkpoint import (
 )
 from policies.dexgrasp.load import load_backbone, load_controller, random_controller
 from policies.dexgrasp.options import ControllerShape
+from policies.said_units import units_beside
 
 DATA = Path(__file__).parent / "data"
 TINY = ControllerShape(
-    head="tiny14", wrist="tiny14", image_size=28, position_grid=2, state_size=6, action_size=6, horizon=8,
-    layers=1, heads=2, mask_layers=1, mask_heads=2,
+    head="tiny14",
+    wrist="tiny14",
+    image_size=28,
+    position_grid=2,
+    state_size=6,
+    action_size=6,
+    horizon=8,
+    layers=1,
+    heads=2,
+    mask_layers=1,
+    mask_heads=2,
 )  # fmt: skip
 
 
@@ -168,6 +178,22 @@ def test_act_converts_with_its_statistics(tmp_path: Path) -> None:
     theirs, their_stats = load_act(original)
     np.testing.assert_array_equal(stats.qpos_std, their_stats.qpos_std)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_converted_checkpoint_says_its_units_in_another_folder_too(tmp_path: Path) -> None:
+    for name in ("policy_best.ckpt", "dataset_stats.pkl"):
+        (tmp_path / name).write_bytes((DATA / f"act_{name}").read_bytes())
+    (tmp_path / "dexrun.json").write_text('{"units": "lerobot_degrees"}')
+    source, target = tmp_path / "policy_best.ckpt", tmp_path / "elsewhere" / "act.safetensors"
+    target.parent.mkdir()
+    for _ in range(2):
+        convert(source, target)
+        said = units_beside(target)
+        assert said is not None
+        assert said.convention == "lerobot_degrees"
+    (target.parent / "dexrun.json").write_text('{"units": "rad"}')
+    with pytest.raises(CheckpointError, match="says other units than"):
+        convert(source, target)
 
 
 def test_a_dinov2_file_loads_into_a_backbone(tmp_path: Path) -> None:
