@@ -50,7 +50,17 @@ def image_positions(height: int, width: int, dim: int, device: torch.device) -> 
     return torch.cat((rows, columns), dim=2)
 
 
-class EncoderLayer(nn.Module):
+class _Layer(nn.Module):
+    """What both kinds have: dropout in training, as `ActModel.set_dropout` says; else none."""
+
+    dropout = 0.0
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Of what comes back from attention or the feed-forward network."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class EncoderLayer(_Layer):
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
         self.self_attn = MultiHead(shape.hidden, shape.heads)
@@ -62,8 +72,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, pos: Tensor, padding: Tensor | None = None) -> Tensor:
         """``x[B, S, C]``; `padding` is ``[B, S]``, true where there is nothing."""
         at = x + pos
-        x = self.norm1(x + self.self_attn(at, at, x, padding))
-        return self.norm2(x + self.linear2(self.linear1(x, "relu")))  # type: ignore[no-any-return]
+        x = self.norm1(x + self.drop(self.self_attn(at, at, x, padding)))
+        return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x, "relu")))))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
@@ -77,7 +87,7 @@ class Encoder(nn.Module):
         return x
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(_Layer):
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
         self.self_attn = MultiHead(shape.hidden, shape.heads)
@@ -91,11 +101,11 @@ class DecoderLayer(nn.Module):
     def queries(self, query_pos: Tensor) -> Tensor:
         """What the layer's own self-attention makes of nothing: ``[1, T, C]``."""
         nothing = torch.zeros_like(query_pos)
-        return self.norm1(self.self_attn(query_pos, query_pos, nothing))  # type: ignore[no-any-return]
+        return self.norm1(self.drop(self.self_attn(query_pos, query_pos, nothing)))  # type: ignore[no-any-return]
 
     def forward(self, target: Tensor, query_pos: Tensor, memory: Tensor, pos: Tensor) -> Tensor:
-        x = self.norm2(target + self.multihead_attn(target + query_pos, memory + pos, memory))
-        return self.norm3(x + self.linear2(self.linear1(x, "relu")))  # type: ignore[no-any-return]
+        x = self.norm2(target + self.drop(self.multihead_attn(target + query_pos, memory + pos, memory)))
+        return self.norm3(x + self.drop(self.linear2(self.drop(self.linear1(x, "relu")))))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
@@ -162,6 +172,12 @@ class ActModel(nn.Module):
         """The backbone."""
         backbone = cast("nn.ModuleList", self.backbones[0])[0]
         return cast("_Backbone", backbone).body
+
+    def set_dropout(self, rate: float) -> None:
+        """Of all layers, in training mode. Not of attention's weights: see docs/decisions/0152."""
+        for module in self.modules():
+            if isinstance(module, _Layer):
+                module.dropout = rate
 
     def on_pixels(self) -> Folded | OnPixels:
         """The backbone for inference; folded, weights are copied."""

@@ -46,12 +46,14 @@ class ActTraining(Options):
 
     Attributes:
         kl_weight: of the latent's divergence.
+        dropout: in the transformers' residual branches.
         backbone: ImageNet's weights of a ResNet-18, torchvision's file; without it the ResNet begins with
             nothing, and has group norms.
         backbone_lr: learning rate of the ResNet, if it is not the optimiser's.
     """
 
     kl_weight: float = Field(default=10.0, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     backbone: str = ""
     backbone_lr: float | None = Field(default=None, ge=0)
 

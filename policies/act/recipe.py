@@ -37,8 +37,9 @@ _TORCHVISIONS = ("fc.",)
 class ActNetwork(nn.Module):
     """ACT with its data set's statistics, as one file holds them."""
 
-    def __init__(self, model: ActModel, stats: ActStats, cameras: Sequence[str]) -> None:
+    def __init__(self, model: ActModel, stats: ActStats, cameras: Sequence[str], dropout: float) -> None:
         super().__init__()
+        model.set_dropout(dropout)
         self.model = model
         self.pictures = tuple(IMAGES + camera for camera in cameras)
         for name in STATS:
@@ -102,7 +103,7 @@ class ActRecipe:
         if self._table.checkpoint:
             model, stats = load_act(self._table)
             _check_same_sizes(self._table.checkpoint, model.shape, shape)
-            return ActNetwork(model, stats, self._cameras(dataset))
+            return ActNetwork(model, stats, self._cameras(dataset), self._training.dropout)
         model = ActModel(shape)
         for parameter in model.transformer.parameters():
             if parameter.dim() > 1:
@@ -111,7 +112,7 @@ class ActRecipe:
             _load_backbone(model, Path(self._training.backbone))
         else:
             logger.info("act: recipe.backbone names no ImageNet weights; the ResNet begins with nothing")
-        return ActNetwork(model, self._stats(dataset), self._cameras(dataset))
+        return ActNetwork(model, self._stats(dataset), self._cameras(dataset), self._training.dropout)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """L1 of the actions, and the latent's divergence times ``kl_weight``."""

@@ -112,12 +112,17 @@ class DexGraspTraining(Options):
         jitter: whether colours are changed at random.
         cache_features: compute what the backbones say of every frame once, and keep it on the disk; without
             `jitter`.
+        down: of a UMI replay buffer, rows from one pose to the next (its own buffers of 60 Hz: 3).
+        pose_latency, width_latency: by how many rows its pictures are later than poses and widths.
     """
 
     head_backbone: str = ""
     wrist_backbone: str = ""
     jitter: bool = True
     cache_features: bool = False
+    down: int = Field(default=1, ge=1, le=1000)
+    pose_latency: float = Field(default=0.0, ge=0, le=1000)
+    width_latency: float = Field(default=0.0, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _check(self) -> DexGraspTraining:

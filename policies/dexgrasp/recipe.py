@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from policies.checkpoint import CheckpointError, check_fit, read_state, write_safetensors
 from policies.data.dataset import ACTION, IMAGES, MASKS, STATE, Dataset, DatasetError, Switches
+from policies.data.umi import UmiSpec
 from policies.data.windows import WindowSpec
 from policies.dexgrasp.controller import Controller
 from policies.dexgrasp.features import FEATURES, FeaturesDataset, features_file
 from policies.dexgrasp.load import load_controller
 from policies.dexgrasp.options import ControllerShape, DexGraspOptions, DexGraspTraining
 from policies.dexgrasp.pictures import resized, resized_mask
+from policies.dexgrasp.umi import UmiDataset, entries, holds_poses, tensors
 from policies.dexgrasp.vit import BACKBONES, DinoVit
 from policies.training.augment import color_jitter
 from policies.training.recipe import Batch
@@ -61,14 +63,27 @@ class DexGraspRecipe:
 
     def prepare(self, dataset: Dataset, cache: Path) -> Dataset:
         """With `cache_features`, what the backbones say of each frame."""
-        if not self._training.cache_features:
-            return dataset
+        poses = holds_poses(dataset)
+        if poses and self._table.shape.head is not None:
+            raise DatasetError(
+                f"{dataset.path}: poses of one camera's gripper (UMI): give policy.shape.head = 'none'"
+            )
         files = {}
-        for side, camera in self._sides().items():
+        for side, camera in self._sides().items() if self._training.cache_features else ():
             self._needs(dataset, IMAGES + camera)
             vit, size = self._backbone(side), self._table.shape.image_size
             files[FEATURES + camera] = features_file(dataset, camera, vit, size, cache)
-        return FeaturesDataset(dataset, files)
+        if files:
+            dataset = FeaturesDataset(dataset, files)
+        if not poses:
+            return dataset
+        pictures = [self._pictures + camera for camera in self._sides().values()]
+        for name in pictures:
+            self._needs(dataset, name)
+        shape, given = self._table.shape, self._training
+        seen = shape.observation_steps
+        spec = UmiSpec(seen, seen, shape.horizon, given.down, given.pose_latency, given.width_latency)
+        return UmiDataset(dataset, spec, pictures)
 
     def windows(self, dataset: Dataset) -> WindowSpec:
         """The last observations, and the horizon's actions from the newest on; the ends are repeated."""
@@ -79,13 +94,15 @@ class DexGraspRecipe:
             names.append(MASKS + self._table.head_camera)
         for name in (*names, ACTION):
             self._needs(dataset, name)
+        if isinstance(dataset, UmiDataset):
+            return WindowSpec(dict.fromkeys((*names, ACTION), (0,)), last=-dataset.ahead)
         return WindowSpec({**dict.fromkeys(names, seen), ACTION: tuple(range(shape.horizon))})
 
     def build(self, dataset: Dataset) -> Controller:
         """A controller of the data set's sizes, its backbones frozen."""
         found = {
-            "state_size": dataset.features[STATE].shape[0],
-            "action_size": dataset.features[ACTION].shape[0],
+            "state_size": dataset.features[STATE].shape[-1],
+            "action_size": dataset.features[ACTION].shape[-1],
         }
         shape = ControllerShape.model_validate({**self._table.shape.model_dump(), **found})
         if self._table.checkpoint:
@@ -96,9 +113,7 @@ class DexGraspRecipe:
             for side in self._sides():
                 own = getattr(controller.obs_encoder, f"dino_{side}")
                 own.load_state_dict(self._backbone(side).state_dict())
-            actions = dataset.statistics(ACTION)
-            limits = (actions.minimum, actions.maximum, actions.mean, actions.std)
-            controller.normalizer.fit_range(ACTION, *(torch.from_numpy(each).float() for each in limits))
+            _fit(controller, dataset)
         for side in self._sides():
             getattr(controller.obs_encoder, f"dino_{side}").requires_grad_(False)
         return controller
@@ -106,6 +121,8 @@ class DexGraspRecipe:
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The error of the predicted noise."""
         assert isinstance(model, Controller)  # noqa: S101 - for the type checker
+        if batch[STATE].dim() == 4:  # rows that are whole samples
+            batch = {name: rows[:, 0] for name, rows in batch.items()}
         side, encoder = model.shape.image_size, model.obs_encoder
         said: dict[str, Tensor] = {}
         for name, camera in self._sides().items():
@@ -191,10 +208,22 @@ class DexGraspRecipe:
         return vit
 
     def _keys(self, dataset: Dataset) -> dict[str, Any]:
+        if isinstance(dataset, UmiDataset):
+            return entries()
         if "keys" in self._table.model_fields_set:
             return self._table.keys.model_dump(mode="json", exclude_unset=True)
         pairs = {"state": entries_of(dataset, STATE), "action": entries_of(dataset, ACTION)}
         return {kind: {kind: list(entries)} for kind, entries in pairs.items() if entries}
+
+
+def _fit(controller: Controller, dataset: Dataset) -> None:
+    """The normaliser of actions: their range onto -1 to 1; of poses, without the rotations."""
+    if isinstance(dataset, UmiDataset):
+        controller.normalizer.set(ACTION, *tensors(dataset.scaling()))
+        return
+    actions = dataset.statistics(ACTION)
+    found = (actions.minimum, actions.maximum, actions.mean, actions.std)
+    controller.normalizer.fit_range(ACTION, *(torch.from_numpy(each).float() for each in found))
 
 
 def _check_same_sizes(checkpoint: str, found: ControllerShape, wanted: ControllerShape) -> None:
