@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from dexrun.collecting.attempt_file import AttemptFile
+from dexrun.collecting.correction import Correction, CorrectionOptions
 from dexrun.collecting.disturbance import NoiseOptions, Unsteady, Wander
 from dexrun.config.settings import Settings
 from dexrun.episodes.recording import described
@@ -19,12 +20,13 @@ from dexrun.gym.attempts import AttemptResult, Worker, lifted
 from dexrun.gym.engine import Engine, configured_pictures
 from dexrun.gym.eyes import Picture
 from dexrun.gym.sight import Sight, box_of
+from dexrun.policies import build_policy, policy_context
 from drivers.world.config import WorldConfig
 from drivers.world.grasping import tray_slot
 from drivers.world.judge import in_tray
 from drivers.world.layout import TRAY_FLOOR_M, draw_objects
 from policies.geometric.config import GeometricConfig
-from policies.geometric.policy import GeometricPolicy
+from policies.geometric.correcting import CorrectingPolicy
 from runtime.interfaces import PerceptionError
 from runtime.messages import Floats
 from runtime.options import Options
@@ -46,6 +48,7 @@ class CollectOptions(Options):
         width, height: of them. oversample: drawn so many times larger, and averaged.
         depth: whether the depth of the camera over the table is recorded.
         noise: how much of everything in `disturbances`; 0 for perfect demonstrations.
+        correction: a learned policy begins the attempts, and is corrected.
         looks: what share of the scenes looks otherwise, by chance (``[world.look]``).
     """
 
@@ -56,6 +59,7 @@ class CollectOptions(Options):
     depth: bool = True
     noise: float = Field(default=1.0, ge=0, le=4)
     disturbances: NoiseOptions = NoiseOptions()
+    correction: CorrectionOptions | None = None
     looks: float = Field(default=0.0, ge=0, le=1)
     action: Literal["requested"] = "requested"
 
@@ -88,8 +92,12 @@ class Collector:
         self._engine.safety = self._unsteady
         self._settings = as_recorded(settings, options)
         arm = self._engine.model.copy()
-        expert = GeometricPolicy(expert_options(settings), arm, lambda: self._engine.infos[EXPERT])
+        table = expert_options(settings)
+        expert = CorrectingPolicy(table, arm, lambda: self._engine.infos[EXPERT])
+        self._engine.splicing = table
         self._worker = Worker(self._engine, expert, Pace(latency_s=0.0))
+        self._every = max(1, round(settings.control.rate_hz / options.rate_hz))
+        self._correction: Correction | None = None
         self._expert = expert
         self._sight = Sight(settings.perception)
         self._number = 0
@@ -102,6 +110,8 @@ class Collector:
         """
         world = scene_of(self._settings.world, seed, self._options)
         self._engine.load(world)
+        if self._options.correction is not None and self._correction is None:
+            self._correction = self._corrected(self._options.correction)
         rng = np.random.default_rng([seed, 11])
         records = described(
             self._settings.model_copy(update={"world": world}),
@@ -153,7 +163,10 @@ class Collector:
             push.at(engine, self._expert.phase, file.rows)
             return True
 
-        result = self._worker.attempt(index, f"the {name}", each)
+        if self._correction is not None:
+            result = self._correction.attempt(index, f"the {name}", file, rng)
+        else:
+            result = self._worker.attempt(index, f"the {name}", each)
         self._unsteady.offset = None
         for _ in range(round(_TAIL_S * engine.settings.control.rate_hz) if result.done else 0):
             engine.tick()
@@ -177,6 +190,8 @@ class Collector:
         label = "success" if won else "failure"
         spec = engine.table.objects[index]
         about: dict[str, Any] = {"scene": seed, "object": asdict(spec), "noise": self._options.noise}
+        if self._correction is not None:
+            about["taken_over"] = self._correction.why
         reason = result.why or "lifted"
         file.write(folder, number, f"pick up the {spec.name}", label, reason, records, about)
         return Collected(number, seed, label, file.rows, file.rows / engine.settings.control.rate_hz)
@@ -184,10 +199,18 @@ class Collector:
     def _file(self) -> AttemptFile:
         options, engine = self._options, self._engine
         infos = {name: engine.small_info(name, options.oversample) for name in self._names}
-        every = max(1, round(engine.settings.control.rate_hz / options.rate_hz))
-        return AttemptFile(
-            engine, infos, options.oversample, every, {self._head: self._sight}, engine.settings.recording
-        )
+        sights = {self._head: self._sight}
+        return AttemptFile(engine, infos, options.oversample, self._every, sights, engine.settings.recording)
+
+    def _corrected(self, options: CorrectionOptions) -> Correction:
+        """With the checkpoint's policy, once the cameras are known."""
+        engine, table = self._engine, self._settings.policy
+        context = policy_context(engine.model, engine.infos, engine.clock, engine.joints)
+        learner = build_policy(table, context)
+        learner.warm_up()
+        engine.splicing = table
+        pace = Pace.of(table, tuple(engine.model.names))
+        return Correction(engine, options, learner, pace, self._expert, self._every)
 
     def _sees(self, index: int) -> bool:
         """Begin with the mask that is recorded; whether there is one."""

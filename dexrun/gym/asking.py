@@ -42,6 +42,7 @@ class InlineAttempt:
 
     Args:
         seen: by camera, the sight that gives the masks the policy asks for.
+        reset: whether the policy begins anew.
 
     Attributes:
         number, instruction: as a run's attempt has them.
@@ -57,6 +58,8 @@ class InlineAttempt:
         instruction: str,
         number: int,
         seen: Mapping[str, Sight],
+        *,
+        reset: bool = True,
     ) -> None:
         self.number = number
         self.instruction = instruction
@@ -71,7 +74,8 @@ class InlineAttempt:
         self._chunk: ActionChunk | None = None
         self._waiting = False
         self._begin_ns = engine.clock.now_ns()
-        policy.reset()
+        if reset:
+            policy.reset()
 
     def request(self, step: int, epoch: int, committed: Floats, frozen_steps: int) -> bool:
         """Ask now; the answer is there after the latency."""

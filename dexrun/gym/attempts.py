@@ -45,6 +45,9 @@ class Worker:
 
     Args:
         tracked_hz: how often masks are followed while the policy drives; 0: whenever the policy looks.
+
+    Attributes:
+        sights: by camera, what follows the object.
     """
 
     def __init__(self, engine: Engine, policy: Policy, pace: Pace, tracked_hz: float = 0.0) -> None:
@@ -52,7 +55,7 @@ class Worker:
         self.policy = policy
         self.pace = pace
         settings = engine.settings
-        self._sights = {name: Sight(settings.perception) for name in policy.spec.masks}
+        self.sights = {name: Sight(settings.perception) for name in policy.spec.masks}
         self._every = round(settings.control.rate_hz / tracked_hz) if tracked_hz else 0
         self._number = 0
         self._arm = engine.model.copy()
@@ -70,11 +73,18 @@ class Worker:
 
     def attempt(self, index: int, instruction: str, each: Callable[[], bool] | None = None) -> AttemptResult:
         """Have the policy grasp object `index` and lift it; `each` tick it is asked whether to go on."""
-        engine = self.engine
-        self._number += 1
-        if why := self._begin(index):
+        if why := self.look_for(index):
             return self._ended(index, 0, why=why)
-        source = InlineAttempt(engine, self.policy, self.pace, instruction, self._number, self._sights)
+        return self.go_on(index, instruction, each, reset=True)
+
+    def go_on(
+        self, index: int, instruction: str, each: Callable[[], bool] | None = None, *, reset: bool = False
+    ) -> AttemptResult:
+        """The rest of an attempt that another policy may have begun, once the object is tracked."""
+        engine = self.engine
+        source = InlineAttempt(
+            engine, self.policy, self.pace, instruction, self._number, self.sights, reset=reset
+        )
         engine.control.follow(source)
         ticks, quiet, why, done = 0, 0, "", False
         rate_hz = engine.settings.control.rate_hz
@@ -95,10 +105,12 @@ class Worker:
         engine.control.idle()
         return self._ended(index, ticks, done=done, why=why)
 
-    def _begin(self, index: int) -> str:
+    def look_for(self, index: int) -> str:
+        """Have the object's masks tracked from now on; why they cannot be, if so."""
+        self._number += 1
         eyes = self.engine.eyes
         assert eyes is not None  # noqa: S101 - a scene is loaded
-        for name, sight in self._sights.items():
+        for name, sight in self.sights.items():
             box = box_of(self.engine.table, index, eyes.true_infos[name])
             if box is None:
                 return "the object is out of sight"
@@ -111,7 +123,7 @@ class Worker:
     def _track(self, ticks: int) -> None:
         eyes = self.engine.eyes
         if self._every and ticks % self._every == 0 and eyes is not None:
-            for name, sight in self._sights.items():
+            for name, sight in self.sights.items():
                 sight.look(eyes.frame(name))
 
     def _done(self, height: float, lowest: float) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from dexrun.config.checkpoint_folders import Sources, with_checkpoints
+from dexrun.config.load import load
 from dexrun.config.settings import Settings
 
 _MESH_CELL_M, _FINGER_CELL_M = 0.009, 0.004
@@ -30,6 +33,27 @@ _TABLES: Mapping[str, Any] = {
 def default_settings(tables: Mapping[str, Any] | None = None) -> Settings:
     """What ``config.toml`` says of the simulated SO-100, and `tables` besides."""
     return Settings(**{**_TABLES, **dict(tables or {})})
+
+
+def settings_for(config: Path | None, checkpoint: Path | None = None) -> Settings:
+    """Those of the file `config`, or the defaults; with the policy of the folder `checkpoint`, if given.
+
+    Raises:
+        ConfigError: something cannot be used; one line for each mistake.
+    """
+    if config is not None:
+        return load(["--config", str(config), *_policy(checkpoint)])
+    if checkpoint is None:
+        return default_settings()
+    given: Sources = {"command line": {("policy", "checkpoint"): str(checkpoint)}}
+    tables, _ = with_checkpoints(
+        {**_TABLES, "policy": {"checkpoint": str(checkpoint)}}, given, "the default configuration"
+    )
+    return Settings(**tables)
+
+
+def _policy(checkpoint: Path | None) -> list[str]:
+    return [] if checkpoint is None else ["--policy.checkpoint", str(checkpoint)]
 
 
 def lighter(settings: Settings) -> Settings:

@@ -86,7 +86,7 @@ class GraspMotionPlanner:
             PolicyError: there is no free way.
         """
         parts: list[tuple[Floats, Phase]] = [(prefix, "approach")]
-        parts += self._approach(start, velocity, grasp)
+        parts += self.approach(start, velocity, grasp)
         above = parts[-1][0][-1]
         try:
             down = motion.plan_cartesian_move(self._arm, above, grasp.pose, self.careful)
@@ -112,7 +112,12 @@ class GraspMotionPlanner:
             raise PolicyError(f"out of the camera's view: {error}") from None
         return joined([(prefix, "approach"), (rows, "approach")])
 
-    def _approach(self, start: Floats, velocity: Floats, grasp: GraspCandidate) -> list[tuple[Floats, Phase]]:
+    def approach(self, start: Floats, velocity: Floats, grasp: GraspCandidate) -> list[tuple[Floats, Phase]]:
+        """From `start` to above the object, up first where the direct way is not free.
+
+        Raises:
+            PolicyError: there is no free way.
+        """
         goal = grasp.q_above
         direct = motion.plan_joint_move(start, goal, self.free, velocity)
         height = float(grasp.above[2, 3])
