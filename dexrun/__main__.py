@@ -54,6 +54,7 @@ commands:
   export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
   train      a policy out of a data set
   info       what is inside a recording or a data set
+  data       check, drop, split, merge, trim, relabel, convert, push and pull data sets
   view       open a recording in Rerun
   convert    turn a policy checkpoint into safetensors, without executing it
   calibrate  record an arm's homing offsets and ranges
@@ -75,6 +76,7 @@ _COMMANDS = {
     "info": "dexrun.data.info",
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",
+    "data": "dexrun.curation.command",
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",
 }

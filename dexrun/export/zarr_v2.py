@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "blocksize": 0}
+COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "blocksize": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ZarrArray:
             "shape": list(self.shape),
             "chunks": [self.chunk_rows, *self.shape[1:]],
             "dtype": np.dtype(self.dtype).str,
-            "compressor": _COMPRESSOR,
+            "compressor": COMPRESSOR,
             "fill_value": 0,
             "order": "C",
             "filters": None,
@@ -54,7 +54,7 @@ class ZarrArray:
         blosc.use_threads = False
         block = np.zeros((self.chunk_rows, *self.shape[1:]), self.dtype)
         block[: len(rows)] = rows
-        settings = {key: value for key, value in _COMPRESSOR.items() if key != "id"}
+        settings = {key: value for key, value in COMPRESSOR.items() if key != "id"}
         name = ".".join([str(number), *["0"] * (len(self.shape) - 1)])
         (self.path / name).write_bytes(Blosc(**settings).encode(block))
 

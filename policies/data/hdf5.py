@@ -25,7 +25,7 @@ from policies.data.dataset import (
     RowNumbers,
     Switches,
 )
-from policies.data.opened import OpenDataset, gathered, known
+from policies.data.opened import OpenDataset, gathered, known, reported
 from policies.data.set_files import frames_per_second, hdf5_array, small_json
 from runtime.recording.bounds import BROKEN, one_line
 
@@ -79,6 +79,8 @@ class Hdf5Episode:
     late: int
     features: Mapping[str, Feature]
     files: _Hdf5Files = field(repr=False)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def numbered(self, number: int) -> Hdf5Episode:
         """The same at another place."""
@@ -166,7 +168,7 @@ def open_hdf5(path: Path, switches: Switches) -> OpenDataset:
         episodes.append(
             Hdf5Episode(
                 len(episodes), file.name, length, task, "" if label == "none" else label, file, late,
-                features, files,
+                features, files, reported(known_as), known_as,
             )
         )  # fmt: skip
     if features is None:

@@ -29,7 +29,7 @@ from policies.data.dataset import (
 )
 from policies.data.depth_codes import metres_by_code, unit_m
 from policies.data.film import Films
-from policies.data.opened import OpenDataset, gathered, known
+from policies.data.opened import OpenDataset, gathered, known, reported
 from policies.data.set_files import frames_per_second, json_lines, lerobot_file, small_json, table_of
 from runtime.messages import Floats
 from runtime.recording.bounds import BROKEN, one_line
@@ -123,6 +123,8 @@ class LerobotEpisode:
     rate_hz: float
     tables: _Tables = field(repr=False)
     films: Films = field(repr=False)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def numbered(self, number: int) -> LerobotEpisode:
         """The same at another place."""
@@ -218,7 +220,7 @@ def open_lerobot(path: Path, switches: Switches) -> OpenDataset:
         episodes.append(
             LerobotEpisode(
                 len(episodes), name, length, task, "" if label == "none" else label, index, file, features,
-                columns, pictures, videos, rate, tables, films,
+                columns, pictures, videos, rate, tables, films, reported(known_as), known_as,
             )
         )  # fmt: skip
     if not episodes:

@@ -31,7 +31,7 @@ from policies.data.dataset import (
     RowNumbers,
     Switches,
 )
-from policies.data.opened import OpenDataset, gathered, known
+from policies.data.opened import OpenDataset, gathered, known, lost
 from policies.data.recorded import DatasetShape, EpisodeRef, describe, name_of
 from policies.data.sampled import Sampled, sample
 from policies.data.sampling import SamplingOptions
@@ -95,6 +95,7 @@ class McapEpisode:
         vectors: ``[T, ...]`` by feature. shown: by camera's feature, which of its pictures each row shows,
             ``[T]``; below 0, none.
         seen_by: of `TIP`, the cameras that have masks, depth and a pose.
+        lost: by sensor, what of its samples is missing. begin_ns: when its first row is, by its own clock.
     """
 
     number: int
@@ -109,6 +110,9 @@ class McapEpisode:
     seen_by: Mapping[str, CameraInfo]
     files: _Files = field(repr=False)
     scales: Mapping[str, float] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    begin_ns: int = 0
+    said: Mapping[str, Any] = field(default_factory=dict)
     _tips: list[Array] = field(default_factory=list, repr=False)
 
     def numbered(self, number: int) -> McapEpisode:
@@ -329,6 +333,8 @@ def _episode(number: int, found: _Found, features: Mapping[str, Feature], files:
             if camera in sampled.masks and camera in sampled.depths and info.base_from_camera is not None
         },
         files=files,
+        lost=lost(ref.drops, {name: report.as_json() for name, report in sampled.reports.items()}),
+        begin_ns=int(sampled.times[0]),
         scales={camera: ref.shape.cameras[camera].depth_scale_m for camera in sampled.depths},
     )
 

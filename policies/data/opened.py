@@ -114,6 +114,22 @@ def known(features: Mapping[str, Feature], name: str) -> Feature:
     return features[name]
 
 
+def lost(drops: Mapping[str, int], sensors: Mapping[str, Any]) -> dict[str, str]:
+    """By sensor, what of its samples is missing, as recordings and exports report it."""
+    out = {topic: f"{count} dropped" for topic, count in drops.items() if count}
+    for name, report in sensors.items():
+        if gaps := report.get("gaps"):
+            longest = max(gaps, key=lambda gap: gap["duration_s"])
+            at = f"{longest['duration_s']:.2f} s at {longest['start_s']:.2f} s"
+            out[name] = f"nothing for {at}" + (f", {len(gaps)} gaps" if len(gaps) > 1 else "")
+    return out
+
+
+def reported(said: Mapping[str, Any]) -> dict[str, str]:
+    """`lost`, of an episode of an export's report."""
+    return lost(said.get("dropped_while_recording", {}), said.get("sensors", {}))
+
+
 def gathered(rows: RowNumbers, feature: Feature, load: Callable[[int], Array]) -> Array:
     """Pictures ``[len(rows), *shape]``; what several rows show is loaded once.
 

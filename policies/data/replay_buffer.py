@@ -27,7 +27,7 @@ from policies.data.dataset import (
     RowNumbers,
     Switches,
 )
-from policies.data.opened import OpenDataset, known
+from policies.data.opened import OpenDataset, known, reported
 from policies.data.set_files import frames_per_second
 from policies.data.zarr_store import ZarrRows, ZarrStore
 
@@ -64,6 +64,8 @@ class BufferEpisode:
     vectors: Mapping[str, tuple[str, ...]]
     pictures: Mapping[str, _Channels]
     arrays: Mapping[str, ZarrRows] = field(repr=False)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
     _kept: dict[str, Array] = field(default_factory=dict, repr=False)
 
     def numbered(self, number: int) -> BufferEpisode:
@@ -126,6 +128,7 @@ def open_buffer(path: Path, switches: Switches) -> OpenDataset:
             BufferEpisode(
                 number, f"{path.name}/episode {number}", end - start, str(known_as.get("task", "")),
                 "" if label == "none" else label, start, features, vectors, pictures, arrays,
+                reported(known_as), known_as,
             )
         )  # fmt: skip
     about = {key: value for key, value in attributes.items() if key != "dexrun"}

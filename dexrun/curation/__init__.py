@@ -1,0 +1,1 @@
+"""``dexrun data``: looking into data sets, checking, editing and converting them."""

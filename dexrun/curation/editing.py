@@ -1,0 +1,174 @@
+"""Drop, keep, split, merge, trim, relabel: what becomes of which episodes, and where the result appears."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from dexrun.curation.journal import entries, held, replaced, undo
+from dexrun.curation.links import lasting
+from dexrun.curation.pieces import Piece, alike, assemble, chosen, pieces_of, relabelled
+from dexrun.exit_codes import OK
+from dexrun.export import target
+from dexrun.printing import say
+from policies.data.dataset import DatasetError
+from policies.data.opened import OpenDataset
+from policies.data.opening import open_dataset
+from policies.data.splitting import held_back
+
+Change = Callable[[OpenDataset], list[Piece]]
+
+
+def drop(arguments: argparse.Namespace) -> int:
+    """Leave the chosen episodes out."""
+
+    def change(dataset: OpenDataset) -> list[Piece]:
+        gone = set(_chosen(dataset, arguments))
+        return [piece for number, piece in enumerate(pieces_of(dataset)) if number not in gone]
+
+    return _edit(arguments, change)
+
+
+def keep(arguments: argparse.Namespace) -> int:
+    """Leave all others out; in the order that was given."""
+
+    def change(dataset: OpenDataset) -> list[Piece]:
+        every = pieces_of(dataset)
+        return [every[number] for number in _chosen(dataset, arguments)]
+
+    return _edit(arguments, change)
+
+
+def trim(arguments: argparse.Namespace) -> int:
+    """Cut the chosen episodes."""
+
+    def change(dataset: OpenDataset) -> list[Piece]:
+        cut = set(_chosen(dataset, arguments))
+        return [_cut(p, arguments) if n in cut else p for n, p in enumerate(pieces_of(dataset))]
+
+    return _edit(arguments, change)
+
+
+def _cut(piece: Piece, arguments: argparse.Namespace) -> Piece:
+    rate = piece.source.rate_hz
+    first = round(arguments.begin_s * rate)
+    end = piece.length if arguments.end_s is None else min(piece.length, round(arguments.end_s * rate))
+    if not 0 <= first < end:
+        raise DatasetError(
+            f"{piece.episode.name} has {piece.length / rate:.2f} s; nothing is left from "
+            f"{arguments.begin_s:g} s to {end / rate:g} s"
+        )
+    return replace(piece, first=first, end=end)
+
+
+def relabel(arguments: argparse.Namespace) -> int:
+    """Give the chosen episodes another task or label."""
+    if arguments.task is None and arguments.label is None:
+        raise DatasetError("relabel to what? give --task TEXT or --label success|failure|none")
+
+    def change(dataset: OpenDataset) -> list[Piece]:
+        meant = set(_chosen(dataset, arguments))
+        return [
+            relabelled(piece, arguments.task, arguments.label) if number in meant else piece
+            for number, piece in enumerate(pieces_of(dataset))
+        ]
+
+    return _edit(arguments, change)
+
+
+def split(arguments: argparse.Namespace) -> int:
+    """Two data sets."""
+    if not 0 < arguments.share < 1:
+        raise DatasetError(f"--share {arguments.share:g}: expected more than 0 and less than 1")
+    dataset = _opened(arguments.path)
+    if len(dataset.episodes) < 2:
+        raise DatasetError(f"{arguments.path}: a single episode is not split")
+    away = held_back(len(dataset.episodes), arguments.share, arguments.seed)
+    every = pieces_of(dataset)
+    for to, wanted in ((arguments.to, False), (arguments.rest, True)):
+        _new([piece for piece, gone in zip(every, away.tolist(), strict=True) if gone == wanted], to)
+    return OK
+
+
+def merge(arguments: argparse.Namespace) -> int:
+    """One data set of several."""
+    datasets = [_opened(path) for path in arguments.paths]
+    alike(datasets)
+    _new([piece for dataset in datasets for piece in pieces_of(dataset)], arguments.to)
+    return OK
+
+
+def undo_last(arguments: argparse.Namespace) -> int:
+    """Take back the last edit."""
+    with held(arguments.path) as path:
+        what = undo(path)
+        left = len(entries(path))
+    say(f"{arguments.path}: taken back: {what}; {left} earlier edits can be\n")
+    return OK
+
+
+def _chosen(dataset: OpenDataset, arguments: argparse.Namespace) -> list[int]:
+    return chosen(dataset, arguments.episodes, arguments.labels, arguments.task_is)
+
+
+def _opened(path: Path) -> OpenDataset:
+    dataset = open_dataset(path)
+    if dataset.left_out:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(dataset.left_out.items())[:3])
+        say(f"{path}: {len(dataset.left_out)} episodes cannot be used and are left out: {why}\n")
+    return dataset
+
+
+def _edit(arguments: argparse.Namespace, change: Change) -> int:
+    if arguments.to is not None:
+        dataset = _opened(arguments.path)
+        _new(change(dataset), arguments.to)
+        return OK
+    with held(arguments.path) as path:
+        dataset = _opened(path)
+        _whole(dataset, path)
+        pieces = change(dataset)
+        replaced(path, _command(arguments), lambda draft: assemble(pieces, draft))
+        dataset.close()
+    say(f"{arguments.path}: {len(pieces)} episodes; dexrun data undo {arguments.path} takes it back\n")
+    return OK
+
+
+def _whole(dataset: OpenDataset, path: Path) -> None:
+    """Whether the data set is what is at `path`, and nothing besides.
+
+    Raises:
+        DatasetError: it is not; --to would do.
+    """
+    if path.is_file() and dataset.format != "umi-zarr" and dataset.format != "dexgrasp-zarr":
+        raise DatasetError(f"{path}: is one episode of a data set; give the folder, or --to")
+    if dataset.format == "mcap" and not any((*path.glob("episodes/*.mcap"), *path.glob("*.mcap"))):
+        raise DatasetError(f"{path}: holds several runs; name one, or give --to for one data set of all")
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    given = {key: value for key, value in vars(arguments).items() if value not in (None, "", 0.0)}
+    command, path = given.pop("command"), given.pop("path")
+    options = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in given.items()]
+    return f"dexrun data {command} {path} {' '.join(options)}".strip()
+
+
+def _new(pieces: list[Piece], to: Path) -> None:
+    """Put the pieces together at `to`, whole or not at all."""
+    if not pieces:
+        raise DatasetError("nothing would be left of the data set")
+    as_file = pieces[0].source.path.is_file() and pieces[0].source.format.endswith("-zarr")
+    with target.building(to, file=as_file) as draft:
+        made = draft / "whole"
+        assemble(pieces, made)
+        lasting(draft)
+        if as_file:
+            made.rename(draft / target.RESULT)
+        else:
+            for entry in made.iterdir():
+                entry.rename(draft / entry.name)
+            made.rmdir()
+    say(f"{to}: {len(pieces)} episodes\n")

@@ -1,0 +1,42 @@
+"""The report beside a data set (``dexrun.json``), for the episodes that are in it after an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dexrun.curation.pieces import Piece
+
+
+def report_of(report: Mapping[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
+    """`report` of the first source, its episodes those of `pieces`.
+
+    Of an episode of which a part is kept, what was measured over all of it is not said any more.
+    """
+    episodes = []
+    for number, piece in enumerate(pieces):
+        known = dict(piece.episode.said)
+        if not piece.whole:
+            known.pop("sensors", None)
+        episodes.append(
+            {
+                "source": piece.episode.name,
+                **known,
+                "episode": number,
+                "task": piece.task,
+                "label": piece.label or "none",
+                "rows": piece.length,
+            }
+        )
+    errors = [
+        sensor["largest_stamp_error_s"] for each in episodes for sensor in each.get("sensors", {}).values()
+    ]
+    gaps = sum(
+        len(sensor.get("gaps", ())) for each in episodes for sensor in each.get("sensors", {}).values()
+    )
+    return {
+        **report,
+        "episodes": episodes,
+        "largest_stamp_error_s": max(errors, default=0.0),
+        "gaps": gaps,
+    }
