@@ -125,12 +125,12 @@ class Rig:
     watches: tuple[Watch, ...] = ()
     force: Ring | None = None
     sent: Ring | None = None
+    arm: Any = field(default_factory=Arm)
 
     def __post_init__(self) -> None:
         self.clock = SteppedClock()
-        self.arm = Arm()
         if self.sent is not None:
-            self.arm.sent = self.sent  # type: ignore[attr-defined]
+            self.arm.sent = self.sent
         self.guard = Guard()
         self.statistics = RunStatistics()
         self.fault: tuple[Decision, str] | None = None
@@ -170,8 +170,11 @@ class Rig:
             due += TICK
 
     def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run `main` beside the loop and, if there is one arm, the device."""
+
         async def everything() -> None:
-            self.clock.spawn("arm", self._device)
+            if isinstance(self.arm, Arm):
+                self.clock.spawn("arm", self._device)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.loop.run)
                 await main()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dexrun.modes.motion_source import MotionSource
+from runtime.arms import ArmGroup
 from runtime.control import LeaderSource, TickFlag, Watch
 from runtime.messages import Clip, Decision
-from runtime.ring import Ring
+from runtime.ring import Mailbox, Ring
 from tests.runtime.control_rig import MS, STATES, TICK, Chunks, D, Motion, Outcome, Rig
 
 HELD, WAITING, STARVED, STOPPED, IDLE, POSTED = (
@@ -446,6 +447,40 @@ def test_after_a_gap_what_has_not_been_moved_keeps_its_target() -> None:
 
     rig.run(main)
     assert rig.guard.calls[-2]["previous"].tolist() == [0.5, 0.3, 0.1]
+
+
+class PartOfRobot:
+    """One of several arms, of `joints` joints, that says what it is told to say."""
+
+    def __init__(self, joints: int) -> None:
+        self.states = Ring(dict.fromkeys(("position", "velocity", "load"), ((joints,), "<f8")), 16)
+        self.sent = Ring({"position": ((joints,), "<f8")}, 4)
+        self.targets = Mailbox({"position": ((joints,), "<f8")})
+
+
+def test_a_gap_of_one_of_two_arms_takes_no_squeeze_from_the_other() -> None:
+    """The healthy arm's jaws have stopped at an object, at 0.3; what they were asked for is 0.1."""
+    left, right = PartOfRobot(1), PartOfRobot(2)
+    rig = Rig({"follow_blend_s": 0.3}, arm=ArmGroup({"arms.left": left, "arms.right": right}))
+    rig.guard.rule = lambda requested: Outcome(np.array([0.5, 0.5, 0.1]))
+
+    def say(arm: PartOfRobot, *position: float) -> None:
+        arm.states.push(rig.clock.now_ns() + 5 * MS, position=position, velocity=0, load=0)
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        for tick in range(40):
+            say(right, 0.48, 0.3)
+            if tick < 5:
+                say(left, 0.5)
+            await rig.ticks(1)
+        assert (rig.loop.state, rig.loop.reason.split(":")[0]) == ("holding", "arms.left")
+        say(left, 0.2)
+        say(right, 0.48, 0.3)
+        await rig.ticks(1)
+
+    rig.run(main)
+    assert rig.guard.calls[-2]["previous"].tolist() == [0.2, 0.5, 0.1]
 
 
 def test_a_motion_of_any_length_is_made_whole() -> None:
