@@ -32,6 +32,15 @@ _PLAIN = {
     "string_type": 'give text, such as "words"',
 }
 """What pydantic says in its own terms, in a person's."""
+_URL = "give a URL, such as http://gpu-server:8000/v1"
+_SUCH = {
+    r"^https?://[^\s/]+": _URL,
+    r"^(https?://[^\s/]|$)": _URL,
+    r"^[a-z][a-z0-9_]*$": "give a name of small letters, digits and _, a letter first, such as left_2",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "give the name of an environment variable, such as DEXRUN_PLANNER_API_KEY",
+    r"^[0-9a-fA-F]{4}$": "give two bytes as four hex digits, such as aa55",
+}
+"""The same of the patterns that texts are held to."""
 _NOW_CALLED = {"safety.stall_ticks": "safety.stall_s, a time in seconds (10 ticks at 30 Hz were 0.33 s)"}
 _LEADING_KEY = re.compile(r"\w+(\.\w+)*")
 
@@ -58,7 +67,8 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
         such = shortened(json.dumps([value]))
         return f"{where}: {name} = {shortened(repr(value))}: give a list, such as {such}"
     shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {shortened(repr(value))}"
-    return f"{where}: {name}{shown}: {_PLAIN.get(kind) or message[:1].lower() + message[1:]}"
+    plain = _SUCH.get(str(details.get("pattern"))) or _PLAIN.get(kind)
+    return f"{where}: {name}{shown}: {plain or message[:1].lower() + message[1:]}"
 
 
 def _wrong_part(details: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def test_a_name_that_cannot_be_is_said_as_it_was_given(
 ) -> None:
     assert main([*arguments(tmp_path), "--cameras.Side.driver", "opencv"]) == BAD_CONFIGURATION
     first = capsys.readouterr().err.splitlines()[0]
-    assert first.startswith("dexrun: command line: cameras.Side = 'Side': string should match pattern")
+    assert first.startswith("dexrun: command line: cameras.Side = 'Side': give a name of small letters")
 
 
 def test_two_mistakes_are_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

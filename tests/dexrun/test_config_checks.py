@@ -68,6 +68,9 @@ IMPOSSIBLE = {
     "cameras.head.serial world:haed": f" = 'world:haed': {NO_SUCH} 'realsense'; give world:head",
     "cameras.wrist.source world:typo": f" = 'world:typo': {NO_SUCH} 'opencv'; give world:wrist",
     # addresses of servers
+    "planner.base_url 127.0.0.1:8000/v1": (
+        " = '127.0.0.1:8000/v1': give a URL, such as http://gpu-server:8000/v1"
+    ),
     "planner.base_url http://gpu:99999/v1": (
         f" = 'http://gpu:99999/v1': port out of range 0-65535; {BASE_URL}"
     ),
