@@ -24,7 +24,7 @@ _NAMED = (
     ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
 )
-_SIZED = ("x", "y", "width", "height")
+_SIZED = (("x", "y", "width", "height"), ("left", "top", "width", "height"), ("x", "y", "w", "h"))
 _NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?(?![\d.])")
 _NUMBERS_ONLY = re.compile(r"[\s\d.,;()\[\]+<>-]{7,100}")
 _TOKENS = re.compile(
@@ -32,7 +32,9 @@ _TOKENS = re.compile(
     r"|<\|det\|>([^<]{1,100})(?:<\|/det\|>|$)|<bbox>([^<]{1,100})(?:</bbox>|$)",
     re.IGNORECASE,
 )
-_NOTHING = frozenset({"", "null", "none", "n/a", "nan", "not found", "[]"})
+_NOTHING = frozenset(
+    {"", "null", "none", "n/a", "nan", "not found", "not visible", "not present", "absent", "[]"}
+)
 
 
 def box_of(text: str) -> tuple[Corners | None, dict[str, Any]]:
@@ -66,6 +68,8 @@ def _in_json(text: str) -> tuple[Corners | None, dict[str, Any]]:
 
 def _bare(text: str, error: ReplyError) -> Corners | None:
     """A list of numbers without an object around it; an empty list is no object."""
+    if text.strip(" .").lower() in _NOTHING:
+        return None
     try:
         values = only_json(text, list)
     except ReplyError:
@@ -85,10 +89,12 @@ def _of_object(value: dict[str, Any], *, inner: bool = False) -> Corners | None:
     for key in _TOP_FIRST:
         if key in known:
             found = corners(known[key])
-            return None if found is None else (found[1], found[0], found[3], found[2])
-    present = [key for key in _KEYS if key in known]
-    if len(present) == 1:
-        return corners(known[present[0]])
+            if found is None or isinstance(known[key], dict):  # corners by name have no order
+                return found
+            return found[1], found[0], found[3], found[2]
+    present = [known[key] for key in _KEYS if key in known]
+    if present and all(each == present[0] for each in present):
+        return corners(present[0])
     if not present:
         return _wrapped(known) if len(known) == 1 and not inner else _named(known)
     raise ReplyError(_UNREADABLE)
@@ -111,8 +117,8 @@ def _named(value: dict[str, Any]) -> Corners | None:
     for names in _NAMED:
         if all(name in value for name in names):
             return corners([value[name] for name in names])
-    if all(name in value for name in _SIZED):
-        x, y, width, height = (_number(value[name]) for name in _SIZED)
+    for names in _SIZED:
+        x, y, width, height = (_number(value.get(name)) for name in names)
         if x is not None and y is not None and width is not None and height is not None:
             return x, y, x + width, y + height
     raise ReplyError(_UNREADABLE)
@@ -142,13 +148,26 @@ def corners(value: Any) -> Corners | None:
 def _of_list(value: list[Any]) -> Corners | None:
     if len(value) == 2 and all(isinstance(each, list) and len(each) == 2 for each in value):
         value = [*value[0], *value[1]]
+    if len(value) == 4 and all(isinstance(each, list) and len(each) == 2 for each in value):
+        return _around(value)
     if all(each is None for each in value):
         return None  # of no elements, or of nulls
+    if len(value) == 5 and _is_number(value[4]) and 0 <= value[4] <= 1:
+        value = value[:4]  # what is left over is how sure the model is
     numbers = [number for each in value if (number := _number(each)) is not None]
     if len(value) != 4 or len(numbers) != 4:
         raise ReplyError(_UNREADABLE)
     x1, y1, x2, y2 = numbers
     return None if x1 == y1 == x2 == y2 and x1 <= 0 else (x1, y1, x2, y2)
+
+
+def _around(points: list[list[Any]]) -> Corners:
+    """The box around four points."""
+    places = [[_number(each) for each in point] for point in points]
+    xs, ys = [x for x, _ in places if x is not None], [y for _, y in places if y is not None]
+    if len(xs) != 4 or len(ys) != 4:
+        raise ReplyError(_UNREADABLE)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _is_number(value: Any) -> bool:

@@ -43,7 +43,10 @@ _THOUGHT = re.compile(
 )
 """As Qwen, DeepSeek, GLM, Kimi, Magistral and Seed write them."""
 _CHANNEL = re.compile(r"<\|channel\|>(\w{1,20})[^<]{0,40}<\|message\|>")
-_ANSWER = re.compile(r"<(/?)(?:answer|final_answer|output)>|<\|(?:(begin)|end)_of_(?:box|solution)\|>", re.I)
+_ANSWER = re.compile(
+    r"<(/?)(?:answer|final_answer|output|result|verdict|conclusion)>|<\|(?:(begin)|end)_of_(?:box|solution)\|>",
+    re.IGNORECASE,
+)
 _SPECIAL = re.compile(
     r"<\|(?:im_end|im_start|endoftext|end|return|eot_id|end_of_text|eom_id)\|>|</s>|<end_of_turn>|<eos>"
 )
@@ -125,8 +128,8 @@ def _between_tags(text: str) -> str:
 def only_json(text: str, kind: type[J]) -> J:
     """The only outermost value of type `kind` (dict or list) in the fenced block, or else in the text.
 
-    Where there is none, near JSON is read: single quotes, trailing commas, comments, Python's constants and
-    full-width punctuation.
+    Where there is none, near JSON is read: single quotes, keys without any, trailing commas, comments,
+    Python's constants and full-width punctuation.
 
     Raises:
         ReplyError: there is none, or more than one, or more than one block.
@@ -141,7 +144,7 @@ def only_json(text: str, kind: type[J]) -> J:
     name = "JSON object" if kind is dict else "JSON list"
     if not values:
         raise ReplyError(f"the reply holds no complete {name}")
-    if len(values) > 1:
+    if any(value != values[0] for value in values):  # models repeat themselves
         raise ReplyError(f"the reply holds more than one {name}")
     return values[0]
 
@@ -188,6 +191,7 @@ _NEAR = re.compile(
     r'"(?:[^"\\]|\\.)*+"?'  # the closing one may be missing: else every quotation mark would search for it
     r"|(?<![\w'])'((?:[^'\\\n]|\\.|'(?=\w))*+)'?"
     r"|,(?=\s*+[}\]])"
+    r"|(?<!\w)([A-Za-z_]\w{0,40}+)(?=\s*+:)"
     r"|\b(?:None|True|False)\b"
     r"|(?<!:)//[^\n]*",
     re.DOTALL,
@@ -204,6 +208,8 @@ def _mended(text: str) -> str:
             return said
         if match[1] is not None:
             return json.dumps(match[1].replace("\\'", "'"), ensure_ascii=False)
+        if match[2] is not None:
+            return f'"{match[2]}"'
         return _CONSTANTS.get(said, "")
 
     return _NEAR.sub(token, narrow(text))

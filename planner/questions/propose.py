@@ -11,6 +11,7 @@ from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
 from planner.reply_text import one_object, plain
 
+_NAMES = ("name", "label", "object", "description")
 _NOTHING = re.compile(
     r"null|n/a|无|没有|nil"
     r"|(?:none|nothing)(?: of them)?(?: (?:is )?left)?(?:[ ,:;(-].{0,80}\bempty\b.{0,20})?"
@@ -76,8 +77,10 @@ If there is no object on the table at all, "target" is null."""
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Proposal:
         """A JSON object with one ``target``, which may be null; ``analysis`` as far as it is there."""
-        value = one_object(plain(said))
+        value = {key.lower(): each for key, each in one_object(plain(said)).items()}
         target = value.get("target", "")
+        if isinstance(target, dict):
+            target = next((each for key in _NAMES if (each := target.get(key))), "")
         if isinstance(target, list) and len(target) <= 1:
             target = target[0] if target else None
         if isinstance(target, str) and _NOTHING.fullmatch(target.strip(" .。!").lower()):

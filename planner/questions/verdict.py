@@ -60,7 +60,8 @@ _YES_TOO = _Words(
 """For a question that "yes" answers as True does."""
 _TAIL_CHARS = 120
 """Nothing that the end of a line is recognised by is longer."""
-_MARKUP = "*_`\"'“”#$"
+_MARKUP = "*_`\"'“”#$[]『』✅❌✔✓✗✘☑️"
+_SURENESS = re.compile(r"(?:confidence|certainty)\b", re.IGNORECASE)
 _TEX = re.compile(r"\\(?:boxed|text|textbf|mathbf)\{([^{}\\]{0,80})\}")
 _CHINESE_LABEL = re.compile(r"(?:最终)?(?:答案|结论|回答)[是为]?[:\s]?")
 _BOTH = re.compile(r"\b(?:true\s*(?:/|or|\|)\s*false|false\s*(?:/|or|\|)\s*true)\b", re.IGNORECASE)
@@ -124,7 +125,8 @@ def _lines(text: str) -> list[str]:
     if not text.isascii():
         text = _CHINESE_LABEL.sub("answer: ", text)
     lines = (" ".join(line.split()).lstrip(">- ") for line in text.splitlines() if line)
-    return [line for line in lines if line]
+    kept = [line for line in lines if line]
+    return [line for line in kept if not _SURENESS.match(line)] or kept
 
 
 def _head(line: str, words: _Words) -> bool | None:

@@ -65,6 +65,13 @@ BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red
         ("<think>true? false? true!</think>\nFalse: a cup", False),
         ('```json\n{"grasped": true, "reason": "between the jaws"}\n```', True),
         ('{"result": false}', False),
+        ("✅ True", True),
+        ("❌ **False**", False),
+        ("[True]", True),
+        ("『真』", True),
+        ("<result>True</result>", True),
+        ("The cube is in the jaws: True\n\nConfidence: 0.9", True),
+        ("{answer: False}", False),
     ],
 )
 def test_verdicts_that_are_said_clearly(text: str, value: bool) -> None:
@@ -277,7 +284,7 @@ def test_boxes_that_are_not(box: object) -> None:
         json.dumps({"objects": [BOX, {**BOX, "bbox_2d": [11, 20, 30, 40]}]}),
         json.dumps({"target": "red cube"}),
         '{"a": ' * 900 + "1" + "}" * 900,
-        json.dumps(BOX) + json.dumps(BOX),
+        json.dumps(BOX) + json.dumps({**BOX, "bbox_2d": [11, 20, 30, 40]}),
         "```json\n" + json.dumps(BOX) + "\n```\n```json\n" + json.dumps(BOX) + "\n```",
         json.dumps(BOX)[:-9],
         '{"bbox_2d": [NaN, 0, 1, 1], "label": "a", "description": "b"}',
@@ -522,6 +529,13 @@ def test_no_draft_in_any_thought_is_read_as_the_answer(
         '{"bounding_boxes": [{"box_2d": [20, 10, 40.5, 30], "label": "red cube"}]}',
         '{"result": {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube"}}',
         '[{"bbox_2d": [10, 20, 30, 40.5]}, {"bbox_2d": [10, 20, 30, 40.5]}]',
+        '{"bbox_2d": [10, 20, 30, 40.5]}\n{"bbox_2d": [10, 20, 30, 40.5]}',
+        '{"bbox_2d": [10, 20, 30, 40.5], "bbox": [10, 20, 30, 40.5]}',
+        '{"bbox_2d": [10, 20, 30, 40.5, 0.98]}',
+        '{"box_2d": {"ymin": 20, "xmin": 10, "ymax": 40.5, "xmax": 30}}',
+        '{"bbox": {"left": 10, "top": 20, "width": 20, "height": 20.5}}',
+        '{"bbox_2d": [[10, 20], [30, 20], [30, 40.5], [10, 40.5]]}',
+        "{bbox_2d: [10, 20, 30, 40.5], label: 'red cube'}",
     ],
 )
 def test_boxes_as_models_write_them(text: str) -> None:
@@ -540,6 +554,8 @@ def test_boxes_as_models_write_them(text: str) -> None:
         '{"bbox_2d": [null, null, null, null]}',
         '{"bbox_2d": [0, 0, 0, 0], "label": "none"}',
         '[{"bbox_2d": null}]',
+        "null",
+        "None.",
         "{'bbox_2d': None}",
     ],
 )
@@ -599,6 +615,7 @@ def test_far_outside_the_hint_is_the_persons_and_not_the_models() -> None:
         ('{"target": "a"}', "a"),
         ('[{"target": "a", "analysis": "the nearest"}]', "a"),
         ('{"target": ["a"]}', "a"),
+        ('{"Target": {"name": "a", "position": "left"}}', "a"),
         ('{"target": []}', None),
         ('{"target": "null"}', None),
         ('{"target": "None."}', None),
