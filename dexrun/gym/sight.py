@@ -38,6 +38,10 @@ class Sight:
         self._newest = replace(self._tracker.init(frame, mask), attempt=attempt)
         return self._newest
 
+    def forget(self) -> None:
+        """Follow nothing."""
+        self._newest = None
+
     def look(self, frame: Frame) -> TrackedMask:
         """Where it is in `frame`, which is no older than the one before.
 
