@@ -53,6 +53,7 @@ commands:
   replay     send a recorded episode to the arm again, or verify it target by target
   export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
   train      a policy out of a data set
+  eval       how often a policy succeeds, with its interval, beside a control
   info       what is inside a recording or a data set
   data       check, drop, split, merge, trim, relabel, convert, push and pull data sets
   view       open a recording in Rerun
@@ -73,6 +74,7 @@ _COMMANDS = {
     "replay": "dexrun.data.replay",
     "export": "dexrun.export.command",
     "train": "dexrun.training.command",
+    "eval": "dexrun.evaluation.command",
     "info": "dexrun.data.info",
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",

@@ -6,7 +6,7 @@ import numpy as np
 
 from policies.geometric.estimate import ObjectEstimate, fit_object
 from policies.geometric.options import GeometricOptions
-from policies.geometric.points import around, deproject, dilated, eroded
+from policies.points import around, deproject, dilated, eroded
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
 from runtime.messages import CameraInfo, DepthImage, Floats, Frame, Mask, Observation, TrackedMask

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate, fit_object
 from policies.geometric.grasp import GraspPlanner
-from policies.geometric.points import deproject, dilated, eroded, normalised
 from policies.geometric.view import estimate_object
+from policies.points import deproject, dilated, eroded, normalised
 from runtime.arm_model import ArmModel
 from runtime.messages import Intrinsics
 from tests.geometric.synthetic import INFO, Box, observation, view

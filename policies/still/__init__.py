@@ -1,0 +1,1 @@
+"""The policy that holds still: what every evaluation is to be compared with."""

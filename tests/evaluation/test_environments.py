@@ -1,0 +1,117 @@
+"""A policy in an environment of Gymnasium's kind, by a mapping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dexrun.config.sources import ConfigError
+from dexrun.evaluation.environments import play_episode
+from dexrun.evaluation.mapping import EnvironmentMapping, read_mapping
+from runtime.interfaces import PolicySpec
+from runtime.messages import Observation, PolicyAnswer, PolicyStatus
+
+MAPPING = EnvironmentMapping(
+    joints=("a", "grip"),
+    low=(-1.0, 0.0),
+    high=(1.0, 1.0),
+    grippers=("grip",),
+    state="robot.q",
+    images={"head": "pixels"},
+    scale=(0.01, 1.0),
+    offset=(0.1, 0.0),
+    steps=20,
+    rate_hz=10.0,
+    execute_steps=3,
+)
+
+
+class Reaching:
+    """Counts in hundredths: solved once the first joint is at 50 or more."""
+
+    class action_space:  # noqa: N801 - Gymnasium's name
+        dtype = np.dtype(np.float32)
+
+    def __init__(self) -> None:
+        self.q = np.zeros(2)
+        self.steps = 0
+
+    def seen(self) -> dict[str, Any]:
+        return {"robot": {"q": self.q.copy()}, "pixels": np.zeros((4, 6, 3), np.uint8)}
+
+    def reset(self, seed: int) -> tuple[Any, dict[str, Any]]:
+        self.q[:], self.steps = (seed, 0.0), 0
+        return self.seen(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert action.dtype == np.float32
+        self.q, self.steps = np.asarray(action, float), self.steps + 1
+        return self.seen(), 0.0, False, False, {"is_success": self.q[0] >= 50}
+
+
+class Stepping:
+    """Goes on by a tenth of a unit in each row of five."""
+
+    def __init__(self, by: float = 0.1, status: PolicyStatus = PolicyStatus.RUNNING) -> None:
+        self.spec = PolicySpec("stepping", 5, joints=2)
+        self.by, self.status, self.asked = by, status, []
+
+    def warm_up(self) -> None: ...
+
+    def reset(self) -> None:
+        self.asked.clear()
+
+    def infer(self, observation: Observation) -> PolicyAnswer:
+        self.asked.append(observation)
+        rows = observation.arm.position + self.by * np.arange(1, 6)[:, None] * [1.0, 0.0]
+        return PolicyAnswer(rows, self.status, "it slipped")
+
+    def close(self) -> None: ...
+
+
+def test_an_episode_in_units_of_the_runtime_and_actions_in_the_environments():
+    policy = Stepping()
+    result = play_episode(Reaching(), policy, MAPPING, "stepping", 20, "reach")
+    assert policy.asked[0].arm.position.tolist() == pytest.approx([0.3, 0.0])  # 20 * 0.01 + 0.1
+    assert policy.asked[0].frames["head"].color.shape == (4, 6, 3)
+    assert policy.asked[0].instruction == "reach"
+    assert (result.success, result.objects_in_tray, result.duration_s) == (True, 1, 0.3)
+
+
+def test_what_never_gets_there_fails_in_its_own_words():
+    still = play_episode(Reaching(), Stepping(0.0), MAPPING, "still", 1, "")
+    assert (still.success, still.why, still.duration_s) == (False, "no success in 20 steps", 2.0)
+    lost = play_episode(Reaching(), Stepping(0.0, PolicyStatus.FAILED), MAPPING, "lost", 1, "")
+    assert (lost.success, lost.why) == (False, "it slipped")
+
+
+BAD = {
+    "path": ({"state": "robot.velocity"}, "no 'robot.velocity'; where 'velocity' was looked for is q"),
+    "size": (
+        {"joints": ("a",), "low": (0,), "high": (1,), "grippers": (), "scale": (), "offset": ()},
+        r"\[2\]",
+    ),
+    "picture": ({"images": {"head": "robot.q"}}, "float64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mapping_that_does_not_fit_is_said_in_one_line(name: str):
+    changes, message = BAD[name]
+    mapping = EnvironmentMapping.model_validate({**MAPPING.model_dump(), **changes})
+    with pytest.raises(ConfigError, match=message):
+        play_episode(Reaching(), Stepping(), mapping, "stepping", 1, "")
+
+
+def test_a_mapping_is_a_file(tmp_path: Path):
+    path = tmp_path / "env.toml"
+    path.write_text('joints = ["a", "b"]\nlow = [0, 0]\nhigh = [1, 1]\n[images]\nhead = "pixels.top"\n')
+    assert read_mapping(path).images == {"head": "pixels.top"}
+    path.write_text('joints = ["a"]\nlow = [0, 0]\nhigh = [1]\n')
+    with pytest.raises(ConfigError, match="low: 2 values for 1 joints"):
+        read_mapping(path)
+    with pytest.raises(ConfigError, match="No such file"):
+        read_mapping(tmp_path / "none.toml")
