@@ -171,6 +171,7 @@ class Engine:
             self.eyes.expose(frame_ns)
         read_ns = round(now_ns - now_ns % (NS_PER_S / self._servos_rate_hz))
         table.coast(read_ns)
+        table.report()
         self.arm.read(read_ns)
         table.coast(now_ns)
         self.clock.set(now_ns)

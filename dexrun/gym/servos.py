@@ -45,6 +45,7 @@ class RegisterArm:
             joints.gripper_names, config.joint_torque_limit_fraction["gripper"]
         ) | dict(config.joint_torque_limit_fraction)
         self._offsets = np.array([entry.homing_offset for entry in entries.values()])
+        self._signs = self._map.signs()
         size = (len(joints.names),)
         self.states = Ring(dict.fromkeys(("position", "velocity", "load"), (size, "<f8")), 512)
         self.targets = Mailbox({"position": (size, "<f8")})
@@ -67,13 +68,12 @@ class RegisterArm:
 
     def read(self, stamp_ns: int) -> None:
         """Publish the joints' state as the servos report it."""
-        joints, readings = self._map, [self._bank.reading(servo_id) for servo_id in self._bank.ids]
-        ticks = np.array([each.position for each in readings]) - self._offsets
+        joints, (ticks, speeds, loads) = self._map, self._bank.readings()
         self.states.push(
             stamp_ns,
-            position=joints.to_units(ticks),
-            velocity=joints.rates(np.array([each.velocity for each in readings])),
-            load=joints.signs() * np.array([each.load for each in readings]) * LOAD_FRACTION,
+            position=joints.to_units(ticks - self._offsets),
+            velocity=joints.rates(speeds),
+            load=self._signs * loads * LOAD_FRACTION,
         )
 
     def write(self, now_ns: int) -> None:
@@ -85,6 +85,5 @@ class RegisterArm:
     def aim(self, target: Floats, now_ns: int) -> None:
         """Write `target` ``[D]`` into the goal registers."""
         goals = self._map.to_ticks(target)
-        for servo_id, goal in zip(self._bank.ids, (goals + self._offsets).tolist(), strict=True):
-            self._bank.set_goal(servo_id, goal)
+        self._bank.set_goals(goals + self._offsets)
         self.sent.push(now_ns, goal=goals, position=self._map.to_units(goals))

@@ -78,6 +78,9 @@ class Tabletop:
         self._object_qpos = [self.model.joint(object_body(i)).qposadr[0] for i in range(len(self.objects))]
         self._jaws = {arm: self._ids(names) for arm, names in scene.fingers.items()}
         self._bodies = {arm: self._ids(names) for arm, names in scene.bodies.items()}
+        self._of_jaws = {
+            arm: np.isin(self.model.geom_bodyid, list(bodies)) for arm, bodies in self._jaws.items()
+        }
         self._sensed = sensing_arm(config, robot)
         self.arms_pressed_n = 0.0
         """The largest force with which two arms ever pressed on each other."""
@@ -130,7 +133,7 @@ class Tabletop:
     def coast(self, to_ns: int) -> int:
         """As `advance`, where nobody reads or writes the servos' registers meanwhile: many times cheaper.
 
-        They have the state reached at the end; contacts are looked at then, and not at every step.
+        The registers have the state reached once `report` is called; no witness looks at the steps.
         """
         count = max(0, (to_ns - self.now_ns) // self.step_ns)
         left, drive = int(count), self.banks.drive()
@@ -139,12 +142,12 @@ class Tabletop:
             steps = left if self._powered and np.array_equal(self._aim, drive.goal_rad) else 1
             self._mujoco.mj_step(self.model, self.data, steps)
             left -= steps
-        if count:
-            self._publish()
-            if len(self._bodies) > 1:
-                self.arms_pressed_n = max(self.arms_pressed_n, self._pressed_n())
         self._steps += count
         return int(count)
+
+    def report(self) -> None:
+        """Bring the servos' registers up to the state reached by `coast`."""
+        self._publish()
 
     def stand(self, q: Floats) -> None:
         """Put the robot's joints ``[D]`` (in its units) there, at rest, with that for its goal."""
@@ -198,7 +201,7 @@ class Tabletop:
         net = np.zeros(3)
         frame = self.data.site(self.robot.sites[self._sensed]).xmat.reshape(3, 3)
         wrench = np.zeros(6)
-        for index in range(self.data.ncon):
+        for index in self._at_jaws(self._sensed):
             contact = self.data.contact[index]
             hit = self._jaw_contact(contact, self._sensed)
             if hit == 0:
@@ -209,6 +212,11 @@ class Tabletop:
             if self._touched_object(contact) is not None:
                 squeeze += abs(local[1]) / 2
         return np.array([squeeze, net[0], net[2]])
+
+    def _at_jaws(self, arm: str) -> list[int]:
+        """Which contacts a jaw of `arm` takes part in."""
+        geoms = self.data.contact.geom[: self.data.ncon]
+        return np.flatnonzero(self._of_jaws[arm][geoms].any(axis=1)).tolist()
 
     def held_objects(self) -> set[int]:
         """Those that touch any arm's jaw."""

@@ -10,6 +10,7 @@ from itertools import cycle, islice, pairwise
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drivers.feetech.servo import ServoReading
 from runtime.body import RobotDescription
@@ -66,6 +67,8 @@ class Encoders:
             for gripper, (low, high) in zip(self._grippers, self._ends, strict=True)
         ]
         self._homed = [rest + h / scale for rest, h, scale in zip(rests, held, self._scale, strict=True)]
+        self._all_homed, self._all_scale = np.array(self._homed), np.array(self._scale)
+        self._all_offsets = np.array(self._offsets)
         beyond = _turned(_BEYOND, number, len(self.names))
         self._calibrated = [self._range(joint, beyond[joint]) for joint in range(len(self.names))]
 
@@ -111,6 +114,19 @@ class Encoders:
         """What the encoder of `joint` shows (before the homing offset) at a position of the model's."""
         turned = (position - self._homed[joint]) * self._scale[joint]
         return round(HOMED + turned) + self._offsets[joint]
+
+    def all_ticks(self, positions: Floats) -> NDArray[np.int64]:
+        """`ticks` of all joints ``[D]``."""
+        turned = (positions - self._all_homed) * self._all_scale
+        return np.asarray(np.rint(HOMED + turned) + self._all_offsets, np.int64)
+
+    def all_speeds(self, velocities: Floats) -> NDArray[np.int64]:
+        """`speed` of all joints ``[D]``."""
+        return np.asarray(np.rint(velocities * self._all_scale), np.int64)
+
+    def all_positions(self, ticks: NDArray[np.int64]) -> Floats:
+        """`position` of all joints ``[D]``."""
+        return np.asarray(self._all_homed + (ticks - self._all_offsets - HOMED) / self._all_scale)
 
     def position(self, joint: int, ticks: float) -> float:
         """The model's position at which the encoder of `joint` shows `ticks`."""
@@ -180,6 +196,22 @@ class ArmBank:
             load=round(1000 * effort),
             current=round(abs(effort) * STALL_CURRENT),
         )
+
+    def readings(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Position, velocity and load of all servos ``[D]``, as `reading` has them."""
+        with self._lock:
+            position, velocity, effort = self._position.copy(), self._velocity.copy(), self._effort.copy()
+        return (
+            self.encoders.all_ticks(position),
+            self.encoders.all_speeds(velocity),
+            np.asarray(np.rint(1000 * effort), np.int64),
+        )
+
+    def set_goals(self, ticks: NDArray[np.int64]) -> None:
+        """`set_goal` of all servos ``[D]``."""
+        goals = self.encoders.all_positions(ticks)
+        with self._lock:
+            self._goal[:] = goals
 
     def set_goal(self, servo_id: int, ticks: int) -> None:
         with self._lock:
