@@ -20,6 +20,8 @@ from runtime.messages import DeviceError, FaultKind, Floats
 from runtime.ring import Ring, capacity_for
 
 POLL_NS = 100_000_000
+_STILL_S = 5.0
+"""So long may this process stand still: what waited in the line meanwhile comes at once, to be recorded."""
 _FEW = 10
 """Samples after which a silence is no matter of the rate."""
 ARRIVAL_S = 1.0
@@ -53,7 +55,7 @@ class SerialForce:
         self._wire = clock.wire(name, stream=True)
         k = config.channels
         self.samples = Ring(
-            {"force": ((k,), "<f8"), "saturated": ((k,), "|u1")}, capacity_for(config.rate_hz, 1)
+            {"force": ((k,), "<f8"), "saturated": ((k,), "|u1")}, capacity_for(config.rate_hz, _STILL_S)
         )
         matrix = np.array(config.calibration) if config.calibration else np.eye(k)
         self._matrix: Floats = matrix * config.newtons_per_count

@@ -122,6 +122,23 @@ def test_stamps_are_even_although_samples_come_in_bursts(tmp_path: Path) -> None
         assert stamps == [PERIOD * i for i in range(2, 41)]
 
 
+@pytest.mark.parametrize("form", ["text", "frames"])
+def test_what_waited_in_the_line_while_nobody_read_is_all_there_to_be_recorded(
+    tmp_path: Path, form: str
+) -> None:
+    with rig(tmp_path, tare_at_start=False, format=form) as r:
+        r.driver.open()
+        r.until(20)
+        reader = r.driver.samples.reader()
+        r.clock.wait_until_ns(1200 * MS)
+        published = r.driver.samples.published
+        r.driver.poll()
+        while reader.next() is not None:
+            pass
+        assert r.driver.samples.published - published > 200
+        assert reader.lost == 0
+
+
 def test_taring_again_changes_the_zero_once_it_is_known(tmp_path: Path) -> None:
     with rig(tmp_path) as r:
         r.driver.open()
