@@ -26,6 +26,9 @@ SLACK = 1e-6
 REANCHORED_RAD = 0.02
 """A target this near to where the arm is asks for no motion, wherever the one before was."""
 
+ON_TIME = 0.1
+"""So much of a period may a tick be off."""
+
 STOPPED, HOLDING, POSTED = 4, 2, 64
 STOPS_AT_ONCE = ("collision", "force", "stall")
 CLIP_BITS = {"collision": 32, "force": 64, "stall": 128}
@@ -106,10 +109,10 @@ def wrong_targets(episode: Episode) -> list[str]:
     found: list[str] = []
     last: Floats | None = None
     speed: Floats | None = None
-    before_ns = 0
+    before: Mapping[str, Any] | None = None
     for tick in episode.ticks:
-        dt = min((tick["stamp_ns"] - before_ns) / 1e9, safety["max_step_s"])
-        before_ns = tick["stamp_ns"]
+        dt = min(_passed_s(before, tick, float(robot["control_rate_hz"])), safety["max_step_s"])
+        before = tick
         if not tick["flags"] & POSTED:
             speed = np.zeros(len(names))
             continue
@@ -133,6 +136,15 @@ def wrong_targets(episode: Episode) -> list[str]:
             speed = np.where(faster & there, np.nan, now)  # anchored anew: nobody knows its speed
         last = target
     return found
+
+
+def _passed_s(before: Mapping[str, Any] | None, tick: Mapping[str, Any], rate_hz: float) -> float:
+    """Between two ticks, by their stamps; by their numbers where both were on time."""
+    if before is None:
+        return 1.0 / rate_hz
+    by_number = (tick["tick"] - before["tick"]) / rate_hz
+    by_stamp = float(tick["stamp_ns"] - before["stamp_ns"]) / 1e9
+    return by_number if abs(by_stamp - by_number) < ON_TIME / rate_hz else by_stamp
 
 
 def _stops(clips: int) -> bool:

@@ -109,6 +109,10 @@ class LoopListener(Protocol):
 _STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
 _STATE_SINCE = ("_taken", "_refused", "_posted_ns")
 """What recordings made before the loop engaged after a hold do not have."""
+_TIMED = ("_before_ns",)
+"""What recordings made before the time between targets was measured do not have."""
+_ON_TIME = 0.1
+"""A tick that is off by no more than this share of a period is on time."""
 
 
 def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
@@ -202,7 +206,8 @@ class ControlLoop:
         told = NoGoals() if sent is None else WrittenGoals(sent, options.rate_hz)
         self._goals: Goals = told if goals is None else goals
         self._held: Floats | None = None
-        self._posted_ns = -1
+        self._posted_ns = self._before_ns = -1
+        self._timed = True
         self._state = arm.states.blank()
         self._force_ring, self._force = force, sample_of(force)
         self._source: Source | None = None
@@ -278,7 +283,7 @@ class ControlLoop:
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
         return {
-            **remember(self, (*_STATE, *_STATE_SINCE)),
+            **remember(self, (*_STATE, *_STATE_SINCE, *_TIMED)),
             **_about(self._source),
             "supervisor": self._supervisor.snapshot(),
             "horizon": self.horizon.snapshot(),
@@ -292,9 +297,12 @@ class ControlLoop:
         """Go on from where another loop was at its `snapshot`, following `source`.
 
         Without an ``engagement`` that was a loop that faded in after a hold, whatever the distance, and began
-        anew after a gap: so does this one then.
+        anew after a gap: so does this one then. Nor need it have measured the time between targets.
         """
         recall(self, _STATE, state)
+        self._timed = set(_TIMED) <= set(state)
+        if self._timed:
+            recall(self, _TIMED, state)
         self._engages = "engagement" in state
         if self._engages:
             recall(self, _STATE_SINCE, state)
@@ -394,10 +402,11 @@ class ControlLoop:
         requested, flags = self._request(now_ns)
         clips, posted = Clip.NONE, None
         if self._fresh:
-            clips, posted = self._post(now_ns, requested, self._since_posted_s(now_ns, skipped))
+            clips, posted = self._post(now_ns, requested, self._since_last_s(now_ns, skipped))
             flags |= TickFlag.POSTED
         elif self._engages:
             self._lie_idle(1.0 / self._options.rate_hz)
+        self._before_ns = now_ns if self._timed else -1
         if skipped:
             flags |= TickFlag.SKIPPED_BEFORE
         self._account(now_ns, clips, flags)
@@ -556,12 +565,18 @@ class ControlLoop:
         """The target sent before; at first, the measured position."""
         return self.target if self.target is not None else self._nowhere
 
-    def _since_posted_s(self, now_ns: int, skipped: int) -> float:
-        """How long the last target has had: the ticks since, or less where that one was posted late."""
+    def _since_last_s(self, now_ns: int, skipped: int) -> float:
+        """How long the last tick's target has had: the time that passed, whatever it should have been.
+
+        A tick that is late gives the arm a longer way, and the one after it a shorter one; what is within the
+        precision of the ticks is a whole number of periods.
+        """
         rate_hz = self._options.rate_hz
-        if not skipped or not self._engages or self._posted_ns < 0:
-            return (skipped + 1) / rate_hz
-        return min((skipped + 1) / rate_hz, max(1.0 / rate_hz, (now_ns - self._posted_ns) / NS_PER_S))
+        periods = skipped + 1
+        if self._before_ns < 0 or now_ns <= self._before_ns:
+            return periods / rate_hz
+        passed_s = (now_ns - self._before_ns) / NS_PER_S
+        return periods / rate_hz if abs(passed_s * rate_hz - periods) <= _ON_TIME else passed_s
 
     def _post(self, now_ns: int, requested: Floats, dt_s: float) -> tuple[Clip, Floats]:
         """Make `requested` safe and post it."""

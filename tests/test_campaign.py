@@ -93,6 +93,14 @@ def test_it_sees_what_is_too_fast() -> None:
     assert kinds(wrong_targets(moving(0.0, 0.6, 1.2, 0.0))) == ["acceleration"]
 
 
+def test_it_goes_by_stamps_where_a_tick_was_late() -> None:
+    late = moving(0.0, 0.6, 1.2, 1.8, 2.4, 2.4)
+    late.ticks[4]["stamp_ns"] += PERIOD_NS // 12
+    assert wrong_targets(late) == [], "as good as on time"
+    late.ticks[4]["stamp_ns"] += PERIOD_NS // 2
+    assert set(kinds(wrong_targets(late))) == {"velocity", "acceleration"}
+
+
 def test_a_check_may_stop_a_target_at_once_and_no_more() -> None:
     assert wrong_targets(moving(0.0, 0.6, 1.2, 0.0, clips=32)) == []
     assert kinds(wrong_targets(moving(0.0, 0.6, 1.2, -1.2, clips=32))) == ["acceleration"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anyio
 import numpy as np
 import pytest
 
 from dexrun.modes.motion_source import MotionSource
 from runtime.arms import ArmGroup
+from runtime.clock import NS_PER_S
 from runtime.control import LeaderSource, TickFlag, Watch
+from runtime.limits import SafetyOptions
 from runtime.messages import Clip, Decision
 from runtime.ring import Mailbox, Ring
+from runtime.safety import SafetyStage
 from tests.runtime.control_rig import MS, STATES, TICK, Chunks, D, Motion, Outcome, Rig
+from tests.safety.arms import crane
 
 HELD, WAITING, STARVED, STOPPED, IDLE, POSTED = (
     TickFlag.HOLDING,
@@ -571,11 +577,11 @@ def test_after_the_process_stood_still_the_arm_engages() -> None:
     assert 0 < rig.requested()[-1] < 0.8 / 30
 
 
-@pytest.mark.parametrize(("late_ms", "credited_ms"), [(0, 20), (7, 13), (10, 10)])
-def test_after_a_late_tick_and_a_skipped_one_no_more_time_is_credited_than_passed(
-    late_ms: int, credited_ms: int
+@pytest.mark.parametrize(("late_ms", "skipped", "then_ms"), [(0, 1, 20), (7, 1, 13), (9, 1, 11), (3, 0, 7)])
+def test_a_late_tick_is_credited_what_passed_and_the_next_one_the_rest(
+    late_ms: int, skipped: int, then_ms: int
 ) -> None:
-    """Of 20 ms since the tick before was due, some had gone by when its target was posted."""
+    """Of the time since the tick before was due, some had gone by when its target was posted."""
     rig = Rig()
 
     async def main() -> None:
@@ -583,12 +589,41 @@ def test_after_a_late_tick_and_a_skipped_one_no_more_time_is_credited_than_passe
         rig.loop.close()
 
     rig.run(main)
-    tick, due_ns = len(rig.guard.calls), rig.clock.now_ns() + 10 * TICK
-    for number, at_ns in ((tick + 10, due_ns + late_ms * MS), (tick + 12, due_ns + 2 * TICK)):
+    last = len(rig.guard.calls) + 10
+    due_ns = rig.clock.now_ns() + 10 * TICK
+    for ticks, late_ns in ((-1, 0), (0, late_ms * MS), (1 + skipped, 0)):
+        at_ns = due_ns + ticks * TICK + late_ns
         rig.arm.states.push(at_ns, position=0, velocity=0, load=0)
         rig.loop._pacer.started_ns = at_ns
-        rig.loop.tick(number)
-    assert rig.guard.calls[-1]["dt_s"] == pytest.approx(credited_ms / 1000)
+        rig.loop.tick(last + ticks)
+    credited = [call["dt_s"] * 1000 for call in rig.guard.calls[-2:]]
+    assert credited == pytest.approx([10 + late_ms, then_ms])
+
+
+def test_a_tick_that_is_off_by_a_tenth_is_on_time() -> None:
+    rig = Rig()
+    for tick, at_ms in enumerate((10, 20.9, 30, 40.9, 50)):
+        at_ns = round(at_ms * MS)
+        rig.arm.states.push(at_ns, position=0, velocity=0, load=0)
+        rig.loop._pacer.started_ns = at_ns
+        rig.loop.tick(tick)
+    assert [call["dt_s"] for call in rig.guard.calls] == [0.01] * 5
+
+
+@pytest.mark.parametrize("late_ms", [0, 12, 29])
+def test_no_late_tick_makes_a_target_faster_by_its_stamps(late_ms: int) -> None:
+    """At full speed one tick is late, and the next one is skipped or comes soon after."""
+    options, period = SafetyOptions(), NS_PER_S / 30
+    stage, target, speed, skipped = SafetyStage(options, crane()), np.zeros(3), 0.0, late_ms > 20
+    stamps = [*(k * period for k in range(8)), 8 * period + late_ms * MS]
+    stamps += [(k + 9 + skipped) * period for k in range(4)]
+    for before, now in itertools.pairwise(stamps):
+        dt = (now - before) / NS_PER_S
+        start, was = target, speed
+        target = stage.apply(np.array([1.9, 0.0, 0.0]), start, start, None, None, dt).target
+        speed = (target[0] - start[0]) / dt
+        assert speed <= options.max_velocity_rad_s + 1e-9
+        assert abs(speed - was) <= options.max_acceleration_rad_s2 * dt + 1e-9
 
 
 def test_a_leader_beyond_what_a_joint_can_do_keeps_no_other_joint_waiting() -> None:
