@@ -142,6 +142,7 @@ class ArmModel:
         self._kinematics = query("mj_kinematics", self.model, self.data)
         self._collision = query("mj_collision", self.model, self.data)
         self._fixed = _fixed(self.model)
+        self._is_fixed: list[bool] = self._fixed.tolist()
         self._ik: Any = None
         self._find_joints()
         self._find_arms()
@@ -380,11 +381,15 @@ class ArmModel:
         distances = contacts.dist[:count]
         if len(self.arms) > 1:
             return self._gaps_between(contacts.geom[:count], distances)
-        on_table = self._fixed[contacts.geom[:count]].any(axis=1)
-        reach = self.reach_m
-        own = float(np.where(on_table, reach, distances).min())
-        table = float(np.where(on_table, distances, reach).min())
-        return (min(own, reach),), (min(table, reach),)
+        # Few as they are, they are sooner looked through than made arrays of.
+        own = table = self.reach_m
+        fixed = self._is_fixed
+        for (one, other), gap in zip(contacts.geom[:count].tolist(), distances.tolist(), strict=True):
+            if fixed[one] or fixed[other]:
+                table = min(table, gap)
+            else:
+                own = min(own, gap)
+        return (own,), (table,)
 
     def _gaps_between(self, geoms: NDArray[np.int32], distances: Floats) -> Gaps:
         owners = self._owners[geoms]

@@ -40,6 +40,9 @@ class SafetyOptions(Options):
         self_clearance_m: least distance between parts of the arm that are not neighbours.
         table_clearance_m: least distance between the arm (fingers included) and the table, or what stands on
             it (``[scene]``), where the arm is asked to be: it must be more than the arm sags by.
+        table_lag_m_per_rad: what is to be free there besides, for each radian (beyond 0.03) by which a target
+            is ahead of its joint: near the table the arm is asked to go no faster than it can follow, and the
+            way to its target is looked at, too. 0: targets alone are looked at.
         max_force_n: above it the gripper eases off, and the arm pushes no further and may only lift.
         soft_force_fraction: from this fraction of `max_force_n` on, the gripper closes no further.
         force_ease_rad_s: how fast the arm's targets are drawn back to where the arm is, as far as they lie
@@ -64,7 +67,8 @@ class SafetyOptions(Options):
     max_acceleration_rad_s2: float = Field(default=20.0, gt=0)
     max_acceleration_gripper_s2: float = Field(default=60.0, gt=0)
     self_clearance_m: float = Field(default=0.004, ge=0, le=0.02)
-    table_clearance_m: float = Field(default=0.003, ge=0, le=0.02)
+    table_clearance_m: float = Field(default=0.0038, ge=0, le=0.02)
+    table_lag_m_per_rad: float = Field(default=0.04, ge=0, le=0.2)
     max_force_n: float = Field(default=30.0, gt=0)
     soft_force_fraction: float = Field(default=0.8, gt=0, le=1)
     force_ease_rad_s: float = Field(default=0.5, gt=0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime import envelope
-from runtime.clearance import BodyModel, farthest_clear
+from runtime.clearance import BodyModel, Margins, farthest_clear
 from runtime.envelope import JointLimits
 from runtime.limits import SafetyOptions
 from runtime.messages import Clip, Floats
@@ -80,6 +80,9 @@ class SafetyStage:
         self.limits = JointLimits.build(options, model.names, model.ranges, model.grippers)
         self._stall = StallGuard(options, model.names, model.grippers, self._fingers.joints.tolist())
         self._joints = len(model.names)
+        self._margins = Margins(
+            options.self_clearance_m, options.table_clearance_m, options.table_lag_m_per_rad
+        )
         self._velocity = np.zeros(self._joints)
         self._last: Floats | None = None
         self._from: Floats | None = None
@@ -204,7 +207,7 @@ class SafetyStage:
         dt: float,
     ) -> tuple[Floats, Clip, str | None]:
         clips = Clip.NONE
-        clear = self._clear_of_collision(start, target)
+        clear = farthest_clear(self._model, start, target, self._margins, present)
         if envelope.differs(clear, target):
             clips |= Clip.COLLISION
         eased, forced = self._ease(clear, start, present, largest_force(force_n), dt)
@@ -218,12 +221,8 @@ class SafetyStage:
         if relaxed is not clear:
             relaxed = envelope.clip_range(relaxed, self.limits.reaching(start))
             if clips & (Clip.FORCE | Clip.STALL):
-                relaxed = self._clear_of_collision(start, relaxed)
+                relaxed = farthest_clear(self._model, start, relaxed, self._margins, present)
         return relaxed, clips, forced or stalled
-
-    def _clear_of_collision(self, start: Floats, target: Floats) -> Floats:
-        options = self.options
-        return farthest_clear(self._model, start, target, options.self_clearance_m, options.table_clearance_m)
 
     def _ease(
         self, target: Floats, start: Floats, present: Floats, force: float, dt: float

@@ -7,6 +7,7 @@ the servo has, and the servo would catch up faster than any limit permits.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -54,19 +55,20 @@ class WrittenGoals:
     def __init__(self, sent: Readings, rate_hz: float) -> None:
         self._sent = sent
         self._sample = sample = sent.blank()
-        if isinstance(sent, JoinedRings) and isinstance(sample, JoinedSample):
-            self._parts = list(zip(sample.parts, sent.places, strict=True))
-        else:
-            self._parts = [(sample, slice(None))]
         joints = sent.layout["position"][0][0]
-        self._goals = np.full(joints, np.nan)
-        self._counts = np.zeros(joints, dtype=bool)
+        whole = [(sample, range(joints))]
+        if isinstance(sent, JoinedRings) and isinstance(sample, JoinedSample):
+            places = [range(*place.indices(joints)) for place in sent.places]
+            whole = list(zip(sample.parts, places, strict=True))
+        self._parts = whole
+        # Few numbers are sooner looked through than made arrays of, and this is done in every tick.
+        self._goals = [math.nan] * joints
         self._since_ns = -1
         self._patience_ns = max(_PATIENCE_NS, round(_PATIENCE_TICKS * NS_PER_S / rate_hz))
 
     def restart(self, now_ns: int, target: Floats) -> None:
         """As `Goals.restart`."""
-        self._goals, self._since_ns = target.copy(), now_ns
+        self._goals, self._since_ns = target.tolist(), now_ns
 
     def behind(self, now_ns: int, posted_ns: int, target: Floats) -> Floats | None:
         """As `Goals.behind`. Of a target that was just posted nothing is said: it may be on its way.
@@ -74,13 +76,27 @@ class WrittenGoals:
         Of an arm that never said what it wrote nothing is known.
         """
         self._sent.newest(self._sample)
-        for part, place in self._parts:
-            written_ns, taken = self._since_ns, False
-            if part.index >= 0 and part.stamp_ns > written_ns:
-                written_ns, goals = part.stamp_ns, part["position"]
-                np.copyto(self._goals[place], goals, where=np.isfinite(goals))
+        posted = target.tolist()
+        held: dict[int, float] = {}
+        for part, joints in self._parts:
+            if part.index < 0:
+                continue
+            taken, written_ns = False, self._since_ns
+            if part.stamp_ns > written_ns:
+                written_ns = part.stamp_ns
                 taken = written_ns >= posted_ns
-            late = part.index >= 0 and now_ns - written_ns > self._patience_ns
-            self._counts[place] = taken or late
-        behind = self._counts & (np.abs(self._goals - target) > _ROUNDING)
-        return np.where(behind, self._goals, np.nan) if behind.any() else None
+                self._take(part["position"].tolist(), joints)
+            if taken or now_ns - written_ns > self._patience_ns:
+                goals = self._goals
+                held |= {k: goals[k] for k in joints if abs(goals[k] - posted[k]) > _ROUNDING}
+        if not held:
+            return None
+        behind = np.full(len(posted), np.nan)
+        behind[list(held)] = list(held.values())
+        return behind
+
+    def _take(self, goals: list[float], joints: range) -> None:
+        """Of a joint that was left out, the goal of before stays."""
+        for joint, goal in zip(joints, goals, strict=True):
+            if math.isfinite(goal):
+                self._goals[joint] = goal

@@ -23,6 +23,14 @@ def times_of_stalls(tables: Mapping[str, Any]) -> dict[str, Any]:
     return {**tables, "safety": {**rest, "stall_s": (ticks - 0.5) / rate_hz if rate_hz else 0.0}}
 
 
+def targets_alone(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded `tables`; where ``safety`` does not say how far ahead of the arm they may be, at any."""
+    safety = tables.get("safety")
+    if not isinstance(safety, Mapping) or "table_lag_m_per_rad" in safety:
+        return dict(tables)
+    return {**tables, "safety": {**safety, "table_lag_m_per_rad": 0.0}}
+
+
 def stage_snapshot(state: Mapping[str, Any], rate_hz: float) -> dict[str, Any]:
     """What the safety stage remembered, with times where it counted ticks."""
     stall = dict(state["stall"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from runtime.arm_model import ArmModel
-from runtime.clearance import Gaps, farthest_clear
+from runtime.clearance import FREE_LAG_RAD, Gaps, Margins, farthest_clear
 from runtime.fingers import Fingers
 from runtime.limits import JointOverride, SafetyOptions
 from runtime.messages import Clip
@@ -61,21 +63,77 @@ def test_closing_jaws_is_no_collision(arm: ArmModel, home: np.ndarray):
     assert end[5] == pytest.approx(0.0, abs=1e-3)
 
 
+class Wall:
+    """One joint, and something thin in its way."""
+
+    names = ("a",)
+    ranges = np.array([[-1.0, 1.0]])
+    grippers = ()
+    fingers = Fingers.of()
+    arms = ((0,),)
+    reach_m = 1.0
+
+    def gaps(self, q: np.ndarray) -> Gaps:
+        return (abs(float(q[0]) - 0.5) - 0.03,), (1.0,)
+
+    def grasp_heights(self, q: np.ndarray) -> np.ndarray:
+        return np.zeros(1)
+
+
+class Ground:
+    """Two joints, metres: along and up. The table, and a post of 40 mm across at 0.5 m that is 0.2 m high."""
+
+    names = ("along", "up")
+    ranges = np.array([[-1.0, 1.0], [0.0, 1.0]])
+    grippers = ()
+    fingers = Fingers.of()
+    arms = ((0, 1),)
+    reach_m = 0.02
+
+    def gaps(self, q: np.ndarray) -> Gaps:
+        beside, above = abs(float(q[0]) - 0.5) - 0.02, float(q[1]) - 0.2
+        post = max(beside, above) if min(beside, above) < 0 else math.hypot(beside, above)
+        return (1.0,), (min(0.02, float(q[1]), post),)
+
+    def grasp_heights(self, q: np.ndarray) -> np.ndarray:
+        return np.array([q[1]])
+
+
+def pursued(
+    here: list[float], start: list[float], end: list[float], lag_m_per_rad: float = 0.03
+) -> list[float]:
+    margins = Margins(0.004, 0.003, lag_m_per_rad)
+    found = farthest_clear(Ground(), np.array(start), np.array(end), margins, np.array(here))
+    return [round(value, 3) for value in found.tolist()]
+
+
+def test_near_the_table_a_target_waits_for_the_arm() -> None:
+    """6 mm above it there are 3 to spare: enough for the arm to be 0.1 rad behind, beyond what is free."""
+    assert pursued([0.0, 0.006], [0.11, 0.006], [0.13, 0.006]) == [0.13, 0.006]
+    reached = pursued([0.0, 0.006], [0.11, 0.006], [0.16, 0.006])
+    assert 0.128 <= reached[0] <= FREE_LAG_RAD + 0.1
+    assert pursued([0.0, 0.006], [0.11, 0.006], [0.16, 0.006], lag_m_per_rad=0.0) == [0.16, 0.006]
+    low = pursued([0.0, 0.002], [0.03, 0.006], [0.08, 0.006])
+    assert low[0] < FREE_LAG_RAD + 0.02, "the arm itself is lower than its target"
+    assert pursued([0.0, 0.02], [0.38, 0.02], [0.42, 0.02]) == [0.42, 0.02], "there is room"
+
+
+def test_a_target_that_is_far_ahead_of_the_arm_may_come_back_to_it_or_stay() -> None:
+    assert pursued([0.0, 0.004], [0.3, 0.004], [0.3, 0.004]) == [0.3, 0.004]
+    assert pursued([0.0, 0.004], [0.3, 0.004], [0.27, 0.004]) == [0.27, 0.004]
+    assert pursued([0.0, 0.004], [0.3, 0.004], [0.33, 0.004]) == [0.3, 0.004]
+
+
+def test_a_corner_is_not_cut_by_an_arm_that_is_behind() -> None:
+    """The target is past the post's edge, and the straight line from the arm goes through it."""
+    here, start = [0.45, 0.13], [0.49, 0.25]
+    assert 0.49 < pursued(here, start, [0.54, 0.25])[0] < 0.515
+    assert pursued([0.49, 0.25], start, [0.54, 0.25]) == [0.54, 0.25]
+    assert pursued(here, start, [0.45, 0.25]) == [0.45, 0.25], "away from it"
+
+
 def test_a_thin_obstacle_is_not_jumped_over():
-    class Wall:
-        names = ("a",)
-        ranges = np.array([[-1.0, 1.0]])
-        grippers = ()
-        fingers = Fingers.of()
-        arms = ((0,),)
-
-        def gaps(self, q: np.ndarray) -> Gaps:
-            return (abs(float(q[0]) - 0.5) - 0.03,), (1.0,)
-
-        def grasp_heights(self, q: np.ndarray) -> np.ndarray:
-            return np.zeros(1)
-
-    end = farthest_clear(Wall(), np.array([0.2]), np.array([0.9]), 0.0, 0.0)
+    end = farthest_clear(Wall(), np.array([0.2]), np.array([0.9]), Margins(0.0, 0.0))
     assert 0.45 <= end[0] <= 0.47
 
 

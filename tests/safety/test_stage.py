@@ -234,6 +234,7 @@ class _Ghost:
     grippers = (5,)
     fingers = Fingers.of((5,))
     arms = ((0, 1, 2, 3, 4, 5),)
+    reach_m = 1.0
 
     def gaps(self, q: np.ndarray) -> Gaps:
         return (1.0,), (1.0,)
