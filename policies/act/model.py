@@ -50,6 +50,18 @@ def image_positions(height: int, width: int, dim: int, device: torch.device) -> 
     return torch.cat((rows, columns), dim=2)
 
 
+def dropped(x: Tensor, rate: float) -> Tensor:
+    """`x` with a share of its entries 0 and the others larger by as much. On a CPU the share is `rate` to a
+    256th, and eight entries share a random number: those are drawn one after the other by one thread.
+    """
+    if x.device.type != "cpu":
+        return F.dropout(x, rate)
+    least = round(rate * 256)
+    numbers = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(1 << 63), None)
+    kept = numbers.view(torch.uint8)[: x.numel()].view(x.shape) >= least
+    return x * (kept * (256 / (256 - least)))
+
+
 class _Layer(nn.Module):
     """What both kinds have: dropout in training, as `ActModel.set_dropout` says; else none."""
 
@@ -57,7 +69,7 @@ class _Layer(nn.Module):
 
     def drop(self, x: Tensor) -> Tensor:
         """Of what comes back from attention or the feed-forward network."""
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropped(x, self.dropout) if self.dropout and self.training else x
 
 
 class EncoderLayer(_Layer):
@@ -69,10 +81,15 @@ class EncoderLayer(_Layer):
         self.norm1 = nn.LayerNorm(shape.hidden)
         self.norm2 = nn.LayerNorm(shape.hidden)
 
-    def forward(self, x: Tensor, pos: Tensor, padding: Tensor | None = None) -> Tensor:
-        """``x[B, S, C]``; `padding` is ``[B, S]``, true where there is nothing."""
+    def forward(
+        self, x: Tensor, pos: Tensor, padding: Tensor | None = None, *, first: bool = False
+    ) -> Tensor:
+        """``x[B, S, C]``; `padding` is ``[B, S]``, true where there is nothing. With `first`, the first place
+        of the result alone, ``[B, 1, C]``.
+        """
         at = x + pos
-        x = self.norm1(x + self.drop(self.self_attn(at, at, x, padding)))
+        mine, asking = (x[:, :1], at[:, :1]) if first else (x, at)
+        x = self.norm1(mine + self.drop(self.self_attn(asking, at, x, padding)))
         return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x, "relu")))))  # type: ignore[no-any-return]
 
 
@@ -81,10 +98,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.encoder_layers))
 
-    def forward(self, x: Tensor, pos: Tensor, padding: Tensor | None = None) -> Tensor:
-        for layer in self.layers:
+    def forward(
+        self, x: Tensor, pos: Tensor, padding: Tensor | None = None, *, first: bool = False
+    ) -> Tensor:
+        """As each layer; with `first`, what the last one says of the first place alone."""
+        *before, last = self.layers
+        for layer in before:
             x = layer(x, pos, padding)
-        return x
+        return last(x, pos, padding, first=first)  # type: ignore[no-any-return]
 
 
 class DecoderLayer(_Layer):
@@ -239,7 +260,7 @@ class ActModel(nn.Module):
         joint = self.encoder_joint_proj(state)[:, None]
         tokens = torch.cat((cls, joint, self.encoder_action_proj(actions)), dim=1)
         pad = torch.cat((is_pad.new_zeros(batch, 2), is_pad), dim=1)
-        out = self.encoder(tokens, self.pos_table, pad)[:, 0]
+        out = self.encoder(tokens, self.pos_table, pad, first=True)[:, 0]
         mean, log_variance = self.latent_proj(out).chunk(2, dim=1)
         return mean, log_variance
 

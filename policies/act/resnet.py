@@ -112,6 +112,10 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(_normed(x, self.conv1, self.bn1), inplace=True), 3, 2, 1)
+        if (
+            x.device.type == "cpu"
+        ):  # oneDNN's gradients of weights take twice the time where channels are last
+            x = x.contiguous()
         for block in self.blocks():
             x = block(x)
         return x

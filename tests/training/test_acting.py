@@ -13,7 +13,7 @@ from dexrun.config.load import load
 from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from policies.act.config import ActConfig
 from policies.act.load import load_act
-from policies.act.model import ActModel
+from policies.act.model import ActModel, dropped
 from policies.act.policy import ActPolicy
 from policies.act.resnet import ResNet18
 from policies.checkpoint import CheckpointError
@@ -55,6 +55,7 @@ def test_ten_episodes_are_learned_by_heart_and_run(tmp_path: Path) -> None:
             validation={"share": 0},
             optimizer={"lr": 3e-3},
             schedule={"name": "cosine", "warmup_steps": 20},
+            recipe={"dropout": 0.0},
             policy={"type": "act", "shape": {**TINY, "hidden": 32, "feedforward": 32}},
         ),
         dataset,
@@ -139,6 +140,27 @@ def test_what_it_has_no_input_for_is_refused(tmp_path: Path) -> None:
     assert recipe.reads(Switches(use_force=True)) == Switches(cameras=("head",), use_force=True)
     with pytest.raises(PolicyError, match="use_depth: act has no input for it"):
         recipe.reads(Switches(use_depth=True))
+
+
+def test_dropout_keeps_its_share_and_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1000, 1001, requires_grad=True)
+    made = dropped(x, 0.1)
+    kept = float((made > 0).float().mean())
+    assert kept == pytest.approx(1 - 26 / 256, abs=1e-3)
+    assert float(made.detach().max()) == pytest.approx(256 / 230)
+    made.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, made)
+
+
+def test_the_first_place_alone_is_the_first_of_all() -> None:
+    torch.manual_seed(0)
+    model = ActModel(ActConfig.model_validate({"shape": {**TINY, "encoder_layers": 2}}).shape)
+    x, pos, pad = torch.randn(3, 7, 16), torch.randn(1, 7, 16), torch.rand(3, 7) > 0.7
+    pad[:, 0] = False
+    whole = model.encoder(x, pos, pad)
+    torch.testing.assert_close(model.encoder(x, pos, pad, first=True), whole[:, :1])
 
 
 def test_norms_in_the_weights_give_what_norms_after_them_do() -> None:
