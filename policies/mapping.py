@@ -172,12 +172,23 @@ class ObservationMap:
         """Why a state or a row between `low` and `high`, each by the entries of all keys together, is not of
         this robot in these units; empty if it may be (`runtime.units.Plausibility`).
         """
-        ends = np.full((2, self.robot.joints), np.nan)
-        entries = [each for part in getattr(self, kind).values() for each in part]
-        for column, entry in enumerate(entries):
-            if entry.kind is EntryKind.POSITION:
-                ends[:, entry.index] = low[column], high[column]
+        ends = self._by_joint(kind, EntryKind.POSITION, low, high)
         return self._plausibility.doubt(*ends, spans=spans)
+
+    def doubt_of_changes(self, low: Floats, high: Floats) -> str:
+        """The same of the differences (``<joint>.delta``) in rows of the action."""
+        return self._plausibility.doubt_of_changes(*self._by_joint("action", EntryKind.DELTA, low, high))
+
+    def _by_joint(
+        self, part: Literal["state", "action"], kind: EntryKind, low: Floats, high: Floats
+    ) -> Floats:
+        """``[2, D]``: of the entries of one kind, by joint; NaN where there is none."""
+        ends = np.full((2, self.robot.joints), np.nan)
+        entries = [each for entries in getattr(self, part).values() for each in entries]
+        for column, entry in enumerate(entries):
+            if entry.kind is kind:
+                ends[:, entry.index] = low[column], high[column]
+        return ends
 
     @property
     def wants_poses(self) -> bool:

@@ -76,5 +76,7 @@ def check_statistics(
     doubt = mapped.doubt(kind, mean, mean)
     if not doubt and not mapped.doubt(kind, mean - std, mean + std):
         doubt = mapped.doubt(kind, mean - std, mean + std, spans=True)
+    if not doubt and kind == "action":
+        doubt = mapped.doubt_of_changes(mean - std, mean + std)
     if doubt:
         raise CheckpointError(f"{where}: statistics of the {kind}: {doubt}; say which with policy.units")

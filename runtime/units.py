@@ -250,6 +250,26 @@ class Plausibility:
             "motion; as rad it would be one"
         )
 
+    def doubt_of_changes(self, low: Floats, high: Floats) -> str:
+        """Why differences from `low` to `high` ``[D]`` (NaN: not known) are none of these joints.
+
+        Empty if they may be: none is more than a joint's whole range. The line has both readings.
+        """
+        convention, most = self._units.convention, np.fmax(np.abs(low), np.abs(high))
+        spans = _spans(self._layout, self._units)
+        over = most / spans
+        if not float(np.fmax.reduce(over)) > 1.0:
+            return ""
+        worst = int(np.nanargmax(over))
+        others = [
+            each for each in CONVENTIONS if not (most > _spans(self._layout, UnitMap(convention=each))).any()
+        ]
+        instead = f"as {others[0]} it would be possible" if others else "no convention makes it possible"
+        return (
+            f"{self._layout.names[worst]} changes by {most[worst]:.4g}, which as {convention} is more than "
+            f"its whole range ({spans[worst]:.4g}); {instead}"
+        )
+
     def _instead(self, low: Floats, high: Floats) -> str:
         others = [each for each in CONVENTIONS if _fits(self._layout, each, low, high)]
         return f"as {others[0]} it would be possible" if others else "no convention makes it possible"
@@ -268,6 +288,12 @@ def _ends(layout: JointLayout, units: UnitMap) -> Floats:
         if (joint := layout.calibration.get(name)) is not None:
             wide[index] = min(wide[index, 0], joint.low), max(wide[index, 1], joint.high)
     return np.sort(joint_units(layout, units).to_policy(wide.T).T, axis=1)
+
+
+def _spans(layout: JointLayout, units: UnitMap) -> Floats:
+    """``[D]`` from one end of each joint to the other."""
+    ends = _ends(layout, units)
+    return np.asarray(ends[:, 1] - ends[:, 0])
 
 
 def _fits(layout: JointLayout, convention: Convention, low: Floats, high: Floats) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from drivers.arms import describe
 from policies.act.config import ActConfig
@@ -72,6 +72,20 @@ def test_statistics_that_the_arm_cannot_have_are_refused_with_both_readings(tmp_
     act(path, units="lerobot_degrees")
     with pytest.raises(PolicyError, match=r"hardly a motion; as rad it would be one"):
         act(checkpoint(tmp_path, IN_RAD), units="lerobot_degrees")
+
+
+def test_differences_that_no_joint_can_make_are_refused_with_both_readings(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, IN_RAD)
+    joints = [f"{name}.delta" for name in ROBOT.names[:5]] + [ROBOT.names[5]]
+    act(path, keys={"action": {"action": joints}})
+    state = load_file(path)
+    state["stats.action_std"] = torch.tensor([0.1, 12.0, 9.0, 4.0, 1.0, 0.2], dtype=torch.float64)
+    save_file(state, path)
+    with pytest.raises(
+        PolicyError,
+        match=r"statistics of the action: shoulder_lift changes by 13.4, which as rad is more than",
+    ):
+        act(path, keys={"action": {"action": joints}})
 
 
 def test_a_checkpoint_says_its_units_and_others_are_refused(tmp_path: Path) -> None:
