@@ -56,6 +56,19 @@ def test_a_move_on_which_the_arm_is_held_is_not_done(clips: Clip) -> None:
     assert said[1] == pytest.approx(0.75 + 5.0, abs=0.1)
 
 
+def test_a_move_that_the_servos_do_not_follow_is_not_done() -> None:
+    """Every row was asked for, and nothing clipped."""
+    rig, said = Rig(), []
+    rig.reach = 0.3
+
+    async def main() -> None:
+        said.append(await carry_out(robot(rig), ROWS))
+
+    rig.run(main)
+    assert rig.requested()[-1] == pytest.approx(1.0)
+    assert said == ["the arm did not get there: pan is 0.70 rad off"]
+
+
 def test_a_move_that_is_held_for_a_while_is_made_afterwards() -> None:
     rig, said = Rig(), []
 

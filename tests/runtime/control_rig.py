@@ -135,6 +135,7 @@ class Rig:
         self.statistics = RunStatistics()
         self.fault: tuple[Decision, str] | None = None
         self.alive = True
+        self.reach = np.inf  # the servos get no farther, whatever they are asked for
         self.records = Ring(tick_layout(D, 2 if self.force else 0), 4096)
         settings = {
             "rate_hz": 100,
@@ -164,7 +165,7 @@ class Rig:
             self.clock.wait_until_ns(due)
             target = self.arm.targets.take()
             if target is not None and self.alive:
-                position = target["position"]
+                position = np.minimum(target["position"], self.reach)
             if self.alive:
                 self.arm.states.push(due, position=position, velocity=0, load=0)
             due += TICK
