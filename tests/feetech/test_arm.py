@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,25 @@ def test_a_target_that_waited_too_long_is_never_written(tmp_path: Path) -> None:
         r.arm.targets.post(r.clock.now_ns(), position=np.array([0.1, 0, 0, 0, 0, 0]))
         r.run(1)
         assert r.arm.sent.published == 1
+
+
+def test_a_target_that_grew_old_while_the_servos_were_asked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rig(tmp_path, start=MIDDLES) as r:
+        r.arm.open()
+        r.run(1)
+        powered = r.arm._watch.powered
+
+        def stands_still(*arguments: Any) -> Any:
+            r.clock.wait_until_ns(r.clock.now_ns() + 200 * MS)
+            return powered(*arguments)
+
+        monkeypatch.setattr(r.arm._watch, "powered", stands_still)
+        r.arm.targets.post(r.clock.now_ns(), position=np.array([0.7, 0, 0, 0, 0, 0]))
+        r.run(1)
+        assert r.arm.sent.published == 0
+        assert r.arm.statistics()["old_target"] == 1
 
 
 def test_a_closed_gripper_keeps_squeezing_after_close(tmp_path: Path) -> None:

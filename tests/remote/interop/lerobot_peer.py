@@ -37,7 +37,7 @@ def patiently(do, *arguments):
     for _ in range(TRIES - 1):
         try:
             return do(*arguments)
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, IndexError) as error:
             print(f"again: {error!r:.100}", file=sys.stderr, flush=True)
     return do(*arguments)
 
