@@ -107,7 +107,7 @@ def ours(arguments: argparse.Namespace) -> None:
             {
                 "data": "noise",
                 "to": folder,
-                "batch": BATCH,
+                "batch": arguments.batch,
                 "workers": 0,
                 "device": "auto" if arguments.device == "cuda" else "cpu",
                 "precision": arguments.precision,
@@ -173,11 +173,12 @@ def compared(
 ) -> dict[str, float]:
     """Both in turns."""
     size = [str(side) for side in arguments.size]
-    common = ["--device", arguments.device, "--precision", precision, "--size", *size]
+    batch = str(arguments.batch)
+    common = ["--device", arguments.device, "--precision", precision, "--batch", batch, "--size", *size]
     own = [sys.executable, "-m", "bench.train", "--ours", "--cameras", str(cameras), *common]
     children = {"ours": _Child(own)}
     if peer is not None:
-        words = [str(cameras), str(BATCH), *size, arguments.device, precision]
+        words = [str(cameras), batch, *size, arguments.device, precision]
         children["lerobot"] = _Child(
             [str(peer), str(ROOT / "tests" / "remote" / "interop" / "lerobot_train_peer.py"), *words]
         )
@@ -201,6 +202,7 @@ def main() -> None:
     """Compare, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, nargs=2, default=SIZE)
     parser.add_argument("--lerobot", type=Path, default=ROOT / ".venv-lerobot" / "bin" / "python")
@@ -213,7 +215,12 @@ def main() -> None:
         ours(arguments)
         return
     peer = arguments.lerobot if arguments.lerobot.exists() else None
-    result: dict[str, Any] = {"bench": "train", "policy": "act", "batch": BATCH, "device": arguments.device}
+    result: dict[str, Any] = {
+        "bench": "train",
+        "policy": "act",
+        "batch": arguments.batch,
+        "device": arguments.device,
+    }
     for precision in ("float32", "bfloat16") if arguments.device == "cuda" else ("float32",):
         for cameras in arguments.only:
             found = compared(arguments, cameras, precision, peer)

@@ -18,15 +18,18 @@ from dexrun.config.load import load, load_tables
 from dexrun.config.settings import Settings
 from dexrun.config.sources import parse_arguments
 from dexrun.serve.command import expand
+from dexrun.training.configuring import load_training
 from drivers.feetech.calibration import save_calibration
+from tests.dexrun.test_checkpoint_folders import checkpoint
 from tests.feetech.rig import CALIBRATION
 from tests.plugins.distribution import distribution, installed
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "CONTRIBUTING.md"),
-    *("docs/tutorial.md", "docs/remote.md", "docs/serve.md", "docs/rollout.md"),
+    *("docs/tutorial.md", "docs/remote.md", "docs/serve.md", "docs/rollout.md", "docs/training.md"),
 )
+CHECKPOINT = re.compile(r"outputs/\w+/(last|best)\b")
 CONTINUED = re.compile(r"\\\n\s*")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -82,10 +85,15 @@ def test_there_are_lines() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.usefixtures("stopped")
-def test_a_command_line_is_accepted(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_line_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    words = shlex.split(line, comments=True)[1:]
-    if words[0] == "serve":
+    trained = CHECKPOINT.search(line) and str(checkpoint(tmp_path / "trained"))
+    words = shlex.split(CHECKPOINT.sub(trained or "", line), comments=True)[1:]
+    if words[:2] == ["train", "--resume"]:
+        parse_arguments(words[1:])
+    elif words[0] == "train":
+        load_training(words[1:], {})
+    elif words[0] == "serve":
         load(expand(words[1:]), {})
     elif words[0].startswith("-"):
         load([word for word in words if word != "--check"], {})
