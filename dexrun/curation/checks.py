@@ -118,21 +118,42 @@ def check(dataset: Dataset, looked: Sequence[Looked]) -> list[Finding]:
     damaged = {each.number: each.error for each in looked if each.error}
     finite = [each for each in whole if np.isfinite(each.state).all() and np.isfinite(each.action).all()]
     span = _span(finite)
-    rate = dataset.rate_hz
+    rate, joints = dataset.rate_hz, _Joints.of(dataset)
     return [
         Finding("unreadable", {**damaged, **_left_out(dataset)}),
         Finding("not finite", _not_finite(whole)),
         Finding("dropped frames", {e.number: _joined(e.lost) for e in looked if e.lost}),
         Finding("jerk", _jerky(finite, rate)),
         Finding("stillness", _still(finite, span, rate)),
-        Finding("leader-follower deviation", _deviating(finite, span, rate)),
-        Finding("action not followed", _not_followed(finite, span, rate)),
+        Finding("leader-follower deviation", _deviating(finite, span, rate, joints)),
+        Finding("action not followed", _not_followed(finite, span, rate, joints)),
         Finding("length", _odd_lengths(whole, rate)),
         Finding("camera dark", _dark(whole)),
         Finding("camera frozen", _frozen(whole, span)),
         Finding("units", _units(dataset, finite)),
         Finding("statistics", _statistics(dataset, finite)),
     ]
+
+
+@dataclass(frozen=True)
+class _Joints:
+    """What joints are called, and which are grippers: those stop at what they hold."""
+
+    names: tuple[str, ...]
+    grippers: frozenset[int]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _Joints:
+        names = dataset.features[STATE].names
+        said = dataset.about.get("grippers", ())
+        return cls(names, frozenset([*said, *(i for i, name in enumerate(names) if "gripper" in name)]))
+
+    def called(self, joint: int) -> str:
+        return self.names[joint] if joint < len(self.names) else f"joint {joint}"
+
+    def arm(self, values: Floats) -> Floats:
+        """`values` ``[D]``, 0 for grippers."""
+        return np.array([0.0 if i in self.grippers else v for i, v in enumerate(values.tolist())])
 
 
 def _joined(parts: Mapping[str, str]) -> str:
@@ -216,24 +237,24 @@ def _comparable(each: Looked) -> bool:
     return each.state.shape == each.action.shape and each.length > 2
 
 
-def _deviating(looked: Sequence[Looked], span: Floats, rate: float) -> dict[int, str]:
+def _deviating(looked: Sequence[Looked], span: Floats, rate: float, joints: _Joints) -> dict[int, str]:
     found = {}
     for each in filter(_comparable, looked):
-        worst = np.quantile(_residuals(each, span, rate), 0.99, axis=0)
+        worst = joints.arm(np.quantile(_residuals(each, span, rate), 0.99, axis=0))
         joint = int(np.argmax(worst))
         if worst[joint] > _DEVIATION:
-            found[each.number] = f"joint {joint} is {worst[joint]:.0%} of its span from its target"
+            found[each.number] = f"{joints.called(joint)} is {worst[joint]:.0%} of its span from its target"
     return found
 
 
-def _not_followed(looked: Sequence[Looked], span: Floats, rate: float) -> dict[int, str]:
+def _not_followed(looked: Sequence[Looked], span: Floats, rate: float, joints: _Joints) -> dict[int, str]:
     found = {}
     for each in filter(_comparable, looked):
-        mean = _residuals(each, span, rate).mean(axis=0)
+        mean = joints.arm(_residuals(each, span, rate).mean(axis=0))
         moved = np.ptp(each.action, axis=0) / span
         joint = int(np.argmax(np.where(moved > _FOLLOWED, mean, 0.0)))
         if mean[joint] > _FOLLOWED and moved[joint] > _FOLLOWED:
-            found[each.number] = f"joint {joint} is {mean[joint]:.0%} of its span off on average"
+            found[each.number] = f"{joints.called(joint)} is {mean[joint]:.0%} of its span off on average"
     return found
 
 

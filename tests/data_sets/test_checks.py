@@ -109,6 +109,15 @@ def test_what_is_wrong_is_named(name: str, changes: Any, told: str) -> None:
     assert told in got[name][3]
 
 
+def test_a_gripper_that_holds_something_follows_nothing() -> None:
+    """It is sent shut, and stays where the object stops it."""
+    changes = {"action": lambda a: a.__iadd__([0.0, 0.9])}
+    assert found(dataset(**changes)) != {}
+    of = dataset(**changes)
+    of.about = {"grippers": [1]}
+    assert found(of) == {}
+
+
 def test_an_episode_that_cannot_be_read_is_named() -> None:
     from policies.data.dataset import DatasetError
 
