@@ -402,7 +402,7 @@ class ControlLoop:
         requested, flags = self._request(now_ns)
         clips, posted = Clip.NONE, None
         if self._fresh:
-            clips, posted = self._post(now_ns, requested, self._since_last_s(now_ns, skipped))
+            clips, posted = self._post(now_ns, requested, self._passed_s(now_ns, skipped))
             flags |= TickFlag.POSTED
         elif self._engages:
             self._lie_idle(1.0 / self._options.rate_hz)
@@ -565,21 +565,20 @@ class ControlLoop:
         """The target sent before; at first, the measured position."""
         return self.target if self.target is not None else self._nowhere
 
-    def _since_last_s(self, now_ns: int, skipped: int) -> float:
-        """How long the last tick's target has had: the time that passed, whatever it should have been.
-
-        A tick that is late gives the arm a longer way, and the one after it a shorter one; what is within the
-        precision of the ticks is a whole number of periods.
-        """
-        rate_hz = self._options.rate_hz
-        periods = skipped + 1
+    def _passed_s(self, now_ns: int, skipped: int) -> float:
+        """Since the tick before; what is within the precision of the ticks is a whole number of periods."""
+        rate_hz, periods = self._options.rate_hz, skipped + 1
         if self._before_ns < 0 or now_ns <= self._before_ns:
             return periods / rate_hz
         passed_s = (now_ns - self._before_ns) / NS_PER_S
         return periods / rate_hz if abs(passed_s * rate_hz - periods) <= _ON_TIME else passed_s
 
-    def _post(self, now_ns: int, requested: Floats, dt_s: float) -> tuple[Clip, Floats]:
-        """Make `requested` safe and post it."""
+    def _post(self, now_ns: int, requested: Floats, passed_s: float) -> tuple[Clip, Floats]:
+        """Make `requested` safe and post it.
+
+        An arm whose target came late has stopped meanwhile: no more than a period is made up for.
+        """
+        dt_s = min(passed_s, 1.0 / self._options.rate_hz) if self._timed else passed_s
         result = self._safety.apply(
             requested,
             self._state["position"],
@@ -588,6 +587,8 @@ class ControlLoop:
             self._state["load"],
             dt_s,
         )
+        if dt_s < passed_s:
+            self._safety.lasted(dt_s, passed_s)
         if result.stop_reason is not None:
             self._supervisor.stop(result.stop_reason)
         if self.state == "running":

@@ -44,6 +44,9 @@ class Safety(Protocol):
     def interrupted(self) -> None:
         """The next target starts from rest. How long anything has lasted is not forgotten."""
 
+    def lasted(self, dt_s: float, passed_s: float) -> None:
+        """The last target, credited `dt_s`, came `passed_s` after the one before."""
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         """Nothing is sent for `dt_s`; returns why to stop, if what lasts has lasted too long."""
 

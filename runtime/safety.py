@@ -104,6 +104,10 @@ class SafetyStage:
         self._last = None
         self._velocity = np.zeros(self._joints)
 
+    def lasted(self, dt_s: float, passed_s: float) -> None:
+        """The last target, credited `dt_s`, came `passed_s` after the one before: that was its speed."""
+        self._velocity = self._velocity * (dt_s / min(passed_s, max(dt_s, self.options.max_step_s)))
+
     def unsent(self, force_n: Floats | float | None, dt_s: float) -> str | None:
         """No target can be sent for `dt_s`; returns why to stop, if a force has lasted too long."""
         return self._lasting(largest_force(force_n), dt_s)

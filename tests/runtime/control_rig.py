@@ -36,6 +36,7 @@ class Guard:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.resets = self.gaps = 0
+        self.lasts: list[tuple[float, float]] = []
         self.unsent_s = 0.0
         self.rule: Callable[[Floats], Outcome] = lambda requested: Outcome(requested.copy())
 
@@ -62,6 +63,9 @@ class Guard:
 
     def interrupted(self) -> None:
         self.gaps += 1
+
+    def lasted(self, dt_s: float, passed_s: float) -> None:
+        self.lasts.append((dt_s, passed_s))
 
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         self.unsent_s += dt_s
