@@ -80,6 +80,9 @@ class _NoSafety:
     def interrupted(self) -> None:
         """Nothing to do."""
 
+    def lasted(self, dt_s: float, passed_s: float) -> None:
+        """Nothing to remember."""
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> None:
         """Nothing lasts."""
 

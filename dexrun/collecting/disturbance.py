@@ -124,6 +124,10 @@ class Unsteady:
         """As `SafetyStage.interrupted`."""
         self._stage.interrupted()
 
+    def lasted(self, dt_s: float, passed_s: float) -> None:
+        """As `SafetyStage.lasted`."""
+        self._stage.lasted(dt_s, passed_s)
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         """As `SafetyStage.unsent`."""
         return self._stage.unsent(force_n, dt_s)
