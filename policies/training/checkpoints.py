@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from policies.checkpoint import CheckpointError
 from runtime.input_file import parse_json, read_small
@@ -31,26 +31,34 @@ class CheckpointFolders:
         CheckpointError: another training does, or it cannot be written.
     """
 
-    def __init__(self, to: Path) -> None:
+    def __init__(self, to: Path, *, writes: bool = True) -> None:
+        """Without `writes` it is for looking: of several processes of a training one alone writes."""
         self._to = to
+        self._lock: IO[str] | None = None
+        if writes:
+            self._lock = self._locked(to)
+            for left in (to / FOLDERS).glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _locked(self, to: Path) -> IO[str]:
         try:
             (to / FOLDERS).mkdir(parents=True, exist_ok=True)
-            self._lock = (to / ".lock").open("w")
+            lock = (to / ".lock").open("w")
         except OSError as error:
             raise CheckpointError(f"{to}: cannot be written: {error.strerror or error}") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.close()
+            lock.close()
             raise CheckpointError(
                 f"{to}: another training writes there; give another folder with --to"
             ) from None
-        for left in (to / FOLDERS).glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        return lock
 
     def close(self) -> None:
         """Let another training write there. Idempotent."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def last(self) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from policies.training.state import Stateful, load_random, load_state, save_rand
 from policies.training.trouble import TrainingError, explained
 from runtime.clock import Clock
 from runtime.input_file import parse_json, read_small
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +84,29 @@ def train(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    folders = CheckpointFolders(options.to)
+    accelerator = make_accelerator(options)
+    writes = accelerator.is_main_process
+    folders = CheckpointFolders(options.to, writes=writes)
+    told = tell if writes else _to_nobody
     try:
         if folders.last is not None and not resume:
             raise CheckpointError(
                 f"{options.to}: holds a training; --resume {options.to} goes on with it, or give another --to"
             )
         recipe: Recipe = options.policy.recipe(options.recipe)
-        material = open_material(options, recipe, dataset, tell)
+        with accelerator.main_process_first():  # what a recipe computes once is there for the others
+            material = open_material(options, recipe, dataset, told)
         try:
-            return _Training(options, recipe, material, folders, clock, tell).run(stopped, resume=resume)
+            training = _Training(options, recipe, material, folders, accelerator, clock, told)
+            return training.run(stopped, resume=resume)
         finally:
             material.dataset.close()
     finally:
         folders.close()
+
+
+def _to_nobody(line: str) -> None:
+    """What the first process says the others need not."""
 
 
 class _Step(nn.Module):
@@ -118,12 +130,13 @@ class _Training:
         recipe: Recipe,
         material: Material,
         folders: CheckpointFolders,
+        accelerator: Accelerator,
         clock: Clock,
         tell: Callable[[str], None],
     ) -> None:
         self._options, self._recipe, self._material, self._folders = options, recipe, material, folders
         self._clock, self._tell = clock, tell
-        self._accelerator = make_accelerator(options)
+        self._accelerator = accelerator
         torch.manual_seed(options.seed)
         self._model = recipe.build(material.dataset)
         optimizer = make_optimizer(recipe.groups(self._model), options.optimizer)
@@ -250,8 +263,7 @@ class _Training:
             self._accelerator.init_trackers(self._options.project)  # the configuration is in every checkpoint
 
     def _show(self, figures: Figures, file: FiguresFile | None) -> None:
-        if self._accelerator.is_main_process:
-            self._tell(figures.line())
+        self._tell(figures.line())
         if file is not None:
             file.add(figures.values())
         if self._accelerator.log_with:
