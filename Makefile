@@ -14,13 +14,14 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 DEBIAN := libusb-1.0-0 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench interop clean
+.PHONY: help run test test-all lint format bench interop policy clean
 
 help:
 	@echo "make run       install and run 'dexrun --config config.toml' (a simulated arm clears a table)"
 	@echo "make test      install and run every test      (make test-all: the slow campaigns, too)"
 	@echo "make lint      ruff, mypy --strict, import rules"
 	@echo "make bench     every benchmark, one JSON line each (ARGS are passed on)"
+	@echo "make policy    the policy that ships: demonstrations, training, figures (docs/training.md)"
 	@echo "make interop   the peers' own packages and checkouts, each in its environment, and the tests against them"
 
 run: $(READY)
@@ -47,6 +48,15 @@ bench: $(READY)
 
 interop: $(READY)
 	$(BIN)/python -m tests.remote.interop.environments $(ARGS)
+
+# Demonstrations (20 minutes), training (15), figures (30) on two idle cores. What is there is gone on with.
+DEMONSTRATIONS ?= 609
+SCENES ?= 200
+SMALL := --width 320 --height 240 --oversample 1
+policy: $(READY)
+	$(BIN)/dexrun collect --config docs/examples/collect-lift.toml $(SMALL) --jobs 2 --episodes $(DEMONSTRATIONS) --to data/lift
+	$(BIN)/dexrun train --config docs/examples/train-lift.toml $(ARGS)
+	$(BIN)/dexrun eval --config docs/examples/learned.toml --policy outputs/lift/last --engine fast --jobs 2 --scenes $(SCENES) --to outputs/lift/eval
 
 clean:
 	rm -rf $(VENV) .venv-*

@@ -59,13 +59,13 @@ def play_run(task: SceneTask) -> SceneResult:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     wall_s = (clock.now_ns() - began_ns) / NS_PER_S
     base = SceneResult(task.candidate.name, task.seed, wall_s=round(wall_s, 2))
-    path = runs / "latest" / SUMMARY
-    if done.returncode == BAD_CONFIGURATION or not path.exists():
+    found = sorted(runs.glob(f"*/{SUMMARY}"))  # not `latest`: a run that did not begin has a summary, too
+    if done.returncode == BAD_CONFIGURATION or not found:
         words = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return replace(base, error=f"exit {done.returncode}: {words[-_LAST_WORDS:]}")
-    result = from_summary(base, json.loads(path.read_text(encoding="utf-8")))
+    result = from_summary(base, json.loads(found[0].read_text(encoding="utf-8")))
     if not (result.success or result.error):
-        result = replace(result, picture=_picture(task, runs / "latest"))
+        result = replace(result, picture=_picture(task, found[0].parent))
     if not task.keep:
         shutil.rmtree(runs, ignore_errors=True)
     return result

@@ -15,6 +15,7 @@ from policies.lift.numbers import size
 from policies.lift.options import LiftShape
 
 _LEAST_STD = 0.02
+_DROPPED = 0.1
 
 
 class Modulated(nn.Module):
@@ -26,10 +27,12 @@ class Modulated(nn.Module):
         self.given = nn.Linear(given, 2 * width)
         self.one = nn.Linear(width, 2 * width)
         self.two = nn.Linear(2 * width, width)
+        self.drop = nn.Dropout(_DROPPED)
 
     def forward(self, x: Tensor, given: Tensor) -> Tensor:
         scale, shift = self.given(given).chunk(2, dim=-1)
-        return x + self.two(nn.functional.silu(self.one(self.norm(x) * (1 + scale) + shift)))  # type: ignore[no-any-return]
+        inner = nn.functional.silu(self.one(self.norm(x) * (1 + scale) + shift))
+        return x + self.two(self.drop(inner))  # type: ignore[no-any-return]
 
 
 def _encoder(crop: int, width: int) -> nn.Sequential:

@@ -83,9 +83,9 @@ class LiftOptions(PolicyTable):
     max_height_m: float = Field(default=0.09, gt=0)
     min_points: int = Field(default=20, ge=8)
     use_force: bool = True
-    done_above: float = Field(default=0.5, gt=0, lt=1)
+    done_above: float = Field(default=0.15, gt=0, lt=1)
     miss_opening: float = Field(default=0.02, ge=0, lt=1)
-    attempt_s: float = Field(default=20.0, gt=0, le=600)
+    attempt_s: float = Field(default=14.0, gt=0, le=600)
     ease_rows: int = Field(default=6, ge=0, le=100)
     device: str = "cpu"
     threads: int = Field(default=0, ge=0)

@@ -23,9 +23,9 @@ from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, Poli
 
 _MISSES = 2
 """So many answers in a row that see closed jaws end an attempt."""
-_LIKELY = 0.5
+_LIKELY, _STILL_LIKELY = 0.1, 0.02
 """Hypotheses at least so likely, compared with the likeliest, are as good as that: the nearest to what is
-being done is taken."""
+being done is taken. The second holds after an attempt that came to nothing."""
 
 
 class LiftPolicy:
@@ -64,10 +64,13 @@ class LiftPolicy:
             tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
+        self._setbacks, self._done = 0, True
         self.reset()
 
     def reset(self) -> None:
-        """Forget the object."""
+        """Forget the object; how often nothing came of it in a row is remembered."""
+        self._setbacks = 0 if self._done else self._setbacks + 1
+        self._done = False
         self._object = ObjectInSight(self._seen)
         self._began_ns: int | None = None
         self._missed = 0
@@ -106,8 +109,9 @@ class LiftPolicy:
             return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
         chunks, likely, done = self._run(self._numbers(observation, known, position), known.crop)
         ways = np.stack([rows_of(self._shape, chunk, position) for chunk in chunks])
-        rows = _chosen(ways, likely, observation.committed)
+        rows = _chosen(ways, likely, observation.committed, self._setbacks)
         status = PolicyStatus.DONE if done > self._config.done_above else PolicyStatus.RUNNING
+        self._done = status is PolicyStatus.DONE
         return PolicyAnswer(eased(rows, observation.committed, self._config.ease_rows), status)
 
     def _view(self, observation: Observation) -> DepthView:
@@ -153,11 +157,16 @@ class LiftPolicy:
         return self._model.restored(rows)[0].double().cpu().numpy(), likely, float(torch.sigmoid(end)[0])
 
 
-def _chosen(ways: Floats, likely: Floats, committed: Floats) -> Floats:
-    """Of the likely ``ways[K, T, D]`` the one nearest to what is committed; without that, the likeliest."""
+def _chosen(ways: Floats, likely: Floats, committed: Floats, setbacks: int) -> Floats:
+    """Of the likely ``ways[K, T, D]`` the one nearest to what is committed; without that, the likeliest.
+
+    After a setback the second, after another the third: what failed once fails again.
+    """
+    least = (_LIKELY if setbacks == 0 else _STILL_LIKELY) * likely.max()
     count = min(len(committed), ways.shape[1])
     if count == 0 or not np.isfinite(committed).all():
-        return np.asarray(ways[int(likely.argmax())])
+        ranked = [way for way in np.argsort(-likely).tolist() if likely[way] >= least]
+        return np.asarray(ways[ranked[setbacks % len(ranked)]])
     off = np.abs(ways[:, :count] - committed[:count]).max(axis=(1, 2))
-    off[likely < _LIKELY * likely.max()] = np.inf
+    off[likely < least] = np.inf
     return np.asarray(ways[int(off.argmin())])

@@ -18,6 +18,7 @@ from policies.data.dataset import (
     ACTION,
     DEPTH,
     FORCE,
+    INTERVENTION,
     MASKS,
     STATE,
     Array,
@@ -126,7 +127,9 @@ def prepared(dataset: Dataset, table: LiftOptions) -> PreparedDataset:
     if not episodes:
         raise DatasetError(f"{dataset.path}: no demonstration succeeded and shows its object")
     shape = table.shape
+    told = {name: dataset.features[name] for name in (INTERVENTION,) if name in dataset.features}
     features = {
+        **told,
         STATE: dataset.features[STATE],
         ACTION: dataset.features[ACTION],
         NUMBERS: Feature((size(shape),), "float32"),
@@ -153,6 +156,7 @@ def _prepared(
         whole[row], now[row], shown[row] = known.whole.numbers, known.now.numbers, len(crops) - 1
     rows = np.arange(episode.length)
     state = episode.read(STATE, rows).astype(np.float64)
+    told = {name: episode.read(name, rows) for name in (INTERVENTION,) if name in dataset.features}
     end = round(_END_S * dataset.rate_hz)
     return PreparedEpisode(
         number,
@@ -161,6 +165,7 @@ def _prepared(
         episode.task,
         episode.label,
         {
+            **told,
             STATE: state.astype(np.float32),
             ACTION: episode.read(ACTION, rows).astype(np.float32),
             NUMBERS: vectors(table.shape, state, whole, now, _force(episode, dataset, table)),

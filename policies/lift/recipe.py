@@ -33,12 +33,16 @@ class LiftRecipeOptions(Options):
         choice_weight, done_weight: of the cross-entropies that tell which hypothesis to take, and when an
             attempt is done, beside the error of the chunk.
         others_share: of the error that all hypotheses are held against, so that none is left behind.
+        alike: hypotheses whose errors differ by this (in deviations) are about as good to take.
+        off_rad: by how much, at random, the arm is taken to be off where the demonstrator's was.
         blind_share: of the samples, for which there is no force sensor, so that the policy does without one.
     """
 
     choice_weight: float = Field(default=0.1, gt=0)
     done_weight: float = Field(default=0.1, gt=0)
     others_share: float = Field(default=0.02, ge=0, lt=1)
+    alike: float = Field(default=0.03, gt=0)
+    off_rad: float = Field(default=0.01, ge=0, le=0.5)
     blind_share: float = Field(default=0.1, ge=0, lt=1)
 
 
@@ -58,7 +62,7 @@ class LiftRecipe:
         """Of the training: batches of 256, a cosine, and an average of the weights that forgets slowly."""
         return {
             "batch": 256,
-            "optimizer": {"lr": 1e-3, "weight_decay": 1e-4},
+            "optimizer": {"lr": 1e-3, "weight_decay": 1e-2, "clip": 1.0},
             "schedule": {"name": "cosine", "warmup_steps": 200},
             "ema": {"enabled": True},
         }
@@ -116,26 +120,37 @@ class LiftRecipe:
         """Absolute error of the nearest hypothesis, and cross-entropies of which that is and of the end."""
         # a trainer's wrapper hides the methods; what is wrapped is the network
         network = cast("LiftModel", getattr(model, "module", model))
-        rows, choice, end = model(self._some_blind(batch[NUMBERS][:, 0]), batch[CROP][:, 0])
-        off = (rows - network.normalised(self._relative(batch))[:, None]).abs().mean(dim=(2, 3))
+        options, training = self._options, model.training
+        numbers, state = batch[NUMBERS][:, 0], batch[STATE]
+        if training:
+            numbers, state = self._disturbed(numbers, state)
+        rows, choice, end = model(numbers, batch[CROP][:, 0])
+        goal = network.normalised(self._relative(batch[ACTION], state))
+        off = (rows - goal[:, None]).abs().mean(dim=(2, 3))
         nearest = off.detach().argmin(dim=1)
-        share = self._options.others_share
+        share = options.others_share
         error = (1 - share) * off.gather(1, nearest[:, None]).mean() + share * off.mean()
-        chosen = nn.functional.cross_entropy(choice, nearest)
+        # those that are about as near are about as good
+        chosen = nn.functional.cross_entropy(choice, torch.softmax(-off.detach() / options.alike, dim=1))
         done = nn.functional.binary_cross_entropy_with_logits(end, batch[DONE][:, 0])
-        options = self._options
         parts = {"l1": error.detach(), "choice": chosen.detach(), "done": done.detach()}
         return error + options.choice_weight * chosen + options.done_weight * done, parts
 
-    def _some_blind(self, numbers: Tensor) -> Tensor:
-        """`numbers` with a share of them as they are where nothing feels a force."""
-        blind = torch.rand(len(numbers), 1, device=numbers.device) < self._options.blind_share
-        hidden = torch.zeros_like(numbers, dtype=torch.bool)
-        hidden[:, -FORCE_NUMBERS:] = blind
-        return numbers.masked_fill(hidden, 0.0)
+    def _disturbed(self, numbers: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`numbers` and `state` of arms that are a little off the demonstrator's, and have to go to the
+        same places from there; of some of them, nothing feels a force.
+        """
+        options, joints = self._options, self._table.shape.joints
+        off = options.off_rad * torch.randn(len(numbers), joints, device=numbers.device)
+        off[:, self._table.shape.gripper] = 0.0
+        out = numbers.clone()
+        out[:, :joints] += off
+        blind = torch.rand(len(numbers), device=numbers.device) < options.blind_share
+        out[blind, -FORCE_NUMBERS:] = 0.0
+        return out, state + off[:, None]
 
-    def _relative(self, batch: Batch) -> Tensor:
-        rows, state, gripper = batch[ACTION], batch[STATE], self._table.shape.gripper
+    def _relative(self, rows: Tensor, state: Tensor) -> Tensor:
+        gripper = self._table.shape.gripper
         out = rows - state
         out[..., gripper] = rows[..., gripper]
         return out

@@ -60,10 +60,13 @@ def test_the_object_is_remembered_while_the_arm_hides_it_and_forgotten_with_the_
 
 def test_of_likely_ways_the_one_that_goes_on_with_what_is_committed_is_taken():
     ways = np.array([np.full((4, 2), value) for value in (0.0, 1.0, 2.0)])
-    likely, none = np.array([0.5, 0.3, 0.2]), np.zeros((0, 2))
-    assert _chosen(ways, likely, none)[0, 0] == 0.0
-    assert _chosen(ways, likely, np.full((2, 2), 0.9))[0, 0] == 1.0
-    assert _chosen(ways, likely, np.full((2, 2), 2.0))[0, 0] == 1.0  # the third is too unlikely
+    likely, none = np.array([0.6, 0.37, 0.03]), np.zeros((0, 2))
+    assert _chosen(ways, likely, none, 0)[0, 0] == 0.0
+    assert _chosen(ways, likely, np.full((2, 2), 0.9), 0)[0, 0] == 1.0
+    assert _chosen(ways, likely, np.full((2, 2), 2.0), 0)[0, 0] == 1.0  # the third is too unlikely
+    # what came to nothing before is not begun the same way again
+    assert [_chosen(ways, likely, none, setbacks)[0, 0] for setbacks in (1, 2, 3)] == [1.0, 2.0, 0.0]
+    assert _chosen(ways, likely, np.full((2, 2), 2.0), 2)[0, 0] == 2.0
 
 
 def test_a_chunk_goes_on_from_what_is_committed_and_is_smooth():
