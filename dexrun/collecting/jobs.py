@@ -21,7 +21,7 @@ _collector: Collector | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SceneJob:
     """A scene's seed, the number of its first episode, and how many it may give."""
 
     seed: int
@@ -46,12 +46,12 @@ class Harvest:
         return sum(each.label == "success" for each in self.found.values())
 
 
-def scenes_from(settings: Settings, options: CollectOptions, seed: int) -> Iterator[Scene]:
+def scenes_from(settings: Settings, options: CollectOptions, seed: int) -> Iterator[SceneJob]:
     """Seeds from `seed` on; every object of a scene is one episode, numbered through."""
     first = 0
     while True:
         objects = objects_in(scene_of(settings.world, seed, options))
-        yield Scene(seed, first, objects)
+        yield SceneJob(seed, first, objects)
         seed, first = seed + 1, first + objects
 
 
@@ -114,7 +114,7 @@ def _found(found: list[Collected], harvest: Harvest, tell: Callable[[Harvest], N
     tell(harvest)
 
 
-def whole_episodes(folder: Path, scene: Scene) -> list[Collected] | None:
+def whole_episodes(folder: Path, scene: SceneJob) -> list[Collected] | None:
     """What is there of a scene already, if its last episode is: then all that it gives were written."""
     last = folder / file_name(scene.first + scene.objects - 1)
     if not last.exists():
@@ -160,6 +160,6 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _scene(scene: Scene, folder: Path) -> list[Collected]:
+def _scene(scene: SceneJob, folder: Path) -> list[Collected]:
     assert _collector is not None  # noqa: S101 - `_begin` made it
     return _collector.scene(scene.seed, scene.first, folder)

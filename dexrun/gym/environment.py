@@ -109,6 +109,12 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Any]):
             seen["mask.head"] = spaces.Box(0, 1, size, np.uint8)
         return spaces.Box(low, high, dtype=np.float32), spaces.Dict(seen)
 
+    @property
+    def task_description(self) -> str:
+        """In words, for policies that take some."""
+        name = self._engine.table.objects[self._target].name if self._target >= 0 else ""
+        return f"pick up the {name}" if self._task == "lift" else "clear the table"
+
     # --- Gymnasium's calls
 
     def reset(

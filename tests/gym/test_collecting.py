@@ -12,7 +12,7 @@ import pytest
 from dexrun.collecting.command import _same, main
 from dexrun.collecting.correction import Correction, CorrectionOptions
 from dexrun.collecting.disturbance import NoiseOptions, Unsteady, Wander
-from dexrun.collecting.jobs import Scene, clean, scenes_from, whole_episodes
+from dexrun.collecting.jobs import SceneJob, clean, scenes_from, whole_episodes
 from dexrun.collecting.scenes import CollectOptions, Collector, scene_of
 from dexrun.exit_codes import BAD_CONFIGURATION
 from dexrun.gym.asking import Pace
@@ -86,7 +86,7 @@ def test_while_the_policy_drives_the_demonstrators_answer_is_what_is_learnt(
 
 
 def test_a_killed_run_leaves_nothing_half_and_is_gone_on_with(tmp_path: Path) -> None:
-    scene = Scene(seed=3, first=5, objects=2)
+    scene = SceneJob(seed=3, first=5, objects=2)
     (tmp_path / "episode_000005.mcap").touch()
     (tmp_path / "episode_000006.mcap.open").touch()
     assert clean(tmp_path) == 1
