@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from dexrun.gym.defaults import default_settings, lighter
-from dexrun.gym.engine import Engine
-from dexrun.gym.eyes import Picture
+from dexrun.gym.engine import TableEngine
+from dexrun.gym.eyes import Shot
 from dexrun.gym.held import HeldTarget
 
 _AWAY = np.array([0.5, 0.9, -0.7, 0.4, 0.6, 0.5])
@@ -34,7 +34,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def moving(engine: Engine, seconds: float, every: int) -> None:
+def moving(engine: TableEngine, seconds: float, every: int) -> None:
     """The arm swings over the table; every `every` ticks all cameras are looked at."""
     eyes = engine.eyes
     held = HeldTarget(engine.home, every)
@@ -48,7 +48,7 @@ def moving(engine: Engine, seconds: float, every: int) -> None:
                 eyes.frame(name)
 
 
-def floor(engine: Engine, seconds: float, every: int) -> None:
+def floor(engine: TableEngine, seconds: float, every: int) -> None:
     """The same steps and pictures, without anything around them."""
     import mujoco
 
@@ -75,9 +75,9 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("LP_NUM_THREADS", "0")
     size = arguments.size
-    pictures = {"head": Picture("head", size, size), "wrist": Picture("wrist", size, size)}
+    pictures = {"head": Shot("head", size, size), "wrist": Shot("wrist", size, size)}
     settings = lighter(default_settings())
-    engine = Engine(settings, pictures)
+    engine = TableEngine(settings, pictures)
     engine.load(settings.world.model_copy(update={"seed": _SEED}))
     every = max(1, round(settings.control.rate_hz / arguments.rate))
     moving(engine, 1.0, every)

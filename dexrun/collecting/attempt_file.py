@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.gym.engine import Engine
+from dexrun.gym.engine import TableEngine
 from dexrun.gym.sight import Sight
 from runtime.messages import CameraInfo, Floats, Frame, TrackedMask
 from runtime.pilot import Pilot
@@ -79,7 +79,7 @@ class AttemptFile:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TableEngine,
         infos: Mapping[str, CameraInfo],
         scale: int,
         every: int,

@@ -16,7 +16,7 @@ from pydantic import Field
 from dexrun.collecting.attempt_file import AttemptFile
 from dexrun.gym.asking import Pace, observing
 from dexrun.gym.attempts import AttemptResult, Worker
-from dexrun.gym.engine import Engine
+from dexrun.gym.engine import TableEngine
 from policies.geometric.correcting import CorrectingPolicy
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import Floats
@@ -55,7 +55,7 @@ class Correction:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TableEngine,
         options: CorrectionOptions,
         learner: Policy,
         pace: Pace,

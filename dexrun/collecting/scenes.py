@@ -17,8 +17,8 @@ from dexrun.config.settings import Settings
 from dexrun.episodes.recording import described
 from dexrun.gym.asking import Pace
 from dexrun.gym.attempts import AttemptResult, Worker, lifted
-from dexrun.gym.engine import Engine, configured_pictures
-from dexrun.gym.eyes import Picture
+from dexrun.gym.engine import TableEngine, configured_pictures
+from dexrun.gym.eyes import Shot
 from dexrun.gym.sight import Sight, box_of
 from dexrun.policies import build_policy, policy_context
 from drivers.world.config import WorldConfig
@@ -79,7 +79,7 @@ class Collector:
     """Demonstrates on the scenes that it is given. One process has one.
 
     Args:
-        settings: a whole configuration, as for `dexrun.gym.engine.Engine`.
+        settings: a whole configuration, as for `dexrun.gym.engine.TableEngine`.
     """
 
     def __init__(self, settings: Settings, options: CollectOptions) -> None:
@@ -87,7 +87,7 @@ class Collector:
         self._noise = options.disturbances.scaled(options.noise)
         self._names = tuple(configured_pictures(settings))
         self._head = settings.grasp.head
-        self._engine = Engine(settings, pictures_of(settings, options))
+        self._engine = TableEngine(settings, pictures_of(settings, options))
         self._unsteady = Unsteady(self._engine.safety)
         self._engine.safety = self._unsteady
         self._settings = as_recorded(settings, options)
@@ -267,7 +267,7 @@ class _Push:
         self._by = rng.uniform(-options.object_m, options.object_m, 2)
         self._yaw = float(rng.uniform(-0.6, 0.6))
 
-    def at(self, engine: Engine, phase: str, tick: int) -> None:
+    def at(self, engine: TableEngine, phase: str, tick: int) -> None:
         """Push it, if it is time and the arm is far enough."""
         if tick != self._at or phase != "approach":
             return
@@ -293,7 +293,7 @@ def scene_of(world: WorldConfig, seed: int, options: CollectOptions) -> WorldCon
     return world.model_copy(update={"seed": seed, "look": look})
 
 
-def pictures_of(settings: Settings, options: CollectOptions) -> dict[str, Picture]:
+def pictures_of(settings: Settings, options: CollectOptions) -> dict[str, Shot]:
     """The cameras that are recorded, as they are drawn, and the demonstrator's own."""
     width, height = options.width * options.oversample, options.height * options.oversample
     found = {
@@ -301,7 +301,7 @@ def pictures_of(settings: Settings, options: CollectOptions) -> dict[str, Pictur
         for name, each in configured_pictures(settings).items()
     }
     own = settings.world.head
-    found[EXPERT] = Picture("head", own.width, own.height, depth=True, measured=True)
+    found[EXPERT] = Shot("head", own.width, own.height, depth=True, measured=True)
     return found
 
 

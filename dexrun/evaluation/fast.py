@@ -15,7 +15,7 @@ from dexrun.evaluation.scenes import SceneTask, save_picture
 from dexrun.gym.asking import Pace
 from dexrun.gym.attempts import Worker
 from dexrun.gym.defaults import lighter
-from dexrun.gym.engine import Engine, configured_pictures
+from dexrun.gym.engine import TableEngine, configured_pictures
 from dexrun.gym.episode import Clearing, EpisodeResult
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Policy, PolicyError
@@ -66,7 +66,7 @@ class _Table:
     """An engine with a policy on it."""
 
     settings: Settings
-    engine: Engine
+    engine: TableEngine
     policy: _Timed
 
 
@@ -78,7 +78,7 @@ def _table(words: tuple[str, ...]) -> _Table:
     settings = lighter(load(list(words)))
     needs = {need.camera for need in settings.policy.needs_cameras()} | {settings.grasp.head}
     pictures = {name: each for name, each in configured_pictures(settings).items() if name in needs}
-    engine = Engine(settings, pictures)
+    engine = TableEngine(settings, pictures)
     engine.load(settings.world)
     context = policy_context(engine.model, _Present(engine), engine.clock, engine.joints)
     policy = _Timed(build_policy(settings.policy, context))
@@ -89,7 +89,7 @@ def _table(words: tuple[str, ...]) -> _Table:
 class _Present(Mapping[str, Any]):
     """The engine's cameras as they are: of another scene they may be others."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: TableEngine) -> None:
         self._engine = engine
 
     def __getitem__(self, name: str) -> Any:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dexrun.gym.engine import Engine
+from dexrun.gym.engine import TableEngine
 from dexrun.gym.eyes import LazyPictures
 from dexrun.gym.sight import Sight
 from runtime.clock import NS_PER_S
@@ -52,7 +52,7 @@ class InlineAttempt:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TableEngine,
         policy: Policy,
         pace: Pace,
         instruction: str,
@@ -121,7 +121,7 @@ class InlineAttempt:
 Ask = Callable[[int, int, Floats, int, str], Observation]
 
 
-def observing(engine: Engine, spec: PolicySpec, seen: Mapping[str, Sight], begin_ns: int = 0) -> Ask:
+def observing(engine: TableEngine, spec: PolicySpec, seen: Mapping[str, Sight], begin_ns: int = 0) -> Ask:
     """What a policy of `spec` may look at now, for step, epoch, committed rows, frozen steps, instruction.
 
     Pictures and masks are made when they are looked at; `begin_ns` is when the attempt began.

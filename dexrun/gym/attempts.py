@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dexrun.gym.asking import InlineAttempt, Pace
-from dexrun.gym.engine import Engine
+from dexrun.gym.engine import TableEngine
 from dexrun.gym.sight import Sight, box_of
 from dexrun.modes.motion_source import MotionSource
 from policies.handling import PlaceOptions, plan_home, plan_place
@@ -50,7 +50,7 @@ class Worker:
         sights: by camera, what follows the object.
     """
 
-    def __init__(self, engine: Engine, policy: Policy, pace: Pace, tracked_hz: float = 0.0) -> None:
+    def __init__(self, engine: TableEngine, policy: Policy, pace: Pace, tracked_hz: float = 0.0) -> None:
         self.engine = engine
         self.policy = policy
         self.pace = pace
@@ -217,7 +217,7 @@ class Worker:
 _OFF_TABLE_M = 0.02
 
 
-def lifted(engine: Engine, index: int) -> bool:
+def lifted(engine: TableEngine, index: int) -> bool:
     """By ground truth: whether object `index` is in the jaws, and off the table."""
     table = engine.table
     position, _ = table.object_pose(index)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dexrun.config.settings import Settings
 from dexrun.gym.clock import SetClock
-from dexrun.gym.eyes import Eyes, Picture
+from dexrun.gym.eyes import Eyes, Shot
 from dexrun.gym.servos import RegisterArm
 from drivers.arms.choice import robot_of_all
 from drivers.feetech.options import FeetechOptions
@@ -43,7 +43,7 @@ class UnfitError(Exception):
     """The configuration is of a robot that does not stand on the simulated table. One line."""
 
 
-class Engine:
+class TableEngine:
     """One table after the other, and an arm that is driven on it. One thread makes it and uses it.
 
     Args:
@@ -60,7 +60,7 @@ class Engine:
         UnfitError: several arms, or one whose servos are not simulated.
     """
 
-    def __init__(self, settings: Settings, pictures: Mapping[str, Picture] | None = None) -> None:
+    def __init__(self, settings: Settings, pictures: Mapping[str, Shot] | None = None) -> None:
         prepare_environment(settings.world.render.model_copy(update={"threads": 0}), stepped=True)
         table = next(iter(settings.followers().values()))
         if len(settings.followers()) > 1 or not isinstance(table, FeetechOptions):
@@ -201,13 +201,13 @@ def _nobody() -> None:
     """Does not watch."""
 
 
-def configured_pictures(settings: Settings) -> dict[str, Picture]:
+def configured_pictures(settings: Settings) -> dict[str, Shot]:
     """The cameras of `settings` that are the table's, as large as configured."""
-    found: dict[str, Picture] = {}
+    found: dict[str, Shot] = {}
     for name, camera in settings.cameras.items():
         wire = camera.address.removeprefix("world:")
         if wire == "head":
-            found[name] = Picture("head", camera.width, camera.height, depth=True)
+            found[name] = Shot("head", camera.width, camera.height, depth=True)
         elif wire == "wrist":
-            found[name] = Picture("wrist", camera.width, camera.height)
+            found[name] = Shot("wrist", camera.width, camera.height)
     return found

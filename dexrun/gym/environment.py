@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dexrun.config.settings import Settings
 from dexrun.gym.attempts import lifted
 from dexrun.gym.defaults import default_settings, lighter
-from dexrun.gym.engine import Engine
-from dexrun.gym.eyes import Picture
+from dexrun.gym.engine import TableEngine
+from dexrun.gym.eyes import Shot
 from dexrun.gym.held import HeldTarget
 from dexrun.gym.sight import Sight, box_of
 from drivers.world.judge import in_tray, judge
@@ -80,9 +80,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Any]):
             update={"objects": objects, "look": self._settings.world.look.model_copy(update={"vary": looks})}
         )
         pictures = {
-            name: Picture(WIRES[name], width, height, depth=depth and name == "head") for name in cameras
+            name: Shot(WIRES[name], width, height, depth=depth and name == "head") for name in cameras
         }
-        self._engine = Engine(self._settings, pictures)
+        self._engine = TableEngine(self._settings, pictures)
         self._ticks = max(1, round(self._settings.control.rate_hz / rate_hz))
         self._cameras, self._depth = tuple(cameras), depth
         self._sight = Sight(self._settings.perception) if mask else None

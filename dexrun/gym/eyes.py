@@ -21,7 +21,7 @@ KEPT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Shot:
     """What a camera delivers.
 
     Attributes:
@@ -58,7 +58,7 @@ class Eyes:
         ValueError: a picture is larger than what is drawn into.
     """
 
-    def __init__(self, table: Tabletop, config: WorldConfig, pictures: Mapping[str, Picture]) -> None:
+    def __init__(self, table: Tabletop, config: WorldConfig, pictures: Mapping[str, Shot]) -> None:
         import mujoco
 
         self.pictures = dict(pictures)
@@ -81,7 +81,7 @@ class Eyes:
             name: self._info(name, picture, self._head) for name, picture in self.pictures.items()
         }
 
-    def _info(self, name: str, picture: Picture, head: Floats) -> CameraInfo:
+    def _info(self, name: str, picture: Shot, head: Floats) -> CameraInfo:
         options = self._config.head if picture.wire == "head" else self._config.wrist
         lens = pinhole(picture.width, picture.height, options.fovy_deg)
         if picture.wire == "wrist":
@@ -142,7 +142,7 @@ class Eyes:
         renderer.draw(self._view, view, color, depth)
         return Frame(name, instant.stamp_ns, color, depth)
 
-    def _drawn_with(self, name: str, picture: Picture) -> tuple[Renderer, Any]:
+    def _drawn_with(self, name: str, picture: Shot) -> tuple[Renderer, Any]:
         if self._renderer is None:
             self._renderer = Renderer(self._table.model, self._config)
         if name not in self._views:

@@ -10,8 +10,8 @@ import pytest
 
 from dexrun.collecting.scenes import CollectOptions, Collector
 from dexrun.gym.defaults import default_settings, lighter
-from dexrun.gym.engine import Engine
-from dexrun.gym.eyes import Picture
+from dexrun.gym.engine import TableEngine
+from dexrun.gym.eyes import Shot
 from dexrun.gym.sight import Sight, box_of
 from drivers.feetech.registers import TICKS_PER_TURN
 from drivers.world.config import ObjectOptions, WorldConfig
@@ -23,12 +23,12 @@ from runtime.recording.reader import Episode
 from runtime.tick import TickFlag
 
 SETTINGS = lighter(default_settings())
-SMALL = {"head": Picture("head", 160, 120, depth=True), "wrist": Picture("wrist", 64, 48)}
+SMALL = {"head": Shot("head", 160, 120, depth=True), "wrist": Shot("wrist", 64, 48)}
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    made = Engine(SETTINGS, SMALL)
+def engine() -> Iterator[TableEngine]:
+    made = TableEngine(SETTINGS, SMALL)
     yield made
     made.close()
 
@@ -37,14 +37,14 @@ def world(seed: int = 0, **more: object) -> WorldConfig:
     return SETTINGS.world.model_copy(update={"seed": seed, **more})
 
 
-def table_of(config: WorldConfig, engine: Engine) -> Tabletop:
+def table_of(config: WorldConfig, engine: TableEngine) -> Tabletop:
     table = Tabletop(config, draw_objects(config), engine.robot)
     for servo_id in table.bank.ids:
         table.bank.set_torque(servo_id, True)
     return table
 
 
-def test_many_steps_at_once_are_the_same_steps(engine: Engine) -> None:
+def test_many_steps_at_once_are_the_same_steps(engine: TableEngine) -> None:
     one, other = table_of(world(), engine), table_of(world(), engine)
     for table in (one, other):
         for servo_id in table.bank.ids:
@@ -58,7 +58,7 @@ def test_many_steps_at_once_are_the_same_steps(engine: Engine) -> None:
     assert one.now_ns == other.now_ns
 
 
-def test_all_registers_at_once_are_the_same_registers(engine: Engine) -> None:
+def test_all_registers_at_once_are_the_same_registers(engine: TableEngine) -> None:
     bank = table_of(world(), engine).bank
     bank.publish(np.array([0.3, -2.0, 1.1, 0.4, -1.3, 0.6]), np.linspace(-2, 2, 6), np.linspace(-1, 1, 6))
     one_by_one = [bank.reading(servo_id) for servo_id in bank.ids]
@@ -73,7 +73,7 @@ def test_all_registers_at_once_are_the_same_registers(engine: Engine) -> None:
     assert np.array_equal(bank.drive().goal_rad, together)
 
 
-def test_a_scene_comes_out_the_same_every_time(engine: Engine) -> None:
+def test_a_scene_comes_out_the_same_every_time(engine: TableEngine) -> None:
     ends = []
     for _ in range(2):
         engine.load(world(3))
@@ -86,7 +86,7 @@ def test_a_scene_comes_out_the_same_every_time(engine: Engine) -> None:
     assert np.array_equal(ends[0][1], ends[1][1])
 
 
-def test_ticks_come_as_long_after_picture_and_reading_as_behind_wires(engine: Engine) -> None:
+def test_ticks_come_as_long_after_picture_and_reading_as_behind_wires(engine: TableEngine) -> None:
     engine.load(world())
     ages = []
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_ticks_come_as_long_after_picture_and_reading_as_behind_wires(engine: En
     assert all(age[2] for age in ages)  # what a tick decides is written at its end
 
 
-def test_the_servos_obey_targets_rounded_to_their_own_steps(engine: Engine) -> None:
+def test_the_servos_obey_targets_rounded_to_their_own_steps(engine: TableEngine) -> None:
     engine.load(world())
     target = engine.home.copy()
     target[1] += 0.2
@@ -120,7 +120,7 @@ def test_the_servos_obey_targets_rounded_to_their_own_steps(engine: Engine) -> N
     assert engine.table.bank.joints_rad()[1] == pytest.approx(target[1], abs=0.05)
 
 
-def test_the_box_of_an_object_is_around_its_pixels(engine: Engine) -> None:
+def test_the_box_of_an_object_is_around_its_pixels(engine: TableEngine) -> None:
     red = ObjectOptions(shape="cube", color="red", size_m=(0.03, 0.03, 0.03), x_m=0.2, y_m=-0.05)
     engine.load(world(placed=(red,)))
     assert engine.eyes is not None
@@ -136,7 +136,7 @@ def test_the_box_of_an_object_is_around_its_pixels(engine: Engine) -> None:
 
 
 def test_a_picture_is_drawn_only_when_it_is_looked_at(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: TableEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.load(world())
     assert engine.eyes is not None
