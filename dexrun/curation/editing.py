@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dexrun.curation.journal import entries, held, replaced, undo
 from dexrun.curation.links import lasting
-from dexrun.curation.pieces import Piece, alike, assemble, chosen, pieces_of, relabelled
+from dexrun.curation.pieces import Excerpt, alike, assemble, chosen, pieces_of, relabelled
 from dexrun.exit_codes import OK
 from dexrun.export import target
 from dexrun.printing import say
@@ -19,13 +19,13 @@ from policies.data.opened import OpenDataset
 from policies.data.opening import open_dataset
 from policies.data.splitting import held_back
 
-Change = Callable[[OpenDataset], list[Piece]]
+Change = Callable[[OpenDataset], list[Excerpt]]
 
 
 def drop(arguments: argparse.Namespace) -> int:
     """Leave the chosen episodes out."""
 
-    def change(dataset: OpenDataset) -> list[Piece]:
+    def change(dataset: OpenDataset) -> list[Excerpt]:
         gone = set(_chosen(dataset, arguments))
         return [piece for number, piece in enumerate(pieces_of(dataset)) if number not in gone]
 
@@ -35,7 +35,7 @@ def drop(arguments: argparse.Namespace) -> int:
 def keep(arguments: argparse.Namespace) -> int:
     """Leave all others out; in the order that was given."""
 
-    def change(dataset: OpenDataset) -> list[Piece]:
+    def change(dataset: OpenDataset) -> list[Excerpt]:
         every = pieces_of(dataset)
         return [every[number] for number in _chosen(dataset, arguments)]
 
@@ -45,14 +45,14 @@ def keep(arguments: argparse.Namespace) -> int:
 def trim(arguments: argparse.Namespace) -> int:
     """Cut the chosen episodes."""
 
-    def change(dataset: OpenDataset) -> list[Piece]:
+    def change(dataset: OpenDataset) -> list[Excerpt]:
         cut = set(_chosen(dataset, arguments))
         return [_cut(p, arguments) if n in cut else p for n, p in enumerate(pieces_of(dataset))]
 
     return _edit(arguments, change)
 
 
-def _cut(piece: Piece, arguments: argparse.Namespace) -> Piece:
+def _cut(piece: Excerpt, arguments: argparse.Namespace) -> Excerpt:
     rate = piece.source.rate_hz
     first = round(arguments.begin_s * rate)
     end = piece.length if arguments.end_s is None else min(piece.length, round(arguments.end_s * rate))
@@ -69,7 +69,7 @@ def relabel(arguments: argparse.Namespace) -> int:
     if arguments.task is None and arguments.label is None:
         raise DatasetError("relabel to what? give --task TEXT or --label success|failure|none")
 
-    def change(dataset: OpenDataset) -> list[Piece]:
+    def change(dataset: OpenDataset) -> list[Excerpt]:
         meant = set(_chosen(dataset, arguments))
         return [
             relabelled(piece, arguments.task, arguments.label) if number in meant else piece
@@ -156,7 +156,7 @@ def _command(arguments: argparse.Namespace) -> str:
     return f"dexrun data {command} {path} {' '.join(options)}".strip()
 
 
-def _new(pieces: list[Piece], to: Path) -> None:
+def _new(pieces: list[Excerpt], to: Path) -> None:
     """Put the pieces together at `to`, whole or not at all."""
     if not pieces:
         raise DatasetError("nothing would be left of the data set")

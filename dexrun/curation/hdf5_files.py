@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dexrun.curation.links import link
-from dexrun.curation.pieces import Piece
+from dexrun.curation.pieces import Excerpt
 from dexrun.curation.said import report_of
 from dexrun.export.hdf5 import check_room
 from policies.data.set_files import small_json
@@ -17,7 +17,7 @@ from policies.data.set_files import small_json
 REPORT = "dexrun.json"
 
 
-def assemble_hdf5(pieces: list[Piece], draft: Path) -> None:
+def assemble_hdf5(pieces: list[Excerpt], draft: Path) -> None:
     """A folder with a file for each piece, and the report of the first source, if it has one."""
     draft.mkdir(parents=True)
     root = pieces[0].source.path
@@ -35,7 +35,7 @@ def assemble_hdf5(pieces: list[Piece], draft: Path) -> None:
         (draft / REPORT).write_text(json.dumps(report_of(about, pieces), indent=4), encoding="utf-8")
 
 
-def _cut(piece: Piece, target: Path, task: str | None) -> None:
+def _cut(piece: Excerpt, target: Path, task: str | None) -> None:
     import h5py
 
     rows = slice(piece.first, piece.end)

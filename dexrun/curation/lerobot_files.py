@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dexrun.curation.links import link, link_tree
-from dexrun.curation.pieces import Piece
+from dexrun.curation.pieces import Excerpt
 from dexrun.curation.said import report_of
 from dexrun.export import lerobot, lerobot_v3, lerobot_v21, stats
 from dexrun.export.lerobot_tables import episode_table, task_table
@@ -43,7 +43,7 @@ class _Made:
     def videos(self) -> list[str]:
         return [key for key, one in self.info["features"].items() if one["dtype"] == "video"]
 
-    def table(self, piece: Piece, number: int) -> Any:
+    def table(self, piece: Excerpt, number: int) -> Any:
         """The piece's rows, numbered anew."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -79,7 +79,7 @@ class _Made:
         return out
 
 
-def assemble_v3(pieces: list[Piece], draft: Path) -> None:
+def assemble_v3(pieces: list[Excerpt], draft: Path) -> None:
     """A data set of version 3.0."""
     import pyarrow.parquet as pq
 
@@ -130,7 +130,7 @@ def assemble_v3(pieces: list[Piece], draft: Path) -> None:
 def _film(
     row: Mapping[str, Any],
     key: str,
-    piece: Piece,
+    piece: Excerpt,
     draft: Path,
     films: dict[Path, int],
     of_key: dict[str, int],
@@ -178,7 +178,7 @@ def _write_stats(draft: Path, made: _Made, found: list[dict[str, stats.Stats]]) 
     lerobot.write_json(draft / "meta" / "stats.json", stats.as_json(every))
 
 
-def assemble_v21(pieces: list[Piece], draft: Path) -> None:
+def assemble_v21(pieces: list[Excerpt], draft: Path) -> None:
     """A data set of version 2.1.
 
     Raises:
@@ -214,7 +214,7 @@ def assemble_v21(pieces: list[Piece], draft: Path) -> None:
     _finish(pieces, draft, made)
 
 
-def _film_v21(piece: Piece, key: str) -> Path:
+def _film_v21(piece: Excerpt, key: str) -> Path:
     path, index = piece.source.path, piece.episode.index
     info = small_json(path / "meta" / "info.json")
     chunk = index // int(info.get("chunks_size", lerobot_v21.CHUNK))
@@ -227,13 +227,13 @@ def _stats_v21(path: Path) -> dict[int, dict[str, Any]]:
     return {int(row["episode_index"]): row["stats"] for row in rows}
 
 
-def _info(pieces: list[Piece], draft: Path) -> dict[str, Any]:
+def _info(pieces: list[Excerpt], draft: Path) -> dict[str, Any]:
     source = pieces[0].source.path
     link_tree(source, draft, leave=("data", "videos", "meta"))
     return small_json(source / "meta" / "info.json")
 
 
-def _finish(pieces: list[Piece], draft: Path, made: _Made) -> None:
+def _finish(pieces: list[Excerpt], draft: Path, made: _Made) -> None:
     """``info.json`` and the report."""
     count = len(pieces)
     v3 = made.info["codebase_version"] == lerobot_v3.VERSION

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dexrun.curation.links import link, link_tree
-from dexrun.curation.pieces import Piece
+from dexrun.curation.pieces import Excerpt
 from runtime.clock import NS_PER_S
 from runtime.recording.bounds import reading
 from runtime.recording.mcap_file import Batch, Channel, McapFile
@@ -29,7 +29,7 @@ class _Span:
     end_ns: int
 
 
-def assemble_mcap(pieces: list[Piece], draft: Path) -> None:
+def assemble_mcap(pieces: list[Excerpt], draft: Path) -> None:
     """A run's folder with one file for each piece; what else was in the run is there, too."""
     roots = {each.source.path for each in pieces}
     (root,) = roots if len(roots) == 1 else (None,)
@@ -55,7 +55,7 @@ def _index(source: Path) -> int:
         file.close()
 
 
-def _span(piece: Piece) -> _Span:
+def _span(piece: Excerpt) -> _Span:
     """From a little before the piece's first row on, so that every sensor has given something by then."""
     row_ns = NS_PER_S / piece.source.rate_hz
     file = RecordingFile(piece.episode.path)

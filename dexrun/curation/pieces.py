@@ -13,7 +13,7 @@ from policies.data.opened import OpenDataset
 
 
 @dataclass(frozen=True)
-class Piece:
+class Excerpt:
     """Rows `first` to `end` of one episode of one data set, and what is said of them.
 
     Attributes:
@@ -38,9 +38,9 @@ class Piece:
         return self.end - self.first
 
 
-def pieces_of(dataset: OpenDataset) -> list[Piece]:
+def pieces_of(dataset: OpenDataset) -> list[Excerpt]:
     """All episodes, as they are."""
-    return [Piece(dataset, each, 0, each.length, each.task, each.label) for each in dataset.episodes]
+    return [Excerpt(dataset, each, 0, each.length, each.task, each.label) for each in dataset.episodes]
 
 
 def numbers(text: str, count: int) -> list[int]:
@@ -81,7 +81,7 @@ def chosen(dataset: OpenDataset, episodes: str, labels: str, task: str) -> list[
     return found
 
 
-def relabelled(piece: Piece, task: str | None, label: str | None) -> Piece:
+def relabelled(piece: Excerpt, task: str | None, label: str | None) -> Excerpt:
     """`piece` with another task or label, where one is given."""
     new = piece if task is None else replace(piece, task=task)
     return new if label is None else replace(new, label="" if label == "none" else label)
@@ -120,7 +120,7 @@ _ASSEMBLERS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def assemble(pieces: Iterable[Piece], draft: Path) -> None:
+def assemble(pieces: Iterable[Excerpt], draft: Path) -> None:
     """Write `pieces`, all of one format, as a data set of that format at `draft`, which is not there yet.
 
     What is not changed is linked to where it was, where the file system can.
@@ -134,5 +134,5 @@ def assemble(pieces: Iterable[Piece], draft: Path) -> None:
     if short := [each for each in parts if each.length < 1]:
         raise DatasetError(f"nothing would be left of {short[0].episode.name}")
     module, function = _ASSEMBLERS[parts[0].source.format]
-    write: Callable[[list[Piece], Path], None] = getattr(import_module(module), function)
+    write: Callable[[list[Excerpt], Path], None] = getattr(import_module(module), function)
     write(parts, draft)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dexrun.curation.pieces import Piece
+from dexrun.curation.pieces import Excerpt
 
 
-def report_of(report: Mapping[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
+def report_of(report: Mapping[str, Any], pieces: Sequence[Excerpt]) -> dict[str, Any]:
     """`report` of the first source, its episodes those of `pieces`.
 
     Of an episode of which a part is kept, what was measured over all of it is not said any more.

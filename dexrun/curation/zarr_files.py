@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dexrun.curation.links import link
-from dexrun.curation.pieces import Piece
+from dexrun.curation.pieces import Excerpt
 from dexrun.curation.said import report_of
 from dexrun.export import zarr_v2
 from dexrun.export.umi_zarr import pack
@@ -16,7 +16,7 @@ from policies.data.dataset import DatasetError
 from policies.data.zarr_store import ZarrRows, ZarrStore
 
 
-def assemble_zarr(pieces: list[Piece], draft: Path) -> None:
+def assemble_zarr(pieces: list[Excerpt], draft: Path) -> None:
     """A store of the pieces' rows; a zip, where the first one's is."""
     stores = {each.source.path: ZarrStore(each.source.path) for each in pieces}
     first = stores[pieces[0].source.path]
@@ -38,7 +38,7 @@ def assemble_zarr(pieces: list[Piece], draft: Path) -> None:
         pack(folder, draft)
 
 
-def _write(path: Path, arrays: dict[Path, Any], pieces: list[Piece], rows: int) -> None:
+def _write(path: Path, arrays: dict[Path, Any], pieces: list[Excerpt], rows: int) -> None:
     like: ZarrRows = arrays[pieces[0].source.path]
     linked = all(_a_file_a_row(array) and array.codec == like.codec for array in arrays.values())
     if not linked and len(like.shape) < 4:
@@ -58,7 +58,7 @@ def _write(path: Path, arrays: dict[Path, Any], pieces: list[Piece], rows: int) 
             row += 1
 
 
-def _rows(piece: Piece) -> Any:
+def _rows(piece: Excerpt) -> Any:
     start = piece.episode.start
     return np.arange(start + piece.first, start + piece.end)
 

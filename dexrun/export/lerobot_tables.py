@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Feature = Mapping[str, Any]
+FeatureEntry = Mapping[str, Any]
 
 
-def data_schema(features: Mapping[str, Feature]) -> Any:
+def data_schema(features: Mapping[str, FeatureEntry]) -> Any:
     """Arrow's schema of the frames; videos are not in it."""
     import pyarrow as pa
 
@@ -26,7 +26,7 @@ def data_schema(features: Mapping[str, Feature]) -> Any:
     return pa.schema(fields, metadata={"huggingface": about})
 
 
-def _arrow_type(feature: Feature) -> Any:
+def _arrow_type(feature: FeatureEntry) -> Any:
     import pyarrow as pa
 
     if feature["dtype"] == "image":
@@ -36,7 +36,7 @@ def _arrow_type(feature: Feature) -> Any:
     return scalar if list(shape) == [1] else pa.list_(scalar, shape[0])
 
 
-def _described(feature: Feature) -> dict[str, Any]:
+def _described(feature: FeatureEntry) -> dict[str, Any]:
     """A feature as `datasets` describes it."""
     if feature["dtype"] == "image":
         return {"_type": "Image"}
@@ -46,7 +46,7 @@ def _described(feature: Feature) -> dict[str, Any]:
 
 
 def data_table(
-    features: Mapping[str, Feature],
+    features: Mapping[str, FeatureEntry],
     columns: Mapping[str, NDArray[Any]],
     pictures: Mapping[str, Sequence[bytes]],
 ) -> Any:

@@ -20,7 +20,7 @@ from policies.act.options import ActOptions, ActShape, ActTraining
 from policies.checkpoint import check_fit, read_state, write_safetensors
 from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, Dataset, DatasetError, Switches
 from policies.data.windows import WindowSpec
-from policies.training.recipe import Batch
+from policies.training.recipe import Samples
 from policies.training.said import entries_of, units_of
 from runtime.interfaces import PolicyError
 from runtime.messages import Floats
@@ -114,7 +114,7 @@ class ActRecipe:
             logger.info("act: recipe.backbone names no ImageNet weights; the ResNet begins with nothing")
         return ActNetwork(model, self._stats(dataset), self._cameras(dataset), self._training.dropout)
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor]]:
         """L1 of the actions, and the latent's divergence times ``kl_weight``."""
         assert isinstance(model, ActNetwork)  # noqa: S101 - for the type checker
         held = [name for name in (STATE, FORCE) if name in batch]

@@ -23,7 +23,7 @@ from policies.dexgrasp.pictures import resized, resized_mask
 from policies.dexgrasp.umi import UmiDataset, entries, holds_poses, tensors
 from policies.dexgrasp.vit import BACKBONES, DinoVit
 from policies.training.augment import color_jitter
-from policies.training.recipe import Batch
+from policies.training.recipe import Samples
 from policies.training.said import entries_of, units_of
 from runtime.interfaces import PolicyError
 
@@ -118,7 +118,7 @@ class DexGraspRecipe:
             getattr(controller.obs_encoder, f"dino_{side}").requires_grad_(False)
         return controller
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The error of the predicted noise."""
         assert isinstance(model, Controller)  # noqa: S101 - for the type checker
         if batch[STATE].dim() == 4:  # rows that are whole samples

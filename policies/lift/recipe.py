@@ -20,7 +20,7 @@ from policies.lift.model import LiftModel
 from policies.lift.numbers import FORCE_NUMBERS, targets
 from policies.lift.options import LiftOptions
 from policies.lift.prepared import CROP, DONE, NUMBERS, PreparedDataset, prepared
-from policies.training.recipe import Batch
+from policies.training.recipe import Samples
 from runtime.options import Options
 
 _WHOLE = 1e-6
@@ -116,7 +116,7 @@ class LiftRecipe:
         model.fit(torch.from_numpy(np.concatenate(numbers)), torch.from_numpy(np.concatenate(chunks)))
         return model
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(self, model: nn.Module, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Absolute error of the nearest hypothesis, and cross-entropies of which that is and of the end."""
         # a trainer's wrapper hides the methods; what is wrapped is the network
         network = cast("LiftModel", getattr(model, "module", model))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from policies.data.dataset import Dataset, Switches
     from policies.data.windows import WindowSpec
 
-Batch = Mapping[str, "Tensor"]
+Samples = Mapping[str, "Tensor"]
 """By feature ``[B, n, *shape]`` (n: rows of the window), and ``<feature>_is_pad`` ``[B, n]`` of bools."""
 
 
@@ -58,7 +58,7 @@ class Recipe(Protocol):
         Its parameters and buffers are all that a checkpoint holds of it.
         """
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(self, model: nn.Module, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The loss of a batch, a scalar, and its parts by name for the figures: detached, or numbers."""
 
     def groups(self, model: nn.Module) -> Sequence[Mapping[str, Any]]:

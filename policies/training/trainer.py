@@ -32,7 +32,7 @@ from policies.training.material import Material, open_material
 from policies.training.meter import Meter
 from policies.training.options import MAY_CHANGE, TrainingOptions
 from policies.training.picking import spread
-from policies.training.recipe import Batch, Recipe
+from policies.training.recipe import Recipe, Samples
 from policies.training.said import described
 from policies.training.state import Stateful, load_random, load_state, save_random, save_state
 from policies.training.trouble import TrainingError, explained
@@ -117,7 +117,7 @@ class _Step(nn.Module):
         self.model = model
         self._recipe = recipe
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def forward(self, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         return self._recipe.loss(self.model, batch)
 
 
@@ -172,7 +172,7 @@ class _Training:
         assert newest is not None  # noqa: S101 - the last step, and the one it was stopped at, are saved
         return TrainingEnd(self._step, self._step >= self._options.steps, newest, tuple(self._losses))
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Samples]:
         options, material, accelerator = self._options, self._material, self._accelerator
         batches = Batches(
             material.picked.train,
@@ -187,7 +187,7 @@ class _Training:
         made = loader(material.windows, batches, options.workers, in_memory=material.in_memory, pinned=pinned)
         return iter(made)
 
-    def _one_step(self, batches: Iterator[Batch], meter: Meter) -> None:
+    def _one_step(self, batches: Iterator[Samples], meter: Meter) -> None:
         """One step of the optimiser."""
         options, accelerator = self._options, self._accelerator
         with explained(options, self._step):
@@ -209,7 +209,7 @@ class _Training:
                 self._average.step()
         self._step += 1
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
+    def _next(self, batches: Iterator[Samples]) -> Samples:
         try:
             batch = next(batches)
         except DatasetError as error:
