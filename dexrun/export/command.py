@@ -79,7 +79,7 @@ def _parser() -> _Parser:
     add("--append", action="store_true", help="add to the LeRobot data set that is there")
     add("--config", type=Path, help="take the [export] table of this file")
     add("--fps", help="frames per second of the data set (30)")
-    add("--action", help="sent (default), clipped, or requested targets")
+    add("--action", help="sent, clipped, or requested targets (default: what the recording says, else sent)")
     add("--latency", action="append", default=[], metavar="SENSOR=SECONDS", help="arm, force or a camera")
     add("--cameras", help="only these, separated by commas")
     add("--labels", help="only episodes with these: success, failure, none (all but failures)")

@@ -57,6 +57,11 @@ class ExportPlan:
     def rows(self) -> int:
         return sum(slot.length for slot in self.slots)
 
+    @property
+    def action(self) -> str:
+        """Which target of the control loop is the action."""
+        return self.options.action or self.slots[0].ref.action
+
 
 class Format(FormatContent, Protocol):
     """How a data set of one kind is written. Crosses to worker processes.
@@ -95,7 +100,7 @@ def report_of(plan: ExportPlan, first: int = 0) -> dict[str, Any]:
     """Where every episode came from, the first being number `first`, and how well its sensors fit."""
     slots = plan.slots
     return {
-        "action": plan.options.action,
+        "action": plan.action,
         "latency_s": slots[0].ref.shape.latencies(plan.options),
         "episodes": [
             {

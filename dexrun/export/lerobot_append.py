@@ -47,7 +47,7 @@ def _terms(plan: ExportPlan, of: lerobot.LerobotLayout) -> dict[str, Any]:
     """What no reader can tell from the numbers themselves, and so must be the same in all of a data set."""
     return {
         "units": of.units.said(),
-        "action": plan.options.action,
+        "action": plan.action,
         "latency_s": of.shape.latencies(plan.options),
     }
 

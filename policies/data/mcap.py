@@ -347,7 +347,7 @@ def _about(found: _Found, options: SamplingOptions) -> dict[str, Any]:
         "ranges": [list(pair) for pair in shape.ranges],
         "grippers": list(shape.grippers),
         "robot": robot,
-        "action": options.action,
+        "action": options.action or found.sampled.ref.action,
         "cameras": {
             name: {
                 "height": camera.height,

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
 from policies.data.dataset import DatasetError
-from policies.data.sampling import SamplingOptions
+from policies.data.sampling import SamplingOptions, Target
 from runtime.joints import GRIPPER_UNIT, JointLayout, prefixed
 from runtime.messages import Floats
 from runtime.recording.bounds import reading
@@ -165,6 +165,7 @@ class EpisodeRef:
         joints: the arm's, as it was calibrated for this episode.
         masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
         missing: cameras, and ``force``, that the robot had and of which there is no sample.
+        action: which target it says is the action.
     """
 
     path: Path
@@ -179,6 +180,7 @@ class EpisodeRef:
     drops: Mapping[str, int] = field(default_factory=dict)
     repaired: bool = False
     missing: tuple[str, ...] = ()
+    action: Target = "sent"
 
     def units(self, units: UnitMap) -> JointUnits:
         """How joints are expressed.
@@ -266,7 +268,15 @@ def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
             drops=episode.drops,
             repaired=episode.repaired,
             missing=_missing(episode),
+            action=_action(episode),
         )
+
+
+def _action(episode: Episode) -> Target:
+    """Which target the recording says is to be learned."""
+    said = episode.config.get("export")
+    kind = said.get("action") if isinstance(said, Mapping) else None
+    return cast(Target, kind) if kind in get_args(Target) else "sent"
 
 
 def _missing(episode: Episode) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ class _Sampler:
 
         `sent` has stamps of its own, for each arm: the bus writes a little later.
         """
-        kind, topics = self.options.action, self.episode.topics
+        kind, topics = self.options.action or self.ref.action, self.episode.topics
         sent = {arm: f"{device_topic(arm)}/sent" for arm in self.shape.arms}
         if kind == "sent" and all(map(topics.get, sent.values())):
             alone = len(sent) == 1

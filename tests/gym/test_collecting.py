@@ -18,6 +18,8 @@ from dexrun.exit_codes import BAD_CONFIGURATION
 from dexrun.gym.asking import Pace
 from dexrun.gym.defaults import default_settings, lighter
 from drivers.world.config import ObjectOptions
+from policies.data.dataset import ACTION, Switches
+from policies.data.opening import open_dataset
 from runtime.interfaces import PolicySpec
 from runtime.messages import Floats, Observation, PolicyAnswer
 from runtime.pilot import Pilot
@@ -47,8 +49,8 @@ class Drifting:
 
 
 @pytest.fixture(scope="module")
-def corrected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
-    """The ticks of an attempt that was begun by a policy which knows nothing."""
+def corrected_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An attempt that was begun by a policy which knows nothing."""
     folder = tmp_path_factory.mktemp("corrected")
     cube = ObjectOptions(shape="cube", color="red", size_m=(0.026, 0.026, 0.026), x_m=0.21, y_m=-0.05)
     placed = SETTINGS.world.model_copy(update={"placed": (cube,)})
@@ -62,7 +64,31 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
     with Episode(folder / "episode_000000.mcap") as episode:
         about = [sample.values for sample in episode.samples("/events")][1]
         assert about["taken_over"] == "no grasp within 1.5 s"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corrected(corrected_folder: Path) -> dict[str, Floats]:
+    """Its ticks."""
+    with Episode(corrected_folder / "episode_000000.mcap") as episode:
         return episode.columns("/ticks")
+
+
+def test_a_data_set_of_it_has_the_demonstrators_answers_as_its_actions(
+    corrected_folder: Path, corrected: dict[str, Floats]
+) -> None:
+    dataset = open_dataset(corrected_folder, Switches())
+    try:
+        (episode,) = dataset.episodes
+        actions = episode.read(ACTION, np.arange(episode.length))
+        assert dataset.about["action"] == "requested"
+    finally:
+        dataset.close()
+    asked, done = (corrected[name] for name in ("requested", "clipped"))
+    drove = corrected["pilot"] == Pilot.POLICY
+    assert np.abs(asked[drove] - done[drove]).max() > 0.02
+    far = [np.abs(asked - row).max(axis=1).min() for row in actions.astype(np.float64)]
+    assert max(far) < 1e-6
 
 
 def test_each_row_says_who_drove_and_the_hand_over_is_no_jump(corrected: dict[str, Floats]) -> None:
