@@ -210,7 +210,7 @@ def test_a_bad_day(tmp_path: Path) -> None:
     assert_tame(stage.up)
 
 
-@pytest.mark.parametrize("kind", ["freeze", "gone"])
+@pytest.mark.parametrize("kind", [pytest.param("freeze", marks=pytest.mark.slow), "gone"])
 def test_head_camera_lost_and_back(tmp_path: Path, kind: str) -> None:
     states: list[tuple[str, str]] = []
 
@@ -305,7 +305,7 @@ def test_wrist_camera_lost_does_not_stop_the_arm_where_it_may_not(tmp_path: Path
     assert sum(robot.faults.log.counts["wrist"].values()) >= 1
 
 
-@pytest.mark.parametrize("decision", ["hold", "retry"])
+@pytest.mark.parametrize("decision", ["hold", pytest.param("retry", marks=pytest.mark.slow)])
 def test_force_sensor_gone_holds_until_it_is_back(tmp_path: Path, decision: str) -> None:
     states: list[str] = []
 

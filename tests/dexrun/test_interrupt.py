@@ -37,7 +37,12 @@ MOMENTS: dict[str, Callable[[Stage], bool]] = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+ALSO = ("homing", "a grasp", "placing")
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(each, marks=pytest.mark.slow) if each in ALSO else each for each in MOMENTS]
+)
 def test_a_signal_ends_the_run_cleanly(tmp_path: Path, moment: str) -> None:
     async def script(stage: Stage) -> None:
         await stage.until(lambda: MOMENTS[moment](stage))
