@@ -124,6 +124,9 @@ def test_a_port_is_a_real_arm_s_on_the_real_clock() -> None:
             driver.targets.post(clock.now_ns(), position=np.full(8, 0.5))
             while np.abs(position_after(driver) - 0.5).max() > 1e-3:
                 pass
+            newest = driver.states.newest()
+            assert newest is not None
+            assert newest.stamp_ns <= clock.now_ns()  # by the clock that the runtime reads
     finally:
         emulator.unplug()
 

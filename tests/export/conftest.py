@@ -21,8 +21,13 @@ INTEROP = Path(__file__).parent / "interop"
 
 @pytest.fixture(scope="session", autouse=True)
 def _rerun_keeps_to_itself() -> Iterator[None]:
-    """Elsewhere than in continuous integration, rerun reports to its makers, whenever the network lets it."""
+    """Elsewhere than in continuous integration, rerun reports to its makers, whenever the network lets it.
+
+    It is imported before the first test: it has sockets of its own, for as long as the process lives.
+    """
     with mock.patch.dict(os.environ, CI="true"):
+        import rerun  # noqa: F401
+
         yield
 
 

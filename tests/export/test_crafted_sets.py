@@ -119,12 +119,12 @@ def test_a_device_in_a_films_place_is_not_read(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_words_are_a_line(tmp_path: Path, info: dict[str, Any]) -> None:
-    refused(lerobot(tmp_path / "set", **info))
+    assert refused(lerobot(tmp_path / "set", **info))
 
 
 @pytest.mark.parametrize("values", [(1.0,) * 4, (None,) * 4, ("x",) * 4, ((0.1,), (0.1, 0.2))])
 def test_rows_of_another_shape_are_a_line(tmp_path: Path, values: Any) -> None:
-    refused(lerobot(tmp_path / "set", values))
+    assert refused(lerobot(tmp_path / "set", values))
 
 
 def test_an_episode_without_rows_and_a_deep_file_are_a_line(tmp_path: Path) -> None:

@@ -255,6 +255,7 @@ def test_a_wrong_answer_is_in_good_form_and_says_the_contrary(said: str, instead
 
 def test_a_start_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     listen = asyncio.Server._start_serving  # type: ignore[attr-defined]
+    heard: list[asyncio.Server] = []
 
     async def main() -> None:
         reader = SceneReader(SceneReaderConfig())
@@ -262,6 +263,7 @@ def test_a_start_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.MonkeyPa
 
             def listening(server: asyncio.Server) -> None:
                 listen(server)
+                heard.append(server)
                 scope.cancel()
 
             monkeypatch.setattr(asyncio.Server, "_start_serving", listening)
@@ -269,6 +271,7 @@ def test_a_start_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.MonkeyPa
         await reader.close()
 
     anyio.run(main)
+    assert [server.is_serving() for server in heard] == [False]
 
 
 @pytest.mark.parametrize(
