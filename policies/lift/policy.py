@@ -45,6 +45,8 @@ class LiftPolicy:
         if config.checkpoint:
             path = weights_file(config.checkpoint)
             where, self._model = str(path), load_lift(path)
+            if "shape" in config.model_fields_set and config.shape != self._model.shape:
+                raise CheckpointError(f"policy.shape: {where} says its own, which is another; leave it out")
         else:
             self._model = random_lift(config.shape, config.seed)
         self._shape = self._model.shape

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from policies.data.dataset import ACTION, STATE, Dataset, DatasetError, Switches
 from policies.data.windows import WindowSpec
-from policies.lift.load import WEIGHTS, save_lift
+from policies.lift.load import SHIPPED, WEIGHTS, save_lift
 from policies.lift.model import LiftModel
 from policies.lift.numbers import FORCE_NUMBERS, targets
 from policies.lift.options import LiftOptions
 from policies.lift.prepared import CROP, DONE, NUMBERS, PreparedDataset, prepared
 from policies.training.recipe import Samples
+from runtime.interfaces import PolicyError
 from runtime.options import Options
 
 _WHOLE = 1e-6
@@ -52,9 +53,17 @@ class LiftRecipe:
     Args:
         table: camera, rate, shape; demonstrations' rows at ``rate_hz`` become a chunk.
         given: what ``[recipe]`` holds.
+
+    Raises:
+        PolicyError: the table names weights to begin with.
     """
 
     def __init__(self, table: LiftOptions, given: Mapping[str, Any]) -> None:
+        if table.checkpoint not in ("", SHIPPED):
+            raise PolicyError(
+                f"policy.checkpoint = {table.checkpoint!r}: a lift policy is trained from the beginning; "
+                "leave it out"
+            )
         self._table = table
         self._options = LiftRecipeOptions.model_validate(given)
 

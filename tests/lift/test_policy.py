@@ -126,6 +126,14 @@ def test_weights_say_their_own_shape_and_come_back_as_they_were(tmp_path: Path):
     assert policy.spec.chunk_steps == 8
 
 
+def test_another_shape_than_the_weights_own_is_refused(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    save_lift(random_lift(SHAPE, 0), path)
+    with pytest.raises(CheckpointError, match=r"policy\.shape: .*leave it out"):
+        made(checkpoint=str(path), shape=SHAPE.model_copy(update={"width": 64}))
+    made(checkpoint=str(path), shape=SHAPE)
+
+
 def test_other_weights_and_other_arms_are_refused(tmp_path: Path):
     from policies.checkpoint import write_safetensors
 

@@ -27,6 +27,7 @@ from policies.lift.config import LiftConfig  # noqa: E402
 from policies.lift.options import LiftShape  # noqa: E402
 from policies.lift.prepared import CROP, DONE, NUMBERS, prepared  # noqa: E402
 from policies.lift.recipe import LiftRecipe  # noqa: E402
+from runtime.interfaces import PolicyError  # noqa: E402
 from tests.geometric.synthetic import INFO, LOOK, Box, view  # noqa: E402
 
 ROWS = 12
@@ -158,6 +159,11 @@ def test_a_training_learns_where_the_demonstrator_goes_and_a_robot_reads_it(tmp_
     table = json.loads((tmp_path / "policy.json").read_text())
     assert (table["type"], table["camera"], table["rate_hz"]) == ("lift", "head", 15.0)
     assert LiftConfig.model_validate({**table, "checkpoint": str(tmp_path)}).rate_hz == 15.0
+
+
+def test_weights_to_begin_with_are_refused_and_not_left_out_silently():
+    with pytest.raises(PolicyError, match=r"policy\.checkpoint = 'mine': .* trained from the beginning"):
+        LiftRecipe(TABLE.model_copy(update={"checkpoint": "mine"}), {})
 
 
 def test_an_arm_that_is_off_has_to_go_to_the_same_place():
