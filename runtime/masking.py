@@ -53,7 +53,7 @@ def know_secrets_of(text: str) -> None:
 
 def without_secrets(text: str) -> str:
     """`text` without any secret that this process knows, also where it is written in URLs, JSON or base64."""
-    for form in _known:
+    for form in sorted(_known, key=len, reverse=True):  # one may be a part of another
         if form in text:
             text = text.replace(form, HIDDEN)
     return text

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from runtime import masking
+
 # Examples are the same every time, and nobody looks at the watch: a busy machine is not a fault of the code.
 # `--hypothesis-profile=search` draws new ones.
 settings.register_profile(
@@ -101,6 +103,12 @@ def _nothing_left_behind() -> Iterator[None]:
         time.sleep(0.005)
     if leaks:
         pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test took for a secret is a word like any other in the next."""
+    monkeypatch.setattr(masking, "_known", {})
 
 
 @pytest.fixture
