@@ -44,17 +44,18 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	@for name in loop ring bus camera grasp record export data policy train splice teleop_latency wire; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+	@for name in loop ring bus camera grasp record export data gym eval policy train splice teleop_latency wire; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 interop: $(READY)
 	$(BIN)/python -m tests.remote.interop.environments $(ARGS)
 
 # Demonstrations (20 minutes), training (15), figures (30) on two idle cores. What is there is gone on with.
-DEMONSTRATIONS ?= 609
+DEMONSTRATIONS ?= 800
+LOOKS ?= 0.3
 SCENES ?= 200
 SMALL := --width 320 --height 240 --oversample 1
 policy: $(READY)
-	$(BIN)/dexrun collect --config docs/examples/collect-lift.toml $(SMALL) --jobs 2 --episodes $(DEMONSTRATIONS) --to data/lift
+	$(BIN)/dexrun collect --config docs/examples/collect-lift.toml $(SMALL) --looks $(LOOKS) --jobs 2 --episodes $(DEMONSTRATIONS) --to data/lift
 	$(BIN)/dexrun train --config docs/examples/train-lift.toml $(ARGS)
 	$(BIN)/dexrun eval --config docs/examples/learned.toml --policy outputs/lift/last --engine fast --jobs 2 --scenes $(SCENES) --to outputs/lift/eval
 

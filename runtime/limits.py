@@ -67,7 +67,7 @@ class SafetyOptions(Options):
     max_acceleration_rad_s2: float = Field(default=20.0, gt=0)
     max_acceleration_gripper_s2: float = Field(default=60.0, gt=0)
     self_clearance_m: float = Field(default=0.004, ge=0, le=0.02)
-    table_clearance_m: float = Field(default=0.003, ge=0, le=0.02)
+    table_clearance_m: float = Field(default=0.004, ge=0, le=0.02)
     table_lag_m_per_rad: float = Field(default=0.04, ge=0, le=0.2)
     max_force_n: float = Field(default=30.0, gt=0)
     soft_force_fraction: float = Field(default=0.8, gt=0, le=1)

@@ -24,6 +24,7 @@ _TILT_COST = 3.0
 _TURN_COST = 0.15
 _LOWER_STEP_M = 0.002
 _RAISE_TRIES = 8
+_CLOSING_STEPS = 5
 _POSITION_TOLERANCE_M = 0.003
 
 
@@ -140,15 +141,17 @@ class GraspPlanner:
     def _lowest(
         self, place: Floats, yaw: float, height_m: float, seed: Floats, closed: float
     ) -> tuple[float, IkResult] | None:
-        """The lowest good height of the grasp point: not under the object's middle, off the table."""
+        """The lowest good height of the grasp point: not under the object's middle, off the table until closed."""
         config = self._config
         table = config.table_height_m
         height = table + max(0.5 * height_m, 0.012)
+        # Fingers that turn about a pivot go down as they close.
+        closing = np.linspace(seed[self._gripper], max(0.0, closed - config.squeeze), _CLOSING_STEPS)
         for _ in range(_RAISE_TRIES):
             result = self._reach(place, height, yaw, seed)
             if result is None:
                 return None
-            lowest = min(self._over_table(result.q, opening) for opening in (seed[self._gripper], closed))
+            lowest = min(self._over_table(result.q, opening) for opening in closing)
             if lowest >= config.table_margin_m:
                 return height, result
             height += max(_LOWER_STEP_M, config.table_margin_m - lowest)

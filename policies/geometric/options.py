@@ -33,7 +33,8 @@ class GeometricOptions(PolicyTable):
             the arm moves towards `look_rad` until it is less.
         approach_height_m: how far above the grasp the gripper stops and looks again.
         lift_height_m: height of the grasp point above the table at which a grasp is done.
-        table_margin_m: distance kept between fingers and table.
+        table_margin_m: distance kept between fingers and table, however far the jaws are closed; more than
+            `safety.table_clearance_m`.
         finger_gap_m: how far beside the object the fixed finger goes down.
         opening_margin_m: how much wider than that the jaw opens on the other side.
         max_width_m: wider objects are not grasped.
@@ -71,7 +72,7 @@ class GeometricOptions(PolicyTable):
     max_hidden_share: float = Field(default=0.1, ge=0, le=1)
     approach_height_m: float = Field(default=0.055, gt=0)
     lift_height_m: float = Field(default=0.1, gt=0)
-    table_margin_m: float = Field(default=0.004, ge=0)
+    table_margin_m: float = Field(default=0.005, ge=0)
     finger_gap_m: float = Field(default=0.006, ge=0)
     opening_margin_m: float = Field(default=0.014, ge=0)
     max_width_m: float = Field(default=0.045, gt=0)

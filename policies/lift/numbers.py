@@ -91,9 +91,9 @@ def targets(shape: LiftShape, rows: Floats, state: Floats) -> NDArray[np.float32
 
 
 def rows_of(shape: LiftShape, made: Floats, state: Floats) -> Floats:
-    """The inverse of `targets`, of one moment: ``made[T, D]``, ``state[D]``."""
+    """The inverse of `targets`, of one moment: ``made[T, D]``, ``state[D]``; the gripper within its range."""
     out = made + state
-    out[:, shape.gripper] = made[:, shape.gripper]
+    out[:, shape.gripper] = np.clip(made[:, shape.gripper], 0.0, 1.0)
     return np.asarray(out)
 
 

@@ -108,10 +108,10 @@ def test_low_objects_are_grasped_off_the_table(arm: ArmModel, home: np.ndarray):
     planner = GraspPlanner(CONFIG, arm)
     flat = ObjectEstimate(np.array([0.2, 0.03]), 0.4, 0.03, 0.022, 0.012, False, 300)
     grasp = planner.plan(flat, np.zeros((0, 3)), home)[0]
-    for opening in (grasp.opening, grasp.contact, 0.0):
+    for opening in np.linspace(grasp.opening, grasp.contact - CONFIG.squeeze, 9):
         q = grasp.q_pose.copy()
         q[5] = opening
-        assert arm.clearances(q)[1] > CONFIG.table_margin_m - 0.0015
+        assert arm.clearances(q)[1] > CONFIG.table_margin_m - 0.0001
 
 
 def test_a_lying_cylinder_is_as_long_as_it_is():

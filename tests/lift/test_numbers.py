@@ -60,7 +60,13 @@ def test_the_azimuth_is_about_the_axis_of_the_first_joint():
 
 
 def test_chunks_are_relative_to_the_state_but_for_the_gripper():
-    rows = np.random.default_rng(1).normal(size=(1, SHAPE.chunk, 6))
+    rows = np.random.default_rng(1).uniform(size=(1, SHAPE.chunk, 6))
     made = targets(SHAPE, rows, STATE)
     assert made[0, :, 5] == pytest.approx(rows[0, :, 5], abs=1e-6)
     assert rows_of(SHAPE, made[0].astype(float), STATE[0]) == pytest.approx(rows[0], abs=1e-6)
+
+
+def test_the_gripper_is_asked_for_nothing_beyond_its_range():
+    made = np.zeros((SHAPE.chunk, 6))
+    made[:, 5] = np.linspace(-0.2, 1.2, SHAPE.chunk)
+    assert (rows_of(SHAPE, made, STATE[0])[[0, -1], 5] == [0.0, 1.0]).all()
