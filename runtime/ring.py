@@ -124,8 +124,11 @@ def _bytes(shape: tuple[int, ...], dtype: str) -> int:
 
 
 def _data_size(layout: Layout, capacity: int) -> int:
-    slot = sum(_aligned(_bytes(shape, dtype)) for shape, dtype in layout.values())
-    return _HEADER + _aligned(16 * capacity) + capacity * slot
+    return _HEADER + _aligned(16 * capacity) + capacity * _slot_size(layout)
+
+
+def _slot_size(layout: Layout) -> int:
+    return sum(_aligned(_bytes(shape, dtype)) for shape, dtype in layout.values())
 
 
 def _check(layout: Layout, capacity: int) -> None:
@@ -154,7 +157,7 @@ class _Write:
         place = index % ring.capacity
         ring._sequence[place] = 2 * index + 1  # noqa: SLF001
         _fence()
-        return ring._slots[place]  # noqa: SLF001
+        return ring._slot(place)  # noqa: SLF001
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         ring, index = self._ring, self._index
@@ -192,22 +195,25 @@ class Ring:
         self._head = _memory[:8].cast("q")
         self._sequence = _memory[_HEADER : _HEADER + 8 * capacity].cast("q")
         self._stamps = _memory[_HEADER + 8 * capacity : _HEADER + 16 * capacity].cast("q")
-        self._slots = self._arrays(_memory)
+        self._memory = _memory
+        self._slot_bytes = _slot_size(layout)
+        self._slots: list[Fields | None] = [None] * capacity
         self._write = _Write(self)
         self._aborted = 0
         self._retries = 0
         self._lapped = 0
 
-    def _arrays(self, memory: memoryview) -> list[Fields]:
-        offset = _HEADER + _aligned(16 * self.capacity)
-        slots: list[Fields] = []
-        for _ in range(self.capacity):
-            slot: Fields = {}
+    def _slot(self, place: int) -> Fields:
+        """The arrays of a slot; made at its first use, since a ring may have ten thousands."""
+        slot = self._slots[place]
+        if slot is None:
+            slot = {}
+            offset = _HEADER + _aligned(16 * self.capacity) + place * self._slot_bytes
             for key, (shape, dtype) in self.layout.items():
-                slot[key] = np.frombuffer(memory, dtype, math.prod(shape), offset).reshape(shape)
+                slot[key] = np.frombuffer(self._memory, dtype, math.prod(shape), offset).reshape(shape)
                 offset += _aligned(_bytes(shape, dtype))
-            slots.append(slot)
-        return slots
+            self._slots[place] = slot
+        return slot
 
     @classmethod
     def create_shared(cls, layout: Layout, capacity: int, name: str | None = None) -> Ring:
@@ -284,7 +290,7 @@ class Ring:
         if self._sequence[place] != whole:
             return False
         _fence()
-        slot = self._slots[place]
+        slot = self._slot(place)
         for key, array in into.fields.items():
             np.copyto(array, slot[key])
         into.stamp_ns = self._stamps[place]
@@ -373,6 +379,7 @@ class Ring:
             for view in (self._head, self._sequence, self._stamps):
                 view.release()
             self._slots = []
+            self._memory = memoryview(b"")
             self._segment.close()
 
     def unlink(self) -> None:
