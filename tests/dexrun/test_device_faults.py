@@ -275,6 +275,7 @@ def test_a_head_camera_that_shows_nothing_while_the_planner_is_asked_ends_the_ru
     assert stage.summary["stop_reason"].endswith("(held for 2 s)")
 
 
+@pytest.mark.slow
 def test_a_grasp_is_checked_without_a_wrist_camera_that_is_gone(tmp_path: Path) -> None:
     """Where the run may go on without it; its last picture shows open jaws."""
 

@@ -70,6 +70,7 @@ class Moody(SceneReader):
         del value
 
 
+@pytest.mark.slow
 def test_every_passing_fault_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SceneReader", Moody)
     stage = perform(tmp_path, **QUICK)
@@ -117,7 +118,7 @@ def test_a_lasting_fault_ends_the_run_with_the_arm_held(tmp_path: Path, fault: s
     assert_held(stage)
 
 
-@pytest.mark.parametrize("fault", ["box_outside", "unknown_object"])
+@pytest.mark.parametrize("fault", [pytest.param("box_outside", marks=pytest.mark.slow), "unknown_object"])
 def test_a_wrong_answer_that_stays_wrong_ends_the_run(tmp_path: Path, fault: str) -> None:
     stage = perform(tmp_path, planner__scene_reader__fault=fault, **QUICK)
     assert stage.code == NOT_DONE

@@ -101,6 +101,7 @@ def assert_held(stage: Stage) -> None:
     assert_tame(stage.up)
 
 
+@pytest.mark.slow
 def test_a_policy_that_recovers_completes(tmp_path: Path, faulty: Callable[..., None]) -> None:
     """It fails at three chunks in the middle of the approach: the horizon runs dry, and the arm waits."""
     faulty(one_after_the_other(), 1, 4)
@@ -148,13 +149,14 @@ def test_a_failing_policy_may_stop_the_run(tmp_path: Path, faulty: Callable[...,
 
 def test_targets_out_of_reach_are_clipped(tmp_path: Path, faulty: Callable[..., None]) -> None:
     faulty(far_away)
-    stage = perform(tmp_path, grasp__time_limit_s="6")
+    stage = perform(tmp_path, grasp__time_limit_s="3")
     assert stage.code == NOT_DONE
     clips = stage.summary["clips"]
     assert clips.get("range", 0) + clips.get("collision", 0) > 0
     assert_held(stage)
 
 
+@pytest.mark.slow
 def test_a_chunk_that_takes_two_seconds_is_waited_for(tmp_path: Path, faulty: Callable[..., None]) -> None:
     clock = SteppedClock()
 
@@ -196,7 +198,8 @@ def test_a_policy_that_hangs_latches_a_stop(tmp_path: Path, faulty: Callable[...
     assert_held(stage)
 
 
-@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 1])
 def test_a_policy_that_hangs_longer_than_attempts_last_latches_a_stop(
     tmp_path: Path, faulty: Callable[..., None], first: int
 ) -> None:

@@ -69,6 +69,7 @@ def test_two_arms_and_nothing_else_are_teleoperated(tmp_path: Path) -> None:
     assert set(summary["sensor_rates_hz"]) == {"arm", "leader"}
 
 
+@pytest.mark.slow
 def test_one_ordinary_camera_and_no_force_are_enough_to_collect_data(tmp_path: Path) -> None:
     code, summary = play(tmp_path, ARMS + WRIST, mode="teleop", recording__episodes="1")
     assert (code, summary["device_faults"]) == (OK, {})
@@ -80,6 +81,7 @@ def test_one_ordinary_camera_and_no_force_are_enough_to_collect_data(tmp_path: P
     assert seen == {"observation.state", "observation.images.wrist"}
 
 
+@pytest.mark.slow
 def test_it_is_grasped_without_force_and_wrist_camera(tmp_path: Path) -> None:
     keys = {"grasp__wrist": "", "grasp__time_limit_s": GRASPED_S}
     code, summary = play(tmp_path, ARMS + HEAD, mode="grasp", **keys)

@@ -50,7 +50,7 @@ def run(folder: Path, kind: str, **more: str) -> tuple[int, dict[str, Any]]:
     return play(folder, policy__type=kind, **COMMON, **TINY[kind], **more)
 
 
-@pytest.mark.parametrize("kind", ["dexgrasp", "act"])
+@pytest.mark.parametrize("kind", [pytest.param("dexgrasp", marks=pytest.mark.slow), "act"])
 def test_a_random_network_moves_the_arm_inside_its_limits(tmp_path: Path, kind: str) -> None:
     code, summary = run(tmp_path, kind)
     assert (code, summary["outcome"]) == (1, "incomplete")

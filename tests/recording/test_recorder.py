@@ -389,6 +389,7 @@ def test_what_cannot_be_removed_is_let_go_of(tmp_path: Path, monkeypatch: pytest
         assert episode.topics["/arm/state"] == 6
 
 
+@pytest.mark.slow
 def test_an_episode_that_is_finished_costs_hardly_any_memory(tmp_path: Path) -> None:
     """Of thousands in a run only the figures are kept: no index of a file's chunks, no reader, no buffer."""
     rig = Rig(tmp_path, OPTIONS.model_copy(update={"flush_s": 0.05}))

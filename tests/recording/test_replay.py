@@ -260,6 +260,7 @@ def test_a_crashed_run_is_mended_at_the_next_start(runs: tuple[Path, Path], tmp_
         assert [episode.index for episode in recording.episodes] == [0]
 
 
+@pytest.mark.slow
 def test_a_stretched_run_replays(tmp_path: Path) -> None:
     """How fast the horizon is played hangs on when chunks were asked for; the recording says when."""
     slow = {"policy__simulated_latency_s": "2.5", "policy__stretch": "true", "grasp__time_limit_s": "10"}

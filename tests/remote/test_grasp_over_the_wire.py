@@ -13,9 +13,7 @@ from tests.remote.example import CLIENTS, EXAMPLE, served
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "protocol", ["gr00t", *(pytest.param(p, marks=SLOW) for p in CLIENTS if p != "gr00t")]
-)
+@pytest.mark.parametrize("protocol", [pytest.param(p, marks=SLOW) for p in CLIENTS])
 def test_the_cube_ends_in_the_tray(protocol: str, tmp_path: Path) -> None:
     with served(protocol) as port:
         stage = perform(

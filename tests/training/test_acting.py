@@ -43,6 +43,7 @@ def run(folder: Path) -> ActPolicy:
     return policy
 
 
+@pytest.mark.slow
 def test_ten_episodes_are_learned_by_heart_and_run(tmp_path: Path) -> None:
     dataset = held(rows=6, size=(16, 16))
     end = trained(

@@ -94,6 +94,7 @@ def _drive(config: WorldConfig, folder: Path, duration_ns: int) -> tuple[str, di
     return digest.hexdigest(), counts
 
 
+@pytest.mark.slow
 def test_two_stepped_runs_through_all_drivers_are_identical(tmp_path: Path) -> None:
     config = small(seed=2, operator=OperatorOptions(enabled=True, start_s=0.5))
     runs = [_drive(config, tmp_path, 2 * SECOND) for _ in range(2)]
