@@ -28,8 +28,8 @@ from runtime.shared_memory import sweep
 if TYPE_CHECKING:
     from drivers.realsense.emulator import RealSenseEmulator
 
-READY_S = 30.0
-REPLY_S = 30.0
+READY_S = 120.0
+REPLY_S = 120.0
 _CLOSE_S = 3.0
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from dexrun.setup import joints
 from dexrun.setup.joints import main
 from drivers.arms.so100 import JOINT_NAMES
 from drivers.feetech import registers as reg
+from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import JointCalibration, save_calibration
 from drivers.feetech.emulator import FeetechEmulator
+from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
+from drivers.feetech.setup import connect
+from runtime.clock import Clock
 from runtime.stepped import SteppedClock
 
 
@@ -41,7 +46,14 @@ class Hand:
 
 
 @pytest.mark.parametrize("of_a_file", [True, False])
-def test_a_joint_that_a_hand_turns_is_shown_in_all_units(tmp_path: Path, of_a_file: bool) -> None:
+def test_a_joint_that_a_hand_turns_is_shown_in_all_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_a_file: bool
+) -> None:
+    def patient(name: str, config: FeetechOptions, names: Mapping[int, str], clock: Clock) -> FeetechBus:
+        """The emulator is a thread of this process, which others may keep from running."""
+        return connect(name, config.model_copy(update={"packet_timeout_s": 5.0}), names, clock)
+
+    monkeypatch.setattr(joints, "connect", patient)
     bank = SimpleServoBank(SteppedClock(), dict.fromkeys(range(1, 7), 2047))
     limits = {reg.MIN_POSITION_LIMIT: 1047, reg.MAX_POSITION_LIMIT: 3147}
     emulator = FeetechEmulator(bank, tmp_path / "arm", registers=dict.fromkeys(range(1, 7), limits))
