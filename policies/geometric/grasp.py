@@ -141,7 +141,7 @@ class GraspPlanner:
     def _lowest(
         self, place: Floats, yaw: float, height_m: float, seed: Floats, closed: float
     ) -> tuple[float, IkResult] | None:
-        """The lowest good height of the grasp point: not under the object's middle, off the table until closed."""
+        """The lowest good height of the grasp point: not under its middle, off the table until closed."""
         config = self._config
         table = config.table_height_m
         height = table + max(0.5 * height_m, 0.012)
