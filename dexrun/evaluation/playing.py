@@ -31,7 +31,7 @@ def play_all(asked: Evaluation, file: ResultFile, tell: Tell) -> None:
     """Play what is missing and keep each result at once.
 
     Raises:
-        ConfigError: the engine is not installed.
+        ConfigError: the engine is not installed, or does not start.
     """
     for result in _played(asked, tasks_of(asked, file)):
         file.add(result)
@@ -77,7 +77,11 @@ def _on_ray(tasks: list[SceneTask]) -> Iterator[SceneResult]:
         raise ConfigError("--engine ray needs the package ray: pip install 'dexrun[ray]'") from None
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False)
+        try:
+            ray.init(log_to_driver=False)
+        except Exception as error:  # Ray says with a plain one that its node did not come up
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ConfigError(f"--engine ray: Ray did not start: {reason:.300}") from None
     try:
         play = ray.remote(num_cpus=1)(play_run)
         waiting = [play.remote(task) for task in tasks]

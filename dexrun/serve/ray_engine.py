@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dexrun.config.serve_options import ServeOptions
@@ -89,18 +90,32 @@ class RayEngine:
             raise PolicyError(NO_RAY) from None
         try:
             if not ray.is_initialized():
-                address = self._options.ray_address or "local"  # None would take any Ray that runs here
-                ray.init(address=address, log_to_driver=False, configure_logging=False)
-                self._connected = True
+                self._connect(ray, serve)
             deployment = serve.deployment(
                 _deployed(serve, self._options),
                 num_replicas=self._options.replicas,
                 max_ongoing_requests=4 * self._options.batch_size,
             )
             self._handle = serve.run(deployment.bind(self._make), name=self._application, route_prefix=None)
-        except (RuntimeError, OSError, ValueError) as error:
-            self.stop()
+        except Exception as error:  # Ray says with a plain one that its node did not come up
+            with suppress(Exception):
+                self.stop()
             raise PolicyError(f"Ray Serve did not start: {_line(error)}") from None
+
+    def _connect(self, ray: Any, serve: Any) -> None:
+        """To the cluster that was named, or to a new one without what nobody asked for.
+
+        Ray gives a node 30 s to come up and its HTTP proxies 60 s, and no option says more. The dashboard and
+        the proxies are most of that work; the proxies would listen on port 8000, which is openpi's.
+        """
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        if self._options.ray_address:
+            ray.init(address=self._options.ray_address, **quiet)
+            self._connected = True
+            return
+        ray.init(address="local", include_dashboard=False, **quiet)  # no address: any Ray that runs here
+        self._connected = True
+        serve.start(proxy_location="Disabled")
 
     async def infer(self, observations: Sequence[Observation], client: str) -> list[Answer]:
         """See `Engine`."""

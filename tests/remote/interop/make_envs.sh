@@ -33,7 +33,7 @@ make_ray() {
     "$python" -m venv "$root/.venv-ray"
     local site own
     site="$("$root/.venv-ray/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-    own="$("$root/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    own="$("${PYTHON:-$root/.venv/bin/python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     printf '%s\n%s\n' "$own" "$root" > "$site/dexrun.pth"
     "$root/.venv-ray/bin/pip" install -q "ray[serve]>=2.40"
 }

@@ -78,7 +78,9 @@ def neighbours():
     import ray
     from ray import serve
 
-    cluster = ray.init(address="local", num_cpus=4, log_to_driver=False).address_info["gcs_address"]
+    started = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    cluster = started.address_info["gcs_address"]
+    serve.start(proxy_location="Disabled")
     theirs = serve.deployment(Theirs, ray_actor_options={"num_cpus": 0}).bind()
     handle = serve.run(theirs, name="theirs", route_prefix=None)
     guests = []
