@@ -149,6 +149,24 @@ def only_json(text: str, kind: type[J]) -> J:
     return values[0]
 
 
+_NOTHING = re.compile(
+    r"null|n/a|无|没有|nil|empty"
+    r"|(?:none|nothing)(?: of (?:them|these|those|the objects))?"
+    r"(?: (?:(?:is )?left|(?:fits?|match(?:es)?)(?: (?:it|this|that|the (?:request|prompt|description)))?))?"
+    r"(?:[ ,:;(-].{0,80}\bempty\b.{0,20})?"
+    r"|(?:there (?:are|is) )?no (?:more )?(?:such )?(?:matching )?(?:objects?|targets?|items?)"
+    r"(?: (?:is |are )?(?:left|visible|found)"
+    r"| (?:that )?(?:fits?|match(?:es)?)(?: the (?:request|prompt|description))?)?"
+    r"(?: (?:on|in) the (?:table|picture|image|scene))?"
+    r"|the table is (?:already )?empty"
+)
+
+
+def says_nothing(text: str) -> bool:
+    """Whether `text` says in words, where null or an empty list was asked for, that there is nothing."""
+    return _NOTHING.fullmatch(text.strip(" .。!").lower()) is not None
+
+
 def one_object(text: str) -> dict[str, Any]:
     """The single JSON object of the reply; a list that holds exactly one is taken for it.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from loguru import logger
+from pydantic import field_validator
 
 from runtime.clock import Clock
 from runtime.messages import Decision, DeviceError
@@ -36,6 +37,20 @@ class FaultOptions(Options):
     policy: Decision = Decision.HOLD
     planner: Decision = Decision.HOLD
     rules: Mapping[str, Decision] = {}
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _with_dots(cls, rules: object) -> object:
+        """Tables in the place of keys with dots: ``--faults.rules.arm.gone stop`` comes as them."""
+        return dict(_flat(rules)) if isinstance(rules, Mapping) else rules
+
+
+def _flat(rules: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in rules.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def decide(options: FaultOptions, name: str, kind: str) -> Decision:

@@ -11,7 +11,7 @@ from pydantic import Field
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
-from planner.reply_text import ReplyError, only_json, plain
+from planner.reply_text import ReplyError, only_json, plain, says_nothing
 
 
 class Decomposition(Reply):
@@ -46,8 +46,11 @@ and nothing else, empty if nothing fits:
 
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Decomposition:
-        """A JSON list of distinct texts, fenced or bare, or the only list of a JSON object."""
-        objects = tuple(map(_name, _list(plain(said))))
+        """A JSON list of distinct texts, fenced or bare, or the only list of a JSON object; that there is
+        nothing, also in a few words.
+        """
+        text = plain(said)
+        objects = () if says_nothing(text) else tuple(map(_name, _list(text)))
         result = validated(Decomposition, {"objects": objects})
         if len(set(result.objects)) != len(result.objects):
             raise ReplyError("the list names the same object twice in the same words")

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
-from planner.reply_text import one_object, plain
+from planner.reply_text import one_object, plain, says_nothing
 
 _NAMES = ("name", "label", "object", "description")
-_NOTHING = re.compile(
-    r"null|n/a|无|没有|nil"
-    r"|(?:none|nothing)(?: of them)?(?: (?:is )?left)?(?:[ ,:;(-].{0,80}\bempty\b.{0,20})?"
-    r"|(?:there (?:are|is) )?no (?:more )?(?:objects?|targets?|items?)(?: (?:is |are )?(?:left|visible))?"
-    r"(?: (?:on|in) the (?:table|picture|image|scene))?"
-    r"|the table is (?:already )?empty"
-)
-"""That there is no target, in words where null was asked for."""
 
 
 class Analysis(Reply):
@@ -83,7 +74,7 @@ If there is no object on the table at all, "target" is null."""
             target = next((each for key in _NAMES if (each := target.get(key))), "")
         if isinstance(target, list) and len(target) <= 1:
             target = target[0] if target else None
-        if isinstance(target, str) and _NOTHING.fullmatch(target.strip(" .。!").lower()):
+        if isinstance(target, str) and says_nothing(target):
             target = None
         return validated(Proposal, {"analysis": _analysis(value.get("analysis")), "target": target})
 

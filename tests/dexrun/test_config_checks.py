@@ -80,6 +80,7 @@ IMPOSSIBLE = {
     ),
     # names of other tables
     "policy.camera nope": f" = 'nope' {CAMERAS}",
+    "faults.rules.amr.gone stop": ": no such device; did you mean 'arm'?",
     "faults.rules {'amr.gone'='stop'}": ".amr.gone: no such device; did you mean 'arm'?",
     "faults.rules {'arm.gnoe'='stop'}": ".arm.gnoe: no such kind; did you mean 'gone'?",
     "faults.rules {arm='stop'}": '.arm: a rule is "<device>.<kind>", "<device>.*" or "*.<kind>"',

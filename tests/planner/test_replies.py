@@ -566,6 +566,36 @@ def test_nothing_is_said_in_several_ways(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        *(
+            "[]",
+            "```json\n[]\n```",
+            '{"objects": []}',
+            "null",
+            "None.",
+            "Nothing fits.",
+            "nothing matches the request",
+        ),
+        *(
+            "No objects match the request.",
+            "No object found on the table.",
+            "There are no such objects in the picture.",
+        ),
+        *("None of the objects fit.", "没有"),
+    ],
+)
+def test_that_no_object_fits_is_said_in_several_ways(text: str) -> None:
+    assert Decompose.parse(text).objects == ()
+
+
+@pytest.mark.parametrize("text", ["Nothing fits but the red cube", "the red cube", "No.", ""])
+def test_what_may_be_an_object_is_not_taken_for_none(text: str) -> None:
+    with pytest.raises(ReplyError):
+        Decompose.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "<loc0256><loc0128><loc0512><loc0384> red cube",
         "red cube<loc_125><loc_250><loc_375><loc_500>",
         "</s><s>red cube<loc_125><loc_250><loc_375><loc_500></s>",
