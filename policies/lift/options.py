@@ -55,6 +55,8 @@ class LiftOptions(PolicyTable):
         done_above: the probability from which on an attempt counts as done.
         miss_opening: jaws that were closed this far have nothing between them.
         attempt_s: after so long without an end the attempt has failed.
+        stuck_s: an arm that stood still for so long does not get on: the attempt has failed, or is done if
+            the jaws press on something.
         ease_rows: rows over which a chunk is faded in from what is committed.
         device: ``cpu``, ``cuda``, ``cuda:1``... threads: torch's on the CPU; 0 leaves them alone.
         seed: of random weights. shape: the network.
@@ -85,7 +87,8 @@ class LiftOptions(PolicyTable):
     use_force: bool = True
     done_above: float = Field(default=0.15, gt=0, lt=1)
     miss_opening: float = Field(default=0.02, ge=0, lt=1)
-    attempt_s: float = Field(default=14.0, gt=0, le=600)
+    attempt_s: float = Field(default=10.0, gt=0, le=600)
+    stuck_s: float = Field(default=2.0, gt=0, le=600)
     ease_rows: int = Field(default=6, ge=0, le=100)
     device: str = "cpu"
     threads: int = Field(default=0, ge=0)

@@ -23,6 +23,10 @@ from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, Poli
 
 _MISSES = 2
 """So many answers in a row that see closed jaws end an attempt."""
+_STILL_RAD = 0.02
+"""An arm none of whose joints has moved by more stands still."""
+_SQUEEZE = 0.02
+"""Jaws that are asked to close by so much further, and stand still, have something between them."""
 _LIKELY, _STILL_LIKELY = 0.1, 0.02
 """Hypotheses at least so likely, compared with the likeliest, are as good as that: the nearest to what is
 being done is taken. The second holds after an attempt that came to nothing."""
@@ -76,6 +80,7 @@ class LiftPolicy:
         self._object = ObjectInSight(self._seen)
         self._began_ns: int | None = None
         self._missed = 0
+        self._rest: tuple[int, Floats] | None = None
 
     def warm_up(self) -> None:
         """Move the network to its device and run it once."""
@@ -112,8 +117,15 @@ class LiftPolicy:
         chunks, likely, done = self._run(self._numbers(observation, known, position), known.crop)
         ways = np.stack([rows_of(self._shape, chunk, position) for chunk in chunks])
         rows = _chosen(ways, likely, observation.committed, self._setbacks)
-        status = PolicyStatus.DONE if done > self._config.done_above else PolicyStatus.RUNNING
-        self._done = status is PolicyStatus.DONE
+        ended = done > self._config.done_above
+        if self._stuck(observation, position) and not ended:
+            gripper = self._shape.gripper
+            if rows[0, gripper] > position[gripper] - _SQUEEZE:
+                why = f"the arm has not moved for {self._config.stuck_s:g} s (policy.stuck_s)"
+                return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
+            ended = True  # something is held, and nothing more is done with it: whoever looks will see
+        self._done = ended
+        status = PolicyStatus.DONE if ended else PolicyStatus.RUNNING
         return PolicyAnswer(eased(rows, observation.committed, self._config.ease_rows), status)
 
     def _view(self, observation: Observation) -> DepthView:
@@ -149,6 +161,12 @@ class LiftPolicy:
         if observation.stamp_ns - self._began_ns > self._config.attempt_s * NS_PER_S:
             return f"no grasp within {self._config.attempt_s:g} s (policy.attempt_s)"
         return ""
+
+    def _stuck(self, observation: Observation, position: Floats) -> bool:
+        """Whether the arm has stood still for `stuck_s`."""
+        if self._rest is None or np.abs(position - self._rest[1]).max() > _STILL_RAD:
+            self._rest = (observation.stamp_ns, position.copy())
+        return observation.stamp_ns - self._rest[0] > self._config.stuck_s * NS_PER_S
 
     @torch.inference_mode()
     def _run(self, numbers: NDArray[np.float32], crop: NDArray[np.float32]) -> tuple[Floats, Floats, float]:

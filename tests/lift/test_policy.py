@@ -93,6 +93,19 @@ def test_an_attempt_without_an_end_fails():
     assert "policy.attempt_s" in answer.why
 
 
+@pytest.mark.parametrize(("opening", "status"), [(0.0, PolicyStatus.FAILED), (0.9, PolicyStatus.DONE)])
+def test_an_arm_that_does_not_get_on_ends_the_attempt(opening: float, status: PolicyStatus):
+    """The network, which nobody trained, asks for some opening between the two."""
+    policy = made(stuck_s=1.0, miss_opening=0.0, attempt_s=60.0)
+    for step in (0, 30):
+        assert policy.infer(observation(Box(), step=step, **closed(opening))).status is PolicyStatus.RUNNING
+    answer = policy.infer(observation(Box(), step=31, **closed(opening)))
+    assert answer.status is status
+    assert answer.why == (
+        "" if status is PolicyStatus.DONE else "the arm has not moved for 1 s (policy.stuck_s)"
+    )
+
+
 def test_the_network_says_when_it_is_done():
     assert made(done_above=1e-6).infer(observation(Box())).status is PolicyStatus.DONE
 
