@@ -83,6 +83,11 @@ class _NoSafety:
     def lasted(self, dt_s: float, passed_s: float) -> None:
         """Nothing to remember."""
 
+    def slowing(self, previous: Floats, dt_s: float) -> Floats:
+        """Stands still at once."""
+        del dt_s
+        return previous
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> None:
         """Nothing lasts."""
 

@@ -111,6 +111,8 @@ _STATE_SINCE = ("_taken", "_refused", "_posted_ns")
 """What recordings made before the loop engaged after a hold do not have."""
 _TIMED = ("_before_ns",)
 """What recordings made before the time between targets was measured do not have."""
+_SLOWED = ("_slows",)
+"""What recordings made before the arm was brought to rest do not have."""
 _ON_TIME = 0.1
 """A tick that is off by no more than this share of a period is on time."""
 
@@ -222,7 +224,7 @@ class ControlLoop:
         self._holders = list(grippers if holders is None else holders)
         self._anchor: Floats | None = None
         self._fade_left, self._fade_ticks = 0, round(options.follow_blend_s * options.rate_hz)
-        self._fresh = self._ending = False
+        self._fresh = self._ending = self._slows = False
         self._ticked = anyio.Event()
         self._nowhere = np.full(joints, np.nan)
 
@@ -234,7 +236,7 @@ class ControlLoop:
         Chunks of the source followed before are of an older epoch, and dropped.
         """
         self._note("follow", **_about(source))
-        self._source, self._chunk_rows = source, 0
+        self._source, self._chunk_rows, self._slows = source, 0, False
         self._taken, self._refused = None, ""
         self.attempt = AttemptStatus()
         self._timing.restart()
@@ -246,8 +248,18 @@ class ControlLoop:
         self._note("idle")
         self._follow_nothing()
 
+    def rest(self) -> None:
+        """Follow nothing; brake within the limits of the safety stage, and hold where that ends.
+
+        After `idle` an arm that was fast is braked by the safety stage, goes past the target that is held,
+        and comes back.
+        """
+        self._note("rest")
+        self._follow_nothing()
+        self._slows = True
+
     def _follow_nothing(self) -> None:
-        self._source, self._anchor = None, self.target
+        self._source, self._anchor, self._slows = None, self.target, False
         self.horizon.restart()
 
     def hold(self, reason: str = "asked to hold") -> None:
@@ -283,7 +295,7 @@ class ControlLoop:
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
         return {
-            **remember(self, (*_STATE, *_STATE_SINCE, *_TIMED)),
+            **remember(self, (*_STATE, *_STATE_SINCE, *_TIMED, *_SLOWED)),
             **_about(self._source),
             "supervisor": self._supervisor.snapshot(),
             "horizon": self.horizon.snapshot(),
@@ -303,6 +315,7 @@ class ControlLoop:
         self._timed = set(_TIMED) <= set(state)
         if self._timed:
             recall(self, _TIMED, state)
+        recall(self, [name for name in _SLOWED if name in state], state)
         self._engages = "engagement" in state
         if self._engages:
             recall(self, _STATE_SINCE, state)
@@ -339,6 +352,11 @@ class ControlLoop:
     def transitions(self) -> Sequence[Transition]:
         """The newest changes of state."""
         return self._supervisor.transitions
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is followed, and the arm has been braked where `rest` asked for it."""
+        return self._source is None and not self._slows
 
     @property
     def source(self) -> Source | None:
@@ -510,6 +528,8 @@ class ControlLoop:
         """The requested target and how it came about."""
         if self.state == "parking":
             return self._park(), _FLAGS[self.state]
+        if self.state == "idle" and self._slows:
+            self._slow_down()
         if self.state != "running":
             held = self._anchor if self._anchor is not None else self._previous()
             return held, _FLAGS[self.state] | (TickFlag.NONE if self._fresh else TickFlag.STALE_STATE)
@@ -525,6 +545,12 @@ class ControlLoop:
             self._fade_left -= 1
             flag |= TickFlag.BLENDING
         return row, flag
+
+    def _slow_down(self) -> None:
+        """What is held moves on with the arm while that is braked."""
+        before = self._previous()
+        self._anchor = self._safety.slowing(before, 1.0 / self._options.rate_hz)
+        self._slows = not np.array_equal(self._anchor, before)
 
     def _engage(self, row: Floats, flag: TickFlag) -> tuple[Floats, TickFlag]:
         if not self._engagement.active:

@@ -47,6 +47,9 @@ class Safety(Protocol):
     def lasted(self, dt_s: float, passed_s: float) -> None:
         """The last target, credited `dt_s`, came `passed_s` after the one before."""
 
+    def slowing(self, previous: Floats, dt_s: float) -> Floats:
+        """The target ``[D]`` after `previous` of an arm that is braked; `previous` once it stands still."""
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         """Nothing is sent for `dt_s`; returns why to stop, if what lasts has lasted too long."""
 

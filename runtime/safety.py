@@ -28,6 +28,8 @@ _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
 _STATE = ("_velocity", "_last", "_force_s")
 _STATE_SINCE = ("_from",)
 """What recordings do not have that were made before targets began at the servos' goals."""
+_BRAKED = 0.9
+"""A brake is gentler than the limit by as much as a tick may be short without being measured."""
 _TURN_RAD = math.tau
 """No joint rests farther outside its range than this: what is read there is no position."""
 UNKNOWN_POSITION = "the arm's position is not known"
@@ -107,6 +109,15 @@ class SafetyStage:
     def lasted(self, dt_s: float, passed_s: float) -> None:
         """The last target, credited `dt_s`, came `passed_s` after the one before: that was its speed."""
         self._velocity = self._velocity * (dt_s / min(passed_s, max(dt_s, self.options.max_step_s)))
+
+    def slowing(self, previous: Floats, dt_s: float) -> Floats:
+        """The target ``[D]`` after `previous` while all joints are braked, less hard than they may be.
+
+        `previous` itself once they stand still.
+        """
+        step = _BRAKED * self.limits.acceleration * dt_s
+        speed = np.maximum(np.abs(self._velocity) - step, 0.0)
+        return np.asarray(previous + np.sign(self._velocity) * speed * dt_s)
 
     def unsent(self, force_n: Floats | float | None, dt_s: float) -> str | None:
         """No target can be sent for `dt_s`; returns why to stop, if a force has lasted too long."""

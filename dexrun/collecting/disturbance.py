@@ -128,6 +128,10 @@ class Unsteady:
         """As `SafetyStage.lasted`."""
         self._stage.lasted(dt_s, passed_s)
 
+    def slowing(self, previous: Floats, dt_s: float) -> Floats:
+        """As `SafetyStage.slowing`."""
+        return self._stage.slowing(previous, dt_s)
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         """As `SafetyStage.unsent`."""
         return self._stage.unsent(force_n, dt_s)

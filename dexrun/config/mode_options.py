@@ -12,7 +12,24 @@ from runtime.control import ControlOptions
 from runtime.options import Options
 
 
-class GraspOptions(PlanConfig):
+class TakeOverOptions(Options):
+    """How a person takes over, in a mode in which something else drives.
+
+    Attributes:
+        take_over: whether the leader arm is opened, so that a person can take over and give back.
+        bring_leader: whether a leader that can move by itself is brought to the follower's pose; otherwise,
+            or where it cannot, the person moves it there.
+        match_rad: joints of the leader that are so near to the follower's match: then control passes.
+        match_gripper: the same of grippers, which go from 0 to 1.
+    """
+
+    take_over: bool = False
+    bring_leader: bool = True
+    match_rad: float = Field(default=0.1, gt=0.0, le=1.0)
+    match_gripper: float = Field(default=0.2, gt=0.0, le=1.0)
+
+
+class GraspOptions(PlanConfig, TakeOverOptions):
     """The autonomous mode: how persistent its plan is (`planner.plan.PlanConfig`), and where it moves.
 
     Attributes:
@@ -26,7 +43,8 @@ class GraspOptions(PlanConfig):
             above the table and, with `place_spread_m`, within the arm's length. Without it, the arm's own.
         place_spread_m: objects are let go around `place_m`, so far apart in x and y.
         carry_height_m: height of the grasp point while something is carried.
-        attempt_timeout_s: one attempt may take this long before it counts as failed.
+        attempt_timeout_s: one attempt may take this long before it counts as failed. Neither it nor
+            `time_limit_s` runs while a person drives, or has paused.
         time_limit_s: the whole run may take this long.
         move_speed_rad_s, move_acceleration_rad_s2: peak joint speed and acceleration of homing and placement.
         settle_s: how long the arm stands still before the planner looks at the table.
@@ -88,7 +106,7 @@ class TeleopOptions(Options):
         return control.engage_speed_rad_s if self.engage_speed_rad_s is None else self.engage_speed_rad_s
 
 
-class RolloutOptions(Options):
+class RolloutOptions(TakeOverOptions):
     """A policy drives, on a person's own words, in episodes; ``[recording]`` says how long and how many.
 
     Attributes:
@@ -100,11 +118,6 @@ class RolloutOptions(Options):
         judge: in simulation, whether the ground truth ends an episode as a success once everything that its
             task names lies in the tray, and says at any other end whether it does.
         put_back: in simulation, whether objects are put back where they were before the next episode.
-        take_over: whether the leader arm is opened, so that a person can take over from the policy.
-        bring_leader: whether a leader that can move by itself is brought to the follower's pose; otherwise,
-            or where it cannot, the person moves it there.
-        match_rad: joints of the leader that are so near to the follower's match: then control passes.
-        match_gripper: the same of grippers, which go from 0 to 1.
     """
 
     autostart: bool = True
@@ -113,10 +126,6 @@ class RolloutOptions(Options):
     phrase: str = Field(default="", max_length=1000)
     judge: bool = True
     put_back: bool = True
-    take_over: bool = False
-    bring_leader: bool = True
-    match_rad: float = Field(default=0.1, gt=0.0, le=1.0)
-    match_gripper: float = Field(default=0.2, gt=0.0, le=1.0)
 
 
 class TerminalOptions(Options):

@@ -14,7 +14,13 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
-from dexrun.config.mode_options import GraspOptions, RolloutOptions, TeleopOptions, TerminalOptions
+from dexrun.config.mode_options import (
+    GraspOptions,
+    RolloutOptions,
+    TakeOverOptions,
+    TeleopOptions,
+    TerminalOptions,
+)
 from dexrun.config.recording_options import RecordingOptions
 from dexrun.config.scene_options import SceneOptions
 from dexrun.config.serve_options import ServeOptions
@@ -201,7 +207,7 @@ class Settings(BaseSettings):
     def _modes_have_what_they_need(self) -> Settings:
         if self._led and not self.leader_tables():
             wanted = "a [leader] table" if self.arm is not None else "a [leaders.<name>] table for each arm"
-            who = "mode = 'teleop'" if self.mode == "teleop" else "rollout.take_over = true"
+            who = "mode = 'teleop'" if self.mode == "teleop" else f"{self.mode}.take_over = true"
             raise ValueError(f"{who} needs {wanted}")
         if self.simulated and not self.world.enabled:
             raise ValueError(f"world.enabled is false, but an address begins with {WORLD_ADDRESS!r}")
@@ -210,7 +216,13 @@ class Settings(BaseSettings):
     @property
     def _led(self) -> bool:
         """Whether a person moves a leader."""
-        return self.mode == "teleop" or (self.mode == "rollout" and self.rollout.take_over)
+        return self.mode == "teleop" or self.take_over.take_over
+
+    @property
+    def take_over(self) -> TakeOverOptions:
+        """How a person takes over in this mode; in teleoperation nothing else drives."""
+        taken: dict[str, TakeOverOptions] = {"grasp": self.grasp, "rollout": self.rollout}
+        return taken.get(self.mode, TakeOverOptions())
 
     @property
     def working_arm(self) -> str:

@@ -273,7 +273,7 @@ def _obey(control: ControlLoop, sources: _Sources, command: Mapping[str, Any]) -
             control.follow(source)
     elif kind in ("hold", "stop", "give_up"):
         getattr(control, kind)(command["reason"])
-    elif kind in ("idle", "resume", "reset_latch"):
+    elif kind in ("idle", "rest", "resume", "reset_latch"):
         getattr(control, kind)()
     else:
         raise RecordingError(f"the control loop was told {kind!r}, which is not known here")

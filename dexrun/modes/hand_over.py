@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from loguru import logger
 
+from dexrun.config.mode_options import TakeOverOptions
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.modes.leader import Leader, leader_source
 from dexrun.robot import Robot
@@ -60,6 +61,7 @@ class HandOver:
     """The state machine. `tick` is called once a tick; all else when somebody asks for it.
 
     Args:
+        options: the mode's.
         leader: ``None`` if there is none.
         changed: told every new phase.
 
@@ -72,12 +74,12 @@ class HandOver:
     def __init__(
         self,
         robot: Robot,
+        options: TakeOverOptions,
         leader: Leader | None,
         changed: Callable[[DrivingPhase], None] = lambda phase: None,
         *,
         scripted: bool = False,
     ) -> None:
-        options = robot.settings.rollout
         self.phase = DrivingPhase.NOBODY
         self.takeovers = 0
         self.scripted = scripted
@@ -116,7 +118,8 @@ class HandOver:
             EpisodeError: there is no leader arm, or it says nothing.
         """
         if self._leader is None:
-            raise EpisodeError("nothing to take over with: rollout.take_over = true opens the leader arm")
+            mode = self._robot.settings.mode
+            raise EpisodeError(f"nothing to take over with: {mode}.take_over = true opens the leader arm")
         if self.phase is DrivingPhase.OFFERED:
             self._pass()
         elif self.phase not in _LEADER_USED:
@@ -150,18 +153,23 @@ class HandOver:
     def _fetch(self, leader: Leader) -> None:
         """The leader has to come to where the arm is asked to be."""
         self._stand(DrivingPhase.PAUSED)
-        position, target = leader.position(), self._control.target
-        if position is None or target is None:
+        if leader.position() is None or self._control.target is None:
             raise EpisodeError("the leader or the arm does not report its joints")
         self._waited = self._agreed = 0
-        if not self._brings:
-            self._enter(DrivingPhase.AWAITED)
-            return
-        self._way = list(plan_joint_move(position.copy(), leader.wanted(target), self._limits))
-        self._enter(DrivingPhase.BRINGING)
+        self._way = []
+        self._enter(DrivingPhase.BRINGING if self._brings else DrivingPhase.AWAITED)
+
+    def _set_out(self, leader: Leader) -> bool:
+        """Plan the leader's way to where the arm has come to rest; whether there is one by now."""
+        position, target = leader.position(), self._control.target
+        if self._control.resting and position is not None and target is not None:
+            self._way = list(plan_joint_move(position.copy(), leader.wanted(target), self._limits))
+        return bool(self._way)
 
     def _bring(self) -> None:
         assert self._leader is not None  # noqa: S101 - it is brought
+        if not self._way and not self._set_out(self._leader):
+            return
         row = self._way.pop(0) if len(self._way) > 1 else self._way[0]
         self._leader.bring(row)
         if row is not self._way[0]:
@@ -183,7 +191,8 @@ class HandOver:
 
     def _await(self) -> None:
         off = self._off()
-        self._agreed = self._agreed + 1 if off is not None and not self._far(off) else 0
+        agree = off is not None and not self._far(off) and self._control.resting
+        self._agreed = self._agreed + 1 if agree else 0
         if self._agreed >= _AGREE_TICKS:
             self._pass()
 
@@ -205,11 +214,11 @@ class HandOver:
         return self._near.far(off, self._robot.model.grippers)
 
     def _stand(self, phase: DrivingPhase) -> None:
-        """The arm stays where it is, whoever drove; a leader that was held is let go."""
+        """The arm is brought to rest, whoever drove; a leader that was held is let go."""
         if self._leader is not None and self.phase in _LEADER_BUSY:
             self._leader.let_go()
         if self._control.source is not None:
-            self._control.idle()
+            self._control.rest()
         self._enter(phase)
 
     def _enter(self, phase: DrivingPhase) -> None:

@@ -14,22 +14,21 @@ import anyio
 import numpy as np
 from loguru import logger
 
-from dexrun.episodes.episodes import EpisodeError, Episodes, said
+from dexrun.episodes.episodes import Episodes, said
 from dexrun.episodes.unrecorded import Unrecorded
 from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.driving import ByHand
 from dexrun.modes.finder import ObjectFinder
-from dexrun.modes.hand_over import DrivingPhase, HandOver
+from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.homing import home_rows
-from dexrun.modes.leader import Leader
 from dexrun.modes.moves import carry_out
 from dexrun.modes.perception import NotSegmentedError
 from dexrun.modes.policy_watch import PolicyFailures
+from dexrun.modes.take_over import TakeOver
 from dexrun.modes.tally import EpisodeTally, in_words, summarised
 from dexrun.outcome import Outcome
 from dexrun.robot import Robot
 from dexrun.simulation.objects import put_back
-from dexrun.simulation.operator import ScriptedHand
 from dexrun.simulation.score import score
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
@@ -76,11 +75,10 @@ class RolloutMode:
         self._worker = worker
         self._finder = finder
         self._failures = PolicyFailures(robot, worker)
-        leader = Leader(robot) if robot.leader is not None else None
-        scripted = leader is not None and self._world is not None and robot.settings.teleop.scripted
-        self.hand_over = HandOver(robot, leader, self._driven_by, scripted=scripted)
+        self._take_over = TakeOver(robot, lambda: episodes.recording, lambda: self._does, self._driven_by)
+        self.hand_over = self._take_over.hand_over
         at_once = self._options.autostart or alone
-        self._hand = ByHand(robot.clock, episodes, self._doing, at_once=at_once, alone=alone)
+        self._hand = ByHand(robot.clock, episodes, self._take_over.doing, at_once=at_once, alone=alone)
         self._tallies: list[EpisodeTally] = []
         self._in_the_way = "the robot is not ready yet"
         self._does = ""
@@ -115,13 +113,10 @@ class RolloutMode:
     async def run(self) -> Outcome:
         """Until all wanted episodes are over, or somebody asks to quit."""
         async with anyio.create_task_group() as beside:
-            beside.start_soon(self._tick, name="rollout-ticks")
+            beside.start_soon(self._take_over.run, self._count, name="rollout-ticks")
             beside.start_soon(self._drive, name="rollout")
             if self._judges:
                 beside.start_soon(self._judge, name="judge")
-            if self.hand_over.scripted and self._world is not None:
-                script = ScriptedHand(self._world, self._clock, self._person_drives, self.give)
-                beside.start_soon(script.run, name="operator")
             outcome = await self._hand.run()
             self.hand_over.rest()  # at once; what goes on beside may take a moment to end
             beside.cancel_scope.cancel()
@@ -134,69 +129,26 @@ class RolloutMode:
     @property
     def help(self) -> str:
         """The mode's keys, for a person."""
-        take = "; TAB or t take over with the leader, and give back" if self._robot.leader is not None else ""
-        return f"p pause the policy, and go on{take}"
+        return self._take_over.help
 
     def commands(self) -> Mapping[str, Callable[[], None]]:
         """By key."""
-        return {"pause": self._pause_or_go_on, "take": self._take_or_give}
+        return self._take_over.commands()
 
     def requests(self) -> Mapping[str, Callable[[], None]]:
         """By path of the HTTP API."""
-        return {
-            "/pause": self.hand_over.pause,
-            "/resume": self.resume,
-            "/take": self.hand_over.take,
-            "/give": self.give,
-        }
+        return self._take_over.requests()
 
     def state(self) -> Mapping[str, Any]:
         """For the HTTP API."""
-        return {"driving": self.hand_over.phase.name.lower(), "doing": self._doing()}
-
-    def resume(self) -> None:
-        """What was paused goes on: the policy, if an episode is on; or what comes before the next one.
-
-        Raises:
-            EpisodeError: nothing is paused.
-        """
-        if self.hand_over.phase is not DrivingPhase.PAUSED:
-            raise EpisodeError(f"nothing is paused: {self.hand_over.phase.value}")
-        self.give()
-
-    def give(self) -> None:
-        """The person gives control back: to the policy, if an episode is on."""
-        if self._episodes.recording:
-            self.hand_over.policy()
-        else:
-            self.hand_over.rest()
-
-    def _pause_or_go_on(self) -> None:
-        if self.hand_over.phase is DrivingPhase.PAUSED:
-            self.resume()
-        else:
-            self.hand_over.pause()
-
-    def _take_or_give(self) -> None:
-        if self._person_drives():
-            self.give()
-        else:
-            self.hand_over.take()
+        return self._take_over.state()
 
     def _gate(self) -> str:
         if self._in_the_way or self.hand_over.phase is DrivingPhase.NOBODY:
             return self._in_the_way
         return f"{self.hand_over.phase.value}: give control back first"
 
-    def _person_drives(self) -> bool:
-        return self.hand_over.phase is DrivingPhase.PERSON
-
     # --- told as it happens
-
-    def _doing(self) -> str:
-        if self.hand_over.phase in (DrivingPhase.NOBODY, DrivingPhase.POLICY):
-            return self._does or self.hand_over.phase.value
-        return self.hand_over.describe()
 
     def _driven_by(self, phase: DrivingPhase) -> None:
         logger.info("{}", phase.value)
@@ -211,15 +163,12 @@ class RolloutMode:
 
     # --- beside
 
-    async def _tick(self) -> None:
-        """Once a tick: pass control on, and count who drives."""
-        while True:
-            await self._control.ticked()
-            self.hand_over.tick()
-            if self._tallies and self._episodes.on is self._tallies[-1].take:
-                tally = self._tallies[-1]
-                tally.driven[pilot_of(self._control.source)] += 1
-                tally.held += self._control.state == "holding"
+    def _count(self) -> None:
+        """Once a tick: who drives."""
+        if self._tallies and self._episodes.on is self._tallies[-1].take:
+            tally = self._tallies[-1]
+            tally.driven[pilot_of(self._control.source)] += 1
+            tally.held += self._control.state == "holding"
 
     async def _judge(self) -> None:
         """In simulation: what the task names lies in the tray."""
@@ -336,8 +285,8 @@ class RolloutMode:
 
     async def _follow(self, take: Take) -> PolicyAttempt | None:
         """Have the policy followed from where the arm is; ``None`` if its turn is over before that."""
-        while self._worker.in_flight and self._its_turn(take):  # what was asked for before
-            await self._control.ticked()
+        while self._its_turn(take) and (self._worker.in_flight or not self._control.resting):
+            await self._control.ticked()  # what was asked for before is answered, and the arm stands still
         attempt = self._worker.attempt(take.task)
         if self._finder is not None and not await self._found(self._finder, take, attempt):
             return None
@@ -375,7 +324,7 @@ class RolloutMode:
             self._episodes.stop(reason="the policy: done")
         elif self._finder is not None and (lost := self._finder.lost(attempt.number)):
             logger.warning("the object is not tracked any more: {}", lost)
-            self._control.idle()  # it is looked for anew
+            self._control.rest()  # it is looked for anew
 
     def _note(self, attempt: PolicyAttempt, tally: EpisodeTally) -> None:
         """Failures go into the recording as they begin and end: meanwhile the arm holds."""

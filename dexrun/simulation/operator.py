@@ -107,15 +107,22 @@ class ScriptedHand:
 
     Args:
         drives: whether the person has control. give_back: told once the script is done.
+        handed: whether the person gives back in this phase of the script, done or not.
     """
 
     def __init__(
-        self, world: WorldClient, clock: Clock, drives: Callable[[], bool], give_back: Callable[[], None]
+        self,
+        world: WorldClient,
+        clock: Clock,
+        drives: Callable[[], bool],
+        give_back: Callable[[], None],
+        handed: Callable[[str], bool] = lambda phase: False,
     ) -> None:
         self._world = world
         self._clock = clock
         self._drives = drives
         self._give_back = give_back
+        self._handed = handed
 
     async def run(self) -> None:
         """For ever."""
@@ -126,8 +133,10 @@ class ScriptedHand:
                 if moving != self._drives():
                     await self._ask("stop" if moving else "start")
                     moving = not moving
-                elif moving and (await self._ask("")).done:
-                    self._give_back()
+                elif moving:
+                    report = await self._ask("")
+                    if self._drives() and (report.done or self._handed(report.phase)):
+                        self._give_back()
         finally:
             if moving:
                 await boxed("the operator", _STOP_S, lambda: self._ask("stop"))

@@ -31,14 +31,16 @@ class Control:
     def __init__(self) -> None:
         self.target = WHERE.copy()
         self.source: Any = "the policy's"
-        self.idles = 0
+        self.rests = 0
         self.faults = FaultPolicy(FaultOptions(rules={"*.restarted": Decision.STOP}), SteppedClock())
 
     def follow(self, source: Any) -> None:
         self.source = source
 
-    def idle(self) -> None:
-        self.source, self.idles = None, self.idles + 1
+    resting = True
+
+    def rest(self) -> None:
+        self.source, self.rests = None, self.rests + 1
 
 
 class Person:
@@ -82,7 +84,7 @@ def stage(person: Person | None, *, scripted: bool = False, gain: float = 1.0, *
     control, phases = Control(), list[DrivingPhase]()
     layout = SimpleNamespace(of=lambda arm: (0, 1, 2))
     settings = SimpleNamespace(
-        rollout=RolloutOptions(**options),
+        mode="rollout",
         teleop=TeleopOptions(gain=gain),
         control=SimpleNamespace(rate_hz=30.0, state_max_age_s=0.1),
         engage_speed_rad_s=0.8,
@@ -99,7 +101,8 @@ def stage(person: Person | None, *, scripted: bool = False, gain: float = 1.0, *
         leaders={} if person is None else {"leader": person},
     )
     leader = None if person is None else Leader(robot)
-    return HandOver(robot, leader, phases.append, scripted=scripted), control, phases
+    made = HandOver(robot, RolloutOptions(**options), leader, phases.append, scripted=scripted)
+    return made, control, phases
 
 
 def test_a_leader_with_motors_is_brought_offered_and_taken() -> None:
@@ -107,7 +110,7 @@ def test_a_leader_with_motors_is_brought_offered_and_taken() -> None:
     hand, control, phases = stage(person)
     hand.policy()
     hand.take()
-    assert (hand.phase, control.source, control.idles) == (DrivingPhase.BRINGING, None, 1)
+    assert (hand.phase, control.source, control.rests) == (DrivingPhase.BRINGING, None, 1)
     steps = [np.zeros(D)]
     while hand.phase is DrivingPhase.BRINGING:
         hand.tick()
@@ -205,7 +208,7 @@ def test_without_a_leader_nothing_is_taken_and_the_policy_goes_on() -> None:
     hand, control, _ = stage(None)
     with pytest.raises(EpisodeError, match=r"rollout\.take_over = true opens the leader arm"):
         hand.take()
-    assert (control.source, control.idles) == ("the policy's", 0)
+    assert (control.source, control.rests) == ("the policy's", 0)
 
 
 def test_a_leader_that_is_unplugged_holds_the_arm_only_while_it_is_used() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from runtime.control import ControlLoop, LoopOptions, TickFlag, Watch, tick_layout
 from runtime.messages import ActionChunk, Clip, Decision, Floats
+from runtime.ports import Safety
 from runtime.ring import Mailbox, Ring, Sample
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
@@ -66,6 +67,9 @@ class Guard:
 
     def lasted(self, dt_s: float, passed_s: float) -> None:
         self.lasts.append((dt_s, passed_s))
+
+    def slowing(self, previous: Floats, dt_s: float) -> Floats:
+        return previous
 
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         self.unsent_s += dt_s
@@ -130,6 +134,7 @@ class Rig:
     force: Ring | None = None
     sent: Ring | None = None
     arm: Any = field(default_factory=Arm)
+    stage: Safety | None = None
 
     def __post_init__(self) -> None:
         self.clock = SteppedClock()
@@ -152,7 +157,7 @@ class Rig:
             self.clock,
             LoopOptions.model_validate(settings),
             self.arm,
-            self.guard,
+            self.stage or self.guard,
             self.statistics,
             force=self.force,
             watches=self.watches,
