@@ -13,13 +13,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from drivers.world import client
 from runtime import masking
+from tests import forked_world
 
 # Examples are the same every time, and nobody looks at the watch: a busy machine is not a fault of the code.
 # `--hypothesis-profile=search` draws new ones.
@@ -84,7 +87,14 @@ def shared_memory() -> set[str]:
     return {f"shared memory {name.removesuffix(' (deleted)')}" for name in held}
 
 
-PROBES: tuple[Callable[[], set[str]], ...] = (threads, tasks, children, descriptors, shared_memory)
+PROBES: tuple[Callable[[], set[str]], ...] = (
+    threads,
+    tasks,
+    children,
+    forked_world.worlds,
+    descriptors,
+    shared_memory,
+)
 
 
 def left_over(before: list[set[str]]) -> list[str]:
@@ -103,6 +113,18 @@ def _nothing_left_behind() -> Iterator[None]:
         time.sleep(0.005)
     if leaks:
         pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_folder_of_the_session() -> None:
+    """The fork server's socket is in it, whichever test is the first to need one."""
+    get_temp_dir()
+
+
+@pytest.fixture(autouse=True)
+def _tabletops_begin_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.path.parent.name != "world":
+        monkeypatch.setattr(client, "subprocess", forked_world.ForkedStarts)
 
 
 @pytest.fixture(autouse=True)

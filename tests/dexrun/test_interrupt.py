@@ -93,7 +93,8 @@ def test_the_episode_is_over_before_the_score_is_asked_for(
 def freeze(process: subprocess.Popen[bytes]) -> None:
     """It does nothing more, and is there all the same."""
     process.send_signal(signal.SIGSTOP)
-    os.waitpid(process.pid, os.WUNTRACED)
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
 
 
 @pytest.mark.slow
