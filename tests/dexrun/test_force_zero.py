@@ -40,6 +40,7 @@ def test_a_force_that_begins_with_an_episode_is_not_tared_away(tmp_path: Path) -
     assert (stage.code, stage.summary["stop_reason"]) == (STOPPED, OVER)
 
 
+@pytest.mark.slow
 def test_a_force_on_a_resting_arm_is_not_tared_away(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
         await stage.until(lambda: stage.step.startswith("following"))
@@ -63,6 +64,7 @@ def test_a_force_while_homing_is_not_tared_away(tmp_path: Path) -> None:
     assert tares(tmp_path / "latest") == []
 
 
+@pytest.mark.slow
 def test_a_small_drift_is_tared_away_where_the_arm_rests(tmp_path: Path) -> None:
     forces: list[float] = []
 

@@ -157,7 +157,7 @@ def test_a_person_at_the_leader_clears_the_table(tmp_path: Path) -> None:
     assert stage.servos.holding()
 
 
-@pytest.mark.parametrize("mode", ["grasp", "teleop"])
+@pytest.mark.parametrize("mode", [pytest.param("grasp", marks=pytest.mark.slow), "teleop"])
 def test_garbage_is_collected_where_the_arm_rests_and_automatically_where_it_never_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:

@@ -185,7 +185,7 @@ def test_ctrl_c_ends_teleoperation(tmp_path: Path) -> None:
     assert_tame(stage.up)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", ["open_log", "_exit_code", "close_log"])
 def test_a_signal_before_and_after_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals

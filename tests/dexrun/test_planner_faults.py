@@ -85,6 +85,7 @@ def test_every_passing_fault_is_survived(tmp_path: Path, monkeypatch: pytest.Mon
     assert_held(stage)
 
 
+@pytest.mark.slow
 def test_a_passing_fault_by_configuration(tmp_path: Path) -> None:
     reader = {"planner__scene_reader__fault": "error_500", "planner__scene_reader__fault_requests": "2"}
 
@@ -137,6 +138,7 @@ def test_a_failing_planner_may_stop_the_run(tmp_path: Path) -> None:
     assert_held(stage)
 
 
+@pytest.mark.slow
 def test_a_rule_for_one_kind_of_failure_stops_the_run(tmp_path: Path) -> None:
     stage = perform(
         tmp_path, planner__scene_reader__fault="hang", faults__rules='{"planner.timeout" = "stop"}', **QUICK

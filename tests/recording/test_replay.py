@@ -273,6 +273,7 @@ def test_a_stretched_run_replays(tmp_path: Path) -> None:
         assert verdict.ticks > 100
 
 
+@pytest.mark.slow
 def test_a_run_of_two_rates_replays_and_exports(tmp_path: Path) -> None:
     """The loop at 100 Hz, the policy's rows at 30, the data set at 30."""
     code, summary = play(tmp_path, control__rate_hz="100", policy__rate_hz="30", grasp__time_limit_s="6")
@@ -316,6 +317,7 @@ def test_a_parked_run_replays(tmp_path: Path) -> None:
         assert verdict.same, verdict.difference
 
 
+@pytest.mark.slow
 def test_a_run_given_up_between_two_attempts_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call of the policy outlasts an attempt: the loop is told to give up while the arm goes home."""
     monkeypatch.setattr(opening, "Trial", lambda *_: None)  # it hangs only later
