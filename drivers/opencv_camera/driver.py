@@ -45,6 +45,10 @@ class OpenCvCamera:
         self._latency_ns = round(config.latency_s * NS_PER_S)
         self._torn = self._torn_before = 0
         self._last_good_ns: int | None = None
+        self._period_ns = round(NS_PER_S / config.fps)
+        self._polled_ns: int | None = None
+        self._behind = False
+        self._stale = 0
         self._deadline_ns = 0
         self._ended = False
         self._cv2: Any = None
@@ -70,18 +74,27 @@ class OpenCvCamera:
             raise
         self._config = self._config.model_copy(update={"source": lasting(self._config.source)})
         self._wire.reset()
+        self._polled_ns = None
         self._deadline_ns = self._clock.now_ns() + self._timeout_ns
 
     def poll(self) -> bool:
-        """Wait for the next frame and publish it; whether there was one. A torn one is counted and left out.
+        """Wait for the next frame and publish it; whether there was one.
+
+        One that is torn is counted and left out; so is one that waited in the line while nobody polled: when
+        it was taken is not known, and it would be stamped as if it had just been.
 
         Raises:
             DeviceError: ``timeout``, no whole picture in time; ``gone``, the connection ended;
                 ``not_granted``, the pictures have another size now.
         """
         left_ns = min(max(self._deadline_ns - self._clock.now_ns(), 1_000_000), _LONGEST_WAIT_NS)
+        began = self._clock.now_ns()
         data = self._wire.receive(self._read, left_ns)
         now = self._clock.now_ns()
+        if data is not None and self._waited(began, now, left_ns):
+            self._stale += 1
+            self._deadline_ns = now + self._timeout_ns
+            return False
         if data is not None and self._publish(data, now - self._latency_ns):
             self._deadline_ns = now + self._timeout_ns
             self._torn_before = self._torn
@@ -96,6 +109,15 @@ class OpenCvCamera:
             raise self._error(FaultKind.GONE, "the connection ended")
         return False
 
+    def _waited(self, began_ns: int, now_ns: int, left_ns: int) -> bool:
+        """Whether the frame that came had been in the line while this thread, or the process, stood still."""
+        took_ns, polled_ns, self._polled_ns = now_ns - began_ns, self._polled_ns, now_ns
+        overslept = took_ns > left_ns + self._period_ns
+        absent = polled_ns is not None and began_ns - polled_ns > 2 * self._period_ns
+        waited = overslept or ((absent or self._behind) and took_ns < self._period_ns // 4)
+        self._behind = waited or took_ns > 2 * self._period_ns
+        return waited
+
     def close(self) -> None:
         """Let go of the camera. Idempotent, never raises."""
         if self._capture is not None:
@@ -103,8 +125,8 @@ class OpenCvCamera:
             self._capture = None
 
     def statistics(self) -> Mapping[str, int]:
-        """``torn``: incomplete pictures that were left out."""
-        return {"torn": self._torn}
+        """Pictures that were left out: ``torn`` were incomplete, ``stale`` had waited while nobody polled."""
+        return {"torn": self._torn, "stale": self._stale}
 
     def _read(self, units: int, timeout_s: float) -> NDArray[np.uint8] | None:
         """The next frame as OpenCV gives it; ``None`` if there was none in time, or none will come."""

@@ -57,7 +57,7 @@ def test_every_frame_arrives_before_the_next_one_is_published(camera, world, clo
         sample = camera.frames.newest()
         assert (world.published, sample.index, sample.stamp_ns) == (k, k - 1, k * PERIOD_NS)
         assert same(sample["color"], picture(k))
-    assert camera.statistics() == {"torn": 0}
+    assert camera.statistics() == {"torn": 0, "stale": 0}
 
 
 def test_colours_are_rgb(camera):
@@ -220,7 +220,7 @@ def test_a_damaged_frame_is_left_out(camera, world, damage):
     sample = camera.frames.newest()
     assert (sample.index, sample.stamp_ns) == (1, 3 * PERIOD_NS)
     assert same(sample["color"], picture(3))
-    assert camera.statistics() == {"torn": 1}
+    assert camera.statistics() == {"torn": 1, "stale": 0}
 
 
 def test_frames_published_between_connections_do_not_count(camera, world, clock):

@@ -80,3 +80,27 @@ def test_gone_and_back_repeats_exactly(make):
     assert kinds[0] == "timeout"
     assert kinds[1] == "not_found"
     assert reported[0][0] == 19 * PERIOD_NS + 200_000_000
+
+
+def test_what_waited_while_the_process_stood_still_is_not_taken_for_new():
+    clock = SteppedClock()
+    world, camera = mjpeg(clock)
+    stamps: list[int] = []
+
+    async def main() -> None:
+        thread = DeviceThread(camera, clock, lambda error: Decision.HOLD)
+        reader = camera.frames.reader()
+        await thread.start()
+        for period in range(60):
+            if period == 20:
+                clock.stall(30 * PERIOD_NS)
+            await clock.sleep_until_ns(period * PERIOD_NS + PERIOD_NS // 2)
+            while (sample := reader.next()) is not None:
+                stamps.append(sample.stamp_ns)
+        assert await thread.stop()
+        assert reader.lost == 0
+
+    clock.run(main)
+    world.close()
+    assert stamps == [k * PERIOD_NS for k in (*range(1, 20), *range(50, 60))]
+    assert camera.statistics() == {"torn": 0, "stale": 30}
