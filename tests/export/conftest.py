@@ -17,6 +17,8 @@ from tests.export.synthetic import Made, Truth, write_run
 
 ROOT = Path(__file__).parents[2]
 INTEROP = Path(__file__).parent / "interop"
+GUARD_S = 600.0
+"""LeRobot with its torch takes a minute to import, and a busy machine several."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,7 +70,7 @@ def reader(tmp_path: Path) -> Callable[..., Any]:
         command = [python, INTEROP / script, arguments[0], out, *arguments[1:]]
         done = subprocess.run(
             [str(part) for part in command], env={**os.environ, **home}, capture_output=True, text=True,
-            timeout=120, check=False,
+            timeout=GUARD_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return np.load(out, allow_pickle=False)

@@ -8,6 +8,9 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
 python312="${PYTHON312:-python3.12}"
+# pyenv's python3.12 does not run unless it was chosen; the versions themselves do.
+"$python312" --version > /dev/null 2>&1 ||
+    python312="$(ls "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python3.12 2> /dev/null | tail -1 || true)"
 
 # A half-made environment is worse than none.
 trap 'status=$?; [ "$status" = 0 ] || rm -rf "$root/.venv-${making:-none}"' EXIT
@@ -50,6 +53,7 @@ make_groot() {
 }
 
 make_reader() {
+    [ -n "$1" ] || { echo "$2 needs Python 3.12: PYTHON312=<its path>" >&2; return 1; }
     "$1" -m venv "$root/.venv-$2"
     "$root/.venv-$2/bin/pip" install -q "${@:3}"
 }

@@ -7,6 +7,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 
@@ -89,7 +90,7 @@ async def own_server(checkout):
             await asyncio.sleep(0.05)
     print(port, flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    running.cancel()
+    os._exit(0)  # cancelled, it would wait for the last client to say goodbye
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from drivers.feetech.driver import FeetechArm
 from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
-from runtime.clock import RealClock
+from runtime.clock import NS_PER_S, RealClock
 from runtime.messages import DeviceError
 from tests.feetech.rig import CALIBRATION, NAMES, RANGES, encoder
 from tests.remote.interop.peers import ROOT, Peer, needs
@@ -31,6 +31,7 @@ PATIENT: dict[str, Any] = {
     "health_period_s": 0.05,
     "target_max_age_s": 5,
 }
+SEEN_NS = round(4 * PATIENT["health_period_s"] * NS_PER_S)
 pytestmark = needs(PEER)
 
 SHIPPED = {
@@ -81,7 +82,16 @@ def arm(simulator: Simulator) -> Iterator[FeetechArm]:
     made.close()
 
 
-def follow(arm: FeetechArm, polls: int = 40) -> None:
+def watch(arm: FeetechArm) -> None:
+    """Nobody asks for anything, until the health poll has come round, however quick or slow the machine is."""
+    clock = RealClock()
+    end_ns = clock.now_ns() + SEEN_NS
+    while clock.now_ns() < end_ns:
+        for _ in range(20):
+            arm.poll()
+
+
+def move(arm: FeetechArm, polls: int = 40) -> None:
     """Goals stream."""
     clock = RealClock()
     for _ in range(polls):
@@ -89,10 +99,12 @@ def follow(arm: FeetechArm, polls: int = 40) -> None:
         arm.poll()
 
 
-def watch(arm: FeetechArm, polls: int = 20) -> None:
-    """Nobody asks for anything."""
-    for _ in range(polls):
-        arm.poll()
+def follow(arm: FeetechArm) -> None:
+    """Goals stream, until the health poll has come round."""
+    clock = RealClock()
+    end_ns = clock.now_ns() + SEEN_NS
+    while clock.now_ns() < end_ns:
+        move(arm)
 
 
 def test_the_driver_moves_its_servos(simulator: Simulator, arm: FeetechArm) -> None:
@@ -113,7 +125,7 @@ def test_the_driver_moves_its_servos(simulator: Simulator, arm: FeetechArm) -> N
 def test_a_servo_whose_torque_drops_under_streaming_goals_is_noticed(
     simulator: Simulator, arm: FeetechArm
 ) -> None:
-    follow(arm, 5)
+    move(arm, 5)
     simulator.tell("drop 2")
     simulator.tell("move 2 1500")
     with pytest.raises(DeviceError, match=r"torque_lost: .*: shoulder_lift"):
@@ -128,7 +140,7 @@ def test_a_servo_whose_torque_drops_under_streaming_goals_is_noticed(
 def test_a_bus_that_browned_out_is_noticed_and_prepared_again(
     simulator: Simulator, arm: FeetechArm, torque_is_back: bool
 ) -> None:
-    follow(arm, 5)
+    move(arm, 5)
     for servo_id in range(1, 7):
         simulator.tell(f"restart {servo_id}")
         if torque_is_back:
