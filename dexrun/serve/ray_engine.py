@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -113,6 +114,8 @@ class RayEngine:
             ray.init(address=self._options.ray_address, **quiet)
             self._connected = True
             return
+        # Ray's workers are nice by 15 unless told otherwise, and get nothing beside a busy machine's others.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(address="local", include_dashboard=False, **quiet)  # no address: any Ray that runs here
         self._connected = True
         serve.start(proxy_location="Disabled")

@@ -50,7 +50,7 @@ class Peer:
             stderr=subprocess.PIPE,
             text=True,
             cwd=tempfile.gettempdir(),
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"},
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._errors: list[str] = []

@@ -83,7 +83,7 @@ def arm(simulator: Simulator) -> Iterator[FeetechArm]:
 
 
 def watch(arm: FeetechArm) -> None:
-    """Nobody asks for anything, until the health poll has come round, however quick or slow the machine is."""
+    """Nobody asks for anything, until the health poll has come round, however quick the machine is."""
     clock = RealClock()
     end_ns = clock.now_ns() + SEEN_NS
     while clock.now_ns() < end_ns:

@@ -33,7 +33,7 @@ def test_two_replicas_answer_eight_clients() -> None:
     assert got["wrong"] == []
     assert got["processes"] == 2
     assert got["errors"] == ["the policy raised ZeroDivisionError", "told to refuse"]
-    assert got["answered"].endswith(f" {CLIENTS * TIMES}")
+    assert float(got["answered"].split()[-1]) == CLIENTS * TIMES
 
 
 def test_an_engine_leaves_other_peoples_applications_alone() -> None:
