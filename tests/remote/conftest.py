@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,9 @@ def nothing_left() -> Iterator[None]:
     assert not [t for t in left if t.is_alive()]
     if _sockets() - sockets:  # half a second in a process that has run many tests: only where it is needed
         gc.collect()
+    deadline = time.monotonic() + 5.0
+    while _sockets() - sockets and time.monotonic() < deadline:  # gRPC closes them on a thread of its own
+        time.sleep(0.005)
     assert not _sockets() - sockets
 
 

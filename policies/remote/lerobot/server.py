@@ -292,8 +292,9 @@ class LerobotFront:
 
     async def close(self) -> None:
         """See `Front`."""
-        if self._server is not None:
-            await self._server.stop(LAST_REPLIES_S)  # calls had `drain_s`
+        server, self._server = self._server, None  # its handlers hold us: both would wait for a collection
+        if server is not None:
+            await server.stop(LAST_REPLIES_S)  # calls had `drain_s`
         for ending in list(self._ending):
             ending.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
