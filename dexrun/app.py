@@ -15,7 +15,7 @@ from loguru import logger
 from dexrun.assembly import open_robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
-from dexrun.episodes.keys import hint
+from dexrun.episodes.keys import TAKE_OVER, hint
 from dexrun.episodes.recording import RunRecording, open_recording
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.modes.mode import Mode
@@ -233,17 +233,18 @@ async def ticking(robot: Robot) -> AsyncIterator[None]:
 
 async def _with_terminal(robot: Robot, mode: Mode, recording: RunRecording | None) -> Outcome:
     began_ns = robot.clock.now_ns()
-    in_episodes = recording is not None and robot.settings.mode != "grasp"
+    settings = robot.settings
+    in_episodes = recording is not None and settings.mode != "grasp"
+    pressed = settings.recording.keys and not robot.clock.stepped and sys.stdin.isatty()
 
     def status() -> Status:
         status = _status(robot, mode, began_ns)
         if recording is None or not in_episodes:
-            return status
+            return replace(status, keys=TAKE_OVER) if pressed and settings.grasp.take_over else status
         now = recording.episodes.status()
-        pressed = robot.settings.recording.keys and not robot.clock.stepped and sys.stdin.isatty()
         return replace(status, episode=str(now), keys=hint(now) if pressed else "")
 
-    dashboard = Dashboard(robot.clock, robot.settings.terminal, status)
+    dashboard = Dashboard(robot.clock, settings.terminal, status)
     dashboard.start()
     try:
         return await _until_latched(robot, mode)

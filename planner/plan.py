@@ -50,7 +50,7 @@ class PlanConfig(Options):
 
 @dataclass(frozen=True, slots=True)
 class Grasp:
-    """Segment, track, grasp and lift; answered by `Lifted`."""
+    """Segment, track, grasp and lift; answered by `Lifted` or `PutDown`."""
 
     instruction: str
     box: BoundingBox
@@ -105,6 +105,11 @@ class Lifted:
 
 
 @dataclass(frozen=True, slots=True)
+class PutDown:
+    """A person, who took over, had it up and has put it down: what became of it is to be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A motion came to its end."""
 
@@ -122,25 +127,28 @@ class Failed:
         return cls(error.kind, f"at {error.where}: {error.detail}" if error.where else error.detail)
 
 
-StepResult = Reply | Lifted | Done | Failed
+StepResult = Reply | Lifted | PutDown | Done | Failed
 
 
 @dataclass
 class Attempt:
-    """One try at one object, for ``summary.json``."""
+    """One try at one object, for ``summary.json``. `person_s` is for how long a person drove in it."""
 
     instruction: str
     attempt: int
     grasped: bool = False
     completed: bool = False
+    person_s: float = 0.0
 
     def summary(self) -> dict[str, object]:
-        """``{instruction, attempt, grasped, completed}``."""
+        """``{instruction, attempt, grasped, completed}``, and ``person_s`` where a person drove."""
+        corrected = {"person_s": round(self.person_s, 3)} if self.person_s else {}
         return {
             "instruction": self.instruction,
             "attempt": self.attempt,
             "grasped": self.grasped,
             "completed": self.completed,
+            **corrected,
         }
 
 
@@ -275,10 +283,12 @@ class GraspPlan:
                 if attempt.completed or box.kind == "no_object":
                     return attempt.completed
                 continue
-            attempt.grasped = yield from self._grasp(instruction, box, number)
+            outcome = yield Grasp(instruction, box, number)
+            attempt.grasped = yield from self._grasped(instruction, outcome)
             grasped_before = grasped_before or attempt.grasped
             if attempt.grasped:
-                yield Place(instruction)
+                if not isinstance(outcome, PutDown):
+                    yield Place(instruction)
                 yield from self._home("placed")
                 gone = yield from self._ask(CheckInstruction(instruction))
                 attempt.completed = isinstance(gone, Verdict) and gone.value
@@ -288,11 +298,12 @@ class GraspPlan:
                 return True
         return False
 
-    def _grasp(self, instruction: str, box: BoundingBox, number: int) -> Generator[Step, StepResult, bool]:
-        """Whether the object is in the gripper and up."""
-        outcome = yield Grasp(instruction, box, number)
+    def _grasped(self, instruction: str, outcome: StepResult) -> Generator[Step, StepResult, bool]:
+        """Whether the object is in the gripper and up, or was."""
         if isinstance(outcome, Failed):
             return False
+        if isinstance(outcome, PutDown):
+            return True
         if not isinstance(outcome, Lifted):
             raise PlanError(f"Grasp was answered with {outcome!r}")
         if outcome.height_m < self.config.check_height_m:

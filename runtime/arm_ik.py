@@ -29,8 +29,9 @@ class IkSolver:
         self._site = site
         self._qpos = qpos
         limit = mink.ConfigurationLimit(model, gain=0.9, min_distance_from_limits=_OFF_LIMITS_RAD)
-        # Another arm stays where it is, also at the very end of its range.
-        elsewhere = np.setdiff1d(np.arange(model.nq), qpos)
+        # What is not moved stays where it is, at the very end of its range, too: another arm, a shut gripper.
+        moved = [int(model.jnt_qposadr[model.dof_jntid[dof]]) for dof in moving]
+        elsewhere = np.setdiff1d(np.arange(model.nq), moved)
         limit.lower[elsewhere], limit.upper[elsewhere] = -np.inf, np.inf
         self._limits = [limit]
         frozen = [dof for dof in range(model.nv) if dof not in moving]

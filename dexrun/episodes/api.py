@@ -3,7 +3,8 @@
 ``GET /`` (or ``/state``) answers the session's state as JSON; ``POST /start``, ``/stop``, ``/discard``,
 ``/label``, ``/keep``, ``/quit`` change it and answer the new state. A body, where there is one, is a JSON
 object: ``{"task": "..."}`` for start, ``{"label": "success"}`` for stop and label. A mode may have more
-paths (``/pause``, ``/resume``, ``/take``, ``/give`` of a rollout), and more to say in its state.
+paths (``/pause``, ``/resume``, ``/take``, ``/give`` of a rollout), and more to say in its state; in grasp
+mode, whose episodes are its own, these are all, and ``/quit``.
 
 Only this machine can connect. So that no page of another site can act through a person's browser, a
 request must name this machine as its host (which a rebound name does not), must not come from another
@@ -75,7 +76,7 @@ class ModeRequests(Protocol):
 class EpisodeApi:
     """The server. Opened and closed on the loop; a request takes microseconds of it."""
 
-    def __init__(self, episodes: Episodes, mode: ModeRequests | None = None) -> None:
+    def __init__(self, episodes: Episodes | None, mode: ModeRequests | None = None) -> None:
         self._episodes = episodes
         self._mode = mode
         self._requests = {} if mode is None else mode.requests()
@@ -106,14 +107,14 @@ class EpisodeApi:
 
     def _state(self) -> dict[str, Any]:
         more = {} if self._mode is None else self._mode.state()
-        return {**self._episodes.status().as_json(), **more}
+        return {**({} if self._episodes is None else self._episodes.status().as_json()), **more}
 
     def _act(self, request: HttpRequest) -> None:
         if request.path in ("/", "/state"):
             if request.method != "GET":
                 raise RefusedError(405, f"{request.path} is for GET")
             return
-        known = (*_ACTIONS, *self._requests)
+        known = (*(() if self._episodes is None else _ACTIONS), *self._requests)
         if request.path not in known:
             raise RefusedError(404, f"no {request.path}; there are /state, {', '.join(known)}")
         if request.method != "POST":
@@ -122,6 +123,7 @@ class EpisodeApi:
             parse_body(request.body, ())
             self._requests[request.path]()
             return
+        assert self._episodes is not None  # noqa: S101 - else the path is not known
         allowed, action = _ACTIONS[request.path]
         action(self._episodes, parse_body(request.body, allowed))
 

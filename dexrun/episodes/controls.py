@@ -29,18 +29,22 @@ class ModeControls(ModeRequests, Protocol):
 
 @contextlib.asynccontextmanager
 async def remote_controls(
-    episodes: Episodes, options: RecordingOptions, mode: ModeControls | None = None
+    episodes: Episodes | None, options: RecordingOptions, mode: ModeControls | None = None
 ) -> AsyncIterator[bool]:
     """Keys and requests are listened to while this is open; yields whether there is a way to say anything.
 
-    What cannot be opened is said, and left out.
+    Without `episodes` the mode has its own, and nobody else begins or ends one. What cannot be opened is
+    said, and left out.
     """
     heard = False
     async with contextlib.AsyncExitStack() as stack:
-        extra = None if mode is None else mode.commands()
+        extra = None if mode is None else dict(mode.commands())
+        if mode is not None and extra is not None and episodes is None:
+            extra["help"] = lambda: logger.info("{}", mode.help)
         if options.keys and stack.enter_context(open_keys(episodes, extra=extra)):
             heard = True
-            logger.info("{}{}", HELP, "" if mode is None else f"; {mode.help}")
+            said = [HELP] if episodes is not None else []
+            logger.info("{}", "; ".join([*said, *([mode.help] if mode is not None else [])]))
         if options.api:
             api = EpisodeApi(episodes, mode)
             try:
@@ -50,5 +54,6 @@ async def remote_controls(
             else:
                 heard = True
                 stack.push_async_callback(api.close)
-                logger.info("episodes over HTTP: http://127.0.0.1:{}/", port)
+                what = "episodes" if episodes is not None else "who drives"
+                logger.info("{} over HTTP: http://127.0.0.1:{}/", what, port)
         yield heard

@@ -25,6 +25,10 @@ HELP = (
 )
 
 
+TAKE_OVER = "TAB take over, give back, p pause, go on, q end, ? help"
+"""What may be pressed in grasp mode, where a person may take over."""
+
+
 def hint(status: EpisodeStatus) -> str:
     """What may be pressed now, in a line."""
     if status.state == "recording":
@@ -39,7 +43,9 @@ _ESC_S = 0.1
 """A lone ESC that nothing follows for so long is the key, and not the beginning of an arrow's bytes."""
 
 Extra = Mapping[str, Callable[[], None]]
-"""What a mode does on the commands ``pause`` (p) and ``take`` (TAB or t)."""
+"""What a mode does on the commands ``pause`` (p) and ``take`` (TAB or t); and on ``quit`` and ``help``, where
+nobody else has episodes.
+"""
 
 _ESCAPES = {b"\x1b[C": "toggle", b"\x1bOC": "toggle", b"\x1b[D": "discard", b"\x1bOD": "discard"}
 _BYTES = {
@@ -112,10 +118,10 @@ def _escape_size(data: bytes) -> int:
     return 0 if len(data) < 32 else len(data)
 
 
-def press(episodes: Episodes, command: str, extra: Extra | None = None) -> None:
+def press(episodes: Episodes | None, command: str, extra: Extra | None = None) -> None:
     """Do what a key stands for; what cannot be done is said, and nothing else happens."""
     try:
-        if command in _ACTIONS:
+        if episodes is not None and command in _ACTIONS:
             _ACTIONS[command](episodes)
         elif extra is not None and command in extra:
             extra[command]()
@@ -171,7 +177,7 @@ _ACTIONS: dict[str, Callable[[Episodes], None]] = {
 
 @contextlib.contextmanager
 def open_keys(
-    episodes: Episodes, descriptor: int | None = None, extra: Extra | None = None
+    episodes: Episodes | None, descriptor: int | None = None, extra: Extra | None = None
 ) -> Iterator[bool]:
     """Listen to the terminal's keys on the running loop; yields ``False`` if there is no terminal.
 

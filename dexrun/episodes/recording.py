@@ -260,6 +260,7 @@ def described(
         "cameras": cameras,
         "force": None if force is None else {"channels": force.channels, "rate_hz": force.rate_hz},
         "mode": settings.mode,
+        "driven": settings.mode == "rollout" or (settings.mode == "grasp" and settings.grasp.take_over),
     }
     return {
         "robot": {key: json.dumps(value) for key, value in about.items()},

@@ -53,19 +53,27 @@ async def open_mode(
             yield mode
     else:
         async with _open_grasp(robot, folder, recording) as mode:
-            yield mode if recording is None else OneEpisode(mode, recording, robot.settings.planner.prompt)
+            if recording is None or robot.settings.grasp.take_over:  # else every attempt is an episode
+                yield mode
+            else:
+                yield OneEpisode(mode, recording, robot.settings.planner.prompt)
 
 
 @contextlib.asynccontextmanager
 async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording | None) -> AsyncIterator[Mode]:
+    from dexrun.episodes.controls import remote_controls
     from dexrun.modes.grasp import GraspMode
 
     settings = robot.settings
+    corrected = settings.grasp.take_over
+    episodes = recording.episodes if recording is not None and corrected else None
     async with contextlib.AsyncExitStack() as stack:
         planner = await _open_planner(robot, folder, recording, stack)
         perception = await _open_perception(robot, settings.grasp.head, recording, stack)
         worker = await _open_worker(robot, perception.newest, settings.grasp.attempt_timeout_s, stack)
-        mode = GraspMode(robot, planner, perception, worker, folder)
+        mode = GraspMode(robot, planner, perception, worker, folder, episodes)
+        if corrected and not robot.clock.stepped:
+            await stack.enter_async_context(remote_controls(None, settings.recording, mode))
         await _watch(robot, worker, stack)
         yield mode
 

@@ -38,11 +38,11 @@ class NotSegmentedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What to track, for which attempt."""
+    """What to track, for which attempt; without a frame, what is tracked already."""
 
     attempt: int
-    frame: Frame
-    box: BoundingBox
+    frame: Frame | None = None
+    box: BoundingBox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,19 @@ class Perception:
         Raises:
             NotSegmentedError: nothing in the box stands out, or the thread does not answer.
         """
-        self._tasks.post(_Task(attempt, frame, box))
+        return await self._answer(_Task(attempt, frame, box))
+
+    async def keep_on(self, attempt: int) -> TrackedMask:
+        """Go on tracking what is tracked, for another attempt at it.
+
+        Raises:
+            NotSegmentedError: nothing is tracked any more, or the thread does not answer.
+        """
+        return await self._answer(_Task(attempt))
+
+    async def _answer(self, task: _Task) -> TrackedMask:
+        attempt = task.attempt
+        self._tasks.post(task)
         self._wake.set()
         deadline = self._clock.now_ns() + round(_GIVE_UP_S * NS_PER_S)
         while self._clock.now_ns() < deadline:
@@ -140,7 +152,7 @@ class Perception:
             self._wake.wait(None if attempt is None else _POLL_NS)
             if self._tasks:
                 task = self._tasks.take()
-                attempt = task.attempt if task is not None and self._begin(task) else None
+                attempt = task.attempt if task is not None and self._begin(task, attempt) else None
                 continue
             ring = self._camera.frames
             if attempt is not None and ring.published - 1 > seen:
@@ -150,7 +162,13 @@ class Perception:
                     if not self._follow(frame_of(self._camera.name, sample, ring), attempt):
                         attempt = None
 
-    def _begin(self, task: _Task) -> bool:
+    def _begin(self, task: _Task, tracked: int | None) -> bool:
+        if task.frame is None or task.box is None:
+            sight = self._sights.newest()
+            if tracked is None or sight is None or sight.mask is None:
+                return self._lost(task.attempt, "it is not tracked any more")
+            self._sights.post(_Sight(task.attempt, replace(sight.mask, attempt=task.attempt)))
+            return True
         try:
             mask = self._segmenter.segment(task.frame.color, task.box.bbox_2d)
             self._found(self._tracker.init(task.frame, mask), task.attempt)

@@ -45,7 +45,8 @@ class DatasetShape:
             sensor of that name.
         depth: whether the cameras' depth is exported, where they have any.
         recorded: every sensor that was recorded, exported or not.
-        intervention: whether every row says if a person drove, as those of rollouts do.
+        intervention: whether every row says if a person drove, as those of rollouts do,
+            and of grasp mode where a person may take over.
     """
 
     joints: tuple[str, ...]
@@ -335,7 +336,7 @@ def shape_of(episode: Episode, wanted: tuple[str, ...] = ()) -> DatasetShape:
         _about(robot),
         episode.arms,
         recorded=recorded_ones,
-        intervention=robot.get("mode") == "rollout",
+        intervention=bool(robot.get("driven", robot.get("mode") == "rollout")),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import anyio.lowlevel
 import numpy as np
 import pytest
 
@@ -103,10 +104,9 @@ def asked(off: str, moved: plan.StepResult) -> tuple[Any, list[str]]:
 
     vars(mode).update(
         _options=SimpleNamespace(head="head", wrist=""),
-        _clear_ns=0,
-        _home=home,
+        _moves=SimpleNamespace(clear_ns=0, home=home, off_home=lambda: state["off"]),
         _see=see,
-        _off_home=lambda: state["off"],
+        _turns=SimpleNamespace(wait=anyio.lowlevel.checkpoint, lost=0),
     )
     return mode, did
 

@@ -107,6 +107,27 @@ def test_a_prompt_that_names_objects_does_those_in_order() -> None:
     assert [each.instruction for each in whole.attempts] == ["b", "a"]
 
 
+class Corrected(Table):
+    """A person takes over in every attempt, and puts the object into the tray himself."""
+
+    def grasp(self, name: str) -> plan.StepResult:
+        self.things.remove(name)
+        return plan.PutDown()
+
+
+def test_what_a_person_has_put_down_is_looked_at_and_not_placed_again() -> None:
+    table, whole = Corrected("a"), GraspPlan("clear the table")
+    assert table.run(whole).completed
+    expected = ["Home", "Classify", "Propose", "Mark", "Grasp", "Home", "CheckInstruction", "CheckPrompt"]
+    assert table.kinds() == expected
+    (attempt,) = whole.attempts
+    assert "person_s" not in attempt.summary()
+    attempt.person_s = 1.5
+    assert attempt.summary() == {
+        "instruction": "a", "attempt": 1, "grasped": True, "completed": True, "person_s": 1.5
+    }  # fmt: skip
+
+
 def test_nothing_fits() -> None:
     result = Table(named=True).run(GraspPlan("the banana"))
     assert result == plan.Finished(False, "nothing on the table fits the prompt")

@@ -56,6 +56,16 @@ def test_ik_stays_in_range_and_keeps_the_gripper(arm: ArmModel, home: np.ndarray
     assert far.q[5] == home[5]
 
 
+@pytest.mark.parametrize("opening", [0.0, 1e-3, 1.0])
+def test_ik_does_not_mind_a_gripper_at_its_end(arm: ArmModel, home: np.ndarray, opening: float):
+    """Shut by a person at the leader it is at 0 exactly: nothing was in reach any more."""
+    seed = home.copy()
+    seed[-1] = opening
+    found = arm.ik(top_down(0.2, 0.0, 0.05, 0.0), seed)
+    assert found.position_error_m < 1e-4
+    assert found.q[-1] == opening
+
+
 def test_ik_tilts_rather_than_misses(arm: ArmModel, home: np.ndarray):
     stretched = arm.ik(top_down(0.33, 0.0, 0.1, np.pi / 2), home, IkOptions(iterations=200))
     assert stretched.position_error_m < 1e-3
