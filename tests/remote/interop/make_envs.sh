@@ -5,6 +5,7 @@
 # Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech] [groot] [lerobot-data] [lerobot-v21] [lerobot-depth] [zarr2]
 # (all by default; run from anywhere)
 set -euo pipefail
+export PIP_NO_COMPILE=1  # of tens of thousands of files few are imported
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
 python="${PYTHON:-python3}"
 python312="${PYTHON312:-python3.12}"
@@ -65,6 +66,10 @@ make_lerobot-v21() { make_reader "$python" lerobot-v21 "lerobot==0.3.3"; }
 make_lerobot-depth() { make_reader "$python312" lerobot-depth "lerobot[dataset]==0.6.1"; }
 make_zarr2() { make_reader "$python" zarr2 "zarr==2.16.1" "numcodecs==0.11.0" "numpy<2"; }
 
-for peer in "${@:-openpi lerobot ray feetech groot lerobot-data lerobot-v21 lerobot-depth zarr2}"; do
-    for making in $peer; do "make_$making"; done
-done
+# In one piece, so that an edit meanwhile does not end it.
+{
+    for peer in "${@:-openpi lerobot ray feetech groot lerobot-data lerobot-v21 lerobot-depth zarr2}"; do
+        for making in $peer; do "make_$making"; done
+    done
+    exit
+}
