@@ -244,6 +244,14 @@ class PolicyTable(PartTable, SplicingOptions):
         """The cameras that it looks through."""
         return ()
 
+    def trained_arm(self) -> str:
+        """The model of the only arm that its checkpoint can move, as in ``arm.model``; empty: any that fits.
+
+        Raises:
+            ValueError: what says it cannot be read; begins with the key.
+        """
+        return ""
+
     def poses(self) -> Mapping[str, Sequence[float]]:
         """Keys that hold a pose: the joints without the gripper, radians."""
         return {}

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import SPOTS
 from dexrun.config.settings import Settings
@@ -31,6 +33,8 @@ from runtime.patience import check_patience
 from runtime.table_model import MeshesMissingError
 
 _OWN_FILE_BYTES = 1 << 20
+_POSES, _ALIKE_M = 8, 0.005
+"""Two arms move alike if their grasp points are so near to each other in so many poses."""
 _HTTP = re.compile(r"http_\d{3}")
 
 
@@ -58,6 +62,7 @@ def check(settings: Settings) -> None:
     scripted_operator(settings, robot)
     policy_cameras(settings)
     trained(settings)
+    trained_arm(settings)
     rollout(settings)
     fault_rules(settings)
 
@@ -311,6 +316,41 @@ def trained(settings: Settings) -> None:
             f"policy.checkpoint is not given: random weights would move the real arm of [{arms[0]}]; "
             "they are for simulated arms"
         )
+
+
+def trained_arm(settings: Settings) -> None:
+    """A policy whose numbers are in the frame of one arm moves that one, whatever it is called, alone."""
+    if settings.mode == "teleop":
+        return
+    try:
+        model = settings.policy.trained_arm()
+    except ValueError as error:
+        raise ValueError(f"policy.{error}") from None
+    key, arm = next(
+        (key, arm) for key, arm in settings.arm_tables().items() if key.endswith(settings.working_arm)
+    )
+    here = robot_of(arm)
+    if not model or model == here.name or _moves_alike(model, here):
+        return
+    raise ValueError(
+        f"policy.checkpoint = {str(getattr(settings.policy, 'checkpoint', ''))!r}: it was trained on the arm "
+        f"{model!r}, and {key}.model is {here.name!r}, whose joints mean other poses; give that arm, or a "
+        "checkpoint of this one"
+    )
+
+
+def _moves_alike(model: str, here: RobotDescription) -> bool:
+    """Whether the arm `model` has the grasp point where the arm `here` has it, whatever its joints are at."""
+    try:
+        one, other = robot_of(ArmOptions(model=model)).model(), here.model()
+    except (ModelError, MeshesMissingError):
+        return False
+    if one.joints != other.joints or one.grippers != other.grippers:
+        return False
+    low, high = one.ranges.T
+    shares = np.random.default_rng(0).uniform(0.2, 0.8, (_POSES, one.joints))
+    apart = [one.fk(q)[:3, 3] - other.fk(q)[:3, 3] for q in low + shares * (high - low)]
+    return bool(np.linalg.norm(apart, axis=1).max() < _ALIKE_M)
 
 
 def rollout(settings: Settings) -> None:

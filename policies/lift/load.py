@@ -11,17 +11,7 @@ from policies.checkpoint import CheckpointError, check_fit, read_safetensors, wr
 from policies.lift.model import LiftModel
 from policies.lift.options import LiftShape
 
-SHIPPED = "shipped"
-WEIGHTS = "model.safetensors"
 _KIND = "dexrun lift policy 1"
-
-
-def weights_file(checkpoint: str) -> Path:
-    """Where the weights of `checkpoint` are: a file, a folder's, or those that are installed along."""
-    if checkpoint == SHIPPED:
-        return Path(__file__).parent / "weights" / WEIGHTS
-    path = Path(checkpoint)
-    return path / WEIGHTS if path.is_dir() else path
 
 
 def load_lift(path: Path) -> LiftModel:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from runtime.input_file import parse_json, read_small
 from runtime.options import Options
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
+
+SHIPPED = "shipped"
+WEIGHTS, ABOUT = "model.safetensors", "dexrun.json"
+
+
+def weights_file(checkpoint: str) -> Path:
+    """Where the weights of `checkpoint` are: a file, a folder's, or those that are installed along."""
+    if checkpoint == SHIPPED:
+        return Path(__file__).parent / "weights" / WEIGHTS
+    path = Path(checkpoint)
+    return path / WEIGHTS if path.is_dir() else path
 
 
 class LiftShape(Options):
@@ -97,6 +110,21 @@ class LiftOptions(PolicyTable):
 
     def needs_cameras(self) -> Sequence[CameraNeed]:
         return [CameraNeed("camera", self.camera, depth=True, mask=True, calibration=True)]
+
+    def trained_arm(self) -> str:
+        """What ``dexrun.json`` beside the weights says: all of its numbers are in the frame of that arm."""
+        if self.untrained:
+            return ""
+        path = weights_file(self.checkpoint).with_name(ABOUT)
+        try:
+            said = parse_json(read_small(path))
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as error:
+            raise ValueError(f"checkpoint: {path}: cannot be read: {error}") from None
+        robot = said.get("robot") if isinstance(said, dict) else None
+        model = robot.get("model", "") if isinstance(robot, dict) else ""
+        return model if isinstance(model, str) else ""
 
     @property
     def untrained(self) -> bool:

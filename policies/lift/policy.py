@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from policies.accelerate import open_device, place, set_threads
 from policies.checkpoint import CheckpointError
 from policies.lift.easing import eased
-from policies.lift.load import load_lift, random_lift, weights_file
+from policies.lift.load import load_lift, random_lift
 from policies.lift.memory import ObjectInSight, Remembered
 from policies.lift.numbers import rows_of, size, vectors
-from policies.lift.options import LiftOptions
+from policies.lift.options import LiftOptions, weights_file
 from policies.lift.sight import DepthView
 from runtime.clock import NS_PER_S
 from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec

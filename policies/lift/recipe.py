@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from policies.data.dataset import ACTION, STATE, Dataset, DatasetError, Switches
 from policies.data.windows import WindowSpec
-from policies.lift.load import SHIPPED, WEIGHTS, save_lift
+from policies.lift.load import save_lift
 from policies.lift.model import LiftModel
 from policies.lift.numbers import FORCE_NUMBERS, targets
-from policies.lift.options import LiftOptions
+from policies.lift.options import SHIPPED, WEIGHTS, LiftOptions
 from policies.lift.prepared import CROP, DONE, NUMBERS, PreparedDataset, prepared
 from policies.training.recipe import Samples
 from runtime.interfaces import PolicyError

@@ -228,3 +228,27 @@ def test_a_rule_may_name_any_http_error_of_the_planner(
     assert line.startswith(
         "dexrun: command line: faults.rules.planner.http_5: no such kind; known: bad_calibration, "
     )
+
+
+def test_weights_of_one_arm_move_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The policy that ships has all of its numbers in the frame of the SO-100."""
+    words = arguments(tmp_path, policy__type="lift", arm__model="so101")
+    assert main([*words, "--check"]) == BAD_CONFIGURATION
+    said = capsys.readouterr().err
+    assert (
+        "policy.checkpoint = 'shipped': it was trained on the arm 'so100', and arm.model is 'so101'" in said
+    )
+    assert said.count("\n") == 1
+    settings(tmp_path, policy__type="lift", policy__checkpoint="", arm__model="so101")  # to be trained
+    settings(tmp_path, policy__type="lift", arm__model="so101", mode="teleop")
+    assert settings(tmp_path, policy__type="lift").policy.trained_arm() == "so100"
+
+
+def test_the_same_arm_under_another_name_is_the_same_arm(tmp_path: Path) -> None:
+    from dexrun.config.checks import _moves_alike
+    from drivers.arms import describe
+
+    here = describe("so100")
+    assert _moves_alike("so100", here)
+    assert not _moves_alike("so101", here)
+    assert not _moves_alike("nobody's", here)
