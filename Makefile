@@ -50,7 +50,7 @@ interop: $(READY)
 	$(BIN)/python -m tests.remote.interop.environments $(ARGS)
 
 # Demonstrations (20 minutes), training (15), figures (30) on two idle cores. What is there is gone on with.
-DEMONSTRATIONS ?= 800
+DEMONSTRATIONS ?= 601
 LOOKS ?= 0.3
 SCENES ?= 200
 SMALL := --width 320 --height 240 --oversample 1

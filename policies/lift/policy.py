@@ -70,6 +70,7 @@ class LiftPolicy:
             tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
+        self._lower, self._upper = robot.ranges.T
         self._setbacks, self._done = 0, True
         self.reset()
 
@@ -126,7 +127,8 @@ class LiftPolicy:
             ended = True  # something is held, and nothing more is done with it: whoever looks will see
         self._done = ended
         status = PolicyStatus.DONE if ended else PolicyStatus.RUNNING
-        return PolicyAnswer(eased(rows, observation.committed, self._config.ease_rows), status)
+        smooth = eased(rows, observation.committed, self._config.ease_rows)
+        return PolicyAnswer(np.clip(smooth, self._lower, self._upper), status)
 
     def _view(self, observation: Observation) -> DepthView:
         name = self._config.camera

@@ -47,6 +47,14 @@ def test_it_gives_a_chunk_and_fits_the_protocol():
     assert policy.spec.rate_hz == 15.0
 
 
+def test_nothing_beyond_a_joints_range_is_asked_for():
+    narrow = JointLayout(tuple("abcdef"), np.array([[-1e-3, 1e-3]] * 5 + [[0.0, 1.0]]), (5,))
+    config = LiftConfig.model_validate({"checkpoint": "", "shape": SHAPE})
+    policy = LiftPolicy(config, narrow, lambda: INFO)
+    rows = policy.infer(observation(Box())).rows
+    assert np.abs(rows[:, :5]).max() == 1e-3
+
+
 def test_the_object_is_remembered_while_the_arm_hides_it_and_forgotten_with_the_attempt():
     policy = made()
     with pytest.raises(NoAnswerError, match="too little of the object"):
