@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import PolicyStatus
-from runtime.part_context import PolicyContext
+from runtime.part_context import CameraNeed, PolicyContext
 
 Tell = Callable[[SceneResult], None]
 
@@ -51,9 +53,21 @@ def _made(name: str, mapping: EnvironmentMapping) -> Any:
     except ImportError:
         raise ConfigError("--env needs the package gymnasium: pip install 'dexrun[gym]'") from None
     try:
+        _register(name)
         return gymnasium.make(name, **mapping.make)
     except Exception as error:  # whatever anybody's environment raises
         raise ConfigError(f"--env {name}: {type(error).__name__}: {error}") from None
+
+
+def _register(name: str) -> None:
+    """Environments are known once their package is imported, which is called as their namespace."""
+    namespace, slash, _ = name.rpartition("/")
+    if not slash or ":" in name:
+        return  # Gymnasium's own, or the package is named
+    module = {"dexrun": "dexrun.gym"}.get(namespace, namespace)
+    if module.isidentifier() or module == "dexrun.gym":
+        with contextlib.suppress(ModuleNotFoundError):  # Gymnasium says what it knows instead
+            importlib.import_module(module)
 
 
 def _play(
@@ -86,11 +100,33 @@ def policy_for(mapping: EnvironmentMapping, words: list[str]) -> Policy:
 
     try:
         table = load(words).policy
+        check_shown(table.needs_cameras(), mapping)
         policy = build_policy(table, PolicyContext(mapping.layout, no_model, {}, RealClock()))
         policy.warm_up()
     except PolicyError as error:
         raise ConfigError(str(error)) from None
     return policy
+
+
+def check_shown(needs: Sequence[CameraNeed], mapping: EnvironmentMapping) -> None:
+    """That the mapping has what the policy looks at: without it every scene would be a failure.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    for need in needs:
+        kinds = {"images": True, "depth": need.depth, "masks": need.mask}
+        for key in (key for key, wanted in kinds.items() if wanted):
+            if need.camera not in getattr(mapping, key):
+                raise ConfigError(
+                    f"the policy looks at {need.camera!r} (policy.{need.key}), and the mapping's {key} have "
+                    f"no {need.camera!r}: say where it is in the observation"
+                )
+        if need.calibration:
+            raise ConfigError(
+                f"the policy measures with {need.camera!r} (policy.{need.key}), and an environment's cameras "
+                "are not calibrated to an arm"
+            )
 
 
 def play_episode(

@@ -24,7 +24,8 @@ class EnvironmentMapping(Options):
         rate_hz: steps a second of the environment's own time.
         execute_steps: rows of a chunk that are executed before the next is asked for; 0: all.
         joints, low, high: names and ranges, in the runtime's units. grippers: those that are grippers.
-        state: where the joints are. images, depth, masks: by the policy's camera, where its pictures are.
+        state: where the joints are. entries: which entries of that vector they are; empty: all.
+        images, depth, masks: by the policy's camera, where its pictures are.
         scale, offset: by joint, ``runtime = environment * scale + offset``, of states and actions alike;
             empty: they are the same.
         success: the key of the step's info that says so. success_reward: a reward that says it, too.
@@ -39,6 +40,7 @@ class EnvironmentMapping(Options):
     high: tuple[float, ...]
     grippers: tuple[str, ...] = ()
     state: str = ""
+    entries: tuple[int, ...] = ()
     images: dict[str, str] = Field(default_factory=dict)
     depth: dict[str, str] = Field(default_factory=dict)
     masks: dict[str, str] = Field(default_factory=dict)
@@ -54,6 +56,8 @@ class EnvironmentMapping(Options):
             given = getattr(self, key)
             if len(given) != count and (given or key in ("low", "high")):
                 raise ValueError(f"{key}: {len(given)} values for {count} joints")
+        if self.entries and (len(self.entries) != count or min(self.entries) < 0):
+            raise ValueError(f"entries: give {count} numbers from 0 on, one for each joint")
         if unknown := [name for name in self.grippers if name not in self.joints]:
             raise ValueError(f"grippers: {', '.join(unknown)} are no joints")
         if any(scale == 0 for scale in self.scale):
@@ -74,6 +78,8 @@ class EnvironmentMapping(Options):
         """
         stamp_ns = round(step * 1e9 / self.rate_hz)
         state = np.asarray(_at(seen, self.state), np.float64)
+        if self.entries and state.ndim == 1 and len(state) > max(self.entries):
+            state = state[list(self.entries)]
         if state.shape != (len(self.joints),):
             raise ConfigError(
                 f"state {self.state!r} is {list(state.shape)}; there are {len(self.joints)} joints"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dexrun.config.sources import ConfigError
 from dexrun.evaluation.asked import Evaluation
 from dexrun.evaluation.results import ResultFile, SceneResult
 from dexrun.evaluation.scenes import Candidate
+from dexrun.exit_codes import OK
 from dexrun.run_folder import SUMMARY
 
 Tell = Callable[[SceneResult], None]
@@ -28,27 +30,42 @@ def play_trials(asked: Evaluation, file: ResultFile, tell: Tell) -> None:
         missing = [seed for seed in asked.seeds if (candidate.name, seed) not in file.results]
         if not missing:
             continue
-        summary = _rollout(asked, candidate, len(missing), file.folder / "runs" / candidate.name)
+        code, summary = _rollout(asked, candidate, len(missing), file.folder / "runs" / candidate.name)
         for seed, result in zip(missing, labelled(candidate.name, summary), strict=False):
             numbered = SceneResult(**{**_kept(result), "seed": seed})
             file.add(numbered)
             tell(numbered)
+        if code != OK:  # whoever ended it does not want the next one's arm to move
+            return
 
 
 def _kept(result: SceneResult) -> dict[str, Any]:
     return {name: getattr(result, name) for name in SceneResult.__slots__}
 
 
-def _rollout(asked: Evaluation, candidate: Candidate, trials: int, runs: Path) -> Mapping[str, Any]:
+def _rollout(
+    asked: Evaluation, candidate: Candidate, trials: int, runs: Path
+) -> tuple[int, Mapping[str, Any]]:
+    """The exit code, and the summary that this one left: one of before is nothing of it."""
+    latest = runs / "latest"
+    before = latest.resolve() if latest.exists() else None
     command = [sys.executable, "-m", "dexrun", *asked.words, *candidate.words, "--mode", "rollout"]
     command += ["--episodes", str(trials), "--runs", str(runs)]
     command += ["--task", asked.task] if asked.task else []
-    code = subprocess.run(command, check=False).returncode  # noqa: S603 - the program itself
-    path = runs / "latest" / SUMMARY
-    if not path.exists():
-        raise ConfigError(f"the rollout of {candidate.name} left no summary (exit code {code})")
+    code = _ended(command)
+    path = latest / SUMMARY
+    if not path.exists() or latest.resolve() == before:
+        raise ConfigError(f"the rollout of {candidate.name} did not begin (exit code {code})")
     found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return code, found
+
+
+def _ended(command: list[str]) -> int:
+    """The exit code of a program that has the terminal. Ctrl-C is its own: it ends as it should."""
+    with subprocess.Popen(command) as program:  # noqa: S603 - the program itself
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return program.wait()
 
 
 def labelled(candidate: str, summary: Mapping[str, Any]) -> list[SceneResult]:

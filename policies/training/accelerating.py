@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
 
     try:
         return Accelerator(
-            cpu=options.device == "cpu",
+            cpu=options.device == "cpu" or _several_on_cpu(),
             mixed_precision="bf16" if options.precision == "bfloat16" else "no",
             gradient_accumulation_steps=options.accumulate,
             log_with=list(chosen) or None,
@@ -43,6 +44,14 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
         )
     except ValueError as error:
         raise PolicyError(" ".join(str(error).split())) from None
+
+
+def _several_on_cpu() -> bool:
+    """Whether a launcher has started several processes where there is no other device.
+
+    Unless it is told so, Accelerate takes each of them for the only one: as many trainings of one folder.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
 def make_optimizer(groups: Sequence[Mapping[str, Any]], options: OptimizerOptions) -> Optimizer:

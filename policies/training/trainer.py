@@ -158,6 +158,9 @@ class _Training:
             self._go_on()
         file = FiguresFile(self._options.to, self._step) if self._writes_csv else None
         self._begin_trackers()
+        if (processes := self._accelerator.num_processes) > 1:
+            each = self._options.batch
+            self._tell(f"{processes} processes with batches of {each}: {processes * each} samples a step")
         batches = self._batches()
         meter = Meter(self._clock, self._step)
         try:
@@ -197,7 +200,7 @@ class _Training:
                 with accelerator.accumulate(self._step_module):
                     loss, parts = self._step_module(batch)
                     accelerator.backward(loss)
-                    meter.add(loss.detach(), parts, options.batch * accelerator.num_processes)
+                    meter.add(*self._of_all(loss.detach(), parts), options.batch * accelerator.num_processes)
                     if accelerator.sync_gradients:
                         self._losses.append(self._checked(meter))
                         if options.optimizer.clip:
@@ -208,6 +211,18 @@ class _Training:
             if self._average is not None:
                 self._average.step()
         self._step += 1
+
+    def _of_all(
+        self, loss: Tensor, parts: Mapping[str, Tensor | float]
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Means over all processes: each has had rows of its own, and all stop at a loss that is none."""
+        if self._accelerator.num_processes == 1:
+            return loss, parts
+        own = [
+            torch.as_tensor(value, device=loss.device).detach().float() for value in (loss, *parts.values())
+        ]
+        means = self._accelerator.reduce(torch.stack(own), reduction="mean")
+        return means[0], dict(zip(parts, means[1:], strict=True))
 
     def _next(self, batches: Iterator[Samples]) -> Samples:
         try:

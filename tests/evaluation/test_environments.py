@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from dexrun.config.sources import ConfigError
-from dexrun.evaluation.environments import play_episode
+from dexrun.evaluation.environments import _made, check_shown, play_episode
 from dexrun.evaluation.mapping import EnvironmentMapping, read_mapping
 from runtime.interfaces import PolicySpec
 from runtime.messages import Observation, PolicyAnswer, PolicyStatus
+from runtime.part_context import CameraNeed
 
 MAPPING = EnvironmentMapping(
     joints=("a", "grip"),
@@ -115,3 +116,41 @@ def test_a_mapping_is_a_file(tmp_path: Path):
         read_mapping(path)
     with pytest.raises(ConfigError, match="No such file"):
         read_mapping(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("need", "lacks"),
+    [
+        (CameraNeed("camera", "top"), r"the mapping's images have no 'top'"),
+        (CameraNeed("camera", "head", depth=True), r"the mapping's depth have no 'head'"),
+        (CameraNeed("camera", "head", mask=True), r"the mapping's masks have no 'head'"),
+        (CameraNeed("camera", "head", calibration=True), "not calibrated to an arm"),
+    ],
+)
+def test_what_a_policy_is_not_shown_is_no_failure_of_its_own(need: CameraNeed, lacks: str) -> None:
+    """It failed at every scene: 0 of 2, interval 0 to 66 %."""
+    check_shown([CameraNeed("camera", "head")], MAPPING)
+    with pytest.raises(ConfigError, match=lacks):
+        check_shown([need], MAPPING)
+
+
+def test_joints_may_be_some_of_a_longer_vector(tmp_path: Path) -> None:
+    mapping = MAPPING.model_copy(update={"state": "", "entries": (3, 1), "images": {}, "offset": (0.0, 0.0)})
+    shown = mapping.observation(np.arange(5.0), 0, "")
+    np.testing.assert_allclose(shown.arm.position, [0.03, 1.0])
+    file = tmp_path / "mapping.toml"
+    file.write_text('joints = ["a"]\nlow = [0]\nhigh = [1]\nentries = [1, 2]\n')
+    with pytest.raises(ConfigError, match="entries: give 1 numbers from 0 on"):
+        read_mapping(file)
+
+
+def test_an_environment_is_known_by_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LeRobot's are: they register when they are imported, and Gymnasium imports none by itself."""
+    (tmp_path / "gym_nowhere.py").write_text(
+        "import gymnasium\ngymnasium.register('gym_nowhere/Pole-v0', "
+        "'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _made("gym_nowhere/Pole-v0", MAPPING).close()
+    with pytest.raises(ConfigError, match="gym_elsewhere/Pole-v0: NamespaceNotFound"):
+        _made("gym_elsewhere/Pole-v0", MAPPING)

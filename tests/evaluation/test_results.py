@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dexrun.config.sources import ConfigError
-from dexrun.evaluation import scenes
+from dexrun.evaluation import scenes, trials
 from dexrun.evaluation.asked import candidates_of, read
 from dexrun.evaluation.command import report
 from dexrun.evaluation.playing import play_all, tasks_of
@@ -142,3 +142,31 @@ def test_trials_that_a_person_labelled():
         (0, True, 1),
         (1, False, 0),
     ]
+
+
+def test_trials_that_did_not_begin_are_not_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the next policy's arm move once somebody has ended this one's trials."""
+    began: list[str] = []
+
+    def rollout(command: list[str]) -> int:
+        """The first one is ended after a trial; the second one does not begin."""
+        runs = Path(command[command.index("--runs") + 1])
+        began.append(runs.name)
+        if len(began) > 1:
+            return 2
+        (runs / "one").mkdir(parents=True)
+        (runs / "latest").symlink_to("one")
+        episode = {"outcome": "success", "why": "key", "duration_s": 9.0}
+        (runs / "one" / "summary.json").write_text(json.dumps({"rollout": {"episodes": [episode]}}))
+        return 1
+
+    monkeypatch.setattr(trials, "_ended", rollout)
+    asked = read(["--policy", "still", "--compare", "geometric", "--engine", "arm", "--scenes", "3"])
+    file = ResultFile(tmp_path, asked.comparable())
+    trials.play_trials(asked, file, lambda result: None)
+    assert (began, list(file.results)) == (["still"], [("still", 10_000)])
+    with pytest.raises(ConfigError, match=r"the rollout of still did not begin \(exit code 2\)"):
+        trials.play_trials(asked, file, lambda result: None)
+    assert list(file.results) == [("still", 10_000)]
