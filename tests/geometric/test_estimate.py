@@ -15,7 +15,9 @@ from policies.geometric.grasp import GraspPlanner
 from policies.geometric.view import estimate_object
 from policies.points import deproject, dilated, eroded, normalised
 from runtime.arm_model import ArmModel
-from runtime.messages import Intrinsics
+from runtime.limits import SafetyOptions
+from runtime.messages import Clip, Intrinsics
+from runtime.safety import SafetyStage
 from tests.geometric.synthetic import INFO, Box, observation, view
 
 CONFIG = GeometricConfig()
@@ -112,6 +114,23 @@ def test_low_objects_are_grasped_off_the_table(arm: ArmModel, home: np.ndarray):
         q = grasp.q_pose.copy()
         q[5] = opening
         assert arm.clearances(q)[1] > CONFIG.table_margin_m - 0.0001
+
+
+@pytest.mark.parametrize("height", [0.012, 0.02])
+def test_jaws_go_down_as_they_close_and_safety_lets_them(arm: ArmModel, home: np.ndarray, height: float):
+    flat = ObjectEstimate(np.array([0.2, 0.03]), 0.4, 0.03, 0.022, height, False, 300)
+    grasp = GraspPlanner(CONFIG, arm).plan(flat, np.zeros((0, 3)), home)[0]
+    openings = np.linspace(grasp.opening, grasp.contact - CONFIG.squeeze, 9)
+    closing = [np.append(grasp.q_pose[:5], opening) for opening in openings]
+    over = [arm.clearances(q)[1] for q in closing]
+    assert CONFIG.table_margin_m - 1e-5 < min(over) < over[0] - 5e-4
+    closed = closing[-1]
+    stage, target, seen = SafetyStage(SafetyOptions(), arm), grasp.q_pose, Clip.NONE
+    for _ in range(60):
+        result = stage.apply(closed, target, target, None, None, 1 / 30)
+        target, seen = result.target, seen | result.clips
+    assert not seen & Clip.COLLISION
+    assert target[5] == pytest.approx(closed[5], abs=1e-3)
 
 
 def test_a_lying_cylinder_is_as_long_as_it_is():

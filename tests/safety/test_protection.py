@@ -57,16 +57,6 @@ def test_an_arm_that_starts_too_close_may_move_away_only(arm: ArmModel, home: np
     np.testing.assert_allclose(away, home, atol=1e-6)
 
 
-def test_jaws_that_go_down_as_they_close_may_close_on_a_grasp_planned_to_4_mm(arm: ArmModel):
-    low = np.array([-0.231, -1.182, 1.537, 1.216, -1.802, 0.3])
-    closing = [arm.clearances(np.append(low[:5], opening))[1] for opening in np.linspace(0.3, 0.0, 31)]
-    assert closing[0] == pytest.approx(0.004, abs=1e-4)
-    assert min(closing) < 0.0035
-    end, seen = drive(SafetyStage(OPTIONS, arm), low, np.append(low[:5], 0.0))
-    assert not seen & Clip.COLLISION
-    assert end[5] == pytest.approx(0.0, abs=1e-3)
-
-
 def test_closing_jaws_is_no_collision(arm: ArmModel, home: np.ndarray):
     end, seen = drive(SafetyStage(OPTIONS, arm), home, np.append(home[:5], 0.0))
     assert not seen & Clip.COLLISION
