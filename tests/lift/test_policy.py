@@ -9,15 +9,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dexrun.config.load import load  # noqa: E402
 from policies.checkpoint import CheckpointError  # noqa: E402
 from policies.lift.config import LiftConfig  # noqa: E402
 from policies.lift.easing import eased  # noqa: E402
 from policies.lift.load import load_lift, random_lift, save_lift  # noqa: E402
-from policies.lift.options import LiftShape  # noqa: E402
+from policies.lift.options import SHIPPED, WEIGHTS, LiftShape, weights_file  # noqa: E402
 from policies.lift.policy import LiftPolicy, _chosen  # noqa: E402
 from runtime.interfaces import NoAnswerError, Policy, PolicyError  # noqa: E402
 from runtime.joints import JointLayout  # noqa: E402
 from runtime.messages import ArmState, PolicyStatus, TrackedMask  # noqa: E402
+from tests.dexrun.rig import ROOT  # noqa: E402
 from tests.geometric.synthetic import INFO, LOOK, Box, observation  # noqa: E402
 
 SHAPE = LiftShape(width=32, blocks=1, hypotheses=3, chunk=8)
@@ -165,3 +167,12 @@ def test_other_weights_and_other_arms_are_refused(tmp_path: Path):
     seven = JointLayout(tuple("abcdefg"), np.array([[-1.0, 1.0]] * 6 + [[0.0, 1.0]]), (6,))
     with pytest.raises(CheckpointError, match="this one has 7, gripper"):
         LiftPolicy(LiftConfig(checkpoint="", shape=SHAPE), seven, lambda: INFO)
+
+
+def test_the_policy_that_ships_is_a_checkpoints_folder_like_any_other() -> None:
+    """`dexrun collect --dagger` and `--policy.checkpoint` take a folder."""
+    folder = weights_file(SHIPPED).parent
+    found = load(["--config", str(ROOT / "config.toml"), "--policy.checkpoint", str(folder)], {}).policy
+    assert isinstance(found, LiftConfig)
+    assert Path(found.checkpoint) == folder / WEIGHTS
+    assert found.model_dump(exclude={"checkpoint"}) == LiftConfig().model_dump(exclude={"checkpoint"})
