@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from planner.client import Planner
     from runtime.worker import InferenceWorker, PolicyAttempt
 
+_HELD_S = 0.5
+"""Fingers that only close are asked for more than they are, too, but not for so long."""
 _QUIET_S = 3.0
 """So long without a usable chunk, while the policy reports failures, ends an attempt."""
 
@@ -86,7 +88,7 @@ class GraspMode:
         self._record = None if episodes is None else AttemptEpisodes(episodes)
         self._turns = ModeTurns(robot.clock, robot.control)
         self._moves = GraspMoves(robot, self._turns)
-        self._had_up = False
+        self._had_up, self._held_ticks = False, 0
         self._whole, self._quitting = anyio.CancelScope(), False
         self._take_over = TakeOver(
             robot, lambda: True, lambda: self._step, self._driven_by, lambda phase: phase == "carry"
@@ -189,8 +191,13 @@ class GraspMode:
 
     def _count(self) -> None:
         """Once a tick: for how long a person drives in an attempt, and whether its object was up then."""
+        if self._turns.mine:
+            self._held_ticks = 0
+            return
+        self._held_ticks = self._held_ticks + 1 if self._moves.holds_something() else 0
+        if self._held_ticks > _HELD_S * self._robot.settings.control.rate_hz and self._moves.holds_up():
+            self._had_up = True
         if self._take_over.person_drives:
-            self._had_up = self._had_up or self._moves.holds_up()
             for attempt in self._plan.attempts[-1:]:
                 attempt.person_s += 1 / self._robot.settings.control.rate_hz
 
@@ -308,9 +315,9 @@ class GraspMode:
 
     def _handed_back(self) -> plan.StepResult | None:
         """What a person has made of the attempt; ``None`` if it is to go on."""
-        if self._moves.holds_up():
-            return plan.Lifted(self._moves.height())
-        return plan.PutDown() if self._had_up else None
+        if not self._had_up:
+            return None
+        return plan.Lifted(self._moves.height()) if self._moves.holds_up() else plan.PutDown()
 
     async def _follow(
         self, attempt: PolicyAttempt, step: plan.Grasp, limit: anyio.CancelScope

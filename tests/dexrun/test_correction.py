@@ -95,7 +95,12 @@ def test_every_attempt_is_an_episode_from_grasping_to_the_verdict() -> None:
 
 @pytest.mark.parametrize(
     ("holds_up", "had_up", "made"),
-    [(True, True, plan.Lifted(0.09)), (False, True, plan.PutDown()), (False, False, None)],
+    [
+        (True, True, plan.Lifted(0.09)),
+        (False, True, plan.PutDown()),
+        (False, False, None),
+        (True, False, None),
+    ],
 )
 def test_what_is_handed_back_is_told_by_what_the_gripper_held(
     holds_up: bool, had_up: bool, made: Any
@@ -104,6 +109,23 @@ def test_what_is_handed_back_is_told_by_what_the_gripper_held(
     moves = SimpleNamespace(holds_up=lambda: holds_up, height=lambda: 0.09)
     vars(mode).update(_moves=moves, _had_up=had_up)
     assert mode._handed_back() == made
+
+
+def test_a_gripper_that_closes_on_nothing_holds_nothing() -> None:
+    """While it closes it is asked for more than it is, as if something kept it open."""
+    mode, told, phases = object.__new__(GraspMode), list[bool](), [True] * 10 + [False] + [True] * 17
+    vars(mode).update(
+        _moves=SimpleNamespace(holds_something=lambda: phases.pop(0), holds_up=lambda: True),
+        _turns=SimpleNamespace(mine=False),
+        _take_over=SimpleNamespace(person_drives=False),
+        _robot=SimpleNamespace(settings=SimpleNamespace(control=SimpleNamespace(rate_hz=30.0))),
+        _had_up=False,
+        _held_ticks=0,
+    )
+    while phases:
+        mode._count()
+        told.append(mode._had_up)
+    assert told.index(True) == 10 + 1 + 15
 
 
 def test_keys_of_a_mode_with_episodes_of_its_own_are_its_own() -> None:
