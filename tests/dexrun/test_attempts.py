@@ -113,6 +113,7 @@ def test_an_inference_thread_that_is_held_back_makes_no_false_attempt(
     assert ends == [a["instruction"] for a in summary["attempts"]]  # each attempt has one end, its own
 
 
+@pytest.mark.slow
 def test_an_object_that_is_lost_from_sight_ends_its_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

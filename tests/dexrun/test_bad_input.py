@@ -215,6 +215,7 @@ def test_a_serial_port_in_use_is_named(
     assert line == f"stopped: {device} at {taken_port}: in_use: {why}"
 
 
+@pytest.mark.slow
 def test_a_device_that_is_open_and_sends_nothing_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -292,7 +292,7 @@ def belonging(folder: str) -> list[str]:
     ("line", "number", "ticked"),
     [
         ("starting the simulated tabletop", signal.SIGINT, False),
-        ("grasp the red cube", signal.SIGTERM, True),
+        pytest.param("grasp the red cube", signal.SIGTERM, True, marks=pytest.mark.slow),
     ],
     ids=["SIGINT while starting", "SIGTERM while grasping"],
 )

@@ -127,6 +127,7 @@ def test_a_policy_that_never_recovers_is_given_up(tmp_path: Path, faulty: Callab
     assert_held(stage)
 
 
+@pytest.mark.slow
 def test_a_policy_that_exits_is_asked_again(tmp_path: Path, faulty: Callable[..., None]) -> None:
     """As a script's ``sys.exit`` does: it ends neither the thread nor the run."""
     faulty(leaves, 1, 2)
@@ -183,6 +184,7 @@ def test_a_policy_that_always_takes_two_seconds_still_grasps(tmp_path: Path) -> 
     assert_held(stage)
 
 
+@pytest.mark.slow
 def test_a_policy_that_hangs_latches_a_stop(tmp_path: Path, faulty: Callable[..., None]) -> None:
     clock = SteppedClock()
 

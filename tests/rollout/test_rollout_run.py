@@ -87,6 +87,7 @@ def events(episode: Episode) -> list[str]:
     return [str(e.get("phase", e["kind"])) for e in (sample.values for sample in episode.samples("/events"))]
 
 
+@pytest.mark.slow
 def test_a_person_takes_over_gives_back_and_says_how_it_went(tmp_path: Path, wander: Wander) -> None:
     async def script(stage: Stage) -> None:
         await stage.until(lambda: stage.step.startswith("the policy drives"))
