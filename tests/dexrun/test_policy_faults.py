@@ -112,6 +112,7 @@ def test_a_policy_that_recovers_completes(tmp_path: Path, faulty: Callable[..., 
     assert_held(stage)
 
 
+@pytest.mark.slow
 def test_a_policy_that_never_recovers_is_given_up(tmp_path: Path, faulty: Callable[..., None]) -> None:
     faulty(one_after_the_other())
     stage = perform(tmp_path, grasp__max_attempts="1")

@@ -148,6 +148,7 @@ def test_without_the_safety_stage_they_hit(tmp_path: Path) -> None:
     assert table.arms_pressed_n > 1.0
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_arm_holds_both_and_is_named(tmp_path: Path) -> None:
     async def script(robot: Robot) -> None:
         control = robot.control

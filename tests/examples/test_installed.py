@@ -89,7 +89,7 @@ def test_the_episode_becomes_a_data_set(dexrun: Dexrun, recorded: Path, tmp_path
     assert features["observation.images.head"]["shape"] == [120, 160, 3]
 
 
-@pytest.mark.parametrize("worker", ["thread", "process"])
+@pytest.mark.parametrize("worker", [pytest.param("thread", marks=pytest.mark.slow), "process"])
 def test_the_policy_moves_the_arm_as_it_was_shown(dexrun: Dexrun, folder: Path, worker: str) -> None:
     """The planner names the camera's red square; the policy says itself when its episode is over."""
     done = dexrun("--config", "robot.toml", "--mode", "grasp", "--policy.worker", worker, cwd=folder)
