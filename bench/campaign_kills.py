@@ -8,7 +8,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +68,25 @@ def kill_one(number: int, play: Play, folder: Path) -> dict[str, Any]:
         found.append(f"the next start ended with {result.get('code')} {result.get('error', '')}")
     found += [f"{path.name} is not what it was" for path, was in finished.items() if _digest(path) != was]
     if told.exists():
-        found += _not_mended(drafts, int(told.read_text()))
+        found += _not_mended(drafts, int(told.read_text()), _end_ns(finished))
     line |= {"finished": len(finished), "open": len(drafts), "violations": found}
     return line | {"wall_s": round(time.monotonic() - began, 1)}
 
 
-def _not_mended(drafts: list[Path], killed_ns: int) -> Iterator[str]:
-    """What the next start did not make whole of an episode that was open."""
+def _end_ns(finished: Iterable[Path]) -> int:
+    """When the last of the finished episodes was over; one that was open began later."""
+    return max((tick["stamp_ns"] for path in finished for tick in Episode(path).ticks), default=0)
+
+
+def _not_mended(drafts: list[Path], killed_ns: int, began_ns: int) -> Iterator[str]:
+    """What the next start did not make whole of an episode that was open, and not begun before `began_ns`."""
     for draft in drafts:
         path = draft.with_suffix("")
         if draft.exists():
             yield f"{draft.name} is still open"
         if not path.exists():
-            yield f"{path.name}: nothing is left of it"
+            if killed_ns - began_ns > LOST_NS:
+                yield f"{path.name}: nothing is left of it"
             continue
         try:
             episode = Episode(path)

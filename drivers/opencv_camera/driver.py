@@ -110,12 +110,15 @@ class OpenCvCamera:
         return False
 
     def _waited(self, began_ns: int, now_ns: int, left_ns: int) -> bool:
-        """Whether the frame that came had been in the line while this thread, or the process, stood still."""
+        """Whether the frame that came had been in the line while this thread, or the process, stood still.
+
+        A wait that ended in time may be the camera's own: what comes quickly after it proves nothing.
+        """
         took_ns, polled_ns, self._polled_ns = now_ns - began_ns, self._polled_ns, now_ns
         overslept = took_ns > left_ns + self._period_ns
         absent = polled_ns is not None and began_ns - polled_ns > 2 * self._period_ns
         waited = overslept or ((absent or self._behind) and took_ns < self._period_ns // 4)
-        self._behind = waited or took_ns > 2 * self._period_ns
+        self._behind = waited
         return waited
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,9 @@ def test_the_episode_is_over_before_the_score_is_asked_for(
 def freeze(process: subprocess.Popen[bytes]) -> None:
     """It does nothing more, and is there all the same."""
     process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 30.0
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        pass
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.slow
