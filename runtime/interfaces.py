@@ -284,15 +284,81 @@ class PerceptionError(Exception):
     """There is no telling what the object is. The message is one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A click: `x`, `y` in pixels of the picture, on the object (`inside`) or on what is not part of it."""
+
+    x: float
+    y: float
+    inside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Which object is meant: by a box around it, by points on it and beside it, or by both.
+
+    Raises:
+        ValueError: there is neither a box nor a point on the object.
+    """
+
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.box is None and not any(point.inside for point in self.points):
+            raise ValueError("nothing is pointed at: give a box, or a point on the object")
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """An object's pixels.
+
+    Attributes:
+        mask: ``[H, W]``, 1 on the object; never empty.
+        score: how well the mask fits by the segmenter's own estimate, 0 to 1: the intersection over union
+            that it expects of its mask and the object.
+    """
+
+    mask: Mask
+    score: float
+
+
 @runtime_checkable
 class Segmenter(Protocol):
-    """From a box to the pixels of the object in it. Called on one thread, and owns none."""
+    """From a prompt to the pixels of the object that it means. Called on one thread, and owns none."""
 
-    def segment(self, image: ColorImage, box: Box) -> Mask:
-        """``[H, W]``, 1 on the object.
+    def segment(self, image: ColorImage, prompt: Prompt) -> Segmentation:
+        """The object that `prompt` means in `image`.
 
         Raises:
-            PerceptionError: the box is not in the image, or nothing in it stands out.
+            PerceptionError: the prompt is not in the image, or nothing there stands out.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One thing that was found in a picture.
+
+    Attributes:
+        box: around it, in the picture.
+        score: how sure the detector is, 0 to 1.
+        phrase: which of the phrases it was found by.
+    """
+
+    box: Box
+    score: float
+    phrase: str
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """From phrases to boxes. Called on one thread, and owns none."""
+
+    def detect(self, image: ColorImage, phrases: Sequence[str]) -> Sequence[Detection]:
+        """Whatever `phrases` ("red cup") name in `image`, best first; empty if none of it is seen.
+
+        Raises:
+            PerceptionError: it cannot answer.
         """
 
 

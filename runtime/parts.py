@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runtime.interfaces import (
         ArmDriver,
         CameraDriver,
+        Detector,
         ForceDriver,
         LeaderDriver,
         Policy,
@@ -281,8 +282,26 @@ class PolicyTable(PartTable, SplicingOptions):
         raise PolicyError(f"policy type {self.type!r} cannot be trained here")
 
 
+class DetectorTable(PartTable):
+    """What finds the box of an object by words."""
+
+    part_kind = "detector"
+    part_key = "type"
+
+    type: str
+
+    @abstractmethod
+    def build(self) -> Detector | None:
+        """The detector; ``None`` if the planner marks the object itself. May load weights; called off the
+        loop.
+
+        Raises:
+            PerceptionError: it cannot be made with this table; one line.
+        """
+
+
 class SegmenterTable(PartTable):
-    """What finds the pixels of the object in a box."""
+    """What finds the pixels of the object in a box, or at a point."""
 
     part_kind = "segmenter"
     part_key = "type"
@@ -291,7 +310,11 @@ class SegmenterTable(PartTable):
 
     @abstractmethod
     def build(self) -> Segmenter:
-        """The segmenter. May load weights; called off the loop."""
+        """The segmenter. May load weights; called off the loop.
+
+        Raises:
+            PerceptionError: it cannot be made with this table; one line.
+        """
 
 
 class TrackerTable(PartTable):
@@ -304,12 +327,25 @@ class TrackerTable(PartTable):
 
     @abstractmethod
     def build(self) -> Tracker:
-        """The tracker. May load weights; called off the loop."""
+        """The tracker. May load weights; called off the loop.
+
+        Raises:
+            PerceptionError: it cannot be made with this table; one line.
+        """
 
 
 BASES: Mapping[str, type[PartTable]] = {
     base.part_kind: base
-    for base in (ArmTable, LeaderTable, CameraTable, ForceTable, PolicyTable, SegmenterTable, TrackerTable)
+    for base in (
+        ArmTable,
+        LeaderTable,
+        CameraTable,
+        ForceTable,
+        PolicyTable,
+        DetectorTable,
+        SegmenterTable,
+        TrackerTable,
+    )
 }
 """By kind, what its tables derive from."""
 

@@ -18,6 +18,7 @@ GROUPS: Mapping[str, str] = {
     "camera": "dexrun.cameras",
     "force": "dexrun.force",
     "policy": "dexrun.policies",
+    "detector": "dexrun.perception",
     "segmenter": "dexrun.perception",
     "tracker": "dexrun.perception",
 }
@@ -127,7 +128,8 @@ def _part(entry: EntryPoint) -> Part | None:
             kind, name = prefix, rest
         else:
             kind = entry.group.rpartition(".")[2]
-            error = f"the name of an entry point of {entry.group} begins with {' or '.join(kinds)} and a dot"
+            either = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+            error = f"the name of an entry point of {entry.group} begins with {either} and a dot"
     brought = getattr(entry, "dist", None)
     distribution = "?" if brought is None else brought.name
     version = "?" if brought is None else brought.version

@@ -32,7 +32,7 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
         BadEpisodeError: the object is not found.
     """
     from planner.perception.config import PerceptionConfig
-    from runtime.interfaces import PerceptionError
+    from runtime.interfaces import PerceptionError, Prompt
 
     first, box = _marked(sampled, camera, options)
     config = PerceptionConfig()
@@ -48,7 +48,7 @@ def tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Iterator[M
                 if row < first:
                     mask = np.zeros(image.shape[:2], np.uint8)
                 elif row == first:
-                    mask = config.segmenter.build().segment(image, box)
+                    mask = config.segmenter.build().segment(image, Prompt(box=box)).mask
                     tracker.init(frame, mask)
                 else:
                     mask = tracker.update(frame).mask

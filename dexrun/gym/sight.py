@@ -14,7 +14,7 @@ from drivers.world.layout import ObjectSpec
 from drivers.world.physics import Tabletop
 from planner.perception.config import PerceptionConfig
 from runtime.geometry import project
-from runtime.interfaces import Box, PerceptionError
+from runtime.interfaces import Box, PerceptionError, Prompt
 from runtime.messages import CameraInfo, Floats, Frame, TrackedMask
 
 
@@ -34,8 +34,8 @@ class Sight:
             PerceptionError: nothing in the box stands out.
         """
         self._newest, self._attempt = None, attempt
-        mask = self._segmenter.segment(frame.color, box)
-        self._newest = replace(self._tracker.init(frame, mask), attempt=attempt)
+        found = self._segmenter.segment(frame.color, Prompt(box=box))
+        self._newest = replace(self._tracker.init(frame, found.mask), attempt=attempt)
         return self._newest
 
     def forget(self) -> None:

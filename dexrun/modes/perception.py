@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from runtime.clock import NS_PER_S, Clock, ClockThread
-from runtime.interfaces import CameraDriver, PerceptionError, Segmenter, Tracker
+from runtime.interfaces import CameraDriver, PerceptionError, Prompt, Segmenter, Tracker
 from runtime.latest import Latest
 from runtime.messages import Frame, TrackedMask
 from runtime.observer import frame_of
@@ -170,8 +170,8 @@ class Perception:
             self._sights.post(_Sight(task.attempt, replace(sight.mask, attempt=task.attempt)))
             return True
         try:
-            mask = self._segmenter.segment(task.frame.color, task.box.bbox_2d)
-            self._found(self._tracker.init(task.frame, mask), task.attempt)
+            found = self._segmenter.segment(task.frame.color, Prompt(box=task.box.bbox_2d))
+            self._found(self._tracker.init(task.frame, found.mask), task.attempt)
         except PerceptionError as error:
             return self._lost(task.attempt, str(error))
         except Exception as error:  # a backend's defect must show as a failed attempt, not end the thread

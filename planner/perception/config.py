@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planner.perception.options import ColorSegmenterOptions, ColorTrackerOptions
+from planner.perception.options import ColorSegmenterOptions, ColorTrackerOptions, PlannerDetectorOptions
 from runtime.options import Options
-from runtime.parts import SegmenterTable, TrackerTable
+from runtime.parts import DetectorTable, SegmenterTable, TrackerTable
 
 if TYPE_CHECKING:
     from planner.perception.color_segmenter import ColorSegmenter
     from planner.perception.color_tracker import ColorTracker
 
 
+class PlannerDetectorConfig(PlannerDetectorOptions):
+    """The vision-language model that plans marks the object, too: no model of its own."""
+
+    is_default: ClassVar[bool] = True
+
+    def build(self) -> None:
+        """Nothing: who plans is asked for the box."""
+
+
 class ColorSegmenterConfig(ColorSegmenterOptions):
-    """Tells an object from what surrounds its box by colour, and by GrabCut where colour does not decide."""
+    """Tells an object from what surrounds it by colour, and by GrabCut where colour does not decide."""
 
     is_default: ClassVar[bool] = True
 
@@ -36,7 +45,8 @@ class ColorTrackerConfig(ColorTrackerOptions):
 
 
 class PerceptionConfig(Options):
-    """Which parts turn boxes into masks and follow them; each is chosen by its `type`."""
+    """Which parts turn words into boxes, boxes into masks, and follow them; each is chosen by its `type`."""
 
+    detector: DetectorTable = PlannerDetectorConfig()
     segmenter: SegmenterTable = ColorSegmenterConfig()
     tracker: TrackerTable = ColorTrackerConfig()

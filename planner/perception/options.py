@@ -6,11 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from runtime.parts import SegmenterTable, TrackerTable
+from runtime.parts import DetectorTable, SegmenterTable, TrackerTable
+
+
+class PlannerDetectorOptions(DetectorTable):
+    """The vision-language model that plans marks the object, too: no model of its own."""
+
+    type: Literal["planner"] = "planner"
 
 
 class ColorSegmenterOptions(SegmenterTable):
-    """Tells an object from what surrounds its box by colour, and by GrabCut where colour does not decide.
+    """Tells an object from what surrounds it by colour, and by GrabCut where colour does not decide.
 
     Attributes:
         ring: width of the surroundings looked at, as a fraction of the box's longer side.

@@ -29,6 +29,7 @@ from planner.questions.mark import BoundingBox
 from planner.questions.propose import Propose
 from policies.data.opening import open_dataset
 from runtime.clock import NS_PER_S
+from runtime.interfaces import Segmentation
 from runtime.messages import Clip, Frame, TrackedMask
 from runtime.pilot import Pilot
 from runtime.recording.reader import Recording
@@ -153,8 +154,8 @@ class Eye:
     def __init__(self) -> None:
         self.frames = Ring({"color": ((8, 8, 3), "|u1")}, 4)
 
-    def segment(self, color: Any, box: Any) -> Any:
-        return np.ones((8, 8), np.uint8)
+    def segment(self, color: Any, prompt: Any) -> Any:
+        return Segmentation(np.ones((8, 8), np.uint8), 1.0)
 
     def init(self, frame: Frame, mask: Any) -> TrackedMask:
         return TrackedMask("head", frame.stamp_ns, mask, 1.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from planner.perception.config import ColorSegmenterConfig, PerceptionConfig
 from planner.scene_reader import vision
-from runtime.interfaces import Box, PerceptionError, Segmenter, Tracker
+from runtime.interfaces import Box, PerceptionError, Point, Prompt, Segmenter, Tracker
 from runtime.messages import ColorImage, Frame, Mask
 from tests.planner.pictures import RGB, table
 from tests.planner.test_scene_reader import HEADS, jpeg, rendered
@@ -41,7 +41,7 @@ def test_boxes_good_and_bad_give_the_object(color: str, shape: str, off: tuple[i
     image, truth = drawn(color, shape, 420, 150)
     x, y, w, h = cv2.boundingRect(truth)
     box: Box = (x + off[0], y + off[1], x + w + off[2], y + h + off[3])
-    assert iou(CONFIG.segmenter.build().segment(image, box), truth) > 0.85
+    assert iou(CONFIG.segmenter.build().segment(image, Prompt(box)).mask, truth) > 0.85
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -49,14 +49,14 @@ def test_rendered_objects_are_cut_out_whole(name: str) -> None:
     """Lit tops and dark sides belong together; the box of the mask is the object's."""
     image = rendered(name)
     for thing in vision.read(image).objects:
-        mask = CONFIG.segmenter.build().segment(image, tuple(map(float, thing.box)))
+        mask = CONFIG.segmenter.build().segment(image, Prompt(tuple(map(float, thing.box)))).mask
         x, y, w, h = cv2.boundingRect(mask)
         assert (x, y, x + w, y + h) == pytest.approx(thing.box, abs=2)
 
 
 def test_a_neighbour_of_another_color_is_left_out() -> None:
     image = jpeg(table(("red", "cube", 400, 120), ("blue", "cube", 434, 120)))
-    mask = CONFIG.segmenter.build().segment(image, (380.0, 100.0, 428.0, 140.0))
+    mask = CONFIG.segmenter.build().segment(image, Prompt((380.0, 100.0, 428.0, 140.0))).mask
     assert cv2.boundingRect(mask) == pytest.approx((384, 104, 33, 33), abs=2)
 
 
@@ -68,7 +68,7 @@ def test_grabcut_helps_where_color_does_not() -> None:
     truth = np.zeros((200, 200), np.uint8)
     truth[80:120, 90:130] = 1
     box = (86.0, 76.0, 134.0, 124.0)
-    assert iou(CONFIG.segmenter.build().segment(image, box), truth) > 0.8
+    assert iou(CONFIG.segmenter.build().segment(image, Prompt(box)).mask, truth) > 0.8
 
 
 @pytest.mark.parametrize(
@@ -76,31 +76,104 @@ def test_grabcut_helps_where_color_does_not() -> None:
 )
 def test_boxes_outside_the_picture(box: Box) -> None:
     with pytest.raises(PerceptionError, match="not inside"):
-        CONFIG.segmenter.build().segment(table(), box)
+        CONFIG.segmenter.build().segment(table(), Prompt(box))
 
 
 def test_nothing_stands_out() -> None:
     config = PerceptionConfig(segmenter=ColorSegmenterConfig(grabcut_iterations=0))
     with pytest.raises(PerceptionError, match="stands out"):
-        config.segmenter.build().segment(np.full((100, 100, 3), 128, np.uint8), (40, 40, 60, 60))
+        config.segmenter.build().segment(np.full((100, 100, 3), 128, np.uint8), Prompt((40, 40, 60, 60)))
+
+
+@pytest.mark.parametrize("color", RGB)
+@pytest.mark.parametrize("shape", vision.SHAPES)
+@pytest.mark.parametrize("off", [(0, 0), (-7, 6), (9, -8)])
+def test_a_click_gives_the_object(color: str, shape: str, off: tuple[int, int]) -> None:
+    image, truth = drawn(color, shape, 420, 150)
+    prompt = Prompt(points=(Point(420 + off[0], 150 + off[1]),))
+    found = CONFIG.segmenter.build().segment(image, prompt)
+    assert iou(found.mask, truth) > 0.85
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_click_on_a_rendered_object_gives_all_of_it(name: str) -> None:
+    image = rendered(name)
+    for thing in vision.read(image).objects:
+        x1, y1, x2, y2 = thing.box
+        by_box = CONFIG.segmenter.build().segment(image, Prompt(tuple(map(float, thing.box)))).mask
+        click = Point((x1 + x2) / 2, (y1 + y2) / 2)
+        by_click = CONFIG.segmenter.build().segment(image, Prompt(points=(click,))).mask
+        assert iou(by_click, by_box) > 0.9
+
+
+def test_a_click_beside_it_cuts_off_what_is_not_part_of_it() -> None:
+    """Two cubes of one colour that touch, with an edge between them, are one thing until somebody clicks."""
+    clean = table(("red", "cube", 400, 120), ("red", "cube", 434, 120))
+    clean[100:140, 416:418] = (150, 30, 30)
+    image = jpeg(clean)
+    box = (380.0, 100.0, 454.0, 140.0)
+    segmenter = CONFIG.segmenter.build()
+    assert cv2.boundingRect(segmenter.segment(image, Prompt(box)).mask) == pytest.approx(
+        (384, 104, 67, 33), abs=2
+    )
+    cut = segmenter.segment(image, Prompt(box, (Point(434, 120, inside=False),)))
+    assert cv2.boundingRect(cut.mask) == pytest.approx((384, 104, 33, 33), abs=3)
+    both = segmenter.segment(image, Prompt(points=(Point(434, 120), Point(400, 120, inside=False))))
+    assert cv2.boundingRect(both.mask) == pytest.approx((418, 104, 33, 33), abs=3)
+
+
+def test_a_click_on_a_part_of_another_color_adds_it() -> None:
+    clean = table(("red", "cube", 400, 120), ("blue", "cube", 434, 120))
+    image = jpeg(clean)
+    clicks = (Point(400, 120), Point(434, 120))
+    found = CONFIG.segmenter.build().segment(image, Prompt((380.0, 100.0, 454.0, 140.0), clicks))
+    assert cv2.boundingRect(found.mask) == pytest.approx((384, 104, 67, 33), abs=2)
+
+
+def test_the_score_tells_what_stands_out_from_what_hardly_does() -> None:
+    image, truth = drawn("red", "cube", 420, 150)
+    x, y, w, h = cv2.boundingRect(truth)
+    plain = CONFIG.segmenter.build().segment(image, Prompt((x, y, x + w, y + h)))
+    assert plain.score == pytest.approx(iou(plain.mask, truth), abs=0.1)
+    rng = np.random.default_rng(3)
+    grey = np.clip(rng.normal(120, 6, (200, 200, 3)), 0, 255).astype(np.uint8)
+    grey[80:120, 90:130] = np.clip(rng.normal(100, 6, (40, 40, 3)), 0, 255).astype(np.uint8)
+    faint = CONFIG.segmenter.build().segment(grey, Prompt((86.0, 76.0, 134.0, 124.0)))
+    assert 0 <= faint.score < 0.8 < plain.score <= 1
+
+
+def test_clicks_that_say_nothing() -> None:
+    with pytest.raises(ValueError, match="nothing is pointed at"):
+        Prompt(points=(Point(1, 1, inside=False),))
+    segmenter = CONFIG.segmenter.build()
+    with pytest.raises(
+        PerceptionError, match=r"the point \(640, 3\) is not inside the picture of 640 by 480"
+    ):
+        segmenter.segment(table(), Prompt(points=(Point(640, 3),)))
+    with pytest.raises(PerceptionError, match=r"nothing at the point \(5, 6\) stands out"):
+        segmenter.segment(np.full((100, 100, 3), 128, np.uint8), Prompt(points=(Point(5, 6),)))
 
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_box_gives_a_mask_or_a_perception_error(data: st.DataObject) -> None:
+def test_any_prompt_gives_a_mask_or_a_perception_error(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     height, width = data.draw(st.integers(2, 40)), data.draw(st.integers(2, 40))
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     if data.draw(st.booleans()):
         image[:] = image[0, 0]
-    box = tuple(data.draw(st.floats(-2, 42)) for _ in range(4))
+    box = tuple(data.draw(st.floats(-2, 42)) for _ in range(4)) if data.draw(st.booleans()) else None
+    spot = st.builds(Point, st.floats(0, width - 1), st.floats(0, height - 1), st.booleans())
+    points = (*data.draw(st.lists(spot, max_size=3)), *(() if box else (Point(1, 1),)))
     try:
-        mask = CONFIG.segmenter.build().segment(image, box)  # type: ignore[arg-type]
+        found = CONFIG.segmenter.build().segment(image, Prompt(box, points))  # type: ignore[arg-type]
     except PerceptionError as error:
         assert "\n" not in str(error)  # noqa: PT017 - the message is the point
     else:
-        assert mask.shape == (height, width)
-        assert set(np.unique(mask)) == {0, 1}
+        assert found.mask.shape == (height, width)
+        assert set(np.unique(found.mask)) <= {0, 1}
+        assert found.mask.any()
+        assert 0 <= found.score <= 1
 
 
 # --- tracking

@@ -13,11 +13,12 @@ from runtime import (
     NS_PER_S,
     ArmContext,
     ArmTable,
-    Box,
     CameraInfo,
     CameraNeed,
     CameraTable,
     ColorImage,
+    Detection,
+    DetectorTable,
     DeviceContext,
     ForceTable,
     Frame,
@@ -26,11 +27,14 @@ from runtime import (
     Mailbox,
     Mask,
     Observation,
+    PerceptionError,
     PolicyAnswer,
     PolicyContext,
     PolicySpec,
     PolicyTable,
+    Prompt,
     Ring,
+    Segmentation,
     SegmenterTable,
     TrackedMask,
     TrackerTable,
@@ -200,11 +204,27 @@ class WholeBoxTable(SegmenterTable):
 
 
 class WholeBox:
-    def segment(self, image: ColorImage, box: Box) -> Mask:
+    def segment(self, image: ColorImage, prompt: Prompt) -> Segmentation:
+        if prompt.box is None:
+            raise PerceptionError("takes boxes only")
         mask = np.zeros(image.shape[:2], np.uint8)
-        x1, y1, x2, y2 = (int(side) for side in box)
+        x1, y1, x2, y2 = (int(side) for side in prompt.box)
         mask[y1:y2, x1:x2] = 1
-        return mask
+        return Segmentation(mask, 0.5)
+
+
+class MiddleTable(DetectorTable):
+    """Takes whatever is in the middle for what it was asked for."""
+
+    def build(self) -> Middle:
+        return Middle()
+
+
+class Middle:
+    def detect(self, image: ColorImage, phrases: Sequence[str]) -> Sequence[Detection]:
+        height, width = image.shape[:2]
+        box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+        return [Detection(box, 0.5, phrase) for phrase in phrases]
 
 
 class PatientTable(TrackerTable):

@@ -31,9 +31,11 @@ from runtime.clock import RealClock
 from runtime.interfaces import (
     ArmDriver,
     CameraDriver,
+    Detector,
     ForceDriver,
     LeaderDriver,
     Policy,
+    Prompt,
     Segmenter,
     Tracker,
 )
@@ -56,6 +58,7 @@ ACME = {
     "dexrun.policies": {"stay": "acme_parts:StayTable"},
     "dexrun.force": {"spring": "acme_parts:SpringTable"},
     "dexrun.perception": {
+        "detector.middle": "acme_parts:MiddleTable",
         "segmenter.box": "acme_parts:WholeBoxTable",
         "tracker.patient": "acme_parts:PatientTable",
         "color": "acme_more:Other",
@@ -83,6 +86,7 @@ level = 9
 driver = "spring"
 channels = 2
 [perception]
+detector.type = "middle"
 segmenter.type = "box"
 tracker.type = "patient"
 [policy]
@@ -187,10 +191,8 @@ def test_plugins_lists_what_is_installed_and_why_some_cannot_be_used(
     assert any(line.startswith("camera opencv dexrun 0.") for line in lines)
     taken = [line for line in lines if line.startswith("camera opencv acme-parts 1.2 error: dexrun 0.")]
     assert taken[0].endswith("has a camera of this name already")
-    unnamed = (
-        "error: the name of an entry point of dexrun.perception begins with segmenter or tracker and a dot"
-    )
-    assert f"perception color acme-parts 1.2 {unnamed}" in lines
+    unnamed = "error: the name of an entry point of dexrun.perception begins with"
+    assert f"perception color acme-parts 1.2 {unnamed} detector, segmenter or tracker and a dot" in lines
 
 
 @pytest.mark.usefixtures("_acme")
@@ -252,14 +254,18 @@ def test_a_robot_of_such_parts_is_teleoperated_and_recorded(tmp_path: Path, conf
     assert main(["replay", str(tmp_path / "runs" / "latest"), "--verify"]) == 0
 
 
-def test_a_segmenter_and_a_tracker_of_outside_are_built(config: str) -> None:
+def test_eyes_of_outside_are_built(config: str) -> None:
     perception = load(["--config", config]).perception
-    segmenter, tracker = perception.segmenter.build(), perception.tracker.build()
+    detector, segmenter = perception.detector.build(), perception.segmenter.build()
+    tracker = perception.tracker.build()
+    assert isinstance(detector, Detector)
     assert isinstance(segmenter, Segmenter)
     assert isinstance(tracker, Tracker)
     image = np.zeros((24, 32, 3), np.uint8)
-    mask = segmenter.segment(image, (2.0, 3.0, 6.0, 5.0))
-    assert tracker.init(Frame("side", 3, image), mask).mask.sum() == 8
+    [found] = detector.detect(image, ["cup"])
+    assert (found.box, found.phrase) == ((8, 6, 24, 18), "cup")
+    segmented = segmenter.segment(image, Prompt(box=(2.0, 3.0, 6.0, 5.0)))
+    assert tracker.init(Frame("side", 3, image), segmented.mask).mask.sum() == 8
 
 
 @pytest.mark.parametrize("worker", ["thread", "process"])
