@@ -35,8 +35,8 @@ from policies.data.opened import OpenDataset, gathered, known, lost
 from policies.data.recorded import DatasetShape, EpisodeRef, describe, name_of
 from policies.data.sampled import Sampled, sample
 from policies.data.sampling import SamplingOptions
-from policies.data.tip import object_tip
 from runtime.messages import CameraInfo
+from runtime.object_point import object_point
 from runtime.pilot import Pilot
 from runtime.recording.bounds import RecordingError
 from runtime.recording.reader import Episode
@@ -153,10 +153,11 @@ class McapEpisode:
                 pairs = np.stack([self.shown[f"{kind}{camera}"] for kind in (MASKS, DEPTH)], axis=1)
                 for mask, depth in np.unique(pairs[pairs[:, 0] >= 0], axis=0).tolist():
                     rows = (pairs == (mask, depth)).all(axis=1) & np.isnan(found[:, 0])
-                    if rows.any():
-                        found[rows] = object_tip(
-                            recording.depth(camera, depth), recording.mask(camera, mask), info
-                        )
+                    if not rows.any():
+                        continue
+                    point = object_point(recording.depth(camera, depth), recording.mask(camera, mask), info)
+                    if point is not None and point.base_m is not None:
+                        found[rows] = point.base_m
             self._tips.append(found)
         return self._tips[0]
 

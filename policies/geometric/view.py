@@ -6,10 +6,12 @@ import numpy as np
 
 from policies.geometric.estimate import ObjectEstimate, fit_object
 from policies.geometric.options import GeometricOptions
-from policies.points import around, deproject, dilated, eroded
+from policies.points import deproject
 from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
+from runtime.mask_shape import around, dilated, eroded
 from runtime.messages import CameraInfo, DepthImage, Floats, Frame, Mask, Observation, TrackedMask
+from runtime.object_point import main_part
 
 _OBSTACLE_STRIDE = 3
 _MASK_BORDER_PX = 4
@@ -64,7 +66,7 @@ def estimate_object(observation: Observation, info: CameraInfo, config: Geometri
         raise PolicyError(
             f"{len(points)} points of the object stand above the table; {config.min_points} at least"
         )
-    points = _main_part(points)
+    points = main_part(points)
     return fit_object(
         points, config.table_height_m, _pixel_m(points, info), 1.0 + 2.0 * config.mask_erosion_px
     )
@@ -101,13 +103,6 @@ def above_table(points: Floats, config: GeometricOptions) -> Floats:
     """Those of `points` that can be an object's: above the table's plane, below the arm."""
     height = points[:, 2] - config.table_height_m
     return np.asarray(points[(height > config.min_height_m) & (height < config.max_height_m)])
-
-
-def _main_part(points: Floats) -> Floats:
-    """Without what lies far from the rest: pixels of something else at the mask's edge."""
-    middle = np.median(points[:, :2], axis=0)
-    distance = np.linalg.norm(points[:, :2] - middle, axis=1)
-    return np.asarray(points[distance <= 3.0 * float(np.median(distance)) + 0.005])
 
 
 def _pixel_m(points: Floats, info: CameraInfo) -> float:

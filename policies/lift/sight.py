@@ -13,8 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.points import deproject, eroded
+from policies.points import deproject
+from runtime.mask_shape import eroded
 from runtime.messages import CameraInfo, DepthImage, Floats, Mask
+from runtime.object_point import main_part
 
 SIGHT = 10
 """Numbers of a `Sighting`."""
@@ -153,15 +155,9 @@ def look(view: DepthView, limits: SightLimits, info: CameraInfo | None = None) -
     points = points[(height > limits.min_height_m) & (height < limits.max_height_m)]
     if len(points) < limits.min_points:
         return unseen(info)
-    points = _main_part(points)
+    points = main_part(points)
     area = float((view.mask > 0).sum()) * (100.0 * _pixel_m(points, info)) ** 2
     return Sighting(_numbers(points, table, area), info)
-
-
-def _main_part(points: Floats) -> Floats:
-    """Without what lies far from the rest: pixels of something else at the mask's edge."""
-    distance = np.linalg.norm(points[:, :2] - np.median(points[:, :2], axis=0), axis=1)
-    return np.asarray(points[distance <= 3.0 * float(np.median(distance)) + 0.005])
 
 
 def _pixel_m(points: Floats, info: CameraInfo) -> float:

@@ -21,9 +21,9 @@ from policies.data.dataset import (
     Switches,
 )
 from policies.data.opening import open_dataset
-from policies.data.tip import object_tip
 from policies.data.windows import Windows, WindowSpec
-from runtime.messages import CameraInfo, Intrinsics
+from runtime.messages import CameraInfo
+from runtime.object_point import object_point
 from runtime.recording.reader import Episode
 from tests.export.synthetic import Made, write_run
 
@@ -124,19 +124,8 @@ def test_nothing_that_is_off_is_decoded(run: Path) -> None:
     assert "/ticks" in asked
 
 
-def test_where_the_object_is(tmp_path: Path) -> None:
-    """From mask and depth, by the camera's pose; and what is looked for without them is refused."""
-    pose = np.eye(4)
-    pose[:3, 3] = [0.1, 0.2, 0.3]
-    info = CameraInfo("head", Intrinsics(8, 6, 10.0, 10.0, 4.0, 3.0), 0.001, pose)
-    mask = np.zeros((6, 8), np.uint8)
-    mask[2:5, 3:6] = 1
-    depth = np.full((6, 8), 900, np.uint16)
-    depth[2:5, 3:6] = 500
-    np.testing.assert_allclose(object_tip(depth, mask, info), [0.1, 0.2, 0.8], atol=1e-9)
-    assert np.isnan(object_tip(depth * 0, mask, info)).all()
-    with pytest.raises(ValueError, match="has no pose relative to the arm"):
-        object_tip(depth, mask, CameraInfo("head", info.intrinsics, 0.001))
+def test_there_is_no_tip_without_masks(tmp_path: Path) -> None:
+    """What is looked for without masks is refused."""
     write_run(tmp_path / "run", Made(masks=False))
     with pytest.raises(
         DatasetError, match="use_language_tip, and the recordings have no camera with tracked"
@@ -158,9 +147,13 @@ def test_the_tip_is_a_feature(run: Path) -> None:
     tips, masks, depths = (episode.read(name, every) for name in (TIP, MASK_HEAD, DEPTH_HEAD))
     seen = masks.any(axis=(1, 2))
     assert seen.any()
+    with Episode(run / "episodes" / "episode_000000.mcap") as recording:
+        info = calibrated(recording, "head")
     for row in np.flatnonzero(seen):
-        inside = depths[row][(masks[row] > 0) & (depths[row] > 0)]
-        assert tips[row, 2] == pytest.approx(np.median(inside), abs=1e-6)
+        counts = np.rint(depths[row] / np.float32(info.depth_scale_m)).astype(np.uint16)
+        point = object_point(counts, masks[row], info)
+        assert point is not None
+        np.testing.assert_allclose(tips[row], point.base_m, atol=1e-6)
     assert np.isnan(tips[~seen]).all()
     assert np.isnan(dataset.episodes[1].read(TIP, rows(0))).all(), "an episode without masks"
     assert dataset.statistics(TIP).count == seen.sum()

@@ -13,9 +13,11 @@ from policies.geometric.config import GeometricConfig
 from policies.geometric.estimate import ObjectEstimate, fit_object
 from policies.geometric.grasp import GraspPlanner
 from policies.geometric.view import estimate_object
-from policies.points import deproject, dilated, eroded, normalised
+from policies.points import deproject
 from runtime.arm_model import ArmModel
+from runtime.geometry import rays
 from runtime.limits import SafetyOptions
+from runtime.mask_shape import dilated, eroded
 from runtime.messages import Clip, Intrinsics
 from runtime.safety import SafetyStage
 from tests.geometric.synthetic import INFO, Box, observation, view
@@ -71,8 +73,8 @@ def test_distortion_is_taken_out():
     radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
     u = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
     v = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
-    found = normalised(u * lens.fx + lens.cx, v * lens.fy + lens.cy, lens)
-    np.testing.assert_allclose(found, (x, y), atol=1e-6)
+    pixels = np.stack([(u * lens.fx + lens.cx).ravel(), (v * lens.fy + lens.cy).ravel()], axis=1)
+    np.testing.assert_allclose(rays(lens, pixels), np.stack([x.ravel(), y.ravel()], axis=1), atol=1e-6)
 
 
 def test_masks_shrink_and_grow():

@@ -18,6 +18,7 @@ from drivers.world.config import ObjectOptions, WorldConfig
 from drivers.world.layout import draw_objects
 from drivers.world.physics import Tabletop
 from runtime.messages import Clip
+from runtime.object_point import object_point
 from runtime.pilot import Pilot
 from runtime.recording.reader import Episode
 from runtime.tick import TickFlag
@@ -133,6 +134,12 @@ def test_the_box_of_an_object_is_around_its_pixels(engine: TableEngine) -> None:
     mask = Sight(SETTINGS.perception).begin(frame, box, 7)
     assert mask.attempt == 7
     assert int(mask.mask.sum()) == pytest.approx(len(rows), rel=0.1)
+    assert frame.depth is not None
+    point = object_point(frame.depth, mask.mask, engine.infos["head"])
+    assert point is not None
+    place, _ = engine.table.object_pose(0)
+    assert np.linalg.norm(point.center_m[:2] - place[:2]) < 0.006  # a pixel is 3 mm
+    assert point.grasp_height_m(0.0) == pytest.approx(0.03, abs=0.0015)
 
 
 def test_a_picture_is_drawn_only_when_it_is_looked_at(
