@@ -110,6 +110,10 @@ class Replay:
         self._graph.replay()
         return self._output
 
+    def forget(self) -> None:
+        """Release the graph and its memory; the next call captures anew."""
+        self._graph, self._inputs, self._output = None, (), None
+
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self._inputs = tuple(given.clone() for given in inputs)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -119,5 +123,6 @@ class Replay:
                 self._function(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # another thread may use the device meanwhile, as perception does
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = self._function(*self._inputs)

@@ -144,6 +144,8 @@ class DexGraspPolicy:
         """Release device memory."""
         self._history.clear()
         self._controller.forget_time_tokens()
+        for replay in (self._free, self._bound):
+            replay.forget()
         if self._device.type == "cuda":
             self._controller.to("cpu")
             torch.cuda.empty_cache()
