@@ -151,14 +151,15 @@ def _main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     from dexrun.config.load import ConfigError, load
-    from runtime.interfaces import PolicyError
+    from runtime.interfaces import PerceptionError, PolicyError
 
     check = "--check" in arguments
     try:
         settings = load([a for a in arguments if a != "--check"])
         if settings.mode != "teleop":
             settings.policy.check_packages()
-    except (ConfigError, PolicyError) as error:
+            settings.check_perception()
+    except (ConfigError, PolicyError, PerceptionError) as error:
         return _refuse(str(error))
     if check:
         from dexrun.config.load import dump

@@ -34,7 +34,7 @@ from dexrun.terminal.dashboard import Dashboard, Status
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from runtime.clock import NS_PER_S, Clock, RealClock
-from runtime.interfaces import PolicyError
+from runtime.interfaces import PerceptionError, PolicyError
 from runtime.lag import LagMonitor
 from runtime.messages import DeviceError
 from runtime.printable import line
@@ -127,7 +127,7 @@ async def _supervise(
                 await _whole(settings, clock, folder, record, opener)
             except* (DeviceError, WorldError, PlannerError) as errors:
                 record.fail(errors)
-            except* PolicyError as errors:
+            except* (PolicyError, PerceptionError) as errors:
                 record.fail(errors, BAD_CONFIGURATION)
             except* Exception as errors:
                 logger.opt(exception=errors).debug("a defect")

@@ -11,7 +11,7 @@ from dexrun.outcome import Outcome, stopped
 from dexrun.robot import Robot
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
-from runtime.interfaces import PolicyError
+from runtime.interfaces import PerceptionError, PolicyError
 from runtime.messages import DeviceError
 
 
@@ -81,6 +81,6 @@ def _first(error: BaseException) -> BaseException:
 
 def _first_line(error: BaseException) -> str:
     first = _first(error)
-    expected = isinstance(first, DeviceError | WorldError | PlannerError | PolicyError)
+    expected = isinstance(first, DeviceError | WorldError | PlannerError | PolicyError | PerceptionError)
     text = " ".join(str(first).split())
     return text if expected else f"{type(first).__name__}: {text}".rstrip(": ")

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from runtime import torch_device
 from runtime.interfaces import PolicyError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,17 +25,9 @@ def open_device(name: str) -> torch.device:
         PolicyError: there is no such kind of device, or it is not here.
     """
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise PolicyError(f"policy.device {name!r}: unknown; use cpu, cuda or cuda:<number>") from None
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise PolicyError(f"policy.device {name!r}: not supported; use cpu, cuda or cuda:<number>")
-    count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
-        raise PolicyError(f"policy.device {name!r}: torch sees {count} CUDA devices here; use cpu")
-    return device
+        return torch_device.open_device("policy", name)
+    except ValueError as error:
+        raise PolicyError(str(error)) from None
 
 
 def place(module: nn.Module, device: torch.device, precision: str) -> None:

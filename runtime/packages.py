@@ -14,9 +14,16 @@ def need(who: str, packages: Iterable[str], extra: str) -> None:
     Raises:
         PolicyError: one is not; one line that says who needs it, and which of dexrun's extras brings it.
     """
+    if why := missing(who, packages, extra):
+        raise PolicyError(why)
+
+
+def missing(who: str, packages: Iterable[str], extra: str) -> str:
+    """What `need` says of the first of `packages` that is not there; empty if all are."""
     for package in packages:
         if not _there(package):
-            raise PolicyError(f"{who} needs {package}: pip install 'dexrun[{extra}]'")
+            return f"{who} needs {package}: pip install 'dexrun[{extra}]'"
+    return ""
 
 
 def _there(package: str) -> bool:

@@ -21,9 +21,9 @@ from pydantic import Field
 from runtime.blends import SplicingOptions
 from runtime.body_options import ArmOptions, StandingArmOptions
 from runtime.geometry_options import Extrinsics
-from runtime.interfaces import PolicyError
+from runtime.interfaces import PerceptionError, PolicyError
 from runtime.joints import JointLayout
-from runtime.packages import need
+from runtime.packages import missing, need
 from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
 from runtime.part_table import PartTable, checked
 from runtime.plugins import Part
@@ -282,13 +282,42 @@ class PolicyTable(PartTable, SplicingOptions):
         raise PolicyError(f"policy type {self.type!r} cannot be trained here")
 
 
-class DetectorTable(PartTable):
+class SeeingTable(PartTable):
+    """What detectors, segmenters and trackers have in common.
+
+    Attributes:
+        type: which part it is.
+    """
+
+    part_key = "type"
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What it imports that is not installed along with it, by the names they are imported by."""
+    extra: ClassVar[str] = ""
+    """Which of dexrun's extras brings it."""
+
+    type: str
+
+    def check_packages(self) -> None:
+        """Make sure that `packages` are installed; nothing is imported.
+
+        Raises:
+            PerceptionError: one is not; one line.
+        """
+        if why := missing(f"{self.part_kind} type {self.type!r}", self.packages, self.extra):
+            raise PerceptionError(why)
+
+    def check_files(self) -> None:
+        """Look for the weights that it names; nothing is loaded.
+
+        Raises:
+            PerceptionError: they are not there, or of another kind; one line.
+        """
+
+
+class DetectorTable(SeeingTable):
     """What finds the box of an object by words."""
 
     part_kind = "detector"
-    part_key = "type"
-
-    type: str
 
     @abstractmethod
     def build(self) -> Detector | None:
@@ -300,13 +329,10 @@ class DetectorTable(PartTable):
         """
 
 
-class SegmenterTable(PartTable):
+class SegmenterTable(SeeingTable):
     """What finds the pixels of the object in a box, or at a point."""
 
     part_kind = "segmenter"
-    part_key = "type"
-
-    type: str
 
     @abstractmethod
     def build(self) -> Segmenter:
@@ -317,13 +343,10 @@ class SegmenterTable(PartTable):
         """
 
 
-class TrackerTable(PartTable):
+class TrackerTable(SeeingTable):
     """What follows an object from frame to frame."""
 
     part_kind = "tracker"
-    part_key = "type"
-
-    type: str
 
     @abstractmethod
     def build(self) -> Tracker:

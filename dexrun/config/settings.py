@@ -239,6 +239,15 @@ class Settings(BaseSettings):
         """Of the mode: how fast the arm is brought to what it follows."""
         return self.teleop.engages(self.control) if self.mode == "teleop" else self.control.engage_speed_rad_s
 
+    def check_perception(self) -> None:
+        """Whether all is there that the models need which see, if this run has anything to be seen.
+
+        Raises:
+            PerceptionError: packages or weights are not; one line.
+        """
+        if self.mode == "grasp" or any(need.mask for need in self.policy.needs_cameras()):
+            self.perception.check()
+
     @property
     def simulated(self) -> bool:
         """Whether any device that the mode opens is the simulated tabletop's."""

@@ -44,7 +44,7 @@ def _check(asked: Evaluation) -> None:
     if asked.env:
         return
     from dexrun.config.load import load
-    from runtime.interfaces import PolicyError
+    from runtime.interfaces import PerceptionError, PolicyError
 
     for candidate in asked.candidates:
         settings = load([*asked.words, *candidate.words])
@@ -56,7 +56,8 @@ def _check(asked: Evaluation) -> None:
             )
         try:
             settings.policy.check_packages()
-        except PolicyError as error:
+            settings.check_perception()
+        except (PolicyError, PerceptionError) as error:
             raise ConfigError(str(error)) from None
 
 

@@ -42,6 +42,7 @@ async def open_mode(
     Raises:
         PolicyError: the policy cannot be used; nothing has moved.
         PlannerError: the planner cannot be started.
+        PerceptionError: a model that sees cannot be loaded; nothing has moved.
     """
     if robot.settings.mode == "teleop":
         from dexrun.modes.teleop import open_teleop

@@ -50,3 +50,15 @@ class PerceptionConfig(Options):
     detector: DetectorTable = PlannerDetectorConfig()
     segmenter: SegmenterTable = ColorSegmenterConfig()
     tracker: TrackerTable = ColorTrackerConfig()
+
+    def check(self) -> None:
+        """Whether all that the parts need is there: packages, then weights. Nothing is imported or loaded.
+
+        Raises:
+            PerceptionError: it is not; one line.
+        """
+        parts = (self.detector, self.segmenter, self.tracker)
+        for part in parts:
+            part.check_packages()
+        for part in parts:
+            part.check_files()

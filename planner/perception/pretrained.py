@@ -1,0 +1,57 @@
+"""Models of `transformers` from local folders. Imports torch: imported where a model is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from loguru import logger
+from transformers.utils import logging as transformers_logging
+
+from planner.perception.weights import ModelFolder
+from runtime.interfaces import PerceptionError
+from runtime.torch_device import ITEM_BYTES, free_bytes, open_device
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SHOWN = 3
+
+
+def checked_device(table: str, folder: ModelFolder, device: str, precision: str) -> torch.device:
+    """The device called `device`, on which the folder's weights have room.
+
+    Raises:
+        PerceptionError: there is no such device, it cannot compute so, or they have not; begins with `table`.
+    """
+    try:
+        opened = open_device(table, device, precision)
+    except ValueError as error:
+        raise PerceptionError(str(error)) from None
+    folder.check_fits(ITEM_BYTES[precision], free_bytes(opened), str(opened))
+    return opened
+
+
+def load_model(folder: ModelFolder, class_name: str, device: torch.device, precision: str) -> Any:
+    """The network of `folder` as `transformers`' class `class_name`, in evaluation mode.
+
+    Raises:
+        PerceptionError: weights are missing or of other sizes, or the memory is not enough; one line.
+    """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    told = f"{folder.key} = {str(folder.path)!r}"
+    try:
+        model, report = getattr(transformers, class_name).from_pretrained(
+            folder.path, local_files_only=True, dtype=PRECISIONS[precision], output_loading_info=True
+        )
+        model = model.eval().to(device)
+    except (torch.OutOfMemoryError, MemoryError):
+        gib = folder.parameters * ITEM_BYTES[precision] / 2**30
+        raise PerceptionError(f"{told}: out of memory on {device}: its weights need {gib:.2f} GiB") from None
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError) as error:
+        raise PerceptionError(f"{told}: {' '.join(str(error).split())}") from None
+    if missing := sorted(report["missing_keys"]):
+        names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise PerceptionError(f"{told}: {len(missing)} weights of {class_name} are not in it: {names}")
+    logger.debug("{}: {} on {} in {}", folder.path, class_name, device, precision)
+    return model
