@@ -24,13 +24,18 @@ ZERO = "zero"
 """A state entry that is always 0."""
 
 STATE_FORM = (
-    "<joint>[.velocity|.load], force.<i>, [<arm>.]end_effector.x|y|z|rot6d.<0-5>|axis_angle.<0-2>, "
-    "a number or zero"
+    "<joint>[.velocity|.load], force.<i>, tip.x|y|z, "
+    "[<arm>.]end_effector.x|y|z|rot6d.<0-5>|axis_angle.<0-2>, a number or zero"
 )
 ACTION_FORM = f"<joint>[.delta|.velocity] or {SKIP}"
 _END_EFFECTOR = "end_effector"
 _POSE = ("x", "y", "z", *(f"rot6d.{i}" for i in range(6)), *(f"axis_angle.{i}" for i in range(3)))
 """What `pose_numbers` gives, in its order."""
+
+
+_AXES = ("x", "y", "z")
+TIP_ENTRIES = tuple(f"tip.{axis}" for axis in _AXES)
+"""Where the instruction's object was seen last, in the base frame."""
 
 
 class EntryKind(enum.Enum):
@@ -41,6 +46,7 @@ class EntryKind(enum.Enum):
     LOAD = "load"
     DELTA = "delta"
     FORCE = "force"
+    TIP = "tip"
     POSE = "pose"
     NUMBER = "number"
     NOTHING = "nothing"
@@ -56,7 +62,7 @@ class Entry:
     Attributes:
         text: as configured.
         kind: what it is.
-        index: which joint, which force channel, or which of a pose's numbers.
+        index: which joint, which force channel, which axis of the tip, or which of a pose's numbers.
         arm: whose end effector.
         value: of a constant.
     """
@@ -82,6 +88,8 @@ def state_entry(text: str, robot: JointLayout) -> Entry | None:
     name, _, channel = text.partition(".")
     if name == "force":
         return Entry(text, EntryKind.FORCE, int(channel)) if channel.isdecimal() else None
+    if name == "tip" and channel in _AXES:
+        return Entry(text, EntryKind.TIP, _AXES.index(channel))
     value = _number(text)
     return None if value is None else Entry(text, EntryKind.NUMBER, value=value)
 

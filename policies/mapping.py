@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, Field
 
 from policies.entries import (
     JOINT_STATES,
+    TIP_ENTRIES,
     Entry,
     EntryKind,
     action_entry,
@@ -25,10 +27,12 @@ from policies.entries import (
     read_entries,
     state_entry,
 )
-from runtime.interfaces import PolicyError
+from runtime.interfaces import NoAnswerError, PolicyError
 from runtime.joints import JointLayout
-from runtime.messages import ColorImage, Floats, Observation
+from runtime.messages import ColorImage, Floats, Observation, Tip
 from runtime.options import Options
+from runtime.part_context import CameraNeed
+from runtime.tip import with_tip
 from runtime.units import Plausibility, UnitError, UnitMap, joint_units
 
 
@@ -71,7 +75,8 @@ class KeyMap(Options):
         state: the policy's key to the entries of that vector, in order: ``<joint>``,
             ``<joint>.velocity``, ``<joint>.load``, ``force.<i>``, ``end_effector.x`` (``y``, ``z``,
             ``rot6d.0`` to ``5``, ``axis_angle.0`` to ``2``; of several arms ``<arm>.end_effector.x``) in the
-            base frame, a number (``"0.35"``: the same in every
+            base frame, ``tip.x`` (``y``, ``z``), where the instruction's object was seen last (metres, in the
+            base frame), a number (``"0.35"``: the same in every
             observation, in the policy's units) or ``zero``. An empty list means all joints in the robot's
             order.
         action: the policy's key to the entries of that part of a row: ``<joint>``, its target;
@@ -79,6 +84,10 @@ class KeyMap(Options):
             ``skip``, which are not used. An empty list means all joints in the robot's order. Joints that
             no entry names stay where they are.
         instruction: the policy's key for the text, or ``""``.
+        instruction_tip: whether the text ends with where its object was seen first: ``... The object is at
+            x 0.212 m, y -0.034 m, z 0.041 m.``, in the base frame.
+        tip_camera: the camera, of depth and a known pose, in which the object is tracked for ``tip.x`` or
+            `instruction_tip`.
         image: the format of all images, unless `images` says otherwise for a camera.
     """
 
@@ -88,8 +97,27 @@ class KeyMap(Options):
     state: dict[str, tuple[str, ...]] = Field(default_factory=_all_joints_as_state)
     action: dict[str, tuple[str, ...]] = Field(default_factory=_all_joints_as_action)
     instruction: str = ""
+    instruction_tip: bool = False
+    tip_camera: str = "head"
     image: ImageRule = ImageRule()
     images: dict[str, ImageRule] = Field(default_factory=dict)
+
+    @property
+    def wants_tip(self) -> bool:
+        """Whether anything of it is where the instruction's object is (`PolicySpec.tip`)."""
+        return self.instruction_tip or any(
+            entry in TIP_ENTRIES for entries in self.state.values() for entry in entries
+        )
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The cameras in which the object is tracked."""
+        return tuple(dict.fromkeys((*self.masks, *([self.tip_camera] if self.wants_tip else []))))
+
+    def tip_needs(self) -> list[CameraNeed]:
+        """The camera that tells where the object is, if anything wants to know."""
+        need = CameraNeed("keys.tip_camera", self.tip_camera, depth=True, mask=True, calibration=True)
+        return [need] if self.wants_tip else []
 
     def rule_for(self, camera: str) -> ImageRule:
         """The image format for one of the robot's cameras."""
@@ -112,7 +140,7 @@ def _check_targets(action: Mapping[str, Sequence[Entry]]) -> None:
 
 def _vectors_only(keys: KeyMap) -> KeyMap:
     default = KeyMap()
-    for key in ("cameras", "depths", "masks", "instruction", "image", "images"):
+    for key in ("cameras", "depths", "masks", "instruction", "instruction_tip", "image", "images"):
         if getattr(keys, key) != getattr(default, key):
             raise ValueError(f"{key} has no effect here: the network, or another key of [policy], says it")
     return keys
@@ -205,12 +233,20 @@ class ObservationMap:
         """Entries of all action keys together: the width of a row of the policy's own."""
         return sum(len(entries) for entries in self.action.values())
 
-    def state_vectors(self, observation: Observation) -> dict[str, Floats]:
+    def state_vectors(self, observation: Observation, unseen: float | None = None) -> dict[str, Floats]:
         """The policy's state, by its keys, each float64 ``[n]`` in its units.
+
+        Args:
+            observation: what is seen.
+            unseen: of the tip's entries, before the object was seen.
 
         Raises:
             PolicyError: the observation lacks a force that an entry asks for.
+            NoAnswerError: the object was not seen yet, and `unseen` is not given.
         """
+        if unseen is not None and observation.tip is None:
+            nowhere = np.full(3, unseen)
+            observation = replace(observation, tip=Tip(nowhere, nowhere, nowhere, 0))
         columns = {
             EntryKind.POSITION: self.units.observed(observation.arm.position),
             EntryKind.VELOCITY: self.units.rate_to_policy(observation.arm.velocity),
@@ -296,8 +332,17 @@ class ObservationMap:
         """
         out: dict[str, Any] = {**self.state_vectors(observation), **self.images(observation)}
         if self.keys.instruction:
-            out[self.keys.instruction] = observation.instruction
+            out[self.keys.instruction] = self.instruction(observation)
         return out
+
+    def instruction(self, observation: Observation) -> str:
+        """The text, with where its object was seen first if that is wanted.
+
+        Raises:
+            NoAnswerError: it was not seen yet.
+        """
+        said = observation.instruction
+        return with_tip(said, tip_of(observation).first_m) if self.keys.instruction_tip else said
 
 
 def _need(mapping: Mapping[str, Any], name: str, what: str) -> Any:
@@ -314,7 +359,20 @@ def _value(entry: Entry, columns: Mapping[EntryKind, Floats], observation: Obser
         return force_of(entry, observation.force_n)
     if entry.kind is EntryKind.POSE:
         return pose_of(entry, observation.end_effector)
+    if entry.kind is EntryKind.TIP:
+        return float(tip_of(observation).point_m[entry.index])
     return entry.value
+
+
+def tip_of(observation: Observation) -> Tip:
+    """Where its object was seen last.
+
+    Raises:
+        NoAnswerError: it was not seen yet.
+    """
+    if observation.tip is None:
+        raise NoAnswerError("where the object is was not seen yet: no mask with depth")
+    return observation.tip
 
 
 def fit_image(image: ColorImage, rule: ImageRule) -> ColorImage:

@@ -22,7 +22,7 @@ import numpy as np
 
 from policies.process_start import start_message
 from runtime.interfaces import PolicyError, PolicySpec, policy_error
-from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus
+from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus, Tip
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 from runtime.ring import Layout, Ring
@@ -40,6 +40,10 @@ def instants(observation: Observation) -> Iterator[tuple[str, ArmState, Mapping[
     yield "", observation.arm, observation.frames
     for number, earlier in enumerate(observation.history):
         yield f"{number}/", earlier.arm, earlier.frames
+
+
+def _as_lists(tip: Tip) -> list[Any]:
+    return [tip.point_m.tolist(), tip.sigma_m.tolist(), tip.first_m.tolist(), tip.stamp_ns]
 
 
 def _stamps(frames: Mapping[str, Frame]) -> dict[str, int]:
@@ -92,6 +96,7 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
         "frozen_steps": observation.frozen_steps,
         "history": [[s.stamp_ns, s.arm.stamp_ns, _stamps(s.frames)] for s in observation.history],
         "end_effector": {name: pose.tolist() for name, pose in observation.end_effector.items()},
+        "tip": None if observation.tip is None else _as_lists(observation.tip),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from policies.process_start import started
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, TrackedMask
+from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, Tip, TrackedMask
 from runtime.ring import Ring, Sample
 
 
@@ -47,7 +47,12 @@ def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
             for number, (stamp, arm_ns, stamps) in enumerate(message["history"])
         ),
         {name: np.array(pose) for name, pose in message["end_effector"].items()},
+        None if message["tip"] is None else _tip(*message["tip"]),
     )
+
+
+def _tip(point: list[float], sigma: list[float], first: list[float], stamp_ns: int) -> Tip:
+    return Tip(np.array(point), np.array(sigma), np.array(first), stamp_ns)
 
 
 class PolicyChild:

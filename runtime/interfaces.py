@@ -155,6 +155,7 @@ class PolicySpec:
         history_steps: instants that it looks at, the present one included.
         history_stride_s: how far they are apart.
         end_effector: whether it wants `Observation.end_effector`.
+        tip: whether it wants `Observation.tip`, of the camera in `masks`, which has depth and a pose.
         tells_end: whether its answers say when an attempt is done or has failed.
     """
 
@@ -170,6 +171,7 @@ class PolicySpec:
     history_steps: int = 1
     history_stride_s: float = 0.1
     end_effector: bool = False
+    tip: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

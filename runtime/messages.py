@@ -75,14 +75,35 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Tip:
+    """The language hint, "the cup is at x, y, z": where the instruction's object was seen last.
+
+    Attributes:
+        point_m: ``[3]``, in the arm's base frame, metres (`runtime.object_point`).
+        sigma_m: ``[3]``, standard deviations of it; NaN where nobody says.
+        first_m: ``[3]``, where it was seen first since it is tracked.
+        stamp_ns: of the frame in which it was seen last.
+    """
+
+    point_m: Floats
+    sigma_m: Floats
+    first_m: Floats
+    stamp_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedMask:
-    """Where the object of `attempt` is in the frame stamped `stamp_ns`."""
+    """Where the object of `attempt` is in the frame stamped `stamp_ns`.
+
+    `tip` is where it was seen last in space, up to that frame: a tracker leaves it to `runtime.tip`.
+    """
 
     camera: str
     stamp_ns: int
     mask: Mask
     confidence: float
     attempt: int = 0
+    tip: Tip | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +127,8 @@ class Observation:
             one; what lies before the attempt is its first instant again.
         end_effector: by the arm's name, 4x4, the pose of its grasp point in the base frame; empty unless
             `PolicySpec.end_effector` asks for it.
+        tip: where the instruction's object was seen last; ``None`` before it was seen, or unless
+            `PolicySpec.tip` asks for it.
     """
 
     step: int
@@ -120,6 +143,7 @@ class Observation:
     frozen_steps: int = 0
     history: tuple[Snapshot, ...] = ()
     end_effector: Mapping[str, Floats] = field(default_factory=dict)
+    tip: Tip | None = None
 
 
 class PolicyStatus(enum.StrEnum):

@@ -10,7 +10,7 @@ from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, Clock
 from runtime.inference import ChunkRequest, NotReadyError
 from runtime.interfaces import CameraDriver, ForceDriver, PolicySpec
-from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, TrackedMask
+from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, Tip, TrackedMask
 from runtime.ports import ArmPort
 from runtime.ring import Ring, Sample
 
@@ -69,7 +69,7 @@ class Observer:
         """
         request = ChunkRequest(0, 0, np.zeros((0, self._arm_state().position.size)), 0, self._clock.now_ns())
         frames = {name: self._frame(name, None, request.stamp_ns) for name in self._cameras}
-        masks = {name: _all_of(frames[name]) for name in self._spec.masks}
+        masks = {name: _all_of(frames[name], tip=self._spec.tip) for name in self._spec.masks}
         return self._made(request, frames, masks)
 
     def _made(
@@ -92,6 +92,7 @@ class Observer:
             frozen_steps=request.frozen_steps,
             history=self._history(Snapshot(request.stamp_ns, arm, frames)),
             end_effector=self._poses(arm.position),
+            tip=next((mask.tip for mask in masks.values() if mask.tip), None) if self._spec.tip else None,
         )
 
     def _history(self, present: Snapshot) -> tuple[Snapshot, ...]:
@@ -148,8 +149,10 @@ def _arm_state(sample: Sample) -> ArmState:
     return ArmState(sample.stamp_ns, sample["position"], sample["velocity"], sample["load"])
 
 
-def _all_of(frame: Frame) -> TrackedMask:
-    return TrackedMask(frame.camera, frame.stamp_ns, np.ones(frame.color.shape[:2], np.uint8), 1.0)
+def _all_of(frame: Frame, *, tip: bool) -> TrackedMask:
+    mask, nowhere = np.ones(frame.color.shape[:2], np.uint8), np.zeros(3)
+    said = Tip(nowhere, nowhere, nowhere, frame.stamp_ns) if tip else None
+    return TrackedMask(frame.camera, frame.stamp_ns, mask, 1.0, tip=said)
 
 
 def frame_of(name: str, sample: Sample, ring: Ring) -> Frame:

@@ -32,6 +32,9 @@ from runtime.recording.tracks import (
     info_message,
     mask_channel,
     rows_track,
+    tip_channel,
+    tip_message,
+    tip_topic,
 )
 from runtime.ring import Fields, Layout, Ring, Sample
 from runtime.tick import TickFlag
@@ -110,6 +113,7 @@ class AttemptFile:
             *(output.channel for track in self._tracks() for output in track.outputs),
             *(replace(info_channel(n), metadata=schemas.info_metadata(i)) for n, i in infos.items()),
             *(mask_channel(name) for name in sights),
+            *(tip for name in sights if (tip := tip_channel(infos[name])) is not None),
             Channel(EVENTS, schemas.EVENT),
         ]
         self._ids = {channel.topic: number for number, channel in enumerate(self._channels, 1)}
@@ -172,6 +176,9 @@ class AttemptFile:
             mask.stamp_ns, name, "png", encode_color(small.mask * 255, self._options)
         )
         self._messages.append((f"/mask/{name}", IMAGES, mask.stamp_ns, 0, data))
+        if mask.tip is not None:
+            row = tip_message(mask.tip, mask.stamp_ns)
+            self._messages.append((tip_topic(name), ROWS, mask.stamp_ns, 0, [row]))
 
     def _add_row(self, topic: str, sample: Sample) -> None:
         stamp_ns = max(sample.stamp_ns, self._start_ns)

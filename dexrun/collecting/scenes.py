@@ -99,7 +99,7 @@ class Collector:
         self._every = max(1, round(settings.control.rate_hz / options.rate_hz))
         self._correction: Correction | None = None
         self._expert = expert
-        self._sight = Sight(settings.perception)
+        self._sight = Sight(settings.perception, lambda: self._engine.infos[self._head])
         self._number = 0
 
     def scene(self, seed: int, first: int, folder: Path) -> list[Collected]:

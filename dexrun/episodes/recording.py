@@ -39,6 +39,7 @@ from runtime.recording.tracks import (
     info_message,
     mask_channel,
     rows_track,
+    tip_channel,
 )
 from runtime.snapshots import to_json
 from runtime.teardown import boxed
@@ -150,10 +151,13 @@ class RunRecording:
             replace(info_channel(name), metadata=schemas.info_metadata(info))
             for name, info in self._infos.items()
         ]
-        masks = [mask_channel(name) for name in self._infos] if self._robot.settings.mode != "teleop" else []
+        tracked = self._infos if self._robot.settings.mode != "teleop" else {}
+        masks = [mask_channel(name) for name in tracked]
+        tips = [channel for info in tracked.values() if (channel := tip_channel(info)) is not None]
         return [
             *infos,
             *masks,
+            *tips,
             Channel(CHUNKS, schemas.CHUNK),
             Channel(CONTROL, replace(schemas.EVENT, name="dexrun.Control")),
             Channel(PLANNER, replace(schemas.EVENT, name="dexrun.Exchange")),
@@ -204,7 +208,7 @@ class RunRecording:
 
     def mask(self, mask: TrackedMask) -> None:
         """Keep where the instruction's object is. On any thread."""
-        self.recorder.put_mask(mask.camera, mask.stamp_ns, mask.mask)
+        self.recorder.put_mask(mask)
 
     def end(self) -> None:
         """The run is over: an episode that is still on ends here, and counts like any other."""

@@ -160,6 +160,7 @@ def observing(engine: TableEngine, spec: PolicySpec, seen: Mapping[str, Sight], 
             frozen_steps=frozen_steps,
             history=tuple(earlier(back) for back in range(spec.history_steps - 1, 0, -1)),
             end_effector=engine.model.poses(arm.position) if spec.end_effector else {},
+            tip=next((mask.tip for mask in masks.values() if mask.tip), None) if spec.tip else None,
         )
 
     return ask

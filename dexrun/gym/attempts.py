@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from dexrun.modes.motion_source import MotionSource
 from policies.handling import PlaceOptions, plan_home, plan_place
 from policies.motion import MotionError, MotionLimits
 from runtime.interfaces import PerceptionError, Policy
-from runtime.messages import Floats, PolicyStatus
+from runtime.messages import CameraInfo, Floats, PolicyStatus
 
 QUIET_S = 3.0
 """So long without a usable chunk, while the policy reports failures, ends an attempt."""
@@ -55,7 +56,9 @@ class Worker:
         self.policy = policy
         self.pace = pace
         settings = engine.settings
-        self.sights = {name: Sight(settings.perception) for name in policy.spec.masks}
+        self.sights = {
+            name: Sight(settings.perception, partial(self._camera, name)) for name in policy.spec.masks
+        }
         self._every = round(settings.control.rate_hz / tracked_hz) if tracked_hz else 0
         self._number = 0
         self._arm = engine.model.copy()
@@ -68,6 +71,9 @@ class Worker:
         )
         self._placed = 0
         self.failures: Mapping[str, int] = {}
+
+    def _camera(self, name: str) -> CameraInfo:
+        return self.engine.infos[name]
 
     # --- an attempt
 

@@ -6,6 +6,7 @@ out from where the object is, since there is no vision-language model in here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +17,21 @@ from planner.perception.config import PerceptionConfig
 from runtime.geometry import project
 from runtime.interfaces import Box, PerceptionError, Prompt
 from runtime.messages import CameraInfo, Floats, Frame, TrackedMask
+from runtime.tip import LocatingTracker
 
 
 class Sight:
-    """Follows one object for one attempt after the other, in frames of one size."""
+    """Follows one object for one attempt after the other, in frames of one size.
 
-    def __init__(self, options: PerceptionConfig) -> None:
+    Args:
+        options: what segments and tracks.
+        info: of the camera, as the robot knows it; masks then say where the object is.
+    """
+
+    def __init__(self, options: PerceptionConfig, info: Callable[[], CameraInfo] | None = None) -> None:
         self._segmenter = options.segmenter.build()
-        self._tracker = options.tracker.build()
+        tracker = options.tracker.build()
+        self._tracker = tracker if info is None else LocatingTracker(tracker, info)
         self._newest: TrackedMask | None = None
         self._attempt = 0
 

@@ -138,13 +138,15 @@ async def _open_perception(
     robot: Robot, camera: str, recording: RunRecording | None, stack: contextlib.AsyncExitStack
 ) -> Perception:
     from dexrun.modes.perception import Perception
+    from runtime.tip import LocatingTracker
 
     options, clock = robot.settings.perception, robot.clock
     segmenter, tracker = await clock.run_blocking(
         lambda: (options.segmenter.build(), options.tracker.build())
     )
     kept = [] if recording is None else [recording.mask]
-    perception = Perception(robot.cameras[camera], segmenter, tracker, clock, *kept)
+    located = LocatingTracker(tracker, lambda: robot.cameras[camera].info)
+    perception = Perception(robot.cameras[camera], segmenter, located, clock, *kept)
     perception.start()
     stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
     return perception

@@ -73,8 +73,8 @@ class ActOptions(PolicyTable):
         seed: of random weights.
         image_width, image_height: what the network was trained on; cameras of other sizes are resized.
         cameras: the robot's cameras in the order of training.
-        keys: state and action entries; images are those of `cameras`, and `image` (for one camera: `images`)
-            says their channel order and how they come to `image_width` and `image_height`.
+        keys: state and action entries, and `tip_camera`; images are those of `cameras`, and `image` (for one
+            camera: `images`) says their channel order and how they come to `image_width` and `image_height`.
         units: of state and action; without them those that ``dexrun.json`` beside the checkpoint says, if it
             is there.
         shape: the network.
@@ -109,7 +109,7 @@ class ActOptions(PolicyTable):
     shape: ActShape = ActShape()
 
     def needs_cameras(self) -> Sequence[CameraNeed]:
-        return [CameraNeed("cameras", name) for name in self.cameras]
+        return [*(CameraNeed("cameras", name) for name in self.cameras), *self.keys.tip_needs()]
 
     def by_joint(self) -> Mapping[str, Iterable[str]]:
         return self.units.by_joint("units")

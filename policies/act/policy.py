@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.accelerate import Replay, Upload, compile_each, open_device, place, set_threads
@@ -50,6 +51,11 @@ class ActInference:
         return actions.float()
 
 
+def known_state(normalised: Floats) -> NDArray[np.float32]:
+    """A state whose object was not seen yet has the mean of those of the training, which is 0."""
+    return np.asarray(np.where(np.isnan(normalised), 0.0, normalised), np.float32)
+
+
 class ActPolicy:
     """`runtime.interfaces.Policy`. Reading the checkpoint happens here, moving it to the device in `warm_up`.
 
@@ -89,8 +95,10 @@ class ActPolicy:
             "act",
             shape.chunk,
             joints=len(robot.names),
-            cameras=config.cameras,
+            cameras=tuple(dict.fromkeys((*config.cameras, *config.keys.tracked))),
+            masks=config.keys.tracked,
             end_effector=self._map.wants_poses,
+            tip=config.keys.wants_tip,
         )
 
     def warm_up(self) -> None:
@@ -121,7 +129,7 @@ class ActPolicy:
         Raises:
             PolicyError: as `infer`.
         """
-        states = [np.concatenate(list(self._map.state_vectors(o).values())) for o in observations]
+        states = [np.concatenate(list(self._map.state_vectors(o, np.nan).values())) for o in observations]
         rows = self._run(np.stack(states), [self._images(o) for o in observations])
         return [
             PolicyAnswer(self._map.actions_to_robot(self._map.split_action(r), o.arm.position))
@@ -141,7 +149,7 @@ class ActPolicy:
         """``states[B, S]`` and the images of each of the batch to ``[B, chunk, A]``."""
         if self._network is None or self._replay is None:
             raise PolicyError("act: asked before warm_up")
-        normalised = ((states - self._stats.qpos_mean) / self._stats.qpos_std).astype(np.float32)
+        normalised = known_state((states - self._stats.qpos_mean) / self._stats.qpos_std)
         cameras = self._config.cameras
         # a name for each of the batch: what is still on its way to the device must stay as it is
         one_each = [[self._upload(f"{c} {i}", each[c]) for c in cameras] for i, each in enumerate(images)]

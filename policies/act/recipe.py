@@ -18,8 +18,9 @@ from policies.act.load import STATS, STATS_PREFIX, ActStats, load_act
 from policies.act.model import ActModel
 from policies.act.options import ActOptions, ActShape, ActTraining
 from policies.checkpoint import check_fit, read_state, write_safetensors
-from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, Dataset, DatasetError, Switches
+from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, TIP, Dataset, DatasetError, Switches
 from policies.data.windows import WindowSpec
+from policies.entries import TIP_ENTRIES
 from policies.training.recipe import Samples
 from policies.training.said import entries_of, units_of
 from runtime.interfaces import PolicyError
@@ -28,6 +29,8 @@ from runtime.messages import Floats
 if TYPE_CHECKING:
     from policies.data.dataset import Feature
 
+_STATES = (STATE, FORCE, TIP)
+"""What makes its state, in this order, where the data set has it."""
 LEAST_STD = 1e-2
 """The original's: an entry that hardly varies is divided by it."""
 _TORCHVISIONS = ("fc.",)
@@ -77,12 +80,14 @@ class ActRecipe:
         Raises:
             PolicyError: ACT has no input for what is switched on.
         """
-        for key in ("use_depth", "use_language_tip", "use_mask"):
+        for key in ("use_depth", "use_mask"):
             if getattr(switches, key):
                 raise PolicyError(
-                    f"switches.{key}: act has no input for it; it takes cameras, joints and force"
+                    f"switches.{key}: act has no input for it; it takes cameras, joints, force and the tip"
                 )
         given = self._table.cameras if "cameras" in self._table.model_fields_set else ()
+        if given and switches.use_language_tip:
+            given = tuple(dict.fromkeys((*given, self._table.keys.tip_camera)))
         return replace(switches, cameras=switches.cameras or given)
 
     def prepare(self, dataset: Dataset, cache: Path) -> Dataset:
@@ -117,10 +122,11 @@ class ActRecipe:
     def loss(self, model: nn.Module, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor]]:
         """L1 of the actions, and the latent's divergence times ``kl_weight``."""
         assert isinstance(model, ActNetwork)  # noqa: S101 - for the type checker
-        held = [name for name in (STATE, FORCE) if name in batch]
+        held = [name for name in _STATES if name in batch]
         state = torch.cat([batch[name][:, 0].double() for name in held], dim=1)
+        known = torch.nan_to_num(model.normalised("qpos", state))  # of a tip that was not seen yet: the mean
         made = model.model.loss(
-            model.normalised("qpos", state),
+            known,
             self._images([batch[name][:, 0] for name in model.pictures]),
             model.normalised("action", batch[ACTION].double()),
             batch[f"{ACTION}_is_pad"],
@@ -174,7 +180,7 @@ class ActRecipe:
         for name in (STATE, ACTION):
             if name not in dataset.features:
                 raise DatasetError(f"{dataset.path}: no {name!r} in it, which act needs")
-        return [name for name in (STATE, FORCE) if name in dataset.features]
+        return [name for name in _STATES if name in dataset.features]
 
     def _size(self, dataset: Dataset) -> tuple[int, int]:
         """Height and width of the network's pictures."""
@@ -215,11 +221,14 @@ class ActRecipe:
         if "keys" in self._table.model_fields_set:
             return self._table.keys.model_dump(mode="json", exclude_unset=True)
         keys: dict[str, Any] = {}
-        state, action = entries_of(dataset, STATE), entries_of(dataset, ACTION)
-        forces = dataset.features[FORCE].shape[0] if FORCE in dataset.features else 0
+        state, action, names = entries_of(dataset, STATE), entries_of(dataset, ACTION), dataset.features
+        more = [f"force.{i}" for i in range(dataset.features[FORCE].shape[0])] if FORCE in names else []
+        if TIP in names:
+            more += TIP_ENTRIES
+            keys["tip_camera"] = dataset.about.get("tip_camera", self._table.keys.tip_camera)
         if state:
-            keys["state"] = {"state": [*state, *(f"force.{i}" for i in range(forces))]}
-        elif forces:
+            keys["state"] = {"state": [*state, *more]}
+        elif more:
             raise DatasetError(f"{dataset.path}: its state does not name its joints; give policy.keys.state")
         return {**keys, "action": {"action": list(action)}} if action else keys
 

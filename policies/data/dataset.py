@@ -5,7 +5,8 @@ and the action that followed. Features are named as LeRobot names them::
 
     observation.state              [D]        the joints
     observation.force              [K]        newtons
-    observation.tip                [3]        the instruction's object in the base frame, metres; NaN: unseen
+    observation.tip                [3]        where the instruction's object was seen last in the base frame,
+                                              metres; NaN: not yet
     observation.images.<camera>    [H, W, 3]  RGB uint8
     observation.depth.<camera>     [H, W]     float32 metres, 0: no reading
     observation.masks.<camera>     [H, W]     uint8, 1 on the instruction's object

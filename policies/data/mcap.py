@@ -35,8 +35,8 @@ from policies.data.opened import OpenDataset, gathered, known, lost
 from policies.data.recorded import DatasetShape, EpisodeRef, describe, name_of
 from policies.data.sampled import Sampled, sample
 from policies.data.sampling import SamplingOptions
+from policies.data.tips import tips_of
 from runtime.messages import CameraInfo
-from runtime.object_point import object_point
 from runtime.pilot import Pilot
 from runtime.recording.bounds import RecordingError
 from runtime.recording.reader import Episode
@@ -148,17 +148,11 @@ class McapEpisode:
     def _tip(self, recording: Episode) -> Array:
         """``[T, 3]``: by the first camera that sees it. Worked out once."""
         if not self._tips:
-            found = np.full((self.length, 3), np.nan, np.float32)
+            found = np.full((self.length, 3), np.nan)
             for camera, info in self.seen_by.items():
-                pairs = np.stack([self.shown[f"{kind}{camera}"] for kind in (MASKS, DEPTH)], axis=1)
-                for mask, depth in np.unique(pairs[pairs[:, 0] >= 0], axis=0).tolist():
-                    rows = (pairs == (mask, depth)).all(axis=1) & np.isnan(found[:, 0])
-                    if not rows.any():
-                        continue
-                    point = object_point(recording.depth(camera, depth), recording.mask(camera, mask), info)
-                    if point is not None and point.base_m is not None:
-                        found[rows] = point.base_m
-            self._tips.append(found)
+                masks, depths = (self.shown[f"{kind}{camera}"] for kind in (MASKS, DEPTH))
+                found = np.where(np.isnan(found), tips_of(recording, info, masks, depths), found)
+            self._tips.append(found.astype(np.float32))
         return self._tips[0]
 
 
@@ -182,6 +176,8 @@ def open_recordings(path: Path, switches: Switches, options: SamplingOptions | N
     features = _features(path, [each.sampled for each in sampled], switches)
     episodes = [_episode(number, each, features, files) for number, each in enumerate(sampled)]
     about = _about(sampled[0], options)
+    if TIP in features:
+        about["tip_camera"] = next((camera for each in episodes for camera in each.seen_by), "")
     return OpenDataset(path, FORMAT, options.fps, features, episodes, about, left_out, files.close)
 
 

@@ -184,7 +184,8 @@ class DexGraspOptions(PolicyTable):
 
     def needs_cameras(self) -> Sequence[CameraNeed]:
         head = [CameraNeed("head_camera", self.head_camera, mask=True)] if self.shape.head else []
-        return [*head, *([CameraNeed("wrist_camera", self.wrist_camera)] if self.shape.wrist else [])]
+        wrist = [CameraNeed("wrist_camera", self.wrist_camera)] if self.shape.wrist else []
+        return [*head, *wrist, *self.keys.tip_needs()]
 
     def by_joint(self) -> Mapping[str, Iterable[str]]:
         return self.units.by_joint("units")

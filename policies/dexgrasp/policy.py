@@ -45,20 +45,17 @@ class DexGraspPolicy:
         _check_sizes(config.checkpoint, self._map, shape.state_size, shape.action_size)
         if (seen := self._controller.normalizer.seen(ACTION)) is not None:
             check_statistics(config.checkpoint, self._map, "action", *seen)
+        sides = ((config.head_camera, shape.head), (config.wrist_camera, shape.wrist))
+        looks = [camera for camera, backbone in sides if backbone is not None]
+        masked = looks[:1] if shape.head is not None else []
         self.spec = PolicySpec(
             name="dexgrasp",
             chunk_steps=shape.horizon,
             joints=len(robot.names),
-            cameras=tuple(
-                camera
-                for camera, backbone in (
-                    (config.head_camera, shape.head),
-                    (config.wrist_camera, shape.wrist),
-                )
-                if backbone is not None
-            ),
-            masks=(config.head_camera,) if shape.head is not None else (),
+            cameras=tuple(dict.fromkeys((*looks, *config.keys.tracked))),
+            masks=tuple(dict.fromkeys((*masked, *config.keys.tracked))),
             end_effector=self._map.wants_poses,
+            tip=config.keys.wants_tip,
             takes_prefix=config.rtc != "none",
         )
         self._history: collections.deque[ControllerInput] = collections.deque(maxlen=shape.observation_steps)

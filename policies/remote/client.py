@@ -61,8 +61,9 @@ class RemotePolicy:
             name=name,
             chunk_steps=options.chunk_steps,
             joints=len(robot.names),
-            cameras=tuple(dict.fromkeys((*keys.cameras, *keys.depths, *keys.masks))),
-            masks=tuple(keys.masks),
+            cameras=tuple(dict.fromkeys((*keys.cameras, *keys.depths, *keys.tracked))),
+            masks=keys.tracked,
+            tip=keys.wants_tip,
             end_effector=self.map.wants_poses,
             notes={"server": f"{options.host}:{options.port}"},
         )
@@ -180,7 +181,7 @@ class RemotePolicy:
             stamp_s=observation.stamp_ns / NS_PER_S,
             state=self.map.state_vectors(observation),
             images=self.map.images(observation),
-            instruction=observation.instruction,
+            instruction=self.map.instruction(observation),
             prefix=self.map.rows_to_policy(committed, observation.arm.position),
             frozen=observation.frozen_steps,
         )

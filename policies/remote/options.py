@@ -87,6 +87,7 @@ class RemoteOptions(PolicyTable):
             *(CameraNeed("keys.cameras", name) for name in keys.cameras),
             *(CameraNeed("keys.depths", name, depth=True) for name in keys.depths),
             *(CameraNeed("keys.masks", name, mask=True) for name in keys.masks),
+            *keys.tip_needs(),
         ]
 
     def by_joint(self) -> Mapping[str, Iterable[str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.clock import Clock, ClockThread
+from runtime.messages import TrackedMask
 from runtime.recording import schemas
 from runtime.recording.config import RecorderOptions
 from runtime.recording.disk import Disk, Draft
@@ -21,7 +22,7 @@ from runtime.recording.intake import EVENTS, Intake, Note, NoteSource
 from runtime.recording.mcap_file import Channel
 from runtime.recording.schemas import Piece
 from runtime.recording.takes import LABELS, Cursor, Take
-from runtime.recording.tracks import Track, encode_color
+from runtime.recording.tracks import Track, encode_color, tip_message, tip_topic
 
 
 class EpisodeError(Exception):
@@ -244,13 +245,17 @@ class Recorder:
         take = self.take
         return take if take is not None and take.holds(stamp_ns) else None
 
-    def put_mask(self, camera: str, stamp_ns: int, mask: Any) -> None:
-        """A tracked mask ``[H, W]`` of 0 and 1, which nobody changes afterwards."""
+    def put_mask(self, mask: TrackedMask) -> None:
+        """A tracked mask, which nobody changes afterwards, and its tip."""
 
         def encode(wall_ns: int) -> list[Piece]:
-            return schemas.compressed_image(wall_ns, camera, "png", encode_color(mask * 255, self._options))
+            image = encode_color(mask.mask * 255, self._options)
+            return schemas.compressed_image(wall_ns, mask.camera, "png", image)
 
-        self._intake.notes.append(Note(f"/mask/{camera}", stamp_ns, b"", encode))
+        self._intake.notes.append(Note(f"/mask/{mask.camera}", mask.stamp_ns, b"", encode))
+        if mask.tip is not None:
+            data = tip_message(mask.tip, mask.stamp_ns)
+            self._intake.notes.append(Note(tip_topic(mask.camera), mask.stamp_ns, data))
 
 
 def _start_event(index: int, task: str) -> bytes:

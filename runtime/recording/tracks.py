@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import CameraInfo
+from runtime.messages import CameraInfo, Tip
 from runtime.recording import schemas
 from runtime.recording.config import RecorderOptions
 from runtime.recording.mcap_file import Channel
 from runtime.recording.schemas import Piece, Rows
 from runtime.ring import Layout, Ring, Sample
+from runtime.tip import LAYOUT as TIP_LAYOUT
+from runtime.tip import as_row
 
 IMAGES, DEPTH, ROWS = "images", "depth", "rows"
 """Lanes: what is chunked together, since it compresses alike and is read alike."""
@@ -123,6 +125,27 @@ def info_channel(name: str) -> Channel:
 def mask_channel(camera: str) -> Channel:
     """The topic of a camera's tracked masks: PNG, 255 on the object."""
     return Channel(f"/mask/{camera}", schemas.COMPRESSED_IMAGE, {"device": camera})
+
+
+TIPS = Rows("dexrun.Tip", TIP_LAYOUT)
+
+
+def tip_topic(camera: str) -> str:
+    """Where the object was seen last, with every mask of the camera."""
+    return f"/tip/{camera}"
+
+
+def tip_channel(info: CameraInfo) -> Channel | None:
+    """The topic of a camera's tips; ``None`` for one that cannot tell any."""
+    if info.depth_scale_m is None or info.base_from_camera is None:
+        return None
+    metadata = {"device": info.name, **TIPS.metadata()}
+    return Channel(tip_topic(info.name), TIPS.schema, metadata)
+
+
+def tip_message(tip: Tip, stamp_ns: int) -> bytes:
+    """As the mask of the frame stamped `stamp_ns` has it."""
+    return TIPS.encode(stamp_ns, 0, as_row(tip))
 
 
 def chunk_message(chunk: Any, stamp_ns: int, after_tick: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from dexrun.exit_codes import BAD_CONFIGURATION
 from dexrun.gym.asking import Pace
 from dexrun.gym.defaults import default_settings, lighter
 from drivers.world.config import ObjectOptions
-from policies.data.dataset import ACTION, Switches
+from policies.data.dataset import ACTION, TIP, Switches
+from policies.data.mcap import McapEpisode
 from policies.data.opening import open_dataset
+from policies.data.tips import tips_of
 from runtime.interfaces import PolicySpec
 from runtime.messages import Floats, Observation, PolicyAnswer
 from runtime.pilot import Pilot
@@ -32,7 +35,10 @@ SETTINGS = lighter(default_settings())
 class Drifting:
     """A learner that knows nothing: it wanders off, ten rows a second."""
 
-    spec = PolicySpec("drifting", 16, 6, cameras=("head",), masks=("head",), rate_hz=10.0)
+    spec = PolicySpec("drifting", 16, 6, cameras=("head",), masks=("head",), rate_hz=10.0, tip=True)
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, Floats]] = []
 
     def warm_up(self) -> None: ...
 
@@ -44,8 +50,13 @@ class Drifting:
     def close(self) -> None: ...
 
     def infer(self, observation: Observation) -> PolicyAnswer:
+        assert observation.tip is not None
+        self.told.append((observation.masks["head"].stamp_ns, observation.tip.point_m))
         away = np.outer(np.arange(1, 17), [-0.03, 0.03, -0.02, 0.01, 0.01, 0.01])
         return PolicyAnswer(observation.arm.position + away)
+
+
+DRIFTING = Drifting()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +68,7 @@ def corrected_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     collector = Collector(SETTINGS.model_copy(update={"world": placed}), CollectOptions(oversample=1))
     options = CorrectionOptions(checkpoint=folder, beta=0.0, longest_s=1.5)
     collector._correction = Correction(
-        collector._engine, options, Drifting(), Pace(), collector._expert, collector._every
+        collector._engine, options, DRIFTING, Pace(), collector._expert, collector._every
     )
     (found,) = collector.scene(4, 0, folder)
     assert found.label == "success"
@@ -89,6 +100,31 @@ def test_a_data_set_of_it_has_the_demonstrators_answers_as_its_actions(
     assert np.abs(asked[drove] - done[drove]).max() > 0.02
     far = [np.abs(asked - row).max(axis=1).min() for row in actions.astype(np.float64)]
     assert max(far) < 1e-6
+
+
+def test_what_a_policy_was_told_of_the_object_is_what_the_data_set_holds(corrected_folder: Path) -> None:
+    """As it was recorded, and as it is worked out from recordings without it; and it is where the cube is."""
+    dataset = open_dataset(corrected_folder, Switches(use_language_tip=True))
+    try:
+        (episode,) = dataset.episodes
+        assert isinstance(episode, McapEpisode)
+        tips = episode.read(TIP, np.arange(episode.length))
+        assert dataset.about["tip_camera"] == "head"
+        shown = episode.shown["observation.masks.head"], episode.shown["observation.depth.head"]
+    finally:
+        dataset.close()
+    with Episode(corrected_folder / "episode_000000.mcap") as recording:
+        stamps, points = recording.stamps("/tip/head"), recording.array("/tip/head", "point")
+        assert stamps.tolist() == recording.stamps("/mask/head").tolist()
+        topics = {**recording.topics, "/tip/head": 0}
+        with mock.patch.object(Episode, "topics", topics):
+            worked_out = tips_of(recording, recording.camera_info("head"), *shown)
+    np.testing.assert_allclose(tips, worked_out, atol=1e-7)
+    assert np.abs(tips[0] - [0.21, -0.05, 0.026]).max() < 0.008
+    known = dict(zip(stamps.tolist(), points.tolist(), strict=True))
+    told = [(point.tolist(), known[stamp]) for stamp, point in DRIFTING.told if stamp in known]
+    assert len(told) > 5
+    assert all(mine == recorded for mine, recorded in told)
 
 
 def test_each_row_says_who_drove_and_the_hand_over_is_no_jump(corrected: dict[str, Floats]) -> None:

@@ -14,7 +14,7 @@ from runtime.messages import CameraInfo, Intrinsics
 from runtime.recording import schemas
 from runtime.recording.config import RecorderOptions
 from runtime.recording.recorder import Recorder
-from runtime.recording.tracks import camera_track, info_channel, mask_channel, rows_track
+from runtime.recording.tracks import camera_track, info_channel, mask_channel, rows_track, tip_channel
 from runtime.ring import Ring
 from runtime.stepped import SteppedClock
 
@@ -50,6 +50,7 @@ class Rig:
             rows_track("arm", "/arm/state", "dexrun.ArmState", self.arm),
         ]
         notes = [replace(info_channel("head"), metadata=schemas.info_metadata(INFO)), mask_channel("head")]
+        notes += [channel for channel in [tip_channel(INFO)] if channel is not None]
         self.recorder = Recorder(self.clock, options, folder, tracks, notes, **more)
 
     def run(self, script: Callable[[Rig], Awaitable[None]]) -> None:

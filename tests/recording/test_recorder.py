@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.messages import Tip, TrackedMask
 from runtime.recording import schemas
 from runtime.recording.mcap_file import Batch, McapFile
 from runtime.recording.reader import Episode, Recording
 from runtime.recording.recorder import EpisodeError
 from runtime.recording.repair import mend_all
 from tests.recording.rig import HEIGHT, INFO, MS, OPTIONS, WIDTH, Rig, record
+
+TIP = Tip(np.array([0.1, 0.2, 0.3]), np.array([0.01, 0.02, 0.03]), np.array([0.4, 0.5, 0.6]), 7)
 
 
 def files(folder: Path) -> list[str]:
@@ -261,14 +264,18 @@ def test_notes_go_where_their_stamps_belong(tmp_path: Path) -> None:
         recorder.put("/cameras/head/info", rig.clock.now_ns(), schemas.calibration(0, INFO))
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         mask[3:5, 4:9] = 1
-        recorder.put_mask("head", rig.clock.now_ns(), mask)
+        recorder.put_mask(TrackedMask("head", rig.clock.now_ns(), mask, 1.0, tip=TIP))
         await rig.rest(50)
         recorder.end("success")
-        recorder.put_mask("head", rig.clock.now_ns() + MS, mask)
+        recorder.put_mask(TrackedMask("head", rig.clock.now_ns() + MS, mask, 1.0, tip=TIP))
 
     Rig(tmp_path).run(script)
     with Episode(tmp_path / "episode_000000.mcap") as episode:
-        assert episode.topics["/mask/head"] == 1
+        assert episode.topics["/mask/head"] == episode.topics["/tip/head"] == 1
+        (row,) = episode.samples("/tip/head")
+        assert row["point"].tolist() == [0.1, 0.2, 0.3]
+        assert (row["sigma"][2], row["first"][0], row["seen_ns"]) == (0.03, 0.4, 7)
+        assert episode.stamps("/tip/head").tolist() == episode.stamps("/mask/head").tolist()
         mask = episode.mask("head", 0)
         assert (mask.sum(), mask[3:5, 4:9].sum()) == (10, 10)
         assert episode.camera_info("head").intrinsics == INFO.intrinsics

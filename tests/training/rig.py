@@ -65,6 +65,7 @@ class HeldDataset:
 
     def statistics(self, feature: str) -> Statistics:
         rows = np.concatenate([each.arrays[feature] for each in self.episodes]).astype(float)
+        rows = rows[np.isfinite(rows).all(axis=1)]
         return Statistics(rows.mean(0), rows.std(0), rows.min(0), rows.max(0), len(rows))
 
     def fingerprint(self) -> str:

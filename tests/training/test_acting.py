@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from policies.act.model import ActModel, dropped
 from policies.act.policy import ActPolicy
 from policies.act.resnet import ResNet18
 from policies.checkpoint import CheckpointError
-from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, DatasetError, Feature
+from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, TIP, DatasetError, Feature
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
-from runtime.messages import ArmState, Frame, Observation
+from runtime.messages import ArmState, Frame, Observation, Tip
 from tests.dexrun.rig import ROOT
 from tests.training.rig import TINY, HeldDataset, held, options, trained
 
@@ -93,6 +94,30 @@ def test_force_is_part_of_the_state(tmp_path: Path) -> None:
     assert table.keys.state == {"state": (*JOINT_NAMES, "force.0", "force.1", "force.2")}
     _, stats = load_act(table)
     assert stats.qpos_std[6:].tolist() == [1e-2] * 3  # what hardly varies is not blown up
+
+
+def test_where_the_object_is_is_part_of_the_state_live_as_in_the_data_set(tmp_path: Path) -> None:
+    """The same numbers; before the object was seen, the mean of those that were."""
+    dataset, random = held(), np.random.default_rng(1)
+    dataset.features = {**dataset.features, TIP: Feature((3,), "float32", "m", ("x", "y", "z"))}
+    dataset.about = {"tip_camera": "head"}
+    for episode in dataset.episodes:
+        episode.arrays[TIP] = random.uniform(-0.2, 0.4, (episode.length, 3)).astype(np.float32)
+    dataset.episodes[0].arrays[TIP][:4] = np.nan
+    end = trained(options(tmp_path, steps=2, switches={"use_language_tip": True}), dataset)
+    assert np.isfinite(end.losses).all()
+    policy = run(tmp_path)
+    assert (policy.spec.cameras, policy.spec.masks, policy.spec.tip) == (("head",), ("head",), True)
+    arrays, row = dataset.episodes[3].arrays, 5
+    there = arrays[TIP][row].astype(float)
+    seen = replace(observation(dataset, 3, row), tip=Tip(there, there, there, 1))
+    (state,) = policy._map.state_vectors(seen).values()
+    assert state.tolist() == [*arrays[STATE][row].astype(float), *there]
+    mean = policy._stats.qpos_mean[6:]
+    np.testing.assert_allclose(mean, dataset.statistics(TIP).mean)
+    unseen, middle = (policy.infer(replace(seen, tip=tip)).rows for tip in (None, Tip(mean, mean, mean, 1)))
+    np.testing.assert_allclose(unseen, middle, atol=1e-6)
+    assert np.abs(policy.infer(seen).rows - unseen).max() > 1e-4
 
 
 def test_it_begins_with_a_checkpoint(tmp_path: Path) -> None:

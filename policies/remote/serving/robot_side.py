@@ -13,7 +13,7 @@ from policies.entries import JOINT_STATES, EntryKind
 from policies.mapping import KeyMap, ObservationMap
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
-from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, TrackedMask
+from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, Tip, TrackedMask
 from runtime.units import UnitMap
 
 CERTAIN = 1.0
@@ -71,7 +71,7 @@ class RobotSide:
             camera: TrackedMask(camera, stamp_ns, self._plane(images, key, np.uint8), CERTAIN)
             for camera, key in self.keys.masks.items()
         }
-        arm, force = self._arm(state, stamp_ns)
+        arm, force, tip = self._arm(state, stamp_ns)
         committed = np.zeros((0, self.joints)) if prefix is None else self._rows(prefix, arm.position)
         return Observation(
             step=step,
@@ -84,6 +84,7 @@ class RobotSide:
             instruction=instruction,
             committed=committed,
             frozen_steps=max(0, min(int(frozen), len(committed))),
+            tip=tip,
         )
 
     def actions(self, rows: Floats) -> dict[str, Floats]:
@@ -117,7 +118,7 @@ class RobotSide:
             raise WireError(f"image {key!r} is {_form(plane)}; {wanted} [height, width] is wanted", "shape")
         return plane
 
-    def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, Floats | None]:
+    def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, Floats | None, Tip | None]:
         size, units = self.joints, self.map.units
         columns = {
             EntryKind.POSITION: units.to_policy(np.zeros(size)),
@@ -125,6 +126,7 @@ class RobotSide:
             EntryKind.LOAD: np.zeros(size),
         }
         force: dict[int, float] = {}
+        tip: dict[int, float] = {}
         given: list[Floats] = []
         for key, entries in self.map.state.items():
             values = self._vector(state, key, len(entries))
@@ -132,6 +134,8 @@ class RobotSide:
             for value, entry in zip(values, entries, strict=True):
                 if entry.kind is EntryKind.FORCE:
                     force[entry.index] = float(value)
+                elif entry.kind is EntryKind.TIP:
+                    tip[entry.index] = float(value)
                 elif entry.kind in JOINT_STATES:
                     columns[entry.kind][entry.index] = value
         said = np.concatenate(given) if given else np.zeros(0)
@@ -140,7 +144,8 @@ class RobotSide:
         position = units.to_robot(columns[EntryKind.POSITION])
         velocity = columns[EntryKind.VELOCITY] / units.scale
         self._check_joints(position, "state")
-        return ArmState(stamp_ns, position, velocity, columns[EntryKind.LOAD]), _force(force)
+        arm = ArmState(stamp_ns, position, velocity, columns[EntryKind.LOAD])
+        return arm, _force(force), _tip(tip, stamp_ns)
 
     def _vector(self, state: Mapping[str, Any], key: str, size: int) -> Floats:
         values = _array(state, key, "state")
@@ -187,6 +192,13 @@ def _force(channels: Mapping[int, float]) -> Floats | None:
     for channel, value in channels.items():
         out[channel] = value
     return out
+
+
+def _tip(axes: Mapping[int, float], stamp_ns: int) -> Tip | None:
+    if not axes:
+        return None
+    point, unknown = np.array([axes.get(axis, np.nan) for axis in range(3)]), np.full(3, np.nan)
+    return Tip(point, unknown, point, stamp_ns)
 
 
 def _array(values: Mapping[str, Any], key: str, what: str) -> NDArray[Any]:

@@ -1,0 +1,71 @@
+"""The language hint: where the instruction's object was seen last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runtime.messages import CameraInfo, Frame, Intrinsics, Mask, TrackedMask
+from runtime.tip import LocatingTracker, with_tip
+
+POSE = np.eye(4)
+POSE[:3, 3] = [0.1, 0.2, 0.3]
+INFO = CameraInfo("head", Intrinsics(12, 10, 20.0, 20.0, 5.5, 4.5), 0.001, POSE)
+COLOR = np.zeros((10, 12, 3), np.uint8)
+
+
+class Told:
+    """A tracker that sees what the next of `masks` is."""
+
+    def __init__(self, *masks: Mask) -> None:
+        self.masks = list(masks)
+
+    def init(self, frame: Frame, mask: Mask) -> TrackedMask:
+        return TrackedMask(frame.camera, frame.stamp_ns, mask, 1.0)
+
+    def update(self, frame: Frame) -> TrackedMask:
+        return TrackedMask(frame.camera, frame.stamp_ns, self.masks.pop(0), 1.0)
+
+
+def at(row: int, column: int) -> Mask:
+    mask = np.zeros((10, 12), np.uint8)
+    mask[row : row + 3, column : column + 3] = 1
+    return mask
+
+
+def frame(stamp_ns: int, depth: int = 500) -> Frame:
+    return Frame("head", stamp_ns, COLOR, np.full((10, 12), depth, np.uint16))
+
+
+def test_an_object_that_is_hidden_is_where_it_was_seen_last() -> None:
+    tracker = LocatingTracker(Told(at(1, 7), at(0, 0) * 0, at(1, 7)), lambda: INFO)
+    first = tracker.init(frame(1), at(1, 1)).tip
+    moved, hidden = tracker.update(frame(2, 400)).tip, tracker.update(frame(3)).tip
+    assert first is not None
+    assert moved is not None
+    assert hidden is moved
+    np.testing.assert_allclose(first.point_m, [0.1 - 3.5 / 20 * 0.5, 0.2 - 2.5 / 20 * 0.5, 0.8])
+    np.testing.assert_allclose(moved.point_m, [0.1 + 2.5 / 20 * 0.4, 0.2 - 2.5 / 20 * 0.4, 0.7])
+    assert (moved.first_m == first.point_m).all()
+    assert (moved.stamp_ns, hidden.stamp_ns) == (2, 2)
+    assert (moved.sigma_m > 0.001).all()
+    again = tracker.init(frame(4), at(5, 5) * 0)
+    assert again.tip is None, "another object, of which nothing is known yet"
+
+
+@pytest.mark.parametrize(
+    "info", [replace(INFO, base_from_camera=None), replace(INFO, depth_scale_m=None)], ids=["pose", "depth"]
+)
+def test_a_camera_that_cannot_tell_tells_nothing(info: CameraInfo) -> None:
+    tracker = LocatingTracker(Told(at(1, 7)), lambda: info)
+    assert tracker.init(frame(1), at(1, 1)).tip is None
+    assert tracker.update(Frame("head", 2, COLOR)).tip is None
+
+
+def test_the_hint_is_a_sentence_after_the_task() -> None:
+    point = np.array([0.2119, -0.0338, -0.0001])
+    said = "The object is at x 0.212 m, y -0.034 m, z 0.000 m."
+    assert with_tip("put the cup away.", point) == f"put the cup away. {said}"
+    assert with_tip("", point) == said
