@@ -5,9 +5,9 @@ Tiny random networks. Without a CUDA device every test here is skipped.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,18 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from policies.accelerate import Replay, Upload  # noqa: E402
-from policies.act.config import ActConfig  # noqa: E402
-from policies.act.policy import ActPolicy  # noqa: E402
 from runtime.messages import Floats, Observation  # noqa: E402
 from tests.geometric.synthetic import Box, observation  # noqa: E402
 from tests.lift.test_policy import made as lift  # noqa: E402
-from tests.policies.test_learned import ROBOT, act, dexgrasp, observe  # noqa: E402
-from tests.training.rig import options, trained  # noqa: E402
+from tests.policies.test_learned import act, dexgrasp, observe  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 CUDA = torch.device("cuda")
 Build = Callable[..., Any]
 KINDS = pytest.mark.parametrize("build", [act, dexgrasp], ids=["act", "dexgrasp"])
+LEFT_OVER = 16 * 1024
+"""Bytes: captures leave the generator's state behind, 512 at a time."""
 NEAR_RAD = 5e-3
 """Convolutions and products on the device count in tf32 or in another order."""
 
@@ -110,13 +109,13 @@ def test_lift_answers_as_on_the_processor() -> None:
 @KINDS
 def test_a_closed_policy_gives_its_memory_back(build: Build) -> None:
     rows(build(device="cuda"), observe())  # libraries keep workspaces of their own
-    torch.cuda.synchronize()
+    gc.collect()
     before = torch.cuda.memory_allocated()
     policy = build(device="cuda")
     rows(policy, observe())
-    assert torch.cuda.memory_allocated() > before
+    assert torch.cuda.memory_allocated() > before + LEFT_OVER
     policy.close()
-    assert torch.cuda.memory_allocated() <= before
+    assert torch.cuda.memory_allocated() <= before + LEFT_OVER
 
 
 def test_a_graph_is_captured_while_another_thread_uses_the_device() -> None:
@@ -157,26 +156,3 @@ def test_pinned_uploads_hold_what_was_given_last() -> None:
         on_device = upload("picture", array)
         torch.cuda.synchronize()
         assert int(on_device.min()) == int(on_device.max()) == value
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_training_on_the_device_goes_on_from_its_checkpoint(
-    tmp_path: Path, precision: str, workers: int
-) -> None:
-    more: Any = {"device": "auto", "precision": precision, "workers": workers}
-    whole = trained(options(tmp_path / "whole", **more))
-    asked = iter([False, False, True])
-    first = trained(options(tmp_path / "cut", **more), stopped=lambda: next(asked))
-    second = trained(options(tmp_path / "cut", **more), resume=True)
-    assert (first.step, second.step) == (3, 6)
-    assert first.losses + second.losses == pytest.approx(whole.losses, rel=1e-2)
-    size = {"image_width": 32, "image_height": 32, "cameras": ("head",)}
-    for device in ("cpu", "cuda"):
-        config = ActConfig.model_validate(
-            {"checkpoint": str(tmp_path / "cut/last"), "device": device, **size}
-        )
-        policy = ActPolicy(config, ROBOT)
-        policy.warm_up()
-        assert np.isfinite(rows(policy, observe())).all()
-        policy.close()
