@@ -381,3 +381,27 @@ class Tracker(Protocol):
         Raises:
             PerceptionError: before `init`, or the frame is of another size.
         """
+
+
+@runtime_checkable
+class MultiTracker(Protocol):
+    """Follows several objects of one camera, each by a name of its own. Called on one thread, and owns none.
+
+    Frames may come in any direction of time: whoever goes backwards through a recording begins at its end.
+    """
+
+    def begin(self) -> None:
+        """Forget all objects."""
+
+    def update(self, frame: Frame, prompts: Mapping[str, Prompt | Mask] = ...) -> Mapping[str, TrackedMask]:
+        """Where all objects are in `frame`, by name.
+
+        `prompts` says of some where they are, by a mask ``[H, W]`` or what a segmenter takes: a name that is
+        new is followed from here on, another is corrected. The newest frame (of the same camera and stamp)
+        may be given once more, to correct what was found in it. Confidence 0 and an empty mask mean that an
+        object is hidden or lost; it is looked for all the same, and comes back by itself or by a prompt.
+
+        Raises:
+            PerceptionError: nothing is followed, the frame is of another size, a prompt is not in it or of a
+                kind that this tracker does not take, or it cannot answer.
+        """

@@ -23,6 +23,7 @@ from runtime.body_options import ArmOptions, StandingArmOptions
 from runtime.geometry_options import Extrinsics
 from runtime.interfaces import PerceptionError, PolicyError
 from runtime.joints import JointLayout
+from runtime.multi_tracker import SeparateTrackers
 from runtime.packages import missing, need
 from runtime.part_context import ArmContext, CameraNeed, DeviceContext, PolicyContext
 from runtime.part_table import PartTable, checked
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         Detector,
         ForceDriver,
         LeaderDriver,
+        MultiTracker,
         Policy,
         Segmenter,
         Tracker,
@@ -355,6 +357,14 @@ class TrackerTable(SeeingTable):
         Raises:
             PerceptionError: it cannot be made with this table; one line.
         """
+
+    def build_multi(self) -> MultiTracker:
+        """What follows several objects together: a tracker for each, unless the part knows better.
+
+        Raises:
+            PerceptionError: as `build`.
+        """
+        return SeparateTrackers(self.build)
 
 
 BASES: Mapping[str, type[PartTable]] = {

@@ -42,7 +42,11 @@ def load_model(folder: ModelFolder, class_name: str, device: torch.device, preci
     told = f"{folder.key} = {str(folder.path)!r}"
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
-            folder.path, local_files_only=True, dtype=PRECISIONS[precision], output_loading_info=True
+            folder.path,
+            local_files_only=True,
+            dtype=PRECISIONS[precision],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are said below, in one line
         )
         model = model.eval().to(device)
     except (torch.OutOfMemoryError, MemoryError):
@@ -50,8 +54,12 @@ def load_model(folder: ModelFolder, class_name: str, device: torch.device, preci
         raise PerceptionError(f"{told}: out of memory on {device}: its weights need {gib:.2f} GiB") from None
     except (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError) as error:
         raise PerceptionError(f"{told}: {' '.join(str(error).split())}") from None
-    if missing := sorted(report["missing_keys"]):
-        names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        raise PerceptionError(f"{told}: {len(missing)} weights of {class_name} are not in it: {names}")
+    for wrong, why in (
+        (report["missing_keys"], "are not in it"),
+        ((each[0] for each in report["mismatched_keys"]), "have other sizes in it"),
+    ):
+        if names := sorted(wrong):
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            raise PerceptionError(f"{told}: {len(names)} weights of {class_name} {why}: {shown}")
     logger.debug("{}: {} on {} in {}", folder.path, class_name, device, precision)
     return model

@@ -14,7 +14,8 @@ ArmContext ArmDriver ArmModel ArmState ArmTable Box CameraDriver CameraInfo Came
 ColorImage DepthImage DeviceContext DeviceError DeviceTable Driver Extrinsics FaultKind Floats ForceDriver
 ForceTable Frame IkOptions IkResult Intrinsics JointLayout LeaderDriver LeaderTable Mailbox Mask NS_PER_S
 Detection Detector DetectorTable Point Prompt Segmentation
-NoAnswerError Observation Options PerceptionError Policy PolicyAnswer PolicyContext PolicyError PolicySpec
+MultiTracker NoAnswerError
+Observation Options PerceptionError Policy PolicyAnswer PolicyContext PolicyError PolicySpec
 PolicyStatus
 PolicyTable RealClock Ring Sample Segmenter SegmenterTable Signal SteppedClock TrackedMask Tracker
 TrackerTable Wire base_from_camera capacity_for

@@ -1,0 +1,121 @@
+"""Tables of the networks of SAM 2's kind, and which classes of `transformers` they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from planner.perception.weights import ModelFolder
+from runtime.options import Options
+from runtime.parts import SegmenterTable, TrackerTable
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Sam2Family:
+    """What one kind of checkpoint is loaded as.
+
+    Attributes:
+        image, video: classes of `transformers`; `video` is empty where the checkpoint has no memory.
+        normalization: mean and standard deviation of the pictures' channels, 0 to 1.
+        packages: what it imports besides.
+    """
+
+    image: str
+    video: str = ""
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] = _IMAGENET
+    packages: tuple[str, ...] = ()
+
+    @property
+    def session(self) -> str:
+        """The class that holds a video's memory."""
+        return self.video.replace("Model", "InferenceSession")
+
+
+FAMILIES: Mapping[str, Sam2Family] = {
+    "sam2": Sam2Family("Sam2Model"),
+    "sam2_video": Sam2Family("Sam2Model", "Sam2VideoModel"),
+    "edgetam": Sam2Family("EdgeTamModel", packages=("timm",)),
+    "edgetam_video": Sam2Family("EdgeTamModel", "EdgeTamVideoModel", packages=("timm",)),
+    "sam3_tracker": Sam2Family("Sam3TrackerModel", normalization=_HALVES),
+    "sam3_tracker_video": Sam2Family("Sam3TrackerModel", "Sam3TrackerVideoModel", _HALVES),
+    "sam3_video": Sam2Family("Sam3TrackerModel", "Sam3TrackerVideoModel", _HALVES),
+}
+"""By ``model_type``. The public SAM 2 and 2.1 are ``sam2_video``, SAM 3 is ``sam3_video``."""
+
+
+class Sam2Options(Options):
+    """What a segmenter and a tracker of SAM 2's kind have in common.
+
+    Attributes:
+        path: the folder of the checkpoint: ``config.json`` and ``model.safetensors``, such as that of
+            ``facebook/sam2.1-hiera-tiny``, of EdgeTAM, or of SAM 3. Nothing is fetched.
+        device: ``cpu``, ``cuda``, ``cuda:1``... On a CPU a picture takes 5 to 11 seconds.
+        precision: of the network; ``bfloat16`` is what the model was trained with.
+        compile: use ``torch.compile`` on the network that looks at the picture.
+    """
+
+    path: Path
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+
+
+class Sam2SegmenterOptions(SegmenterTable, Sam2Options):
+    """SAM 2, SAM 2.1, EdgeTAM or the tracker of SAM 3, from a box or clicks to a mask.
+
+    Attributes:
+        multimask: whether the best by its own score of three masks is taken, which tells a part from the
+            whole where a click may mean either; otherwise its one mask.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "safetensors")
+    extra: ClassVar[str] = "perception"
+
+    type: Literal["sam2"] = "sam2"
+    multimask: bool = True
+
+    def check_files(self) -> None:
+        self.folder()
+
+    def folder(self) -> ModelFolder:
+        """The checkpoint.
+
+        Raises:
+            PerceptionError: it is not there, or of another kind.
+        """
+        return ModelFolder.open("perception.segmenter.path", self.path, FAMILIES, "segmenter of SAM 2's kind")
+
+
+class Sam2TrackerOptions(TrackerTable, Sam2Options):
+    """SAM 2, SAM 2.1, EdgeTAM or the tracker of SAM 3, from frame to frame, with bounded memory.
+
+    Attributes:
+        remembered_prompts: of the frames with a prompt, so many are remembered, the first and the newest; of
+            other frames the newest 16, as the network itself looks back.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "safetensors")
+    extra: ClassVar[str] = "perception"
+
+    type: Literal["sam2"] = "sam2"
+    remembered_prompts: int = Field(default=4, ge=2, le=64)
+
+    def check_files(self) -> None:
+        self.folder()
+
+    def folder(self) -> ModelFolder:
+        """The checkpoint.
+
+        Raises:
+            PerceptionError: it is not there, of another kind, or one without memory.
+        """
+        kinds = [kind for kind, family in FAMILIES.items() if family.video]
+        what = "tracker of SAM 2's kind (one with a memory)"
+        return ModelFolder.open("perception.tracker.path", self.path, kinds, what)

@@ -1,0 +1,95 @@
+"""SAM 2 with the public models' parts, and so small and random that a frame takes milliseconds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from runtime.messages import ColorImage, Frame, Mask
+
+SIDE = 128
+WIDTH, HEIGHT = 160, 120
+
+
+def tiny_config() -> Any:
+    from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
+    from transformers.models.sam2_video.configuration_sam2_video import (
+        Sam2VideoMaskDecoderConfig,
+        Sam2VideoPromptEncoderConfig,
+    )
+
+    backbone = Sam2HieraDetConfig(
+        hidden_size=16,
+        image_size=[SIDE, SIDE],
+        blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=[8, 4, 8, 4],
+        global_attention_blocks=[3],
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[128, 64, 32, 16],
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        fpn_hidden_size=128,
+    )
+    return Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config=Sam2VideoPromptEncoderConfig(hidden_size=128, image_size=SIDE, patch_size=16),
+        mask_decoder_config=Sam2VideoMaskDecoderConfig(hidden_size=128, iou_head_hidden_dim=256),
+        image_size=SIDE,
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=2,
+        memory_attention_feed_forward_hidden_size=128,
+        memory_attention_rope_feat_sizes=[8, 8],
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=512,
+    )
+
+
+def randomized(model: Any, seed: int = 0) -> Any:
+    """Weights of a size at which no layer drowns in another, so that every input shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, each in model.named_parameters():
+            if each.dim() > 1 and "embed" not in name.rpartition(".")[2]:
+                fan_in = math.prod(each.shape[1:])
+                each.copy_(torch.randn(each.shape, generator=generator) / math.sqrt(fan_in))
+            elif each.dim() > 1 or not each.abs().any():
+                each.copy_(0.1 * torch.randn(each.shape, generator=generator))
+    sees = model.mask_decoder.pred_obj_score_head.proj_out.bias
+    with torch.no_grad():
+        sees.fill_(6.0)  # a random network sees an object as often as not
+    return model.eval()
+
+
+def tiny_folder(path: Path, seed: int = 0) -> Path:
+    """A checkpoint as `save_pretrained` leaves it."""
+    from transformers import Sam2VideoModel
+
+    torch.manual_seed(seed)
+    randomized(Sam2VideoModel(tiny_config()), seed).save_pretrained(path)
+    return path
+
+
+def picture(step: int = 0) -> ColorImage:
+    """A ball that moves over a chequered table."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    image = np.stack([90 + 20 * ((x // 20 + y // 20) % 2)] * 3, axis=-1).astype(np.uint8)
+    image[ball(step) > 0] = (200, 40 + 3 * step % 60, 30)
+    return image
+
+
+def ball(step: int = 0) -> Mask:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return ((x - 50 - 2 * step) ** 2 + (y - 60 - step) ** 2 < 400).astype(np.uint8)
+
+
+def frame(step: int = 0) -> Frame:
+    return Frame("head", step, picture(step))
