@@ -51,6 +51,7 @@ commands:
   collect    demonstrations in simulation, made by the geometric policy
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
   replay     send a recorded episode to the arm again, or verify it target by target
+  annotate   masks, boxes, phrases and sub-steps for recorded episodes
   export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
   train      a policy out of a data set
   eval       how often a policy succeeds, with its interval, beside a control
@@ -72,6 +73,7 @@ _COMMANDS = {
     "collect": "dexrun.collecting.command",
     "serve": "dexrun.serve.command",
     "replay": "dexrun.data.replay",
+    "annotate": "dexrun.annotation.command",
     "export": "dexrun.export.command",
     "train": "dexrun.training.command",
     "eval": "dexrun.evaluation.command",

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from dexrun.annotation.options import AnnotateOptions
+from dexrun.annotation.rows import masks_of_rows
 from dexrun.export import zarr_v2
-from dexrun.export.errors import ExportError
+from dexrun.export.errors import BadEpisodeError, ExportError
 from dexrun.export.job import ExportPlan, Slot, report_of
-from dexrun.export.masks import tracked
 from dexrun.export.options import ExportOptions
 from dexrun.export.zarr_v2 import ZarrArray
 from policies.data.piloted import intervention
 from policies.data.recorded import DatasetShape, EpisodeRef
 from policies.data.sampled import Sampled
+from runtime.interfaces import PerceptionError
 from runtime.units import UnitMap
 
 UNITS = UnitMap(convention="symmetric")
@@ -97,11 +99,12 @@ class DexGraspZarr:
 def _masks_known(plan: ExportPlan) -> str:
     """What the fourth channel is worth."""
     head = _cameras(plan.slots[0].ref.shape, plan.options)[HEAD]
-    known = sum(head in slot.ref.masks for slot in plan.slots)
-    missing = len(plan.slots) - known
+    annotated = sum(head in slot.ref.annotated for slot in plan.slots)
+    known = sum(head in slot.ref.masks for slot in plan.slots) - annotated
+    missing = len(plan.slots) - known - annotated
     how = "tracked when exporting" if plan.options.missing_mask == "track" else "empty: none were recorded"
-    parts = [f"{known} episodes: tracked when recording"] if known else []
-    return "; ".join([*parts, *([f"{missing} episodes: {how}"] if missing else [])])
+    parts = ((known, "tracked when recording"), (annotated, "annotated"), (missing, how))
+    return "; ".join(f"{count} episodes: {how}" for count, how in parts if count)
 
 
 def _cameras(shape: DatasetShape, options: ExportOptions) -> dict[str, str]:
@@ -125,7 +128,24 @@ def _with_masks(sampled: Sampled, camera: str, options: ExportOptions) -> Any:
     if camera in sampled.masks:
         masks = sampled.mask_images(camera)
     elif options.missing_mask == "track":
-        masks = tracked(sampled, camera, options)
+        masks = _tracked(sampled, camera, options)
     for image, mask in zip(sampled.colors(camera), masks, strict=False):
         plane = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
         yield np.concatenate([image[..., ::-1], plane[..., None]], axis=-1)
+
+
+def _tracked(sampled: Sampled, camera: str, options: ExportOptions) -> Any:
+    """Of an episode that nobody annotated.
+
+    Raises:
+        BadEpisodeError: there is no telling what the object is.
+    """
+    asked = AnnotateOptions(camera=camera, vlm_url=options.vlm_url, vlm_model=options.vlm_model)
+    try:
+        yield from masks_of_rows(sampled, asked)
+    except PerceptionError as error:
+        raise BadEpisodeError(
+            sampled.ref.name,
+            f"no mask of the object: {error}; "
+            "--missing-mask zeros exports without, --vlm-url asks a vision-language model",
+        ) from None

@@ -1,4 +1,4 @@
-"""What the planner had said at every row of an episode, as DexVLA's ``substep_reasonings``."""
+"""What was being done at every row of an episode, in words, as DexVLA's ``substep_reasonings``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ PLANNER = "/planner"
 
 
 def reasonings(sampled: Sampled) -> list[str]:
-    """One text per row: the newest of the planner's replies by then, else the task."""
+    """One text per row: the newest of the planner's replies by then; where it never said anything, the
+    annotation's sub-step, else the task.
+    """
     episode = sampled.recording
-    if not episode.topics.get(PLANNER):
-        return [sampled.ref.task] * len(sampled)
-    with reading(sampled.ref.path, PLANNER):
-        spoken = [(s.stamp_ns, sentence(s.values)) for s in episode.samples(PLANNER)]
-    known = sorted((stamp, text) for stamp, text in spoken if text)
+    spoken: list[tuple[int, str]] = []
+    if episode.topics.get(PLANNER):
+        with reading(sampled.ref.path, PLANNER):
+            spoken = [(s.stamp_ns, sentence(s.values)) for s in episode.samples(PLANNER)]
+    known = sorted((stamp, text) for stamp, text in spoken if text) or substeps(sampled)
     stamps = np.array([stamp for stamp, _ in known], np.int64)
     texts = [sampled.ref.task, *(text for _, text in known)]
     return [texts[place] for place in np.searchsorted(stamps, sampled.observed, side="right").tolist()]
+
+
+def substeps(sampled: Sampled) -> list[tuple[int, str]]:
+    """The sub-steps that its annotation has, each with the stamp since which it is done."""
+    episode = sampled.recording
+    found = (episode.annotation(camera) for camera in sampled.ref.annotated)
+    steps = next((each.substeps for each in found if each is not None), ())
+    return [(step.time_ns - episode.offset_ns, step.text) for step in steps]
 
 
 def sentence(exchange: Any) -> str:

@@ -164,7 +164,8 @@ class EpisodeRef:
     Attributes:
         name: run and episode, for messages.
         joints: the arm's, as it was calibrated for this episode.
-        masks: cameras that have tracked masks. drops: samples lost while recording, by topic.
+        masks: cameras that have tracked masks. annotated: those of them whose masks were made afterwards.
+        drops: samples lost while recording, by topic.
         missing: cameras, and ``force``, that the robot had and of which there is no sample.
         action: which target it says is the action.
     """
@@ -182,6 +183,7 @@ class EpisodeRef:
     repaired: bool = False
     missing: tuple[str, ...] = ()
     action: Target = "sent"
+    annotated: tuple[str, ...] = ()
 
     def units(self, units: UnitMap) -> JointUnits:
         """How joints are expressed.
@@ -270,7 +272,11 @@ def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
             repaired=episode.repaired,
             missing=_missing(episode),
             action=_action(episode),
+            annotated=tuple(t[len(_MADE) :] for t in episode.topics if t.startswith(_MADE)),
         )
+
+
+_MADE = "/annotation/"
 
 
 def _action(episode: Episode) -> Target:

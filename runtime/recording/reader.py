@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Mask
+from runtime.recording.annotations import RECORD, Annotation, annotation_files, fingerprint
 from runtime.recording.bounds import RecordingError, reading
 from runtime.recording.mcap_file import OPEN_SUFFIX
 from runtime.recording.pictures import decoded, picture_size
@@ -25,6 +26,7 @@ from runtime.recording.source import RecordingFile, decode
 
 EPISODES = "episodes"
 _MOST = 1 << 62
+_AFTERWARDS = ("/mask/", "/annotation/")
 
 __all__ = ["EPISODES", "Episode", "RecordedSample", "Recording", "RecordingError"]
 
@@ -68,6 +70,7 @@ class Episode:
         self.path = Path(path)
         self._source = RecordingFile(self.path)
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._beside: dict[str, RecordingFile] | None = None
         self.records = self._source.records
         self.metadata: dict[str, str] = self.records.get("episode", {})
 
@@ -81,11 +84,61 @@ class Episode:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._source.close()
+        for source in (self._source, *(self._beside or {}).values()):
+            source.close()
 
     def __del__(self) -> None:
-        if (source := getattr(self, "_source", None)) is not None:
-            source.close()
+        if getattr(self, "_source", None) is not None:
+            self.close()
+
+    # --- what was found out about it afterwards
+
+    def _annotations(self) -> dict[str, RecordingFile]:
+        """The annotations beside it that are of this recording, by topic; opened when they are asked for.
+
+        Raises:
+            RecordingError: one is damaged, or is of another recording.
+        """
+        if self._beside is None:
+            found: dict[str, RecordingFile] = {}
+            try:
+                for path in annotation_files(self.path):
+                    source = RecordingFile(path)
+                    found.update(dict.fromkeys(source.topics, source))
+                    self._check_belongs(source)
+            except RecordingError:
+                for source in found.values():
+                    source.close()
+                raise
+            self._beside = found
+        return self._beside
+
+    def _check_belongs(self, source: RecordingFile) -> None:
+        """Known again by the bytes of one frame, unless that was cut away since."""
+        with reading(source.path, f"record {RECORD!r}"):
+            about = Annotation.of(source.records[RECORD])
+        times = self._source.topic(f"/cameras/{about.camera}/color").times
+        (at,) = np.nonzero(times == about.checked[0])
+        if len(at) and fingerprint(self, about.camera, int(at[0])) != about.checked:
+            raise RecordingError(
+                f"{source.path}: is of another recording than {self.path.name}; remove it, or make it anew "
+                "with dexrun annotate"
+            )
+
+    def _of(self, topic: str) -> RecordingFile:
+        """The file that has `topic`: masks that were made afterwards take the place of recorded ones."""
+        if topic.startswith(_AFTERWARDS):
+            return self._annotations().get(topic, self._source)
+        return self._source
+
+    def annotation(self, camera: str) -> Annotation | None:
+        """What was found out about `camera` afterwards.
+
+        Raises:
+            RecordingError: it is damaged, or of another recording.
+        """
+        source = self._annotations().get(f"/annotation/{camera}")
+        return None if source is None else Annotation.of(source.records[RECORD])
 
     # --- what it says about itself
 
@@ -154,7 +207,8 @@ class Episode:
     @property
     def topics(self) -> dict[str, int]:
         """Messages by topic; topics without any are there, too."""
-        return {name: len(topic.times) for name, topic in self._source.topics.items()}
+        known = {name: len(topic.times) for name, topic in self._source.topics.items()}
+        return {**known, **{name: len(file.topics[name].times) for name, file in self._annotations().items()}}
 
     @property
     def cameras(self) -> list[str]:
@@ -162,7 +216,7 @@ class Episode:
         return self._of_cameras("color")
 
     def _of_cameras(self, kind: str) -> list[str]:
-        parts = [name.split("/") for name, count in self.topics.items() if count]
+        parts = [name.split("/") for name, topic in self._source.topics.items() if len(topic.times)]
         return [each[2] for each in parts if len(each) == 4 and each[1] == "cameras" and each[3] == kind]
 
     @property
@@ -210,7 +264,7 @@ class Episode:
         Raises:
             RecordingError: there is no such topic.
         """
-        return self._source.topic(topic).times
+        return self._of(topic).topic(topic).times
 
     def stamps(self, topic: str) -> NDArray[np.int64]:
         """The same by the recording's monotonic clock."""
@@ -223,11 +277,11 @@ class Episode:
         Raises:
             RecordingError: there is no such topic.
         """
-        entry = self._source.topic(topic)
+        entry = self._of(topic).topic(topic)
         with reading(self.path, topic):
             rows = Rows.of(entry.schema, entry.metadata) if "layout" in entry.metadata else None
         for number in range(len(entry.times)):
-            index, stamp_ns, data = self._source.message(entry, number)
+            index, stamp_ns, data = self._of(topic).message(entry, number)
             with reading(self.path, topic):
                 values = decode(entry, rows, data)
             yield RecordedSample(topic, int(entry.times[number]), stamp_ns, index, values)
@@ -249,12 +303,12 @@ class Episode:
         Raises:
             RecordingError: there is no such topic, or it is not one of rows.
         """
-        entry = self._source.topic(topic)
+        entry = self._of(topic).topic(topic)
         if "layout" not in entry.metadata:
             raise RecordingError(f"{self.path}: {topic} has no rows but {entry.schema}")
         with reading(self.path, topic):
             rows = Rows.of(entry.schema, entry.metadata)
-            return rows.decode(self._source.rows(entry, rows.size))
+            return rows.decode(self._of(topic).rows(entry, rows.size))
 
     def shape(self, topic: str, field: str) -> tuple[int, ...]:
         """Of one row of a field, without reading any.
@@ -262,7 +316,7 @@ class Episode:
         Raises:
             RecordingError: there is no such topic or field.
         """
-        entry = self._source.topic(topic)
+        entry = self._of(topic).topic(topic)
         with reading(self.path, topic):
             return Rows.of(entry.schema, entry.metadata).layout[field][0]
 
@@ -324,13 +378,13 @@ class Episode:
             return (decoded(values["data"], size, color=False) > 127).astype(np.uint8)
 
     def _image(self, topic: str, index: int) -> dict[str, Any]:
-        entry = self._source.topic(topic)
+        entry = self._of(topic).topic(topic)
         if not 0 <= index < len(entry.times):
             raise RecordingError(
                 f"{self.path}: {topic} has {len(entry.times)} images, not one numbered {index}"
             )
         with reading(self.path, topic):
-            return decode(entry, None, self._source.message(entry, index)[2])
+            return decode(entry, None, self._of(topic).message(entry, index)[2])
 
 
 class Recording:

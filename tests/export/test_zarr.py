@@ -13,8 +13,8 @@ import pytest
 from dexrun.export import umi_zarr
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportResult
-from dexrun.export.masks import named_by
 from drivers.arms import describe
+from planner.perception.naming import named_by
 from planner.scene_reader.select import label
 from planner.scene_reader.vision import read
 from policies.mapping import ImageRule, fit_image

@@ -300,3 +300,12 @@ def test_tracking_is_repeatable() -> None:
             [tracker.update(frame(drawn("red", "cube", 300 + 9 * i, 120)[0])).mask for i in range(10)]
         )
     assert all(np.array_equal(one, other) for one, other in zip(*masks, strict=True))
+
+
+def test_what_is_followed_lies_where_it_is() -> None:
+    image = np.full((60, 80, 3), 150, np.uint8)
+    image[20:34, 30:44] = (200, 20, 20)
+    mask = (image[..., 1] == 20).astype(np.uint8)
+    tracker = CONFIG.tracker.build()
+    tracker.init(frame(image, 0), mask)
+    assert (tracker.update(frame(image, 1)).mask == mask).all()

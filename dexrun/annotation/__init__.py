@@ -1,0 +1,1 @@
+"""``dexrun annotate``: masks, boxes, points, phrases and sub-steps for whole data sets."""

@@ -1,0 +1,43 @@
+"""What is asked of an annotation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from planner.config import PlannerConfig
+from planner.perception.config import PerceptionConfig
+from runtime.options import Options
+
+
+class AnnotateOptions(Options):
+    """How episodes are annotated. Crosses to other processes as JSON.
+
+    Attributes:
+        camera: whose pictures; empty: the one that sees the scene.
+        moment: when the object is named: while the gripper holds it (else in the first second, where it never
+            holds anything), or at the start, or so many seconds after it.
+        vlm_url, vlm_model: who names it; the scene reader's own eyes if empty.
+        low_confidence: masks that are less sure than this are listed for a person.
+        perception, planner: the models, and how they are asked.
+    """
+
+    camera: str = ""
+    moment: Literal["held", "start"] | float = "held"
+    vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")
+    vlm_model: str = ""
+    low_confidence: float = Field(default=0.5, ge=0, le=1)
+    perception: PerceptionConfig = PerceptionConfig()
+    planner: PlannerConfig = PlannerConfig()
+
+    def asked(self) -> PlannerConfig:
+        """Whom to ask."""
+        return self.planner.model_copy(
+            update={"base_url": self.vlm_url or None, "model": self.vlm_model or None}
+        )
+
+    def models(self) -> dict[str, Any]:
+        """Which models make masks, with their options: what is kept with each."""
+        said: dict[str, Any] = self.perception.model_dump(mode="json")
+        return said

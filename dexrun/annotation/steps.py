@@ -1,0 +1,51 @@
+"""The steps of an annotation that have nothing to do with where they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dexrun.annotation.looking import Survey, substeps
+from dexrun.annotation.options import AnnotateOptions
+from planner.perception.naming import ShownMoment, asked, read_off
+from runtime.interfaces import PerceptionError
+from runtime.recording.annotations import Anchor, Annotation, fingerprint
+from runtime.recording.reader import Episode
+
+
+def named(about: Survey, looks: Sequence[ShownMoment], task: str, options: AnnotateOptions) -> Anchor:
+    """What the object is and where, in one of the frames that `looks` show, which are the survey's moments.
+
+    Raises:
+        PerceptionError: nothing is seen that `task` names, or several things are.
+    """
+    found = asked(looks, task, options.asked()) if options.vlm_url else read_off(looks, task)
+    if found is None:
+        raise PerceptionError(f"the planner does not see what {task!r} names")
+    frame = about.moments[found.look].frame
+    return Anchor(frame, found.phrase, found.box, (), found.by, found.model, found.prompt)
+
+
+def doubtful(confidences: Mapping[int, float], options: AnnotateOptions) -> tuple[int, ...]:
+    """The frames that a person is to look at."""
+    return tuple(sorted(frame for frame, sure in confidences.items() if sure < options.low_confidence))
+
+
+def said(
+    task: str,
+    episode: Episode,
+    about: Survey,
+    anchors: Sequence[Anchor],
+    confidences: Mapping[int, float],
+    options: AnnotateOptions,
+) -> Annotation:
+    """What is kept of an annotation beside its masks."""
+    frame = anchors[0].frame
+    return Annotation(
+        about.camera,
+        task,
+        tuple(anchors),
+        substeps(about, anchors[-1].phrase),
+        options.models(),
+        doubtful(confidences, options),
+        fingerprint(episode, about.camera, frame),
+    )

@@ -1,0 +1,108 @@
+"""The writer's role: masks into files, and files into the annotation beside the recording."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dexrun.annotation.commands import Commands
+from dexrun.annotation.looking import Survey
+from dexrun.annotation.mask_file import MaskFileError, MaskWriter, read_masks
+from dexrun.annotation.masks import kept
+from dexrun.annotation.options import AnnotateOptions
+from dexrun.annotation.roles import WAIT_NS
+from dexrun.annotation.steps import said
+from runtime.frame_channel import FrameMessage, FrameReceiver
+from runtime.recording.annotations import Anchor, FrameMask, annotation_path, write_annotation
+from runtime.recording.reader import Episode, RecordingError
+
+
+@dataclass
+class _Keeping:
+    """The masks of one lease, on their way into a file."""
+
+    frames: list[int]
+    writer: MaskWriter
+    done: int = 0
+
+
+class WriterRole:
+    """Writes what trackers send. A stretch's masks are there when all of them are; so is an annotation."""
+
+    def __init__(self, options: AnnotateOptions, commands: Commands, inbox: FrameReceiver) -> None:
+        self._options = options
+        self._commands = commands
+        self._inbox = inbox
+        self._leases: dict[int, _Keeping] = {}
+
+    def handle(self, command: Mapping[str, Any]) -> None:
+        """See `Role`: ``keep``, ``assemble``, ``drop``."""
+        match command["do"]:
+            case "keep":
+                writer = MaskWriter(Path(command["path"]))
+                self._leases[command["lease"]] = _Keeping(list(range(*command["frames"])), writer)
+            case "assemble":
+                self._assemble(command)
+            case "drop":
+                self._drop(command["lease"])
+
+    def _drop(self, lease: int) -> None:
+        if (keeping := self._leases.pop(lease, None)) is not None:
+            keeping.writer.discard()
+
+    def step(self) -> bool:
+        """Take the next mask."""
+        if not self._leases:
+            return False
+        message = self._inbox.receive(WAIT_NS)
+        if message is not None and message.about.get("lease") in self._leases:
+            self._keep(message.about["lease"], message)
+        return True
+
+    def _keep(self, lease: int, message: FrameMessage) -> None:
+        keeping, about = self._leases[lease], message.about
+        frame = keeping.frames[keeping.done]
+        if (about["n"], about["frame"]) != (keeping.done, frame):
+            self._drop(lease)
+            lost = f"mask {about['n']} of frame {about['frame']} came instead of frame {frame}'s"
+            self._commands.answer(lease=lease, lost=lost)
+            return
+        keeping.writer.add(kept(frame, message.data, about["confidence"], about["anchor"]))
+        keeping.done += 1
+        if keeping.done == len(keeping.frames):
+            del self._leases[lease]
+            keeping.writer.finish()
+            self._commands.answer(lease=lease, kept=keeping.done)
+
+    def _assemble(self, command: Mapping[str, Any]) -> None:
+        """Put the files of all stretches together; a damaged one is removed and told, to be made again."""
+        path, about = Path(command["path"]), Survey.of(command["survey"])
+        masks: dict[int, FrameMask] = {}
+        for name in command["files"]:
+            try:
+                masks.update({mask.frame: mask for mask in read_masks(Path(name))})
+            except MaskFileError:
+                Path(name).unlink(missing_ok=True)
+                self._commands.answer(job=command["job"], damaged=name)
+                return
+        anchors = [Anchor.of(each) for each in command["anchors"]]
+        try:
+            with Episode(path) as episode:
+                sure = {frame: mask.confidence for frame, mask in masks.items()}
+                found = said(command["task"], episode, about, anchors, sure, self._options)
+                ordered = [masks[frame] for frame in range(about.frames)]
+                write_annotation(annotation_path(path, about.camera), episode, found, ordered)
+        except (RecordingError, OSError, KeyError) as error:
+            self._commands.answer(job=command["job"], refused=f"{path}: cannot be annotated: {error}")
+            return
+        shutil.rmtree(command["work"], ignore_errors=True)
+        self._commands.answer(job=command["job"], done=about.frames, low=list(found.low))
+
+    def close(self) -> None:
+        """See `Role`."""
+        for keeping in self._leases.values():
+            keeping.writer.discard()
+        self._inbox.close()

@@ -1,0 +1,133 @@
+"""One episode annotated in this process: masks, where they are kept, and what exports make of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from dexrun.annotation.inside import annotate_file
+from dexrun.annotation.options import AnnotateOptions
+from dexrun.annotation.stretches import Stretch, corrected, stretches
+from dexrun.export.formats import format_named
+from dexrun.export.job import export
+from dexrun.export.options import ExportOptions
+from policies.data.dataset import MASKS, DatasetError, Switches
+from policies.data.opening import open_dataset
+from policies.data.recorded import describe
+from runtime.interfaces import PerceptionError
+from runtime.recording.annotations import Anchor, annotation_path
+from runtime.recording.reader import Episode, RecordingError
+from tests.annotation.drawn import COVERED, drawn, overlap, place, run_of, truth
+
+FIRST = "episodes/episode_000000.mcap"
+
+
+def described(path: Path) -> Any:
+    ref = describe(path)
+    assert ref is not None
+    return ref
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return run_of(tmp_path / "run", drawn()) / FIRST
+
+
+def test_every_frame_gets_its_mask_and_the_recording_stays_as_it_is(recording: Path) -> None:
+    before = recording.read_bytes()
+    about = annotate_file(described(recording), AnnotateOptions())
+    assert recording.read_bytes() == before
+    assert (about.phrase, about.anchors[0].by) == ("red cube", "scene_reader")
+    with Episode(recording) as episode:
+        frames = len(episode.times("/cameras/head/color"))
+        masks = [episode.mask("head", frame) for frame in range(frames)]
+        rows = episode.columns("/annotation/head")
+        assert (episode.times("/mask/head") == episode.times("/cameras/head/color")).all()
+        kept = episode.annotation("head")
+    assert np.mean([overlap(mask, truth(frame)) for frame, mask in enumerate(masks)]) > 0.97
+    assert rows["frame"].tolist() == list(range(frames))
+    assert set(COVERED) <= set(about.low)
+    y, x = place(20)
+    assert rows["box"][20] == pytest.approx([x, y, x + 14, y + 14], abs=1)
+    assert rows["point"][20] == pytest.approx([x + 6.5, y + 6.5], abs=1)
+    assert np.isnan(rows["box"][COVERED[1]]).all()
+    assert kept == about
+
+
+def test_it_is_followed_backwards_and_forwards_from_any_frame(recording: Path) -> None:
+    y, x = place(20)
+    said = Anchor(20, "cube", (x, y, x + 14, y + 14), by="person", person="Ann")
+    about = annotate_file(described(recording), AnnotateOptions(), (said,))
+    assert about.anchors == (said,)
+    with Episode(recording) as episode:
+        seen = [overlap(episode.mask("head", frame), truth(frame)) for frame in range(31)]
+    assert np.mean(seen) > 0.97
+
+
+def test_masks_made_afterwards_are_exported_as_recorded_ones_are(recording: Path, tmp_path: Path) -> None:
+    annotate_file(described(recording), AnnotateOptions())
+    run = [recording.parent.parent]
+    options = ExportOptions(jobs=1, missing_mask="refuse")
+    export(run, format_named("dexgrasp-zarr"), tmp_path / "zarr", options)
+    dataset = open_dataset(tmp_path / "zarr", Switches(use_mask=True))
+    (episode,) = dataset.episodes
+    masks = episode.read(f"{MASKS}head", np.arange(episode.length))
+    dataset.close()
+    assert np.mean([overlap(mask, truth(row)) for row, mask in enumerate(masks)]) > 0.97
+    assert json.loads((tmp_path / "zarr/.zattrs").read_text())["masks"] == "1 episodes: annotated"
+    export(run, format_named("dexvla-hdf5"), tmp_path / "hdf5", options)
+    with h5py.File(tmp_path / "hdf5/episode_0.hdf5") as file:
+        assert file["substep_reasonings"].asstr()[0] == "Reach for the red cube."
+
+
+def test_an_annotation_of_another_recording_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    first = run_of(tmp_path / "one", drawn()) / FIRST
+    annotate_file(described(first), AnnotateOptions())
+    other = run_of(tmp_path / "two", drawn(picture=lambda rng, size, row: np.full((*size, 3), row, np.uint8)))
+    target = annotation_path(other / FIRST, "head")
+    target.parent.mkdir(parents=True)
+    target.write_bytes(annotation_path(first, "head").read_bytes())
+    with Episode(other / FIRST) as episode, pytest.raises(RecordingError, match="of another recording"):
+        episode.mask("head", 0)
+    with pytest.raises((DatasetError, RecordingError), match="dexrun annotate"):
+        describe(other / FIRST)
+
+
+def test_what_nobody_sees_is_said(tmp_path: Path) -> None:
+    recording = run_of(tmp_path / "run", drawn(task="pick up the green ball")) / FIRST
+    with pytest.raises(PerceptionError, match="green ball"):
+        annotate_file(described(recording), AnnotateOptions())
+    assert not annotation_path(recording, "head").exists()
+
+
+def test_every_frame_is_followed_once_from_the_anchor_that_counts_there() -> None:
+    def owners(*anchors: Anchor) -> list[int]:
+        found = [-1] * 50
+        for stretch in stretches(anchors, 50):
+            assert stretch.first == anchors[stretch.anchor].frame
+            for frame in stretch.masks:
+                assert found[frame] == -1
+                found[frame] = stretch.anchor
+        return found
+
+    start = Anchor(20, "x", (0, 0, 1, 1))
+    assert owners(start) == [0] * 50
+    assert owners(replace(start, frame=0)) == owners(replace(start, frame=49)) == [0] * 50
+    later = corrected((start,), Anchor(30, "x"), low=(27, 28, 29, 30, 31, 40))
+    assert owners(*later) == [0] * 27 + [1] * 23
+    earlier = corrected((start,), Anchor(10, "x"), low=(9, 10, 11, 12))
+    assert owners(*earlier) == [1] * 13 + [0] * 37
+    again = corrected(later, Anchor(30, "y"), low=())
+    assert owners(*again) == [0] * 30 + [1] * 20
+    assert Stretch(0, 20, 0, kept=False).masks == range(19, -1, -1)
+
+
+def test_an_annotation_says_the_same_after_it_was_written(recording: Path) -> None:
+    said = Anchor(3, "杯子", None, ((4.0, 5.0, True), (1.0, 1.0, False)), "person", person="Bo")
+    assert Anchor.of(json.loads(json.dumps(said.as_json()))) == said
