@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import transformers
-from loguru import logger
 from transformers.utils import logging as transformers_logging
 
 from planner.perception.weights import ModelFolder
@@ -61,5 +60,4 @@ def load_model(folder: ModelFolder, class_name: str, device: torch.device, preci
         if names := sorted(wrong):
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             raise PerceptionError(f"{told}: {len(names)} weights of {class_name} {why}: {shown}")
-    logger.debug("{}: {} on {} in {}", folder.path, class_name, device, precision)
     return model

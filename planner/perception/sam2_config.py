@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from planner.perception.sam2_options import Sam2SegmenterOptions, Sam2TrackerOptions
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ class Sam2SegmenterConfig(Sam2SegmenterOptions):
         from planner.perception.sam2_network import load_network
         from planner.perception.sam2_segmenter import Sam2Segmenter
 
-        return Sam2Segmenter(load_network("segmenter", self.folder(), self), multimask=self.multimask)
+        network = load_network("segmenter", self.folder(), self)
+        _warn("perception.segmenter", self.device)
+        return Sam2Segmenter(network, multimask=self.multimask)
 
 
 class Sam2TrackerConfig(Sam2TrackerOptions):
@@ -34,4 +38,14 @@ class Sam2TrackerConfig(Sam2TrackerOptions):
         from planner.perception.sam2_tracker import Sam2MultiTracker
 
         network = load_network("tracker", self.folder(), self)
+        _warn("perception.tracker", self.device)
         return Sam2MultiTracker(network, self.remembered_prompts)
+
+
+def _warn(table: str, device: str) -> None:
+    if device == "cpu":
+        logger.warning(
+            "{}: SAM 2 on a CPU takes 5 to 11 seconds of processor time a picture; it is meant for a GPU "
+            "(device = 'cuda')",
+            table,
+        )

@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from loguru import logger
 from torch import Tensor
 from torch.nn import functional
 
 from planner.perception.pretrained import PRECISIONS, checked_device, load_model
-from planner.perception.sam2_options import FAMILIES, Sam2Options
+from planner.perception.sam2_families import FAMILIES
 from planner.perception.weights import ModelFolder
 from runtime.interfaces import PerceptionError, Prompt
 from runtime.messages import ColorImage, Mask
 from runtime.packages import missing
+
+if TYPE_CHECKING:
+    from planner.perception.sam2_options import Sam2Options
 
 _CORNERS = (2, 3)
 """Labels of a box's two corners, where it is given as points."""
@@ -115,13 +117,6 @@ def load_network(part: str, folder: ModelFolder, options: Sam2Options) -> Sam2Ne
     if why := missing(who, family.packages, "perception"):
         raise PerceptionError(why.partition(": pip")[0] + f": pip install {' '.join(family.packages)}")
     device = checked_device(table, folder, options.device, options.precision)
-    if device.type == "cpu":
-        logger.warning(
-            "{}: SAM 2 on a CPU takes 5 to 11 seconds of processor time a picture; it is meant for a GPU "
-            "({}.device = 'cuda')",
-            table,
-            table,
-        )
     class_name = family.image if part == "segmenter" else family.video
     model = load_model(folder, class_name, device, options.precision)
     if options.compile:

@@ -14,8 +14,8 @@ from typing import Any
 import transformers
 from torch import Tensor
 
+from planner.perception.sam2_families import FAMILIES
 from planner.perception.sam2_network import Sam2Network
-from planner.perception.sam2_options import FAMILIES
 
 Prompted = Mapping[str, Tensor] | Tensor
 """Points as `Sam2Network.points` gives them, or a mask as `Sam2Network.square` does."""

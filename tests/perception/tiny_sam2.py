@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,31 @@ def randomized(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def tiny_folder(path: Path, seed: int = 0) -> Path:
-    """A checkpoint as `save_pretrained` leaves it."""
-    from transformers import Sam2VideoModel
+@functools.cache
+def tiny_model(*, video: bool) -> Any:
+    """For tracking, or for single pictures; with the same weights as far as both have them."""
+    from transformers import Sam2Config, Sam2Model, Sam2VideoModel
 
-    torch.manual_seed(seed)
-    randomized(Sam2VideoModel(tiny_config()), seed).save_pretrained(path)
+    config = tiny_config()
+    torch.manual_seed(0)
+    whole = randomized(Sam2VideoModel(config))
+    if video:
+        return whole
+    image = Sam2Model(
+        Sam2Config(
+            vision_config=config.vision_config,
+            prompt_encoder_config=config.prompt_encoder_config.to_dict(),
+            mask_decoder_config=config.mask_decoder_config.to_dict(),
+        )
+    )
+    names = image.state_dict().keys()
+    image.load_state_dict({name: each for name, each in whole.state_dict().items() if name in names})
+    return image.eval()
+
+
+def tiny_folder(path: Path) -> Path:
+    """A checkpoint as `save_pretrained` leaves it."""
+    tiny_model(video=True).save_pretrained(path)
     return path
 
 
