@@ -55,6 +55,7 @@ commands:
   export     turn recordings into data sets (LeRobot, DexGraspVLA, UMI, ACT, DexVLA)
   train      a policy out of a data set
   eval       how often a policy succeeds, with its interval, beside a control
+  perceive   what detector, segmenter and point in space see in one picture, said and drawn
   info       what is inside a recording or a data set
   data       check, drop, split, merge, trim, relabel, convert, push and pull data sets
   view       open a recording in Rerun
@@ -77,6 +78,7 @@ _COMMANDS = {
     "export": "dexrun.export.command",
     "train": "dexrun.training.command",
     "eval": "dexrun.evaluation.command",
+    "perceive": "dexrun.perceiving.command",
     "info": "dexrun.data.info",
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",
