@@ -13,9 +13,10 @@ import time
 import torch
 
 JOINTS = 6
-OPERATORS = torch.library.Library("torchvision", "DEF")  # PyPI's torchvision has them for CUDA alone
-for _name in ("nms", "qnms"):
-    OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+if not torch.cuda.is_available():  # PyPI's torchvision has them for CUDA alone
+    OPERATORS = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from lerobot.configs.types import FeatureType, PolicyFeature  # noqa: E402 - after them
 from lerobot.policies.act.configuration_act import ACTConfig  # noqa: E402
