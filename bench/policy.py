@@ -16,13 +16,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.act_original import OriginalWay
+from bench.device import peak_mib, reset_peak, wait
 from policies.accelerate import Replay, compile_each, place
 from policies.act.load import random_act
 from policies.act.options import ActShape
@@ -50,35 +50,15 @@ class Variant:
 
     def run(self, device: torch.device) -> None:
         """Time every part once."""
-        _reset_peak(device)
+        reset_peak(device)
         for part, call in self.parts.items():
-            _wait(device)
+            wait(device)
             started = time.perf_counter()
             out = call()
-            _wait(device)
+            wait(device)
             self.seconds.setdefault(part, []).append(time.perf_counter() - started)
             self.answer = out.float().cpu()
-        self.peak_mib = max(self.peak_mib, _peak_mib(device))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the process's high-water mark
-
-
-def _peak_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+        self.peak_mib = max(self.peak_mib, peak_mib(device))
 
 
 def _sampled(controller: Controller, tokens: Tensor, noise: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """What a person calls a device."""
 
 
-_TAKEN = ("arm", "leader", "force", "planner", "policy")
+_TAKEN = ("arm", "leader", "force", "planner", "policy", "perception")
 
 
 def arm_key(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dexrun.modes.locating import located
 from dexrun.modes.perception import Perception
 from dexrun.robot import Robot
 from planner.client import Planner
@@ -15,7 +16,7 @@ from runtime.observer import frame_of
 
 
 class ObjectFinder:
-    """Asks the planner for the box of what a phrase names, and has it tracked in `camera` from then on.
+    """Asks detector or planner for the box of what a phrase names, and has it tracked from then on.
 
     Args:
         planner: open. perception: of the same camera, started.
@@ -36,18 +37,20 @@ class ObjectFinder:
 
         Raises:
             PlannerError: it is not there, or the planner did not answer.
+            dexrun.modes.perception.DetectorFailedError: the detector did not answer.
             dexrun.modes.perception.NotSegmentedError: nothing stands out where it is said to be.
         """
         while (sample := self._newest()) is None:
             await self._control.ticked()
         frame = frame_of(self._camera, sample, self._frames)
         try:
-            box = await self._planner.ask(Mark(phrase), {View.HEAD: frame.color})
+            pictures = {View.HEAD: frame.color}
+            box = await located(Mark(phrase), frame, pictures, self._planner, self._perception)
         except PlannerError as error:
             if error.kind != "no_object":
                 self._faults.count("planner", error.kind)
             raise
-        await self._perception.track(frame, box, attempt)
+        await self._perception.track(frame, box, attempt, phrase)
 
     def _newest(self) -> Any:
         return self._frames.newest(now_ns=self._clock.now_ns(), max_age_ns=self._max_age_ns)

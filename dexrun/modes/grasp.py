@@ -14,7 +14,8 @@ from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.attempt_episodes import AttemptEpisodes
 from dexrun.modes.grasp_moves import GraspMoves
 from dexrun.modes.hand_over import DrivingPhase
-from dexrun.modes.perception import NotSegmentedError, Perception
+from dexrun.modes.locating import located
+from dexrun.modes.perception import DetectorFailedError, NotSegmentedError, Perception
 from dexrun.modes.pictures import save_png, sketch
 from dexrun.modes.policy_watch import PolicyFailures
 from dexrun.modes.take_over import TakeOver
@@ -234,10 +235,14 @@ class GraspMode:
         pictures = {View.HEAD: head.color}
         if self._options.wrist and (wrist := self._look(self._options.wrist)) is not None:
             pictures[View.WRIST] = wrist.color
-        if isinstance(question, Mark):
-            self._marked = head
         try:
+            if isinstance(question, Mark):
+                self._marked = head
+                return await located(question, head, pictures, self._planner, self._perception)
             return await self._planner.ask(question, pictures)
+        except DetectorFailedError as error:
+            logger.warning("not detected: {}", error)
+            return plan.Failed("not_detected", str(error))
         except PlannerError as error:
             failed = plan.Failed.of(error)
         if failed.kind != "no_object":
@@ -286,7 +291,9 @@ class GraspMode:
         assert self._marked is not None  # noqa: S101 - the plan asks Mark before Grasp
         attempt, self._had_up = self._worker.attempt(step.instruction), False
         try:
-            self._undrawn = await self._perception.track(self._marked, step.box, attempt.number)
+            self._undrawn = await self._perception.track(
+                self._marked, step.box, attempt.number, step.instruction
+            )
             await self._free()
             with self._turns.at_most(self._options.attempt_timeout_s) as limit:
                 while (result := await self._follow(attempt, step, limit)) is None:

@@ -138,15 +138,22 @@ async def _open_perception(
     robot: Robot, camera: str, recording: RunRecording | None, stack: contextlib.AsyncExitStack
 ) -> Perception:
     from dexrun.modes.perception import Perception
-    from runtime.tip import LocatingTracker
+    from dexrun.modes.perception_parts import built
+    from dexrun.modes.sight_thread import Redetection
 
     options, clock = robot.settings.perception, robot.clock
-    segmenter, tracker = await clock.run_blocking(
-        lambda: (options.segmenter.build(), options.tracker.build())
-    )
+    parts, fallback = await clock.run_blocking(lambda: built(options, lambda: robot.cameras[camera].info))
     kept = [] if recording is None else [recording.mask]
-    located = LocatingTracker(tracker, lambda: robot.cameras[camera].info)
-    perception = Perception(robot.cameras[camera], segmenter, located, clock, *kept)
+    perception = Perception(
+        robot.cameras[camera],
+        parts,
+        clock,
+        *kept,
+        fallback=fallback,
+        timeout_s=options.timeout_s,
+        redetection=Redetection(options.lost_frames, options.search_s),
+        count=lambda kind: robot.faults.log.count("perception", kind),
+    )
     perception.start()
     stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
     return perception

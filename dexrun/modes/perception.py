@@ -1,30 +1,30 @@
-"""Keeps the instruction's object in sight: segments it once, then tracks it through every new frame.
+"""Keeps the instruction's object in sight: finds it, segments it once, tracks it through every new frame.
 
-One thread. Tasks come in and what it sees goes out through latest-wins mailboxes, both with the number of the
-attempt that they belong to.
+The models run on a thread (`dexrun.modes.sight_thread`). Whatever one of them does, the loop goes on: a
+model that hangs has a time-out, one that raises or gives nothing is said in one line, and other parts take
+over from where the object was last seen, if there are any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loguru import logger
 
-from runtime.clock import NS_PER_S, Clock, ClockThread
-from runtime.interfaces import CameraDriver, PerceptionError, Prompt, Segmenter, Tracker
+from dexrun.modes.sight_thread import ObjectSight, PerceptionParts, Redetection, SightTask, SightThread
+from runtime.clock import NS_PER_S, Clock
+from runtime.interfaces import CameraDriver, Detection
 from runtime.latest import Latest
 from runtime.messages import Frame, TrackedMask
-from runtime.observer import frame_of
-from runtime.ring import Sample
 
 if TYPE_CHECKING:
     from planner.questions.mark import BoundingBox
 
-_POLL_NS = NS_PER_S // 200
+T = TypeVar("T")
+
 _ANSWER_NS = NS_PER_S // 100
-_GIVE_UP_S = 5.0
 
 
 def _nobody(mask: TrackedMask) -> None:
@@ -32,26 +32,17 @@ def _nobody(mask: TrackedMask) -> None:
     del mask
 
 
+def _uncounted(kind: str) -> None:
+    """Nobody counts."""
+    del kind
+
+
 class NotSegmentedError(Exception):
     """There is no object in the box."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What to track, for which attempt; without a frame, what is tracked already."""
-
-    attempt: int
-    frame: Frame | None = None
-    box: BoundingBox | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sight:
-    """What is known of the object of `attempt`."""
-
-    attempt: int
-    mask: TrackedMask | None = None
-    failure: str = ""
+class DetectorFailedError(Exception):
+    """The detector cannot answer. One line."""
 
 
 class Perception:
@@ -59,50 +50,110 @@ class Perception:
 
     Args:
         camera: whose frames are followed.
-        segmenter: frame and box to mask.
-        tracker: mask and next frame to mask.
-        keep: told every new mask, on the perception's thread.
+        parts: the models.
+        fallback: what takes over where they fail.
+        timeout_s: so long one call of a model may take.
+        keep: told every new mask, on a thread of the perception.
+        count: told of every failure of the models, by kind: ``timeout``, ``error``, ``nothing``.
     """
 
     def __init__(
         self,
         camera: CameraDriver,
-        segmenter: Segmenter,
-        tracker: Tracker,
+        parts: PerceptionParts,
         clock: Clock,
         keep: Callable[[TrackedMask], None] = _nobody,
+        *,
+        fallback: PerceptionParts | None = None,
+        timeout_s: float = 5.0,
+        redetection: Redetection = Redetection(),  # noqa: B008 - frozen
+        count: Callable[[str], Any] = _uncounted,
     ) -> None:
-        self._camera = camera
-        self._segmenter = segmenter
-        self._tracker = tracker
         self._clock = clock
-        self._wake = clock.signal()
-        self._thread: ClockThread | None = None
-        self._tasks: Latest[_Task | None] = Latest()
-        self._sights: Latest[_Sight] = Latest()
-        self._end: Latest[bool] = Latest()
-        self._keep = keep
+        self._timeout_s = timeout_s
+        self._count = count
+        self._number = 0
+        self._models = SightThread(camera, parts, clock, keep, redetection, remembers=fallback is not None)
+        self._spare = None if fallback is None else SightThread(camera, fallback, clock, keep, Redetection())
+        self._active: Latest[SightThread] = Latest()
+        self._active.post(self._models)
+        self._said = ("", -1)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread = self._clock.spawn("perception", self._main)
+        """Start the threads."""
+        for thread in self._threads():
+            thread.start()
 
     async def stop(self) -> None:
-        """End the thread."""
-        self._end.post(item=True)
-        self._wake.set()
-        if self._thread is not None:
-            await self._thread.join()
+        """End the threads; one that hangs is left behind."""
+        for thread in self._threads():
+            thread.end()
+        for thread in self._threads():
+            if self._hangs(thread):
+                logger.warning("perception: {} still has not answered: it is left behind", thread.name)
+            else:
+                await thread.join()
 
-    async def track(self, frame: Frame, box: BoundingBox, attempt: int) -> TrackedMask:
-        """Segment what is in `box` of `frame` and track it from now on; returns the first mask.
+    def _threads(self) -> list[SightThread]:
+        return [self._models] if self._spare is None else [self._models, self._spare]
 
-        Every mask carries `attempt`.
+    # --- the detector
+
+    @property
+    def detects(self) -> bool:
+        """Whether boxes come from a detector, not from the planner."""
+        return self._models.detects
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether something takes over where a model fails."""
+        return self._spare is not None
+
+    async def detect(self, frame: Frame, phrase: str) -> Detection | None:
+        """The best box of `phrase` in `frame`; ``None`` if the detector does not see it.
 
         Raises:
-            NotSegmentedError: nothing in the box stands out, or the thread does not answer.
+            DetectorFailedError: it does not answer in time, or cannot.
         """
-        return await self._answer(_Task(attempt, frame, box))
+        task = self._task(frame=frame, phrase=phrase)
+        thread = self._models
+        if self._hangs(thread):
+            raise DetectorFailedError(f"{thread.name} still has not answered")
+        thread.post(task)
+        answer = await self._until(
+            lambda: new if (new := thread.detected.newest()) and new.number == task.number else None
+        )
+        if answer is None:
+            thread.give_up(task.number)
+            self._count("timeout")
+            raise DetectorFailedError(f"{thread.name}: no box within {self._timeout_s:g} s")
+        if answer.failure:
+            self._count("error")
+            raise DetectorFailedError(f"{thread.name}: {answer.failure}")
+        if not answer.found:
+            self._count("nothing")
+            return None
+        return answer.found[0]
+
+    # --- tracking
+
+    async def track(self, frame: Frame, box: BoundingBox, attempt: int, phrase: str = "") -> TrackedMask:
+        """Segment what is in `box` of `frame` and track it from now on; returns the first mask.
+
+        Every mask carries `attempt`. Where the object is lost, `phrase` is looked for by the detector.
+
+        Raises:
+            NotSegmentedError: nothing in the box stands out, or no thread answers.
+        """
+        self._active.post(self._models)
+        task = self._task(attempt=attempt, frame=frame, box=box.bbox_2d, phrase=phrase)
+        try:
+            return await self._answer(self._models, task)
+        except NotSegmentedError as error:
+            if self._spare is None:
+                raise
+            self._takes_over(str(error))
+        return await self._answer(self._spare, replace(task, number=self._next()))
 
     async def keep_on(self, attempt: int) -> TrackedMask:
         """Go on tracking what is tracked, for another attempt at it.
@@ -110,88 +161,93 @@ class Perception:
         Raises:
             NotSegmentedError: nothing is tracked any more, or the thread does not answer.
         """
-        return await self._answer(_Task(attempt))
-
-    async def _answer(self, task: _Task) -> TrackedMask:
-        attempt = task.attempt
-        self._tasks.post(task)
-        self._wake.set()
-        deadline = self._clock.now_ns() + round(_GIVE_UP_S * NS_PER_S)
-        while self._clock.now_ns() < deadline:
-            sight = self._sights.newest()
-            if sight is not None and sight.attempt == attempt:
-                if sight.mask is None:
-                    raise NotSegmentedError(sight.failure)
-                return sight.mask
-            await self._clock.sleep_until_ns(self._clock.now_ns() + _ANSWER_NS)
-        raise NotSegmentedError(f"no mask within {_GIVE_UP_S:g} s")
+        return await self._answer(self._now(), self._task(attempt=attempt))
 
     def forget(self) -> None:
         """Track nothing until `track` is called again."""
-        self._tasks.post(None)
-        self._wake.set()
+        for thread in self._threads():
+            thread.give_up(self._number)
+            thread.post(None)
+
+    async def _answer(self, thread: SightThread, task: SightTask) -> TrackedMask:
+        if self._hangs(thread):
+            raise NotSegmentedError(f"{thread.name} still has not answered")
+        thread.post(task)
+        sight = await self._until(
+            lambda: new if (new := thread.sights.newest()) and new.number == task.number else None
+        )
+        if sight is None:
+            thread.give_up(task.number)
+            self._count("timeout")
+            raise NotSegmentedError(f"no mask within {self._timeout_s:g} s")
+        if sight.mask is None:
+            self._count("error" if sight.crashed else "nothing")
+            raise NotSegmentedError(sight.failure)
+        return sight.mask
+
+    async def _until(self, answer: Callable[[], T | None]) -> T | None:
+        """What `answer` gives as soon as it gives something; ``None`` if that takes too long."""
+        deadline_ns = self._clock.now_ns() + round(self._timeout_s * NS_PER_S)
+        while (given := answer()) is None and self._clock.now_ns() < deadline_ns:
+            await self._clock.sleep_until_ns(self._clock.now_ns() + _ANSWER_NS)
+        return given
+
+    # --- what is seen
 
     def newest(self, camera: str) -> TrackedMask | None:
         """The newest mask in `camera`, whichever attempt it was for. From any thread."""
-        sight = self._sights.newest()
+        sight = self._now().sights.newest()
         mask = None if sight is None else sight.mask
         return mask if mask is not None and mask.camera == camera else None
 
     def failure(self, attempt: int) -> str:
-        """Why the object of `attempt` is not tracked any more, or ``""``."""
-        sight = self._sights.newest()
-        return sight.failure if sight is not None and sight.attempt == attempt else ""
+        """Why the object of `attempt` is not tracked any more, or ``""``. On the loop, as often as it likes.
 
-    # --- on the thread
+        Where the models fail while they track, what is to take over does so from here.
+        """
+        thread = self._now()
+        sight = thread.sights.newest()
+        if sight is None or sight.attempt != attempt:
+            return ""
+        why = sight.failure
+        if not why and self._hangs(thread):
+            why = f"{thread.name}: no mask within {self._timeout_s:g} s"
+        if not why or thread is self._spare:
+            return why
+        self._count_once(sight)
+        return "" if self._handed_over(attempt, why) else why
 
-    def _main(self) -> None:
-        sample: Sample | None = None
-        seen = -1
-        attempt: int | None = None
-        while not self._end:
-            self._wake.wait(None if attempt is None else _POLL_NS)
-            if self._tasks:
-                task = self._tasks.take()
-                attempt = task.attempt if task is not None and self._begin(task, attempt) else None
-                continue
-            ring = self._camera.frames
-            if attempt is not None and ring.published - 1 > seen:
-                sample = ring.newest(sample)
-                if sample is not None:
-                    seen = sample.index
-                    if not self._follow(frame_of(self._camera.name, sample, ring), attempt):
-                        attempt = None
-
-    def _begin(self, task: _Task, tracked: int | None) -> bool:
-        if task.frame is None or task.box is None:
-            sight = self._sights.newest()
-            if tracked is None or sight is None or sight.mask is None:
-                return self._lost(task.attempt, "it is not tracked any more")
-            self._sights.post(_Sight(task.attempt, replace(sight.mask, attempt=task.attempt)))
-            return True
-        try:
-            found = self._segmenter.segment(task.frame.color, Prompt(box=task.box.bbox_2d))
-            self._found(self._tracker.init(task.frame, found.mask), task.attempt)
-        except PerceptionError as error:
-            return self._lost(task.attempt, str(error))
-        except Exception as error:  # a backend's defect must show as a failed attempt, not end the thread
-            logger.opt(exception=error).warning("perception: {}", error)
-            return self._lost(task.attempt, f"{type(error).__name__}: {error}")
+    def _handed_over(self, attempt: int, why: str) -> bool:
+        """Whether the spare parts go on from where the object was last seen."""
+        seen = self._models.last_seen.newest()
+        if self._spare is None or seen is None or seen.attempt != attempt or self._hangs(self._spare):
+            return False
+        self._takes_over(why)
+        self._models.give_up(self._number)
+        self._spare.post(self._task(attempt=attempt, frame=seen.frame, mask=seen.mask))
         return True
 
-    def _follow(self, frame: Frame, attempt: int) -> bool:
-        try:
-            self._found(self._tracker.update(frame), attempt)
-        except Exception as error:  # as above
-            logger.opt(exception=error).warning("perception: {}", error)
-            return self._lost(attempt, f"{type(error).__name__}: {error}")
-        return True
+    def _takes_over(self, why: str) -> None:
+        assert self._spare is not None  # noqa: S101 - callers see to it
+        logger.warning("perception: {}; {} takes over", why, self._spare.name)
+        self._active.post(self._spare)
 
-    def _found(self, mask: TrackedMask, attempt: int) -> None:
-        mask = replace(mask, attempt=attempt)
-        self._sights.post(_Sight(attempt, mask))
-        self._keep(mask)
+    def _count_once(self, sight: ObjectSight) -> None:
+        said = (sight.failure, sight.number)
+        if said != self._said:
+            self._said = said
+            self._count("error" if sight.failure else "timeout")
 
-    def _lost(self, attempt: int, why: str) -> bool:
-        self._sights.post(_Sight(attempt, None, why or "no mask"))
-        return False
+    def _now(self) -> SightThread:
+        active = self._active.newest()
+        return self._models if active is None else active
+
+    def _hangs(self, thread: SightThread) -> bool:
+        return thread.busy_s() > self._timeout_s
+
+    def _task(self, **what: Any) -> SightTask:
+        return SightTask(self._next(), **what)
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number

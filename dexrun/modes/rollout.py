@@ -22,7 +22,7 @@ from dexrun.modes.finder import ObjectFinder
 from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.homing import home_rows
 from dexrun.modes.moves import carry_out
-from dexrun.modes.perception import NotSegmentedError
+from dexrun.modes.perception import DetectorFailedError, NotSegmentedError
 from dexrun.modes.policy_watch import PolicyFailures
 from dexrun.modes.take_over import TakeOver
 from dexrun.modes.tally import EpisodeTally, in_words, summarised
@@ -304,7 +304,7 @@ class RolloutMode:
         for _ in range(_TRIES):
             try:
                 await finder.find(phrase, attempt.number)
-            except (PlannerError, NotSegmentedError) as error:
+            except (PlannerError, DetectorFailedError, NotSegmentedError) as error:
                 why = str(error)
                 logger.warning("{!r} is not found: {}", phrase, error)
             else:

@@ -193,6 +193,30 @@ class Renderer:
         if sensor is not None and buffer is not None and depth is not None:
             sensor.read(buffer[::-1], depth)
 
+    def owners(self, data: Any, view: CameraView) -> NDArray[np.int32]:
+        """``[H, W]``: which of the model's geoms each pixel of `view` shows, -1 for none. Ground truth."""
+        self._context_egl.make_current()
+        flags, scene = self._mujoco.mjtRndFlag, self._scene
+        told_apart = flags.mjRND_SEGMENT, flags.mjRND_IDCOLOR
+        everything = self._mujoco.mjtCatBit.mjCAT_ALL
+        self._mujoco.mjv_updateScene(self._model, data, self._option, None, view.camera, everything, scene)
+        for flag in told_apart:
+            scene.flags[flag] = 1
+        try:
+            self._mujoco.mjr_render(view.rect, scene, self._context)
+        finally:
+            for flag in told_apart:
+                scene.flags[flag] = 0
+        self._mujoco.mjr_readPixels(view.image, None, view.rect, self._context)
+        numbers = view.image[::-1].astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        geom = self._mujoco.mjtObj.mjOBJ_GEOM
+        ids = np.full(scene.ngeom + 2, -1, np.int32)
+        for shown in scene.geoms[: scene.ngeom]:
+            if shown.objtype == geom:
+                ids[shown.segid + 1] = shown.objid
+        owners: NDArray[np.int32] = ids[np.minimum(numbers, scene.ngeom + 1)]
+        return owners
+
     def head(self, data: Any, color: ColorImage, depth: DepthImage) -> None:
         """Fill `color` ``[H, W, 3]`` and `depth` ``[H, W]`` with what the head camera sees."""
         self.draw(data, self._views["head"], color, depth)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
 
 from planner.perception.options import ColorSegmenterOptions, ColorTrackerOptions, PlannerDetectorOptions
 from runtime.options import Options
@@ -45,11 +47,25 @@ class ColorTrackerConfig(ColorTrackerOptions):
 
 
 class PerceptionConfig(Options):
-    """Which parts turn words into boxes, boxes into masks, and follow them; each is chosen by its `type`."""
+    """Which parts turn words into boxes, boxes into masks, and follow them; each is chosen by its `type`.
+
+    Attributes:
+        timeout_s: so long a model may take for one box, mask or frame; then it counts as failed, and the arm
+            holds.
+        fallback: what takes over where a model hangs, raises or gives nothing: ``color``, with the planner's
+            box, from where the object was last seen; ``none``: the attempt has failed.
+        lost_frames: after so many frames without the tracked object the detector is asked for it again; 0:
+            never.
+        search_s: and not more often than this.
+    """
 
     detector: DetectorTable = PlannerDetectorConfig()
     segmenter: SegmenterTable = ColorSegmenterConfig()
     tracker: TrackerTable = ColorTrackerConfig()
+    timeout_s: float = Field(default=30.0, gt=0, le=600)
+    fallback: Literal["none", "color"] = "none"
+    lost_frames: int = Field(default=30, ge=0)
+    search_s: float = Field(default=2.0, ge=0, le=600)
 
     def check(self) -> None:
         """Whether all that the parts need is there: packages, then weights. Nothing is imported or loaded.

@@ -23,6 +23,7 @@ from dexrun.modes.attempt_episodes import AttemptEpisodes
 from dexrun.modes.grasp import GraspMode
 from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.perception import NotSegmentedError, Perception
+from dexrun.modes.sight_thread import PerceptionParts
 from dexrun.modes.turns import ModeTurns
 from planner import plan
 from planner.questions.mark import BoundingBox
@@ -163,7 +164,8 @@ class Eye:
 
 def test_what_is_tracked_is_tracked_on_for_whoever_goes_on() -> None:
     clock, eye, kept = SteppedClock(), Eye(), list[int]()
-    perception = Perception(eye, eye, eye, clock, lambda mask: kept.append(mask.stamp_ns))  # type: ignore[arg-type]
+    parts = PerceptionParts("eye", eye, eye)  # type: ignore[arg-type]
+    perception = Perception(eye, parts, clock, lambda mask: kept.append(mask.stamp_ns))  # type: ignore[arg-type]
     frame = Frame("head", 7, np.zeros((8, 8, 3), np.uint8), None)
 
     async def main() -> None:

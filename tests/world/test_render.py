@@ -16,6 +16,7 @@ from drivers.world.config import HeadCameraOptions, RenderOptions, WorldConfig
 from drivers.world.meshes import read_triangles, simplify
 from drivers.world.physics import Tabletop
 from drivers.world.render import DepthSensor, Renderer, base_from_camera, pinhole, prepare_environment
+from drivers.world.scene import object_body
 from drivers.world.snapshot import save
 from tests.world.rig import ROBOT, one_object, present, small, tabletop
 
@@ -145,3 +146,19 @@ def test_snapshot_writes_a_picture(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OSError, match="cannot write"):
         save(tmp_path / "nowhere" / "table.png", small(), ROBOT)
+
+
+def test_the_truth_says_whose_each_pixel_is(eyes: list[Eye]) -> None:
+    """Where the truth sees the object, the picture does: its colour, and nowhere else."""
+    config = one_object(size_m=(0.03, 0.03, 0.03), color="red", x_m=0.22, y_m=0.01)
+    eyes.append(Eye(config.model_copy(update={"head": HeadCameraOptions(width=320, height=240)})))
+    eye = eyes[0]
+    before, _ = eye.look()
+    owners = eye.renderer.owners(eye.table.data, eye.renderer.view("head", 320, 240))
+    ours = owners == eye.table.model.geom(object_body(0)).id
+    red = before.astype(int)
+    reddish = (red[..., 0] - red[..., 1] > 60) & (red[..., 0] - red[..., 2] > 60)
+    assert 100 < ours.sum() < 2000
+    assert (ours & reddish).sum() > 0.95 * (ours | reddish).sum()
+    after, _ = eye.look()
+    assert np.array_equal(before, after)  # looking at the truth leaves no trace

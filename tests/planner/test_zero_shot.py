@@ -1,0 +1,148 @@
+"""Detection by words: tiny random weights, through the code that loads and asks the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.perception.zero_shot import asked_for
+from planner.perception.zero_shot_config import GroundingDinoConfig, Owlv2Config
+from runtime.interfaces import Detection, Detector, PerceptionError
+from runtime.messages import ColorImage
+from tests.planner import tiny_detectors
+
+pytest.importorskip("transformers")
+PHRASES = ["Red cup", "blue cube."]
+KINDS = ("GroundingDino", "MMGroundingDino")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {kind: tiny_detectors.grounding_dino(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+    return {**made, "Owlv2": tiny_detectors.owlv2(tmp_path_factory.mktemp("owlv2"))}
+
+
+def picture() -> ColorImage:
+    return np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+
+
+def dino(path: Path, **options: Any) -> Detector:
+    return GroundingDinoConfig.model_validate({"path": path, **options}).build()
+
+
+def reference(path: Path, threshold: float) -> tuple[Any, Any]:
+    """What `transformers`' own processor makes of the same folder, picture and phrases."""
+    import torch
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(path, local_files_only=True).eval()
+    labels = [[asked_for(phrase) for phrase in PHRASES]]
+    inputs = processor(images=picture(), text=labels, return_tensors="pt")
+    with torch.no_grad():
+        answer = model(**inputs)
+    (found,) = processor.post_process_grounded_object_detection(
+        answer, threshold=threshold, target_sizes=[picture().shape[:2]], text_labels=labels
+    )
+    return found, answer
+
+
+def boxes(found: Sequence[Detection]) -> list[tuple[float, ...]]:
+    return sorted(tuple(round(side, 2) for side in each.box) for each in found)
+
+
+def clipped(corners: Any) -> list[tuple[float, ...]]:
+    inside = np.clip(corners.numpy(), 0, (80, 48, 80, 48))
+    large = [each for each in inside.tolist() if each[2] - each[0] >= 1 and each[3] - each[1] >= 1]
+    return sorted(tuple(round(side, 2) for side in each) for each in large)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_are_those_of_the_processor_itself(folders: dict[str, Path], kind: str) -> None:
+    threshold = 0.97 if kind == "GroundingDino" else 0.02
+    every = {"box_threshold": threshold, "text_threshold": 1e-6, "per_phrase": 100}
+    detector = dino(folders[kind], **every)
+    assert isinstance(detector, Detector)
+    found = detector.detect(picture(), PHRASES)
+    theirs, answer = reference(folders[kind], threshold)
+    assert 0 < len(theirs["scores"]) < 12
+    assert boxes(found) == clipped(theirs["boxes"])
+    # [CLS] red cup . blue cube . [SEP]: a phrase's score is the mean of its words'
+    probable = answer.logits[0].sigmoid().numpy()
+    kept = probable[probable.max(axis=1) > threshold]
+    means = np.stack([kept[:, 1:3].mean(axis=1), kept[:, 4:6].mean(axis=1)])
+    assert sorted(each.score for each in found) == pytest.approx(sorted(means.max(axis=0).tolist()), abs=1e-5)
+    assert sum(each.phrase == PHRASES[0] for each in found) == int((means.argmax(axis=0) == 0).sum())
+
+
+def test_the_best_of_each_phrase_is_kept_and_the_best_comes_first(folders: dict[str, Path]) -> None:
+    every = dino(folders["GroundingDino"], per_phrase=100).detect(picture(), PHRASES)
+    assert [each.score for each in every] == sorted((each.score for each in every), reverse=True)
+    best = dino(folders["GroundingDino"]).detect(picture(), PHRASES)
+    phrases = [each.phrase for each in every]
+    assert list(best) == [every[phrases.index(phrase)] for phrase in dict.fromkeys(phrases)]
+
+
+def test_nothing_over_the_threshold_is_nothing_seen(folders: dict[str, Path]) -> None:
+    assert dino(folders["MMGroundingDino"], box_threshold=0.999).detect(picture(), PHRASES) == []
+    assert dino(folders["GroundingDino"], text_threshold=0.9999999).detect(picture(), PHRASES) == []
+    assert dino(folders["GroundingDino"]).detect(picture(), []) == ()
+
+
+def test_half_precision_gives_about_the_same_boxes(folders: dict[str, Path]) -> None:
+    (best,) = dino(folders["GroundingDino"]).detect(picture(), PHRASES[:1])
+    (half,) = dino(folders["GroundingDino"], precision="bfloat16").detect(picture(), PHRASES[:1])
+    assert half.score == pytest.approx(best.score, abs=0.02)
+
+
+def test_owlv2_answers_as_the_processor_does(folders: dict[str, Path]) -> None:
+    threshold = 0.3
+    config = Owlv2Config(path=folders["Owlv2"], box_threshold=threshold, per_phrase=100, template="{}")
+    found = config.build().detect(picture(), PHRASES)
+    theirs, _ = reference(folders["Owlv2"], threshold)
+    assert len(theirs["scores"]) > 0
+    assert boxes(found) == clipped(theirs["boxes"])
+    assert {each.phrase for each in found} <= set(PHRASES)
+
+
+def test_phrases_are_written_as_the_networks_were_trained() -> None:
+    assert asked_for("  The Red\tCup. ") == "the red cup"
+    assert asked_for("1.5 l bottle?") == "1 5 l bottle"
+    with pytest.raises(PerceptionError, match=r"' \. ' is no phrase"):
+        asked_for(" . ")
+
+
+def test_what_the_network_cannot_read_at_once_is_said(folders: dict[str, Path]) -> None:
+    with pytest.raises(PerceptionError, match="20 phrases are 62 tokens; the detector reads 32 at once"):
+        dino(folders["GroundingDino"]).detect(picture(), ["red cup"] * 20)
+    with pytest.raises(PerceptionError, match="is 9 tokens; the detector reads 8"):
+        Owlv2Config(path=folders["Owlv2"]).build().detect(picture(), ["small red cup"])
+
+
+# --- what cannot be loaded
+
+
+def test_a_folder_of_another_kind_is_refused_before_anything_is_loaded(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    GroundingDinoConfig(path=folders["MMGroundingDino"]).check_files()
+    with pytest.raises(PerceptionError, match="type 'owlv2' is no detector of type 'grounding_dino'; known"):
+        GroundingDinoConfig(path=folders["Owlv2"]).check_files()
+    with pytest.raises(PerceptionError, match=r"perception\.detector\.path = .*no such folder"):
+        GroundingDinoConfig(path=tmp_path / "none").check_files()
+
+
+def test_a_folder_without_tokenizer_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(folders["GroundingDino"], tmp_path / "half"))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(PerceptionError, match=r"its tokenizer knows \d+ of 25 tokens") as error:
+        dino(folder)
+    assert "\n" not in str(error.value)
+    with pytest.raises(PerceptionError, match=r"perception\.detector\.device 'cuda:7'"):
+        dino(folders["GroundingDino"], device="cuda:7")
