@@ -16,8 +16,9 @@ COVERED = range(12, 15)
 
 
 def place(row: int) -> tuple[int, int]:
-    """Its upper left corner, row and column."""
-    return 30 + row // 2, 20 + 2 * row
+    """Its upper left corner, row and column: it goes to and fro."""
+    there = abs((row + 40) % 80 - 40)
+    return 30 + there // 2, 20 + 2 * there
 
 
 def table(rng: Any, size: tuple[int, int], row: int) -> Any:

@@ -1,0 +1,178 @@
+"""Pictures from one process to another: each once, in order, whatever the way loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.clock import NS_PER_S, RealClock
+from runtime.frame_channel import (
+    FrameError,
+    FrameMessage,
+    FrameReceiver,
+    FrameRings,
+    FrameSender,
+    MergedReceiver,
+    RingReceiver,
+    RingSender,
+)
+from runtime.zmq_channel import WINDOW, ZmqReceiver, ZmqSender
+
+CLOCK = RealClock()
+TOKEN = "a token"  # noqa: S105 - of this test
+SOON, GUARD = NS_PER_S // 1000, 30 * NS_PER_S
+MOST = 40 * 50 * 3
+
+
+def picture(number: int) -> FrameMessage:
+    return FrameMessage({"id": number}, np.full((40, 50, 3), number % 256, np.uint8))
+
+
+@pytest.fixture
+def ring() -> Iterator[FrameRings]:
+    rings = FrameRings(MOST)
+    yield rings
+    rings.close()
+
+
+@pytest.fixture(params=["ring", "zeromq"])
+def way(request: pytest.FixtureRequest, ring: FrameRings) -> Iterator[tuple[FrameSender, FrameReceiver]]:
+    receiver: FrameReceiver
+    sender: FrameSender
+    if request.param == "ring":
+        receiver, sender = RingReceiver(ring.address, CLOCK), RingSender(ring.address, CLOCK)
+    else:
+        receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
+        sender = ZmqSender(receiver.address, TOKEN, CLOCK)
+    yield sender, receiver
+    sender.close()
+    receiver.close()
+
+
+def test_every_picture_arrives_once_and_in_order(way: tuple[FrameSender, FrameReceiver]) -> None:
+    sender, receiver = way
+    for number in range(50):
+        assert sender.send(picture(number), GUARD)
+        got = receiver.receive(GUARD)
+        assert got is not None
+        assert got.about == {"id": number}
+        assert (got.data == picture(number).data).all()
+    assert receiver.receive(SOON) is None
+    assert sender.settle(GUARD)
+
+
+def test_a_sender_waits_for_who_does_not_take(way: tuple[FrameSender, FrameReceiver]) -> None:
+    sender, receiver = way
+    sent = 0
+    while sender.send(picture(sent), SOON):
+        sent += 1
+        assert sent <= WINDOW
+    assert sent >= WINDOW - 1
+    assert not sender.settle(SOON)
+    for number in range(sent):
+        got = receiver.receive(GUARD)
+        assert got is not None
+        assert got.about["id"] == number
+    assert sender.settle(GUARD)
+
+
+def test_one_that_takes_over_from_a_dead_one_goes_on_where_it_ended(ring: FrameRings) -> None:
+    sender, first = RingSender(ring.address, CLOCK), RingReceiver(ring.address, CLOCK)
+    for number in range(3):
+        sender.send(picture(number), GUARD)
+    assert first.receive(SOON) is not None
+    with pytest.raises(ZeroDivisionError), sender._frames.write(0):
+        raise ZeroDivisionError  # it dies in the middle of a picture
+    sender.close()
+    first.close()
+    sender, second = RingSender(ring.address, CLOCK), RingReceiver(ring.address, CLOCK)
+    sender.send(picture(3), GUARD)
+    got = [second.receive(SOON) for _ in range(4)]
+    assert [each and each.about["id"] for each in got] == [1, 2, 3, None]
+    sender.close()
+    second.close()
+
+
+def test_what_zeromq_loses_is_sent_again_and_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
+    sender = ZmqSender(receiver.address, TOKEN, CLOCK)
+    post, count = sender._post, iter(range(1000))
+
+    def lossy(parts: list[Any]) -> bool:
+        number = next(count)
+        if number % 3 == 0:
+            return True  # it is lost on the way
+        return post(parts) and (number % 3 == 1 or post(parts))  # or comes twice
+
+    monkeypatch.setattr(sender, "_post", lossy)
+    monkeypatch.setattr("runtime.zmq_channel.RETRY_NS", SOON)
+    got: list[int] = []
+    sent = 0
+    until_ns = CLOCK.now_ns() + GUARD
+    while len(got) < 30:
+        assert CLOCK.now_ns() < until_ns
+        sent += sent < 30 and sender.send(picture(sent), 0)
+        sender.settle(0)
+        if (message := receiver.receive(SOON)) is not None:
+            got.append(message.about["id"])
+    assert got == list(range(30))
+    sender.close()
+    receiver.close()
+
+
+def test_strangers_and_halves_are_dropped() -> None:
+    import zmq
+
+    receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
+    stranger = ZmqSender(receiver.address, "another", CLOCK)
+    stranger.send(picture(1), GUARD)
+    assert receiver.receive(NS_PER_S // 20) is None
+    plain = zmq.Context()
+    socket = plain.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(receiver.address)
+    for parts in ([b""], [b"{}", b"x"], [b"{", b""], [picture(1).header(), b"half"]):
+        socket.send_multipart(parts)
+    assert receiver.receive(NS_PER_S // 20) is None
+    own = ZmqSender(receiver.address, TOKEN, CLOCK)
+    assert own.send(picture(2), GUARD)
+    got = receiver.receive(GUARD)
+    assert got is not None
+    assert got.about == {"id": 2}
+    for each in (socket, stranger, own, receiver):
+        each.close()
+    plain.term()
+
+
+def test_two_pictures_in_one_are_none() -> None:
+    one = picture(1)
+    twice = one.data.tobytes() * 2
+    with pytest.raises(FrameError, match="6000 bytes by its header, and 12000 came"):
+        FrameMessage.of(one.header(), twice)
+    with pytest.raises(FrameError):
+        FrameMessage.of(b'{"shape": [1], "dtype": "O"}', b"12345678")
+    with pytest.raises(FrameError, match="at most"):
+        FrameMessage({"id": "x" * 3000}, one.data).header()
+
+
+def test_a_picture_that_is_too_large_is_refused(ring: FrameRings) -> None:
+    sender = RingSender(ring.address, CLOCK)
+    with pytest.raises(FrameError, match="the ring takes 6000"):
+        sender.send(FrameMessage({}, np.zeros(MOST + 1, np.uint8)), SOON)
+    sender.close()
+
+
+def test_several_senders_take_turns(ring: FrameRings) -> None:
+    other = FrameRings(MOST)
+    merged = MergedReceiver([RingReceiver(each.address, CLOCK) for each in (ring, other)], CLOCK)
+    senders = [RingSender(each.address, CLOCK) for each in (ring, other)]
+    for number in range(2):
+        for place, sender in enumerate(senders):
+            sender.send(picture(10 * place + number), GUARD)
+    got = [message and message.about["id"] for message in (merged.receive(SOON) for _ in range(5))]
+    assert got == [0, 10, 1, 11, None]
+    for each in (*senders, merged, other):
+        each.close()
