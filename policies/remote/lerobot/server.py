@@ -91,6 +91,7 @@ class LerobotFront:
     async def open(self) -> None:
         """See `Front`."""
         options = self._service.options
+        host = in_url(address_to_bind(options.host, options.port))  # before there is anything to close
         streams = ("grpc.max_concurrent_streams", options.max_pending + WAITING_CALLS)
         channel = rpc.channel_options(self._service.limits.size_bytes)
         token = _TokenFirst(self._service)
@@ -104,10 +105,10 @@ class LerobotFront:
         }
         generic = grpc.method_handlers_generic_handler(rpc.SERVICE, handlers)
         self._server.add_generic_rpc_handlers((generic,))
-        host = in_url(address_to_bind(options.host, options.port))
         try:
             port = self._server.add_insecure_port(f"{host}:{options.port}")
         except RuntimeError as error:
+            await self.close()
             raise OSError(f"{host}:{options.port}: {error}") from None
         await self._server.start()
         self.address = f"grpc://{host}:{port}"
