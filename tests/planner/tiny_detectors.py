@@ -24,6 +24,8 @@ def grounding_dino(folder: Path, kind: str = "GroundingDino") -> Path:
     import transformers
     from transformers.models.grounding_dino import image_processing_pil_grounding_dino as images
 
+    transformers.utils.logging.disable_progress_bar()  # its thread outlives it
+
     backbone = transformers.SwinConfig(
         image_size=64,
         embed_dim=8,
@@ -65,6 +67,8 @@ def owlv2(folder: Path) -> Path:
     import torch
     import transformers
     from transformers.models.owlv2 import image_processing_pil_owlv2 as images
+
+    transformers.utils.logging.disable_progress_bar()
 
     pieces = [f"{letter}{end}" for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
     merges, known = [], dict.fromkeys(pieces)
