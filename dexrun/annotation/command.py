@@ -19,6 +19,7 @@ from dexrun.annotation.jobs import AnnotationOutcome, Job
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.pipeline import Pipeline
 from dexrun.annotation.processes import WorkerOptions
+from dexrun.annotation.stretches import runs_of
 from dexrun.annotation.worker import ROLES
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.printing import complain, fail, say
@@ -77,6 +78,9 @@ def _parser() -> _Parser:
         help="where a role listens and is reached; pictures then go over ZeroMQ instead of shared memory",
     )
     add("--patience", type=float, default=300.0, help="seconds after which a silent worker is ended (300)")
+    add("--review", action="store_true", help="a page on which a person corrects what is doubtful")
+    add("--port", type=int, default=0, help="of the page (any)")
+    add("--person", default="", help="who corrects; default: the user of this machine")
     return parser
 
 
@@ -87,6 +91,10 @@ def main(argv: Sequence[str]) -> int:
         options, workers = options_from(arguments), workers_from(arguments)
         paths = [path.resolve() for path in episode_files(arguments.runs)]
         with held(paths):
+            if arguments.review:
+                from dexrun.annotation.review import review
+
+                return review(paths, options, arguments.port, arguments.person)
             outcome = _run(paths, options, workers, arguments)
     except (AnnotateError, DatasetError) as error:
         fail(error)
@@ -216,11 +224,3 @@ def _line(job: Job) -> str:
     shown = ", ".join(stretches[:_TOLD]) + (", ..." if len(stretches) > _TOLD else "")
     doubtful = f"; doubtful: {len(job.low)} of them ({shown})" if job.low else ""
     return f"{job.name}: {job.phrase}, {job.frames} masks{there}{doubtful}"
-
-
-def runs_of(frames: Sequence[int]) -> list[str]:
-    """Ascending numbers in words: ``17-59``."""
-    starts = [n for n, frame in enumerate(frames) if n == 0 or frames[n - 1] != frame - 1]
-    ends = [*(start - 1 for start in starts[1:]), len(frames) - 1]
-    pairs = [(frames[a], frames[b]) for a, b in zip(starts, ends, strict=True)] if frames else []
-    return [str(a) if a == b else f"{a}-{b}" for a, b in pairs]

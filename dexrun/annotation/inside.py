@@ -48,10 +48,12 @@ def annotate_inside(
     options: AnnotateOptions,
     anchors: Sequence[Anchor] = (),
     tell: Tell = lambda frames: None,
+    known: Mapping[int, FrameMask] | None = None,
 ) -> Annotated:
     """Annotate an episode; nothing is written.
 
-    With `anchors` it is known already what the object is. `tell` is told of every frame that is done.
+    With `anchors` it is known already what the object is; a stretch whose masks are all `known` is not
+    followed. `tell` is told of every frame that is done.
 
     Raises:
         PerceptionError: there is no telling what the object is.
@@ -61,8 +63,10 @@ def annotate_inside(
     if not anchors:
         looks = [look(episode, about, moment) for moment in about.moments]
         anchors = (named(about, looks, ref.task, options),)
-    masks: dict[int, FrameMask] = {}
+    masks: dict[int, FrameMask] = dict(known or {})
     for stretch in stretches(anchors, about.frames):
+        if all(frame in masks for frame in stretch.masks):
+            continue
         for mask in followed(episode, about.camera, stretch, anchors[stretch.anchor], options):
             masks[mask.frame] = mask
             tell(1)

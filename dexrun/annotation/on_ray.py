@@ -11,6 +11,7 @@ from dexrun.annotation.inside import annotate_file
 from dexrun.annotation.jobs import AnnotationOutcome, Job
 from dexrun.annotation.looking import survey
 from dexrun.annotation.options import AnnotateOptions
+from dexrun.annotation.steps import annotated
 from policies.data.dataset import DatasetError
 from policies.data.recorded import describe
 from runtime.interfaces import PerceptionError
@@ -38,7 +39,7 @@ class EpisodeAnnotator:
             return _said("refused", why="discarded")
         with Episode(path) as episode:
             about = survey(ref, episode, self._options)
-            there = None if self._again else episode.annotation(about.camera)
+            there = None if self._again else annotated(episode, about.camera)
         if there is not None and (there.task, there.models) == (ref.task, self._options.models()):
             return _said("kept", there.phrase, about.frames, there.low)
         found = annotate_file(ref, self._options, () if there is None else there.anchors)

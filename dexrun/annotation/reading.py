@@ -13,6 +13,7 @@ from dexrun.annotation.commands import Commands
 from dexrun.annotation.looking import survey
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.roles import WAIT_NS, Senders
+from dexrun.annotation.steps import annotated
 from policies.data.dataset import DatasetError
 from policies.data.recorded import describe
 from runtime.frame_channel import FrameMessage, FrameSender
@@ -59,7 +60,7 @@ class ReaderRole:
                 return
             with Episode(path) as episode:
                 about = survey(ref, episode, self._options)
-                there = episode.annotation(about.camera)
+                there = annotated(episode, about.camera)
         except (DatasetError, RecordingError) as error:
             self._commands.answer(job=job, refused=str(error))
             return

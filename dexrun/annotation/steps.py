@@ -8,7 +8,7 @@ from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
 from planner.perception.naming import ShownMoment, asked, read_off
 from runtime.interfaces import PerceptionError
-from runtime.recording.annotations import Anchor, Annotation, fingerprint
+from runtime.recording.annotations import PERSON, Anchor, Annotation, fingerprint
 from runtime.recording.reader import Episode
 
 
@@ -23,6 +23,14 @@ def named(about: Survey, looks: Sequence[ShownMoment], task: str, options: Annot
         raise PerceptionError(f"the planner does not see what {task!r} names")
     frame = about.moments[found.look].frame
     return Anchor(frame, found.phrase, found.box, (), found.by, found.model, found.prompt)
+
+
+def annotated(episode: Episode, camera: str) -> Annotation | None:
+    """What is there already of `camera`; nothing if the recording was cut since: frames have new numbers."""
+    topics = episode.topics
+    if topics.get(f"/annotation/{camera}") != topics.get(f"/cameras/{camera}/color"):
+        return None
+    return episode.annotation(camera)
 
 
 def doubtful(confidences: Mapping[int, float], options: AnnotateOptions) -> tuple[int, ...]:
@@ -46,6 +54,6 @@ def said(
         tuple(anchors),
         substeps(about, anchors[-1].phrase),
         options.models(),
-        doubtful(confidences, options),
+        doubtful({**confidences, **{each.frame: 1.0 for each in anchors if each.by == PERSON}}, options),
         fingerprint(episode, about.camera, frame),
     )

@@ -86,3 +86,20 @@ def corrected(anchors: Sequence[Anchor], correction: Anchor, low: Collection[int
 def prompt_of(anchor: Anchor) -> Prompt:
     """What the segmenter is told of the object in the anchor's frame."""
     return Prompt(anchor.box, tuple(Point(x, y, inside) for x, y, inside in anchor.points))
+
+
+def owners(anchors: Sequence[Anchor], frames: int) -> list[int]:
+    """Of every frame, the number of the anchor that its mask comes from."""
+    found = [0] * frames
+    for stretch in stretches(anchors, frames):
+        for frame in stretch.masks:
+            found[frame] = stretch.anchor
+    return found
+
+
+def runs_of(frames: Sequence[int]) -> list[str]:
+    """Ascending numbers in words: ``17-59``."""
+    starts = [n for n, frame in enumerate(frames) if n == 0 or frames[n - 1] != frame - 1]
+    ends = [*(start - 1 for start in starts[1:]), len(frames) - 1]
+    pairs = [(frames[a], frames[b]) for a, b in zip(starts, ends, strict=True)] if frames else []
+    return [str(a) if a == b else f"{a}-{b}" for a, b in pairs]

@@ -11,6 +11,7 @@ from typing import Any
 from dexrun.curation.links import link, link_tree
 from dexrun.curation.pieces import Excerpt
 from runtime.clock import NS_PER_S
+from runtime.recording.annotations import ANNOTATIONS, annotation_files, annotation_path
 from runtime.recording.bounds import reading
 from runtime.recording.mcap_file import Batch, Channel, McapFile
 from runtime.recording.schemas import Schema
@@ -34,12 +35,16 @@ def assemble_mcap(pieces: list[Excerpt], draft: Path) -> None:
     roots = {each.source.path for each in pieces}
     (root,) = roots if len(roots) == 1 else (None,)
     if root is not None and root.is_dir() and (root / FOLDER).is_dir():
-        link_tree(root, draft, leave=(FOLDER,))
+        link_tree(root, draft, leave=(FOLDER, ANNOTATIONS))
     for number, piece in enumerate(pieces):
         source, target = piece.episode.path, draft / FOLDER / f"episode_{number:06d}.mcap"
         episode = piece.episode
         same = (piece.task, piece.label) == (episode.task, episode.label)
         target.parent.mkdir(parents=True, exist_ok=True)
+        for annotation in annotation_files(source):  # by time, so it fits what is left of the recording
+            beside = annotation_path(target, annotation.parent.name)
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            link(annotation, beside)
         if piece.whole and same and _index(source) == number:
             link(source, target)
             continue

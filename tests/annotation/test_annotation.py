@@ -14,6 +14,8 @@ import pytest
 from dexrun.annotation.inside import annotate_file
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.stretches import Stretch, corrected, stretches
+from dexrun.curation.command import main as data_command
+from dexrun.exit_codes import OK
 from dexrun.export.formats import format_named
 from dexrun.export.job import export
 from dexrun.export.options import ExportOptions
@@ -131,3 +133,14 @@ def test_every_frame_is_followed_once_from_the_anchor_that_counts_there() -> Non
 def test_an_annotation_says_the_same_after_it_was_written(recording: Path) -> None:
     said = Anchor(3, "杯子", None, ((4.0, 5.0, True), (1.0, 1.0, False)), "person", person="Bo")
     assert Anchor.of(json.loads(json.dumps(said.as_json()))) == said
+
+
+def test_annotations_go_along_when_a_run_is_edited(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", drawn(seconds=0.4), drawn(seconds=0.6))
+    for name in ("episode_000000.mcap", "episode_000001.mcap"):
+        annotate_file(described(run / "episodes" / name), AnnotateOptions())
+    assert data_command(["drop", str(run), "--episodes", "0"]) == OK
+    assert [path.name for path in (run / "episodes").iterdir()] == ["episode_000000.mcap"]
+    with Episode(run / FIRST) as episode:
+        assert len(episode.times("/mask/head")) == len(episode.times("/cameras/head/color")) == 19
+        assert overlap(episode.mask("head", 5), truth(5)) > 0.9
