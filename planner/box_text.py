@@ -15,9 +15,25 @@ from planner.reply_text import ReplyError, narrow, one_object, only_json
 
 Corners = tuple[float, float, float, float]
 
+
+class NotedCorners(tuple[float, float, float, float]):
+    """Corners in a notation that is of one unit only: ``per_mille`` or ``fractions``."""
+
+    unit: str
+
+    def __new__(cls, box: Corners, unit: str) -> NotedCorners:
+        """Of `box`, counted in `unit`."""
+        made = super().__new__(cls, box)
+        made.unit = unit
+        return made
+
+
 _KEYS = ("bbox_2d", "bbox", "box", "bounding_box", "boundingbox", "bbox2d", "coordinates", "bboxes", "boxes")
 _TOP_FIRST = ("box_2d", "box2d")
 """Gemini's: ``[ymin, xmin, ymax, xmax]``, in thousandths."""
+_THOUSANDTHS = ("<box>", "<|det|>")
+"""InternVL's and MiniCPM's, and DeepSeek's: always of the picture. Qwen's ``<|box_start|>`` is not
+(thousandths of Qwen2-VL, pixels of Qwen2.5-VL), nor is JSON (pixels of that, thousandths of Qwen3-VL)."""
 _NAMED = (
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
@@ -48,9 +64,11 @@ def box_of(text: str) -> tuple[Corners | None, dict[str, Any]]:
     if (tokens := _TOKENS.findall(text)) and not text.lstrip("`json \n").startswith(("{", "[")):
         if len(tokens) != 1:
             raise ReplyError(f"exactly one box was asked for, and the reply holds {len(tokens)}")
-        return corners("".join(tokens[0])), {}
+        found = corners("".join(tokens[0]))
+        thousandths = any(token in text.lower() for token in _THOUSANDTHS)
+        return NotedCorners(found, "per_mille") if found and thousandths else found, {}
     if (places := box_on_grid(text)) is not None:
-        return places, {}
+        return NotedCorners(places, "fractions"), {}
     try:
         return _in_json(text)
     except ReplyError:
@@ -91,7 +109,7 @@ def _of_object(value: dict[str, Any], *, inner: bool = False) -> Corners | None:
             found = corners(known[key])
             if found is None or isinstance(known[key], dict):  # corners by name have no order
                 return found
-            return found[1], found[0], found[3], found[2]
+            return NotedCorners((found[1], found[0], found[3], found[2]), "per_mille")
     present = [known[key] for key in _KEYS if key in known]
     if present and all(each == present[0] for each in present):
         return corners(present[0])

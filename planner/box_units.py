@@ -3,7 +3,8 @@
 No reply says it, servers resize as they like, and a box in thousandths fits into a picture of 640 by 480
 often enough to be taken for one in pixels. So the model is shown a drawn picture of which the answer is
 known, once in a run, and its answer is compared with every way of counting. Where that tells nothing, boxes
-themselves do: one beyond the picture's edges and within a thousand is no box in pixels.
+themselves do: in a notation that is of one unit only (`NotedCorners`), or beyond the picture's edges and
+within a thousand. What may be in pixels and in thousandths is refused: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 import numpy as np
 from loguru import logger
 
-from planner.box_text import Corners
+from planner.box_text import Corners, NotedCorners
 from planner.reply_text import ReplyError
 from runtime.messages import ColorImage
 
@@ -51,11 +52,12 @@ class BoxUnits:
         """The size of a picture of `width` by `height` pixels in the units of `box`.
 
         Raises:
-            ReplyError: the box is in no units that are possible.
+            ReplyError: the box is in no units that are possible, or may be in several.
         """
-        if not self._sure:
+        noted = box.unit if isinstance(box, NotedCorners) and not self._sure else ""
+        if not self._sure and not noted:
             self._look_at(box, width, height)
-        extent = self._extent(self._unit or "pixels", width, height)
+        extent = self._extent(noted or self._unit or _either(box, width, height), width, height)
         if extent != (1.0, 1.0) and _inside(box, 1.0, 1.0):
             raise ReplyError(f"bbox_2d {_said(box)} is smaller than a pixel", hint=HINT)
         if not _inside(box, *extent):
@@ -80,11 +82,12 @@ class BoxUnits:
             return
         if unit != self._unit:
             self._unit = unit
-            logger.info("the model's box {} is in {} of the picture; so are the next ones", _said(box), unit)
+            told = "the model's box {} is in {} of the picture; so are the next ones ({})"
+            logger.log("INFO" if unit == "fractions" else "WARNING", told, _said(box), unit, HINT)
 
     def learn(self, box: Corners | None, width: int, height: int) -> None:
         """Compare the model's answer to the drawn picture with what is on it."""
-        if box is None:
+        if box is None or isinstance(box, NotedCorners):  # which says it every time
             return
         known = shown_box(width, height)
         ways = {
@@ -120,6 +123,21 @@ def shown(width: int, height: int) -> ColorImage:
     left, top, right, bottom = map(int, shown_box(width, height))
     image[top:bottom, left:right] = (225, 20, 25)
     return image
+
+
+def _either(box: Corners, width: int, height: int) -> str:
+    """``pixels``, where a box of which nothing is known can be nothing else.
+
+    Raises:
+        ReplyError: it may as well be in thousandths.
+    """
+    if (width, height) == (_MILLE, _MILLE) or not _inside(box, _MILLE, _MILLE):
+        return "pixels"
+    raise ReplyError(
+        f"bbox_2d {_said(box)} may be in pixels of {width} by {height} or in thousandths; "
+        "the drawn picture did not tell",
+        hint=HINT,
+    )
 
 
 def _said(box: Corners) -> str:

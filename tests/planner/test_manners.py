@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from loguru import logger
 
-from planner.box_units import BoxUnits, shown, shown_box
+from planner.box_units import HINT, BoxUnits, shown, shown_box
 from planner.client import Planner
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
@@ -165,11 +165,14 @@ def test_where_the_drawn_picture_tells_nothing_boxes_do() -> None:
     units = BoxUnits("auto")
     assert units.to_be_shown()
     units.learn((1, 1, 5, 5), 640, 480)
-    assert units.extent((100, 100, 200, 200), 640, 480) == (640, 480)
+    with pytest.raises(ReplyError, match="may be in pixels of 640 by 480 or in thousandths") as either:
+        units.extent((100, 100, 200, 200), 640, 480)
+    assert either.value.hint == HINT
     assert units.extent((100, 700, 200, 900), 640, 480) == (1000, 1000)
     assert units.extent((100, 100, 200, 200), 640, 480) == (1000, 1000)
     with pytest.raises(ReplyError, match="not inside the picture of 1000 by 1000"):
         units.extent((100, 100, 1200, 200), 640, 480)
+    assert BoxUnits("auto").extent((100, 100, 1700, 200), 1920, 1080) == (1920, 1080)
     fractions = BoxUnits("auto")
     assert fractions.extent((0.1, 0.2, 0.3, 1.0), 640, 480) == (1, 1)
 

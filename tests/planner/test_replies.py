@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import reply_text
-from planner.box_units import HINT, BoxUnits
+from planner.box_text import box_of
+from planner.box_units import HINT, BoxUnits, shown_box
 from planner.questions.check_grasp import CheckGrasp
 from planner.questions.check_instruction import CheckInstruction
 from planner.questions.check_prompt import CheckPrompt
@@ -610,6 +611,56 @@ def test_places_on_a_grid_are_fractions_of_the_picture(text: str) -> None:
     with pytest.raises(ReplyError, match=r"is smaller than a pixel$") as error:
         Mark.parse(text, CANVASES)  # in pixels, as configured
     assert error.value.hint == HINT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n[\n  {"box_2d": [250, 125, 500, 375], "label": "red cup"}\n]\n```',
+        "<ref>the red cup</ref><box>[[125, 250, 375, 500]]</box>",
+        "<ref>red cup</ref><box>125 250 375 500</box>",
+        "<|ref|>the red cup<|/ref|><|det|>[[125, 250, 375, 500]]<|/det|>",
+    ],
+    ids=["Gemini", "InternVL", "MiniCPM-V", "DeepSeek-VL2"],
+)
+def test_a_notation_of_one_unit_says_it_where_nothing_else_does(text: str) -> None:
+    """In any other unit only if that is configured."""
+    box = Mark.parse(text, [Canvas(640, 480, 640, 480, BoxUnits("auto"))])
+    assert box is not None
+    assert box.bbox_2d == (80, 120, 240, 240)
+    pixels = Mark.parse(text, [Canvas(640, 640, 640, 640, BoxUnits("pixels"))])
+    assert pixels is not None
+    assert pixels.bbox_2d == (125, 250, 375, 500)
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        (
+            "<|object_ref_start|>{0}<|object_ref_end|><|box_start|>({1},{2}),({3},{4})<|box_end|>",
+            (1000, 1000),
+        ),
+        ('```json\n[\n\t{{"bbox_2d": [{1}, {2}, {3}, {4}], "label": "{0}"}}\n]\n```', (644, 476)),
+        ('```json\n[\n\t{{"bbox_2d": [{1}, {2}, {3}, {4}], "label": "{0}"}}\n]\n```', (1000, 1000)),
+    ],
+    ids=["Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL"],
+)
+def test_a_notation_of_several_units_waits_for_the_drawn_picture(said: str, count: tuple[int, int]) -> None:
+    """Thousandths, or pixels of the picture as the model resized it: the same words, another place."""
+
+    def reply(name: str, box: tuple[float, ...]) -> str:
+        scaled = [round(value * count[i % 2] / (640, 480)[i % 2]) for i, value in enumerate(box)]
+        return said.format(name, *scaled)
+
+    cup = (80.0, 120.0, 240.0, 240.0)
+    units = BoxUnits("auto")
+    canvas = Canvas(640, 480, 640, 480, units)
+    with pytest.raises(ReplyError, match="or in thousandths; the drawn picture did not tell"):
+        Mark.parse(reply("red cup", cup), [canvas])
+    units.learn(box_of(reply("red cube", shown_box(640, 480)))[0], 640, 480)
+    found = Mark.parse(reply("red cup", cup), [canvas])
+    assert found is not None
+    assert found.bbox_2d == pytest.approx(cup, abs=3)
 
 
 @pytest.mark.parametrize(
