@@ -11,8 +11,18 @@ from dexrun.export.errors import ExportError
 from dexrun.export.options import ExportOptions
 from policies.data.dataset import DatasetError
 from policies.data.piloted import marked_alike
-from policies.data.recorded import DatasetShape, EpisodeRef, check_alike, describe, episode_files, name_of
+from policies.data.recorded import (
+    DatasetShape,
+    EpisodeRef,
+    check_alike,
+    describe,
+    episode_files,
+    name_of,
+    open_episode,
+)
+from policies.data.tips import first_tip
 from runtime.recording.bounds import RecordingError
+from runtime.tip import with_tip
 
 UNLESS_ASKED = ("success", "none")
 """Labels of the episodes that are exported where nobody says which: not those that failed."""
@@ -114,7 +124,21 @@ def _described(
     ref = replace(ref, shape=shape)
     shape.latencies(options)
     kind.tasks(ref, options)
-    return ref
+    return ref if options.tip == "none" else _hinted(ref, kind, options)
+
+
+def _hinted(ref: EpisodeRef, kind: FormatContent, options: ExportOptions) -> EpisodeRef:
+    """`ref`, which knows where its object is, with the hint after its task if that is asked for."""
+    if options.tip != "task" and not kind.name.startswith("lerobot"):
+        raise ExportError(f"tip = {options.tip!r}: {kind.name} has none; --tip task says it in words")
+    with open_episode(ref.path) as episode:
+        first = first_tip(episode, ref.shape.cameras)
+    if first is None:
+        raise ExportError(
+            f"{ref.path}: it is not known where its object is: no tracked mask in an exported camera with "
+            "depth and calibrated to the arm; --tip none exports without"
+        )
+    return ref if options.tip == "feature" else replace(ref, task=with_tip(ref.task, first))
 
 
 def _nothing_lost(ref: EpisodeRef, kind: FormatContent, options: ExportOptions) -> None:

@@ -99,7 +99,11 @@ class ExportResult:
 def report_of(plan: ExportPlan, first: int = 0) -> dict[str, Any]:
     """Where every episode came from, the first being number `first`, and how well its sensors fit."""
     slots = plan.slots
+    told: dict[str, str] = {} if plan.options.tip == "none" else {"tip": plan.options.tip}
+    if told and slots[0].ref.masks:
+        told["tip_camera"] = slots[0].ref.masks[0]
     return {
+        **told,
         "action": plan.action,
         "latency_s": slots[0].ref.shape.latencies(plan.options),
         "episodes": [

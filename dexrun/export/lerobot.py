@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexrun.export import depth_video, stats, video
-from dexrun.export.errors import ExportError
+from dexrun.export.errors import BadEpisodeError, ExportError
 from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.options import ExportOptions
 from policies.data.recorded import DatasetShape, EpisodeRef
 from policies.data.sampled import Sampled
+from policies.data.tips import locating, tips_of
 from runtime.joints import SEPARATOR
+from runtime.recording.bounds import reading
 from runtime.units import DEFAULT_LEROBOT, UnitMap
 
 UNITS = UnitMap(convention=DEFAULT_LEROBOT)
@@ -25,6 +27,8 @@ UNITS = UnitMap(convention=DEFAULT_LEROBOT)
 STATE, ACTION, FORCE = "observation.state", "action", "observation.force"
 INTERVENTION = "intervention"
 """Whether a person drove; LeRobot's DAgger rollouts call it so."""
+TIP = "observation.tip"
+"""Where the instruction's object was seen last."""
 IMAGES = "observation.images."
 CHUNK_FILES = 1000
 MM = 1e-3
@@ -44,6 +48,7 @@ class LerobotLayout:
 
     Attributes:
         videos: colour: key to camera. depth_videos, depth_images: the same for depth.
+        tip: whether it has the language hint.
     """
 
     shape: DatasetShape
@@ -52,6 +57,7 @@ class LerobotLayout:
     videos: Mapping[str, str]
     depth_videos: Mapping[str, str]
     depth_images: Mapping[str, str]
+    tip: bool = False
 
     @property
     def video_keys(self) -> list[str]:
@@ -67,6 +73,8 @@ class LerobotLayout:
         if self.shape.force_channels:
             names = [f"force.{i}" for i in range(self.shape.force_channels)]
             out[FORCE] = {"dtype": "float32", "shape": [len(names)], "names": names}
+        if self.tip:
+            out[TIP] = {"dtype": "float32", "shape": [3], "names": ["x", "y", "z"]}
         if self.shape.intervention:
             out[INTERVENTION] = {"dtype": "bool", "shape": [1], "names": None}
         for key, camera in self.videos.items():
@@ -114,6 +122,7 @@ def layout(shape: DatasetShape, options: ExportOptions, depth: str) -> LerobotLa
         {f"{IMAGES}{c}": c for c in cameras},
         {f"{IMAGES}{c}_depth": c for c in as_video},
         {f"{IMAGES}{c}{suffix}": c for c in as_images},
+        options.tip in ("feature", "both"),
     )
 
 
@@ -139,9 +148,23 @@ def columns(sampled: Sampled, slot: Slot, of: LerobotLayout) -> dict[str, NDArra
     }
     if sampled.force is not None:
         out[FORCE] = sampled.force.astype(np.float32)
+    if of.tip:
+        out[TIP] = _tips(sampled)
     if sampled.intervention is not None:
         out[INTERVENTION] = sampled.intervention
     return {**out, "timestamp": (rows / of.fps).astype(np.float32), "frame_index": rows}
+
+
+def _tips(sampled: Sampled) -> NDArray[np.float32]:
+    """``[T, 3]`` metres in the base frame; before it was seen, where it was first: trainers want numbers."""
+    with reading(sampled.ref.path):
+        infos = locating(sampled.recording, sampled.masks)
+        tips = tips_of(sampled.recording, infos, sampled.masks)
+    seen = np.flatnonzero(np.isfinite(tips).all(axis=1))
+    if not len(seen):
+        raise BadEpisodeError(sampled.ref.name, "its object is seen in no row; --tip none exports without")
+    tips[: seen[0]] = tips[seen[0]]
+    return tips.astype(np.float32)
 
 
 def row_stats(data: Mapping[str, NDArray[Any]], *, quantiles: bool) -> dict[str, stats.Stats]:

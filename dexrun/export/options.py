@@ -23,6 +23,9 @@ class ExportOptions(SamplingOptions):
         max_gap_s: episodes in which a sensor that is exported gave nothing for longer are left out, at their
             beginning and end as well; 0 leaves none out.
         labels: only episodes with one of these labels; none named means all but failures.
+        tip: the language hint, where the instruction's object was seen (metres, in the arm's base frame): as
+            LeRobot's feature ``observation.tip`` (``feature``), after the task as a sentence (``task``),
+            ``both`` or ``none``. Rows before the object was seen have its first place.
         missing_mask: what becomes of episodes recorded without tracked masks: ``track`` has the planner mark
             the object that the task names and tracks it; ``zeros`` leaves masks empty; ``refuse`` does not
             export.
@@ -43,6 +46,7 @@ class ExportOptions(SamplingOptions):
     max_stamp_error_s: float = Field(default=0.0, ge=0)
     max_gap_s: float = Field(default=0.0, ge=0)
     labels: tuple[Literal["success", "failure", "none"], ...] = ()
+    tip: Literal["none", "feature", "task", "both"] = "none"
     missing_mask: Literal["track", "zeros", "refuse"] = "track"
     vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")
     vlm_model: str = ""

@@ -148,10 +148,8 @@ class McapEpisode:
     def _tip(self, recording: Episode) -> Array:
         """``[T, 3]``: by the first camera that sees it. Worked out once."""
         if not self._tips:
-            found = np.full((self.length, 3), np.nan)
-            for camera, info in self.seen_by.items():
-                masks, depths = (self.shown[f"{kind}{camera}"] for kind in (MASKS, DEPTH))
-                found = np.where(np.isnan(found), tips_of(recording, info, masks, depths), found)
+            masks = {camera: self.shown[f"{MASKS}{camera}"] for camera in self.seen_by}
+            found = tips_of(recording, self.seen_by, masks) if masks else np.full((self.length, 3), np.nan)
             self._tips.append(found.astype(np.float32))
         return self._tips[0]
 

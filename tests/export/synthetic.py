@@ -41,6 +41,7 @@ class Made:
         lossless: colour as PNG, so that what is read is what was made.
         picture, depth_picture: other pictures; these are not kept in the truth.
         pilots: of a rollout, who drives at each tick.
+        calibrated: whether the head camera has a pose: its own frame is the arm's.
     """
 
     seconds: float = 1.0
@@ -67,6 +68,7 @@ class Made:
     depth_picture: Callable[..., Any] | None = None
     calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pilots: Callable[[int], int] | None = None
+    calibrated: bool = False
 
 
 @dataclass
@@ -161,7 +163,9 @@ def write(path: Path, made: Made) -> Truth:
     infos = {}
     for name, (height, width) in cameras.items():
         scale = made.depth_scale_m if name == "head" and made.head_depth else None
-        infos[name] = CameraInfo(name, Intrinsics(width, height, 60.0, 60.0, width / 2, height / 2), scale)
+        pose = np.eye(4) if made.calibrated and name == "head" else None
+        lens = Intrinsics(width, height, 60.0, 60.0, width / 2, height / 2)
+        infos[name] = CameraInfo(name, lens, scale, pose)
         channel = info_channel(name)
         notes.append(replace(channel, metadata=schemas.info_metadata(infos[name])))
     notes += [Channel("/planner", replace(schemas.EVENT, name="dexrun.Exchange"))]

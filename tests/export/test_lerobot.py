@@ -15,6 +15,8 @@ import pytest
 from dexrun.export import depth_video, stats
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportResult
+from policies.data.dataset import TIP, Switches
+from policies.data.opening import open_dataset
 from runtime.units import UnitMap
 from tests.export.synthetic import RANGES, Made, Truth
 
@@ -68,6 +70,39 @@ def test_v3_has_the_files_columns_and_metadata_of_lerobot(run: Run, exported: Ex
     assert episodes[1]["dataset_from_index"] == 16
     assert np.shape(episodes[0]["stats/observation.images.head/q99"]) == (3, 1, 1)
     assert not list(target.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("kind", ["lerobot-v3", "lerobot-v2.1"])
+def test_the_language_hint_is_a_feature_and_a_sentence(run: Run, exported: Export, kind: str) -> None:
+    """The numbers that the recording read as a data set has; an episode that has none is left out."""
+    folder, _ = run(Made(seconds=0.5, masks=True, calibrated=True), Made(seconds=0.4, seed=1))
+    target, outcome = exported(folder, kind, tip="both")
+    assert [slot.number for slot in outcome.slots] == [0]
+    (why,) = outcome.left_out.skipped.values()
+    assert "it is not known where its object is" in why
+    feature = info(target)["features"]["observation.tip"]
+    assert feature == {"dtype": "float32", "shape": [3], "names": ["x", "y", "z"]}
+    tips = []
+    for path in (folder, target):
+        dataset = open_dataset(path, Switches(use_language_tip=True))
+        try:
+            episode = dataset.episodes[0]
+            tips.append(episode.read(TIP, np.arange(outcome.slots[0].length)))
+            assert dataset.about["tip_camera"] == "head"
+        finally:
+            dataset.close()
+    np.testing.assert_array_equal(*tips)
+    x, y, z = (round(float(each), 3) for each in tips[0][0])
+    said = f"put the cube into the tray. The object is at x {x:.3f} m, y {y:.3f} m, z {z:.3f} m."
+    assert episode.task == said
+
+
+def test_a_hint_where_there_is_none_is_refused(run: Run, exported: Export) -> None:
+    folder, _ = run(Made(seconds=0.4, masks=True))
+    with pytest.raises(ExportError, match="calibrated to the arm; --tip none exports without"):
+        exported(folder, "lerobot-v3", tip="feature")
+    with pytest.raises(ExportError, match="act-hdf5 has none; --tip task says it in words"):
+        exported(folder, "act-hdf5", tip="feature")
 
 
 def test_lerobots_own_reader_gives_back_the_recording(run: Run, exported: Export, reader: Any) -> None:

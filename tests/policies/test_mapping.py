@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from policies.mapping import ImageRule, KeyMap, ObservationMap, fit_image, fit_plane
-from runtime.interfaces import PolicyError
+from policies.remote.serving.robot_side import RobotSide
+from runtime.interfaces import NoAnswerError, PolicyError
 from runtime.joints import JointLayout
-from runtime.messages import ArmState, Frame, Observation, TrackedMask
+from runtime.messages import ArmState, Frame, Observation, Tip, TrackedMask
 from runtime.units import CONVENTIONS, UnitMap
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -49,6 +50,28 @@ def test_symmetric_units_span_minus_one_to_one() -> None:
     mapped = make(convention="symmetric")
     np.testing.assert_allclose(mapped.state_vectors(observe(RANGES[:, 0]))["state"], [-1.0] * 6)
     np.testing.assert_allclose(mapped.state_vectors(observe(MIDDLE))["state"], [0.0] * 6, atol=1e-15)
+
+
+def test_where_the_object_is_is_in_the_state_and_in_the_text() -> None:
+    """The state has where it was seen last, metres in the base frame; the text where it was seen first."""
+    keys = KeyMap(state={"state": ("tip.z", "gripper", "tip.x")}, instruction="prompt", instruction_tip=True)
+    mapped = make(keys)
+    assert (keys.wants_tip, keys.tracked) == (True, ("head",))
+    (need,) = keys.tip_needs()
+    assert (need.camera, need.depth, need.mask, need.calibration) == ("head", True, True, True)
+    tip = Tip(np.array([0.2, 0.1, 0.03]), np.full(3, 0.001), np.array([0.25, 0.1, 0.02]), 5)
+    made = mapped.observation(observe(instruction="lift it", tip=tip))
+    assert made["state"].tolist() == [0.03, 0.5, 0.2]
+    assert made["prompt"] == "lift it. The object is at x 0.250 m, y 0.100 m, z 0.020 m."
+    with pytest.raises(NoAnswerError, match="no action for this view: where the object is was not seen yet"):
+        mapped.observation(observe(instruction="lift it"))
+    side = RobotSide(KeyMap(state=keys.state), UnitMap(), ROBOT)
+    told = side.observation({"state": np.array([0.03, 0.5, 0.2])}, {}, "lift it").tip
+    assert told is not None
+    assert (told.point_m[[0, 2]].tolist(), bool(np.isnan(told.sigma_m).all())) == ([0.2, 0.03], True)
+    assert not KeyMap().tip_needs()
+    with pytest.raises(PolicyError, match=r"entry 'tip\.w'; accepted: .*tip\.x\|y\|z"):
+        make(KeyMap(state={"state": ("tip.w",)}))
 
 
 @given(

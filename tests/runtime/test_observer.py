@@ -12,7 +12,7 @@ from drivers.arms import describe
 from runtime.arm_model import ArmModel
 from runtime.inference import ChunkRequest, NotReadyError
 from runtime.interfaces import PolicySpec
-from runtime.messages import TrackedMask
+from runtime.messages import Tip, TrackedMask
 from runtime.observer import Observer
 from runtime.ring import Ring
 from runtime.stepped import SteppedClock
@@ -111,6 +111,23 @@ def test_a_mask_of_another_attempt_or_an_old_frame_is_not_ready() -> None:
     assert scene.at(100, attempt=1).masks["head"].attempt == 1
     with pytest.raises(NotReadyError, match="camera head: newest frame is 1100 ms old"):
         scene.at(1200)
+
+
+def test_where_the_object_is_comes_with_its_mask() -> None:
+    """The very numbers that are recorded with it, if they are asked for; in a trial there is no object."""
+    point = np.array([0.2, 0.1, 0.03])
+    tip = Tip(point, np.full(3, 0.001), point, 100 * MS)
+    mask = TrackedMask("head", 100 * MS, np.ones((2, 2), np.uint8), 1.0, attempt=1, tip=tip)
+    for wanted in (True, False):
+        scene = Scene(masks=("head",), tip=wanted)
+        scene.publish(100)
+        scene.mask = mask
+        assert scene.at(100).tip is (tip if wanted else None)
+    scene = Scene(masks=("head",), tip=True)
+    scene.publish(0)
+    tried = scene.observer.trial().tip
+    assert tried is not None
+    assert not tried.point_m.any()
 
 
 def test_a_mask_that_is_not_kept_up_is_not_ready_though_frames_come() -> None:
