@@ -21,6 +21,13 @@ LAYOUT: Layout = {
 """Of a row of a recording; see `runtime.messages.Tip`."""
 
 
+def lacking(info: CameraInfo) -> str:
+    """What a camera lacks for telling where an object is; empty if it can."""
+    if info.depth_scale_m is None:
+        return "depth"
+    return "" if info.base_from_camera is not None else "pose relative to the arm"
+
+
 class LocatingTracker:
     """A `runtime.interfaces.Tracker`: another one's masks, each with its tip, for one camera.
 
@@ -48,7 +55,7 @@ class LocatingTracker:
 
     def _located(self, frame: Frame, mask: TrackedMask) -> TrackedMask:
         info = self._info()
-        if frame.depth is None or info.depth_scale_m is None or info.base_from_camera is None:
+        if frame.depth is None or lacking(info):
             return mask
         point = object_point(frame.depth, mask.mask, info)
         if point is not None and point.base_m is not None and point.base_sigma_m is not None:

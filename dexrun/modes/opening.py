@@ -175,7 +175,9 @@ async def _open_worker(
     stack: contextlib.AsyncExitStack,
 ) -> InferenceWorker:
     from dexrun.policies import build_for, policy_context
+    from runtime.interfaces import PolicyError
     from runtime.observer import Observer
+    from runtime.tip import lacking
 
     settings, clock = robot.settings, robot.clock
     context = policy_context(robot.model, robot.infos(), clock, robot.joints)
@@ -184,6 +186,9 @@ async def _open_worker(
     policy = await clock.run_blocking(
         lambda: build_for(settings.policy, context, robot.model.copy(), settings.working_arm, still)
     )
+    for name in policy.spec.masks if policy.spec.tip else ():
+        if what := lacking(robot.infos()[name]):
+            raise PolicyError(f"policy.keys.tip_camera = {name!r}: the camera has no {what}")
     observer = Observer(
         policy.spec,
         robot.arm,

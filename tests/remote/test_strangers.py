@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 import msgpack
 import numpy as np
@@ -26,9 +27,10 @@ from policies.remote.groot import codec as groot
 from policies.remote.serving import zmq_front
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.robot_side import RobotSide
+from policies.remote.serving.service import Service
 from runtime.addresses import is_loopback
 from runtime.clock import RealClock
-from runtime.interfaces import PolicyError
+from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Observation, PolicyAnswer
 from tests.remote.support import GUARD_S, ROBOT, EchoPolicy, Running, connected, observation, refused, serving
 
@@ -89,6 +91,21 @@ def test_a_joint_that_no_arm_has_reaches_no_policy(value: float) -> None:
     with pytest.raises(WireError, match=r"elbow_flex|prefix"):
         side.observation({name: np.zeros(6)}, images, "", prefix=state[None].astype(np.float64), frozen=1)
     side.observation({name: np.zeros(6)}, images, "")
+
+
+def test_a_policy_that_must_know_where_the_object_is_is_served_to_those_who_say_it() -> None:
+    spec = PolicySpec("act", 8, tip=True)
+    unasked = ServeOptions(protocol="openpi")
+    told = ServeOptions.model_validate(
+        {"protocol": "openpi", "keys": {"state": {"observation/state": [*STATE, "tip.x", "tip.y", "tip.z"]}}}
+    )
+
+    def service(options: ServeOptions) -> Service:
+        return Service(options, mock.Mock(), ROBOT, spec, Metrics(), RealClock())
+
+    with pytest.raises(PolicyError, match=r"give tip\.x, tip\.y and tip\.z in serve\.keys\.state"):
+        service(unasked)
+    assert service(told).side.keys.wants_tip
 
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.messages import CameraInfo, Frame, Intrinsics, Mask, TrackedMask
-from runtime.tip import LocatingTracker, with_tip
+from runtime.tip import LocatingTracker, lacking, with_tip
 
 POSE = np.eye(4)
 POSE[:3, 3] = [0.1, 0.2, 0.3]
@@ -62,6 +62,8 @@ def test_a_camera_that_cannot_tell_tells_nothing(info: CameraInfo) -> None:
     tracker = LocatingTracker(Told(at(1, 7)), lambda: info)
     assert tracker.init(frame(1), at(1, 1)).tip is None
     assert tracker.update(Frame("head", 2, COLOR)).tip is None
+    assert lacking(info) in ("depth", "pose relative to the arm")
+    assert not lacking(INFO)
 
 
 def test_the_hint_is_a_sentence_after_the_task() -> None:

@@ -108,6 +108,11 @@ class Service:
         self.takes_prefix = spec.takes_prefix
         self.chunk_steps = options.chunk_steps or spec.chunk_steps
         self.side = RobotSide(options.resolved_keys(), options.resolved_units(), joints)
+        if spec.tip and not self.side.keys.wants_tip:
+            raise PolicyError(
+                f"policy {spec.name} needs to know where the object is, and no client is asked for it: give "
+                "tip.x, tip.y and tip.z in serve.keys.state"
+            )
         self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024, items=MAX_ITEMS)
         self.stopping_asked = asyncio.Event()
         self.gone: Callable[[Iterable[str]], Iterable[str]] = lambda names: ()
