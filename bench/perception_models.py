@@ -225,10 +225,8 @@ def grounding_dino(size: str, place: Place) -> Iterator[Case]:
     transformers: Any = library
     backbone = transformers.SwinConfig(out_features=["stage2", "stage3", "stage4"], **SWIN[size])
     torch.manual_seed(0)
-    with place.device:
-        model = transformers.GroundingDinoForObjectDetection(
-            transformers.GroundingDinoConfig(backbone_config=backbone)
-        )
+    config = transformers.GroundingDinoConfig(backbone_config=backbone)
+    model = transformers.GroundingDinoForObjectDetection(config)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *PHRASES]
     tokenizer = transformers.BertTokenizer(vocab={word: at for at, word in enumerate(words)})
     processor = transformers.GroundingDinoProcessor(images.GroundingDinoImageProcessorPil(), tokenizer)
@@ -247,10 +245,9 @@ def owlv2(place: Place) -> Iterator[Case]:
     vocab = {piece: at for at, piece in enumerate(known)}
     ends = {"bos_token_id": len(known) - 3, "eos_token_id": len(known) - 2, "pad_token_id": len(known) - 1}
     torch.manual_seed(0)
-    with place.device:
-        model = transformers.Owlv2ForObjectDetection(
-            transformers.Owlv2Config(text_config=ends, vision_config={"image_size": 960, "patch_size": 16})
-        )
+    vision = {"image_size": 960, "patch_size": 16}
+    config = transformers.Owlv2Config(text_config=ends, vision_config=vision)
+    model = transformers.Owlv2ForObjectDetection(config)
     tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=16, pad_token="!")  # noqa: S106
     processor = transformers.Owlv2Processor(images.Owlv2ImageProcessorPil(), tokenizer)
     texts = [list(PHRASES)]

@@ -338,6 +338,7 @@ class GraspMode:
         patience = round(_QUIET_S * self._robot.settings.control.rate_hz)
         while True:
             await self._control.ticked()
+            self._perception.holds(self._moves.holds_something())
             if self._undrawn is not None and len(self._control.horizon):
                 mask, self._undrawn = self._undrawn, None
                 await self._draw(step, mask)

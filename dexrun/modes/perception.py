@@ -146,6 +146,7 @@ class Perception:
             NotSegmentedError: nothing in the box stands out, or no thread answers.
         """
         self._active.post(self._models)
+        self.holds(held=False)
         task = self._task(attempt=attempt, frame=frame, box=box.bbox_2d, phrase=phrase)
         try:
             return await self._answer(self._models, task)
@@ -162,6 +163,10 @@ class Perception:
             NotSegmentedError: nothing is tracked any more, or the thread does not answer.
         """
         return await self._answer(self._now(), self._task(attempt=attempt))
+
+    def holds(self, held: bool) -> None:
+        """Whether the object is in the gripper: what hides it is known then, and it is not looked for."""
+        self._models.held.post(held)
 
     def forget(self) -> None:
         """Track nothing until `track` is called again."""

@@ -110,6 +110,10 @@ class SightThread:
     Args:
         keep: told every new mask, on this thread.
         remembers: whether `last_seen` is kept up.
+
+    Attributes:
+        sights, detected, last_seen: what came of tasks, the newest of each.
+        held: whether the object is in the gripper, as far as is known; posted by the loop.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class SightThread:
         self.sights: Latest[ObjectSight] = Latest()
         self.detected: Latest[Detected] = Latest()
         self.last_seen: Latest[LastSeen] = Latest()
+        self.held: Latest[bool] = Latest()
         self._busy_ns: Latest[int] = Latest()
         # of the thread alone
         self._task: SightTask | None = None
@@ -251,6 +256,8 @@ class SightThread:
         """What is tracked from now on, where the detector finds again what the tracker has lost."""
         detector, rule = self._parts.detector, self._redetection
         if detector is None or not task.phrase or not 0 < rule.frames <= self._unseen:
+            return None
+        if self.held.newest():  # it is in the hand that hides it: what is found elsewhere is another one
             return None
         now_ns = self._clock.now_ns()
         if self._asked_ns is not None and now_ns - self._asked_ns < rule.every_s * NS_PER_S:

@@ -54,8 +54,8 @@ class PerceptionConfig(Options):
             holds.
         fallback: what takes over where a model hangs, raises or gives nothing: ``color``, with the planner's
             box, from where the object was last seen; ``none``: the attempt has failed.
-        lost_frames: after so many frames without the tracked object the detector is asked for it again; 0:
-            never.
+        lost_frames: after so many frames without the tracked object the detector is asked for it again,
+            unless it is in the gripper; 0: never.
         search_s: and not more often than this.
     """
 
@@ -64,7 +64,7 @@ class PerceptionConfig(Options):
     tracker: TrackerTable = ColorTrackerConfig()
     timeout_s: float = Field(default=30.0, gt=0, le=600)
     fallback: Literal["none", "color"] = "none"
-    lost_frames: int = Field(default=30, ge=0)
+    lost_frames: int = Field(default=60, ge=0)
     search_s: float = Field(default=2.0, ge=0, le=600)
 
     def check(self) -> None:

@@ -91,8 +91,8 @@ class GroundingDino(ZeroShotDetector):
             text_threshold=self._text_threshold,
             target_sizes=[image.shape[:2]],
         )
-        probable = answer.logits[0].float().sigmoid()
-        kept = probable[probable.max(dim=-1)[0] > self._threshold].cpu().numpy()
+        probable = answer.logits[0].sigmoid()  # compared in the network's own precision, as there
+        kept = probable[probable.max(dim=-1)[0] > self._threshold].float().cpu().numpy()
         whose = np.full(len(kept), -1)
         scores = np.zeros(len(kept), np.float32)
         for number, (begin, end) in enumerate(words):

@@ -257,7 +257,11 @@ def test_an_object_that_is_lost_is_looked_for_again_but_not_all_the_time(said: l
         await bench.eye.show(0, 50)  # at most once a second
         assert bench.model.asked == ["red cup"] * 2
         bench.model.boxes = 1
-        await bench.eye.show(0, 30)
+        bench.perception.holds(True)  # it is the hand that hides it
+        await bench.eye.show(0, 40)
+        assert len(bench.model.asked) == 2
+        bench.perception.holds(False)
+        await bench.eye.show(0, 2)
         assert (bench.model.inits, bench.seen()) == (2, 0)
         await bench.eye.show(200)
         assert (bench.seen(), bench.perception.failure(1)) == (1, "")
