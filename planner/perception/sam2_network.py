@@ -61,8 +61,7 @@ class Sam2Network:
         stretched = functional.interpolate(
             shown.permute(2, 0, 1)[None].float(), size=(self.side,) * 2, mode="bilinear", antialias=True
         )
-        levels = stretched.round().clamp(0, 255) / 255
-        return ((levels - self.mean) / self.std).to(self.dtype)
+        return ((stretched / 255 - self.mean) / self.std).to(self.dtype)
 
     def points(self, prompt: Prompt, image: tuple[int, int]) -> dict[str, Tensor]:
         """All of `prompt` as points ``[1, 1, N, 2]`` with labels, a box as its two corners."""

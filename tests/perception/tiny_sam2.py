@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from runtime.messages import ColorImage, Frame, Mask
 
 SIDE = 128
 WIDTH, HEIGHT = 160, 120
+_SALT = 1
+"""With this one masks are neither empty nor full."""
 
 
 def tiny_config() -> Any:
@@ -54,19 +57,30 @@ def tiny_config() -> Any:
     )
 
 
-def randomized(model: Any, seed: int = 0) -> Any:
-    """Weights of a size at which no layer drowns in another, so that every input shows in the output."""
-    generator = torch.Generator().manual_seed(seed)
+def randomized(model: Any) -> Any:
+    """Weights of a size at which no layer drowns in another, so that every input shows in the output.
+
+    Each is drawn by its name: what a later `transformers` draws before has no part in it.
+    """
+    generator = torch.Generator()
+
+    def drawn(name: str, each: torch.Tensor) -> torch.Tensor:
+        return torch.randn(
+            each.shape, generator=generator.manual_seed(zlib.crc32(f"{_SALT} {name}".encode()))
+        )
+
+    positions = drawn("positions", model.prompt_encoder.shared_embedding.positional_embedding)
     with torch.no_grad():
         for name, each in model.named_parameters():
             if each.dim() > 1 and "embed" not in name.rpartition(".")[2]:
-                fan_in = math.prod(each.shape[1:])
-                each.copy_(torch.randn(each.shape, generator=generator) / math.sqrt(fan_in))
+                each.copy_(drawn(name, each) / math.sqrt(math.prod(each.shape[1:])))
             elif each.dim() > 1 or not each.abs().any():
-                each.copy_(0.1 * torch.randn(each.shape, generator=generator))
-    sees = model.mask_decoder.pred_obj_score_head.proj_out.bias
-    with torch.no_grad():
-        sees.fill_(6.0)  # a random network sees an object as often as not
+                each.copy_(0.1 * drawn(name, each))
+        # one and the same in every checkpoint, and two random ones in a new model
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
+        model.shared_image_embedding.positional_embedding.copy_(positions)
+        # a random network sees an object as often as not
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(6.0)
     return model.eval()
 
 
@@ -76,7 +90,6 @@ def tiny_model(*, video: bool) -> Any:
     from transformers import Sam2Config, Sam2Model, Sam2VideoModel
 
     config = tiny_config()
-    torch.manual_seed(0)
     whole = randomized(Sam2VideoModel(config))
     if video:
         return whole
