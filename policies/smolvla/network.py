@@ -1,0 +1,285 @@
+"""SmolVLA's network (Shukor et al., arXiv 2506.01844), under the names of LeRobot's files.
+
+Pictures, words and state are read once: what each layer of the language model makes of them, its keys and
+values, is the `Reading` from which an expert of as many layers denoises a chunk by flow matching. Layers of
+the expert that attend to the reading alone see it through projections of their own, which do not depend on
+the chunk: they are computed with the reading, not once per step of the flow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own custom
+from torch import Tensor, nn
+
+from policies.smolvla.shape import SmolVlaShape
+
+_LONGEST_WAVE = 10_000.0
+"""Of the rotary positions: SmolVLA's own, whatever the language model was trained with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Cosines and sines of positions, ``[B, 1, N, H/2]``."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def at(cls, positions: Tensor, head_size: int) -> Rotation:
+        """For ``positions[B, N]``."""
+        half = head_size // 2
+        exponents = torch.arange(half, device=positions.device, dtype=torch.float32) * (2.0 / head_size)
+        angles = positions[:, None, :, None].float() / _LONGEST_WAVE**exponents
+        return cls(angles.cos(), angles.sin())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x[B, heads, N, H]``, turned."""
+        first, second = x.float().chunk(2, dim=-1)
+        turned = torch.cat(
+            [first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1
+        )
+        return turned.to(x.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a chunk is denoised from.
+
+    Attributes:
+        keys, values: of each layer, ``[B, kv heads, P, H]``; where the expert attends to the reading alone,
+            as its own projections have them.
+        seen: ``[B, 1, 1, P]``, what of it counts; ``None``: all.
+        own, after: rotations of the chunk's rows, from 0, and from where the reading ends.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    seen: Tensor | None
+    own: Rotation
+    after: Rotation
+
+
+class SmolVla(nn.Module):
+    """The network. ``vlm_with_expert.vlm`` is transformers' own model; its weights are used, not its forward.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+
+    def __init__(self, shape: SmolVlaShape) -> None:
+        super().__init__()
+        from transformers import LlamaConfig, LlamaModel, SmolVLMConfig, SmolVLMForConditionalGeneration
+
+        config = SmolVLMConfig(**shape.vlm)
+        text = config.text_config
+        if shape.vlm_layers > text.num_hidden_layers:
+            raise ValueError(f"vlm_layers {shape.vlm_layers}: the model has {text.num_hidden_layers}")
+        width = int(text.hidden_size * shape.expert_width)
+        expert = LlamaConfig(
+            **{
+                **text.to_dict(),
+                "hidden_size": width,
+                "intermediate_size": _feed_forward(width),
+                "num_hidden_layers": shape.vlm_layers,
+                "vocab_size": 1,
+                "pad_token_id": None,
+                "bos_token_id": None,
+                "eos_token_id": None,
+            }
+        )
+        self.shape = shape
+        self.vlm_with_expert: Any = nn.Module()
+        self.vlm_with_expert.vlm = SmolVLMForConditionalGeneration(config)
+        self.vlm_with_expert.vlm.model.text_model.layers = self._text.layers[: shape.vlm_layers]
+        self.vlm_with_expert.lm_expert = LlamaModel(expert)
+        self.vlm_with_expert.lm_expert.embed_tokens = None
+        self._head_size: int = text.head_dim
+        read_size = text.num_key_value_heads * text.head_dim
+        for number, layer in enumerate(self._expert.layers):
+            if not self._attends_to_itself(number):
+                layer.self_attn.k_proj = nn.Linear(read_size, read_size, bias=text.attention_bias)
+                layer.self_attn.v_proj = nn.Linear(read_size, read_size, bias=text.attention_bias)
+        self.state_proj = nn.Linear(shape.state_size, text.hidden_size)
+        self.action_in_proj = nn.Linear(shape.action_size, width)
+        self.action_out_proj = nn.Linear(width, shape.action_size)
+        self.action_time_mlp_in = nn.Linear(2 * width, width)
+        self.action_time_mlp_out = nn.Linear(width, width)
+
+    @property
+    def _text(self) -> Any:
+        return self.vlm_with_expert.vlm.model.text_model
+
+    @property
+    def _expert(self) -> Any:
+        return self.vlm_with_expert.lm_expert
+
+    def _attends_to_itself(self, number: int) -> bool:
+        return number % self.shape.self_attention_every == 0
+
+    # --- reading
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Pictures ``[N, 3, side, side]`` in -1..1 to tokens ``[N, T, width]``.
+
+        The same as the model's own for whole square pictures, whose patches' places are known beforehand.
+        """
+        model = self.vlm_with_expert.vlm.model
+        vision = model.vision_model
+        patches = vision.embeddings.patch_embedding(pixels.to(vision.embeddings.patch_embedding.weight.dtype))
+        x = patches.flatten(2).transpose(1, 2) + vision.embeddings.position_embedding.weight
+        for layer in vision.encoder.layers:
+            attention = layer.self_attn
+            h = layer.layer_norm1(x)
+            q, k, v = (
+                _heads(project(h), attention.head_dim)
+                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            x = x + attention.out_proj(_joined(F.scaled_dot_product_attention(q, k, v)))
+            x = x + layer.mlp(layer.layer_norm2(x))
+        tokens: Tensor = model.connector(vision.post_layernorm(x))
+        return tokens * math.sqrt(tokens.shape[-1])
+
+    def read(self, pixels: Tensor, words: Tensor, word_mask: Tensor | None, state: Tensor) -> Reading:
+        """What there is to see, to read and to feel.
+
+        Args:
+            pixels: ``[B, cameras, 3, side, side]`` in -1..1, in the order of the policy's inputs.
+            words: ``[B, L]`` tokens.
+            word_mask: ``[B, L]``, true where there is a word; ``None``: everywhere.
+            state: ``[B, state_size]``, normalised, filled up with zeros.
+        """
+        batch, cameras = pixels.shape[:2]
+        tokens = self.see(pixels.flatten(0, 1)).reshape(batch, cameras * self._picture_tokens, -1)
+        said = self._text.embed_tokens(words) * math.sqrt(tokens.shape[-1])
+        felt = self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
+        x = torch.cat([tokens, said.to(tokens.dtype), felt.to(tokens.dtype)], dim=1)
+        seen, positions = self._places(x, words.shape[1], word_mask)
+        # pictures and words do not see the state, which is last; it sees everything
+        mask = torch.ones(1, 1, x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+        mask[..., :-1, -1] = False
+        keys, values = self._remembered(
+            x, mask if seen is None else mask & seen, Rotation.at(positions, self._head_size)
+        )
+        rows = torch.arange(self.shape.chunk, device=x.device)[None]
+        return Reading(
+            keys,
+            values,
+            seen,
+            Rotation.at(rows, self._head_size),
+            Rotation.at(rows + positions[:, -1:] + 1, self._head_size),
+        )
+
+    @property
+    def _picture_tokens(self) -> int:
+        model = self.vlm_with_expert.vlm.model
+        return int(model.vision_model.embeddings.num_patches // model.connector.scale_factor**2)
+
+    def _places(self, x: Tensor, words: int, word_mask: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """What counts of the tokens, ``[B, 1, 1, P]``, and their positions ``[B, P]``."""
+        if word_mask is None:
+            return None, torch.arange(x.shape[1], device=x.device)[None]
+        there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        there[:, -1 - words : -1] = word_mask
+        return there[:, None, None], there.cumsum(1) - 1
+
+    def _remembered(
+        self, x: Tensor, mask: Tensor, turn: Rotation
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        keys, values = [], []
+        layers = list(zip(self._text.layers, self._expert.layers, strict=True))
+        for number, (layer, expert) in enumerate(layers):
+            attention = layer.self_attn
+            h = layer.input_layernorm(x)
+            k = turn(_heads(attention.k_proj(h), self._head_size))
+            v = _heads(attention.v_proj(h), self._head_size)
+            if self._attends_to_itself(number):
+                keys.append(k)
+                values.append(v)
+            else:
+                keys.append(_heads(expert.self_attn.k_proj(_joined(k)), self._head_size))
+                values.append(_heads(expert.self_attn.v_proj(_joined(v)), self._head_size))
+            if number + 1 < len(layers):  # what the last one makes of it, nobody looks at
+                q = turn(_heads(attention.q_proj(h), self._head_size))
+                x = x + attention.o_proj(_joined(_attended(q, k, v, mask)))
+                x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return tuple(keys), tuple(values)
+
+    # --- denoising
+
+    def time_part(self, times: Tensor) -> Tensor:
+        """What flow times ``[S]`` in 0..1 add to each row, ``[S, width]``; the same for all chunks."""
+        width = self.action_in_proj.out_features
+        fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=times.device)
+        shortest, longest = self.shape.shortest_period, self.shape.longest_period
+        angles = times.double()[:, None] * (2 * math.pi / (shortest * (longest / shortest) ** fraction))
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.action_time_mlp_in.weight.dtype)
+        return F.linear(waves, self.action_time_mlp_in.weight[:, width:], self.action_time_mlp_in.bias)
+
+    def velocity(self, x: Tensor, time_part: Tensor, reading: Reading) -> Tensor:
+        """Where the flow goes at ``x[B, chunk, action_size]``, float32; `time_part` ``[B or 1, width]``."""
+        first, last = self.action_time_mlp_in, self.action_time_mlp_out
+        h = self.action_in_proj(x.to(self.action_in_proj.weight.dtype))
+        h = F.linear(h, first.weight[:, : h.shape[-1]]) + time_part[:, None]
+        h = last(F.silu(h))
+        rows = x.shape[1]
+        causal = torch.ones(1, 1, rows, rows, dtype=torch.bool, device=x.device).tril()
+        for number, layer in enumerate(self._expert.layers):
+            attention = layer.self_attn
+            normed = layer.input_layernorm(h)
+            q = _heads(attention.q_proj(normed), self._head_size)
+            k, v = reading.keys[number], reading.values[number]
+            if self._attends_to_itself(number):
+                own = reading.after(_heads(attention.k_proj(normed), self._head_size))
+                k = torch.cat([k, own], dim=2)
+                v = torch.cat([v, _heads(attention.v_proj(normed), self._head_size)], dim=2)
+                attended = _attended(reading.after(q), k, v, self._widened(reading, causal))
+            else:
+                attended = _attended(reading.own(q), k, v, reading.seen)
+            h = h + attention.o_proj(_joined(attended))
+            h = h + layer.mlp(layer.post_attention_layernorm(h))
+        out = self.action_out_proj
+        return F.linear(self._expert.norm(h).float(), out.weight.float(), out.bias.float())
+
+    @staticmethod
+    def _widened(reading: Reading, causal: Tensor) -> Tensor:
+        """Whom each row sees: all of the reading that counts, and rows up to itself."""
+        batch, tokens, rows = reading.keys[0].shape[0], reading.keys[0].shape[2], causal.shape[-1]
+        if reading.seen is None:
+            seen = torch.ones(1, 1, rows, tokens, dtype=torch.bool, device=causal.device)
+            return torch.cat([seen, causal], dim=-1)
+        seen = reading.seen.expand(batch, 1, rows, tokens)
+        return torch.cat([seen, causal.expand(batch, 1, rows, rows)], dim=-1)
+
+    def sample(self, reading: Reading, noise: Tensor) -> Tensor:
+        """From ``noise[B, chunk, action_size]`` to a chunk, by Euler's method from time 1 to 0."""
+        steps = self.shape.steps
+        times = 1.0 - torch.arange(steps, device=noise.device, dtype=torch.float32) / steps
+        parts = self.time_part(times)
+        x = noise
+        for part in parts.split(1):
+            x = x - self.velocity(x, part, reading) / steps
+        return x
+
+
+def _feed_forward(width: int) -> int:
+    """Two thirds of four times `width`, as a multiple of 256."""
+    return 256 * math.ceil(4 * int(2 * width / 3) / 256)
+
+
+def _heads(x: Tensor, size: int) -> Tensor:
+    """``[B, N, heads * H]`` to ``[B, heads, N, H]``."""
+    return x.unflatten(-1, (-1, size)).transpose(1, 2)
+
+
+def _joined(x: Tensor) -> Tensor:
+    """And back."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)

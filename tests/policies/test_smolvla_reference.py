@@ -1,0 +1,85 @@
+"""SmolVLA's network against LeRobot's own, with the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from policies.smolvla.network import Reading, SmolVla  # noqa: E402
+from policies.smolvla.shape import SmolVlaShape  # noqa: E402
+
+DATA = Path(__file__).parent / "data"
+SHAPE = SmolVlaShape(
+    vlm={
+        "vision_config": {
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 32, "patch_size": 4,
+        },
+        "text_config": {
+            "model_type": "llama", "hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 6,
+            "num_key_value_heads": 2, "num_hidden_layers": 4, "head_dim": 4, "vocab_size": 40,
+            "pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "rms_norm_eps": 1e-5,
+        },
+        "scale_factor": 4,
+        "image_token_id": 39,
+        "tie_word_embeddings": False,
+    },
+    vlm_layers=3,
+    chunk=6,
+    state_size=8,
+    action_size=8,
+)  # fmt: skip
+KNOWN = load_file(DATA / "smolvla_outputs.safetensors")
+
+
+@pytest.fixture(scope="module")
+def network() -> SmolVla:
+    made = SmolVla(SHAPE).eval()
+    weights = load_file(DATA / "smolvla_weights.safetensors")
+    result = made.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()}, strict=False)
+    assert not result.unexpected_keys
+    assert result.missing_keys == ["vlm_with_expert.vlm.lm_head.weight"]
+    return made
+
+
+def reading(network: SmolVla) -> Reading:
+    return network.read(KNOWN["pixels"], KNOWN["words"], KNOWN["word_mask"], KNOWN["state"])
+
+
+@torch.no_grad()
+def test_a_chunk_is_the_references(network: SmolVla) -> None:
+    chunk = network.sample(reading(network), KNOWN["noise"])
+    torch.testing.assert_close(chunk, KNOWN["chunk"], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_references(network: SmolVla) -> None:
+    time = KNOWN["time"][:, None, None]
+    noised = time * KNOWN["noise"] + (1 - time) * KNOWN["actions"]
+    velocity = network.velocity(noised, network.time_part(KNOWN["time"]), reading(network))
+    loss = (KNOWN["noise"] - KNOWN["actions"] - velocity) ** 2
+    torch.testing.assert_close(loss, KNOWN["loss"], rtol=0, atol=3e-5)
+
+
+@torch.no_grad()
+def test_words_that_are_not_there_change_nothing(network: SmolVla) -> None:
+    known = {name: KNOWN[name][1:] for name in ("pixels", "words", "word_mask", "state", "noise")}
+    padded = network.read(known["pixels"], known["words"], known["word_mask"], known["state"])
+    short = network.read(known["pixels"], known["words"][:, :5], None, known["state"])
+    torch.testing.assert_close(
+        network.sample(short, known["noise"]), network.sample(padded, known["noise"]), rtol=0, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_pictures_are_seen_as_the_model_itself_sees_them(network: SmolVla) -> None:
+    model = network.vlm_with_expert.vlm.model
+    pixels = KNOWN["pixels"].flatten(0, 1)
+    own = model.connector(model.vision_model(pixel_values=pixels).last_hidden_state)
+    torch.testing.assert_close(network.see(pixels), own * 24**0.5, rtol=0, atol=1e-5)

@@ -1,0 +1,96 @@
+"""LeRobot's own SmolVLA, for comparison; run by an interpreter that has LeRobot.
+
+``lerobot_smolvla_peer.py FILE DEVICE PRECISION CAMERAS SIZES``: makes a network with random weights, writes
+them, what it is shown and its answer to FILE, and then, for every line on the standard input, computes a
+chunk. What it took is a line of JSON on the standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import types
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():  # PyPI's torchvision has them for CUDA alone
+    OPERATORS = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import lerobot.policies.smolvla.smolvlm_with_expert as with_expert
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.policies.smolvla.modeling_smolvla import VLAFlowMatching
+from transformers import SmolVLMConfig
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
+
+WORDS = 16
+
+
+def counted(self: Any, pixel_values: Any, patch_attention_mask: Any) -> Any:
+    """Places of a whole picture's patches: some versions of transformers are off by one in float32."""
+    patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+    return patches + self.position_embedding.weight
+
+
+def made(shape: dict[str, Any], device: str) -> Any:
+    """The network; the model's folder, which would be fetched, is replaced by its sizes."""
+    tokens = types.SimpleNamespace(fake_image_token_id=1, global_image_token_id=2)
+    with_expert.AutoConfig = types.SimpleNamespace(from_pretrained=lambda _: SmolVLMConfig(**shape["vlm"]))
+    processor = types.SimpleNamespace(tokenizer=tokens)
+    with_expert.AutoProcessor = types.SimpleNamespace(from_pretrained=lambda _: processor)
+    SmolVLMVisionEmbeddings.forward = counted
+    config = SmolVLAConfig(
+        max_state_dim=shape["state_size"],
+        max_action_dim=shape["action_size"],
+        chunk_size=shape["chunk"],
+        n_action_steps=shape["chunk"],
+        num_vlm_layers=shape["vlm_layers"],
+        load_vlm_weights=False,
+        device=device,
+    )
+    return VLAFlowMatching(config).eval()
+
+
+def main() -> None:
+    """Write, and compute what is asked for."""
+    path, device, precision, cameras, sizes = sys.argv[1:6]
+    shape = json.loads(sizes)
+    torch.manual_seed(0)
+    model = made(shape, device)
+    side = shape["vlm"]["vision_config"]["image_size"]
+    vocabulary = shape["vlm"]["text_config"]["vocab_size"]
+    shown = {
+        "pixels": torch.rand(1, int(cameras), 3, side, side) * 2 - 1,
+        "words": torch.randint(0, vocabulary - 1, (1, WORDS)),
+        "state": torch.randn(1, shape["state_size"]),
+        "noise": torch.randn(1, shape["chunk"], shape["action_size"]),
+    }
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    if precision == "bfloat16":  # as LeRobot loads the public one: the language model in bfloat16
+        model.vlm_with_expert.vlm.to(torch.bfloat16)
+    model.to(device)
+    pixels, words, state, noise = (value.to(device) for value in shown.values())
+    images, there = list(pixels.unbind(1)), [torch.ones(1, dtype=torch.bool, device=device)] * int(cameras)
+    word_mask = torch.ones_like(words, dtype=torch.bool)
+
+    def chunk() -> Any:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            return model.sample_actions(images, there, words, word_mask, state, noise=noise).float().cpu()
+
+    torch.save({"weights": weights, "shown": shown, "chunk": chunk().clone()}, path)
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        chunk()
+        took = {"s": time.perf_counter() - began, "gpu_mib": _gpu_mib()}
+        print(json.dumps(took), flush=True)
+
+
+def _gpu_mib() -> float:
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+
+
+main()
