@@ -13,12 +13,18 @@ from collections import OrderedDict, deque
 from typing import Any
 
 from runtime.clock import Clock
-from runtime.frame_channel import HEADER_BYTES, RETRY_NS, FrameError, FrameMessage, GrowingWait
+from runtime.frame_channel import HEADER_BYTES, RETRY_NS, FrameError, FrameMessage
 
 WINDOW = 8
 """Messages of one sender that may be on their way."""
 _STREAMS = 256
 """Senders that a receiver remembers."""
+_LOOK_NS = 5_000_000
+"""So long a sender waits for an acknowledgement before it looks for room in ZeroMQ's own queue."""
+
+
+def _milliseconds(left_ns: int) -> int:
+    return max(1, left_ns // 1_000_000)
 
 
 class ZmqReceiver:
@@ -60,13 +66,14 @@ class ZmqReceiver:
 
     def receive(self, timeout_ns: int) -> FrameMessage | None:
         """See `FrameReceiver`; the data is the message's own memory."""
-        patience = GrowingWait(self._clock, timeout_ns)
+        until_ns = self._clock.now_ns() + timeout_ns
         while True:
             try:
                 parts = self._socket.recv_multipart(self._zmq.NOBLOCK, copy=False)
             except self._zmq.Again:
-                if not patience.wait():
+                if (left_ns := until_ns - self._clock.now_ns()) <= 0:
                     return None
+                self._socket.poll(_milliseconds(left_ns))
                 continue
             if (message := self._taken(parts)) is not None:
                 return message
@@ -117,13 +124,14 @@ class ZmqSender:
         self._context: Any = zmq.Context()
         self._socket: Any = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, WINDOW)
+        self._socket.setsockopt(zmq.SNDHWM, 4 * WINDOW)  # a queue is opened again when half of it is gone
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
         self._socket.connect(address)
         self._stream = secrets.token_hex(8)
         self._number = 0
         self._kept: deque[tuple[int, list[Any]]] = deque()
         self._moved_ns = clock.now_ns()
+        self._waiting: deque[list[Any]] = deque()  # that ZeroMQ had no room for yet
 
     def send(self, message: FrameMessage, timeout_ns: int) -> bool:
         """See `FrameSender`. The data must not be written to until it has arrived."""
@@ -135,7 +143,8 @@ class ZmqSender:
             self._moved_ns = self._clock.now_ns()
         self._kept.append((self._number, parts))
         self._number += 1
-        self._post(parts)  # what finds no room now is sent again
+        self._waiting.append(parts)
+        self._post_waiting()
         return True
 
     def settle(self, timeout_ns: int) -> bool:
@@ -144,13 +153,14 @@ class ZmqSender:
 
     def _wait(self, room: int, timeout_ns: int) -> bool:
         """Until fewer than `room` are on their way."""
-        patience = GrowingWait(self._clock, timeout_ns)
+        until_ns = self._clock.now_ns() + timeout_ns
         while True:
             self._hear()
             if len(self._kept) < room:
                 return True
-            if not patience.wait():
+            if (left_ns := until_ns - self._clock.now_ns()) <= 0:
                 return False
+            self._socket.poll(_milliseconds(min(left_ns, _LOOK_NS)))
 
     def _hear(self) -> None:
         """Take acknowledgements; send again what waits for one for too long."""
@@ -166,9 +176,12 @@ class ZmqSender:
                 self._moved_ns = self._clock.now_ns()
         if self._kept and self._clock.now_ns() - self._moved_ns > RETRY_NS:
             self._moved_ns = self._clock.now_ns()
-            for _, parts in self._kept:
-                if not self._post(parts):
-                    break
+            self._waiting = deque(parts for _, parts in self._kept)
+        self._post_waiting()
+
+    def _post_waiting(self) -> None:
+        while self._waiting and self._post(self._waiting[0]):
+            self._waiting.popleft()
 
     def _post(self, parts: list[Any]) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,14 @@ def annotate_on_ray(
     started = not ray.is_initialized()
     if started:
         try:
+            # Ray's workers are nice by 15 unless told otherwise, and get nothing on a busy machine.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(log_to_driver=False)
         except Exception as error:  # Ray says with a plain one that its node did not come up
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise AnnotateError(f"--engine ray: Ray did not start: {reason:.300}", usage=False) from None
     try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items(
             [{"number": n, "path": str(path)} for n, path in enumerate(paths)],
             override_num_blocks=max(1, len(paths)),

@@ -39,7 +39,7 @@ make_ray() {
     site="$("$root/.venv-ray/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     own="$("${PYTHON:-$root/.venv/bin/python}" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     printf '%s\n%s\n' "$own" "$root" > "$site/dexrun.pth"
-    "$root/.venv-ray/bin/pip" install -q "ray[serve]>=2.40"
+    "$root/.venv-ray/bin/pip" install -q "ray[serve,data]>=2.40"
 }
 
 make_feetech() {
