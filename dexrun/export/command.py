@@ -35,6 +35,7 @@ _PLAIN = (
     "max_stamp_error_s",
     "max_gap_s",
     "missing_mask",
+    "masks",
     "vlm_url",
     "vlm_model",
     "hdf5_compression",
@@ -92,6 +93,7 @@ def _parser() -> _Parser:
     add("--max-stamp-error-s", help="leave out episodes with a larger one")
     add("--max-gap-s", help="leave out episodes in which a sensor gave nothing for longer")
     add("--missing-mask", help="DexGraspVLA: track (default), zeros, refuse")
+    add("--masks", help="LeRobot v3: images (lossless), none (default)")
     add("--vlm-url", help="who marks the object to track; default: the embedded scene reader")
     add("--vlm-model", help="of that server")
     add("--hdf5-compression", help="none (default), lzf, gzip")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ INTERVENTION = "intervention"
 """Whether a person drove; LeRobot's DAgger rollouts call it so."""
 TIP = "observation.tip"
 """Where the instruction's object was seen last."""
+SUBTASK = "subtask_index"
+"""A row's place in ``meta/subtasks.parquet``, as LeRobot has it."""
 IMAGES = "observation.images."
 CHUNK_FILES = 1000
 MM = 1e-3
@@ -48,6 +51,7 @@ class LerobotLayout:
 
     Attributes:
         videos: colour: key to camera. depth_videos, depth_images: the same for depth.
+        mask_images: the same for masks. subtasks: whether each row says which sub-step it is of.
         tip: whether it has the language hint.
     """
 
@@ -58,6 +62,8 @@ class LerobotLayout:
     depth_videos: Mapping[str, str]
     depth_images: Mapping[str, str]
     tip: bool = False
+    mask_images: Mapping[str, str] = field(default_factory=dict)
+    subtasks: bool = False
 
     @property
     def video_keys(self) -> list[str]:
@@ -86,6 +92,10 @@ class LerobotLayout:
             unit = {"depth_unit": "mm"} if abs(scale - MM) < 1e-9 else {}
             info = {"is_depth_map": True, **unit, "depth_scale_m": scale}
             out[key] = {**self._picture("image", camera, 1), "info": info}
+        for key, camera in self.mask_images.items():
+            out[key] = {**self._picture("image", camera, 1), "info": {"is_mask": True}}
+        if self.subtasks:
+            out[SUBTASK] = {"dtype": "int64", "shape": [1], "names": None}
         return {**out, **INDEX_FEATURES}
 
     def _picture(self, dtype: str, camera: str, channels: int) -> dict[str, Any]:
@@ -213,6 +223,22 @@ def depth_pngs(sampled: Sampled, camera: str) -> tuple[list[bytes], stats.ImageS
     seen = stats.ImageStats(len(sampled), 1, levels=65536, unit=1.0)
     out = []
     for row, image in enumerate(sampled.depth_images(camera)):
+        seen.add(row, image)
+        _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        out.append(data.tobytes())
+    return out, seen
+
+
+def mask_pngs(sampled: Sampled, camera: str) -> tuple[list[bytes], stats.ImageStats]:
+    """Every row's mask as PNG of 0 and 255, empty where there is none, and what was seen of it."""
+    import cv2
+
+    size = sampled.shape.cameras[camera]
+    seen = stats.ImageStats(len(sampled), 1)
+    out = []
+    masks = sampled.mask_images(camera) if camera in sampled.masks else repeat(None, len(sampled))
+    for row, mask in enumerate(masks):
+        image = np.zeros((size.height, size.width), np.uint8) if mask is None else mask * np.uint8(255)
         seen.add(row, image)
         _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         out.append(data.tobytes())

@@ -76,14 +76,12 @@ def episode_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     return pa.Table.from_pydict({key: [row[key] for row in rows] for key in rows[0]})
 
 
-def task_table(tasks: Sequence[str]) -> Any:
-    """A data frame whose index is the tasks' names, as pandas stores it."""
+def task_table(tasks: Sequence[str], key: str = "task_index") -> Any:
+    """A data frame of numbers called `key`, whose index is the tasks' names, as pandas stores it."""
     import pyarrow as pa
 
     index = "__index_level_0__"
-    table = pa.table(
-        {"task_index": pa.array(range(len(tasks)), pa.int64()), index: pa.array(tasks, pa.string())}
-    )
+    table = pa.table({key: pa.array(range(len(tasks)), pa.int64()), index: pa.array(tasks, pa.string())})
     text = {
         "field_name": index,
         "name": None,
@@ -92,8 +90,8 @@ def task_table(tasks: Sequence[str]) -> Any:
         "metadata": None,
     }
     number = {
-        "field_name": "task_index",
-        "name": "task_index",
+        "field_name": key,
+        "name": key,
         "pandas_type": "int64",
         "numpy_type": "int64",
         "metadata": None,

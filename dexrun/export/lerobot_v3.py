@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
-from policies.data.recorded import DatasetShape, EpisodeRef
+from dexrun.export.reasonings import steps_of, substeps
+from policies.data.recorded import DatasetShape, EpisodeRef, open_episode
 from policies.data.sampled import Sampled
 
 VERSION = "v3.0"
@@ -39,11 +40,13 @@ class ExistingV3:
     """What is in the data set that is appended to; empty for a new one.
 
     Attributes:
+        subtasks: sub-steps in words, those of what is exported now among them.
         files: next free file number of the data, of the episodes' metadata, and of each video.
     """
 
     info: dict[str, Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
+    subtasks: tuple[str, ...] = ()
     stats: dict[str, stats.Stats] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     episodes: int = 0
@@ -84,8 +87,9 @@ class LerobotV3:
     def start(self, plan: ExportPlan) -> ExistingV3:
         (plan.folder / PARTS).mkdir()
         if not plan.append:
-            return ExistingV3()
-        existing = read_existing(plan.folder)
+            return ExistingV3(subtasks=_subtasks(plan, ()))
+        found = read_existing(plan.folder)
+        existing = replace(found, subtasks=_subtasks(plan, found.subtasks))
         lerobot_append.check_same(existing.info, existing.report, plan, _layout(plan))
         if "units" not in existing.info:
             lerobot_append.check_plausible(existing.stats, plan, _layout(plan))
@@ -103,10 +107,15 @@ class LerobotV3:
         data["index"] = np.arange(slot.length, dtype=np.int64) + prepared.frames + slot.start
         number = lerobot.task_numbers(plan.slots, prepared.tasks)[slot.ref.task]
         data["task_index"] = np.full(slot.length, number, np.int64)
+        if of.subtasks:
+            known = {text: place for place, text in enumerate(prepared.subtasks)}
+            data[lerobot.SUBTASK] = np.array([known[text] for text in steps_of(sampled)], np.int64)
         pictures: dict[str, list[bytes]] = {}
         seen: dict[str, stats.ImageStats] = {}
         for key, camera in of.depth_images.items():
             pictures[key], seen[key] = lerobot.depth_pngs(sampled, camera)
+        for key, camera in of.mask_images.items():
+            pictures[key], seen[key] = lerobot.mask_pngs(sampled, camera)
         _write_part(part.with_suffix(".arrow"), data_table(of.features(), data, pictures))
         return data, seen
 
@@ -123,6 +132,9 @@ class LerobotV3:
         _write_episodes(plan, of, prepared, data_places, video_places, found)
         numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
         lerobot.write_table(plan.folder / "meta" / "tasks.parquet", task_table(list(numbers)))
+        if of.subtasks:
+            steps = task_table(prepared.subtasks, "subtask_index")
+            lerobot.write_table(plan.folder / "meta" / "subtasks.parquet", steps)
         whole = lerobot_stats.whole(plan.folder, prepared.stats, prepared.files.get("data", 0), rows, seen)
         lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(whole))
         _write_info(plan, of, prepared, len(numbers))
@@ -140,7 +152,26 @@ def _depth(options: ExportOptions) -> str:
 
 
 def _layout(plan: ExportPlan) -> LerobotLayout:
-    return lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
+    of = lerobot.layout(plan.slots[0].ref.shape, plan.options, _depth(plan.options))
+    refs = [slot.ref for slot in plan.slots]
+    masked = [name for name in of.videos.values() if any(name in ref.masks for ref in refs)]
+    wanted = masked if plan.options.masks == "images" else []
+    return replace(
+        of,
+        mask_images={f"{lerobot.IMAGES}{name}_mask": name for name in wanted},
+        subtasks=any(ref.annotated for ref in refs),
+    )
+
+
+def _subtasks(plan: ExportPlan, known: Sequence[str]) -> tuple[str, ...]:
+    """Every sub-step in words, in order of appearance after the `known` ones."""
+    if not _layout(plan).subtasks:
+        return tuple(known)
+    texts = dict.fromkeys(known)
+    for slot in plan.slots:
+        with open_episode(slot.ref.path) as episode:
+            texts |= dict.fromkeys([slot.ref.task, *(text for _, text in substeps(slot.ref, episode))])
+    return tuple(texts)
 
 
 def _write_part(path: Path, table: Any) -> None:
@@ -297,12 +328,22 @@ def read_existing(folder: Path) -> ExistingV3:
     return ExistingV3(
         info=info,
         tasks=tuple(name for _, name in ordered),
+        subtasks=_known_subtasks(meta),
         stats={key: {n: np.array(v) for n, v in one.items()} for key, one in found.items()},
         files={name: _next_file(path) for name, path in series.items()},
         episodes=info["total_episodes"],
         frames=info["total_frames"],
         report=report,
     )
+
+
+def _known_subtasks(meta: Path) -> tuple[str, ...]:
+    path = meta / "subtasks.parquet"
+    if not path.exists():
+        return ()
+    found = read_table(path).to_pydict()
+    names = next(name for name in found if name != lerobot.SUBTASK)
+    return tuple(name for _, name in sorted(zip(found[lerobot.SUBTASK], found[names], strict=True)))
 
 
 def _next_file(folder: Path) -> int:

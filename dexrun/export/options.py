@@ -29,6 +29,8 @@ class ExportOptions(SamplingOptions):
         missing_mask: what becomes of episodes recorded without tracked masks: ``track`` has the planner mark
             the object that the task names and tracks it; ``zeros`` leaves masks empty; ``refuse`` does not
             export.
+        masks: whether LeRobot data sets (v3) hold tracked masks, as lossless ``images`` of 0 and 255 called
+            ``observation.images.CAMERA_mask``; a policy takes them for a camera unless told otherwise.
         vlm_url, vlm_model: whom ``track`` asks; the embedded scene reader if empty, which knows the simulated
             tabletop. The key comes from the environment variable ``DEXRUN_PLANNER_API_KEY``.
         hdf5_compression: of images in HDF5; readers need not know. ``none`` is what ACT has itself.
@@ -48,6 +50,7 @@ class ExportOptions(SamplingOptions):
     labels: tuple[Literal["success", "failure", "none"], ...] = ()
     tip: Literal["none", "feature", "task", "both"] = "none"
     missing_mask: Literal["track", "zeros", "refuse"] = "track"
+    masks: Literal["none", "images"] = "none"
     vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")
     vlm_model: str = ""
     hdf5_compression: Literal["none", "lzf", "gzip"] = "none"

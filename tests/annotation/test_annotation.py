@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from dexrun.annotation.inside import annotate_file
+from dexrun.annotation.masks import unpacked
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.stretches import Stretch, corrected, stretches
 from dexrun.curation.command import main as data_command
 from dexrun.exit_codes import OK
 from dexrun.export.formats import format_named
 from dexrun.export.job import export
+from dexrun.export.lerobot_tables import read_table
 from dexrun.export.options import ExportOptions
 from policies.data.dataset import MASKS, DatasetError, Switches
 from policies.data.opening import open_dataset
@@ -144,3 +146,27 @@ def test_annotations_go_along_when_a_run_is_edited(tmp_path: Path) -> None:
     with Episode(run / FIRST) as episode:
         assert len(episode.times("/mask/head")) == len(episode.times("/cameras/head/color")) == 19
         assert overlap(episode.mask("head", 5), truth(5)) > 0.9
+
+
+def test_lerobots_data_sets_have_masks_and_subtasks(recording: Path, tmp_path: Path) -> None:
+    annotate_file(described(recording), AnnotateOptions())
+    target = tmp_path / "lerobot"
+    options = ExportOptions(jobs=1, masks="images")
+    export([recording], format_named("lerobot-v3"), target, options)
+    info = json.loads((target / "meta/info.json").read_text())
+    key = "observation.images.head_mask"
+    assert info["features"][key] == {
+        "dtype": "image",
+        "shape": [96, 128, 1],
+        "names": ["height", "width", "channels"],
+        "info": {"is_mask": True},
+    }
+    assert info["features"]["subtask_index"] == {"dtype": "int64", "shape": [1], "names": None}
+    table = read_table(target / "data/chunk-000/file-000.parquet")
+    masks = [unpacked(each["bytes"]) for each in table.column(key).to_pylist()]
+    assert np.mean([overlap(mask, truth(row)) for row, mask in enumerate(masks)]) > 0.97
+    steps = read_table(target / "meta/subtasks.parquet").to_pydict()
+    names = dict(zip(steps["subtask_index"], steps["__index_level_0__"], strict=True))
+    assert names[table.column("subtask_index").to_pylist()[0]] == "Reach for the red cube."
+    export([recording], format_named("lerobot-v3"), target, options, append=True)
+    assert read_table(target / "meta/subtasks.parquet").to_pydict() == steps
