@@ -34,6 +34,7 @@ _PLAIN = (
     "depth",
     "max_stamp_error_s",
     "max_gap_s",
+    "tip",
     "missing_mask",
     "masks",
     "vlm_url",
@@ -92,6 +93,10 @@ def _parser() -> _Parser:
     add("--depth", help="LeRobot: video, images (lossless), both, none")
     add("--max-stamp-error-s", help="leave out episodes with a larger one")
     add("--max-gap-s", help="leave out episodes in which a sensor gave nothing for longer")
+    add(
+        "--tip",
+        help="where the object is: feature (LeRobot), task (as a sentence), both, none (default)",
+    )
     add("--missing-mask", help="DexGraspVLA: track (default), zeros, refuse")
     add("--masks", help="LeRobot v3: images (lossless), none (default)")
     add("--vlm-url", help="who marks the object to track; default: the embedded scene reader")

@@ -60,6 +60,14 @@ def test_every_format_appears_whole_and_sources_are_untouched(run: Run, say: Any
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
 
 
+def test_every_key_of_the_table_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    keys = [name.removesuffix("latency_s") or "latency" for name in ExportOptions.model_fields]
+    assert [key for key in keys if f"--{key.replace('_', '-')}" not in told] == []
+
+
 def test_a_camera_slower_than_the_rows_is_told_of(run: Run, say: Any, tmp_path: Path) -> None:
     folder, _ = run(Made(seconds=1.0, head_fps=10.0))
     to = tmp_path / "set"
