@@ -21,7 +21,6 @@ from planner.perception.sam2_families import FAMILIES
 from planner.perception.weights import ModelFolder
 from runtime.interfaces import PerceptionError, Prompt
 from runtime.messages import ColorImage, Mask
-from runtime.packages import missing
 
 if TYPE_CHECKING:
     from planner.perception.sam2_options import Sam2Options
@@ -112,9 +111,6 @@ def load_network(part: str, folder: ModelFolder, options: Sam2Options) -> Sam2Ne
         PerceptionError: it cannot be loaded there; one line.
     """
     table, family = f"perception.{part}", FAMILIES[folder.kind]
-    who = f"{table}.path = {str(folder.path)!r}: a model of type {folder.kind!r}"
-    if why := missing(who, family.packages, "perception"):
-        raise PerceptionError(why.partition(": pip")[0] + f": pip install {' '.join(family.packages)}")
     device = checked_device(table, folder, options.device, options.precision)
     class_name = family.image if part == "segmenter" else family.video
     model = load_model(folder, class_name, device, options.precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -9,7 +10,9 @@ from pydantic import Field
 
 from planner.perception.sam2_families import FAMILIES
 from planner.perception.weights import ModelFolder
+from runtime.interfaces import PerceptionError
 from runtime.options import Options
+from runtime.packages import missing
 from runtime.parts import SegmenterTable, TrackerTable
 
 
@@ -53,7 +56,7 @@ class Sam2SegmenterOptions(SegmenterTable, Sam2Options):
         Raises:
             PerceptionError: it is not there, or of another kind.
         """
-        return ModelFolder.open("perception.segmenter.path", self.path, FAMILIES, "segmenter of SAM 2's kind")
+        return _opened("perception.segmenter.path", self.path, FAMILIES, "segmenter of SAM 2's kind")
 
 
 class Sam2TrackerOptions(TrackerTable, Sam2Options):
@@ -81,4 +84,13 @@ class Sam2TrackerOptions(TrackerTable, Sam2Options):
         """
         kinds = [kind for kind, family in FAMILIES.items() if family.video]
         what = "tracker of SAM 2's kind (one with a memory)"
-        return ModelFolder.open("perception.tracker.path", self.path, kinds, what)
+        return _opened("perception.tracker.path", self.path, kinds, what)
+
+
+def _opened(key: str, path: Path, kinds: Collection[str], what: str) -> ModelFolder:
+    folder = ModelFolder.open(key, path, kinds, what)
+    packages = FAMILIES[folder.kind].packages
+    who = f"{key} = {str(folder.path)!r}: a model of type {folder.kind!r}"
+    if why := missing(who, packages, "perception"):
+        raise PerceptionError(f"{why.partition(': pip ')[0]}: pip install {' '.join(packages)}")
+    return folder

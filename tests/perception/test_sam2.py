@@ -19,7 +19,7 @@ from planner.perception.sam2_segmenter import Sam2Segmenter
 from planner.perception.sam2_tracker import Sam2MultiTracker, Sam2Tracker
 from runtime.interfaces import MultiTracker, PerceptionError, Point, Prompt, Segmenter, Tracker
 from runtime.messages import Frame
-from tests.perception.tiny_sam2 import HEIGHT, WIDTH, ball, frame, picture, tiny_folder
+from tests.perception.tiny_sam2 import HEIGHT, WIDTH, ball, frame, picture, tiny_folder, tiny_sam3
 
 BOX = (30.0, 40.0, 70.0, 80.0)
 CONFIG = str(Path(__file__).parents[2] / "config.toml")
@@ -371,3 +371,27 @@ def test_a_run_is_refused_before_a_device_is_touched(
     device = ["--perception.segmenter.type", "sam2", "--perception.segmenter.path", str(folder)]
     assert main([*words, *device, "--perception.segmenter.device", "gpu", "--check"]) == 0
     assert not (tmp_path / "runs").exists()
+
+
+def test_edgetam_needs_another_package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.packages._there", lambda package: package != "timm")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "edgetam_video"}))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(PerceptionError, match=r"model of type 'edgetam_video' needs timm: pip install timm$"):
+        Sam2TrackerConfig(path=tmp_path).check_files()
+
+
+def test_the_tracker_of_sam3_segments_and_tracks(tmp_path: Path) -> None:
+    """Another picture encoder, another size, another normalization; the rest is the same."""
+    tiny_sam3().save_pretrained(tmp_path)
+    segmenter = Sam2SegmenterConfig(path=tmp_path).build()
+    assert segmenter._network.side == 112
+    assert segmenter._network.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert segmenter.segment(picture(), Prompt(BOX)).mask.any()
+    objects = Sam2TrackerConfig(path=tmp_path).build_multi()
+    first = objects.update(frame(), {"ball": ball(), "box": Prompt(BOX)})
+    assert (first["ball"].mask != ball()).mean() < 0.02
+    prompts: list[dict[str, Any]] = [{}, {"ball": Prompt(BOX)}, {}]
+    for step, prompt in enumerate(prompts, start=1):
+        assert all(seen.mask.any() for seen in objects.update(frame(step), prompt).values())

@@ -105,6 +105,47 @@ def tiny_model(*, video: bool) -> Any:
     return image.eval()
 
 
+def tiny_sam3() -> Any:
+    """The tracker of SAM 3, as small."""
+    from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel, Sam3VisionConfig, Sam3ViTConfig
+    from transformers.models.sam3_tracker_video.configuration_sam3_tracker_video import (
+        Sam3TrackerVideoMaskDecoderConfig,
+        Sam3TrackerVideoPromptEncoderConfig,
+    )
+
+    side, width = 112, 128
+    vit = Sam3ViTConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=side,
+        patch_size=14,
+        window_size=4,
+        global_attn_indexes=[1],
+        pretrain_image_size=side,
+    )
+    vision = Sam3VisionConfig(
+        backbone_config=vit, fpn_hidden_size=width, backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]]
+    )
+    prompts = Sam3TrackerVideoPromptEncoderConfig(hidden_size=width, image_size=side, patch_size=14)
+    config = Sam3TrackerVideoConfig(
+        vision_config=vision,
+        prompt_encoder_config=prompts,
+        mask_decoder_config=Sam3TrackerVideoMaskDecoderConfig(hidden_size=width),
+        image_size=side,
+        memory_attention_hidden_size=width,
+        memory_attention_num_layers=2,
+        memory_attention_feed_forward_hidden_size=width,
+        memory_attention_rope_feat_sizes=[8, 8],
+        memory_encoder_hidden_size=width,
+        mask_downsampler_embed_dim=width,
+        memory_fuser_embed_dim=width,
+        memory_fuser_intermediate_dim=4 * width,
+    )
+    return randomized(Sam3TrackerVideoModel(config))
+
+
 def tiny_folder(path: Path) -> Path:
     """A checkpoint as `save_pretrained` leaves it."""
     tiny_model(video=True).save_pretrained(path)
