@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from dexrun.annotation.locating import located
 from dexrun.annotation.looking import look, survey
 from dexrun.annotation.masks import kept
 from dexrun.annotation.options import AnnotateOptions
@@ -80,8 +81,9 @@ def write_beside(episode: Episode, found: Annotated) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    ordered = (found.masks[frame] for frame in sorted(found.masks))
-    write_annotation(annotation_path(episode.path, found.about.camera), episode, found.about, ordered)
+    camera = found.about.camera
+    ordered = located(episode, camera, (found.masks[frame] for frame in sorted(found.masks)))
+    write_annotation(annotation_path(episode.path, camera), episode, found.about, ordered)
 
 
 def annotate_file(ref: EpisodeRef, options: AnnotateOptions, anchors: Sequence[Anchor] = ()) -> Annotation:

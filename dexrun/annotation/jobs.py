@@ -101,7 +101,7 @@ class Job:
 
     def _asked(self, options: AnnotateOptions) -> dict[str, Any]:
         """What the anchors' own answer depends on."""
-        detector = options.models().get("detector")
+        detector = options.perception.detector.model_dump(mode="json")
         moments = [[each.frame, each.held] for each in self.surveyed.moments]
         return {
             "task": self.task,

@@ -39,5 +39,5 @@ class AnnotateOptions(Options):
 
     def models(self) -> dict[str, Any]:
         """Which models make masks, with their options: what is kept with each."""
-        said: dict[str, Any] = self.perception.model_dump(mode="json")
-        return said
+        parts = (("segmenter", self.perception.segmenter), ("tracker", self.perception.tracker))
+        return {name: part.model_dump(mode="json") for name, part in parts}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
-from planner.perception.naming import ShownMoment, asked, read_off
+from planner.perception.naming import ShownMoment, asked, detected, read_off
 from runtime.interfaces import PerceptionError
 from runtime.recording.annotations import PERSON, Anchor, Annotation, fingerprint
 from runtime.recording.reader import Episode
@@ -18,11 +18,16 @@ def named(about: Survey, looks: Sequence[ShownMoment], task: str, options: Annot
     Raises:
         PerceptionError: nothing is seen that `task` names, or several things are.
     """
-    found = asked(looks, task, options.asked()) if options.vlm_url else read_off(looks, task)
+    detector = options.perception.detector.build()
+    if detector is not None:
+        found = detected(looks, task, detector, options.perception.detector.type)
+    else:
+        found = asked(looks, task, options.asked()) if options.vlm_url else read_off(looks, task)
     if found is None:
         raise PerceptionError(f"the planner does not see what {task!r} names")
     frame = about.moments[found.look].frame
-    return Anchor(frame, found.phrase, found.box, (), found.by, found.model, found.prompt)
+    said = (found.by, found.model, found.prompt, found.confidence)
+    return Anchor(frame, found.phrase, found.box, (), *said)
 
 
 def annotated(episode: Episode, camera: str) -> Annotation | None:

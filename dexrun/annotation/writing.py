@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dexrun.annotation.commands import Commands
+from dexrun.annotation.locating import located
 from dexrun.annotation.looking import Survey
 from dexrun.annotation.mask_file import MaskFileError, MaskWriter, read_masks
 from dexrun.annotation.masks import kept
@@ -93,7 +94,7 @@ class WriterRole:
             with Episode(path) as episode:
                 sure = {frame: mask.confidence for frame, mask in masks.items()}
                 found = said(command["task"], episode, about, anchors, sure, self._options)
-                ordered = [masks[frame] for frame in range(about.frames)]
+                ordered = located(episode, about.camera, [masks[frame] for frame in range(about.frames)])
                 write_annotation(annotation_path(path, about.camera), episode, found, ordered)
         except (RecordingError, OSError, KeyError) as error:
             self._commands.answer(job=command["job"], refused=f"{path}: cannot be annotated: {error}")

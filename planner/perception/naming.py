@@ -12,7 +12,7 @@ from planner.questions.question import View
 from planner.scene_reader.language import Query, parse_request
 from planner.scene_reader.select import fitting, label
 from planner.scene_reader.vision import SceneObject, between_jaws, read
-from runtime.interfaces import Box, PerceptionError
+from runtime.interfaces import Box, Detector, PerceptionError
 from runtime.messages import ColorImage
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 READER = "scene_reader"
 VLM = "vlm"
+DETECTOR = "detector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class NamedObject:
     by: str
     model: str = ""
     prompt: str = ""
+    confidence: float = 1.0
 
 
 def read_off(looks: Sequence[ShownMoment], task: str) -> NamedObject | None:
@@ -87,6 +89,18 @@ def named_by(picture: ColorImage, task: str) -> list[SceneObject]:
     wanted = [each for query in request.wanted or (Query(),) for each in fitting(things, query)]
     unwanted = [each for query in request.unwanted for each in fitting(things, query)]
     return [each for each in dict.fromkeys(wanted) if each not in unwanted]
+
+
+def detected(looks: Sequence[ShownMoment], task: str, detector: Detector, model: str) -> NamedObject | None:
+    """By a detector, in the first picture in which it sees what `task` names.
+
+    Raises:
+        PerceptionError: it cannot answer.
+    """
+    for place, look in enumerate(looks):
+        for found in list(detector.detect(look.image, [task]))[:1]:
+            return NamedObject(place, found.box, found.phrase, DETECTOR, model, task, found.score)
+    return None
 
 
 def asked(looks: Sequence[ShownMoment], task: str, config: PlannerConfig) -> NamedObject | None:

@@ -21,7 +21,7 @@ from runtime.recording.annotations import annotation_path
 from runtime.recording.reader import Episode
 from tests.annotation.drawn import overlap
 from tests.annotation.test_pipeline import Killer, killed_in_the_middle
-from tests.annotation.truth import demonstrated
+from tests.annotation.truth import CUBE, demonstrated
 
 
 @pytest.mark.slow
@@ -40,6 +40,8 @@ def test_an_episode_without_masks_becomes_a_data_set_whose_masks_are_the_true_on
         rows = episode.columns("/annotation/head")
         assert rows["frame"].tolist() == list(range(len(true)))
         assert len(episode.times("/mask/head")) == len(true)
+        assert np.linalg.norm(rows["point_m"][0][:2] - (CUBE.x_m, CUBE.y_m)) < 0.01
+        assert rows["spread_m"][0] < 0.01
         made = [episode.mask("head", frame) for frame in range(len(true))]
     whole = max(int(mask.sum()) for mask in true)
     seen = [mask.sum() >= options.perception.tracker.min_visible * whole for mask in true]  # type: ignore[attr-defined]
