@@ -1,0 +1,84 @@
+"""Which object a task is about, in one of several pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.config import PlannerConfig
+from planner.perception.naming import ShownMoment, asked, detected, read_off
+from runtime.interfaces import Detection, PerceptionError
+from runtime.messages import ColorImage
+
+RED, BLUE = (200, 20, 20), (20, 40, 210)
+
+
+def table(**things: tuple[int, int]) -> ColorImage:
+    """Squares of 40 pixels by colour, on a plain table."""
+    image = np.full((240, 320, 3), 150, np.uint8)
+    for name, (x, y) in things.items():
+        image[y : y + 40, x : x + 40] = {"red": RED, "blue": BLUE}[name]
+    return image
+
+
+def between(color: tuple[int, int, int]) -> ColorImage:
+    """What the gripper's camera sees of something between the jaws."""
+    image = np.full((240, 320, 3), 150, np.uint8)
+    image[120:240, 60:260] = 90
+    image[110:210, 130:190] = color
+    return image
+
+
+def test_of_several_things_the_one_between_the_jaws_is_meant() -> None:
+    both = table(red=(60, 60), blue=(200, 60))
+    with pytest.raises(PerceptionError, match="2 things fit 'clear the table'"):
+        read_off([ShownMoment(both)], "clear the table")
+    hidden = ShownMoment(table(red=(60, 60)), between(BLUE), held=True)  # the arm is over it
+    found = read_off([hidden, ShownMoment(both)], "clear the table")
+    assert found is not None
+    assert (found.look, found.phrase, found.box) == (1, "blue cube", (200, 60, 240, 100))
+
+
+def test_where_nothing_fits_there_is_none() -> None:
+    assert read_off([ShownMoment(table(red=(60, 60)))], "pick up the blue cube") is None
+    assert read_off([], "pick up the blue cube") is None
+
+
+class Sees:
+    """A detector that sees something in the second picture."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def detect(self, image: ColorImage, phrases: Sequence[str]) -> Sequence[Detection]:
+        self.asked.append(list(phrases))
+        return [Detection((1, 2, 3, 4), 0.7, "cup"), Detection((5, 6, 7, 8), 0.2, "cup")][
+            : 2 * len(self.asked) - 2
+        ]
+
+
+def test_a_detectors_best_answer_is_taken_and_its_score_kept() -> None:
+    detector = Sees()
+    looks = [ShownMoment(table()), ShownMoment(table())]
+    found = detected(looks, "red cup", detector, "grounding_dino")
+    assert found is not None
+    assert (found.look, found.box, found.by, found.model) == (1, (1, 2, 3, 4), "detector", "grounding_dino")
+    assert found.confidence == 0.7
+    assert detector.asked == [["red cup"]] * 2
+
+
+def test_a_model_is_asked_in_the_pictures_until_it_sees_it() -> None:
+    """The embedded scene reader, over its wire."""
+    looks = [ShownMoment(table(red=(60, 60))), ShownMoment(table(red=(60, 60), blue=(200, 60)))]
+    found = asked(looks, "pick up the blue cube", PlannerConfig())
+    assert found is not None
+    assert (found.look, found.by) == (1, "vlm")
+    assert found.box == pytest.approx((200, 60, 240, 100), abs=2)
+    held = [ShownMoment(table(blue=(200, 60)), held=True)]
+    again = asked(held, "pick up the blue cube", PlannerConfig())
+    assert again is not None
+    assert "the object that the robot's gripper holds" in again.prompt
+    assert asked(looks[:1], "pick up the blue cube", PlannerConfig()) is None
