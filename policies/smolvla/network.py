@@ -76,7 +76,7 @@ class SmolVla(nn.Module):
         from transformers import LlamaConfig, LlamaModel, SmolVLMConfig, SmolVLMForConditionalGeneration
 
         config = SmolVLMConfig(**shape.vlm)
-        text = config.text_config
+        text: Any = config.text_config
         if shape.vlm_layers > text.num_hidden_layers:
             raise ValueError(f"vlm_layers {shape.vlm_layers}: the model has {text.num_hidden_layers}")
         width = int(text.hidden_size * shape.expert_width)
@@ -97,7 +97,7 @@ class SmolVla(nn.Module):
         self.vlm_with_expert.vlm = SmolVLMForConditionalGeneration(config)
         self.vlm_with_expert.vlm.model.text_model.layers = self._text.layers[: shape.vlm_layers]
         self.vlm_with_expert.lm_expert = LlamaModel(expert)
-        self.vlm_with_expert.lm_expert.embed_tokens = None
+        self._expert.embed_tokens = None
         self._head_size: int = text.head_dim
         read_size = text.num_key_value_heads * text.head_dim
         for number, layer in enumerate(self._expert.layers):
@@ -261,8 +261,8 @@ class SmolVla(nn.Module):
         times = 1.0 - torch.arange(steps, device=noise.device, dtype=torch.float32) / steps
         parts = self.time_part(times)
         x = noise
-        for part in parts.split(1):
-            x = x - self.velocity(x, part, reading) / steps
+        for step in range(steps):
+            x = x - self.velocity(x, parts[step : step + 1], reading) / steps
         return x
 
 
@@ -273,7 +273,7 @@ def _feed_forward(width: int) -> int:
 
 def _heads(x: Tensor, size: int) -> Tensor:
     """``[B, N, heads * H]`` to ``[B, heads, N, H]``."""
-    return x.unflatten(-1, (-1, size)).transpose(1, 2)
+    return x.view(*x.shape[:2], -1, size).transpose(1, 2)
 
 
 def _joined(x: Tensor) -> Tensor:

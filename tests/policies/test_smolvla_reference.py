@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,23 @@ def network() -> SmolVla:
     return made
 
 
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
 def reading(network: SmolVla) -> Reading:
     return network.read(KNOWN["pixels"], KNOWN["words"], KNOWN["word_mask"], KNOWN["state"])
 
 
-@torch.no_grad()
+@pytest.mark.usefixtures("no_gradients")
 def test_a_chunk_is_the_references(network: SmolVla) -> None:
     chunk = network.sample(reading(network), KNOWN["noise"])
     torch.testing.assert_close(chunk, KNOWN["chunk"], rtol=0, atol=1e-5)
 
 
-@torch.no_grad()
+@pytest.mark.usefixtures("no_gradients")
 def test_the_loss_is_the_references(network: SmolVla) -> None:
     time = KNOWN["time"][:, None, None]
     noised = time * KNOWN["noise"] + (1 - time) * KNOWN["actions"]
@@ -67,7 +74,7 @@ def test_the_loss_is_the_references(network: SmolVla) -> None:
     torch.testing.assert_close(loss, KNOWN["loss"], rtol=0, atol=3e-5)
 
 
-@torch.no_grad()
+@pytest.mark.usefixtures("no_gradients")
 def test_words_that_are_not_there_change_nothing(network: SmolVla) -> None:
     known = {name: KNOWN[name][1:] for name in ("pixels", "words", "word_mask", "state", "noise")}
     padded = network.read(known["pixels"], known["words"], known["word_mask"], known["state"])
@@ -77,7 +84,7 @@ def test_words_that_are_not_there_change_nothing(network: SmolVla) -> None:
     )
 
 
-@torch.no_grad()
+@pytest.mark.usefixtures("no_gradients")
 def test_pictures_are_seen_as_the_model_itself_sees_them(network: SmolVla) -> None:
     model = network.vlm_with_expert.vlm.model
     pixels = KNOWN["pixels"].flatten(0, 1)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 if not torch.cuda.is_available():  # PyPI's torchvision has them for CUDA alone
-    OPERATORS = torch.library.Library("torchvision", "DEF")
+    OPERATORS: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for _name in ("nms", "qnms"):
         OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
@@ -41,7 +41,7 @@ def made(shape: dict[str, Any], device: str) -> Any:
     with_expert.AutoConfig = types.SimpleNamespace(from_pretrained=lambda _: SmolVLMConfig(**shape["vlm"]))
     processor = types.SimpleNamespace(tokenizer=tokens)
     with_expert.AutoProcessor = types.SimpleNamespace(from_pretrained=lambda _: processor)
-    SmolVLMVisionEmbeddings.forward = counted
+    setattr(SmolVLMVisionEmbeddings, "forward", counted)  # noqa: B010 - a method is not assigned to
     config = SmolVLAConfig(
         max_state_dim=shape["state_size"],
         max_action_dim=shape["action_size"],
