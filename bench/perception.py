@@ -64,11 +64,9 @@ def measured(case: Any, device: Any, repeats: int) -> dict[str, Any]:
 
 
 def grown(call: Callable[[], Any], device: Any, frames: int) -> float:
-    """How much more memory there is in use after so many frames, MiB a frame."""
+    """How much more of a GPU's memory there is in use after so many frames, MiB a frame."""
     import torch
 
-    if device.type != "cuda":
-        return float("nan")
     before = torch.cuda.memory_allocated(device)
     for _ in range(frames):
         call()
@@ -103,7 +101,7 @@ def report(name: str, made: Callable[[], Iterator[Any]], place: Any, repeats: in
     try:
         for case in made():
             line = measured(case, place.device, repeats)
-            if case.task == "video" and case.peer is not None:
+            if case.task == "video" and case.peer is not None and place.device.type == "cuda":
                 line["growth_mib"] = grown(case.ours, place.device, 2 * repeats)
                 line["peer_growth_mib"] = grown(case.peer, place.device, repeats)
             told = {"model": case.model, "task": case.task, "parameters_m": case.parameters}
