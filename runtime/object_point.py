@@ -128,9 +128,9 @@ def base_points(depth: DepthImage, where: NDArray[np.bool_], info: CameraInfo) -
     Raises:
         ValueError: the camera has no depth scale or no pose, or an image is of another size.
     """
-    _fits(depth, where, info)
     if info.base_from_camera is None:
         raise ValueError(f"camera {info.name!r} has no pose relative to the arm")
+    _fits(depth, where, info)
     return _moved(_points(depth, where & (depth > 0), info, (0, 0)), info.base_from_camera)
 
 
