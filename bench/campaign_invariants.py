@@ -211,7 +211,7 @@ def lost_samples(episode: Episode) -> list[str]:
             found.append(f"{topic}: says {count}, holds {len(episode.numbers.get(topic, ()))}")
     start_ns, end_ns = int(told["start_ns"]), int(told["end_ns"])
     for topic, numbers in episode.numbers.items():
-        if topic.split("/")[1] in ("events", "control", "planner", "mask", "chunks") or topic.endswith(
+        if topic.split("/")[1] in ("events", "control", "planner", "mask", "tip", "chunks") or topic.endswith(
             "/info"
         ):
             continue
