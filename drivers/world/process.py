@@ -270,10 +270,10 @@ class RealTime(_Server):
             health.skipped_frames += due.skip_to(began)
             due.take()
             if due is world.head_due:
+                health.head_frames += 1  # before it can be seen
                 world.render_head()
                 self.ring_bell()
-                health.head_frames += 1
             else:
-                world.render_wrist()
                 health.wrist_frames += 1
+                world.render_wrist()
             health.render_s += (clock.now_ns() - began) / NS_PER_S

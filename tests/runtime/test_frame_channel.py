@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_one_that_takes_over_from_a_dead_one_goes_on_where_it_ended(ring: FrameR
 def test_what_zeromq_loses_is_sent_again_and_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
     sender = ZmqSender(receiver.address, TOKEN, CLOCK)
-    post, count = sender._post, iter(range(1000))
+    post, count = sender._post, itertools.count()
 
     def lossy(parts: list[Any]) -> bool:
         number = next(count)
