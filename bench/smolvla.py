@@ -1,7 +1,8 @@
 """A chunk of SmolVLA beside LeRobot's own, with the same weights, pictures and noise.
 
 ``python -m bench.smolvla``: random weights of the public sizes, one camera and two of 512x512, float32 on the
-CPU; with ``--device cuda`` there, with bfloat16, compile and graphs, too. LeRobot 0.4.4 runs in its own
+CPU; with ``--device cuda`` (not run to its end yet) there, with bfloat16, compile and graphs, too: LeRobot's
+language model in bfloat16 under autocast, ours altogether. LeRobot 0.4.4 runs in its own
 environment (`make interop` makes it), in turns with ours, and medians count. Prints one JSON line: seconds a
 chunk of every variant, the largest difference from LeRobot's, and ratios; ``--size tiny`` is for a try.
 """
@@ -9,6 +10,7 @@ chunk of every variant, the largest difference from LeRobot's, and ratios; ``--s
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
@@ -96,46 +98,33 @@ def variants(
     """Ways to compute a chunk, by name."""
     inputs = (shown["pixels"], shown["words"], shown["state"], shown["noise"])
 
-    def chunk(pixels: Tensor, words: Tensor, state: Tensor, noise: Tensor) -> Tensor:
-        return network.sample(network.read(pixels, words, None, state), noise)
+    def chunk_of(network: SmolVla) -> Callable[..., Tensor]:
+        def chunk(pixels: Tensor, words: Tensor, state: Tensor, noise: Tensor) -> Tensor:
+            return network.sample(network.read(pixels, words, None, state), noise)
 
-    def eager() -> Tensor:
-        with torch.inference_mode():
-            return chunk(*inputs)
+        return chunk
 
-    ways = {"eager": eager}
+    ways = {"eager": chunk_of(network)}
     if device.type == "cuda":
-        replay = Replay(chunk, device, enabled=True)
-
-        def graph() -> Tensor:
-            with torch.inference_mode():
-                return replay(*inputs)
-
-        ways["graph"] = graph
+        ways["graph"] = Replay(ways["eager"], device, enabled=True)
         if precision == "bfloat16":
+            quick = copy.deepcopy(network)  # what is compiled is compiled in place
+            vlm, expert = quick.vlm_with_expert.vlm.model, quick.vlm_with_expert.lm_expert
+            layers = [*vlm.text_model.layers, *expert.layers]
+            compile_each(each.mlp for each in (*vlm.vision_model.encoder.layers, *layers))
+            compile_each(each.input_layernorm for each in layers)
+            compile_each(each.post_attention_layernorm for each in layers)
+            ways["compile"] = chunk_of(quick)
+            ways["compile+graph"] = Replay(ways["compile"], device, enabled=True)
 
-            def compiled() -> Tensor:
-                vlm, expert = network.vlm_with_expert.vlm.model, network.vlm_with_expert.lm_expert
-                if not hasattr(network, "compiled"):
-                    layers = [*vlm.vision_model.encoder.layers, *vlm.text_model.layers, *expert.layers]
-                    compile_each([each.mlp for each in layers])
-                    compile_each(
-                        each
-                        for layer in (*vlm.text_model.layers, *expert.layers)
-                        for each in (layer.input_layernorm, layer.post_attention_layernorm)
-                    )
-                    network.compiled = True  # type: ignore[assignment]
-                with torch.inference_mode():
-                    return chunk(*inputs)
+    def called(way: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            with torch.inference_mode():
+                return way(*inputs)
 
-            replayed = Replay(chunk, device, enabled=True)
+        return call
 
-            def compiled_graph() -> Tensor:
-                with torch.inference_mode():
-                    return replayed(*inputs)
-
-            ways |= {"compile": compiled, "compile+graph": compiled_graph}
-    return ways
+    return {name: called(way) for name, way in ways.items()}
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
