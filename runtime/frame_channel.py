@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.clock import NS_PER_S, Clock
+from runtime.clock import Clock
 from runtime.ring import Layout, Overwritten, Ring, Sample
 
 HEADER_BYTES = 2048
@@ -46,7 +46,7 @@ class FrameMessage:
             FrameError: it is too long.
         """
         said = {**self.about, "shape": list(self.data.shape), "dtype": self.data.dtype.str}
-        text = json.dumps(said, ensure_ascii=False).encode()
+        text = json.dumps(said).encode()
         if len(text) > HEADER_BYTES:
             raise FrameError(f"a header of {len(text)} bytes; at most {HEADER_BYTES} are sent")
         return text
@@ -58,10 +58,12 @@ class FrameMessage:
         Raises:
             FrameError: the header is none, or is of another size than the data: two in one, or half of one.
         """
+        if len(header) > HEADER_BYTES:
+            raise FrameError(f"a header of {len(header)} bytes; at most {HEADER_BYTES} are read")
         try:
             said = json.loads(header)
-            shape, dtype = tuple(map(int, said.pop("shape"))), np.dtype(said.pop("dtype"))
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            shape, dtype = tuple(map(int, said.pop("shape"))), np.dtype(str(said.pop("dtype")))
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise FrameError(f"no header of a picture: {type(error).__name__}") from None
         if dtype.hasobject or min(shape, default=0) < 0:
             raise FrameError(f"a picture of {dtype} {shape}")
@@ -261,7 +263,3 @@ class MergedReceiver:
         """See `FrameReceiver`."""
         for receiver in self._receivers:
             receiver.close()
-
-
-RETRY_NS = NS_PER_S // 2
-"""What was not taken within this time is sent again, where a way may lose it."""

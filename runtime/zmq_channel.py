@@ -12,11 +12,13 @@ import secrets
 from collections import OrderedDict, deque
 from typing import Any
 
-from runtime.clock import Clock
-from runtime.frame_channel import HEADER_BYTES, RETRY_NS, FrameError, FrameMessage
+from runtime.clock import NS_PER_S, Clock
+from runtime.frame_channel import HEADER_BYTES, FrameError, FrameMessage
 
 WINDOW = 8
 """Messages of one sender that may be on their way."""
+RETRY_NS = NS_PER_S // 2
+"""What was not taken within this time is sent again."""
 _STREAMS = 256
 """Senders that a receiver remembers."""
 _LOOK_NS = 5_000_000
@@ -44,7 +46,7 @@ class ZmqReceiver:
 
         self._zmq: Any = zmq
         self._clock = clock
-        self._token = token
+        self._token = token.encode()
         self._context: Any = zmq.Context()
         self._socket: Any = self._context.socket(zmq.ROUTER)
         for option, value in (
@@ -90,7 +92,7 @@ class ZmqReceiver:
         stream, number = about.pop("stream", None), about.pop("number", None)
         if not isinstance(stream, str) or not isinstance(number, int):
             return None
-        if not secrets.compare_digest(str(about.pop("token", "")), self._token):
+        if not secrets.compare_digest(str(about.pop("token", "")).encode(errors="replace"), self._token):
             return None
         expected = self._expected.pop(stream, 0)
         self._expected[stream] = expected + (number == expected)
@@ -169,9 +171,11 @@ class ZmqSender:
                 said = json.loads(self._socket.recv(self._zmq.NOBLOCK))
             except self._zmq.Again:
                 break
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            while self._kept and said.get("stream") == self._stream and self._kept[0][0] < said["taken"]:
+            if not isinstance(said, dict) or said.get("stream") != self._stream:
+                continue
+            while self._kept and self._kept[0][0] < int(said["taken"]):
                 self._kept.popleft()
                 self._moved_ns = self._clock.now_ns()
         if self._kept and self._clock.now_ns() - self._moved_ns > RETRY_NS:

@@ -160,9 +160,5 @@ def _standing(
     return out
 
 
-def _known(values: Any) -> tuple[float, ...] | None:
-    return None if np.isnan(values).any() else tuple(values.tolist())
-
-
 def _same(one: Anchor, other: Anchor) -> bool:
     return replace(one, since=-1, until=-1) == replace(other, since=-1, until=-1)

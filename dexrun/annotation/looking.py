@@ -78,7 +78,7 @@ class Survey:
 
 
 def survey(ref: EpisodeRef, episode: Episode, options: AnnotateOptions) -> Survey:
-    """ShownMoment at an episode's numbers.
+    """Look at an episode's numbers.
 
     Raises:
         DatasetError: there is no such camera.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -107,8 +108,9 @@ class ReviewPage:
     async def _picture(self, path: str) -> HttpResponse:
         _, _, which = path.removeprefix("/").partition("/")
         number, _, frame = which.partition("/")
-        if not (number.isdecimal() and frame.isdecimal() and int(number) < len(self._episodes)):
-            raise RefusedError(404, f"no {path}")
+        known = re.fullmatch(r"\d{1,9}", number) and re.fullmatch(r"\d{1,9}", frame)
+        if not known or int(number) >= len(self._episodes):
+            raise RefusedError(404, f"no {path[:100]}")
         shown = self._episodes[int(number)]
         try:
             data = await self._clock.run_blocking(lambda: shown.picture(int(frame)))

@@ -159,6 +159,39 @@ def test_two_pictures_in_one_are_none() -> None:
         FrameMessage({"id": "x" * 3000}, one.data).header()
 
 
+HOSTILE = {
+    "deep": b"[" * 2000,
+    "long": b'{"shape": [1], "dtype": "|u1", "x": "' + b"x" * 3000 + b'"}',
+    "endless": b'{"shape": [Infinity], "dtype": "|u1"}',
+    "no number": b'{"shape": [NaN], "dtype": "|u1"}',
+    "negative": b'{"shape": [-1, -1], "dtype": "|u1"}',
+    "enormous": b'{"shape": [' + b"9" * 400 + b'], "dtype": "|u1"}',
+    "list": b"[1, 2]",
+    "no type": b'{"shape": [1], "dtype": ["x"]}',
+}
+
+
+@pytest.mark.parametrize("header", HOSTILE.values(), ids=HOSTILE)
+def test_a_header_that_nobody_of_ours_sends_is_one_line(header: bytes) -> None:
+    with pytest.raises(FrameError) as refused:
+        FrameMessage.of(header, b"x")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_token_that_is_no_text_of_ours_is_a_wrong_one() -> None:
+    receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
+    strangers = [ZmqSender(receiver.address, token, CLOCK) for token in ("\u00e9", "\ud800")]
+    for stranger in strangers:
+        stranger.send(picture(1), GUARD)
+    own = ZmqSender(receiver.address, TOKEN, CLOCK)
+    own.send(picture(2), GUARD)
+    got = receiver.receive(GUARD)
+    assert got is not None
+    assert got.about == {"id": 2}
+    for each in (*strangers, own, receiver):
+        each.close()
+
+
 def test_a_picture_that_is_too_large_is_refused(ring: FrameRings) -> None:
     sender = RingSender(ring.address, CLOCK)
     with pytest.raises(FrameError, match="the ring takes 6000"):
