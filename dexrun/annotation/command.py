@@ -58,7 +58,7 @@ def _parser() -> _Parser:
     add("--vlm-url", default="", help="who names the object; default: the embedded scene reader's eyes")
     add("--vlm-model", default="", help="of that server")
     add("--low-confidence", type=float, default=0.5, help="masks less sure than this are listed (0.5)")
-    add("--again", action="store_true", help="also what is annotated already, from the beginning")
+    add("--again", action="store_true", help="also what has masks already, from the beginning")
     add(
         "--engine", choices=("processes", "ray"), default="processes", help="ray: on a Ray cluster's machines"
     )

@@ -12,7 +12,7 @@ from dexrun.annotation.inside import annotate_file
 from dexrun.annotation.jobs import AnnotationOutcome, Job
 from dexrun.annotation.looking import survey
 from dexrun.annotation.options import AnnotateOptions
-from dexrun.annotation.steps import annotated
+from dexrun.annotation.steps import HAS_ITS_OWN, annotated, has_its_own
 from policies.data.dataset import DatasetError
 from policies.data.recorded import describe
 from runtime.interfaces import PerceptionError
@@ -40,6 +40,8 @@ class EpisodeAnnotator:
             return _said("refused", why="discarded")
         with Episode(path) as episode:
             about = survey(ref, episode, self._options)
+            if not self._again and has_its_own(ref, about.camera):
+                return _said("refused", why=HAS_ITS_OWN)
             there = None if self._again else annotated(episode, about.camera)
         if there is not None and (there.task, there.models) == (ref.task, self._options.models()):
             return _said("kept", there.phrase, about.frames, there.low)

@@ -35,7 +35,7 @@ class Pipeline:
     """Annotates recordings by worker processes.
 
     Args:
-        again: also those that are annotated already, from the beginning.
+        again: also those that have masks already, from the beginning.
         tell: ``frames`` (how many more are done), ``job`` (one is over), ``started``, ``lost`` (a worker).
     """
 
@@ -135,7 +135,9 @@ class Pipeline:
             for job in self._jobs:
                 if job.state == "new" and states.count("surveying") < _SURVEYS:
                     job.state = states[job.number] = "surveying"
-                    self._workers[READER].say(do="survey", job=job.number, path=str(job.path))
+                    self._workers[READER].say(
+                        do="survey", job=job.number, path=str(job.path), again=self._again
+                    )
         if "new" in states or "surveying" in states or all(job.over for job in self._jobs):
             return  # how large pictures are is not known yet
         for name in (NAMER, *self._trackers, WRITER):

@@ -13,7 +13,7 @@ from dexrun.annotation.commands import Commands
 from dexrun.annotation.looking import survey
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.roles import WAIT_NS, Senders
-from dexrun.annotation.steps import annotated
+from dexrun.annotation.steps import HAS_ITS_OWN, annotated, has_its_own
 from policies.data.dataset import DatasetError
 from policies.data.recorded import describe
 from runtime.frame_channel import FrameMessage, FrameSender
@@ -46,13 +46,13 @@ class ReaderRole:
         """See `Role`: ``survey``, ``frames``, ``drop``."""
         match command["do"]:
             case "survey":
-                self._survey(command["job"], Path(command["path"]))
+                self._survey(command["job"], Path(command["path"]), command["again"])
             case "frames":
                 self._begin(command)
             case "drop":
                 self._leases.pop(command["lease"], None)
 
-    def _survey(self, job: int, path: Path) -> None:
+    def _survey(self, job: int, path: Path, again: bool) -> None:
         try:
             ref = describe(path)
             if ref is None:
@@ -63,6 +63,9 @@ class ReaderRole:
                 there = annotated(episode, about.camera)
         except (DatasetError, RecordingError) as error:
             self._commands.answer(job=job, refused=str(error))
+            return
+        if not again and has_its_own(ref, about.camera):
+            self._commands.answer(job=job, refused=HAS_ITS_OWN)
             return
         known = None if there is None else [[each.as_json() for each in there.anchors], list(there.low)]
         same = there is not None and there.models == self._options.models() and there.task == ref.task

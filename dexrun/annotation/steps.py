@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
 from planner.perception.naming import ShownMoment, asked, detected, read_off
+from policies.data.recorded import EpisodeRef
 from runtime.interfaces import PerceptionError
 from runtime.recording.annotations import PERSON, Anchor, Annotation, fingerprint
 from runtime.recording.reader import Episode
@@ -28,6 +29,14 @@ def named(about: Survey, looks: Sequence[ShownMoment], task: str, options: Annot
     frame = about.moments[found.look].frame
     said = (found.by, found.model, found.prompt, found.confidence)
     return Anchor(frame, found.phrase, found.box, (), *said)
+
+
+HAS_ITS_OWN = "it has masks of its own, whose place these would take; --again makes them all the same"
+
+
+def has_its_own(ref: EpisodeRef, camera: str) -> bool:
+    """Whether the recording has masks of `camera` that its own run made: of each object in its turn."""
+    return camera in ref.masks and camera not in ref.annotated
 
 
 def annotated(episode: Episode, camera: str) -> Annotation | None:
