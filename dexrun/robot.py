@@ -70,13 +70,14 @@ class Robot:
 
     @property
     def joints(self) -> JointLayout:
-        """The joints of this very robot, as its arms are calibrated."""
+        """The joints of this very robot, as its arms are calibrated and its safety stage lets them go."""
         entries = {
             prefixed(key.partition(".")[2], joint): entry
             for key, arm in self.arms.items()
             for joint, entry in arm.calibration.items()
         }
-        return calibrated(self.model.layout, entries)
+        limits = self.safety.limits
+        return calibrated(self.model.layout, entries).within(limits.lower, limits.upper)
 
     def infos(self) -> dict[str, CameraInfo]:
         """What is constant about each camera, once it is open."""

@@ -42,6 +42,7 @@ class JointLayout:
         ranges: ``[D, 2]``, in radians (metres for a joint that slides); 0 to 1 for a gripper.
         grippers: indices of the joints that are grippers, ascending; there may be none.
         calibration: by joint, as far as this very arm's servos are calibrated.
+        permitted: ``[D, 2]``, how much of its range the safety stage lets each joint use, if that is known.
         others: indices of the joints that are not grippers.
     """
 
@@ -49,6 +50,7 @@ class JointLayout:
     ranges: Floats
     grippers: tuple[int, ...] = ()
     calibration: Mapping[str, CalibratedJoint] = field(default_factory=dict)
+    permitted: Floats | None = None
     others: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,15 @@ class JointLayout:
         """The same joints of an arm that is calibrated so."""
         return replace(self, calibration=dict(calibration))
 
+    def within(self, lower: Floats, upper: Floats) -> JointLayout:
+        """The same joints, of which the safety stage lets no more through than this."""
+        return replace(self, permitted=np.column_stack([lower, upper]))
+
+    @property
+    def usable(self) -> Floats:
+        """``[D, 2]``: what may be asked for without being cut, as far as it is known."""
+        return self.ranges if self.permitted is None else self.permitted
+
     def of(self, arm: str) -> tuple[int, ...]:
         """Where the joints of the arm called `arm` are; all of them for ``""``."""
         prefix = f"{arm}{SEPARATOR}" if arm else ""
@@ -104,7 +115,8 @@ class JointLayout:
         grippers = tuple(k for k, i in enumerate(where) if i in self.grippers)
         known = {short: prefixed(arm, short) for short in names}
         own = {s: self.calibration[name] for s, name in known.items() if name in self.calibration}
-        return JointLayout(names, self.ranges[list(where)], grippers, own)
+        permitted = None if self.permitted is None else self.permitted[list(where)]
+        return JointLayout(names, self.ranges[list(where)], grippers, own, permitted)
 
 
 def prefixed(arm: str, name: str) -> str:

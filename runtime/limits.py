@@ -6,9 +6,6 @@ from pydantic import Field
 
 from runtime.options import Options
 
-RANGE_MARGIN_RAD = 0.01
-"""Kept free at both ends of a joint's range where nobody says otherwise: what asks for no more is not cut."""
-
 
 class JointOverride(Options):
     """Tighter limits of one joint; what is left out keeps the common value, and looser ones are refused.
@@ -62,7 +59,7 @@ class SafetyOptions(Options):
     """
 
     joints: dict[str, JointOverride] = Field(default_factory=dict)
-    range_margin_rad: float = Field(default=RANGE_MARGIN_RAD, ge=0, le=0.5)
+    range_margin_rad: float = Field(default=0.01, ge=0, le=0.5)
     max_relative_target_rad: float = Field(default=0.6, gt=0)
     max_relative_target_gripper: float = Field(default=0.35, gt=0)
     max_velocity_rad_s: float = Field(default=2.5, gt=0)

@@ -19,7 +19,6 @@ from policies.lift.sight import DepthView
 from runtime.clock import NS_PER_S
 from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.limits import RANGE_MARGIN_RAD
 from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, PolicyStatus
 
 _MISSES = 2
@@ -71,7 +70,7 @@ class LiftPolicy:
             tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
-        self._lower, self._upper = _permitted(robot)
+        self._lower, self._upper = robot.usable.T
         self._setbacks, self._done = 0, True
         self.reset()
 
@@ -178,16 +177,6 @@ class LiftPolicy:
         rows, choice, end = self._model(told, torch.from_numpy(crop[None]).to(self._device))
         likely = torch.softmax(choice[0], dim=0).double().cpu().numpy()
         return self._model.restored(rows)[0].double().cpu().numpy(), likely, float(torch.sigmoid(end)[0])
-
-
-def _permitted(robot: JointLayout) -> tuple[Floats, Floats]:
-    """The joints' ranges, less what the safety stage keeps free by default."""
-    lower, upper = np.asarray(robot.ranges, np.float64).T.copy()
-    arm = list(robot.others)
-    margin = np.minimum(RANGE_MARGIN_RAD, (upper - lower)[arm] / 2)
-    lower[arm] += margin
-    upper[arm] -= margin
-    return lower, upper
 
 
 def _chosen(ways: Floats, likely: Floats, committed: Floats, setbacks: int) -> Floats:

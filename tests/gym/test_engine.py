@@ -198,3 +198,10 @@ def test_noise_is_in_what_was_sent_and_not_in_what_was_asked_for(demonstration: 
     assert off.max() > 0.002
     assert not (ticks["flags"] & (TickFlag.WAITING | TickFlag.STOPPED)).any()
     assert not (ticks["clips"] & (Clip.FORCE | Clip.STALL)).any()
+
+
+def test_policies_are_told_what_the_safety_stage_lets_through(engine: TableEngine) -> None:
+    engine.load(world())
+    lower, upper = engine.safety_limits
+    np.testing.assert_array_equal(engine.joints.usable, np.column_stack([lower, upper]))
+    assert (lower[:-1] > engine.joints.ranges[:-1, 0]).all()

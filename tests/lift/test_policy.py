@@ -18,7 +18,6 @@ from policies.lift.options import SHIPPED, WEIGHTS, LiftShape, weights_file  # n
 from policies.lift.policy import LiftPolicy, _chosen  # noqa: E402
 from runtime.interfaces import NoAnswerError, Policy, PolicyError  # noqa: E402
 from runtime.joints import JointLayout  # noqa: E402
-from runtime.limits import SafetyOptions  # noqa: E402
 from runtime.messages import ArmState, PolicyStatus, TrackedMask  # noqa: E402
 from tests.dexrun.rig import ROOT  # noqa: E402
 from tests.geometric.synthetic import INFO, LOOK, Box, observation  # noqa: E402
@@ -51,11 +50,12 @@ def test_it_gives_a_chunk_and_fits_the_protocol():
 
 
 def test_nothing_beyond_what_the_safety_stage_lets_through_is_asked_for():
-    narrow = JointLayout(tuple("abcdef"), np.array([[-0.011, 0.011]] * 5 + [[0.0, 1.0]]), (5,))
+    ends = np.array([1e-3] * 5 + [1.0])
+    narrow = JOINTS.within(-ends * [1, 1, 1, 1, 1, 0], ends)
     config = LiftConfig.model_validate({"checkpoint": "", "shape": SHAPE})
     policy = LiftPolicy(config, narrow, lambda: INFO)
     rows = policy.infer(observation(Box())).rows
-    assert np.abs(rows[:, :5]).max() == pytest.approx(0.011 - SafetyOptions().range_margin_rad)
+    assert np.abs(rows[:, :5]).max() == 1e-3
 
 
 def test_the_object_is_remembered_while_the_arm_hides_it_and_forgotten_with_the_attempt():

@@ -13,6 +13,7 @@ import pytest
 from dexrun.policies import policy_context
 from drivers.arms import describe
 from policies.process import ProcessPolicy
+from policies.process_start import start_message, started
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import ArmState, Frame, Observation, PolicyStatus, Snapshot, TrackedMask
@@ -163,3 +164,11 @@ def test_warm_up_that_fails_is_one_line() -> None:
     with pytest.raises(PolicyError, match="RuntimeError: no kernel image"):
         made.warm_up()
     made.close()
+
+
+def test_the_process_knows_what_the_safety_stage_lets_through(tmp_path: Path) -> None:
+    ranges = CONTEXT.joints.ranges
+    for joints in (CONTEXT.joints, CONTEXT.joints.within(ranges[:, 0] + 0.1, ranges[:, 1] - 0.1)):
+        context = replace(CONTEXT, joints=joints)
+        _, there = started(start_message(ScriptOptions(), context, tmp_path / "body.mjb"))
+        np.testing.assert_array_equal(there.joints.usable, joints.usable)
