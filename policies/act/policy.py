@@ -14,6 +14,7 @@ from policies.act.load import load_act, random_act
 from policies.act.model import ActModel
 from policies.act.options import ActOptions
 from policies.checkpoint import CheckpointError
+from policies.entries import EntryKind
 from policies.linear import pack_all
 from policies.mapping import ObservationMap, fit_image
 from policies.said_units import agreed_units, check_statistics
@@ -51,9 +52,15 @@ class ActInference:
         return actions.float()
 
 
-def known_state(normalised: Floats) -> NDArray[np.float32]:
-    """A state whose object was not seen yet has the mean of those of the training, which is 0."""
-    return np.asarray(np.where(np.isnan(normalised), 0.0, normalised), np.float32)
+def known_state(normalised: Floats, tip: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """States ``[B, S]``; one whose object was not seen yet has the mean of those of the training, which is 0.
+
+    Args:
+        normalised: the states.
+        tip: ``[S]`` which entries say where the object is. What else is not a number stays none: rows that
+            come of it are none either, and the arm holds.
+    """
+    return np.asarray(np.where(tip & np.isnan(normalised), 0.0, normalised), np.float32)
 
 
 class ActPolicy:
@@ -81,6 +88,8 @@ class ActPolicy:
             )
         self._model = model
         self._stats = stats
+        entries = [entry for key in self._map.state.values() for entry in key]
+        self._tip = np.array([entry.kind is EntryKind.TIP for entry in entries])
         if config.checkpoint:
             check_statistics(config.checkpoint, self._map, "state", stats.qpos_mean, stats.qpos_std)
             check_statistics(config.checkpoint, self._map, "action", stats.action_mean, stats.action_std)
@@ -149,7 +158,7 @@ class ActPolicy:
         """``states[B, S]`` and the images of each of the batch to ``[B, chunk, A]``."""
         if self._network is None or self._replay is None:
             raise PolicyError("act: asked before warm_up")
-        normalised = known_state((states - self._stats.qpos_mean) / self._stats.qpos_std)
+        normalised = known_state((states - self._stats.qpos_mean) / self._stats.qpos_std, self._tip)
         cameras = self._config.cameras
         # a name for each of the batch: what is still on its way to the device must stay as it is
         one_each = [[self._upload(f"{c} {i}", each[c]) for c in cameras] for i, each in enumerate(images)]

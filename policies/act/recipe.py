@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from policies.data.dataset import Feature
 
 _STATES = (STATE, FORCE, TIP)
-"""What makes its state, in this order, where the data set has it."""
+"""What makes its state, in this order, where the data set has it; the tip last (`_known`)."""
 LEAST_STD = 1e-2
 """The original's: an entry that hardly varies is divided by it."""
 _TORCHVISIONS = ("fc.",)
@@ -124,9 +124,8 @@ class ActRecipe:
         assert isinstance(model, ActNetwork)  # noqa: S101 - for the type checker
         held = [name for name in _STATES if name in batch]
         state = torch.cat([batch[name][:, 0].double() for name in held], dim=1)
-        known = torch.nan_to_num(model.normalised("qpos", state))  # of a tip that was not seen yet: the mean
         made = model.model.loss(
-            known,
+            _known(model.normalised("qpos", state), batch[TIP].shape[-1] if TIP in batch else 0),
             self._images([batch[name][:, 0] for name in model.pictures]),
             model.normalised("action", batch[ACTION].double()),
             batch[f"{ACTION}_is_pad"],
@@ -239,6 +238,12 @@ class ActRecipe:
             return torch.stack([_resized(view, size) for view in views], dim=1)
         stacked = torch.stack(views, dim=1)
         return stacked.permute(0, 1, 4, 2, 3).float() / 255
+
+
+def _known(state: Tensor, tip: int) -> Tensor:
+    """`state` ``[B, S]``, normalised; of an object that was not seen yet, the last `tip` are 0, the mean."""
+    rest, last = torch.split(state, [state.shape[1] - tip, tip], dim=1)
+    return torch.cat([rest, torch.where(last.isnan(), 0.0, last)], dim=1)
 
 
 def _resized(view: Tensor, size: tuple[int, int]) -> Tensor:

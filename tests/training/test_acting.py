@@ -15,10 +15,12 @@ from drivers.arms.so100 import JOINT_NAMES, JOINT_RANGES_RAD
 from policies.act.config import ActConfig
 from policies.act.load import load_act
 from policies.act.model import ActModel, dropped
-from policies.act.policy import ActPolicy
+from policies.act.policy import ActPolicy, known_state
+from policies.act.recipe import _known
 from policies.act.resnet import ResNet18
 from policies.checkpoint import CheckpointError
 from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, TIP, DatasetError, Feature
+from policies.training.trouble import TrainingError
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import ArmState, Frame, Observation, Tip
@@ -118,6 +120,23 @@ def test_where_the_object_is_is_part_of_the_state_live_as_in_the_data_set(tmp_pa
     unseen, middle = (policy.infer(replace(seen, tip=tip)).rows for tip in (None, Tip(mean, mean, mean, 1)))
     np.testing.assert_allclose(unseen, middle, atol=1e-6)
     assert np.abs(policy.infer(seen).rows - unseen).max() > 1e-4
+    # what else is not a number is not made one: neither of the arm, which then holds, nor in training
+    lost = replace(seen, arm=replace(seen.arm, position=np.full(6, np.nan)))
+    assert np.isnan(policy.infer(lost).rows).all()
+    dataset.episodes[0].arrays[STATE][:] = np.inf
+    with pytest.raises(TrainingError, match="not a finite number"):
+        trained(options(tmp_path / "broken", steps=1, switches={"use_language_tip": True}), dataset)
+
+
+def test_of_what_is_not_a_number_the_tip_alone_is_the_mean() -> None:
+    """A sensor of force that fails must hold the arm, not tell the policy of a force that is usual."""
+    state = np.array([[0.5, np.nan, np.nan, 0.25, np.nan]])
+    expected = [[0.5, np.nan, 0.0, 0.25, 0.0]]
+    live = known_state(state, np.array([False, False, True, True, True]))
+    trained_on = _known(torch.from_numpy(state), 3).numpy()
+    np.testing.assert_array_equal(live, expected)
+    np.testing.assert_array_equal(trained_on, expected)
+    np.testing.assert_array_equal(_known(torch.from_numpy(state), 0).numpy(), state)
 
 
 def test_it_begins_with_a_checkpoint(tmp_path: Path) -> None:
