@@ -20,7 +20,6 @@ import torch
 from bench.sam2 import random_sam2
 from planner.perception.config import ColorSegmenterConfig, ColorTrackerConfig
 from planner.perception.foreground_config import ForegroundConfig
-from planner.perception.pretrained import PRECISIONS
 from planner.perception.sam2_network import Sam2Network
 from planner.perception.sam2_segmenter import Sam2Segmenter
 from planner.perception.sam2_tracker import Sam2MultiTracker, Sam2Tracker
@@ -28,6 +27,7 @@ from planner.perception.zero_shot import GroundingDino, Owlv2, ZeroShotDetector
 from planner.perception.zero_shot_config import GroundingDinoConfig, Owlv2Config
 from runtime.interfaces import Box, PerceptionError, Point, Prompt
 from runtime.messages import ColorImage, Frame, Mask
+from runtime.torch_device import torch_dtype
 
 Call = Callable[[], Any]
 HEIGHT, WIDTH = 480, 640
@@ -79,7 +79,7 @@ class Place:
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and pictures."""
-        return PRECISIONS[self.precision]
+        return torch_dtype(self.precision)
 
 
 def pictures() -> Iterator[ColorImage]:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planner.perception.pretrained import PRECISIONS
 from planner.perception.sam2_network import Sam2Network, network_of
 from planner.perception.sam2_segmenter import Sam2Segmenter
 from planner.perception.sam2_session import Sam2Session
@@ -25,7 +24,7 @@ from planner.perception.sam2_tracker import Sam2MultiTracker
 from runtime.clock import NS_PER_S, RealClock
 from runtime.interfaces import Prompt
 from runtime.messages import Frame
-from runtime.torch_device import open_device
+from runtime.torch_device import ITEM_BYTES, open_device, torch_dtype
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def random_sam2(size: str, device: str = "cpu", precision: str = "float32", *, v
 
     config = sam2_config(size)
     torch.manual_seed(0)
-    opened, dtype = open_device("bench", device, precision), PRECISIONS[precision]
+    opened, dtype = open_device("bench", device, precision), torch_dtype(precision)
     image = Sam2Config(vision_config=config.vision_config)
     model: Any = Sam2VideoModel(config) if video else Sam2Model(image)
     return network_of(model.eval().to(opened, dtype), "sam2_video", opened, dtype)
@@ -149,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=[*SIZES, "all"], default="tiny")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32")
+    parser.add_argument("--precision", choices=list(ITEM_BYTES), default="float32")
     parser.add_argument("--frames", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()

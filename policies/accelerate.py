@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from runtime import torch_device
 from runtime.interfaces import PolicyError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 def open_device(name: str) -> torch.device:
     """The device called `name`.
@@ -36,7 +34,7 @@ def place(module: nn.Module, device: torch.device, precision: str) -> None:
     Raises:
         PolicyError: it does not fit into the device's memory, or the device cannot do `precision`.
     """
-    dtype = DTYPES[precision]
+    dtype = torch_device.torch_dtype(precision)
     if device.type == "cpu" and dtype is torch.float16:
         raise PolicyError("policy.precision 'float16' is too slow on a CPU; use float32 or bfloat16")
     try:

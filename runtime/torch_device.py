@@ -11,6 +11,13 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number, by ``precision``."""
 
 
+def torch_dtype(precision: str) -> torch.dtype:
+    """What torch calls the numbers of `precision`, a key of `ITEM_BYTES`."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
 def open_device(key: str, name: str, precision: str = "float32") -> torch.device:
     """The device called `name`, which computes in `precision`.
 
