@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import dynamic_module_utils
 from transformers.utils import logging as transformers_logging
 
 from planner.perception.weights import ModelFolder
 from runtime.interfaces import PerceptionError
-from runtime.torch_device import ITEM_BYTES, free_bytes, open_device
+from runtime.torch_device import ITEM_BYTES, free_bytes, open_device, torch_dtype
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # of code in a folder nobody is asked whether it may run
 _SHOWN = 3
 
 
@@ -43,7 +44,9 @@ def load_model(folder: ModelFolder, class_name: str, device: torch.device, preci
         model, report = getattr(transformers, class_name).from_pretrained(
             folder.path,
             local_files_only=True,
-            dtype=PRECISIONS[precision],
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch_dtype(precision),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are said below, in one line
         )
@@ -51,13 +54,19 @@ def load_model(folder: ModelFolder, class_name: str, device: torch.device, preci
     except (torch.OutOfMemoryError, MemoryError):
         gib = folder.parameters * ITEM_BYTES[precision] / 2**30
         raise PerceptionError(f"{told}: out of memory on {device}: its weights need {gib:.2f} GiB") from None
-    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError) as error:
-        raise PerceptionError(f"{told}: {' '.join(str(error).split())}") from None
-    for wrong, why in (
+    except Exception as error:  # what is wrong with a configuration comes as any of a dozen kinds
+        raise PerceptionError(f"{told}: {why(error)}") from None
+    for wrong, what in (
         (report["missing_keys"], "are not in it"),
         ((each[0] for each in report["mismatched_keys"]), "have other sizes in it"),
     ):
         if names := sorted(wrong):
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            raise PerceptionError(f"{told}: {len(names)} weights of {class_name} {why}: {shown}")
+            raise PerceptionError(f"{told}: {len(names)} weights of {class_name} {what}: {shown}")
     return model
+
+
+def why(error: Exception) -> str:
+    """What `transformers` says of a folder, in one line."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return "it needs code of its own, which is never run" if "trust_remote_code" in said else said

@@ -6,7 +6,7 @@ network's square, whatever its shape; boxes and points go with it.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from planner.perception.pretrained import PRECISIONS, checked_device, load_model
+from planner.perception.local_files import read_json
+from planner.perception.pretrained import checked_device, load_model
 from planner.perception.sam2_families import FAMILIES
 from planner.perception.weights import ModelFolder
 from runtime.interfaces import PerceptionError, Prompt
 from runtime.messages import ColorImage, Mask
+from runtime.torch_device import torch_dtype
 
 if TYPE_CHECKING:
     from planner.perception.sam2_options import Sam2Options
 
 _CORNERS = (2, 3)
 """Labels of a box's two corners, where it is given as points."""
+_PROCESSOR = "preprocessor_config.json"
+_NORMALIZATION = ("image_mean", "image_std")
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,13 @@ def load_network(part: str, folder: ModelFolder, options: Sam2Options) -> Sam2Ne
         PerceptionError: it cannot be loaded there; one line.
     """
     table, family = f"perception.{part}", FAMILIES[folder.kind]
+    mean, std = _normalization(folder)
     device = checked_device(table, folder, options.device, options.precision)
     class_name = family.image if part == "segmenter" else family.video
     model = load_model(folder, class_name, device, options.precision)
     if options.compile:
         model.vision_encoder.compile()
-    mean, std = _normalization(folder)
-    return network_of(model, folder.kind, device, PRECISIONS[options.precision], mean, std)
+    return network_of(model, folder.kind, device, torch_dtype(options.precision), mean, std)
 
 
 def network_of(
@@ -138,9 +142,34 @@ def network_of(
 
 
 def _normalization(folder: ModelFolder) -> tuple[Sequence[float], Sequence[float]]:
-    """As the folder's picture processor has it; empty if it has none."""
+    """Mean and standard deviation as the folder's picture processor has them; empty where it has none.
+
+    Raises:
+        PerceptionError: it has others than three numbers each, or a deviation that is not above 0.
+    """
+    told = f"{folder.key} = {str(folder.path)!r}"
     try:
-        known = json.loads((folder.path / "preprocessor_config.json").read_bytes())
-        return tuple(map(float, known["image_mean"])), tuple(map(float, known["image_std"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        known = read_json(folder.path / _PROCESSOR, told)
+    except FileNotFoundError:
         return (), ()
+    if not isinstance(known, dict):
+        raise PerceptionError(f"{told}: {_PROCESSOR} is no table")
+    mean, std = (_channels(known.get(key), f"{told}: {_PROCESSOR}: {key}") for key in _NORMALIZATION)
+    if any(each <= 0 for each in std):
+        raise PerceptionError(f"{told}: {_PROCESSOR}: image_std is {list(std)}; each is to be above 0")
+    return mean, std
+
+
+def _channels(said: Any, told: str) -> Sequence[float]:
+    """A number for each of the three colours; none where nothing is said."""
+    if said is None:
+        return ()
+    numbers = said if isinstance(said, list) and len(said) == 3 else []
+    finite = [each for each in numbers if type(each) in (int, float) and abs(each) < math.inf]
+    try:
+        kept = torch.tensor(finite, dtype=torch.float32)
+    except (OverflowError, RuntimeError):  # a number of hundreds of digits
+        kept = torch.empty(0)
+    if len(kept) != 3 or not torch.isfinite(kept).all():
+        raise PerceptionError(f"{told} is {str(said)[:60]}; it is to be three numbers, one for each colour")
+    return kept.tolist()

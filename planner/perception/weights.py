@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +9,19 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from planner.perception.local_files import is_file, is_folder, located, parsed, read_json
 from runtime.interfaces import PerceptionError
 
 _LONGEST_HEADER = 100_000_000
 """Bytes; what safetensors itself allows."""
+_MOST_IN_A_BYTE = 2
+"""Numbers of the smallest kind that safetensors knows, four bits."""
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A local folder with ``config.json`` and ``*.safetensors``; nothing is ever fetched.
+    """A local folder with ``config.json`` and weights in safetensors; nothing is ever fetched.
 
     Attributes:
         key: which key of the configuration named it; messages begin with it.
@@ -38,32 +41,46 @@ class ModelFolder:
         Raises:
             PerceptionError: it is not there, or holds something else; one line.
         """
-        path = path.expanduser()
+        path = located(path, f"{key} = {str(path)!r}")
         told = f"{key} = {str(path)!r}"
-        if not path.is_dir():
+        if not is_folder(path):
             raise PerceptionError(
                 f"{told}: no such folder; give one with config.json and model.safetensors in it: nothing is "
                 "downloaded"
             )
         try:
-            config = json.loads((path / "config.json").read_bytes())
-        except OSError as error:
-            raise PerceptionError(f"{told}: config.json cannot be read: {error.strerror or error}") from None
-        except ValueError:
-            raise PerceptionError(f"{told}: config.json is not JSON") from None
+            config = read_json(path / "config.json", told)
+        except FileNotFoundError as error:
+            raise PerceptionError(f"{told}: config.json cannot be read: {error.strerror}") from None
         kind = str(config.get("model_type", "")) if isinstance(config, dict) else ""
         if kind not in kinds:
             known = ", ".join(sorted(kinds))
             raise PerceptionError(f"{told}: a model of type {kind!r} is no {what}; known types are {known}")
         folder = cls(key, path, kind, config)
-        if not folder.files:
-            raise PerceptionError(f"{told}: there is no .safetensors file in it")
+        _ = folder.files
         return folder
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The files with the weights."""
-        return tuple(sorted(self.path.glob("model*.safetensors")))
+        """The files with the weights: those that `transformers` loads, whatever else lies beside them.
+
+        Raises:
+            PerceptionError: there are none, or the index says which in a way of its own.
+        """
+        told = f"{self.key} = {str(self.path)!r}"
+        if other := self.config.get("transformers_weights"):
+            raise PerceptionError(f"{told}: its weights are to be in {_WHOLE}, not in {str(other)[:100]!r}")
+        if is_file(self.path / _WHOLE):
+            return (self.path / _WHOLE,)
+        try:
+            index = read_json(self.path / _INDEX, told)
+        except FileNotFoundError:
+            raise PerceptionError(f"{told}: there is no {_WHOLE} in it, and no {_INDEX}") from None
+        shards = index.get("weight_map") if isinstance(index, dict) else None
+        names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+        if not names or any(name != Path(name).name for name in names):
+            raise PerceptionError(f"{told}: {_INDEX} lists no files of this folder")
+        return tuple(self.path / name for name in sorted(names))
 
     @cached_property
     def parameters(self) -> int:
@@ -78,11 +95,17 @@ class ModelFolder:
         try:
             with file.open("rb") as stream:
                 size = int.from_bytes(stream.read(8), "little")
-                header: dict[str, Any] = json.loads(stream.read(size) if size < _LONGEST_HEADER else b"")
+                header: dict[str, Any] = parsed(stream.read(size) if size < _LONGEST_HEADER else b"")
             ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
-            if 8 + size + max(ends, default=0) != file.stat().st_size:
+            held = max(ends, default=0)
+            if 8 + size + held != file.stat().st_size:
                 raise ValueError("cut off")
-            return sum(prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
+            shapes = [each["shape"] for name, each in header.items() if name != "__metadata__"]
+            if not all(type(side) is int and side >= 0 for shape in shapes for side in shape):
+                raise ValueError("no sizes")
+            if (numbers := sum(map(prod, shapes))) > _MOST_IN_A_BYTE * held:
+                raise ValueError("more numbers than bytes for them")
+            return numbers
         except OSError as error:
             raise PerceptionError(f"{self.key}: {file} cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):

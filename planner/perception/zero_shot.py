@@ -112,7 +112,13 @@ class GroundingDino(ZeroShotDetector):
         ends = [at for at, each in enumerate(ids) if each == stop]
         if len(ends) != len(phrases):
             raise PerceptionError(f"the tokenizer of {self._options.path} does not tell the phrases apart")
-        return list(zip([1, *(end + 1 for end in ends[:-1])], ends, strict=True))
+        words = list(zip([1, *(end + 1 for end in ends[:-1])], ends, strict=True))
+        for phrase, (begin, end) in zip(phrases, words, strict=True):
+            if begin == end:
+                raise PerceptionError(
+                    f"{phrase!r} is no phrase to look for: the tokenizer reads nothing in it"
+                )
+        return words
 
 
 class Owlv2(ZeroShotDetector):
@@ -143,7 +149,8 @@ def asked_for(phrase: str) -> str:
     Raises:
         PerceptionError: nothing is left of it.
     """
-    words = " ".join(phrase.lower().replace(".", " ").replace("?", " ").split())
+    shown = "".join(each for each in phrase if each.isspace() or each.isprintable())
+    words = " ".join(shown.lower().replace(".", " ").replace("?", " ").split())
     if not words:
         raise PerceptionError(f"{phrase!r} is no phrase to look for")
     return words

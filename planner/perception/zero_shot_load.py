@@ -5,19 +5,30 @@ Without torchvision the processors' image side falls back to its Pillow variant 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import transformers
 from loguru import logger
 
-from planner.perception.pretrained import checked_device, load_model
+from planner.perception.pretrained import checked_device, load_model, why
 from planner.perception.weights import ModelFolder
 from planner.perception.zero_shot import GroundingDino, Owlv2, ZeroShotDetector
 from planner.perception.zero_shot_folder import TABLE, detector_folder
 from planner.perception.zero_shot_options import GroundingDinoOptions, Owlv2Options, ZeroShotOptions
 from runtime.interfaces import PerceptionError
+
+D = TypeVar("D", bound=ZeroShotDetector)
+
+_PROCESSORS = {
+    "grounding-dino": "GroundingDinoProcessor",
+    "mm-grounding-dino": "GroundingDinoProcessor",
+    "owlv2": "Owlv2Processor",
+    "owlvit": "OwlViTProcessor",
+}
+"""By ``model_type``. Which one it is, the folder does not say: it may name code of its own."""
 
 
 def load_grounding_dino(options: GroundingDinoOptions) -> GroundingDino:
@@ -26,9 +37,8 @@ def load_grounding_dino(options: GroundingDinoOptions) -> GroundingDino:
     Raises:
         PerceptionError: it cannot be loaded, or does not answer; one line.
     """
-    detector = GroundingDino(options, *_loaded(options))
-    _try(options, detector)
-    return detector
+    loaded = _loaded(options)
+    return _answering(options, lambda: GroundingDino(options, *loaded))
 
 
 def load_owlv2(options: Owlv2Options) -> Owlv2:
@@ -37,9 +47,8 @@ def load_owlv2(options: Owlv2Options) -> Owlv2:
     Raises:
         PerceptionError: it cannot be loaded, or does not answer; one line.
     """
-    detector = Owlv2(options, *_loaded(options))
-    _try(options, detector)
-    return detector
+    loaded = _loaded(options)
+    return _answering(options, lambda: Owlv2(options, *loaded))
 
 
 def _loaded(options: ZeroShotOptions) -> tuple[Any, Any]:
@@ -54,24 +63,28 @@ def _loaded(options: ZeroShotOptions) -> tuple[Any, Any]:
 
 def _processor(folder: ModelFolder) -> Any:
     told = f"{folder.key} = {str(folder.path)!r}"
-    processors: Any = transformers.AutoProcessor
+    processors = getattr(transformers, _PROCESSORS[folder.kind])
     try:
-        processor = processors.from_pretrained(folder.path, local_files_only=True)
+        processor = processors.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+        known = len(processor.tokenizer)
     except Exception as error:  # what is wrong with a tokenizer's files comes as any of a dozen kinds
-        why = " ".join(str(error).split())
-        raise PerceptionError(f"{told}: its processor cannot be loaded: {why}") from None
-    known, used = len(processor.tokenizer), folder.config.get("text_config", {}).get("vocab_size", 0)
-    if known < used:  # without its files a tokenizer is made all the same, and knows no word
+        raise PerceptionError(f"{told}: its processor cannot be loaded: {why(error)}") from None
+    text = folder.config.get("text_config")
+    used = text.get("vocab_size", 0) if isinstance(text, dict) else 0
+    if isinstance(used, int) and known < used:  # without its files it is made all the same, and knows no word
         raise PerceptionError(
             f"{told}: its tokenizer knows {known} of {used} tokens: are all its files there?"
         )
     return processor
 
 
-def _try(options: ZeroShotOptions, detector: ZeroShotDetector) -> None:
+def _answering(options: ZeroShotOptions, made: Callable[[], D]) -> D:
     """Whatever is compiled or allocated at the first picture is so now."""
     try:
+        detector = made()
         detector.detect(np.full((480, 640, 3), 128, np.uint8), ["object"])
-    except (RuntimeError, MemoryError, ValueError, TypeError, IndexError) as error:
-        why = " ".join(str(error).split())
-        raise PerceptionError(f"{TABLE} type {options.type!r} does not answer: {why}") from None
+    except PerceptionError:
+        raise
+    except Exception as error:  # a configuration that was changed by hand fails anywhere in the network
+        raise PerceptionError(f"{TABLE} type {options.type!r} does not answer: {why(error)}") from None
+    return detector

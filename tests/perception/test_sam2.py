@@ -9,17 +9,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tqdm import tqdm
 
-from dexrun.__main__ import main
-from planner.perception import sam2_network
-from planner.perception.sam2_config import Sam2SegmenterConfig, Sam2TrackerConfig
-from planner.perception.sam2_segmenter import Sam2Segmenter
-from planner.perception.sam2_tracker import Sam2MultiTracker, Sam2Tracker
-from runtime.interfaces import MultiTracker, PerceptionError, Point, Prompt, Segmenter, Tracker
-from runtime.messages import Frame
-from tests.perception.tiny_sam2 import HEIGHT, WIDTH, ball, frame, picture, tiny_folder, tiny_sam3
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tqdm import tqdm  # noqa: E402 - after the skip
+
+from dexrun.__main__ import main  # noqa: E402
+from planner.perception import sam2_network  # noqa: E402
+from planner.perception.sam2_config import Sam2SegmenterConfig, Sam2TrackerConfig  # noqa: E402
+from planner.perception.sam2_segmenter import Sam2Segmenter  # noqa: E402
+from planner.perception.sam2_tracker import Sam2MultiTracker, Sam2Tracker  # noqa: E402
+from runtime.interfaces import (  # noqa: E402
+    MultiTracker,
+    PerceptionError,
+    Point,
+    Prompt,
+    Segmenter,
+    Tracker,
+)
+from runtime.messages import Frame  # noqa: E402
+from tests.perception.tiny_sam2 import (  # noqa: E402
+    HEIGHT,
+    WIDTH,
+    ball,
+    frame,
+    picture,
+    tiny_folder,
+    tiny_sam3,
+)
 
 BOX = (30.0, 40.0, 70.0, 80.0)
 CONFIG = str(Path(__file__).parents[2] / "config.toml")
@@ -395,3 +413,31 @@ def test_the_tracker_of_sam3_segments_and_tracks(tmp_path: Path) -> None:
     prompts: list[dict[str, Any]] = [{}, {"ball": Prompt(BOX)}, {}]
     for step, prompt in enumerate(prompts, start=1):
         assert all(seen.mask.any() for seen in objects.update(frame(step), prompt).values())
+
+
+def test_what_is_no_normalization_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(folder / name)
+    processor = tmp_path / "preprocessor_config.json"
+    channels = [0.1, 0.2, 0.3]
+    processor.write_text(json.dumps({"image_mean": channels}))
+    assert sam2_network._normalization(Sam2SegmenterConfig(path=tmp_path).folder())[0] == pytest.approx(
+        channels
+    )
+    for text, why in (
+        ('{"image_mean": [0.5]}', r"image_mean is \[0\.5\]; it is to be three numbers"),
+        ('{"image_mean": [0.5, 0.5, 0.5, 0.5]}', "image_mean is .* three numbers"),
+        ('{"image_mean": [0.5, 0.5, "0.5"]}', "image_mean is .* three numbers"),
+        ('{"image_mean": 0.5}', "image_mean is 0.5; .* three numbers"),
+        ('{"image_std": [1, 0, 1]}', "image_std is .* above 0"),
+        ('{"image_std": [1, 1e400, 1]}', "image_std is .* three numbers"),
+        (f'{{"image_std": [1, 1{"0" * 400}, 1]}}', "image_std is .* three numbers"),
+        ("[]", "is no table"),
+        ("[" * 100_000, "is not JSON"),
+    ):
+        processor.write_text(text)
+        with pytest.raises(
+            PerceptionError, match=rf"^perception\.segmenter\.path = .*preprocessor.*{why}"
+        ) as caught:
+            Sam2SegmenterConfig(path=tmp_path).build()
+        assert "\n" not in str(caught.value)

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from planner.perception.sam2_network import Sam2Network, network_of
-from planner.perception.sam2_segmenter import Sam2Segmenter
-from planner.perception.sam2_tracker import Sam2MultiTracker
-from runtime.interfaces import Point, Prompt
-from tests.perception.tiny_sam2 import HEIGHT, WIDTH, frame, picture, tiny_model
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from planner.perception.sam2_network import Sam2Network, network_of  # noqa: E402 - after the skip
+from planner.perception.sam2_segmenter import Sam2Segmenter  # noqa: E402
+from planner.perception.sam2_tracker import Sam2MultiTracker  # noqa: E402
+from runtime.interfaces import Point, Prompt  # noqa: E402
+from tests.perception.tiny_sam2 import HEIGHT, WIDTH, frame, picture, tiny_model  # noqa: E402
 
 PROMPTS = {
     "box": Prompt((30.0, 40.0, 70.0, 80.0)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,8 +115,18 @@ def test_owlv2_answers_as_the_processor_does(folders: dict[str, Path]) -> None:
 def test_phrases_are_written_as_the_networks_were_trained() -> None:
     assert asked_for("  The Red\tCup. ") == "the red cup"
     assert asked_for("1.5 l bottle?") == "1 5 l bottle"
-    with pytest.raises(PerceptionError, match=r"' \. ' is no phrase"):
-        asked_for(" . ")
+    for nothing in (" . ", "\u200b"):
+        with pytest.raises(PerceptionError, match="is no phrase"):
+            asked_for(nothing)
+
+
+def test_a_phrase_of_which_the_tokenizer_reads_nothing_is_said(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("planner.perception.zero_shot.asked_for", lambda phrase: phrase)
+    for phrases in (["\u200b"], ["red cup", "\u200b"]):
+        with pytest.raises(PerceptionError, match=r"is no phrase to look for: the tokenizer"):
+            dino(folders["GroundingDino"]).detect(picture(), phrases)
 
 
 def test_what_the_network_cannot_read_at_once_is_said(folders: dict[str, Path]) -> None:
@@ -124,6 +137,97 @@ def test_what_the_network_cannot_read_at_once_is_said(folders: dict[str, Path]) 
 
 
 # --- what cannot be loaded
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to))
+
+
+def changed(file: Path, **values: Any) -> None:
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**known, **values}))
+
+
+EVIL = "evil.Evil"
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "loads"),
+    [
+        ("processor_config.json", {"processor_class": None, "auto_map": {"AutoProcessor": EVIL}}, True),
+        ("processor_config.json", {"processor_class": "Evil", "auto_map": {"AutoProcessor": EVIL}}, True),
+        (
+            "config.json",
+            {"auto_map": {"AutoModelForZeroShotObjectDetection": EVIL, "AutoConfig": EVIL}},
+            True,
+        ),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": [EVIL, EVIL]}},
+            None,
+        ),
+        (
+            "preprocessor_config.json",
+            {"image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": EVIL}},
+            None,
+        ),
+        ("config.json", {"text_config": {"model_type": "detr", "auto_map": {"AutoModel": EVIL}}}, False),
+    ],
+)
+def test_code_in_a_folder_is_never_run_and_nobody_is_asked(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    values: dict[str, Any],
+    loads: bool | None,
+) -> None:
+    folder = copied(folders["GroundingDino"], tmp_path / "evil")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    changed(folder / file, **values)
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text="": questions.append(text) or "y")
+    alarm = signal.getsignal(signal.SIGALRM)
+    said = ""
+    try:
+        dino(folder)
+    except PerceptionError as error:
+        said = str(error)
+    assert questions == []
+    assert not (tmp_path / "ran").exists()
+    assert signal.getsignal(signal.SIGALRM) is alarm
+    assert "\n" not in said
+    if loads is not None:
+        assert (said == "") is loads, said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text_config": None},
+        {"text_config": []},
+        {"text_config": {"vocab_size": "many"}},
+        {"max_text_len": None},
+        {"num_queries": 10**30},
+        {"backbone_config": 5},
+    ],
+)
+def test_a_configuration_that_makes_no_network_is_one_line(
+    folders: dict[str, Path], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    folder = copied(folders["GroundingDino"], tmp_path / "changed")
+    changed(folder / "config.json", **values)
+    with pytest.raises(PerceptionError, match=r"^perception\.detector") as caught:
+        dino(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_in_a_pickle_are_not_loaded(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = copied(folders["GroundingDino"], tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "model_x.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(PerceptionError, match=r"there is no model\.safetensors in it"):
+        dino(folder)
 
 
 def test_a_folder_of_another_kind_is_refused_before_anything_is_loaded(
@@ -137,9 +241,7 @@ def test_a_folder_of_another_kind_is_refused_before_anything_is_loaded(
 
 
 def test_a_folder_without_tokenizer_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
-    folder = Path(shutil.copytree(folders["GroundingDino"], tmp_path / "half"))
+    folder = copied(folders["GroundingDino"], tmp_path / "half")
     (folder / "tokenizer.json").unlink()
     with pytest.raises(PerceptionError, match=r"its tokenizer knows \d+ of 25 tokens") as error:
         dino(folder)
