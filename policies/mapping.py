@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from policies.entries import (
     JOINT_STATES,
@@ -102,6 +102,15 @@ class KeyMap(Options):
     image: ImageRule = ImageRule()
     images: dict[str, ImageRule] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _a_tip_is_wanted_of_its_camera(self) -> KeyMap:
+        if self.tip_camera != type(self).model_fields["tip_camera"].default and not self.wants_tip:
+            raise ValueError(
+                f"tip_camera = {self.tip_camera!r} has no effect without tip.x, tip.y or tip.z in state, or "
+                "instruction_tip = true"
+            )
+        return self
+
     @property
     def wants_tip(self) -> bool:
         """Whether anything of it is where the instruction's object is (`PolicySpec.tip`)."""
@@ -113,6 +122,12 @@ class KeyMap(Options):
     def tracked(self) -> tuple[str, ...]:
         """The cameras in which the object is tracked."""
         return tuple(dict.fromkeys((*self.masks, *([self.tip_camera] if self.wants_tip else []))))
+
+    def as_sent(self) -> KeyMap:
+        """As the far end of a wire has it: it reads in the text where the object is, and needs no camera."""
+        return self.model_copy(
+            update={name: type(self).model_fields[name].default for name in ("instruction_tip", "tip_camera")}
+        )
 
     def tip_needs(self) -> list[CameraNeed]:
         """The camera that tells where the object is, if anything wants to know."""

@@ -99,7 +99,7 @@ class RemoteOptions(PolicyTable):
 
     def as_served(self) -> Mapping[str, Any]:
         """The names and units that this client sends; each unit given, so that no other default gets in."""
-        return {"keys": self.keys, "units": UnitMap(**self.units.model_dump())}
+        return {"keys": self.keys.as_sent(), "units": UnitMap(**self.units.model_dump())}
 
 
 class GrootTable(RemoteOptions):

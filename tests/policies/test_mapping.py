@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 
 from policies.mapping import ImageRule, KeyMap, ObservationMap, fit_image, fit_plane
 from policies.remote.serving.robot_side import RobotSide
@@ -70,6 +71,9 @@ def test_where_the_object_is_is_in_the_state_and_in_the_text() -> None:
     assert told is not None
     assert (told.point_m[[0, 2]].tolist(), bool(np.isnan(told.sigma_m).all())) == ([0.2, 0.03], True)
     assert not KeyMap().tip_needs()
+    with pytest.raises(ValidationError, match=r"tip_camera = 'top' has no effect without tip\.x"):
+        KeyMap(tip_camera="top")
+    assert KeyMap(tip_camera="top", instruction_tip=True).tracked == ("top",)
     with pytest.raises(PolicyError, match=r"entry 'tip\.w'; accepted: .*tip\.x\|y\|z"):
         make(KeyMap(state={"state": ("tip.w",)}))
 

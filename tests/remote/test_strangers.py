@@ -14,6 +14,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from pydantic import ValidationError
 
 from dexrun.config.serve_options import ServeOptions
 from dexrun.serve.engine import LocalEngine
@@ -23,6 +24,7 @@ from policies.encoding.msgpack_views import unpack
 from policies.pickles import reader
 from policies.pickles.arrays import NUMPY
 from policies.remote.client import RemotePolicy
+from policies.remote.config import OpenpiOptions
 from policies.remote.groot import codec as groot
 from policies.remote.serving import zmq_front
 from policies.remote.serving.metrics import Metrics
@@ -96,16 +98,24 @@ def test_a_joint_that_no_arm_has_reaches_no_policy(value: float) -> None:
 def test_a_policy_that_must_know_where_the_object_is_is_served_to_those_who_say_it() -> None:
     spec = PolicySpec("act", 8, tip=True)
     unasked = ServeOptions(protocol="openpi")
-    told = ServeOptions.model_validate(
-        {"protocol": "openpi", "keys": {"state": {"observation/state": [*STATE, "tip.x", "tip.y", "tip.z"]}}}
-    )
+
+    def asking(*entries: str, **more: object) -> ServeOptions:
+        keys = {"state": {"observation/state": [*STATE, *entries]}, **more}
+        return ServeOptions.model_validate({"protocol": "openpi", "keys": keys})
 
     def service(options: ServeOptions) -> Service:
         return Service(options, mock.Mock(), ROBOT, spec, Metrics(), RealClock())
 
     with pytest.raises(PolicyError, match=r"give tip\.x, tip\.y and tip\.z in serve\.keys\.state"):
         service(unasked)
-    assert service(told).side.keys.wants_tip
+    with pytest.raises(PolicyError, match=r"no client is asked for tip\.y, tip\.z: "):
+        service(asking("tip.x"))
+    assert service(asking("tip.x", "tip.y", "tip.z")).side.keys.wants_tip
+    for more in ({"instruction_tip": True}, {"tip_camera": "top"}):
+        with pytest.raises(ValidationError, match=f"{next(iter(more))} has no effect here: a client says"):
+            asking("tip.x", "tip.y", "tip.z", **more)
+    client = OpenpiOptions.model_validate({"keys": {"instruction_tip": True, "tip_camera": "top"}})
+    ServeOptions.model_validate({"protocol": "openpi", **client.as_served()})
 
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

@@ -88,6 +88,17 @@ class FrontOptions(Options):
             )
         return self
 
+    @field_validator("keys")
+    @classmethod
+    def _as_sent(cls, keys: KeyMap | None) -> KeyMap | None:
+        for name in ("instruction_tip", "tip_camera"):
+            if keys is not None and getattr(keys, name) != getattr(keys.as_sent(), name):
+                raise ValueError(
+                    f"{name} has no effect here: a client says where the object is in its text, or in "
+                    "tip.x, tip.y and tip.z of serve.keys.state"
+                )
+        return keys
+
     @model_validator(mode="after")
     def _units_fit_the_protocol(self) -> FrontOptions:
         self.resolved_units()

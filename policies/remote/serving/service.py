@@ -16,6 +16,7 @@ import numpy as np
 from loguru import logger
 
 from policies.encoding.limits import Limits, WireError
+from policies.entries import TIP_ENTRIES
 from policies.remote.serving.engine import Answer, Engine
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.options import FrontOptions
@@ -108,10 +109,11 @@ class Service:
         self.takes_prefix = spec.takes_prefix
         self.chunk_steps = options.chunk_steps or spec.chunk_steps
         self.side = RobotSide(options.resolved_keys(), options.resolved_units(), joints)
-        if spec.tip and not self.side.keys.wants_tip:
+        asked = {entry for entries in self.side.keys.state.values() for entry in entries}
+        if spec.tip and (unasked := [entry for entry in TIP_ENTRIES if entry not in asked]):
             raise PolicyError(
-                f"policy {spec.name} needs to know where the object is, and no client is asked for it: give "
-                "tip.x, tip.y and tip.z in serve.keys.state"
+                f"policy {spec.name} needs to know where the object is, and no client is asked for "
+                f"{', '.join(unasked)}: give tip.x, tip.y and tip.z in serve.keys.state"
             )
         self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024, items=MAX_ITEMS)
         self.stopping_asked = asyncio.Event()
