@@ -81,7 +81,7 @@ class Tip:
     Attributes:
         point_m: ``[3]``, in the arm's base frame, metres (`runtime.object_point`).
         sigma_m: ``[3]``, standard deviations of it; NaN where nobody says.
-        first_m: ``[3]``, where it was seen first since it is tracked.
+        first_m: ``[3]``, where it was seen first in this attempt at it.
         stamp_ns: of the frame in which it was seen last.
     """
 

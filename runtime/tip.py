@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from runtime.interfaces import Tracker
-from runtime.messages import CameraInfo, Floats, Frame, Mask, Tip, TrackedMask
+from runtime.messages import CameraInfo, Floats, Frame, Mask, Tip
 from runtime.object_point import object_point
 from runtime.ring import Layout
 
@@ -28,40 +26,28 @@ def lacking(info: CameraInfo) -> str:
     return "" if info.base_from_camera is not None else "pose relative to the arm"
 
 
-class LocatingTracker:
-    """A `runtime.interfaces.Tracker`: another one's masks, each with its tip, for one camera.
-
-    An object that is hidden is where it was seen last. Masks are as they were where the camera has no depth
-    or no pose.
+def located(frame: Frame, mask: Mask, info: CameraInfo, known: Tip | None) -> Tip | None:
+    """Where an object is, by its mask in `frame`.
 
     Args:
-        tracker: whose masks they are.
-        info: of the camera, once it is open.
+        frame: of the camera of `info`.
+        mask: ``[H, W]``, not 0 on the object; empty where it is hidden.
+        info: as the camera was opened.
+        known: where it was until now. It stays there where it is hidden, where too few of its pixels have
+            depth, and where the camera has no depth or no pose.
     """
+    if frame.depth is None or lacking(info):
+        return known
+    point = object_point(frame.depth, mask, info)
+    if point is None or point.base_m is None or point.base_sigma_m is None:
+        return known
+    first = point.base_m if known is None else known.first_m
+    return Tip(point.base_m, point.base_sigma_m, first, frame.stamp_ns)
 
-    def __init__(self, tracker: Tracker, info: Callable[[], CameraInfo]) -> None:
-        self._tracker = tracker
-        self._info = info
-        self._newest: Tip | None = None
 
-    def init(self, frame: Frame, mask: Mask) -> TrackedMask:
-        """See `runtime.interfaces.Tracker`."""
-        self._newest = None
-        return self._located(frame, self._tracker.init(frame, mask))
-
-    def update(self, frame: Frame) -> TrackedMask:
-        """See `runtime.interfaces.Tracker`."""
-        return self._located(frame, self._tracker.update(frame))
-
-    def _located(self, frame: Frame, mask: TrackedMask) -> TrackedMask:
-        info = self._info()
-        if frame.depth is None or lacking(info):
-            return mask
-        point = object_point(frame.depth, mask.mask, info)
-        if point is not None and point.base_m is not None and point.base_sigma_m is not None:
-            first = point.base_m if self._newest is None else self._newest.first_m
-            self._newest = Tip(point.base_m, point.base_sigma_m, first, frame.stamp_ns)
-        return replace(mask, tip=self._newest)
+def begun_anew(tip: Tip | None) -> Tip | None:
+    """`tip` at the beginning of another attempt at the same object: it is seen first where it is now."""
+    return None if tip is None else replace(tip, first_m=tip.point_m)
 
 
 def as_row(tip: Tip) -> dict[str, Floats | int]:

@@ -16,8 +16,8 @@ from drivers.world.physics import Tabletop
 from planner.perception.config import PerceptionConfig
 from runtime.geometry import project
 from runtime.interfaces import Box, PerceptionError, Prompt
-from runtime.messages import CameraInfo, Floats, Frame, TrackedMask
-from runtime.tip import LocatingTracker
+from runtime.messages import CameraInfo, Floats, Frame, Tip, TrackedMask
+from runtime.tip import located
 
 
 class Sight:
@@ -30,8 +30,9 @@ class Sight:
 
     def __init__(self, options: PerceptionConfig, info: Callable[[], CameraInfo] | None = None) -> None:
         self._segmenter = options.segmenter.build()
-        tracker = options.tracker.build()
-        self._tracker = tracker if info is None else LocatingTracker(tracker, info)
+        self._tracker = options.tracker.build()
+        self._info = info
+        self._tip: Tip | None = None
         self._newest: TrackedMask | None = None
         self._attempt = 0
 
@@ -41,9 +42,9 @@ class Sight:
         Raises:
             PerceptionError: nothing in the box stands out.
         """
-        self._newest, self._attempt = None, attempt
+        self._newest, self._tip, self._attempt = None, None, attempt
         found = self._segmenter.segment(frame.color, Prompt(box=box))
-        self._newest = replace(self._tracker.init(frame, found.mask), attempt=attempt)
+        self._newest = self._located(frame, self._tracker.init(frame, found.mask))
         return self._newest
 
     def forget(self) -> None:
@@ -60,8 +61,13 @@ class Sight:
         if known is None:
             raise PerceptionError("nothing is tracked")
         if frame.stamp_ns > known.stamp_ns:
-            self._newest = replace(self._tracker.update(frame), attempt=self._attempt)
+            self._newest = self._located(frame, self._tracker.update(frame))
         return self._newest or known
+
+    def _located(self, frame: Frame, mask: TrackedMask) -> TrackedMask:
+        if self._info is not None:
+            self._tip = located(frame, mask.mask, self._info(), self._tip)
+        return replace(mask, attempt=self._attempt, tip=self._tip)
 
 
 def box_of(table: Tabletop, index: int, info: CameraInfo) -> Box | None:

@@ -73,6 +73,7 @@ class GraspMode:
         options = robot.settings.grasp
         self._options = options
         self._robot = robot
+        self._infos = robot.infos()
         self._clock = robot.clock
         self._control = robot.control
         self._planner = planner
@@ -368,7 +369,7 @@ class GraspMode:
         frame = self._marked
         assert frame is not None  # noqa: S101 - as in `_grasp`
         rows = self._control.horizon.pending()
-        info = self._robot.cameras[frame.camera].info
+        info = self._infos[frame.camera]
         path = self._folder.path / f"grasp-{self._sketches:03d}.png"
         self._sketches += 1
 

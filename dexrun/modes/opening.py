@@ -142,7 +142,7 @@ async def _open_perception(
     from dexrun.modes.sight_thread import Redetection
 
     options, clock = robot.settings.perception, robot.clock
-    parts, fallback = await clock.run_blocking(lambda: built(options, lambda: robot.cameras[camera].info))
+    parts, fallback = await clock.run_blocking(lambda: built(options))
     kept = [] if recording is None else [recording.mask]
     perception = Perception(
         robot.cameras[camera],
@@ -153,6 +153,7 @@ async def _open_perception(
         timeout_s=options.timeout_s,
         redetection=Redetection(options.lost_frames, options.search_s),
         count=lambda kind: robot.faults.log.count("perception", kind),
+        info=robot.infos()[camera],  # a copy: the driver is another thread's
     )
     perception.start()
     stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)

@@ -17,7 +17,7 @@ from dexrun.modes.sight_thread import ObjectSight, PerceptionParts, Redetection,
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import CameraDriver, Detection
 from runtime.latest import Latest
-from runtime.messages import Frame, TrackedMask
+from runtime.messages import CameraInfo, Frame, TrackedMask
 
 if TYPE_CHECKING:
     from planner.questions.mark import BoundingBox
@@ -55,6 +55,7 @@ class Perception:
         timeout_s: so long one call of a model may take.
         keep: told every new mask, on a thread of the perception.
         count: told of every failure of the models, by kind: ``timeout``, ``error``, ``nothing``.
+        info: of the camera, as it was opened; masks then say where the object is.
     """
 
     def __init__(
@@ -68,13 +69,17 @@ class Perception:
         timeout_s: float = 5.0,
         redetection: Redetection = Redetection(),  # noqa: B008 - frozen
         count: Callable[[str], Any] = _uncounted,
+        info: CameraInfo | None = None,
     ) -> None:
         self._clock = clock
         self._timeout_s = timeout_s
         self._count = count
         self._number = 0
-        self._models = SightThread(camera, parts, clock, keep, redetection, remembers=fallback is not None)
-        self._spare = None if fallback is None else SightThread(camera, fallback, clock, keep, Redetection())
+        spare = fallback is not None
+        self._models = SightThread(camera, parts, clock, keep, redetection, remembers=spare, info=info)
+        self._spare = (
+            None if fallback is None else SightThread(camera, fallback, clock, keep, Redetection(), info=info)
+        )
         self._active: Latest[SightThread] = Latest()
         self._active.post(self._models)
         self._said = ("", -1)
@@ -229,7 +234,7 @@ class Perception:
             return False
         self._takes_over(why)
         self._models.give_up(self._number)
-        self._spare.post(self._task(attempt=attempt, frame=seen.frame, mask=seen.mask))
+        self._spare.post(self._task(attempt=attempt, frame=seen.frame, mask=seen.mask, tip=seen.tip))
         return True
 
     def _takes_over(self, why: str) -> None:

@@ -23,9 +23,10 @@ from runtime.interfaces import (
     Tracker,
 )
 from runtime.latest import Latest
-from runtime.messages import Frame, Mask, TrackedMask
+from runtime.messages import CameraInfo, Frame, Mask, Tip, TrackedMask
 from runtime.observer import frame_of
 from runtime.ring import Sample
+from runtime.tip import begun_anew, located
 
 _POLL_NS = NS_PER_S // 200
 
@@ -64,7 +65,7 @@ class SightTask:
         number: of the task. attempt: every mask carries it.
         frame: to look at; ``None``: go on with what is tracked.
         phrase: what is looked for. box: where it is; ``None``: the detector is asked, and nothing is tracked.
-        mask: what it looks like in `frame`, if that is known already.
+        mask: what it looks like in `frame`, if that is known already. tip: where it was until then.
     """
 
     number: int
@@ -73,6 +74,7 @@ class SightTask:
     phrase: str = ""
     box: Box | None = None
     mask: Mask | None = None
+    tip: Tip | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,12 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """The newest frame in which the object of `attempt` was seen, and its mask there."""
+    """The newest frame in which the object of `attempt` was seen, its mask there, and where it was."""
 
     attempt: int
     frame: Frame
     mask: Mask
+    tip: Tip | None = None
 
 
 class SightThread:
@@ -110,6 +113,8 @@ class SightThread:
     Args:
         keep: told every new mask, on this thread.
         remembers: whether `last_seen` is kept up.
+        info: of the camera, as it was opened: masks then say where the object is. What was seen first and
+            last is of one attempt, whatever the parts begin anew meanwhile.
 
     Attributes:
         sights, detected, last_seen: what came of tasks, the newest of each.
@@ -125,6 +130,7 @@ class SightThread:
         redetection: Redetection,
         *,
         remembers: bool = False,
+        info: CameraInfo | None = None,
     ) -> None:
         self.name = parts.name
         self.detects = parts.detector is not None
@@ -134,6 +140,7 @@ class SightThread:
         self._keep = keep
         self._redetection = redetection
         self._remembers = remembers
+        self._info = info
         self._wake = clock.signal()
         self._thread: ClockThread | None = None
         self._tasks: Latest[SightTask | None] = Latest()
@@ -149,6 +156,8 @@ class SightThread:
         self._unseen = 0
         self._asked_ns: int | None = None
         self._told_loss = False
+        self._tip_of: int | None = None
+        self._tip: Tip | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -228,7 +237,8 @@ class SightThread:
             self._lost(task, "it is not tracked any more")
             return
         self._task = replace(task, phrase=tracked.phrase)
-        self._found(self._task, sight.mask, keep=False)
+        self._tip_of, self._tip = task.attempt, begun_anew(sight.mask.tip)
+        self._found(self._task, replace(sight.mask, tip=self._tip), keep=False)
 
     def _detect(self, task: SightTask, frame: Frame) -> None:
         detector = self._parts.detector
@@ -280,9 +290,13 @@ class SightThread:
     def _see(self, task: SightTask, frame: Frame, mask: TrackedMask) -> None:
         if self._given_up(task):
             return
+        if task.attempt != self._tip_of:
+            self._tip_of, self._tip = task.attempt, task.tip
+        if self._info is not None:
+            self._tip = located(frame, mask.mask, self._info, self._tip)
         if self._remembers and mask.confidence > 0:
-            self.last_seen.post(LastSeen(task.attempt, frame, mask.mask))
-        self._found(task, mask)
+            self.last_seen.post(LastSeen(task.attempt, frame, mask.mask, self._tip))
+        self._found(task, replace(mask, tip=self._tip))
 
     def _found(self, task: SightTask, mask: TrackedMask, *, keep: bool = True) -> None:
         mask = replace(mask, attempt=task.attempt)

@@ -19,12 +19,13 @@ from planner.questions.mark import BoundingBox, Mark
 from planner.questions.question import View
 from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.interfaces import Detection, PerceptionError, Prompt, Segmentation
-from runtime.messages import Frame, TrackedMask
+from runtime.messages import CameraInfo, Frame, Intrinsics, Tip, TrackedMask
 from runtime.ring import Ring
 from runtime.stepped import SteppedClock
 
 BOX = BoundingBox(bbox_2d=(1.0, 1.0, 5.0, 5.0))
 DARK = np.zeros((8, 8, 3), np.uint8)
+LENS = CameraInfo("head", Intrinsics(8, 8, 10.0, 10.0, 3.5, 3.5), 0.001, np.eye(4))
 
 
 class Eye:
@@ -33,13 +34,14 @@ class Eye:
     name = "head"
 
     def __init__(self, clock: Clock) -> None:
-        self.frames = Ring({"color": ((8, 8, 3), "|u1")}, 4)
+        self.frames = Ring({"color": ((8, 8, 3), "|u1"), "depth": ((8, 8), "<u2")}, 4)
         self._clock = clock
 
-    async def show(self, brightness: int, times: int = 1) -> None:
-        """So many pictures, each seen before the next one."""
+    async def show(self, brightness: int, times: int = 1, away_mm: int = 0) -> None:
+        """So many pictures, each seen before the next one; of no depth where it is 0."""
         for _ in range(times):
-            self.frames.push(self._clock.now_ns(), color=np.full((8, 8, 3), brightness, np.uint8))
+            color, depth = np.full((8, 8, 3), brightness, np.uint8), np.full((8, 8), away_mm, np.uint16)
+            self.frames.push(self._clock.now_ns(), color=color, depth=depth)
             await self._clock.sleep_until_ns(self._clock.now_ns() + NS_PER_S // 30)
 
 
@@ -91,6 +93,11 @@ def said() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
+def away(tip: Tip | None) -> tuple[int, int]:
+    assert tip is not None
+    return round(1000 * tip.first_m[2]), round(1000 * tip.point_m[2])
+
+
 class Bench:
     """Perception over two models: `model`, and `spare` where something is to take over."""
 
@@ -118,8 +125,14 @@ class Bench:
 
         self.clock.run(main)
 
-    def frame(self) -> Frame:
-        return Frame("head", self.clock.now_ns(), DARK)
+    def frame(self, away_mm: int = 0) -> Frame:
+        return Frame("head", self.clock.now_ns(), DARK, np.full((8, 8), away_mm, np.uint16))
+
+    def away_mm(self) -> tuple[int, int]:
+        """How far away the object was seen first, and last."""
+        mask = self.perception.newest("head")
+        assert mask is not None
+        return away(mask.tip)
 
     def seen(self) -> int:
         """By which model: 1 or 2; 0: nothing."""
@@ -269,6 +282,46 @@ def test_an_object_that_is_lost_is_looked_for_again_but_not_all_the_time(said: l
     bench = Bench(SteppedClock(), redetection=Redetection(10, 1.0))
     bench.run(script)
     assert said == ["perception: red cup is not seen: big looks for it"]
+
+
+# --- where the object is in space
+
+
+def test_where_it_was_seen_first_is_of_the_attempt_not_of_the_tracker() -> None:
+    """A tracker that begins anew in mid-attempt changes nothing; what a person has moved is where it is."""
+
+    async def script(bench: Bench) -> None:
+        assert away((await bench.perception.track(bench.frame(500), BOX, 1, "red cup")).tip) == (500, 500)
+        await bench.eye.show(200, away_mm=400)
+        assert bench.away_mm() == (500, 400)
+        await bench.eye.show(0, 4, away_mm=300)  # lost, looked for, and begun anew where there is no depth
+        await bench.eye.show(0, 1)
+        assert bench.model.inits > 1
+        assert bench.away_mm()[0] == 500
+        await bench.eye.show(200, away_mm=450)
+        assert bench.away_mm() == (500, 450)
+        assert away((await bench.perception.keep_on(2)).tip) == (450, 450)
+        await bench.eye.show(200, away_mm=350)
+        assert bench.away_mm() == (450, 350)
+        assert away((await bench.perception.track(bench.frame(600), BOX, 3)).tip) == (600, 600)
+        assert (await bench.perception.track(bench.frame(), BOX, 4)).tip is None, "another one, without depth"
+
+    Bench(SteppedClock(), redetection=Redetection(3, 0.01), info=LENS).run(script)
+
+
+def test_what_takes_over_in_an_attempt_knows_where_the_object_was() -> None:
+    async def script(bench: Bench) -> None:
+        await bench.perception.track(bench.frame(500), BOX, 3, "red cup")
+        await bench.eye.show(200, away_mm=400)
+        await bench.eye.show(200)  # without depth: where the other one begins
+        await bench.eye.show(13)
+        assert bench.perception.failure(3) == ""
+        await bench.eye.show(200)
+        assert (bench.seen(), bench.away_mm()) == (2, (500, 400))
+        await bench.eye.show(200, away_mm=350)
+        assert bench.away_mm() == (500, 350)
+
+    Bench(SteppedClock(), info=LENS).run(script)
 
 
 # --- where the box comes from

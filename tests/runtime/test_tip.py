@@ -7,26 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.messages import CameraInfo, Frame, Intrinsics, Mask, TrackedMask
-from runtime.tip import LocatingTracker, lacking, with_tip
+from runtime.messages import CameraInfo, Frame, Intrinsics, Mask
+from runtime.tip import begun_anew, lacking, located, with_tip
 
 POSE = np.eye(4)
 POSE[:3, 3] = [0.1, 0.2, 0.3]
 INFO = CameraInfo("head", Intrinsics(12, 10, 20.0, 20.0, 5.5, 4.5), 0.001, POSE)
 COLOR = np.zeros((10, 12, 3), np.uint8)
-
-
-class Told:
-    """A tracker that sees what the next of `masks` is."""
-
-    def __init__(self, *masks: Mask) -> None:
-        self.masks = list(masks)
-
-    def init(self, frame: Frame, mask: Mask) -> TrackedMask:
-        return TrackedMask(frame.camera, frame.stamp_ns, mask, 1.0)
-
-    def update(self, frame: Frame) -> TrackedMask:
-        return TrackedMask(frame.camera, frame.stamp_ns, self.masks.pop(0), 1.0)
 
 
 def at(row: int, column: int) -> Mask:
@@ -40,28 +27,36 @@ def frame(stamp_ns: int, depth: int = 500) -> Frame:
 
 
 def test_an_object_that_is_hidden_is_where_it_was_seen_last() -> None:
-    tracker = LocatingTracker(Told(at(1, 7), at(0, 0) * 0, at(1, 7)), lambda: INFO)
-    first = tracker.init(frame(1), at(1, 1)).tip
-    moved, hidden = tracker.update(frame(2, 400)).tip, tracker.update(frame(3)).tip
+    first = located(frame(1), at(1, 1), INFO, None)
+    moved = located(frame(2, 400), at(1, 7), INFO, first)
     assert first is not None
     assert moved is not None
-    assert hidden is moved
+    assert located(frame(3), at(0, 0) * 0, INFO, moved) is moved
+    assert located(frame(4, 0), at(1, 1), INFO, moved) is moved, "no reading of its depth"
     np.testing.assert_allclose(first.point_m, [0.1 - 3.5 / 20 * 0.5, 0.2 - 2.5 / 20 * 0.5, 0.8])
     np.testing.assert_allclose(moved.point_m, [0.1 + 2.5 / 20 * 0.4, 0.2 - 2.5 / 20 * 0.4, 0.7])
     assert (moved.first_m == first.point_m).all()
-    assert (moved.stamp_ns, hidden.stamp_ns) == (2, 2)
+    assert moved.stamp_ns == 2
     assert (moved.sigma_m > 0.001).all()
-    again = tracker.init(frame(4), at(5, 5) * 0)
-    assert again.tip is None, "another object, of which nothing is known yet"
+    assert located(frame(4), at(5, 5) * 0, INFO, None) is None
+
+
+def test_another_attempt_begins_where_it_is_now() -> None:
+    moved = located(frame(2), at(1, 7), INFO, located(frame(1), at(1, 1), INFO, None))
+    again = begun_anew(moved)
+    assert moved is not None
+    assert again is not None
+    assert (again.first_m == moved.point_m).all()
+    assert (again.point_m == moved.point_m).all()
+    assert begun_anew(None) is None
 
 
 @pytest.mark.parametrize(
     "info", [replace(INFO, base_from_camera=None), replace(INFO, depth_scale_m=None)], ids=["pose", "depth"]
 )
 def test_a_camera_that_cannot_tell_tells_nothing(info: CameraInfo) -> None:
-    tracker = LocatingTracker(Told(at(1, 7)), lambda: info)
-    assert tracker.init(frame(1), at(1, 1)).tip is None
-    assert tracker.update(Frame("head", 2, COLOR)).tip is None
+    assert located(frame(1), at(1, 1), info, None) is None
+    assert located(Frame("head", 2, COLOR), at(1, 1), INFO, None) is None
     assert lacking(info) in ("depth", "pose relative to the arm")
     assert not lacking(INFO)
 
