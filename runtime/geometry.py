@@ -6,6 +6,7 @@ Camera points are in the optical frame: x right, y down, z forward, metres.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,8 @@ def project(points: Floats, intrinsics: Intrinsics) -> Floats:
         radial, shift_x, shift_y = _distortion(intrinsics, x, y)
         x, y = x * radial + shift_x, y * radial + shift_y
     return np.stack([x * intrinsics.fx + intrinsics.cx, y * intrinsics.fy + intrinsics.cy], axis=1)
+
+
+def boxes_meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes ``x1, y1, x2, y2`` of a picture have a part in common."""
+    return all(max(one[i], other[i]) < min(one[i + 2], other[i + 2]) for i in (0, 1))

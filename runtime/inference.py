@@ -141,6 +141,12 @@ def _one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's or the device's memory did not suffice."""
+    # torch.OutOfMemoryError, without importing torch for it
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def _failure_of(error: BaseException) -> InferenceFailureError:
     """What `error` counts as: ``SystemExit`` and the like must not end the thread either.
 
@@ -153,8 +159,7 @@ def _failure_of(error: BaseException) -> InferenceFailureError:
         return error
     if isinstance(error, PolicyError):
         return InferenceFailureError("policy_error", _one_line(error))
-    # torch.OutOfMemoryError, without importing torch for it
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if out_of_memory(error):
         return InferenceFailureError("out_of_memory", _one_line(error))
     return InferenceFailureError("raised", f"{type(error).__name__}: {_one_line(error)}")
 

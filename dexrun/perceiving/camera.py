@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from dexrun.config.settings import Settings
 from dexrun.perceiving.errors import InputError
-from dexrun.perceiving.view import PerceivedView, configured_camera
+from dexrun.perceiving.view import PerceivedView, configured_camera, lacking_of
 from runtime.clock import NS_PER_S, RealClock
 from runtime.messages import CameraInfo, DeviceError, Frame
 from runtime.observer import frame_of
 from runtime.part_context import DeviceContext
 
+if TYPE_CHECKING:
+    from dexrun.gym.eyes import Shot
+
 _WAIT_S = 5.0
 _SETTLE = 10
 """Pictures that an automatic exposure takes."""
-_WORLD = "world:"
 
 
 def taken_now(settings: Settings, name: str) -> PerceivedView:
@@ -22,19 +27,19 @@ def taken_now(settings: Settings, name: str) -> PerceivedView:
     Raises:
         InputError: there is no such camera, or it gives nothing.
     """
+    from dexrun.gym.engine import configured_pictures
+
     known = configured_camera(settings, name)
-    simulated = str(settings.cameras[name].address).startswith(_WORLD)
+    shot = configured_pictures(settings).get(name)
     try:
-        frame, info = _drawn(settings, name) if simulated else _photographed(settings, name)
+        frame, info = _photographed(settings, name) if shot is None else _drawn(settings, name, shot)
     except DeviceError as error:
         raise InputError(str(error)) from None
     if info.base_from_camera is None:
-        info = CameraInfo(info.name, info.intrinsics, info.depth_scale_m, known.base_from_camera)
-    lacking = [] if frame.depth is not None else [f"camera {name!r} has no depth: no point in space"]
-    if info.base_from_camera is None:
-        lacking.append(f"camera {name!r} is not calibrated to the arm ([cameras.{name}.extrinsics])")
-    title = f"camera {name} of the simulated table" if simulated else f"camera {name}, now"
-    return PerceivedView(title, frame.color, frame.depth, info, tuple(lacking))
+        info = replace(info, base_from_camera=known.base_from_camera)
+    title = f"camera {name}, now" if shot is None else f"camera {name} of the simulated table"
+    lacking = lacking_of(info, frame.depth, "the camera gives none", "the camera does not say them")
+    return PerceivedView(title, frame.color, frame.depth, info, lacking)
 
 
 def _photographed(settings: Settings, name: str) -> tuple[Frame, CameraInfo]:
@@ -53,13 +58,9 @@ def _photographed(settings: Settings, name: str) -> tuple[Frame, CameraInfo]:
         driver.close()
 
 
-def _drawn(settings: Settings, name: str) -> tuple[Frame, CameraInfo]:
+def _drawn(settings: Settings, name: str, shot: Shot) -> tuple[Frame, CameraInfo]:
     from dexrun.gym.engine import TableEngine
-    from dexrun.gym.eyes import Shot
 
-    camera = settings.cameras[name]
-    at_hand = "wrist" in str(camera.address)
-    shot = Shot("wrist" if at_hand else "head", camera.width, camera.height, depth=camera.depth)
     engine = TableEngine(settings, {name: shot})
     try:
         engine.load(settings.world)

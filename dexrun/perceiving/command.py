@@ -53,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--intrinsics", type=_lens, metavar="FX,FY,CX,CY[,K1,K2,P1,P2,K3]", help="of the picture, in pixels")
     add("--camera", default="", help="take a picture with it now; beside --image: the camera that took it")
     add("--episode", type=Path, help="of a recording: an .mcap file, or a run's folder (its first)")
-    add(
-        "--at", type=float, default=0.0, metavar="S", help="seconds after the episode's beginning (default 0)"
-    )
+    add("--at", type=_seconds, metavar="S", help="seconds after the episode's beginning (default 0)")
     add("--phrase", action="append", default=[], help="what to look for; may be given again")
     add(
         "--box",
@@ -87,7 +85,13 @@ def main(argv: Sequence[str]) -> int:
         return _run(arguments, rest)
     except InputError as error:
         fail(error, _COMMAND)
-        return BAD_CONFIGURATION
+    except Exception as error:
+        from runtime.inference import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        fail(f"out of memory: a smaller picture or model is wanted ({error})", _COMMAND)
+    return BAD_CONFIGURATION
 
 
 def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -123,6 +127,13 @@ def _asked_for_something(given: argparse.Namespace) -> None:
         raise InputError("what to look for? give --phrase TEXT, or one of --box and --click in its place")
     if empty := [phrase for phrase in given.phrase if not phrase.strip()]:
         raise InputError(f"--phrase {empty[0]!r}: an empty phrase names nothing")
+    _fits_its_picture(given)
+
+
+def _fits_its_picture(given: argparse.Namespace) -> None:
+    """What is said of a picture must be of one of its kind, or it would have no effect."""
+    if given.at is not None and given.episode is None:
+        raise InputError("--at is for --episode, which is not given")
     if given.image is None:
         for flag in ("depth", "depth_scale", "intrinsics"):
             if getattr(given, flag) is not None:
@@ -155,7 +166,7 @@ def _view(given: argparse.Namespace, settings: Settings) -> PerceivedView:
         known = configured_camera(settings, given.camera) if given.camera else None
         return from_files(given.image, given.depth, given.depth_scale, given.intrinsics, known)
     if given.episode is not None:
-        return from_episode(given.episode, given.camera, given.at)
+        return from_episode(given.episode, given.camera, given.at or 0.0)
     from dexrun.perceiving.camera import taken_now
 
     return taken_now(settings, given.camera)
@@ -193,13 +204,13 @@ def _seen(given: argparse.Namespace, settings: Settings, view: PerceivedView) ->
 def _write(to: Path, image: ColorImage) -> None:
     import cv2
 
-    done, data = cv2.imencode(to.suffix, image[..., ::-1])
     try:
+        done, data = cv2.imencode(to.suffix, image[..., ::-1])
         if not done:
             raise OSError("it cannot be encoded")
         to.write_bytes(data.tobytes())
-    except OSError as error:
-        raise InputError(f"--to {to}: {error.strerror or error}") from None
+    except (OSError, cv2.error) as error:
+        raise InputError(f"--to {to}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _numbers(text: str, *counts: int) -> tuple[float, ...]:
@@ -208,8 +219,8 @@ def _numbers(text: str, *counts: int) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if len(found) not in counts or not all(map(math.isfinite, found)):
-        wanted = " or ".join(map(str, counts))
-        raise argparse.ArgumentTypeError(f"{text!r}: {wanted} numbers with commas between them are wanted")
+        wanted = f"{' or '.join(map(str, counts))} numbers with commas between them are"
+        raise argparse.ArgumentTypeError(f"{text!r}: {'one number is' if counts == (1,) else wanted} wanted")
     return found
 
 
@@ -226,6 +237,10 @@ def _box(text: str) -> tuple[float, ...]:
 
 def _click(text: str) -> tuple[float, ...]:
     return _numbers(text, 2)
+
+
+def _seconds(text: str) -> float:
+    return _numbers(text, 1)[0]
 
 
 def _positive(text: str) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from dexrun.perceiving.seeing import SeenObject
+from dexrun.perceiving.telling import TABLE_M
 from dexrun.perceiving.view import PerceivedView
-from runtime.geometry import project
+from runtime.geometry import boxes_meet, project
 from runtime.messages import ColorImage
 
 _COLORS = ((0, 200, 255), (255, 140, 0), (170, 80, 255), (60, 220, 60), (255, 60, 140), (255, 230, 0))
@@ -18,17 +19,23 @@ _COLORS = ((0, 200, 255), (255, 140, 0), (170, 80, 255), (60, 220, 60), (255, 60
 _TINT = 0.3
 _NARROWEST = 900
 """Pixels: smaller pictures are enlarged, so that text on them can be read."""
+_LONGEST = 2000
+"""Pixels: none is enlarged beyond it, however narrow it is."""
 _DARK = (20, 20, 20)
 _Corners = tuple[int, int, int, int]
 
 
 def drawn(view: PerceivedView, seen: Sequence[SeenObject]) -> ColorImage:
     """The picture, and the depth beside it if there is any. RGB."""
-    scale = max(1, -(-_NARROWEST // view.color.shape[1]))
+    scale = _scale(*view.color.shape[:2])
     panels = [_things(_enlarged(view.color, scale), view, seen, scale)]
     if view.depth is not None:
         panels.append(_outlines(_enlarged(_as_colors(view), scale), seen, scale))
     return np.concatenate(panels, axis=1)
+
+
+def _scale(height: int, width: int) -> int:
+    return max(1, min(-(-_NARROWEST // width), _LONGEST // max(height, width)))
 
 
 def _enlarged(image: Any, scale: int) -> Any:
@@ -106,7 +113,7 @@ def _words(number: int, each: SeenObject) -> list[str]:
 
 
 def _top(each: SeenObject) -> str:
-    top = None if each.point is None else each.point.grasp_height_m(0.0)
+    top = None if each.point is None else each.point.grasp_height_m(TABLE_M)
     return "" if top is None else f", top {1e3 * top:.0f} mm"
 
 
@@ -142,11 +149,7 @@ def _free(
     for x, y in places:
         spot = (x, y, x + wide, y + tall)
         inside = 0 <= x <= width - wide and 0 <= y <= height - tall
-        if inside and not any(_meet(spot, other) for other in taken):
+        if inside and not any(boxes_meet(spot, other) for other in taken):
             return spot
     top = min(max(0, y1), max(0, height - tall))
     return left, top, min(width, left + wide), min(height, top + tall)
-
-
-def _meet(one: _Corners, other: _Corners) -> bool:
-    return all(max(one[i], other[i]) < min(one[i + 2], other[i + 2]) for i in (0, 1))

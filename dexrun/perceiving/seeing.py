@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from dexrun.config.settings import Settings
 from dexrun.perceiving.errors import InputError
 from dexrun.perceiving.view import PerceivedView
-from runtime.interfaces import Detection, Detector, PerceptionError, Prompt, Segmentation, Segmenter
+from runtime.interfaces import Box, Detection, Detector, PerceptionError, Prompt, Segmentation, Segmenter
+from runtime.mask_shape import around
 from runtime.messages import ColorImage, Mask
 from runtime.object_point import ObjectPoint, inner_mask, object_point
 
@@ -63,10 +62,10 @@ class Finder:
         try:
             if self._detector is not None:
                 return list(self._detector.detect(image, phrases))
+            return [found for phrase in phrases for found in self._named(image, phrase)]
         except PerceptionError as error:
-            raise InputError(f"detector {self.name}: {error}") from None
-        read = self._read if self._planner.base_url is None else self._asked
-        return [found for phrase in phrases for found in read(image, phrase)]
+            who = "planner" if self._detector is None else f"detector {self.name}"
+            raise InputError(f"{who}: {error}") from None
 
     @staticmethod
     def _built(settings: Settings) -> Detector | None:
@@ -75,34 +74,14 @@ class Finder:
         except PerceptionError as error:
             raise InputError(str(error)) from None
 
-    @staticmethod
-    def _read(image: ColorImage, phrase: str) -> list[Detection]:
-        from planner.perception.naming import named_by
+    def _named(self, image: ColorImage, phrase: str) -> list[Detection]:
+        from planner.perception.naming import ShownMoment, asked, named_by
 
+        if self._planner.base_url is not None:
+            one = asked([ShownMoment(image)], phrase, self._planner)
+            return [] if one is None else [Detection(one.box, math.nan, phrase)]
         boxes = [tuple(map(float, each.box)) for each in named_by(image, phrase)]
         return [Detection((x1, y1, x2, y2), math.nan, phrase) for x1, y1, x2, y2 in boxes]
-
-    def _asked(self, image: ColorImage, phrase: str) -> list[Detection]:
-        from planner.client import Planner
-        from planner.errors import PlannerError
-        from planner.questions.mark import Mark
-        from planner.questions.question import View
-        from runtime.clock import RealClock
-
-        clock = RealClock()
-        found: list[Detection] = []
-
-        async def ask() -> None:
-            async with Planner(self._planner, clock) as planner:
-                answer = await planner.ask(Mark(phrase), {View.HEAD: image})
-                found.append(Detection(answer.bbox_2d, math.nan, phrase))
-
-        try:
-            clock.run(ask)
-        except PlannerError as error:
-            if error.kind != "no_object":
-                raise InputError(f"planner: {error}") from None
-        return found
 
 
 def segmenter_of(settings: Settings) -> Segmenter:
@@ -130,7 +109,7 @@ def looked_at(view: PerceivedView, segmenter: Segmenter, detection: Detection, p
     return SeenObject(detection, segmentation, why, point)
 
 
-def box_around(mask: Mask) -> tuple[float, float, float, float]:
+def box_around(mask: Mask) -> Box:
     """Of a mask that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    rows, columns = around(mask, 0)
+    return float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)

@@ -12,6 +12,7 @@ from planner.questions.question import View
 from planner.scene_reader.language import Query, parse_request
 from planner.scene_reader.select import fitting, label
 from planner.scene_reader.vision import SceneObject, between_jaws, read
+from runtime.geometry import boxes_meet
 from runtime.interfaces import Box, Detector, PerceptionError
 from runtime.messages import ColorImage
 
@@ -141,10 +142,6 @@ def asked(looks: Sequence[ShownMoment], task: str, config: PlannerConfig) -> Nam
         raise PerceptionError(str(error)) from None
     if found and looks[found[-1].look].held:
         return found[-1]
-    if len(found) == 2 and not _overlap(found[0].box, found[1].box):
+    if len(found) == 2 and not boxes_meet(found[0].box, found[1].box):
         raise PerceptionError(f"the planner marks different things as {task!r}")
     return found[0] if found else None
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return all(max(one[i], other[i]) < min(one[i + 2], other[i + 2]) for i in (0, 1))

@@ -1,1 +1,1 @@
-"""SmolVLA: a small vision-language model reads once, and an expert denoises a chunk from what it read."""
+"""SmolVLA's network: it reads once, and denoises a chunk from that; no policy is built of it yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ import numpy as np
 import pytest
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
+from dexrun.perceiving import files, seeing
 from dexrun.perceiving.command import main
+from dexrun.perceiving.drawing import drawn
+from dexrun.perceiving.errors import InputError
+from dexrun.perceiving.view import PerceivedView
 from planner.box_units import shown, shown_box
+from runtime.messages import CameraInfo, Intrinsics
 from tests.dexrun.rig import ROOT
 from tests.export.synthetic import Made, write_run
 
 CONFIG = ["--config", str(ROOT / "config.toml")]
 LENS = "500,500,319.5,239.5"
+BOMB = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII5x", 13, b"IHDR", 65535, 65535)
 LEFT, TOP, RIGHT, BOTTOM = map(int, shown_box(640, 480))
 
 
@@ -141,7 +148,29 @@ def test_a_moment_of_a_recording(here: Path, capsys: pytest.CaptureFixture[str])
             ["--image", "cube.png", "--depth", "text.npy", "--phrase", "cup"],
             "text.npy: no array that can be rea",
         ),
+        (
+            ["--image", "cube.png", "--depth", "packed.npy", "--phrase", "cup"],
+            "packed.npy: no array that can be read (the magic string is not correct",
+        ),
+        (
+            ["--image", "cube.png", "--depth", "endless.npy", "--phrase", "cup"],
+            "endless.npy: no array that can be read (",
+        ),
+        (
+            ["--image", "bomb.png", "--phrase", "cup"],
+            "bomb.png: no picture that can be read (a picture says ",
+        ),
+        (
+            ["--image", "cube.png", "--depth", "bomb.png", "--phrase", "cup"],
+            "bomb.png: no depth that can be read (a picture says that it is 65535x65535",
+        ),
+        (["--image", "/dev/zero", "--phrase", "cup"], "/dev/zero: a picture has at most 4 MiB, and this"),
         (["--image", "cube.png", "--depth-scale", "1", "--phrase", "cup"], "--depth-scale is for --depth"),
+        (
+            ["--image", "cube.png", "--depth", "metres.npy", "--depth-scale", "1", "--phrase", "cup"],
+            "--depth-scale is for counts; metres.npy holds metres",
+        ),
+        (["--image", "cube.png", "--at", "1", "--phrase", "cup"], "--at is for --episode"),
         (["--camera", "head", "--intrinsics", LENS, "--phrase", "cup"], "--intrinsics is for --image"),
         (
             ["--image", "cube.png", "--camera", "eye", "--phrase", "a"],
@@ -166,12 +195,23 @@ def test_a_moment_of_a_recording(here: Path, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_what_cannot_be_used_is_one_line(
-    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    said: str,
 ) -> None:
+    monkeypatch.setattr(files, "_MOST_BYTES", 1 << 22)
     for name in ("text.png", "text.npy"):
         (here / name).write_text("no picture")
     (here / "empty.png").write_bytes(b"")
     np.save(here / "small.npy", np.ones((4, 5), np.uint16))
+    with (here / "packed.npy").open("wb") as packed:
+        np.savez(packed, depth=np.ones((480, 640), np.uint16))
+    with (here / "endless.npy").open("wb") as endless:
+        header = {"descr": "<u2", "fortran_order": False, "shape": (1 << 40, 1 << 20)}
+        np.lib.format.write_array_header_1_0(endless, header)
+    (here / "bomb.png").write_bytes(BOMB)
     np.save(here / "far.npy", np.full((480, 640), 900.0))
     np.save(here / "whole.npy", np.ones((480, 640), np.int64))
     assert main(words) == BAD_CONFIGURATION
@@ -183,11 +223,57 @@ def test_what_cannot_be_used_is_one_line(
     assert not (here / "perceived.png").exists()
 
 
-@pytest.mark.parametrize("words", [["--intrinsics", "1,2,3"], ["--box", "a,b,c,d"], ["--depth-scale", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--intrinsics", "1,2,3"],
+        ["--box", "a,b,c,d"],
+        ["--depth-scale", "0"],
+        ["--at", "nan"],
+        ["--at", "inf"],
+    ],
+)
 def test_numbers_that_are_none_are_refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert main(["--image", "cube.png", "--phrase", "cup", *words]) == BAD_CONFIGURATION
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"dexrun perceive: {words[0]}: {words[1]!r}: ")
+
+
+@pytest.mark.parametrize("kind", [MemoryError, type("OutOfMemoryError", (RuntimeError,), {})])
+def test_a_memory_that_does_not_suffice_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def full(*_: object) -> None:
+        raise kind("16 GiB are wanted")
+
+    monkeypatch.setattr(seeing, "looked_at", full)
+    assert main(["--image", "cube.png", "--phrase", "red"]) == BAD_CONFIGURATION
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("dexrun perceive: out of memory: ")
+
+
+def test_depth_and_lens_are_of_the_pictures_size() -> None:
+    """Of a recording or a camera, too: a point would be of another place."""
+    color, lens = np.zeros((8, 10, 3), np.uint8), Intrinsics(10, 8, 9.0, 9.0, 4.5, 3.5)
+    info = CameraInfo("head", lens, 0.001)
+    assert PerceivedView("it", color, np.ones((8, 10), np.uint16), info).measurable
+    with pytest.raises(InputError, match="it: the picture is 10x8, and its depth 5x4; they must be of one"):
+        PerceivedView("it", color, np.ones((4, 5), np.uint16), info)
+    with pytest.raises(InputError, match="it: the picture is 8x10, and its camera's lens 10x8; they"):
+        PerceivedView("it", np.zeros((10, 8, 3), np.uint8), np.ones((10, 8), np.uint16), info)
+
+
+@pytest.mark.parametrize(
+    ("shown_px", "drawn_px"),
+    [((3000, 1), (3000, 1)), ((500, 100), (2000, 400)), ((4, 4), (900, 900)), ((10, 1000), (10, 1000))],
+)
+def test_a_narrow_picture_is_not_drawn_endlessly_large(
+    shown_px: tuple[int, int], drawn_px: tuple[int, int]
+) -> None:
+    info = CameraInfo("head", Intrinsics(0, 0, 0.0, 0.0, 0.0, 0.0))
+    assert (
+        drawn(PerceivedView("it", np.zeros((*shown_px, 3), np.uint8), None, info), []).shape[:2] == drawn_px
+    )
 
 
 def test_a_camera_of_the_simulated_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

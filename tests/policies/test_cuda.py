@@ -6,6 +6,7 @@ Tiny random networks. Without a CUDA device every test here is skipped.
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -125,7 +126,7 @@ def test_a_graph_is_captured_while_another_thread_uses_the_device() -> None:
     def work() -> None:
         try:
             upload = Upload(CUDA)
-            for size in range(10_000):
+            for size in itertools.count():
                 if end.is_set():
                     return
                 given = upload("x", np.ones((64, 64 + size % 7), np.float32))
@@ -143,6 +144,7 @@ def test_a_graph_is_captured_while_another_thread_uses_the_device() -> None:
             replay = Replay(lambda x: x * 2 + 1, CUDA, enabled=True)
             given = torch.arange(1000.0, device=CUDA)
             torch.testing.assert_close(replay(given), given * 2 + 1)
+        assert other.is_alive() or troubles, "it has used the device all the while"
     finally:
         end.set()
         other.join()
