@@ -277,6 +277,7 @@ def _status(robot: Robot, mode: Mode, began_ns: int) -> Status:
     return Status(
         mode=robot.settings.mode,
         step=line(mode.step),
+        reasoning=line(robot.control.attempt.reasoning),
         state=line(": ".join(filter(None, (robot.control.state, robot.control.reason)))),
         elapsed_s=(now_ns - began_ns) / NS_PER_S,
         rate_hz=statistics.recent_tick_hz(now_ns),

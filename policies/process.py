@@ -22,12 +22,14 @@ import numpy as np
 
 from policies.process_start import start_message
 from runtime.interfaces import PolicyError, PolicySpec, policy_error
-from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus, Tip
+from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus, Thought, Tip
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
 from runtime.ring import Layout, Ring
 
 ARM_FIELDS = ("position", "velocity", "load")
+
+THOUGHT = ("stamp_ns", "text", "instruction", "attempt", "number")
 
 COMMITTED_ROWS = 256
 """Committed rows that an observation carries at most."""
@@ -44,6 +46,10 @@ def instants(observation: Observation) -> Iterator[tuple[str, ArmState, Mapping[
 
 def _as_lists(tip: Tip) -> list[Any]:
     return [tip.point_m.tolist(), tip.sigma_m.tolist(), tip.first_m.tolist(), tip.stamp_ns]
+
+
+def _thought_as_json(thought: Thought) -> dict[str, Any]:
+    return {**{each: getattr(thought, each) for each in THOUGHT}, "latent": thought.latent.tolist()}
 
 
 def _stamps(frames: Mapping[str, Frame]) -> dict[str, int]:
@@ -97,6 +103,7 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
         "history": [[s.stamp_ns, s.arm.stamp_ns, _stamps(s.frames)] for s in observation.history],
         "end_effector": {name: pose.tolist() for name, pose in observation.end_effector.items()},
         "tip": None if observation.tip is None else _as_lists(observation.tip),
+        "thought": None if observation.thought is None else _thought_as_json(observation.thought),
     }
 
 
@@ -175,7 +182,8 @@ class ProcessPolicy:
         answer = self._ask({"do": "infer", "ring": self._observations.name, "observation": message})
         self._statistics, self.spec = answer["statistics"], _spec_of(answer)
         rows = self._take(answer) if answer["ring"] else np.zeros((0, observation.arm.position.size))
-        return PolicyAnswer(rows, PolicyStatus(answer["status"]), answer["why"])
+        latent = None if answer["latent"] is None else np.array(answer["latent"], np.float32)
+        return PolicyAnswer(rows, PolicyStatus(answer["status"]), answer["why"], answer["reasoning"], latent)
 
     def _take(self, answer: Mapping[str, Any]) -> Floats:
         if self._chunks is None or self._chunks.name != answer["ring"]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from policies.process_start import started
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, Tip, TrackedMask
+from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, Thought, Tip, TrackedMask
 from runtime.ring import Ring, Sample
 
 
@@ -48,11 +48,16 @@ def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
         ),
         {name: np.array(pose) for name, pose in message["end_effector"].items()},
         None if message["tip"] is None else _tip(*message["tip"]),
+        None if message["thought"] is None else _thought(message["thought"]),
     )
 
 
 def _tip(point: list[float], sigma: list[float], first: list[float], stamp_ns: int) -> Tip:
     return Tip(np.array(point), np.array(sigma), np.array(first), stamp_ns)
+
+
+def _thought(said: Mapping[str, Any]) -> Thought:
+    return Thought(**{**said, "latent": np.array(said["latent"], np.float32)})
 
 
 class PolicyChild:
@@ -113,6 +118,8 @@ class PolicyChild:
             "ring": self._leave(rows, observation.stamp_ns) if len(rows) else "",
             "status": str(answer.status),
             "why": answer.why,
+            "reasoning": answer.reasoning,
+            "latent": None if answer.latent is None else np.asarray(answer.latent).tolist(),
             "statistics": dict(self.policy.statistics()),
             "spec": self._spec(),
         }

@@ -149,6 +149,7 @@ class AttemptStatus:
 
     status: PolicyStatus = PolicyStatus.RUNNING
     why: str = ""
+    reasoning: str = ""
 
 
 class ControlLoop:
@@ -513,7 +514,9 @@ class ControlLoop:
             self._note("chunk", chunk=chunk)
             if chunk.epoch == self.horizon.epoch:
                 self._timing.arrived(self._tick)
-                self.attempt = AttemptStatus(chunk.status, chunk.why)
+                self.attempt = AttemptStatus(
+                    chunk.status, chunk.why, chunk.reasoning or self.attempt.reasoning
+                )
                 if not len(chunk.actions) and chunk.status is not PolicyStatus.RUNNING:
                     continue  # that it has ended is all it says
             chunk = shortened(chunk, self.horizon.open_step, self._options.execute_steps)

@@ -17,7 +17,15 @@ from runtime.clock import NS_PER_S, Clock, Signal
 from runtime.horizon import bounded
 from runtime.interfaces import NoAnswerError, Policy, PolicyError, PolicySpec, ServedPolicy
 from runtime.latest import Latest
-from runtime.messages import MOST_ACTION, ActionChunk, Floats, Observation, PolicyAnswer, PolicyStatus
+from runtime.messages import (
+    MOST_ACTION,
+    ActionChunk,
+    Floats,
+    Latent,
+    Observation,
+    PolicyAnswer,
+    PolicyStatus,
+)
 from runtime.stepped import ClockClosed
 
 KEPT_TIMES = 4096
@@ -26,7 +34,7 @@ KEPT_TIMES = 4096
 SLOW_SHARE = 1 / 3
 """An answer that takes more than this share of an attempt is warned about."""
 
-_LONGEST_WHY = 500
+_LONGEST_WHY, _LONGEST_REASONING = 500, 2000
 _FIRST_LOOK_NS = 5 * NS_PER_S
 _LOOK_AGAIN_NS = NS_PER_S // 20
 
@@ -186,12 +194,32 @@ def checked(answer: PolicyAnswer, joints: int) -> PolicyAnswer:
         raise InferenceFailureError(
             "not_finite", f"actions hold NaN, infinity, no numbers or numbers beyond {MOST_ACTION:g}"
         )
-    return PolicyAnswer(rows.astype(np.float64), status, printable(answer.why))
+    reasoning = printable(answer.reasoning, _LONGEST_REASONING)
+    return PolicyAnswer(
+        rows.astype(np.float64), status, printable(answer.why), reasoning, checked_latent(answer.latent)
+    )
 
 
-def printable(why: object) -> str:
+def checked_latent(latent: object) -> Latent | None:
+    """`latent` as float32, if there is one.
+
+    Raises:
+        InferenceFailureError: ``wrong_shape`` or ``not_finite``.
+    """
+    if latent is None:
+        return None
+    numbers = np.asarray(latent)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "fiu":
+        raise InferenceFailureError("wrong_shape", f"a latent of shape {list(numbers.shape)}; [L] is wanted")
+    numbers = numbers.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise InferenceFailureError("not_finite", "a latent holds NaN or infinity")
+    return numbers
+
+
+def printable(why: object, longest: int = _LONGEST_WHY) -> str:
     """What a policy says, as one short line that can be written anywhere."""
-    text = str(why)[:_LONGEST_WHY].encode("utf-8", "replace").decode("utf-8")
+    text = str(why)[:longest].encode("utf-8", "replace").decode("utf-8")
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
@@ -364,6 +392,7 @@ class Inference:
             discrete=tuple(map(int, self._pace.discrete or self._policy.spec.discrete)),
             status=answer.status,
             why=answer.why,
+            reasoning=answer.reasoning,
         )
 
     def _wait_until(self, deadline_ns: int) -> None:

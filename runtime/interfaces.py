@@ -157,6 +157,8 @@ class PolicySpec:
         end_effector: whether it wants `Observation.end_effector`.
         tip: whether it wants `Observation.tip`, of the camera in `masks`, which has depth and a pose.
         tells_end: whether its answers say when an attempt is done or has failed.
+        thought: size `L` of the latent that it wants in `Observation.thought`; 0: none.
+        latent: size `L` of the latent that its own answers carry, for another policy; 0: none.
     """
 
     name: str
@@ -172,6 +174,8 @@ class PolicySpec:
     history_stride_s: float = 0.1
     end_effector: bool = False
     tip: bool = False
+    thought: int = 0
+    latent: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -19,6 +19,8 @@ from runtime.masking import masked
 Floats = NDArray[np.float64]
 ColorImage = NDArray[np.uint8]
 DepthImage = NDArray[np.uint16]
+Latent = NDArray[np.float32]
+"""``[L]``: numbers that one model makes for another. What they mean is between the two."""
 Mask = NDArray[np.uint8]
 """``[H, W]``, 1 on the object and 0 elsewhere."""
 
@@ -107,6 +109,32 @@ class TrackedMask:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """What a slow model made of one observation, for a fast one to act on.
+
+    Its age is an observation's `stamp_ns` less this one's, and an input like the latent itself.
+
+    Attributes:
+        latent: ``[L]`` float32. text: its reasoning, in words; may be empty.
+        stamp_ns: of the observation that it was made from, not of when it was ready.
+        instruction: what was asked for in that observation.
+        attempt: which attempt that was, counted by whoever asks the slow model.
+        number: 1 for the first of a run, counted on.
+    """
+
+    latent: Latent
+    stamp_ns: int
+    text: str = ""
+    instruction: str = ""
+    attempt: int = 0
+    number: int = 0
+
+    def age_s(self, stamp_ns: int) -> float:
+        """Its age in an observation of `stamp_ns`, seconds."""
+        return (stamp_ns - self.stamp_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The arm and the cameras at one earlier instant."""
 
@@ -129,6 +157,7 @@ class Observation:
             `PolicySpec.end_effector` asks for it.
         tip: where the instruction's object was seen last; ``None`` before it was seen, or unless
             `PolicySpec.tip` asks for it.
+        thought: what a slow model made of an earlier observation; ``None`` where there is no slow model.
     """
 
     step: int
@@ -144,6 +173,7 @@ class Observation:
     history: tuple[Snapshot, ...] = ()
     end_effector: Mapping[str, Floats] = field(default_factory=dict)
     tip: Tip | None = None
+    thought: Thought | None = None
 
 
 class PolicyStatus(enum.StrEnum):
@@ -161,11 +191,15 @@ class PolicyAnswer:
     Attributes:
         rows: the first is for the observation's `step`. None, ``[0, D]``, only where the attempt has ended.
         why: in one line, for an attempt that failed.
+        reasoning: what the policy says of what it does now (a sub-step, in words), if it says anything.
+        latent: ``[L]`` float32, of a policy that thinks for another one (`PolicySpec.latent`).
     """
 
     rows: Floats
     status: PolicyStatus = PolicyStatus.RUNNING
     why: str = ""
+    reasoning: str = ""
+    latent: Latent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +207,7 @@ class ActionChunk:
     """``actions[T, D]`` in the robot's units; row 0 is meant for step `step`.
 
     `step` is the step of the observation that the chunk answers, `epoch` the epoch it was asked in; `status`
-    and `why` say how the attempt stands (`PolicyAnswer`).
+    and `why` say how the attempt stands, `reasoning` what the policy says that it does (`PolicyAnswer`).
 
     Attributes:
         rate_hz: rows per second; 0: as many as the control loop has ticks.
@@ -189,6 +223,7 @@ class ActionChunk:
     discrete: tuple[int, ...] = ()
     status: PolicyStatus = PolicyStatus.RUNNING
     why: str = ""
+    reasoning: str = ""
 
 
 MOST_ACTION = 1e6

@@ -115,6 +115,7 @@ class InlineAttempt:
             discrete=tuple(pace.discrete or spec.discrete),
             status=answer.status,
             why=answer.why,
+            reasoning=answer.reasoning,
         )
 
 

@@ -79,7 +79,12 @@ class TakeOver:
 
     def state(self) -> Mapping[str, Any]:
         """For the HTTP API."""
-        return {"driving": self.hand_over.phase.name.lower(), "doing": self.doing()}
+        driving = self.hand_over.phase.name.lower()
+        return {
+            "driving": driving,
+            "doing": self.doing(),
+            "reasoning": self._robot.control.attempt.reasoning,
+        }
 
     def resume(self) -> None:
         """What was paused goes on.

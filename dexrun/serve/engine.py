@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from loguru import logger
 
-from policies.remote.extras import status_as_json
+from policies.remote.extras import said_as_json
 from policies.remote.serving.engine import Answer
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, Clock
@@ -285,4 +285,4 @@ def _checked(answer: PolicyAnswer, observation: Observation, tells: bool) -> Ans
     except InferenceFailureError as error:
         raise PolicyError(f"the policy gave {error}") from None
     rows = answer.rows if len(answer.rows) else position[None].astype(np.float64)
-    return Answer(rows, status_as_json(answer) if tells else {})
+    return Answer(rows, said_as_json(answer, tells_end=tells))

@@ -33,6 +33,7 @@ class Status:
     Attributes:
         episode: how the episode that is on, or comes next, stands; empty where none is recorded.
         keys: what may be pressed now; empty where no keys are listened to.
+        reasoning: what the policy says that it does; empty if it says nothing.
         faults: times by device and kind, a joint's as ``<joint>.<kind>``.
     """
 
@@ -53,6 +54,7 @@ class Status:
     faults: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     episode: str = ""
     keys: str = ""
+    reasoning: str = ""
 
 
 _VALUES = 49
@@ -123,6 +125,7 @@ def as_line(status: Status) -> str:
         f" p99 {status.period_error_us.get('p99', 0.0):.0f}us horizon {status.horizon}"
         f" sensors [{_rates(status.sensor_rates_hz)}] force [{_force(status.force_n)}]"
         f" clips [{_counts(status.clips)}] | {status.step}"
+        f"{f' | {status.reasoning}' if status.reasoning else ''}"
     )
 
 
@@ -139,6 +142,8 @@ def as_table(status: Status, columns: int = _VALUES) -> Table:
     if status.keys:
         table.add_row("keys", _fitting(status.keys, columns))
     table.add_row("step", _fitting(status.step, columns))
+    if status.reasoning:
+        table.add_row("policy says", _fitting(status.reasoning, columns))
     table.add_row("loop", _fitting(f"{status.state}, {status.rate_hz:.2f} Hz, {status.ticks} ticks", columns))
     table.add_row("missed / starved", f"{status.missed} / {status.starved}")
     table.add_row("period error", f"p50 {error.get('p50', 0):.0f} us, p99 {error.get('p99', 0):.0f} us")

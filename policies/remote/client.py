@@ -111,8 +111,10 @@ class RemotePolicy:
         status = reply.status
         if status is not None and not self.spec.tells_end:
             self.spec = replace(self.spec, tells_end=True)
+        if reply.latent is not None and self.spec.latent != reply.latent.size:
+            self.spec = replace(self.spec, latent=reply.latent.size)
         said = (PolicyStatus.RUNNING, "") if status is None else status
-        return PolicyAnswer(rows[: self.options.chunk_steps], *said)
+        return PolicyAnswer(rows[: self.options.chunk_steps], *said, reply.reasoning, reply.latent)
 
     @property
     def unready(self) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from policies.encoding.limits import WireError
-from policies.remote.link import PolicyRequest
-from runtime.messages import Floats, PolicyAnswer, PolicyStatus
+from policies.remote.link import PolicyReply, PolicyRequest
+from runtime.inference import printable
+from runtime.messages import Floats, Latent, PolicyAnswer, PolicyStatus
 
-LONGEST_WHY = 500
+LONGEST_WHY, LONGEST_REASONING = 500, 2000
+LARGEST_LATENT = 65_536
+"""Numbers."""
 
 
 def extras_of(request: PolicyRequest) -> dict[str, Any]:
@@ -60,9 +64,40 @@ def _count(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
-def status_as_json(answer: PolicyAnswer) -> dict[str, str]:
-    """How our own server tells our own client how the attempt stands, beside the rows."""
-    return {"status": str(answer.status), "why": answer.why[:LONGEST_WHY]}
+def said_as_json(answer: PolicyAnswer, *, tells_end: bool) -> dict[str, Any]:
+    """What our own server tells our own client beside the rows: how the attempt stands, if the policy tells,
+    what it says that it does, and its latent.
+    """
+    said: dict[str, Any] = {}
+    if tells_end:
+        said = {"status": str(answer.status), "why": answer.why[:LONGEST_WHY]}
+    if answer.reasoning:
+        said["reasoning"] = answer.reasoning[:LONGEST_REASONING]
+    if answer.latent is not None:
+        said["latent"] = [float(each) for each in answer.latent]
+    return said
+
+
+def reply_of(actions: Mapping[str, Floats], said: Any) -> PolicyReply:
+    """A server's `actions` with what it says besides, as `said_as_json` has it; a stranger's says nothing.
+
+    Raises:
+        WireError: kind ``shape``: a latent that is none.
+    """
+    said = said if isinstance(said, dict) else {}
+    reasoning, latent = said.get("reasoning"), said.get("latent")
+    text = printable(reasoning, LONGEST_REASONING) if isinstance(reasoning, str) else ""
+    return PolicyReply(actions, status_of(said), text, None if latent is None else _latent(latent))
+
+
+def _latent(value: Any) -> Latent:
+    try:
+        latent = np.asarray(value, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        latent = np.zeros((0, 0), np.float32)
+    if latent.ndim != 1 or not 0 < latent.size <= LARGEST_LATENT or not np.isfinite(latent).all():
+        raise WireError(f"a latent is up to {LARGEST_LATENT} finite numbers", "shape")
+    return latent
 
 
 def status_of(value: Any) -> tuple[PolicyStatus, str] | None:

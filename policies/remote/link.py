@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from runtime.clock import NS_PER_S, RealClock
-from runtime.messages import Floats, PolicyStatus
+from runtime.messages import Floats, Latent, PolicyStatus
 
 _REAL = RealClock()
 """A peer answers in real time, also where simulated time stands still meanwhile."""
@@ -120,10 +120,13 @@ class PolicyReply:
     Attributes:
         actions: the chunk by the policy's keys, each ``[T, n]``, in its units.
         status: what our own server adds about how the attempt stands, and why, if its policy tells.
+        reasoning, latent: what it adds of `runtime.messages.PolicyAnswer`.
     """
 
     actions: Mapping[str, Floats]
     status: tuple[PolicyStatus, str] | None = None
+    reasoning: str = ""
+    latent: Latent | None = None
 
 
 @dataclass(slots=True)

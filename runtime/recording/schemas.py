@@ -93,6 +93,7 @@ CHUNK = _protobuf(
         pb.Field("discrete", 10, pb.SFIXED64, repeated=True),
         pb.Field("status", 11, pb.STRING),
         pb.Field("why", 12, pb.STRING),
+        pb.Field("reasoning", 13, pb.STRING),
     ],
 )
 

@@ -319,4 +319,5 @@ def _decode_chunk(data: memoryview) -> dict[str, Any]:
     # Nor how the attempt stands.
     out["status"] = bytes(raw.get(11, b"")).decode() or PolicyStatus.RUNNING.value
     out["why"] = bytes(raw.get(12, b"")).decode()
+    out["reasoning"] = bytes(raw.get(13, b"")).decode()
     return out

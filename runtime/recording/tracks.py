@@ -158,7 +158,9 @@ def chunk_message(chunk: Any, stamp_ns: int, after_tick: int) -> bytes:
     inference, rate = (np.array(each, "<f8").tobytes() for each in (chunk.inference_s, chunk.rate_hz))
     out += pb.key(7, pb.I64) + inference + pb.field_bytes(8, actions.tobytes()) + pb.key(9, pb.I64) + rate
     out += pb.field_bytes(10, np.asarray(chunk.discrete, "<i8").tobytes())
-    return out + pb.field_text(11, str(chunk.status)) + pb.field_text(12, chunk.why)
+    for number, text in enumerate((str(chunk.status), chunk.why, chunk.reasoning), 11):
+        out += pb.field_text(number, text)
+    return out
 
 
 def info_message(info: CameraInfo, wall_ns: int) -> bytes:

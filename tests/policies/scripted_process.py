@@ -70,6 +70,12 @@ class Scripted:
             ]
             poses = observation.end_effector
             return PolicyAnswer(np.array([[*each, len(poses), poses["left"][0, 3]] for each in seen]))
+        if observation.thought is not None:
+            thought = observation.thought
+            said = (
+                f"{thought.text} {thought.stamp_ns} {thought.instruction} {thought.attempt} {thought.number}"
+            )
+            return PolicyAnswer(rows, reasoning=said, latent=2 * thought.latent)
         if observation.instruction == "end":
             return PolicyAnswer(rows[:0], PolicyStatus.FAILED, "it slipped")
         return PolicyAnswer(rows)

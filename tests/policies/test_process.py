@@ -16,7 +16,7 @@ from policies.process import ProcessPolicy
 from policies.process_start import start_message, started
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
-from runtime.messages import ArmState, Frame, Observation, PolicyStatus, Snapshot, TrackedMask
+from runtime.messages import ArmState, Frame, Observation, PolicyStatus, Snapshot, Thought, TrackedMask
 from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 
@@ -92,6 +92,14 @@ def test_history_and_poses_arrive(policy: ProcessPolicy) -> None:
     rows = policy.infer(replace(made, history=history, end_effector={"left": pose})).rows
     color = made.frames["head"].color.sum()
     assert rows.tolist() == [[50, 49, 50, color, 1, 0.25], [60, 59, 60, color, 1, 0.25]]
+
+
+def test_a_thought_arrives_and_one_comes_back(policy: ProcessPolicy) -> None:
+    thought = Thought(np.array([0.25, -1.5], np.float32), 60, "it is there", "lift", 2, 5)
+    answer = policy.infer(replace(observe(), thought=thought))
+    assert answer.reasoning == "it is there 60 lift 2 5"
+    assert answer.latent is not None
+    assert (answer.latent.dtype, answer.latent.tolist()) == (np.float32, [0.5, -3.0])
 
 
 def test_what_becomes_known_of_the_policy_while_it_warms_up_is_known_here(policy: ProcessPolicy) -> None:

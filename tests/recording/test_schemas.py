@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import protobuf as pb
-from runtime.messages import CameraInfo, Intrinsics
+from runtime.messages import ActionChunk, CameraInfo, Intrinsics, PolicyStatus
 from runtime.recording import schemas
 from runtime.recording.schemas import Rows
+from runtime.recording.source import _decode_chunk
+from runtime.recording.tracks import chunk_message
 from tests.recording.rig import INFO
 
 doubles = st.floats(width=64)
@@ -62,6 +64,13 @@ def test_calibration_comes_back() -> None:
     assert got.intrinsics == INFO.intrinsics
     assert got.depth_scale_m == INFO.depth_scale_m
     assert np.array_equal(got.base_from_camera, INFO.base_from_camera)
+
+
+def test_a_chunk_comes_back_with_what_the_policy_said() -> None:
+    chunk = ActionChunk(np.arange(12.0).reshape(2, 6), 3, 1, status=PolicyStatus.DONE, reasoning="go down")
+    read = _decode_chunk(memoryview(chunk_message(chunk, 5, 4)))
+    assert (read["step"], read["status"], read["why"], read["reasoning"]) == (3, "done", "", "go down")
+    assert read["actions"].tolist() == chunk.actions.tolist()
 
 
 def test_an_uncalibrated_camera_comes_back() -> None:

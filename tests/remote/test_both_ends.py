@@ -162,6 +162,24 @@ def test_how_the_attempt_stands_crosses(protocol: str) -> None:
         assert answer.rows.shape == (1, 6)
 
 
+def test_what_a_policy_says_and_its_latent_cross(protocol: str) -> None:
+    class Thinks(EchoPolicy):
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            rows, latent = super().infer(observation).rows, np.array([0.5, -2.0, 1e-3], np.float32)
+            return PolicyAnswer(rows, reasoning="open the jaws…", latent=latent)
+
+    with both_ends(protocol, Thinks()) as remote:
+        assert remote.spec.latent == 0  # not known before the server has said so
+        answer = remote.infer(observation(1))
+        assert answer.reasoning == "open the jaws…"
+        if protocol == "lerobot":  # in whose answer there is room for a short text alone
+            assert answer.latent is None
+        else:
+            assert answer.latent is not None
+            assert answer.latent.tolist() == np.array([0.5, -2.0, 1e-3], np.float32).tolist()
+            assert remote.spec.latent == 3
+
+
 def test_a_policy_that_does_not_tell_says_nothing(protocol: str) -> None:
     with both_ends(protocol, EchoPolicy()) as remote:
         assert remote.infer(observation(1)).status is PolicyStatus.RUNNING

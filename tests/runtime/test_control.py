@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import anyio
 import numpy as np
@@ -13,7 +14,7 @@ from runtime.arms import ArmGroup
 from runtime.clock import NS_PER_S
 from runtime.control import LeaderSource, TickFlag, Watch
 from runtime.limits import SafetyOptions
-from runtime.messages import Clip, Decision
+from runtime.messages import ActionChunk, Clip, Decision
 from runtime.ring import Mailbox, Ring
 from runtime.safety import SafetyStage
 from tests.runtime.control_rig import MS, STATES, TICK, Chunks, D, Motion, Outcome, Rig
@@ -185,6 +186,27 @@ def test_a_chunk_asked_for_before_the_change_is_dropped() -> None:
     rig.run(main)
     assert rig.statistics.splices == {"stale": 1}
     assert set(rig.requested()) == {0.0}
+
+
+def test_what_the_policy_says_stays_until_it_says_something_else() -> None:
+    rig, said, heard = Rig(), {0: "open the jaws", 8: "go down"}, []
+
+    class Speaking(Chunks):
+        def poll(self) -> ActionChunk | None:
+            chunk = super().poll()
+            return chunk and replace(chunk, reasoning=said.get(chunk.step, ""))
+
+    async def main() -> None:
+        rig.loop.follow(Speaking(lambda s: [0.0] * 4))
+        for _ in range(12):
+            await rig.ticks(1)
+            heard.append(rig.loop.attempt.reasoning)
+        rig.loop.follow(Speaking(lambda s: [0.0] * 4))
+        heard.append(rig.loop.attempt.reasoning)
+
+    rig.run(main)
+    assert list(dict.fromkeys(heard)) == ["", "open the jaws", "go down"]
+    assert heard[-1] == ""
 
 
 def test_a_prepared_motion_ends_without_starving() -> None:

@@ -11,7 +11,7 @@ from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.act_zmq import codec
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.extras import extras_of, status_of
+from policies.remote.extras import extras_of, reply_of
 from policies.remote.link import Deadline, PolicyReply, PolicyRequest
 from policies.remote.options import ActRemoteTable
 from policies.remote.zmq_link import ZmqLink
@@ -82,7 +82,7 @@ class ActSession:
         (action_key,) = self._options.keys.action
         for key in (action_key, "action", "joint_positions"):
             if key in answer:
-                return PolicyReply({action_key: codec.matrix(answer[key])}, status_of(answer.get(codec.OURS)))
+                return reply_of({action_key: codec.matrix(answer[key])}, answer.get(codec.OURS))
         have = ", ".join(sorted(str(key) for key in answer))[:200]
         raise WireError(
             f"the answer has neither {action_key!r} nor joint_positions (there is: {have})", "shape"

@@ -11,7 +11,7 @@ from loguru import logger
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.extras import extras_of, status_of
+from policies.remote.extras import extras_of, reply_of
 from policies.remote.groot import codec
 from policies.remote.link import Deadline, PolicyReply, PolicyRequest
 from policies.remote.options import GrootTable
@@ -94,7 +94,7 @@ class GrootSession:
         data = {"observation": self._observation(request), "options": options}
         answer = self._get_action(data, deadline)
         actions = parse_actions(answer, self._options.flat_keys)
-        return PolicyReply(actions, status_of(answer[1]))
+        return reply_of(actions, answer[1])
 
     def _get_action(self, data: dict[str, Any], deadline: Deadline) -> Any:
         """Ask; in the other form, too, if the server refuses and has not shown which one it writes."""

@@ -13,7 +13,7 @@ import numpy as np
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.extras import LONGEST_WHY, extras_of, status_of
+from policies.remote.extras import LONGEST_WHY, extras_of, reply_of
 from policies.remote.hosts import resolved
 from policies.remote.lerobot import codec, rpc
 from policies.remote.link import Deadline, LinkError, PolicyReply, PolicyRequest
@@ -22,7 +22,6 @@ from runtime.addresses import is_loopback
 from runtime.clock import Clock
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
-from runtime.messages import PolicyStatus
 
 EMPTY_ANSWERS = 3
 """Answers without actions to one observation, after which it is taken for refused. Each takes up to 2 s."""
@@ -131,7 +130,7 @@ class LerobotSession:
                 actions = codec.decode_actions(body, self._limits)
                 if actions[0].timestep == request.step:
                     (key,) = self._options.keys.action
-                    return PolicyReply({key: np.stack([a.action for a in actions])}, _status(call))
+                    return reply_of({key: np.stack([a.action for a in actions])}, _said(call))
                 self._counts.add("late")
             else:
                 self._counts.add("empty")
@@ -180,10 +179,6 @@ def _said(call: Any) -> Any:
         return json.loads(text) if len(text) < 4096 else None
     except (ValueError, RecursionError):
         return None
-
-
-def _status(call: Any) -> tuple[PolicyStatus, str] | None:
-    return status_of(_said(call))
 
 
 def _check_refused(call: Any, times: int) -> None:

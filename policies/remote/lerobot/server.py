@@ -29,6 +29,7 @@ BODY_S = 10.0
 LAST_REPLIES_S = 0.5
 """How long calls may take once they had `drain_s`."""
 MAX_PIECES = 4096
+_REASONING = 150
 WAITING_CALLS = 4
 """Calls of one connection at the same time, beyond those that may wait for inference."""
 Handler = Callable[[Client, Any, Any], Awaitable[bytes]]
@@ -262,7 +263,7 @@ class LerobotFront:
                 context.set_trailing_metadata(((rpc.STATUS, json.dumps(said)),))
                 return b""
         if answer.status:
-            context.set_trailing_metadata(((rpc.STATUS, json.dumps(answer.status)),))
+            context.set_trailing_metadata(((rpc.STATUS, json.dumps(_short(answer.status))),))
         actions = self._service.side.actions(answer.rows)[self._action_key]
         actions = actions[: memory.steps or len(actions)]
         timed = asked.timed
@@ -305,6 +306,12 @@ def _gone(names: Iterable[str]) -> list[str]:
     """Of clients by gRPC's name of their connection, which have none: gRPC itself does not tell."""
     present = peers()
     return [] if present is None else [name for name in names if peer_of(name) not in present]
+
+
+def _short(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits into a header, whatever the letters: no latent, and no long reasoning."""
+    short = {key: value for key, value in said.items() if key != "latent"}
+    return {**short, "reasoning": said["reasoning"][:_REASONING]} if "reasoning" in said else short
 
 
 def _status_of(error: Exception) -> grpc.StatusCode:

@@ -10,7 +10,7 @@ import numpy as np
 from policies.encoding.limits import WireError
 from policies.remote import jpeg
 from policies.remote.client import RemotePolicy, limits_of, token_of
-from policies.remote.extras import extras_of, status_of
+from policies.remote.extras import extras_of, reply_of
 from policies.remote.link import Counts, Deadline, PolicyReply, PolicyRequest
 from policies.remote.openpi import codec
 from policies.remote.openpi.socket import WebSocket
@@ -85,7 +85,7 @@ class OpenpiSession:
             message[codec.OURS] = extras_of(request)
         answer = self._call(message, deadline)
         actions = parse_actions(answer, tuple(self._options.keys.action))
-        return PolicyReply(actions, status_of(answer.get(codec.OURS)))
+        return reply_of(actions, answer.get(codec.OURS))
 
     def reset(self, deadline: Deadline) -> None:
         """Openpi has none; our own server has."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from runtime.messages import Floats, Observation
 
 
 class Answer(NamedTuple):
-    """Rows ``[T, D]``, T > 0, in the robot's units, and how the attempt stands, if the policy tells."""
+    """Rows ``[T, D]``, T > 0, in the robot's units, and what else the policy says, as JSON has it
+    (`policies.remote.extras.said_as_json`).
+    """
 
     rows: Floats
-    status: Mapping[str, str]
+    status: Mapping[str, Any]
 
 
 class Engine(Protocol):
