@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from runtime.ring import Layout, Overwritten, Ring, Sample
 
 HEADER_BYTES = 2048
 _SCHEME = "ring:"
+_DTYPE = re.compile(r"[|<>=]?[buif][1248]")
+"""Whole numbers, floats and bits: NumPy's other words (fields, dates, objects) are of no picture."""
 _FIRST_WAIT_NS, _LONGEST_WAIT_NS = 50_000, 2_000_000
 
 
@@ -62,15 +65,15 @@ class FrameMessage:
             raise FrameError(f"a header of {len(header)} bytes; at most {HEADER_BYTES} are read")
         try:
             said = json.loads(header)
-            shape, dtype = tuple(map(int, said.pop("shape"))), np.dtype(str(said.pop("dtype")))
+            shape, name = tuple(map(int, said.pop("shape"))), str(said.pop("dtype"))
+            if not _DTYPE.fullmatch(name) or min(shape, default=0) < 0:
+                raise FrameError(f"a picture of {name!r:.40}, {len(shape)} dimensions")
+            size, given = math.prod(shape) * np.dtype(name).itemsize, memoryview(data).nbytes
+            if size != given:
+                raise FrameError(f"a picture of {size} bytes by its header, and {given} came")
+            return cls(said, np.frombuffer(data, name).reshape(shape))
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise FrameError(f"no header of a picture: {type(error).__name__}") from None
-        if dtype.hasobject or min(shape, default=0) < 0:
-            raise FrameError(f"a picture of {dtype} {shape}")
-        size, given = math.prod(shape) * dtype.itemsize, memoryview(data).nbytes
-        if size != given:
-            raise FrameError(f"a picture of {size} bytes by its header, and {given} came")
-        return cls(said, np.frombuffer(data, dtype).reshape(shape))
 
 
 class FrameSender(Protocol):

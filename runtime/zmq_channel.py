@@ -175,7 +175,8 @@ class ZmqSender:
                 continue
             if not isinstance(said, dict) or said.get("stream") != self._stream:
                 continue
-            while self._kept and self._kept[0][0] < int(said["taken"]):
+            taken = said.get("taken")
+            while type(taken) is int and self._kept and self._kept[0][0] < taken:
                 self._kept.popleft()
                 self._moved_ns = self._clock.now_ns()
         if self._kept and self._clock.now_ns() - self._moved_ns > RETRY_NS:

@@ -168,6 +168,13 @@ HOSTILE = {
     "enormous": b'{"shape": [' + b"9" * 400 + b'], "dtype": "|u1"}',
     "list": b"[1, 2]",
     "no type": b'{"shape": [1], "dtype": ["x"]}',
+    "fields": b'{"shape": [1], "dtype": "u1,u1"}',
+    "named": b'{"shape": [1], "dtype": "uint8"}',
+    "date": b'{"shape": [1], "dtype": "<M8[ns]"}',
+    "repeated": b'{"shape": [1], "dtype": "(1,1)u1"}',
+    "syntax": b'{"shape": [1], "dtype": "{\'a\': 1"}',
+    "unknown": b'{"shape": [1], "dtype": "f1"}',
+    "dimensions": b'{"shape": [' + b"1," * 99 + b'1], "dtype": "|u1"}',
 }
 
 
@@ -176,6 +183,26 @@ def test_a_header_that_nobody_of_ours_sends_is_one_line(header: bytes) -> None:
     with pytest.raises(FrameError) as refused:
         FrameMessage.of(header, b"x")
     assert "\n" not in str(refused.value)
+
+
+def test_an_acknowledgement_that_counts_nothing_is_none() -> None:
+    import zmq
+
+    plain = zmq.Context()
+    receiver = plain.socket(zmq.ROUTER)
+    receiver.setsockopt(zmq.LINGER, 0)
+    port = receiver.bind_to_random_port("tcp://127.0.0.1")
+    sender = ZmqSender(f"tcp://127.0.0.1:{port}", TOKEN, CLOCK)
+    assert sender.send(picture(1), GUARD)
+    whose = receiver.recv_multipart()[0]
+    for taken in ("", ', "taken": Infinity', ', "taken": "x"', ', "taken": [1]', ', "taken": null'):
+        receiver.send_multipart([whose, f'{{"stream": "{sender._stream}"{taken}}}'.encode()])
+    assert not sender.settle(20 * SOON)
+    receiver.send_multipart([whose, f'{{"stream": "{sender._stream}", "taken": 1}}'.encode()])
+    assert sender.settle(GUARD)
+    sender.close()
+    receiver.close()
+    plain.term()
 
 
 def test_a_token_that_is_no_text_of_ours_is_a_wrong_one() -> None:
