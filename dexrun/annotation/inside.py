@@ -92,7 +92,7 @@ def annotate_file(ref: EpisodeRef, options: AnnotateOptions, anchors: Sequence[A
     Raises:
         PerceptionError, RecordingError, OSError: it cannot be.
     """
-    with Episode(ref.path) as episode:
+    with Episode(ref.path, afterwards=False) as episode:
         found = annotate_inside(ref, episode, options, anchors)
         write_beside(episode, found)
     return found.about

@@ -10,13 +10,9 @@ from typing import Any
 from dexrun.annotation.errors import AnnotateError
 from dexrun.annotation.inside import annotate_file
 from dexrun.annotation.jobs import AnnotationOutcome, Job
-from dexrun.annotation.looking import survey
 from dexrun.annotation.options import AnnotateOptions
-from dexrun.annotation.steps import HAS_ITS_OWN, annotated, has_its_own
-from policies.data.dataset import DatasetError
-from policies.data.recorded import describe
-from runtime.interfaces import PerceptionError
-from runtime.recording.reader import Episode, RecordingError
+from dexrun.annotation.surveying import survey_file
+from runtime.recording.bounds import one_line
 
 
 class EpisodeAnnotator:
@@ -31,22 +27,16 @@ class EpisodeAnnotator:
         path = Path(row["path"])
         try:
             return {"number": row["number"], **self._annotated(path)}
-        except (DatasetError, RecordingError, PerceptionError, OSError) as error:
-            return {"number": row["number"], **_said("refused", why=str(error))}
+        except Exception as error:  # whatever is wrong with one episode costs it alone
+            return {"number": row["number"], **_said("refused", why=one_line(error))}
 
     def _annotated(self, path: Path) -> dict[str, Any]:
-        ref = describe(path)
-        if ref is None:
-            return _said("refused", why="discarded")
-        with Episode(path) as episode:
-            about = survey(ref, episode, self._options)
-            if not self._again and has_its_own(ref, about.camera):
-                return _said("refused", why=HAS_ITS_OWN)
-            there = None if self._again else annotated(episode, about.camera)
-        if there is not None and (there.task, there.models) == (ref.task, self._options.models()):
-            return _said("kept", there.phrase, about.frames, there.low)
-        found = annotate_file(ref, self._options, () if there is None else there.anchors)
-        return _said("done", found.phrase, about.frames, found.low)
+        surveyed = survey_file(path, self._options, again=self._again)
+        there, frames = surveyed.there, surveyed.about.frames
+        if there is not None and surveyed.same(self._options):
+            return _said("kept", there.phrase, frames, there.low)
+        found = annotate_file(surveyed.ref, self._options, () if there is None else there.anchors)
+        return _said("done", found.phrase, frames, found.low)
 
 
 def _said(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from dexrun.annotation.commands import Commands
-from dexrun.annotation.looking import survey
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.roles import WAIT_NS, Senders
-from dexrun.annotation.steps import HAS_ITS_OWN, annotated, has_its_own
-from policies.data.dataset import DatasetError
-from policies.data.recorded import describe
+from dexrun.annotation.surveying import survey_file
 from runtime.frame_channel import FrameMessage, FrameSender
-from runtime.recording.reader import Episode, RecordingError
+from runtime.recording.bounds import one_line
+from runtime.recording.reader import Episode
 
 
 @dataclass
@@ -54,25 +52,17 @@ class ReaderRole:
 
     def _survey(self, job: int, path: Path, again: bool) -> None:
         try:
-            ref = describe(path)
-            if ref is None:
-                self._commands.answer(job=job, refused="discarded")
-                return
-            with Episode(path) as episode:
-                about = survey(ref, episode, self._options)
-                there = annotated(episode, about.camera)
-        except (DatasetError, RecordingError) as error:
-            self._commands.answer(job=job, refused=str(error))
+            found = survey_file(path, self._options, again=again)
+        except Exception as error:  # whatever is wrong with one episode is no reason to end
+            self._commands.answer(job=job, refused=one_line(error))
             return
-        if not again and has_its_own(ref, about.camera):
-            self._commands.answer(job=job, refused=HAS_ITS_OWN)
-            return
+        there, about = found.there, found.about.as_json()
         known = None if there is None else [[each.as_json() for each in there.anchors], list(there.low)]
-        same = there is not None and there.models == self._options.models() and there.task == ref.task
-        self._commands.answer(job=job, task=ref.task, survey=about.as_json(), known=known, same=same)
+        same = found.same(self._options)
+        self._commands.answer(job=job, task=found.ref.task, survey=about, known=known, same=same)
 
     def _begin(self, command: Mapping[str, Any]) -> None:
-        wanted = iter([(camera, frame) for camera, frame in command["frames"]])
+        wanted = ((camera, frame) for camera, *frames in command["frames"] for frame in range(*frames))
         sending = _Sending(command["lease"], Path(command["path"]), self._senders(command["to"]), wanted)
         self._leases[sending.lease] = sending
 
@@ -82,13 +72,12 @@ class ReaderRole:
         for sending in list(self._leases.values()):
             try:
                 moved = self._send(sending) or moved
-            except RecordingError as error:
+            except Exception as error:  # a damaged frame, one larger than the first: this episode's alone
                 del self._leases[sending.lease]
-                self._commands.answer(lease=sending.lease, refused=str(error))
+                self._commands.answer(lease=sending.lease, refused=one_line(error))
         if self._leases and not moved:
             next(iter(self._leases.values())).sender.settle(WAIT_NS)
-        if not self._leases:
-            self._close_files()
+        self._close_files({each.path for each in self._leases.values()})
         return bool(self._leases)
 
     def _send(self, sending: _Sending) -> bool:
@@ -109,12 +98,12 @@ class ReaderRole:
 
     def _episode(self, path: Path) -> Episode:
         if path not in self._open:
-            self._open[path] = Episode(path)
+            self._open[path] = Episode(path, afterwards=False)
         return self._open[path]
 
-    def _close_files(self) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
+    def _close_files(self, wanted: Collection[Path] = ()) -> None:
+        for path in self._open.keys() - wanted:
+            self._open.pop(path).close()
 
     def close(self) -> None:
         """See `Role`."""

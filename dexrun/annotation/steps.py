@@ -40,7 +40,10 @@ def has_its_own(ref: EpisodeRef, camera: str) -> bool:
 
 
 def annotated(episode: Episode, camera: str) -> Annotation | None:
-    """What is there already of `camera`; nothing if the recording was cut since: frames have new numbers."""
+    """What is there already of `camera`, of the recording as it is now.
+
+    Nothing if it was cut since, as frames have new numbers.
+    """
     topics = episode.topics
     if topics.get(f"/annotation/{camera}") != topics.get(f"/cameras/{camera}/color"):
         return None

@@ -212,8 +212,8 @@ def _size(camera: CameraShape, *, depth: bool) -> str:
     return f"{camera.width}x{camera.height}{about}"
 
 
-def open_episode(path: Path) -> Episode:
-    """The episode's reader.
+def open_episode(path: Path, *, afterwards: bool = True) -> Episode:
+    """The episode's reader; see there.
 
     Raises:
         DatasetError: the file is truncated, or is not a recording.
@@ -221,7 +221,7 @@ def open_episode(path: Path) -> Episode:
     from runtime.recording.reader import Episode, RecordingError
 
     try:
-        return Episode(path)
+        return Episode(path, afterwards=afterwards)
     except RecordingError as error:
         raise DatasetError(str(error)) from None
 
@@ -246,13 +246,15 @@ def episode_files(runs: Iterable[Path]) -> list[Path]:
     return found
 
 
-def describe(path: Path, cameras: Iterable[str] = ()) -> EpisodeRef | None:
+def describe(path: Path, cameras: Iterable[str] = (), *, afterwards: bool = True) -> EpisodeRef | None:
     """What an episode's file holds, looking at these cameras or all; ``None`` if the episode was discarded.
+
+    Without `afterwards` as if nothing had been found out about it since it was recorded.
 
     Raises:
         DatasetError: the file is truncated, or is not a recording, or a topic is missing.
     """
-    with open_episode(path) as episode, reading(path):
+    with open_episode(path, afterwards=afterwards) as episode, reading(path):
         if episode.metadata.get("discarded") == "true":
             return None
         shape = shape_of(episode, tuple(cameras))

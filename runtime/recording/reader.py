@@ -55,13 +55,16 @@ class RecordedSample:
 class Episode:
     """One file. A context manager; the file is opened at once and its messages are read when asked for.
 
+    Args:
+        afterwards: whether what was found out about it afterwards (`runtime.recording.annotations`) counts.
+
     Attributes:
         path: the file.
         metadata: the record ``episode``: index, task, label, repaired, drops..., all strings.
         records: every metadata record by name (``robot``, ``calibration``, ``config``, ``clock``...).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, afterwards: bool = True) -> None:
         """Read the summary.
 
         Raises:
@@ -70,7 +73,7 @@ class Episode:
         self.path = Path(path)
         self._source = RecordingFile(self.path)
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._beside: dict[str, RecordingFile] | None = None
+        self._beside: dict[str, RecordingFile] | None = None if afterwards else {}
         self.records = self._source.records
         self.metadata: dict[str, str] = self.records.get("episode", {})
 
@@ -96,25 +99,31 @@ class Episode:
     def _annotations(self) -> dict[str, RecordingFile]:
         """The annotations beside it that are of this recording, by topic; opened when they are asked for.
 
+        One that was made for another task, which the episode had before it was relabelled, is of another
+        object, and counts for nothing.
+
         Raises:
             RecordingError: one is damaged, or is of another recording.
         """
         if self._beside is None:
             found: dict[str, RecordingFile] = {}
-            try:
-                for path in annotation_files(self.path):
-                    source = RecordingFile(path)
+            for path in annotation_files(self.path):
+                source = RecordingFile(path)
+                try:
+                    counts = self._of_its_task(source)
+                except RecordingError:
+                    for each in (source, *found.values()):
+                        each.close()
+                    raise
+                if counts:
                     found.update(dict.fromkeys(source.topics, source))
-                    self._check_belongs(source)
-            except RecordingError:
-                for source in found.values():
+                else:
                     source.close()
-                raise
             self._beside = found
         return self._beside
 
-    def _check_belongs(self, source: RecordingFile) -> None:
-        """Known again by the bytes of one frame, unless that was cut away since."""
+    def _of_its_task(self, source: RecordingFile) -> bool:
+        """It is of this recording: known again by the bytes of one frame, unless that was cut away since."""
         with reading(source.path, f"record {RECORD!r}"):
             about = Annotation.of(source.records[RECORD])
         times = self._source.topic(f"/cameras/{about.camera}/color").times
@@ -124,6 +133,7 @@ class Episode:
                 f"{source.path}: is of another recording than {self.path.name}; remove it, or make it anew "
                 "with dexrun annotate"
             )
+        return about.task == self.task
 
     def _of(self, topic: str) -> RecordingFile:
         """The file that has `topic`: masks that were made afterwards take the place of recorded ones."""

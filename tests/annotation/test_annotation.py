@@ -15,8 +15,10 @@ from dexrun.annotation.inside import annotate_file
 from dexrun.annotation.masks import unpacked
 from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.stretches import Stretch, corrected, stretches
+from dexrun.annotation.surveying import survey_file
 from dexrun.curation.command import main as data_command
 from dexrun.exit_codes import OK
+from dexrun.export.errors import ExportError
 from dexrun.export.formats import format_named
 from dexrun.export.job import export
 from dexrun.export.lerobot_tables import read_table
@@ -170,3 +172,27 @@ def test_lerobots_data_sets_have_masks_and_subtasks(recording: Path, tmp_path: P
     assert names[table.column("subtask_index").to_pylist()[0]] == "Reach for the red cube."
     export([recording], format_named("lerobot-v3"), target, options, append=True)
     assert read_table(target / "meta/subtasks.parquet").to_pydict() == steps
+
+
+def test_a_relabelled_episode_has_no_masks_of_the_old_object(recording: Path, tmp_path: Path) -> None:
+    annotate_file(described(recording), AnnotateOptions())
+    run = recording.parent.parent
+    new = ["--task", "pick up the grey wall", "--episodes", "0"]
+    assert data_command(["relabel", str(run), *new]) == OK
+    surveyed = survey_file(run / FIRST, AnnotateOptions(), again=False)
+    assert (surveyed.ref.task, surveyed.there) == ("pick up the grey wall", None)
+    with Episode(run / FIRST) as episode, pytest.raises(RecordingError, match="/mask/head"):
+        episode.mask("head", 0)
+    options = ExportOptions(jobs=1, missing_mask="refuse")
+    with pytest.raises(ExportError, match="masks"):
+        export([run], format_named("dexgrasp-zarr"), tmp_path / "zarr", options)
+    assert described(run / FIRST).annotated == ()
+
+
+def test_a_damaged_annotation_is_made_anew(recording: Path) -> None:
+    annotate_file(described(recording), AnnotateOptions())
+    annotation_path(recording, "head").write_bytes(b"no recording")
+    surveyed = survey_file(recording, AnnotateOptions(), again=False)
+    assert surveyed.there is None
+    annotate_file(surveyed.ref, AnnotateOptions())
+    assert survey_file(recording, AnnotateOptions(), again=False).same(AnnotateOptions())
