@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import math
 import os
 import sys
 import tomllib
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from dexrun.annotation.errors import AnnotateError
 from dexrun.annotation.jobs import AnnotationOutcome, Job
-from dexrun.annotation.options import AnnotateOptions
+from dexrun.annotation.options import MOST_SECONDS, AnnotateOptions
 from dexrun.annotation.pipeline import Pipeline
 from dexrun.annotation.processes import WorkerOptions
 from dexrun.annotation.stretches import runs_of
@@ -29,6 +30,7 @@ from runtime.clock import RealClock
 from runtime.recording.annotations import annotations_of
 
 _TOLD = 12
+_MOST_TRACKERS = 256
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         arguments = _parser().parse_args(list(argv))
         options, workers = options_from(arguments), workers_from(arguments)
-        paths = [path.resolve() for path in episode_files(arguments.runs)]
+        paths = list(dict.fromkeys(path.resolve() for path in episode_files(arguments.runs)))
         with held(paths):
             if arguments.review:
                 from dexrun.annotation.review import review
@@ -159,9 +161,12 @@ def _moment(text: str) -> str | float:
     if text in ("held", "start"):
         return text
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise AnnotateError(f"--moment {text}: expected held, start, or seconds") from None
+        seconds = math.nan
+    if not 0 <= seconds <= MOST_SECONDS:  # nor if it is none
+        raise AnnotateError(f"--moment {text}: expected held, start, or seconds from 0 to {MOST_SECONDS:g}")
+    return seconds
 
 
 def workers_from(arguments: argparse.Namespace) -> WorkerOptions:
@@ -170,8 +175,12 @@ def workers_from(arguments: argparse.Namespace) -> WorkerOptions:
     Raises:
         AnnotateError: there is no such role, or no such number.
     """
-    if arguments.trackers < 1 or arguments.patience <= 0:
-        raise AnnotateError("--trackers takes 1 or more, and --patience more than 0 seconds")
+    if not 1 <= arguments.trackers <= _MOST_TRACKERS:
+        raise AnnotateError(f"--trackers takes 1 to {_MOST_TRACKERS}")
+    if not 0 < arguments.patience <= MOST_SECONDS:
+        raise AnnotateError(f"--patience takes more than 0 and at most {MOST_SECONDS:g} seconds")
+    if not 0 <= arguments.port <= 65535:
+        raise AnnotateError(f"--port {arguments.port}: expected 0 (any) to 65535")
     pythons, hosts = (_by_role(option, getattr(arguments, option)) for option in ("python", "host"))
     return WorkerOptions(pythons, hosts, arguments.trackers, arguments.patience)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,9 @@ class Job:
         state: ``new``, ``surveying``, ``surveyed``, ``naming``, ``following``, ``assembling``; at last
             ``done``, ``kept`` (it was annotated already) or ``refused`` (`why`).
         todo: stretches that nobody does yet. leased: how many are under way.
-        lost: how often a worker was lost over it. low: the frames that a person is to look at.
+        lost: how often a worker was lost over it since it last came further. since_ns: since when the reader
+            surveys it, or the writer assembles it. recalled: whether the disk was asked for its anchors.
+        low: the frames that a person is to look at.
         phrase: what the object is called. frames: how many there are.
     """
 
@@ -43,6 +46,8 @@ class Job:
     known: Sequence[Anchor] = ()
     phrase: str = ""
     frames: int = 0
+    recalled: bool = False
+    since_ns: int = 0
 
     @property
     def name(self) -> str:
@@ -87,8 +92,18 @@ class Job:
         draft.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
         draft.replace(path)
 
+    def forget(self) -> None:
+        """Remove what is kept until the annotation is whole."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
     def recall(self, options: AnnotateOptions) -> bool:
-        """Whether the anchors are known: from before it was stopped, or from what other models annotated."""
+        """Whether the anchors are known: from before it was stopped, or from what other models annotated.
+
+        The disk is asked once.
+        """
+        if self.recalled:
+            return False
+        self.recalled = True
         found: list[Anchor] = list(self.known)
         try:
             said = json.loads((self.work / _ANCHORS).read_text(encoding="utf-8"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from planner.config import PlannerConfig
 from planner.perception.config import PerceptionConfig
 from runtime.options import Options
+
+MOST_SECONDS = 7 * 86_400.0
+"""No recording is longer."""
 
 
 class AnnotateOptions(Options):
@@ -24,7 +27,7 @@ class AnnotateOptions(Options):
     """
 
     camera: str = ""
-    moment: Literal["held", "start"] | float = "held"
+    moment: Literal["held", "start"] | Annotated[float, Field(ge=0, le=MOST_SECONDS)] = "held"
     vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")
     vlm_model: str = ""
     low_confidence: float = Field(default=0.5, ge=0, le=1)

@@ -135,6 +135,7 @@ class Pipeline:
             for job in self._jobs:
                 if job.state == "new" and states.count("surveying") < _SURVEYS:
                     job.state = states[job.number] = "surveying"
+                    job.since_ns = self._clock.now_ns()
                     self._workers[READER].say(
                         do="survey", job=job.number, path=str(job.path), again=self._again
                     )
@@ -162,17 +163,19 @@ class Pipeline:
         job.state = "naming"
         about = job.surveyed
         frames = [
-            pair
+            (camera, range(frame, frame + 1))
             for moment in about.moments
-            for pair in ((about.camera, moment.frame), (about.wrist, moment.wrist))
-            if pair[1] >= 0
+            for camera, frame in ((about.camera, moment.frame), (about.wrist, moment.wrist))
+            if frame >= 0
         ]
         self._workers[NAMER].say(do="name", lease=lease, task=job.task, survey=about.as_json())
         self._send_frames(lease, job, frames, NAMER)
 
-    def _send_frames(self, lease: int, job: Job, frames: list[tuple[str, int]], to: str) -> None:
+    def _send_frames(self, lease: int, job: Job, frames: list[tuple[str, range]], to: str) -> None:
+        """As ranges: a pipe takes 64 KiB without anybody who reads, and nobody here may wait for that."""
+        said = [[camera, each.start, each.stop, each.step] for camera, each in frames]
         way = self._way(READER, to)
-        self._workers[READER].say(do="frames", lease=lease, path=str(job.path), frames=frames, to=way)
+        self._workers[READER].say(do="frames", lease=lease, path=str(job.path), frames=said, to=way)
 
     def _planned(self, job: Job) -> None:
         """The object is known: its stretches can be followed."""
@@ -189,7 +192,7 @@ class Pipeline:
             return
         stretch = job.todo.pop(0)
         lease = self._leased(job, "follow", (READER, name, WRITER), stretch)
-        masks, frames = stretch.masks, stretch.frames
+        masks = stretch.masks
         path = str(job.file(stretch, self._options))
         kept = [masks.start, masks.stop, masks.step]
         self._workers[WRITER].say(do="keep", lease=lease, path=path, frames=kept)
@@ -201,7 +204,7 @@ class Pipeline:
             stretch=[stretch.anchor, stretch.first, stretch.last, stretch.kept],
             to=self._way(name, WRITER),
         )
-        self._send_frames(lease, job, [(job.surveyed.camera, frame) for frame in frames], name)
+        self._send_frames(lease, job, [(job.surveyed.camera, stretch.frames)], name)
 
     def _leased(self, job: Job, kind: str, workers: tuple[str, ...], stretch: Any = None) -> int:
         self._numbers += 1
@@ -215,7 +218,7 @@ class Pipeline:
             return
         for job in self._jobs:
             if job.state == "following" and not job.todo and not job.leased:
-                job.state = "assembling"
+                job.state, job.since_ns = "assembling", self._clock.now_ns()
                 self._workers[WRITER].say(
                     do="assemble",
                     job=job.number,
@@ -224,7 +227,6 @@ class Pipeline:
                     survey=job.surveyed.as_json(),
                     anchors=[each.as_json() for each in job.anchors],
                     files=[str(each) for each in job.files(self._options)],
-                    work=str(job.work),
                 )
 
     # --- hearing of it
@@ -256,7 +258,9 @@ class Pipeline:
             self._surveyed(job, said)
         elif "damaged" in said:
             job.plan(self._options)
+            self._tried(job, f"{said['damaged']} cannot be read")
         elif "done" in said:
+            job.forget()
             job.state, job.low = "done", tuple(said["low"])
             job.phrase = job.anchors[-1].phrase
         if job.over:
@@ -264,11 +268,13 @@ class Pipeline:
 
     def _surveyed(self, job: Job, said: Mapping[str, Any]) -> None:
         job.task, job.about, job.state = said["task"], Survey.of(said["survey"]), "surveyed"
-        job.frames = job.about.frames
+        job.frames, job.lost = job.about.frames, 0
         if self._again:
+            job.forget()
             return
         job.known = known_of(said)
         if said["same"]:
+            job.forget()
             job.state, job.low = "kept", tuple(said["known"][1])
             job.phrase = job.known[-1].phrase
 
@@ -285,10 +291,11 @@ class Pipeline:
             self._give_again(lease, f"masks were lost: {said['lost']}")
         elif "anchor" in said:
             self._take_back(lease)
-            job.anchors = [Anchor.of(said["anchor"])]
+            job.anchors, job.lost = [Anchor.of(said["anchor"])], 0
             self._planned(job)
         elif "kept" in said:
             self._take_back(lease)
+            job.lost = 0
             self._tell("frames", {"job": job, "frames": said["kept"]})
 
     # --- taking it back
@@ -307,15 +314,19 @@ class Pipeline:
         self._take_back(lease)
         if job.over:
             return
+        if lease.stretch is not None:
+            job.todo.insert(0, lease.stretch)
+        else:
+            job.state = "surveyed"
+        self._tried(job, why)
+
+    def _tried(self, job: Job, why: str) -> None:
+        """Once more it came no further."""
         job.lost += 1
         if job.lost >= self._how.tries:
             job.todo = []
             job.refuse(f"given up after {job.lost} tries: {why}")
             self._tell("job", {"job": job})
-        elif lease.stretch is not None:
-            job.todo.insert(0, lease.stretch)
-        else:
-            job.state = "surveyed"
 
     def _lost(self, worker: WorkerProcess, why: str) -> None:
         """It has ended: what it had under way is given out anew, and another takes its place."""
@@ -327,13 +338,18 @@ class Pipeline:
             raise AnnotateError(why, usage=False)
         for lease in [each for each in self._leases.values() if worker.name in each.workers]:
             self._give_again(lease, why)
-        again = {READER: ("surveying", "new"), WRITER: ("assembling", "following")}.get(worker.name)
-        for job in self._jobs:
-            if again is not None and job.state == again[0]:
-                job.state, job.lost = again[1], job.lost + 1
-                if job.lost >= self._how.tries:
-                    job.refuse(f"given up after {job.lost} tries: {why}")
+        self._ask_again(worker.name, why)
         self._start(worker.name)
+
+    def _ask_again(self, name: str, why: str) -> None:
+        """What a lost reader or writer had been asked of whole episodes; it took them one after the other."""
+        asked_for = {READER: ("surveying", "new"), WRITER: ("assembling", "following")}
+        state, before = asked_for.get(name, ("", ""))
+        asked = sorted((job for job in self._jobs if job.state == state), key=lambda job: job.since_ns)
+        for job in asked:
+            job.state = before
+        for job in asked[:1]:  # the others had not begun
+            self._tried(job, why)
 
     def _end_hung(self) -> None:
         """Whoever has a part in what has not moved for too long."""

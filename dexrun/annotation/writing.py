@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,19 +79,20 @@ class WriterRole:
             self._commands.answer(lease=lease, kept=keeping.done)
 
     def _assemble(self, command: Mapping[str, Any]) -> None:
-        """Put the files of all stretches together; a damaged one is removed and told, to be made again."""
+        """Put the files of all stretches together; one that is damaged or gone is told, to be made again."""
         path, about = Path(command["path"]), Survey.of(command["survey"])
         masks: dict[int, FrameMask] = {}
         for name in command["files"]:
             try:
                 masks.update({mask.frame: mask for mask in read_masks(Path(name))})
-            except MaskFileError:
-                Path(name).unlink(missing_ok=True)
+            except (MaskFileError, OSError):
+                with contextlib.suppress(OSError):
+                    Path(name).unlink(missing_ok=True)
                 self._commands.answer(job=command["job"], damaged=name)
                 return
         anchors = [Anchor.of(each) for each in command["anchors"]]
         try:
-            with Episode(path) as episode:
+            with Episode(path, afterwards=False) as episode:
                 sure = {frame: mask.confidence for frame, mask in masks.items()}
                 found = said(command["task"], episode, about, anchors, sure, self._options)
                 ordered = located(episode, about.camera, [masks[frame] for frame in range(about.frames)])
@@ -99,7 +100,6 @@ class WriterRole:
         except (RecordingError, OSError, KeyError) as error:
             self._commands.answer(job=command["job"], refused=f"{path}: cannot be annotated: {error}")
             return
-        shutil.rmtree(command["work"], ignore_errors=True)
         self._commands.answer(job=command["job"], done=about.frames, low=list(found.low))
 
     def close(self) -> None:

@@ -118,7 +118,13 @@ def test_what_is_asked_for_is_looked_at_before_anything_is_started(
     for wrong, why in (
         (("--moment", "soon"), "expected held, start, or seconds"),
         (("--python", "painter=python"), "expected ROLE=..., with a role of reader, namer"),
-        (("--trackers", "0"), "--trackers takes 1 or more"),
+        (("--moment", "1e300"), "expected held, start, or seconds from 0 to 604800"),
+        (("--moment", "nan"), "expected held, start, or seconds"),
+        (("--trackers", "0"), "--trackers takes 1 to 256"),
+        (("--patience", "inf"), "--patience takes more than 0"),
+        (("--patience", "nan"), "--patience takes more than 0"),
+        (("--low-confidence", "nan"), "low_confidence = nan"),
+        (("--review", "--port", "65536"), "--port 65536: expected 0 (any) to 65535"),
         (("--vlm-url", "gpu"), "vlm_url = 'gpu'"),
         (("--python", "reader=/no/such/python"), "--python reader=/no/such/python"),
     ):
