@@ -28,9 +28,13 @@ from policies.data.dataset import DatasetError
 from policies.data.recorded import episode_files
 from runtime.clock import RealClock
 from runtime.recording.annotations import annotations_of
+from runtime.recording.bounds import one_line
 
 _TOLD = 12
 _MOST_TRACKERS = 256
+_OF_WORKERS = {"trackers", "python", "host", "patience"}
+_OF_NAMING = {"moment", "vlm_url", "vlm_model", "again", "engine"}
+_OF_REVIEW = {"port", "person"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     try:
         arguments = _parser().parse_args(list(argv))
+        _check_effects(arguments)
         options, workers = options_from(arguments), workers_from(arguments)
         paths = list(dict.fromkeys(path.resolve() for path in episode_files(arguments.runs)))
         with held(paths):
@@ -106,6 +111,23 @@ def main(argv: Sequence[str]) -> int:
         return NOT_DONE
     say(summary(outcome))
     return NOT_DONE if any(job.why != "discarded" for job in outcome.named("refused")) else OK
+
+
+def _check_effects(arguments: argparse.Namespace) -> None:
+    """Nothing is asked for that changes nothing.
+
+    Raises:
+        AnnotateError: something is.
+    """
+    usual = vars(_parser().parse_args(["x"]))
+    given = {name for name, value in vars(arguments).items() if value != usual[name]} - {"runs"}
+    useless, why = given & _OF_REVIEW, "without --review"
+    if arguments.review:
+        useless, why = given & (_OF_NAMING | _OF_WORKERS), "with --review"
+    elif arguments.engine == "ray" and not useless:
+        useless, why = given & _OF_WORKERS, "with --engine ray"
+    for name in sorted(useless):
+        raise AnnotateError(f"--{name.replace('_', '-')} has no effect {why}")
 
 
 def _run(
@@ -141,19 +163,26 @@ def options_from(arguments: argparse.Namespace) -> AnnotateOptions:
     try:
         if arguments.config is not None:
             given |= _configured(arguments.config)
-        return AnnotateOptions.model_validate(given)
+        options = AnnotateOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise AnnotateError(f"{key} = {first['input']!r}: {first['msg'].lower()}") from None
+    if options.perception.detector.type != "planner" and (options.vlm_url or options.vlm_model):
+        raise AnnotateError("--vlm-url and --vlm-model have no effect with [perception] detector of --config")
+    if options.vlm_model and not options.has_vlm:
+        raise AnnotateError(
+            "--vlm-model has no effect without --vlm-url, or base_url in [planner] of --config"
+        )
+    return options
 
 
 def _configured(path: Path) -> dict[str, Any]:
     """The tables of the models in a configuration file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AnnotateError(f"{path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise AnnotateError(f"{path}: {one_line(error)}") from None
     return {key: content[key] for key in ("perception", "planner") if key in content}
 
 

@@ -86,6 +86,8 @@ class Job:
             OSError: they cannot be written.
         """
         self.work.mkdir(parents=True, exist_ok=True)
+        for left in self.work.glob("*.part"):  # by a writer that was killed, or outlived its command
+            left.unlink(missing_ok=True)
         path = self.work / _ANCHORS
         said = {"asked": self._asked(options), "anchors": [each.as_json() for each in self.anchors]}
         draft = path.with_name(path.name + ".part")
@@ -122,7 +124,7 @@ class Job:
             "task": self.task,
             "recording": list(self.surveyed.known_by),
             "moments": moments,
-            "vlm": [options.vlm_url, options.vlm_model],
+            "vlm": [options.asked().base_url, options.asked().model],
             "detector": detector,
             "known": [each.as_json() for each in self.known],
         }

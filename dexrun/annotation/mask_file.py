@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,7 +22,10 @@ class MaskFileError(Exception):
 
 
 class MaskWriter:
-    """Appends masks to ``<path>.part`` and gives it its name when it has all of them."""
+    """Appends masks to a file beside `path` that is its own, and gives it that name when it has all of them.
+
+    Its own: a writer that outlived its command may be at the same stretch.
+    """
 
     def __init__(self, path: Path) -> None:
         """Begin it anew.
@@ -30,7 +35,7 @@ class MaskWriter:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._part = path.with_name(path.name + ".part")
+        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         self._file = self._part.open("wb")
 
     def add(self, mask: FrameMask) -> None:
@@ -55,7 +60,8 @@ class MaskWriter:
 
     def discard(self) -> None:
         """It is not wanted."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # as full as before
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from dexrun.annotation.commands import Commands
 from dexrun.annotation.looking import Survey
 from dexrun.annotation.options import AnnotateOptions
-from dexrun.annotation.roles import WAIT_NS
+from dexrun.annotation.roles import WAIT_NS, LeaseInbox
 from dexrun.annotation.steps import named
 from planner.perception.naming import ShownMoment
 from runtime.frame_channel import FrameReceiver
 from runtime.interfaces import PerceptionError
 from runtime.messages import ColorImage
+from runtime.recording.bounds import one_line
 
 
 @dataclass
@@ -45,11 +46,12 @@ class NamerRole:
     def __init__(self, options: AnnotateOptions, commands: Commands, inbox: FrameReceiver) -> None:
         self._options = options
         self._commands = commands
-        self._inbox = inbox
+        self._inbox = LeaseInbox(inbox)
         self._question: _Question | None = None
 
     def handle(self, command: Mapping[str, Any]) -> None:
         """See `Role`: ``name``, ``drop``."""
+        self._inbox.told_of(command["lease"])
         if command["do"] == "name":
             about = Survey.of(command["survey"])
             expected = sum(1 + (moment.wrist >= 0) for moment in about.moments)
@@ -66,14 +68,15 @@ class NamerRole:
         if message is not None and message.about.get("lease") == asked.lease:
             asked.pictures.append(np.array(message.data))
         if len(asked.pictures) < asked.expected:
-            return True
+            return not self._inbox.waits
         self._question = None
         try:
-            anchor = named(asked.about, asked.looks(), asked.task, self._options)
-        except PerceptionError as error:
-            self._commands.answer(lease=asked.lease, refused=str(error))
-        else:
+            anchor = named(asked.about, asked.looks(), asked.task, self._options, self._commands.hear)
             self._commands.answer(lease=asked.lease, anchor=anchor.as_json())
+        except Exception as error:
+            self._commands.answer(lease=asked.lease, refused=one_line(error))
+            if not isinstance(error, PerceptionError):
+                raise  # after some errors of a GPU everything fails, and only a new process helps
         return True
 
     def close(self) -> None:

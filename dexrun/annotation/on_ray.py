@@ -65,8 +65,7 @@ def annotate_on_ray(
             os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(log_to_driver=False)
         except Exception as error:  # Ray says with a plain one that its node did not come up
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise AnnotateError(f"--engine ray: Ray did not start: {reason:.300}", usage=False) from None
+            raise AnnotateError(f"--engine ray: Ray did not start: {_reason(error)}", usage=False) from None
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items(
@@ -79,10 +78,18 @@ def annotate_on_ray(
             fn_constructor_args=(options.model_dump(mode="json"), again),
             concurrency=min(workers, len(paths)),
         )
-        return AnnotationOutcome(tuple(_job(paths[row["number"]], row) for row in _ordered(done.take_all())))
+        try:
+            told = done.take_all()
+        except Exception as error:  # Ray's own, around whatever its workers could not begin with
+            raise AnnotateError(f"--engine ray: {_reason(error)}", usage=False) from None
+        return AnnotationOutcome(tuple(_job(paths[row["number"]], row) for row in _ordered(told)))
     finally:
         if started:
             ray.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    return f"{(str(error).strip().splitlines() or [type(error).__name__])[-1]:.300}"
 
 
 def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -21,7 +21,8 @@ class AnnotateOptions(Options):
         camera: whose pictures; empty: the one that sees the scene.
         moment: when the object is named: while the gripper holds it (else in the first second, where it never
             holds anything), or at the start, or so many seconds after it.
-        vlm_url, vlm_model: who names it; the scene reader's own eyes if empty.
+        vlm_url, vlm_model: who names it; whom ``planner`` names if empty, and without one the scene reader's
+            own eyes.
         low_confidence: masks that are less sure than this are listed for a person.
         perception, planner: the models, and how they are asked.
     """
@@ -34,11 +35,16 @@ class AnnotateOptions(Options):
     perception: PerceptionConfig = PerceptionConfig()
     planner: PlannerConfig = PlannerConfig()
 
+    @property
+    def has_vlm(self) -> bool:
+        """Whether a model is asked."""
+        return bool(self.vlm_url or self.planner.base_url)
+
     def asked(self) -> PlannerConfig:
-        """Whom to ask."""
-        return self.planner.model_copy(
-            update={"base_url": self.vlm_url or None, "model": self.vlm_model or None}
-        )
+        """Whom to ask: who is named here, else whom ``[planner]`` names."""
+        if not self.vlm_url:
+            return self.planner.model_copy(update={"model": self.vlm_model or self.planner.model})
+        return self.planner.model_copy(update={"base_url": self.vlm_url, "model": self.vlm_model or None})
 
     def models(self) -> dict[str, Any]:
         """Which models make masks, with their options: what is kept with each."""

@@ -25,6 +25,7 @@ from runtime.recording.annotations import Anchor
 _SURVEYS = 8
 """Questions to the reader at once: more would fill both pipes."""
 _LOOK_S = 0.5
+_STOOD_STILL_NS = 10 * NS_PER_S
 READER, NAMER, WRITER = "reader", "namer", "writer"
 
 Tell = Callable[[str, Mapping[str, Any]], None]
@@ -36,7 +37,8 @@ class Pipeline:
 
     Args:
         again: also those that have masks already, from the beginning.
-        tell: ``frames`` (how many more are done), ``job`` (one is over), ``started``, ``lost`` (a worker).
+        tell: ``at`` (how far a stretch is), ``frames`` (how many more are done), ``job`` (one is over),
+            ``started``, ``lost`` (a worker).
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Pipeline:
         self._token = secrets.token_hex(16)
         self._trackers = [f"tracker {place + 1}" for place in range(workers.trackers)]
         self._failed_starts = 0
+        self._looked_ns = clock.now_ns()
 
     def run(self) -> AnnotationOutcome:
         """Annotate all; those that cannot be are told, and cost themselves alone.
@@ -108,8 +111,18 @@ class Pipeline:
         size = self._most_bytes() // (3 if name == WRITER else 1)
         for sender in senders:
             if (key := f"{sender} to {name}") not in self._rings:
-                self._rings[key] = FrameRings(size)
+                self._rings[key] = self._made(size)
         return [self._rings[f"{sender} to {name}"].address for sender in senders]
+
+    def _made(self, size: int) -> FrameRings:
+        try:
+            return FrameRings(size)
+        except OSError as error:
+            raise AnnotateError(
+                f"a ring of pictures of {size} bytes in /dev/shm: {error.strerror or error}; make it larger, "
+                "or give --host reader=127.0.0.1, which does without",
+                usage=False,
+            ) from None
 
     def _most_bytes(self) -> int:
         return max((job.about.most_bytes for job in self._jobs if job.about is not None), default=0)
@@ -233,7 +246,11 @@ class Pipeline:
 
     def _listen(self) -> None:
         by_descriptor = {worker.descriptor: worker for worker in self._workers.values()}
-        for descriptor in select.select(list(by_descriptor), [], [], _LOOK_S)[0]:
+        unsaid = [each for worker in self._workers.values() for each in worker.waits_for]
+        readable, _, _ = select.select(list(by_descriptor), unsaid, [], _LOOK_S)
+        for worker in self._workers.values():
+            worker.flush()
+        for descriptor in readable:
             worker = by_descriptor[descriptor]
             for said in worker.answers():
                 self._heard(worker, said)
@@ -297,6 +314,8 @@ class Pipeline:
             self._take_back(lease)
             job.lost = 0
             self._tell("frames", {"job": job, "frames": said["kept"]})
+        elif "at" in said:
+            self._tell("at", {"job": job, "frames": said["at"]})
 
     # --- taking it back
 
@@ -338,6 +357,9 @@ class Pipeline:
             raise AnnotateError(why, usage=False)
         for lease in [each for each in self._leases.values() if worker.name in each.workers]:
             self._give_again(lease, why)
+        if worker.address.startswith("tcp:"):  # its successor has a port of its own
+            for other in self._workers.values():
+                other.say(do="gone", address=worker.address)
         self._ask_again(worker.name, why)
         self._start(worker.name)
 
@@ -352,13 +374,18 @@ class Pipeline:
             self._tried(job, why)
 
     def _end_hung(self) -> None:
-        """Whoever has a part in what has not moved for too long."""
-        before_ns = self._clock.now_ns() - round(self._how.patience_s * NS_PER_S)
-        hung = {
-            name for lease in self._leases.values() if lease.moved_ns < before_ns for name in lease.workers
-        }
-        hung |= {w.name for w in self._workers.values() if not w.ready and w.heard_ns < before_ns}
-        for name in hung & set(self._workers):
-            worker = self._workers[name]
+        """Whoever has said nothing for too long: one that works says that it lives."""
+        now_ns, patience = self._clock.now_ns(), f"{self._how.patience_s:g} s"
+        before_ns = now_ns - round(self._how.patience_s * NS_PER_S)
+        stood_still, self._looked_ns = now_ns - self._looked_ns > _STOOD_STILL_NS, now_ns
+        if stood_still:  # this command was stopped for a while, and its workers with it
+            for worker in self._workers.values():
+                worker.heard_ns = now_ns
+        if stood_still or any(job.state == "assembling" for job in self._jobs):  # the writer takes no masks
+            for lease in self._leases.values():
+                lease.moved_ns = now_ns
+        for worker in [each for each in self._workers.values() if each.heard_ns < before_ns]:
             worker.kill()
-            self._lost(worker, f"the {name} said nothing for {self._how.patience_s:g} s")
+            self._lost(worker, f"the {worker.name} said nothing for {patience}")
+        for lease in [each for each in self._leases.values() if each.moved_ns < before_ns]:
+            self._give_again(lease, f"it came no further for {patience}")

@@ -70,6 +70,8 @@ class WorkerProcess:
             raise AnnotateError(f"--python {role}={python}: {error.strerror or error}") from None
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018
         self._lines = LineReader(self._process.stdout.fileno())
+        self._unsaid = b""
+        os.set_blocking(self._process.stdin.fileno(), False)
         self.say(**start)
 
     @property
@@ -88,11 +90,29 @@ class WorkerProcess:
         return self._lines.ended
 
     def say(self, **command: Any) -> None:
-        """Give it a command; into nothing if it is gone, which `ended` will tell."""
+        """Give it a command; into nothing if it is gone, which `ended` will tell.
+
+        What a worker that does not read has no room for waits here for `flush`; nobody else waits for it.
+        """
+        self._unsaid += json.dumps(command).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Give it more of what it had no room for."""
         assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            self._process.stdin.flush()
+        try:
+            while self._unsaid:
+                self._unsaid = self._unsaid[os.write(self._process.stdin.fileno(), self._unsaid) :]
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):  # it is gone
+            self._unsaid = b""
+
+    @property
+    def waits_for(self) -> list[int]:
+        """The descriptor that is writable when `flush` can do something; none if there is nothing to do."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
+        return [self._process.stdin.fileno()] if self._unsaid else []
 
     def answers(self) -> list[dict[str, Any]]:
         """What it has said since."""

@@ -155,6 +155,18 @@ def _refusal(status: int, message: str) -> HttpResponse:
     return _response(status, {"error": message})
 
 
+def _user() -> str:
+    """Who corrects.
+
+    Raises:
+        AnnotateError: this machine does not know, as in a container.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        raise AnnotateError("this machine has no name for its user; say who corrects with --person") from None
+
+
 def review(paths: Sequence[Path], options: AnnotateOptions, port: int, person: str) -> int:
     """Serve the page until Ctrl-C.
 
@@ -165,7 +177,7 @@ def review(paths: Sequence[Path], options: AnnotateOptions, port: int, person: s
     if not episodes:
         raise AnnotateError("no episode that could be shown")
     clock = RealClock()
-    page = ReviewPage(episodes, options, person or getpass.getuser(), clock)
+    page = ReviewPage(episodes, options, person or _user(), clock)
 
     async def serve() -> None:
         try:

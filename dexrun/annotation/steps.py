@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
@@ -13,8 +13,16 @@ from runtime.recording.annotations import PERSON, Anchor, Annotation, fingerprin
 from runtime.recording.reader import Episode
 
 
-def named(about: Survey, looks: Sequence[ShownMoment], task: str, options: AnnotateOptions) -> Anchor:
+def named(
+    about: Survey,
+    looks: Sequence[ShownMoment],
+    task: str,
+    options: AnnotateOptions,
+    tell: Callable[[], object] = lambda: None,
+) -> Anchor:
     """What the object is and where, in one of the frames that `looks` show, which are the survey's moments.
+
+    `tell` is told before each picture that a model is asked about.
 
     Raises:
         PerceptionError: nothing is seen that `task` names, or several things are.
@@ -23,7 +31,7 @@ def named(about: Survey, looks: Sequence[ShownMoment], task: str, options: Annot
     if detector is not None:
         found = detected(looks, task, detector, options.perception.detector.type)
     else:
-        found = asked(looks, task, options.asked()) if options.vlm_url else read_off(looks, task)
+        found = asked(looks, task, options.asked(), tell) if options.has_vlm else read_off(looks, task)
     if found is None:
         raise PerceptionError(f"the planner does not see what {task!r} names")
     frame = about.moments[found.look].frame

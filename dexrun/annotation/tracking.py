@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dexrun.annotation.commands import Commands
 from dexrun.annotation.options import AnnotateOptions
-from dexrun.annotation.roles import TOLD_EVERY_NS, WAIT_NS, Senders
+from dexrun.annotation.roles import TOLD_EVERY_NS, WAIT_NS, LeaseInbox, Senders
 from dexrun.annotation.stretches import Stretch, prompt_of
 from planner.perception.following import Follower
 from runtime.clock import Clock
 from runtime.frame_channel import FrameMessage, FrameReceiver, FrameSender
 from runtime.interfaces import PerceptionError
 from runtime.recording.annotations import Anchor
+from runtime.recording.bounds import one_line
 
 
 @dataclass
@@ -42,7 +44,7 @@ class TrackerRole:
         self._models = options.perception
         self._segmenter = self._models.segmenter.build()
         self._commands = commands
-        self._inbox = inbox
+        self._inbox = LeaseInbox(inbox)
         self._senders = senders
         self._clock = clock
         self._work: _Following | None = None
@@ -51,43 +53,69 @@ class TrackerRole:
 
     def handle(self, command: Mapping[str, Any]) -> None:
         """See `Role`: ``follow``, ``drop``."""
+        self._inbox.told_of(command["lease"])
         if command["do"] == "follow":
-            anchor = Anchor.of(command["anchor"])
-            tracker = self._models.tracker.build()
-            follower = Follower(self._segmenter, tracker, command["camera"], prompt_of(anchor))
-            stretch, sender = Stretch(*command["stretch"]), self._senders(command["to"])
-            self._work, self._unsent = _Following(command["lease"], stretch, follower, sender), None
+            with self._telling(command["lease"]):
+                self._work, self._unsent = self._begun(command), None
         elif command["do"] == "drop" and self._work and self._work.lease == command["lease"]:
             self._work = self._unsent = None
+
+    def _begun(self, command: Mapping[str, Any]) -> _Following:
+        anchor = Anchor.of(command["anchor"])
+        tracker = self._models.tracker.build()
+        follower = Follower(self._segmenter, tracker, command["camera"], prompt_of(anchor))
+        return _Following(
+            command["lease"], Stretch(*command["stretch"]), follower, self._senders(command["to"])
+        )
+
+    @contextlib.contextmanager
+    def _telling(self, lease: int) -> Iterator[None]:
+        """What goes wrong costs the episode, and is told.
+
+        Raises:
+            Exception: it was not foreseen; after some of a GPU's only a new process helps.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._work = self._unsent = None
+            self._commands.answer(lease=lease, refused=one_line(error))
+            if not isinstance(error, PerceptionError):
+                raise
 
     def step(self) -> bool:
         """The next picture's mask."""
         work = self._work
         if work is None:
             return False
+        with self._telling(work.lease):
+            self._go_on(work)
+        return not self._inbox.waits
+
+    def _go_on(self, work: _Following) -> None:
         if self._unsent is not None:
             if work.sender.send(self._unsent, WAIT_NS):
                 self._unsent = None
-            return True
+            return
         if work.done == len(work.stretch.frames):
             if work.sender.settle(WAIT_NS):
                 self._work = None
-            return True
+            return
         message = self._inbox.receive(WAIT_NS)
         if message is not None and message.about.get("lease") == work.lease:
             self._follow(work, message)
-        return True
 
     def _follow(self, work: _Following, message: FrameMessage) -> None:
         about, frame = message.about, work.stretch.frames[work.done]
         if (about["n"], about["frame"]) != (work.done, frame):
-            raise AssertionError(f"picture {about['n']} of frame {about['frame']} instead of {frame}")
+            self._work = None
+            came = f"picture {about['n']} of frame {about['frame']} came instead of frame {frame}'s"
+            self._commands.answer(lease=work.lease, lost=came)
+            return
         try:
             tracked = work.follower.follow(message.data)
         except PerceptionError as error:
-            self._work = None
-            self._commands.answer(lease=work.lease, refused=f"frame {frame}: {error}")
-            return
+            raise PerceptionError(f"frame {frame}: {error}") from None
         skipped = not work.stretch.kept and work.done == 0
         if not skipped:
             number = work.done - (not work.stretch.kept)

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from dexrun.annotation.commands import Commands
 from dexrun.annotation.options import AnnotateOptions
 from runtime.clock import Clock, RealClock
 from runtime.frame_channel import FrameReceiver, FrameSender, MergedReceiver, RingReceiver, RingSender
 from runtime.interfaces import PerceptionError
+from runtime.recording.bounds import one_line
 
 ROLES = ("reader", "namer", "tracker", "writer")
 _IDLE_S = 1.0
@@ -47,6 +50,11 @@ class Channels:
             return ZmqSender(address, self._start["token"], self._clock)
         return RingSender(address, self._clock)
 
+    def forget(self, address: str) -> None:
+        """Nobody is there any more."""
+        if (sender := self._senders.pop(address, None)) is not None:
+            sender.close()
+
     def close(self) -> None:
         """Let go of all."""
         for sender in self._senders.values():
@@ -80,7 +88,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in ROLES:
         sys.stderr.write(f"expected one of {', '.join(ROLES)}\n")
         return 2
-    commands, clock = Commands(), RealClock()
+    clock = RealClock()
+    commands = Commands(clock)
     start: Mapping[str, Any] | None = None
     while start is None and not commands.ended:
         start = next(commands.come(_IDLE_S), None)
@@ -89,16 +98,20 @@ def main(arguments: list[str]) -> int:
     channels = Channels(start, clock)
     try:
         role, address = _role(arguments[0], start, commands, channels, clock)
-    except (PerceptionError, ImportError, OSError) as error:
-        commands.answer(unfit=" ".join(str(error).split()))
+    except (PerceptionError, ImportError, OSError, ValidationError) as error:
+        commands.answer(unfit=one_line(error))
         return 1
     commands.answer(ready=True, address=address)
     try:
         busy = True
         while not commands.ended:
             for command in commands.come(0.0 if busy else _IDLE_S):
-                role.handle(command)
+                if command["do"] == "gone":
+                    channels.forget(command["address"])
+                else:
+                    role.handle(command)
             busy = role.step()
+            commands.hear()
     finally:
         role.close()
         channels.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from dexrun.annotation.looking import Survey
 from dexrun.annotation.mask_file import MaskFileError, MaskWriter, read_masks
 from dexrun.annotation.masks import kept
 from dexrun.annotation.options import AnnotateOptions
-from dexrun.annotation.roles import WAIT_NS
+from dexrun.annotation.roles import WAIT_NS, LeaseInbox
 from dexrun.annotation.steps import said
 from runtime.frame_channel import FrameMessage, FrameReceiver
 from runtime.recording.annotations import Anchor, FrameMask, annotation_path, write_annotation
-from runtime.recording.reader import Episode, RecordingError
+from runtime.recording.bounds import one_line
+from runtime.recording.reader import Episode
 
 
 @dataclass
@@ -36,19 +37,32 @@ class WriterRole:
     def __init__(self, options: AnnotateOptions, commands: Commands, inbox: FrameReceiver) -> None:
         self._options = options
         self._commands = commands
-        self._inbox = inbox
+        self._inbox = LeaseInbox(inbox)
         self._leases: dict[int, _Keeping] = {}
 
     def handle(self, command: Mapping[str, Any]) -> None:
         """See `Role`: ``keep``, ``assemble``, ``drop``."""
         match command["do"]:
             case "keep":
-                writer = MaskWriter(Path(command["path"]))
-                self._leases[command["lease"]] = _Keeping(list(range(*command["frames"])), writer)
+                self._inbox.told_of(command["lease"])
+                with self._telling(lease=command["lease"]):
+                    writer = MaskWriter(Path(command["path"]))
+                    self._leases[command["lease"]] = _Keeping(list(range(*command["frames"])), writer)
             case "assemble":
-                self._assemble(command)
+                with self._telling(job=command["job"]):
+                    self._assemble(command)
             case "drop":
+                self._inbox.told_of(command["lease"])
                 self._drop(command["lease"])
+
+    @contextlib.contextmanager
+    def _telling(self, **which: int) -> Iterator[None]:
+        """Whatever goes wrong with one episode costs it alone."""
+        try:
+            yield
+        except Exception as error:  # a full disk, a damaged picture, a mask that is none
+            self._drop(which.get("lease", -1))
+            self._commands.answer(**which, refused=one_line(error))
 
     def _drop(self, lease: int) -> None:
         if (keeping := self._leases.pop(lease, None)) is not None:
@@ -60,8 +74,10 @@ class WriterRole:
             return False
         message = self._inbox.receive(WAIT_NS)
         if message is not None and message.about.get("lease") in self._leases:
-            self._keep(message.about["lease"], message)
-        return True
+            lease = message.about["lease"]
+            with self._telling(lease=lease):
+                self._keep(lease, message)
+        return not self._inbox.waits
 
     def _keep(self, lease: int, message: FrameMessage) -> None:
         keeping, about = self._leases[lease], message.about
@@ -91,16 +107,19 @@ class WriterRole:
                 self._commands.answer(job=command["job"], damaged=name)
                 return
         anchors = [Anchor.of(each) for each in command["anchors"]]
-        try:
-            with Episode(path, afterwards=False) as episode:
-                sure = {frame: mask.confidence for frame, mask in masks.items()}
-                found = said(command["task"], episode, about, anchors, sure, self._options)
-                ordered = located(episode, about.camera, [masks[frame] for frame in range(about.frames)])
-                write_annotation(annotation_path(path, about.camera), episode, found, ordered)
-        except (RecordingError, OSError, KeyError) as error:
-            self._commands.answer(job=command["job"], refused=f"{path}: cannot be annotated: {error}")
-            return
+        with Episode(path, afterwards=False) as episode:
+            sure = {frame: mask.confidence for frame, mask in masks.items()}
+            found = said(command["task"], episode, about, anchors, sure, self._options)
+            ordered = located(episode, about.camera, [masks[frame] for frame in range(about.frames)])
+            write_annotation(annotation_path(path, about.camera), episode, found, self._heard(ordered))
         self._commands.answer(job=command["job"], done=about.frames, low=list(found.low))
+
+    def _heard(self, masks: Iterable[FrameMask]) -> Iterator[FrameMask]:
+        """The same, as long as there is somebody for whom it is done: nothing is put in another's place."""
+        for mask in masks:
+            if not self._commands.hear():
+                raise BrokenPipeError("whoever asked for it has gone")
+            yield mask
 
     def close(self) -> None:
         """See `Role`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,11 +104,17 @@ def detected(looks: Sequence[ShownMoment], task: str, detector: Detector, model:
     return None
 
 
-def asked(looks: Sequence[ShownMoment], task: str, config: PlannerConfig) -> NamedObject | None:
+def asked(
+    looks: Sequence[ShownMoment],
+    task: str,
+    config: PlannerConfig,
+    tell: Callable[[], object] = lambda: None,
+) -> NamedObject | None:
     """By a vision-language model, in the first picture in which it sees it.
 
     Of a moment in which the gripper holds the object, that object is asked for, and one answer is enough. Of
     others, `task` is, and where there is another picture its answer there must be about the same place.
+    `tell` is told before each.
 
     Raises:
         PerceptionError: the model marks two things, or does not answer.
@@ -122,6 +128,7 @@ def asked(looks: Sequence[ShownMoment], task: str, config: PlannerConfig) -> Nam
     async def ask() -> None:
         async with Planner(config, clock) as planner:
             for place, look in enumerate(looks):
+                tell()
                 wanted = (
                     f"the object that the robot's gripper holds; its task is: {task}" if look.held else task
                 )

@@ -15,6 +15,7 @@ It appears whole, by being renamed.
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,7 @@ ROWS: Layout = {
 uncertainty ``spread_m``; NaN where the object is not seen, or depth or pose is not known."""
 
 _CHUNK_BYTES = 1 << 20
+_DRAFT = ".draft"
 
 
 class RecordedFrames(Protocol):
@@ -216,9 +218,10 @@ def write_annotation(
     about = Channel(f"/annotation/{camera}", rows.schema, {"device": camera, **rows.metadata()})
     times, offset_ns = episode.times(f"/cameras/{camera}/color"), episode.offset_ns
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    for left in (draft, draft.with_name(draft.name + OPEN_SUFFIX)):  # by one that was killed
-        left.unlink(missing_ok=True)
+    for left in path.parent.iterdir():  # by one that was killed; one that goes on then cannot finish
+        if left.name.startswith(f"{path.name}.") and left.name.removesuffix(OPEN_SUFFIX).endswith(_DRAFT):
+            left.unlink(missing_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_DRAFT}")
     out = McapFile(draft, [mask_channel(camera), about])
     try:
         for batch in _batches(camera, rows, masks, times, offset_ns):

@@ -78,6 +78,7 @@ class Hearer:
         self.pid = 1
         self.heard_ns = clock.now_ns()
         self.killed = False
+        self.waits_for: list[int] = []
         self.told: list[dict[str, Any]] = []
 
     def say(self, **command: Any) -> None:

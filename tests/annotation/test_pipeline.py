@@ -53,7 +53,7 @@ def expected(recording: Path) -> dict[str, Any]:
 
 
 class Killer:
-    """Kills workers by name when the pipeline says that something is done."""
+    """Kills workers by name while a stretch is under way, one each time that the pipeline hears of it."""
 
     def __init__(self, *names: str) -> None:
         self._names = list(names)
@@ -68,8 +68,8 @@ class Killer:
             self.lost.append(about["worker"])
         elif word == "frames":
             self.frames += about["frames"]
-            if self._names:
-                os.kill(self._pids[self._names.pop(0)], signal.SIGKILL)
+        if word in ("at", "frames") and self._names:  # in the middle of a stretch, and at its end
+            os.kill(self._pids[self._names.pop(0)], signal.SIGKILL)
 
 
 def run_with(paths: list[Path], killer: Killer, **how: Any) -> AnnotationOutcome:
@@ -115,6 +115,8 @@ def test_what_is_asked_for_is_looked_at_before_anything_is_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(run_of(tmp_path / "run", drawn(seconds=0.2)))
+    deep = tmp_path / "deep.toml"
+    deep.write_text("x = " + "[" * 5000)
     for wrong, why in (
         (("--moment", "soon"), "expected held, start, or seconds"),
         (("--python", "painter=python"), "expected ROLE=..., with a role of reader, namer"),
@@ -126,6 +128,11 @@ def test_what_is_asked_for_is_looked_at_before_anything_is_started(
         (("--low-confidence", "nan"), "low_confidence = nan"),
         (("--review", "--port", "65536"), "--port 65536: expected 0 (any) to 65535"),
         (("--vlm-url", "gpu"), "vlm_url = 'gpu'"),
+        (("--vlm-model", "qwen"), "--vlm-model has no effect without --vlm-url"),
+        (("--port", "8000"), "--port has no effect without --review"),
+        (("--review", "--again"), "--again has no effect with --review"),
+        (("--engine", "ray", "--trackers", "2"), "--trackers has no effect with --engine ray"),
+        (("--config", str(deep)), "deep.toml: "),
         (("--python", "reader=/no/such/python"), "--python reader=/no/such/python"),
     ):
         assert main([run, *wrong]) == BAD_CONFIGURATION
