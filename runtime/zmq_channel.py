@@ -1,4 +1,6 @@
-"""Pictures over a network: one ZeroMQ message is one picture with its header, and its bytes are not copied.
+"""Pictures over a network: one ZeroMQ message is one picture with its header.
+
+Its bytes go to ZeroMQ and come from it without a copy, if there are more than pyzmq's threshold of 64 KiB.
 
 ZeroMQ alone loses what was on its way when a connection breaks. So every sender numbers its messages and
 keeps the last few until they are acknowledged; what is not taken in time is sent again from there on, and the

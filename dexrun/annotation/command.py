@@ -61,7 +61,11 @@ def _parser() -> _Parser:
         metavar="held|start|SECONDS",
         help="when the object is named: while the gripper holds it (default), at the start, or then",
     )
-    add("--vlm-url", default="", help="who names the object; default: the embedded scene reader's eyes")
+    add(
+        "--vlm-url",
+        default="",
+        help="who names the object; default: [planner] base_url, else the scene reader's eyes",
+    )
     add("--vlm-model", default="", help="of that server")
     add("--low-confidence", type=float, default=0.5, help="masks less sure than this are listed (0.5)")
     add("--again", action="store_true", help="also what has masks already, from the beginning")
