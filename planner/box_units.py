@@ -2,9 +2,10 @@
 
 No reply says it, servers resize as they like, and a box in thousandths fits into a picture of 640 by 480
 often enough to be taken for one in pixels. So the model is shown a drawn picture of which the answer is
-known, once in a run, and its answer is compared with every way of counting. Where that tells nothing, boxes
-themselves do: in a notation that is of one unit only (`NotedCorners`), or beyond the picture's edges and
-within a thousand. What may be in pixels and in thousandths is refused: nothing is guessed.
+known, once in a run, and its answer is compared with every way of counting. A box in a notation that is of
+one unit only (`NotedCorners`) is in that unit, whatever others are in. Where the drawn picture tells nothing,
+a box beyond the picture's edges and within a thousand is in thousandths, and tells nothing of the next. What
+may be in pixels and in thousandths is refused: nothing is guessed, and nothing learned but what is certain.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _OVER = 0.05
 _AGREES = 0.5
 """Intersection over union with the known box, from which on a way of counting is recognised."""
 _RATIOS_AGREE = 0.1
+_APART = 0.1
+"""By how much more than any other way of counting the best one must overlap: at 1000 by 1000 none does."""
 _MILLE = 1000.0
 HINT = "planner.box_units says what the model counts in"
 
@@ -39,6 +42,7 @@ class BoxUnits:
         self._tries = 2 if configured == "auto" else 0
         self._unit: str = "" if configured == "auto" else configured
         self._scale = (1.0, 1.0)
+        self._resized = (0, 0)  # the picture of which the scale is known: others are resized otherwise
         self._sure = configured != "auto"
 
     def to_be_shown(self) -> bool:
@@ -54,10 +58,8 @@ class BoxUnits:
         Raises:
             ReplyError: the box is in no units that are possible, or may be in several.
         """
-        noted = box.unit if isinstance(box, NotedCorners) and not self._sure else ""
-        if not self._sure and not noted:
-            self._look_at(box, width, height)
-        extent = self._extent(noted or self._unit or _either(box, width, height), width, height)
+        unit = self._unit_of(box, width, height)
+        extent = self._extent(unit, width, height)
         if extent != (1.0, 1.0) and _inside(box, 1.0, 1.0):
             raise ReplyError(f"bbox_2d {_said(box)} is smaller than a pixel", hint=HINT)
         if not _inside(box, *extent):
@@ -65,25 +67,26 @@ class BoxUnits:
             raise ReplyError(told, hint=HINT)
         return extent
 
+    def _unit_of(self, box: Corners, width: int, height: int) -> str:
+        if isinstance(box, NotedCorners) and self._configured == "auto":
+            return box.unit
+        if not self._sure and _inside(box, 1.0, 1.0) and self._unit != "fractions":
+            self._unit = "fractions"  # an object of one pixel is none
+            logger.info("the model's box {} is in fractions; so are the next ones ({})", _said(box), HINT)
+        return self._unit or _either(box, width, height)
+
     def _extent(self, unit: str, width: int, height: int) -> tuple[float, float]:
         if unit == "per_mille":
             return _MILLE, _MILLE
         if unit == "fractions":
             return 1.0, 1.0
+        if unit == "resized" and (width, height) != self._resized:
+            known = "{} by {}".format(*self._resized)
+            told = (
+                f"what size a picture of {width} by {height} is resized to is not known, only one of {known}"
+            )
+            raise ReplyError(told, hint=HINT)
         return width * self._scale[0], height * self._scale[1]
-
-    def _look_at(self, box: Corners, width: int, height: int) -> None:
-        """Learn from a box that is of one kind only."""
-        if _inside(box, 1.0, 1.0):
-            unit = "fractions"  # an object of one pixel is none
-        elif not self._unit and not _inside(box, width, height) and _inside(box, _MILLE, _MILLE):
-            unit = "per_mille"
-        else:
-            return
-        if unit != self._unit:
-            self._unit = unit
-            told = "the model's box {} is in {} of the picture; so are the next ones ({})"
-            logger.log("INFO" if unit == "fractions" else "WARNING", told, _said(box), unit, HINT)
 
     def learn(self, box: Corners | None, width: int, height: int) -> None:
         """Compare the model's answer to the drawn picture with what is on it."""
@@ -96,12 +99,16 @@ class BoxUnits:
             "fractions": (1 / width, 1 / height),
         }
         overlaps = {unit: _overlap(known, _scaled(box, *scale)) for unit, scale in ways.items()}
-        best = max(overlaps, key=lambda unit: overlaps[unit])
+        best, second = sorted(overlaps, key=lambda unit: overlaps[unit], reverse=True)[:2]
         if overlaps[best] >= _AGREES:
+            if overlaps[best] - overlaps[second] < _APART:
+                told = "a picture of {} by {} does not tell whether the model counts boxes in {} or {}; {}"
+                logger.warning(told, width, height, best, second, HINT)
+                return
             self._unit, self._sure = best, True
             logger.info("the model counts boxes in {}", best)
         elif (scale := _resized(known, box)) is not None:
-            self._unit, self._scale, self._sure = "resized", scale, True
+            self._unit, self._scale, self._resized, self._sure = "resized", scale, (width, height), True
             logger.info(
                 "boxes are in pixels of {:.0f} by {:.0f}, to which the picture of {} by {} was resized",
                 *(width * scale[0], height * scale[1], width, height),
@@ -126,13 +133,16 @@ def shown(width: int, height: int) -> ColorImage:
 
 
 def _either(box: Corners, width: int, height: int) -> str:
-    """``pixels``, where a box of which nothing is known can be nothing else.
+    """Where nothing is known, ``pixels`` or ``per_mille``, whichever alone `box` can be in.
 
     Raises:
-        ReplyError: it may as well be in thousandths.
+        ReplyError: it can be in both.
     """
     if (width, height) == (_MILLE, _MILLE) or not _inside(box, _MILLE, _MILLE):
         return "pixels"
+    if not _inside(box, width, height):
+        logger.warning("the model's box {} is taken for thousandths; {}", _said(box), HINT)
+        return "per_mille"
     raise ReplyError(
         f"bbox_2d {_said(box)} may be in pixels of {width} by {height} or in thousandths; "
         "the drawn picture did not tell",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from loguru import logger
 
+from planner.box_text import NotedCorners
 from planner.box_units import HINT, BoxUnits, shown, shown_box
 from planner.client import Planner
 from planner.config import PlannerConfig
@@ -161,7 +162,9 @@ def test_the_drawn_picture_has_on_it_what_is_said_of_it(size: tuple[int, int]) -
 
 
 def test_where_the_drawn_picture_tells_nothing_boxes_do() -> None:
-    """Of a model that sees boxes everywhere, the first that cannot be one in pixels says what all are in."""
+    """Of a model that sees boxes everywhere. One that cannot be in pixels of the picture may be in those of
+    another, to which it was resized: nothing is learned from it.
+    """
     units = BoxUnits("auto")
     assert units.to_be_shown()
     units.learn((1, 1, 5, 5), 640, 480)
@@ -169,12 +172,48 @@ def test_where_the_drawn_picture_tells_nothing_boxes_do() -> None:
         units.extent((100, 100, 200, 200), 640, 480)
     assert either.value.hint == HINT
     assert units.extent((100, 700, 200, 900), 640, 480) == (1000, 1000)
-    assert units.extent((100, 100, 200, 200), 640, 480) == (1000, 1000)
-    with pytest.raises(ReplyError, match="not inside the picture of 1000 by 1000"):
+    with pytest.raises(ReplyError, match="may be in pixels of 640 by 480 or in thousandths"):
+        units.extent((100, 100, 200, 200), 640, 480)
+    with pytest.raises(ReplyError, match="not inside the picture of 640 by 480"):
         units.extent((100, 100, 1200, 200), 640, 480)
     assert BoxUnits("auto").extent((100, 100, 1700, 200), 1920, 1080) == (1920, 1080)
     fractions = BoxUnits("auto")
     assert fractions.extent((0.1, 0.2, 0.3, 1.0), 640, 480) == (1, 1)
+    with pytest.raises(ReplyError, match="not inside the picture of 1 by 1"):
+        fractions.extent((100, 700, 200, 900), 640, 480)
+
+
+def test_a_noted_unit_counts_whatever_was_learned() -> None:
+    noted = NotedCorners((125, 250, 375, 500), "per_mille")
+    units = BoxUnits("auto")
+    units.learn(shown_box(640, 480), 640, 480)
+    assert units.extent((125, 250, 375, 400), 640, 480) == (640, 480)
+    assert units.extent(noted, 640, 480) == (1000, 1000)
+    fractions = BoxUnits("auto")
+    assert fractions.extent((0.1, 0.2, 0.3, 1.0), 640, 480) == (1, 1)
+    assert fractions.extent(noted, 640, 480) == (1000, 1000)
+    assert BoxUnits("pixels").extent(noted, 640, 640) == (640, 640)  # as configured
+
+
+@pytest.mark.parametrize(("side", "off", "tells"), [(1000, 0, False), (1004, 2, False), (1024, 0, True)])
+def test_of_a_picture_of_a_thousand_pixels_nothing_is_learned(side: int, off: int, tells: bool) -> None:
+    units = BoxUnits("auto")
+    x1, y1, x2, y2 = shown_box(side, side)
+    units.learn((x1 - off, y1, x2 - off, y2), side, side)
+    if tells:
+        assert units.extent((100, 100, 200, 200), 640, 480) == (640, 480)
+        return
+    with pytest.raises(ReplyError, match="may be in pixels of 640 by 480 or in thousandths"):
+        units.extent((100, 100, 200, 200), 640, 480)
+
+
+def test_how_another_picture_is_resized_is_not_known() -> None:
+    units = BoxUnits("auto")
+    x1, y1, x2, y2 = shown_box(640, 480)
+    units.learn((1.4 * x1, 1.8667 * y1, 1.4 * x2, 1.8667 * y2), 640, 480)
+    assert units.extent((100, 100, 200, 200), 640, 480) == pytest.approx((896, 896), abs=1)
+    with pytest.raises(ReplyError, match="320 by 240 is resized to is not known, only one of 640 by 480"):
+        units.extent((100, 100, 200, 200), 320, 240)
 
 
 def test_a_box_in_no_units_is_refused_with_the_hint() -> None:
