@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
-from planner.perception.naming import ShownMoment, asked, detected, read_off
+from planner.perception.naming import ShownMoment, asked, detected, read_off, telling_of_several
 from policies.data.recorded import EpisodeRef
 from runtime.interfaces import PerceptionError
 from runtime.recording.annotations import PERSON, Anchor, Annotation, fingerprint
@@ -27,7 +27,7 @@ def named(
     Raises:
         PerceptionError: nothing is seen that `task` names, or several things are.
     """
-    detector = options.perception.detector.build()
+    detector = telling_of_several(options.perception.detector).build()
     if detector is not None:
         found = detected(looks, task, detector, options.perception.detector.type)
     else:

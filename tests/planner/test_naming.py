@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from planner.config import PlannerConfig
-from planner.perception.naming import ShownMoment, asked, detected, read_off
-from runtime.interfaces import Detection, PerceptionError
+from planner.perception.naming import ShownMoment, asked, detected, read_off, telling_of_several
+from planner.perception.zero_shot_config import Owlv2Config
+from runtime.interfaces import Box, Detection, PerceptionError
 from runtime.messages import ColorImage
 
 RED, BLUE = (200, 20, 20), (20, 40, 210)
@@ -68,6 +70,76 @@ def test_a_detectors_best_answer_is_taken_and_its_score_kept() -> None:
     assert (found.look, found.box, found.by, found.model) == (1, (1, 2, 3, 4), "detector", "grounding_dino")
     assert found.confidence == 0.7
     assert detector.asked == [["red cup"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("task", "phrase"),
+    [
+        ("red cup", "red cup"),
+        ("Pick up the red cup and put it in the bowl.", "red cup"),
+        ("grasp red cup", "red cup"),
+        ("stack the red cube on the blue cube", "red cube"),
+        ("I want you to pick up the cup of tea, please", "cup of tea"),
+        ("unscrew the lid from the jar", "lid"),
+        ("pick the 1.5 l bottle up", "1.5 l bottle"),
+        ("pick up the box", "box"),
+        ("grab a pen that is on the left", "pen"),
+    ],
+)
+def test_a_detector_is_asked_for_the_thing_alone(task: str, phrase: str) -> None:
+    detector = Sees()
+    detector.asked.append([])
+    found = detected([ShownMoment(table())], task, detector, "owlv2")
+    assert found is not None
+    assert (found.phrase, found.prompt, detector.asked[1:]) == (phrase, phrase, [[phrase]])
+
+
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ("take the cup and the bottle", "names 2 things: cup, bottle"),
+        ("open the drawer, then put the cup into it", "names 2 things: drawer, cup"),
+        ("clear the table", "names no thing"),
+        ("put everything in the box", "names no thing"),
+        ("", "names no thing"),
+    ],
+)
+def test_a_task_of_several_things_or_none_is_not_asked_of_a_detector(task: str, why: str) -> None:
+    detector = Sees()
+    with pytest.raises(PerceptionError, match=why):
+        detected([ShownMoment(table())], task, detector, "owlv2")
+    assert detector.asked == []
+
+
+class Answers:
+    """A detector that gives what it is told to."""
+
+    def __init__(self, *found: tuple[Box, float]) -> None:
+        self._found = [Detection(box, score, "cup") for box, score in found]
+
+    def detect(self, image: ColorImage, phrases: Sequence[str]) -> Sequence[Detection]:
+        return self._found
+
+
+def test_of_two_things_that_are_as_good_none_is_taken() -> None:
+    looks = [ShownMoment(table())]
+    here, same, there = (10.0, 10.0, 50.0, 50.0), (12.0, 10.0, 40.0, 52.0), (100.0, 10.0, 140.0, 50.0)
+    with pytest.raises(
+        PerceptionError, match=r"sees 2 things as 'cup' \(scores 0\.50, 0\.45\); a task names one"
+    ):
+        detected(looks, "cup", Answers((there, 0.45), (here, 0.5)), "owlv2")
+    for others in ([(same, 0.5)], [(there, 0.3)]):
+        found = detected(looks, "cup", Answers((here, 0.5), *others), "owlv2")
+        assert found is not None
+        assert found.box == here
+
+
+def test_a_detector_that_keeps_the_best_box_alone_would_not_tell_of_others() -> None:
+    options = Owlv2Config(path=Path("folder"))
+    assert options.per_phrase == 1
+    assert telling_of_several(options).model_dump() == {**options.model_dump(), "per_phrase": 10}
+    more = Owlv2Config(path=Path("folder"), per_phrase=50)
+    assert telling_of_several(more) == more
 
 
 def test_a_model_is_asked_in_the_pictures_until_it_sees_it() -> None:
