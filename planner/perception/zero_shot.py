@@ -62,7 +62,12 @@ class ZeroShotDetector:
     def _answer(self, **inputs: Any) -> Any:
         """What the network makes of them."""
         moved = {key: each.to(self._device) for key, each in inputs.items()}
-        moved["pixel_values"] = moved["pixel_values"].to(self._dtype)
+        pixels = moved["pixel_values"] = moved["pixel_values"].to(self._dtype)
+        if not pixels.isfinite().all():
+            raise PerceptionError(
+                f"the processor of {self._options.path} makes what is no number of pictures: are its "
+                "image_mean, image_std and rescale_factor right?"
+            )
         return self._model(**moved)
 
     @abstractmethod
@@ -128,6 +133,7 @@ class Owlv2(ZeroShotDetector):
         super().__init__(options, model, processor)
         self._threshold, self._template = options.box_threshold, options.template
         self._longest = int(model.config.text_config.max_position_embeddings)
+        processor.tokenizer.model_max_length = self._longest  # to which texts are filled up
 
     def _found(self, image: ColorImage, phrases: Sequence[str]) -> Found:
         texts = [self._template.replace("{}", phrase) for phrase in phrases]

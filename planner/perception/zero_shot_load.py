@@ -5,7 +5,7 @@ Without torchvision the processors' image side falls back to its Pillow variant 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +29,8 @@ _PROCESSORS = {
     "owlvit": "OwlViTProcessor",
 }
 """By ``model_type``. Which one it is, the folder does not say: it may name code of its own."""
+_LONGEST_SIDE = 4096
+"""To which pictures may be resized: a gigabyte or so for the network's first layer."""
 
 
 def load_grounding_dino(options: GroundingDinoOptions) -> GroundingDino:
@@ -69,6 +71,8 @@ def _processor(folder: ModelFolder) -> Any:
         known = len(processor.tokenizer)
     except Exception as error:  # what is wrong with a tokenizer's files comes as any of a dozen kinds
         raise PerceptionError(f"{told}: its processor cannot be loaded: {why(error)}") from None
+    for table in ("size", "pad_size"):
+        _check_sides(told, table, getattr(processor.image_processor, table, None))
     text = folder.config.get("text_config")
     used = text.get("vocab_size", 0) if isinstance(text, dict) else 0
     if isinstance(used, int) and known < used:  # without its files it is made all the same, and knows no word
@@ -76,6 +80,17 @@ def _processor(folder: ModelFolder) -> Any:
             f"{told}: its tokenizer knows {known} of {used} tokens: are all its files there?"
         )
     return processor
+
+
+def _check_sides(told: str, table: str, size: Any) -> None:
+    """Whether `size` of a picture processor, by names of sides, needs memory that there may be."""
+    sides = dict(size) if isinstance(size, Mapping) else vars(size) if size else {}
+    for name, side in sides.items():
+        if side is not None and not (isinstance(side, int | float) and 0 < side <= _LONGEST_SIDE):
+            raise PerceptionError(
+                f"{told}: its processor's {table} has {name} = {str(side)[:40]}; sides are 1 to "
+                f"{_LONGEST_SIDE} pixels"
+            )
 
 
 def _answering(options: ZeroShotOptions, made: Callable[[], D]) -> D:

@@ -222,6 +222,45 @@ def test_a_configuration_that_makes_no_network_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["GroundingDino", "Owlv2"])
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"size": {"height": 30_000, "width": 64}}, "size has height = 30000; sides are 1 to 4096"),
+        ({"size": {"height": 0, "width": 64}}, "size has height = 0"),
+        ({"pad_size": {"height": 10**6, "width": 64}}, "pad_size has height = 1000000"),
+        ({"image_std": [0, 0, 0]}, "makes what is no number of pictures"),
+        ({"image_mean": [None, None, None]}, "makes what is no number of pictures"),
+        ({"image_mean": [0.5]}, "mean must have 3 elements"),
+        ({"image_std": ["a", "a", "a"]}, "could not convert string"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_pictures_that_no_network_can_be_shown_are_one_line(
+    folders: dict[str, Path], tmp_path: Path, kind: str, values: dict[str, Any], why: str
+) -> None:
+    folder = copied(folders[kind], tmp_path / "changed")
+    processor = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    changed(folder / "processor_config.json", image_processor={**processor, **values})
+    build = Owlv2Config(path=folder).build if kind == "Owlv2" else GroundingDinoConfig(path=folder).build
+    with pytest.raises(PerceptionError, match=why) as caught:
+        build()
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_are_as_long_as_the_network_reads_whatever_the_tokenizer_says(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    picked = (
+        Owlv2Config(path=folders["Owlv2"], box_threshold=1e-6).build().detect(picture(), ["red cup", "a"])
+    )
+    folder = copied(folders["Owlv2"], tmp_path / "changed")
+    for length in (None, 10**6, -1):
+        changed(folder / "tokenizer_config.json", model_max_length=length)
+        again = Owlv2Config(path=folder, box_threshold=1e-6).build().detect(picture(), ["red cup", "a"])
+        assert again == picked
+
+
 def test_weights_in_a_pickle_are_not_loaded(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(folders["GroundingDino"], tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "model_x.safetensors")
