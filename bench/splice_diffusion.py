@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.splice_policies import BIAS_RAD, JOINTS, RECORDED, RECORDED_STRIDE, Synthetic, ideal
+from policies.ddim import Prefix, Sampler
 from policies.dexgrasp.denoiser import Denoiser
 from policies.dexgrasp.options import ControllerShape
-from policies.dexgrasp.sampler import Prefix, Sampler
 from runtime.messages import Floats
 from runtime.rtc import pad_committed, prefix_weights
 

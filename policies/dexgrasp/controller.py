@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
+from policies.ddim import Denoise, Prefix, Sampler
 from policies.dexgrasp.denoiser import Condition, Denoiser, TimeTokens
 from policies.dexgrasp.encoder import ObservationEncoder
 from policies.dexgrasp.normalizer import LinearNormalizer
 from policies.dexgrasp.options import ControllerShape
-from policies.dexgrasp.sampler import Denoise, Prefix, Sampler
 
 ACTION = "action"
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from policies.accelerate import Replay, Upload, compile_each, open_device, place, set_threads
 from policies.checkpoint import CheckpointError
+from policies.ddim import Prefix
 from policies.dexgrasp.controller import ACTION, Controller, ControllerInput
 from policies.dexgrasp.load import load_controller, random_controller
 from policies.dexgrasp.options import DexGraspOptions
-from policies.dexgrasp.sampler import Prefix
 from policies.linear import pack_all
 from policies.mapping import ObservationMap
 from policies.said_units import agreed_units, check_statistics

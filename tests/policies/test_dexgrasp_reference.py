@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from policies.ddim import make_scheduler
 from policies.dexgrasp.controller import Controller, ControllerInput, assign_noise
 from policies.dexgrasp.options import ControllerShape
-from policies.dexgrasp.sampler import make_scheduler
 from policies.linear import pack_all
 
 DATA = Path(__file__).parent / "data"

@@ -14,12 +14,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-
-from policies.dexgrasp.options import ControllerShape
 
 GUIDANCE_LIMIT = 5.0
 """The paper's clip of the guidance weight."""
@@ -47,12 +45,25 @@ class Prefix:
     guidance: bool = False
 
 
+class NoiseSchedule(Protocol):
+    """What a network was trained with: the steps of its noise, how many are taken, and what it predicts."""
+
+    @property
+    def train_steps(self) -> int: ...
+
+    @property
+    def inference_steps(self) -> int: ...
+
+    @property
+    def prediction(self) -> Literal["epsilon", "sample"]: ...
+
+
 Denoise = Callable[[Tensor, int], Tensor]
 """Noisy chunk and index into the schedule to the network's prediction, in float32."""
 
 
-def make_scheduler(shape: ControllerShape) -> Any:
-    """The `diffusers.DDIMScheduler` of the public configuration, its steps set."""
+def make_scheduler(shape: NoiseSchedule) -> Any:
+    """The `diffusers.DDIMScheduler` of the public configurations of DexGraspVLA and DexVLA, its steps set."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # diffusers warns about its own dependencies
         from diffusers import DDIMScheduler
@@ -72,9 +83,9 @@ def make_scheduler(shape: ControllerShape) -> Any:
 
 
 class Sampler:
-    """The schedule of a controller, and sampling by it."""
+    """The schedule of a network, and sampling by it."""
 
-    def __init__(self, shape: ControllerShape) -> None:
+    def __init__(self, shape: NoiseSchedule) -> None:
         scheduler = make_scheduler(shape)
         alphas: Tensor = scheduler.alphas_cumprod
         stride = shape.train_steps // shape.inference_steps

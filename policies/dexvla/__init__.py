@@ -1,0 +1,1 @@
+"""DexVLA: a vision-language model says what it does next, and a diffusion transformer does it."""
