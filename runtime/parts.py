@@ -247,6 +247,13 @@ class PolicyTable(PartTable, SplicingOptions):
         """The cameras that it looks through."""
         return ()
 
+    def other_cameras(self, cameras: Sequence[str]) -> str:
+        """How to say which of the robot's `cameras` it looks through, where they are none that it knows: what
+        the end of a message is to be; empty: nothing.
+        """
+        del cameras
+        return ""
+
     def trained_arm(self) -> str:
         """The model of the only arm that its checkpoint can move, as in ``arm.model``; empty: any that fits.
 

@@ -376,7 +376,8 @@ def policy_cameras(settings: Settings) -> None:
         for need in needs:
             if need.camera not in settings.cameras:
                 known = ", ".join(sorted(settings.cameras)) or "none"
-                raise ValueError(f"{_named(need)} is not a camera; [cameras] has: {known}")
+                instead = settings.policy.other_cameras(list(settings.cameras))
+                raise ValueError(f"{_named(need)} is not a camera; [cameras] has: {known}{instead}")
         for need in needs:
             _shows(settings, settings.policy, need)
 

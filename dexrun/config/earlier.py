@@ -1,4 +1,4 @@
-"""What recordings made by earlier versions say in another way."""
+"""What recordings made by earlier versions, and files written for them, say in another way."""
 
 from __future__ import annotations
 
@@ -29,6 +29,31 @@ def targets_alone(tables: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(safety, Mapping) or "table_lag_m_per_rad" in safety:
         return dict(tables)
     return {**tables, "safety": {**safety, "table_lag_m_per_rad": 0.0}}
+
+
+_OF_SERVERS = {
+    *("host", "port", "token_env", "connect_timeout_s", "request_timeout_s", "setup_timeout_s"),
+    *("backoff_s", "backoff_max_s", "keep_alive_s", "max_message_mib", "jpeg_quality"),
+    *("chunk_steps", "policy_type", "pretrained", "classes"),
+}
+"""Keys that a policy's server has, and a folder has not."""
+
+
+def lerobot_servers(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """`tables`, with ``lerobot_grpc`` where a policy behind a server has the name of before, ``lerobot``."""
+    policy, serve = tables.get("policy"), tables.get("serve")
+    found = dict(tables)
+    if isinstance(policy, Mapping):
+        found["policy"] = _lerobot_server(policy)
+    if isinstance(serve, Mapping) and isinstance(serve.get("policy"), Mapping):
+        found["serve"] = {**serve, "policy": _lerobot_server(serve["policy"])}
+    return found
+
+
+def _lerobot_server(table: Mapping[str, Any]) -> dict[str, Any]:
+    if table.get("type") != "lerobot" or "path" in table or not _OF_SERVERS & table.keys():
+        return dict(table)
+    return {**table, "type": "lerobot_grpc"}
 
 
 def stage_snapshot(state: Mapping[str, Any], rate_hz: float) -> dict[str, Any]:

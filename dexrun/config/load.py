@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dexrun.config.checkpoint_folders import with_checkpoints
 from dexrun.config.checks import check
-from dexrun.config.earlier import times_of_stalls
+from dexrun.config.earlier import lerobot_servers, times_of_stalls
 from dexrun.config.errors import explain
 from dexrun.config.settings import Settings
 from dexrun.config.sources import (
@@ -59,7 +59,8 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     variables = read_environment(environment)
     given: dict[str, Mapping[Path_, str]] = {"command line": overrides, "environment": variables}
     tables = merge(read_file(file), variables, "environment")
-    tables, said = with_checkpoints(merge(tables, overrides, "command line"), given, str(file))
+    tables = lerobot_servers(merge(tables, overrides, "command line"))
+    tables, said = with_checkpoints(tables, given, str(file))
     given |= said
     settings = build(Settings, tables, str(file), given)
     _know_secrets(settings.model_dump(mode="json"))
@@ -91,7 +92,7 @@ def load_tables(
 
 def renamed(tables: Mapping[str, Any]) -> dict[str, Any]:
     """`tables` with the keys by the names that they have by now."""
-    found = times_of_stalls(tables)
+    found = lerobot_servers(times_of_stalls(tables))
     for table, before, now in _RENAMED:
         found = _with_key(found, table.split("."), before, now)
     for table in _WITH_UNITS:

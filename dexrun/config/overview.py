@@ -82,7 +82,7 @@ def _policy(settings: Settings) -> str:
     if settings.mode == "teleop":
         return "not used in mode teleop"
     policy = settings.policy
-    checkpoint = getattr(policy, "checkpoint", None)
+    checkpoint = getattr(policy, "checkpoint", getattr(policy, "path", None))
     where = "behind a server" if policy.behind_a_server else f"in a {policy.worker} of this machine"
     weights = "" if checkpoint is None and not policy.untrained else f", checkpoint {checkpoint}"
     return f"{policy.type}, {where}{weights}"

@@ -20,8 +20,8 @@ STATS_PREFIX = "stats."
 """Of the statistics in a converted file."""
 
 LEROBOT = (
-    "an ACT of LeRobot's, whose network has other tensors than the original's: run it on LeRobot's own "
-    'policy_server, and here [policy] type = "lerobot"'
+    "an ACT of LeRobot's, whose network has other tensors than the original's: give its folder, with "
+    '[policy] type = "lerobot" and path = ".../pretrained_model"'
 )
 
 

@@ -1,11 +1,12 @@
-"""ResNet-18 up to its last stage, with frozen batch norm and torchvision's names, without torchvision.
+"""ResNets up to their last stage, with frozen batch norm and torchvision's names, without torchvision.
 
-For inference `Folded` computes the same with every batch norm folded into its convolution, and with the
-image's normalisation folded into the first one, so that camera bytes are read once.
+For inference `Folded` computes the same as a ResNet-18 with every batch norm folded into its convolution,
+and with the image's normalisation folded into the first one, so that camera bytes are read once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
@@ -89,20 +90,59 @@ class BasicBlock(nn.Module):
         return F.relu(y + _normed(x, cast("nn.Conv2d", conv), norm), inplace=True)
 
 
-class ResNet18(nn.Module):
-    """``[B, 3, H, W]``, ImageNet-normalised, to ``[B, 8*width, H/32, W/32]``."""
+class Bottleneck(nn.Module):
+    """Of deeper ResNets: a narrow convolution between one that narrows and one that widens."""
 
-    def __init__(self, width: int = 64, norm: BackboneNorm = "frozen_batch") -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: BackboneNorm) -> None:
         super().__init__()
-        self.channels = width * 8
+        inner = outputs // 4
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.bn1 = _norm(norm, inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.bn2 = _norm(norm, inner)
+        self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.bn3 = _norm(norm, outputs)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or inputs != outputs:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, _norm(norm, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(_normed(x, self.conv1, self.bn1), inplace=True)
+        y = F.relu(_normed(y, self.conv2, self.bn2), inplace=True)
+        y = _normed(y, self.conv3, self.bn3)
+        if self.downsample is None:
+            return F.relu(y + x, inplace=True)
+        conv, norm = self.downsample
+        return F.relu(y + _normed(x, cast("nn.Conv2d", conv), norm), inplace=True)
+
+
+BLOCKS: Mapping[str, tuple[int, int, int, int]] = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+"""Residual blocks of each stage, by torchvision's name; from 50 layers on they are bottlenecks."""
+_PLAIN = ("resnet18", "resnet34")
+
+
+class ResNet(nn.Module):
+    """``[B, 3, H, W]``, ImageNet-normalised, to ``[B, channels, H/32, W/32]``; `name` is one of `BLOCKS`."""
+
+    def __init__(self, name: str, width: int = 64, norm: BackboneNorm = "frozen_batch") -> None:
+        super().__init__()
+        block, wider = (BasicBlock, 1) if name in _PLAIN else (Bottleneck, 4)
+        self.channels = width * 8 * wider
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = _norm(norm, width)
         inputs = width
-        for stage in range(4):
-            outputs = width * 2**stage
-            first = BasicBlock(inputs, outputs, 2 if stage else 1, norm)
-            blocks = (first, BasicBlock(outputs, outputs, 1, norm))
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        for stage, count in enumerate(BLOCKS[name]):
+            outputs = width * wider * 2**stage
+            first = block(inputs, outputs, 2 if stage else 1, norm)
+            rest = [block(outputs, outputs, 1, norm) for _ in range(count - 1)]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(first, *rest))
             inputs = outputs
 
     def blocks(self) -> list[BasicBlock]:
@@ -119,6 +159,13 @@ class ResNet18(nn.Module):
         for block in self.blocks():
             x = block(x)
         return x
+
+
+class ResNet18(ResNet):
+    """The one that ACT has: ``[B, 8*width, H/32, W/32]``."""
+
+    def __init__(self, width: int = 64, norm: BackboneNorm = "frozen_batch") -> None:
+        super().__init__("resnet18", width, norm)
 
 
 class OnPixels(nn.Module):

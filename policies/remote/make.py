@@ -11,7 +11,7 @@ from runtime.joints import JointLayout
 
 _CLIENTS = {
     "groot": ("policies.remote.groot.client", "GrootPolicy"),
-    "lerobot": ("policies.remote.lerobot.client", "LerobotPolicy"),
+    "lerobot_grpc": ("policies.remote.lerobot.client", "LerobotPolicy"),
     "openpi": ("policies.remote.openpi.client", "OpenpiPolicy"),
     "act_zmq": ("policies.remote.act_zmq.client", "ActRemotePolicy"),
 }

@@ -144,7 +144,7 @@ class LerobotTable(RemoteOptions):
 
     packages: ClassVar[tuple[str, ...]] = ("grpc",)
 
-    type: Literal["lerobot"] = "lerobot"
+    type: Literal["lerobot_grpc"] = "lerobot_grpc"
     port: int = Field(default=8080, ge=1, le=65535)
     policy_type: str = "act"
     pretrained: str = "dexrun"

@@ -48,6 +48,14 @@ def test_a_folder_runs_with_no_further_key_although_the_file_has_another_policy(
     assert json.loads(dump(settings))["policy"]["keys"]["state"] == {"state": ["elbow_flex", "gripper"]}
 
 
+def test_a_lerobot_server_has_its_name_of_before(tmp_path: Path) -> None:
+    given = ["--config", str(ROOT / "config.toml"), "--policy.type", "lerobot"]
+    assert load([*given, "--policy.port", "8080"], {}).policy.type == "lerobot_grpc"
+    assert ": policy.path is required: LeRobot's pretr" in lines("--policy.type", "lerobot")
+    told = lines("--policy.type", "lerobot", "--policy.path", str(tmp_path))
+    assert told.startswith(f"command line: policy.path = {str(tmp_path)!r}: there is no config.json in it")
+
+
 def own_file(folder: Path, policy: str) -> Path:
     """config.toml with another [policy]."""
     before, _, rest = (ROOT / "config.toml").read_text().partition("[policy]")
@@ -99,7 +107,7 @@ def test_one_source_that_says_two_types_is_refused(tmp_path: Path, type_first: b
     [
         ({**SAID, "device": "cuda"}, "device is not a checkpoint's to say; it may say type, rate_hz, "),
         ({**SAID, "checkpoint": "/etc/passwd"}, "checkpoint is not a checkpoint's to say"),
-        ({"type": "lerobot"}, "a policy of type 'lerobot' has no checkpoint's folder"),
+        ({"type": "groot"}, "a policy of type 'groot' has no checkpoint's folder"),
         ({"type": "nowhere"}, "type = 'nowhere': "),
         ([], "no table with the policy's type"),
         ({**SAID, "rate_hz": "fast"}, "policy.rate_hz = 'fast': give a number"),

@@ -94,7 +94,7 @@ def test_convert_says_what_it_needs(dexrun: Dexrun, tmp_path: Path) -> None:
     ("kind", "protocol", "package"),
     [
         ("groot", "gr00t", "zmq"),
-        ("lerobot", "lerobot", "grpc"),
+        ("lerobot_grpc", "lerobot", "grpc"),
         ("openpi", "openpi", "websockets"),
         ("act_zmq", "act", "zmq"),
     ],

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from tests.dexrun.rig import ROOT
 
 EXAMPLE = ROOT / "docs" / "examples" / "remote-policy.toml"
-CLIENTS = {"gr00t": "groot", "lerobot": "lerobot", "openpi": "openpi", "act": "act_zmq"}
+CLIENTS = {"gr00t": "groot", "lerobot": "lerobot_grpc", "openpi": "openpi", "act": "act_zmq"}
 STOP_S = 60.0
 
 

@@ -109,7 +109,7 @@ def test_one_file_serves_both_ends() -> None:
 
 
 def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> None:
-    given = ["--config", CONFIG, "--policy.type", "lerobot", "--serve.protocol", "lerobot"]
+    given = ["--config", CONFIG, "--policy.type", "lerobot_grpc", "--serve.protocol", "lerobot"]
     given += ["--policy.units.reversed", "['elbow_flex']", "--serve.units.gripper_open_high", "false"]
     settings = load(given, {})
     assert isinstance(settings.policy, LerobotOptions)

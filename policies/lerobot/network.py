@@ -1,0 +1,87 @@
+"""What a network of a folder is to the policy around it, whichever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from policies.lerobot.folder import Folder
+from runtime.options import Options
+
+Said = TypeVar("Said", bound=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedRows:
+    """Rows that will be executed whatever the network says (``rtc``).
+
+    Attributes:
+        rows: ``[B, chunk, action]``, normalised. weights: ``[B, chunk, 1]``, how much each counts, 0 to 1.
+    """
+
+    rows: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInput:
+    """What a chunk is made from, all on the network's device.
+
+    Attributes:
+        vectors: by the network's names, ``[B, steps, n]``, normalised, the newest step last.
+        pictures: by the network's names in its order, ``[B, steps, 3, H, W]``, normalised.
+        instructions: ``[B]``.
+        noise: where random numbers come from, on the CPU.
+        committed: what to go on from.
+    """
+
+    vectors: Mapping[str, Tensor]
+    pictures: Mapping[str, Tensor]
+    instructions: tuple[str, ...]
+    noise: torch.Generator
+    committed: CommittedRows | None = None
+
+
+class ChunkNetwork(Protocol):
+    """A network with its weights.
+
+    Attributes:
+        rows: of a chunk. history: instants that it looks at, the present one included.
+        takes_prefix: whether `NetworkInput.committed` has an effect.
+    """
+
+    rows: int
+    history: int
+    takes_prefix: bool
+
+    def place(self, device: torch.device, precision: str) -> None:
+        """Move to where it computes.
+
+        Raises:
+            PolicyError: it cannot.
+        """
+
+    def chunk(self, seen: NetworkInput) -> Tensor:
+        """``[B, rows, action]``, normalised, float32."""
+
+
+def said(folder: Folder, kind: type[Said]) -> Said:
+    """What of the folder's configuration `kind` has fields for; the rest is about training.
+
+    Raises:
+        FolderError: a value cannot be.
+    """
+    given: dict[str, Any] = {name: folder.config[name] for name in kind.model_fields if name in folder.config}
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "it"
+        why = first["msg"].removeprefix("Value error, ")
+        value = repr(given.get(str(first["loc"][0]))) if first["loc"] else ""
+        raise folder.error(f"config.json: {key} = {value[:80]}: {why}") from None

@@ -1,0 +1,114 @@
+"""Options of a LeRobot folder that runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from policies.lerobot.folder import Folder, FolderError, open_folder
+from policies.lerobot.matching import looks_through, suggested
+from policies.mapping import KeyMap
+from runtime.part_context import CameraNeed
+from runtime.parts import PolicyTable
+from runtime.units import UnitMap
+
+KEY = "policy.path"
+
+
+class LerobotFolderOptions(PolicyTable):
+    """``[policy] type = "lerobot"``: a policy that LeRobot trained, from its folder, without LeRobot.
+
+    Attributes:
+        path: LeRobot's ``pretrained_model`` folder, of an ACT, a Diffusion Policy or a SmolVLA.
+        rate_hz: rows per second that its chunks mean: the frames per second of its data set, which the
+            folder does not say.
+        device: ``cpu``, ``cuda``, ``cuda:1``...
+        precision: of the network.
+        threads: torch's threads on the CPU; 0 leaves them alone.
+        seed: of the noise that chunks are made from, where the network needs any.
+        inference_steps: of a Diffusion Policy's or SmolVLA's chunk; 0: as the folder says.
+        keys: ``cameras``, the robot's names of the cameras to the folder's (``head = "front"``), where they
+            are not the same; the entries of ``state`` and ``action``, where they are not all joints; how
+            pictures come to the folder's size.
+        units: of state and action; without them those that ``dexrun.json`` in the folder says, else LeRobot's
+            default: degrees, or percentages in a folder of before 0.4. Normalising that cannot be of them are
+            refused.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+    extra: ClassVar[str] = "learned"
+
+    type: Literal["lerobot"] = "lerobot"
+    path: str = ""
+    rate_hz: float = Field(default=30.0, gt=0, le=1000)
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int = Field(default=0, ge=0)
+    seed: int = 0
+    inference_steps: int = Field(default=0, ge=0, le=1000)
+    keys: KeyMap = KeyMap()
+    units: UnitMap = UnitMap()
+
+    @field_validator("keys")
+    @classmethod
+    def _only_what_has_an_effect(cls, keys: KeyMap) -> KeyMap:
+        default = KeyMap()
+        for name in ("depths", "masks", "instruction"):
+            if getattr(keys, name) != getattr(default, name):
+                raise ValueError(
+                    f"{name} has no effect here: LeRobot's networks take pictures, state and words"
+                )
+        for name, rule in (
+            ("image", keys.image),
+            *((f"images.{each}", r) for each, r in keys.images.items()),
+        ):
+            if rule.width or rule.height:
+                raise ValueError(f"{name}.width and height have no effect here: the folder says them")
+        return keys
+
+    @model_validator(mode="before")
+    @classmethod
+    def _played_as_the_folder_says(cls, given: Any) -> Any:
+        """How chunks are spliced, where nobody else says it."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("path"), str) or not given["path"]:
+            return given
+        try:
+            folder = open_folder(KEY, given["path"])
+        except FolderError:
+            return given  # said where the cameras are looked for
+        said = {} if "blend" in given else _splicing(folder.config)
+        return {**said, **given}
+
+    def folder(self) -> Folder:
+        """What it says.
+
+        Raises:
+            FolderError: it cannot be used.
+        """
+        return open_folder(KEY, self.path)
+
+    def needs_cameras(self) -> Sequence[CameraNeed]:
+        cameras = looks_through(self.folder(), self.keys)
+        return [*(CameraNeed("keys.cameras", name) for name in cameras), *self.keys.tip_needs()]
+
+    def other_cameras(self, cameras: Sequence[str]) -> str:
+        return suggested(self.folder(), cameras)
+
+    def by_joint(self) -> Mapping[str, Iterable[str]]:
+        return self.units.by_joint("units")
+
+    @property
+    def remembers_episode(self) -> bool:
+        return False
+
+
+def _splicing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """LeRobot's ``temporal_ensemble_coeff`` and ``n_action_steps`` in the words of `SplicingOptions`."""
+    decay, chunk, rows = (config.get(k) for k in ("temporal_ensemble_coeff", "chunk_size", "n_action_steps"))
+    if isinstance(decay, int | float):
+        return {"blend": "temporal_ensemble", "ensemble_decay": float(decay), "request_below": 1.0}
+    if isinstance(chunk, int) and isinstance(rows, int) and 0 < rows < chunk:
+        return {"execute_steps": rows}
+    return {}
