@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dexrun.curation.lerobot_words import cut, renumbered
 from dexrun.curation.links import link, link_tree
 from dexrun.curation.pieces import Excerpt
 from dexrun.curation.said import report_of
@@ -31,11 +32,13 @@ class _Made:
     """What is put together.
 
     Attributes:
-        tasks: by text, its number. rows: how many there are so far. vectors: every column's rows, by episode.
+        tasks: by text, its number. subtasks: the same of sub-steps. rows: how many there are so far.
+        vectors: every column's rows, by episode.
     """
 
     info: dict[str, Any]
     tasks: dict[str, int] = field(default_factory=dict)
+    subtasks: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     vectors: list[dict[str, Any]] = field(default_factory=list)
 
@@ -66,6 +69,11 @@ class _Made:
             if at >= 0:
                 column = pa.array(values, table.schema.field(at).type)
                 table = table.set_column(at, table.schema.field(at), column)
+        known = lerobot_v3.known_subtasks(piece.source.path / "meta")
+        table = renumbered(table, known, self.subtasks)
+        if not piece.whole:
+            rate = piece.source.rate_hz
+            table = cut(table, piece.first / rate, (piece.end - 1) / rate)
         self.rows += piece.length
         self.vectors.append(self._vectors(table))
         return table
@@ -73,7 +81,7 @@ class _Made:
     def _vectors(self, table: Any) -> dict[str, Any]:
         out = {}
         for key, one in self.info["features"].items():
-            if one["dtype"] not in ("video", "image", "string") and key in table.column_names:
+            if one["dtype"] not in ("video", "image", "string", "language") and key in table.column_names:
                 values = np.array(table.column(key).to_pylist(), np.float64)
                 out[key] = values.reshape(len(values), -1)
         return out
@@ -123,6 +131,9 @@ def assemble_v3(pieces: list[Excerpt], draft: Path) -> None:
         episode_table([{k: v for k, v in row.items() if k in common} for row in listed]),
     )
     lerobot.write_table(draft / "meta" / "tasks.parquet", task_table(list(made.tasks)))
+    if made.subtasks:
+        listed_steps = task_table(list(made.subtasks), lerobot.SUBTASK)
+        lerobot.write_table(draft / "meta" / "subtasks.parquet", listed_steps)
     _write_stats(draft, made, found)
     _finish(pieces, draft, made)
 

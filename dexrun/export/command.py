@@ -37,6 +37,7 @@ _PLAIN = (
     "tip",
     "missing_mask",
     "masks",
+    "language",
     "vlm_url",
     "vlm_model",
     "hdf5_compression",
@@ -99,6 +100,7 @@ def _parser() -> _Parser:
     )
     add("--missing-mask", help="DexGraspVLA: track (default), zeros, refuse")
     add("--masks", help="LeRobot v3: images (lossless), none (default)")
+    add("--language", help="LeRobot v3, of sub-steps: index (default), columns (for LeRobot after 0.4.4)")
     add("--vlm-url", help="who marks the object to track; default: the embedded scene reader")
     add("--vlm-model", help="of that server")
     add("--hdf5-compression", help="none (default), lzf, gzip")

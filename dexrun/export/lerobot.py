@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dexrun.export import depth_video, stats, video
 from dexrun.export.errors import BadEpisodeError, ExportError
 from dexrun.export.job import ExportPlan, Slot
+from dexrun.export.lerobot_language import FEATURE
 from dexrun.export.options import ExportOptions
 from policies.data.recorded import DatasetShape, EpisodeRef
 from policies.data.sampled import Sampled
@@ -52,6 +53,7 @@ class LerobotLayout:
     Attributes:
         videos: colour: key to camera. depth_videos, depth_images: the same for depth.
         mask_images: the same for masks. subtasks: whether each row says which sub-step it is of.
+        language: the language columns, if sub-steps and boxes are in such.
         tip: whether it has the language hint.
     """
 
@@ -64,6 +66,7 @@ class LerobotLayout:
     tip: bool = False
     mask_images: Mapping[str, str] = field(default_factory=dict)
     subtasks: bool = False
+    language: tuple[str, ...] = ()
 
     @property
     def video_keys(self) -> list[str]:
@@ -96,7 +99,7 @@ class LerobotLayout:
             out[key] = {**self._picture("image", camera, 1), "info": {"is_mask": True}}
         if self.subtasks:
             out[SUBTASK] = {"dtype": "int64", "shape": [1], "names": None}
-        return {**out, **INDEX_FEATURES}
+        return {**out, **dict.fromkeys(self.language, FEATURE), **INDEX_FEATURES}
 
     def _picture(self, dtype: str, camera: str, channels: int) -> dict[str, Any]:
         size = self.shape.cameras[camera]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dexrun.export.lerobot_language import COLUMNS, Said, array, arrow_type, described
 
 FeatureEntry = Mapping[str, Any]
 
@@ -17,18 +20,20 @@ def data_schema(features: Mapping[str, FeatureEntry]) -> Any:
     """Arrow's schema of the frames; videos are not in it."""
     import pyarrow as pa
 
-    fields, described = [], {}
+    fields, all_of_them = [], {}
     for key, feature in features.items():
         if feature["dtype"] != "video":
-            fields.append(pa.field(key, _arrow_type(feature)))
-            described[key] = _described(feature)
-    about = json.dumps({"info": {"features": described}})
+            fields.append(pa.field(key, _arrow_type(key, feature)))
+            all_of_them[key] = _described(key, feature)
+    about = json.dumps({"info": {"features": all_of_them}})
     return pa.schema(fields, metadata={"huggingface": about})
 
 
-def _arrow_type(feature: FeatureEntry) -> Any:
+def _arrow_type(key: str, feature: FeatureEntry) -> Any:
     import pyarrow as pa
 
+    if key in COLUMNS:
+        return arrow_type(key)
     if feature["dtype"] == "image":
         return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     scalar = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[feature["dtype"]]
@@ -36,8 +41,10 @@ def _arrow_type(feature: FeatureEntry) -> Any:
     return scalar if list(shape) == [1] else pa.list_(scalar, shape[0])
 
 
-def _described(feature: FeatureEntry) -> dict[str, Any]:
+def _described(key: str, feature: FeatureEntry) -> dict[str, Any]:
     """A feature as `datasets` describes it."""
+    if key in COLUMNS:
+        return described(key)
     if feature["dtype"] == "image":
         return {"_type": "Image"}
     value = {"dtype": feature["dtype"], "_type": "Value"}
@@ -49,8 +56,11 @@ def data_table(
     features: Mapping[str, FeatureEntry],
     columns: Mapping[str, NDArray[Any]],
     pictures: Mapping[str, Sequence[bytes]],
+    said: Mapping[str, Sequence[Sequence[Said]]] = MappingProxyType({}),
 ) -> Any:
-    """One episode's frames. `pictures` are encoded images, for features of dtype ``image``."""
+    """One episode's frames. `pictures` are encoded images, for features of dtype ``image``; `said` is what
+    is in language columns.
+    """
     import pyarrow as pa
 
     schema = data_schema(features)
@@ -59,6 +69,9 @@ def data_table(
         if entry.name in pictures:
             rows = [{"bytes": data, "path": None} for data in pictures[entry.name]]
             arrays.append(pa.array(rows, entry.type))
+            continue
+        if entry.name in said:
+            arrays.append(array(said[entry.name], entry.name))
             continue
         values = np.ascontiguousarray(columns[entry.name])
         if pa.types.is_fixed_size_list(entry.type):

@@ -20,6 +20,7 @@ from dexrun.export import lerobot, lerobot_append, lerobot_stats, stats, video
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot import LerobotLayout
+from dexrun.export.lerobot_language import COLUMNS, languages
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
 from dexrun.export.reasonings import steps_of, substeps
@@ -85,6 +86,8 @@ class LerobotV3:
         return lerobot.tasks(ref, options, _depth(options))
 
     def start(self, plan: ExportPlan) -> ExistingV3:
+        if plan.options.language == "columns" and not _layout(plan).language:
+            raise ExportError("--language columns: no episode has an annotation; dexrun annotate makes one")
         (plan.folder / PARTS).mkdir()
         if not plan.append:
             return ExistingV3(subtasks=_subtasks(plan, ()))
@@ -116,7 +119,8 @@ class LerobotV3:
             pictures[key], seen[key] = lerobot.depth_pngs(sampled, camera)
         for key, camera in of.mask_images.items():
             pictures[key], seen[key] = lerobot.mask_pngs(sampled, camera)
-        _write_part(part.with_suffix(".arrow"), data_table(of.features(), data, pictures))
+        said = languages(sampled, lerobot.IMAGES, of.fps) if of.language else {}
+        _write_part(part.with_suffix(".arrow"), data_table(of.features(), data, pictures, said))
         return data, seen
 
     def finish(self, plan: ExportPlan, prepared: ExistingV3, results: Sequence[Mapping[str, Any]]) -> None:
@@ -156,10 +160,12 @@ def _layout(plan: ExportPlan) -> LerobotLayout:
     refs = [slot.ref for slot in plan.slots]
     masked = [name for name in of.videos.values() if any(name in ref.masks for ref in refs)]
     wanted = masked if plan.options.masks == "images" else []
+    annotated = any(ref.annotated for ref in refs)
     return replace(
         of,
         mask_images={f"{lerobot.IMAGES}{name}_mask": name for name in wanted},
-        subtasks=any(ref.annotated for ref in refs),
+        subtasks=annotated and plan.options.language == "index",
+        language=COLUMNS if annotated and plan.options.language == "columns" else (),
     )
 
 
@@ -328,7 +334,7 @@ def read_existing(folder: Path) -> ExistingV3:
     return ExistingV3(
         info=info,
         tasks=tuple(name for _, name in ordered),
-        subtasks=_known_subtasks(meta),
+        subtasks=known_subtasks(meta),
         stats={key: {n: np.array(v) for n, v in one.items()} for key, one in found.items()},
         files={name: _next_file(path) for name, path in series.items()},
         episodes=info["total_episodes"],
@@ -337,7 +343,8 @@ def read_existing(folder: Path) -> ExistingV3:
     )
 
 
-def _known_subtasks(meta: Path) -> tuple[str, ...]:
+def known_subtasks(meta: Path) -> tuple[str, ...]:
+    """Sub-steps in words, by their number; none in a data set that has no list of them."""
     path = meta / "subtasks.parquet"
     if not path.exists():
         return ()

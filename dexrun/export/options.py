@@ -31,6 +31,9 @@ class ExportOptions(SamplingOptions):
             export.
         masks: whether LeRobot data sets (v3) hold tracked masks, as lossless ``images`` of 0 and 255 called
             ``observation.images.CAMERA_mask``; a policy takes them for a camera unless told otherwise.
+        language: how LeRobot data sets (v3) say an annotation's sub-steps: ``index``, each row's place in a
+            list of them (``subtask_index``, as LeRobot 0.4 has it), or ``columns``, its language columns,
+            with the objects' boxes, too (newer than 0.4.4, which does not open them).
         vlm_url, vlm_model: whom ``track`` asks; the embedded scene reader if empty, which knows the simulated
             tabletop. The key comes from the environment variable ``DEXRUN_PLANNER_API_KEY``.
         hdf5_compression: of images in HDF5; readers need not know. ``none`` is what ACT has itself.
@@ -51,6 +54,7 @@ class ExportOptions(SamplingOptions):
     tip: Literal["none", "feature", "task", "both"] = "none"
     missing_mask: Literal["track", "zeros", "refuse"] = "track"
     masks: Literal["none", "images"] = "none"
+    language: Literal["index", "columns"] = "index"
     vlm_url: str = Field(default="", pattern=r"^(https?://[^\s/]|$)")
     vlm_model: str = ""
     hdf5_compression: Literal["none", "lzf", "gzip"] = "none"

@@ -303,7 +303,7 @@ def _features(
     units = {STATE: unit, ACTION: unit, FORCE: "N", TIP: "m"}
     columns, features = {}, {}
     for key, one in said.items():
-        if one["dtype"] in ("video", "image", "string") or key in _COUNTED or off.get(key):
+        if one["dtype"] in ("video", "image", "string", "language") or key in _COUNTED or off.get(key):
             continue
         shape = () if list(one["shape"]) == [1] and key not in (STATE, ACTION, FORCE) else tuple(one["shape"])
         columns[key] = key

@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dexrun.annotation.inside import annotate_file
@@ -17,11 +18,15 @@ from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.stretches import Stretch, corrected, stretches
 from dexrun.annotation.surveying import survey_file
 from dexrun.curation.command import main as data_command
+from dexrun.curation.lerobot_words import cut
 from dexrun.exit_codes import OK
 from dexrun.export.errors import ExportError
 from dexrun.export.formats import format_named
 from dexrun.export.job import export
-from dexrun.export.lerobot_tables import read_table
+from dexrun.export.lerobot import write_table
+from dexrun.export.lerobot_language import PERSISTENT, array
+from dexrun.export.lerobot_tables import read_table, task_table
+from dexrun.export.lerobot_v3 import known_subtasks
 from dexrun.export.options import ExportOptions
 from policies.data.dataset import MASKS, DatasetError, Switches
 from policies.data.opening import open_dataset
@@ -196,3 +201,91 @@ def test_a_damaged_annotation_is_made_anew(recording: Path) -> None:
     assert surveyed.there is None
     annotate_file(surveyed.ref, AnnotateOptions())
     assert survey_file(recording, AnnotateOptions(), again=False).same(AnnotateOptions())
+
+
+def test_lerobots_language_columns_say_what_is_done_when_and_where_things_are(
+    recording: Path, tmp_path: Path
+) -> None:
+    target, options = tmp_path / "lerobot", ExportOptions(jobs=1, language="columns")
+    with pytest.raises(ExportError, match="no episode has an annotation; dexrun annotate makes one"):
+        export([recording], format_named("lerobot-v3"), target, options)
+    annotate_file(described(recording), AnnotateOptions())
+    export([recording], format_named("lerobot-v3"), target, options)
+    features = json.loads((target / "meta/info.json").read_text())["features"]
+    assert features["language_persistent"] == {"dtype": "language", "shape": [1], "names": None}
+    assert "language_events" in features
+    assert "subtask_index" not in features
+    table = read_table(target / "data/chunk-000/file-000.parquet")
+    kept = table.column("language_persistent").to_pylist()
+    assert all(rows == kept[0] for rows in kept)
+    assert {key: kept[0][0][key] for key in ("role", "style", "content", "camera", "tool_calls")} == {
+        "role": "assistant",
+        "style": "subtask",
+        "content": "Reach for the red cube.",
+        "camera": None,
+        "tool_calls": None,
+    }
+    stamps = table.column("timestamp").to_pylist()
+    assert all(row["timestamp"] in stamps for row in kept[0])
+    events = table.column("language_events").to_pylist()
+    (asked,) = (row for row, rows in enumerate(events) if rows)
+    question, answer = events[asked]
+    assert (question["role"], answer["role"]) == ("user", "assistant")
+    assert question["style"] == answer["style"] == "vqa"
+    assert answer["camera"] == "observation.images.head"
+    (found,) = json.loads(answer["content"])["detections"]
+    x1, y1, x2, y2 = (round(edge) for edge in found["bbox"])
+    boxed = np.zeros((96, 128), np.uint8)
+    boxed[y1:y2, x1:x2] = 1
+    assert truth(asked)[boxed == 0].sum() == 0
+    assert found["bbox_format"] == "xyxy"
+    export([recording], format_named("lerobot-v3"), target, options, append=True)
+    assert len(open_dataset(target, Switches()).episodes) == 2
+
+
+def test_subtasks_keep_their_words_when_sets_are_cut_and_merged(recording: Path, tmp_path: Path) -> None:
+    about = annotate_file(described(recording), AnnotateOptions())
+    first, second = tmp_path / "first", tmp_path / "second"
+    export([recording], format_named("lerobot-v3"), first, ExportOptions(jobs=1))
+    words = [step.text for step in about.substeps]
+    other = task_table([*reversed(words), about.task], "subtask_index")
+    export([recording], format_named("lerobot-v3"), second, ExportOptions(jobs=1))
+    known = known_subtasks(second / "meta")
+    numbers = {len(words) - 1 - place: word for place, word in enumerate(words)}
+    rows = read_table(second / "data/chunk-000/file-000.parquet")
+    moved = [
+        next(n for n, w in numbers.items() if w == known[old]) for old in rows["subtask_index"].to_pylist()
+    ]
+    at = rows.schema.get_field_index("subtask_index")
+    write_table(
+        second / "data/chunk-000/file-000.parquet", rows.set_column(at, rows.schema.field(at), [moved])
+    )
+    write_table(second / "meta/subtasks.parquet", other)
+    both = tmp_path / "both"
+    assert data_command(["merge", str(first), str(second), "--to", str(both)]) == OK
+    said = known_subtasks(both / "meta")
+    steps = [
+        said[each]
+        for each in read_table(both / "data/chunk-000/file-000.parquet")["subtask_index"].to_pylist()
+    ]
+    assert steps[: len(steps) // 2] == steps[len(steps) // 2 :]
+    assert set(steps) <= {*words, about.task}
+    assert words[0] in steps
+
+
+def test_language_columns_are_counted_anew_from_a_cut() -> None:
+    rows = [
+        {
+            "role": "assistant",
+            "content": text,
+            "style": "subtask",
+            "timestamp": at,
+            "camera": None,
+            "tool_calls": None,
+        }
+        for text, at in (("reach", 0.0), ("grasp", 0.5), ("lift", 1.0), ("place", 2.0))
+    ]
+    table = pa.table({PERSISTENT: array([rows] * 3, PERSISTENT)})
+    left = cut(table, 0.75, 1.5)[PERSISTENT].to_pylist()
+    assert left == [left[0]] * 3
+    assert [(row["content"], row["timestamp"]) for row in left[0]] == [("grasp", 0.0), ("lift", 0.25)]
