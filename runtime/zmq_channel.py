@@ -19,8 +19,9 @@ from runtime.frame_channel import HEADER_BYTES, FrameError, FrameMessage
 
 WINDOW = 8
 """Messages of one sender that may be on their way."""
-RETRY_NS = NS_PER_S // 2
-"""What was not taken within this time is sent again."""
+RETRY_NS, SELDOM_NS = NS_PER_S // 2, 4 * NS_PER_S
+"""What was not taken within this time is sent again; then after twice as long, and so on, up to the second: a
+receiver that is slow, as one that runs a large model is, is not to find ever more of the same."""
 _STREAMS = 256
 """Senders that a receiver remembers."""
 _LOOK_NS = 5_000_000
@@ -135,6 +136,7 @@ class ZmqSender:
         self._number = 0
         self._kept: deque[tuple[int, list[Any]]] = deque()
         self._moved_ns = clock.now_ns()
+        self._patience_ns = 0
         self._waiting: deque[list[Any]] = deque()  # that ZeroMQ had no room for yet
 
     def send(self, message: FrameMessage, timeout_ns: int) -> bool:
@@ -180,9 +182,10 @@ class ZmqSender:
             taken = said.get("taken")
             while type(taken) is int and self._kept and self._kept[0][0] < taken:
                 self._kept.popleft()
-                self._moved_ns = self._clock.now_ns()
-        if self._kept and self._clock.now_ns() - self._moved_ns > RETRY_NS:
-            self._moved_ns = self._clock.now_ns()
+                self._moved_ns, self._patience_ns = self._clock.now_ns(), 0
+        patience_ns = max(RETRY_NS, self._patience_ns)
+        if self._kept and self._clock.now_ns() - self._moved_ns > patience_ns:
+            self._moved_ns, self._patience_ns = self._clock.now_ns(), min(2 * patience_ns, SELDOM_NS)
             self._waiting = deque(parts for _, parts in self._kept)
         self._post_waiting()
 

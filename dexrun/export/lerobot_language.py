@@ -94,7 +94,7 @@ def arrow_type(column: str) -> Any:
 def described(column: str) -> dict[str, Any]:
     """The column as `datasets` describes it."""
     text = {"dtype": "string", "_type": "Value"}
-    row = {"role": text, "content": text, "style": text}
+    row: dict[str, Any] = {"role": text, "content": text, "style": text}
     if column == PERSISTENT:
         row["timestamp"] = {"dtype": "float32", "_type": "Value"}
     row |= {"camera": text, "tool_calls": {"feature": text, "_type": "List"}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,13 +100,11 @@ def test_one_that_takes_over_from_a_dead_one_goes_on_where_it_ended(ring: FrameR
 def test_what_zeromq_loses_is_sent_again_and_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
     sender = ZmqSender(receiver.address, TOKEN, CLOCK)
-    post, count = sender._post, itertools.count()
+    post, fate = sender._post, random.Random(7)  # a rhythm could be that of what is sent again, without end
 
     def lossy(parts: list[Any]) -> bool:
-        number = next(count)
-        if number % 3 == 0:
-            return True  # it is lost on the way
-        return post(parts) and (number % 3 == 1 or post(parts))  # or comes twice
+        times = fate.randrange(3)
+        return all(post(parts) for _ in range(times))  # it is lost on the way, arrives, or comes twice
 
     monkeypatch.setattr(sender, "_post", lossy)
     monkeypatch.setattr("runtime.zmq_channel.RETRY_NS", SOON)
@@ -120,6 +118,35 @@ def test_what_zeromq_loses_is_sent_again_and_taken_once(monkeypatch: pytest.Monk
         if (message := receiver.receive(SOON)) is not None:
             got.append(message.about["id"])
     assert got == list(range(30))
+    sender.close()
+    receiver.close()
+
+
+def test_a_receiver_that_takes_its_time_is_not_sent_ever_more_of_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Turned(RealClock):
+        at_ns = 0
+
+        def now_ns(self) -> int:
+            return self.at_ns
+
+    clock = Turned()
+    receiver = ZmqReceiver("127.0.0.1", MOST, TOKEN, CLOCK)
+    sender = ZmqSender(receiver.address, TOKEN, clock)
+    posted = 0
+
+    def nowhere(parts: list[Any]) -> bool:
+        nonlocal posted
+        posted += 1
+        return True
+
+    monkeypatch.setattr(sender, "_post", nowhere)
+    sender.send(picture(0), 0)
+    for _ in range(600):  # a minute
+        clock.at_ns += NS_PER_S // 10
+        sender.settle(0)
+    assert 12 < posted < 20
     sender.close()
     receiver.close()
 
