@@ -60,6 +60,7 @@ commands:
   data       check, drop, split, merge, trim, relabel, convert, push and pull data sets
   view       open a recording in Rerun
   convert    turn a policy checkpoint into safetensors, without executing it
+  find-ports which serial ports there are, what answers there, and which of them is which arm
   calibrate  record an arm's homing offsets and ranges
   joints     show which way every joint counts, in ticks, radians and LeRobot's units
 
@@ -83,6 +84,7 @@ _COMMANDS = {
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",
     "data": "dexrun.curation.command",
+    "find-ports": "dexrun.setup.find_ports",
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",
 }

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "CONTRIBUTING.md"),
     *("docs/tutorial.md", "docs/remote.md", "docs/serve.md", "docs/rollout.md", "docs/training.md"),
+    "docs/setup.md",
 )
 CHECKPOINT = re.compile(r"outputs/\w+/(last|best)\b")
 CONTINUED = re.compile(r"\\\n\s*")

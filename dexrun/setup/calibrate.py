@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import select
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Protocol, TextIO, get_args
+from typing import get_args
 
 from loguru import logger
 
 from dexrun.printing import complain
+from dexrun.setup.interrupts import EndedError, ended_by_signals, undisturbed
+from dexrun.setup.person import Person, Terminal
 from drivers.arms import describe
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
@@ -28,75 +27,9 @@ from runtime.clock import RealClock
 from runtime.messages import DeviceError
 from runtime.table_model import MeshesMissingError
 
-SAMPLE_S = 0.05
-QUIET_SAMPLES = 20
-"""Where nothing can be drawn over, what changed is shown once in so many samples."""
 RETRIES = 9
 """A person cannot start all over because of one lost packet."""
 BAUDRATES = get_args(FeetechOptions.model_fields["baudrate"].annotation)
-
-
-class Person(Protocol):
-    """Who holds the arm.
-
-    Raises:
-        EOFError: `confirm` and `confirmed`: there is nobody to press Enter any more.
-    """
-
-    def confirm(self, text: str) -> None:
-        """Show `text` and wait for Enter."""
-
-    def confirmed(self) -> bool:
-        """Whether Enter was pressed meanwhile; waits for a moment at most."""
-
-    def show(self, text: str) -> None:
-        """Show one line."""
-
-    def watch(self, lines: Sequence[str]) -> None:
-        """Show a table that changes, in the place of the one before."""
-
-
-class Terminal:
-    """A person at a terminal."""
-
-    def __init__(self, keys: TextIO = sys.stdin, out: TextIO = sys.stdout) -> None:
-        self._keys = keys
-        self._out = out
-        self._drawn: Sequence[str] = ()
-        self._calls = 0
-
-    def confirm(self, text: str) -> None:
-        self.show(text)
-        self._enter()
-
-    def confirmed(self) -> bool:
-        ready, _, _ = select.select([self._keys], [], [], SAMPLE_S)
-        if ready:
-            self._enter()
-        return bool(ready)
-
-    def _enter(self) -> None:
-        if not self._keys.readline():
-            raise EOFError
-
-    def show(self, text: str) -> None:
-        self._drawn = ()
-        self._out.write(text + "\n")
-        self._out.flush()
-
-    def watch(self, lines: Sequence[str]) -> None:
-        self._calls += 1
-        if lines == self._drawn:
-            return
-        if self._out.isatty():
-            up = f"\x1b[{len(self._drawn)}A" if self._drawn else ""
-            self._out.write(up + "".join(f"\r\x1b[K{line}\n" for line in lines))
-        elif self._drawn and self._calls % QUIET_SAMPLES:
-            return
-        else:
-            self._out.write("".join(f"{line}\n" for line in lines))
-        self._drawn = list(lines)
-        self._out.flush()
 
 
 def table(ranges: Mapping[str, JointRange]) -> list[str]:
@@ -133,7 +66,7 @@ def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
     whole = target.with_name(target.name + ".new")
     save_calibration(whole, calibration)
     try:
-        with _undisturbed(), calibrator.written(calibration):
+        with undisturbed(), calibrator.written(calibration):
             whole.replace(target)
     finally:
         whole.unlink(missing_ok=True)
@@ -141,35 +74,6 @@ def calibrate(calibrator: Calibrator, person: Person, target: Path) -> None:
         way = ", closes with rising ticks" if joint.drive_mode and name in calibrator.grippers else ""
         person.show(f"  {name:<16} {joint.range_min:5d} to {joint.range_max:5d}{way}")
     person.show(f"written to {target}, and into the servos")
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off signals while the servos' EEPROM and the file change together: some 50 ms."""
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _EndedError(Exception):
-    """SIGTERM or SIGHUP came."""
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    def end(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise _EndedError(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check_target(target: Path) -> str:
@@ -242,7 +146,7 @@ def _run(bus: FeetechBus, robot: RobotDescription, options: argparse.Namespace, 
         bus, ids, reversed_joints=options.reversed, ranges=ranges, grippers=tuple(robot.grippers)
     )
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             bus.check_models(ids.values(), reg.MODEL_STS3215)
             calibrate(calibrator, person, options.to)
     except (DeviceError, CalibrationError) as error:
@@ -251,7 +155,7 @@ def _run(bus: FeetechBus, robot: RobotDescription, options: argparse.Namespace, 
         return _fail(f"{options.to} cannot be written: {error.strerror or error}{calibrator.left()}", 3)
     except EOFError:
         why = "the input ended before Enter was pressed"
-    except (KeyboardInterrupt, _EndedError) as error:
+    except (KeyboardInterrupt, EndedError) as error:
         why = f"interrupted ({str(error) or 'SIGINT'})"
     else:
         return 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dexrun.setup.calibrate import BAUDRATES, Person, Terminal
+from dexrun.setup.calibrate import BAUDRATES
+from dexrun.setup.person import Person, Terminal
 from drivers.arms import describe
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import zip_longest
+from operator import and_
 from pathlib import Path
 
 from drivers.emulated_port import EmulatedPort
@@ -41,6 +44,13 @@ def status_packet(servo_id: int, error: int, parameters: bytes = b"") -> bytes:
     """What a servo answers."""
     body = bytes([servo_id, len(parameters) + 2, error]) + parameters
     return b"\xff\xff" + body + bytes([checksum(body)])
+
+
+def _at_once(packets: Iterable[bytes | None]) -> Iterator[bytes]:
+    """What is on the line when several servos of one id answer at the same time: a low level wins."""
+    sent = [packet for packet in packets if packet is not None]
+    if sent:
+        yield bytes(reduce(and_, column) for column in zip_longest(*sent, fillvalue=0xFF))
 
 
 def take_instructions(buffer: bytearray) -> Iterator[Instruction]:
@@ -208,23 +218,26 @@ class FeetechEmulator:
         elif instruction.code == SYNC_WRITE:
             self._sync_write(instruction.parameters)
         elif instruction.servo_id == reg.BROADCAST_ID:
-            for servo in self._listening([each.current_id for each in self.servos.values()]):
-                answer = self._single(servo, instruction)
-                if instruction.code == PING and answer is not None:
-                    yield answer
+            everybody = dict.fromkeys(each.current_id for each in self.servos.values())
+            for alike in self._listening(list(everybody)):
+                answers = [self._single(servo, instruction) for servo in alike]
+                if instruction.code == PING:
+                    yield from _at_once(answers)
         else:
-            for servo in self._listening([instruction.servo_id]):
-                answer = self._single(servo, instruction)
-                if answer is not None and (servo.answers_all or instruction.code in (PING, READ)):
-                    yield answer
+            for alike in self._listening([instruction.servo_id]):
+                answers = [self._single(servo, instruction) for servo in alike]
+                loud = [each.answers_all or instruction.code in (PING, READ) for each in alike]
+                yield from _at_once(a if heard else None for a, heard in zip(answers, loud, strict=True))
 
-    def _listening(self, ids: Sequence[int]) -> Iterator[EmulatedServo]:
-        """Those of `ids` that are there and hear, in that order. Ids may have been rewritten."""
+    def _listening(self, ids: Sequence[int]) -> list[list[EmulatedServo]]:
+        """Those of each of `ids` that are there and hear, in that order: more than one, where they share it.
+
+        Ids may have been rewritten.
+        """
         awake = [s for s in self.servos.values() if s.servo_id not in self.faults.silent]
-        by_id = {servo.current_id: servo for servo in awake if servo.baudrate == self._speed}
-        for servo_id in ids:
-            if servo_id in by_id:
-                yield by_id[servo_id]
+        hearing = [servo for servo in awake if servo.baudrate == self._speed]
+        groups = [[servo for servo in hearing if servo.current_id == servo_id] for servo_id in ids]
+        return [alike for alike in groups if alike]
 
     def _single(self, servo: EmulatedServo, instruction: Instruction) -> bytes | None:
         parameters = instruction.parameters
@@ -247,8 +260,10 @@ class FeetechEmulator:
         if len(parameters) < 2:
             return
         start, size = parameters[0], parameters[1]
-        for servo in self._listening(list(parameters[2:])):
-            yield status_packet(servo.current_id, servo.error(), servo.read(start, size))
+        for alike in self._listening(list(parameters[2:])):
+            yield from _at_once(
+                status_packet(each.current_id, each.error(), each.read(start, size)) for each in alike
+            )
 
     def _sync_write(self, parameters: bytes) -> None:
         if len(parameters) < 2:
@@ -256,5 +271,6 @@ class FeetechEmulator:
         start, size = parameters[0], parameters[1]
         rows = parameters[2:]
         for at in range(0, len(rows) - size, size + 1):
-            for servo in self._listening([rows[at]]):
-                servo.write(start, rows[at + 1 : at + 1 + size])
+            for alike in self._listening([rows[at]]):
+                for servo in alike:
+                    servo.write(start, rows[at + 1 : at + 1 + size])

@@ -130,6 +130,10 @@ class BusPort:
         """Whether the answer is overdue."""
         return self.starved
 
+    def setBaudRate(self, baudrate: int) -> None:
+        """Go on at another speed, in bit/s."""
+        self._line.baudrate = self._baudrate = baudrate
+
     def getBaudRate(self) -> int:
         """The line's speed in bit/s."""
         return self._baudrate

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dexrun.setup.calibrate import Terminal, main
+from dexrun.setup.calibrate import main
+from dexrun.setup.person import Terminal
 from drivers.arms.so100 import JOINT_NAMES
 from drivers.feetech import registers as reg
 from drivers.feetech.calibration import load_calibration
