@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
 from planner.perception.naming import ShownMoment, asked, detected, read_off, telling_of_several
 from policies.data.recorded import EpisodeRef
-from runtime.interfaces import PerceptionError
+from runtime.interfaces import Detector, PerceptionError
+from runtime.parts import DetectorTable
 from runtime.recording.annotations import PERSON, Anchor, Annotation, fingerprint
 from runtime.recording.reader import Episode
 
@@ -37,6 +39,12 @@ def named(
     frame = about.moments[found.look].frame
     said = (found.by, found.model, found.prompt, found.confidence)
     return Anchor(frame, found.phrase, found.box, (), *said)
+
+
+@lru_cache(maxsize=1)
+def loaded(table: DetectorTable) -> Detector | None:
+    """The one for all episodes: loading its weights takes longer than asking it."""
+    return table.build()
 
 
 HAS_ITS_OWN = "it has masks of its own, whose place these would take; --again makes them all the same"

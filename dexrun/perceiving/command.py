@@ -102,6 +102,9 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     to = arguments.to or Path("perceived.png")
     if to.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--to {to}: the drawn picture is a .png or a .jpg")
+    shown = [given.resolve() for given in (arguments.image, arguments.depth) if given is not None]
+    if to.resolve() in shown:
+        raise InputError(f"{to} is what is looked at; give --to another file to draw to")
     view = _view(arguments, settings)
     finder, seen = _seen(arguments, settings, view)
     _write(to, drawn(view, seen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -19,11 +19,14 @@ from dexrun.annotation.options import AnnotateOptions
 from dexrun.annotation.processes import WorkerProcess
 from dexrun.annotation.reading import ReaderRole
 from dexrun.annotation.review import _user
+from dexrun.annotation.steps import loaded
 from dexrun.annotation.tracking import TrackerRole
 from dexrun.annotation.writing import WriterRole
 from dexrun.exit_codes import OK
 from runtime.clock import NS_PER_S, RealClock
 from runtime.frame_channel import FrameError, FrameMessage
+from runtime.interfaces import PerceptionError
+from runtime.parts import DetectorTable
 from runtime.recording.annotations import Anchor, FrameMask, annotation_path
 from runtime.recording.reader import Episode
 from tests.annotation.drawn import drawn, run_of
@@ -461,3 +464,25 @@ def test_an_episode_that_is_named_twice_is_annotated_once(
     link.symlink_to(recordings[0])
     assert main([str(recordings[0]), str(link), str(recordings[0])]) == OK
     assert seen == [[recordings[0].resolve()]]
+
+
+class CountedTable(DetectorTable):
+    """A detector whose weights take their time."""
+
+    type: str = "counted"
+    built: ClassVar[int] = 0
+
+    def build(self) -> NoReturn:
+        CountedTable.built += 1
+        raise PerceptionError("no weights")
+
+
+def test_a_detector_is_loaded_once_for_all_episodes() -> None:
+    assert loaded(AnnotateOptions().perception.detector) is None
+    told = loaded.cache_info().misses
+    assert loaded(AnnotateOptions().perception.detector) is None
+    assert loaded.cache_info().misses == told
+    for _ in range(2):  # what could not be loaded is tried again: a folder may be there by then
+        with pytest.raises(PerceptionError, match="no weights"):
+            loaded(CountedTable())
+    assert CountedTable.built == 2

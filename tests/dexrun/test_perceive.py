@@ -184,6 +184,10 @@ def test_a_moment_of_a_recording(here: Path, capsys: pytest.CaptureFixture[str])
             "the drawn picture is a .png or a .jpg",
         ),
         (
+            ["--image", "cube.png", "--phrase", "red", "--to", "./cube.png"],
+            "cube.png is what is looked at; give --to another file",
+        ),
+        (
             ["--image", "cube.png", "--phrase", "red", "--to", "no/a.png"],
             "--to no/a.png: No such file or dire",
         ),
