@@ -81,7 +81,7 @@ def said(folder: Folder, kind: type[Said]) -> Said:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "it"
+        key = ".".join(map(str, first["loc"]))
         why = first["msg"].removeprefix("Value error, ")
-        value = repr(given.get(str(first["loc"][0]))) if first["loc"] else ""
-        raise folder.error(f"config.json: {key} = {value[:80]}: {why}") from None
+        shown = f"{key} = {given.get(str(first['loc'][0]))!r:.80}: " if key else ""
+        raise folder.error(f"config.json: {shown}{why}") from None

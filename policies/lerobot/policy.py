@@ -24,6 +24,7 @@ from policies.said_units import agreed_units, units_beside
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
 from runtime.messages import CameraInfo, ColorImage, Observation, PolicyAnswer
+from runtime.packages import need
 from runtime.units import DEFAULT_LEROBOT, UnitMap
 
 Load = Callable[[Folder, LerobotFolderOptions, torch.device], ChunkNetwork]
@@ -35,7 +36,15 @@ def _act(folder: Folder, options: LerobotFolderOptions, device: torch.device) ->
     return load_lerobot_act(folder, device, options.precision)
 
 
-NETWORKS: Mapping[str, Load] = {"act": _act}
+def _diffusion(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
+    from policies.lerobot.diffusion import load_lerobot_diffusion
+
+    need(f"a {folder.kind} of LeRobot's", ("diffusers",), options.extra)
+    steps, kind = options.inference_steps, options.noise_scheduler
+    return load_lerobot_diffusion(folder, device, options.precision, steps, kind)
+
+
+NETWORKS: Mapping[str, Load] = {"act": _act, "diffusion": _diffusion}
 """What loads the network of a folder, by its kind."""
 
 
@@ -53,6 +62,7 @@ class FolderPolicy:
         folder = self._folder = options.folder()
         if folder.kind not in NETWORKS:
             raise folder.error(f"a {folder.kind} does not run here; those that do are {', '.join(NETWORKS)}")
+        _check_effect(folder, options)
         self._device = open_device(options.device)
         self._views = looks_through(folder, options.keys)
         self._rules = {camera: _rule(folder, options, camera, name) for camera, name in self._views.items()}
@@ -190,6 +200,18 @@ class FolderPolicy:
         if self._device.type == "cuda":
             self._network.place(torch.device("cpu"), "float32")
             torch.cuda.empty_cache()
+
+
+def _check_effect(folder: Folder, options: LerobotFolderOptions) -> None:
+    """Whether what is configured has an effect on a network of this kind.
+
+    Raises:
+        FolderError: it has none.
+    """
+    if options.inference_steps and folder.kind == "act":
+        raise folder.error("policy.inference_steps has no effect: an ACT makes its chunk at once")
+    if options.noise_scheduler and folder.kind != "diffusion":
+        raise folder.error(f"policy.noise_scheduler has no effect: it is a {folder.kind}")
 
 
 def _instants(observation: Observation, steps: int) -> list[Observation]:
