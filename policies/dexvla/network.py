@@ -23,7 +23,7 @@ LANGUAGE_MODEL, EYES = "model.language_model.", "model.visual."
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class DexVlaPrompt:
     """What the language model reads.
 
     Attributes:
@@ -103,7 +103,7 @@ class DexVla(nn.Module):
 
     # --- reading and saying
 
-    def positions(self, prompt: Prompt) -> Tensor:
+    def positions(self, prompt: DexVlaPrompt) -> Tensor:
         """Of each token in time, height and width, ``[3, B, L]``: transformers' own."""
         picture = (prompt.words == self.vlm.config.image_token_id).int()
         return self.vlm.model.get_rope_index(  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ class DexVla(nn.Module):
             attention_mask=prompt.there,
         )[0]
 
-    def hidden(self, prompt: Prompt, positions: Tensor, cache: Any = None) -> Tensor:
+    def hidden(self, prompt: DexVlaPrompt, positions: Tensor, cache: Any = None) -> Tensor:
         """The language model's last hidden states ``[B, L, C]``, after its norm."""
         found = self.vlm.model(
             input_ids=prompt.words,
@@ -136,7 +136,7 @@ class DexVla(nn.Module):
         modulated = self.reasoning_film(self.input_action_proj(hidden, asked), reasoning)
         return modulated + mean_of(hidden, asked)  # type: ignore[no-any-return]
 
-    def read(self, prompt: Prompt, end: int, longest: int) -> DexVlaReading:
+    def read(self, prompt: DexVlaPrompt, end: int, longest: int) -> DexVlaReading:
         """Read one prompt, and say what comes next: greedily, until the token `end` or `longest` tokens.
 
         As in the public code the last token's own state is not looked at, unless it is the only one.
@@ -177,7 +177,7 @@ class DexVla(nn.Module):
 
     def loss(
         self,
-        prompt: Prompt,
+        prompt: DexVlaPrompt,
         said: Tensor,
         state: Tensor,
         actions: Tensor,

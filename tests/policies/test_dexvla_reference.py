@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from policies.dexvla.network import DexVla, Prompt, drawn  # noqa: E402
+from policies.dexvla.network import DexVla, DexVlaPrompt, drawn  # noqa: E402
 from policies.dexvla.scaledp import ScaleDp  # noqa: E402
 from tests.policies.dexvla_small import SHAPE, numbers, weight  # noqa: E402
 
@@ -49,12 +49,12 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def batch() -> tuple[Prompt, torch.Tensor]:
+def batch() -> tuple[DexVlaPrompt, torch.Tensor]:
     longest = max(len(asked) + len(said) for asked, said in ROWS)
     words = torch.tensor([[0] * (longest - len(a) - len(s)) + a + s for a, s in ROWS])
     said = torch.tensor([[False] * (longest - len(s)) + [True] * len(s) for _, s in ROWS])
     grids = torch.tensor([[1, 4, 6], [1, 2, 4]] * 2)
-    return Prompt(words, words != 0, numbers("pixels", (64, 1176), 1.0), grids), said
+    return DexVlaPrompt(words, words != 0, numbers("pixels", (64, 1176), 1.0), grids), said
 
 
 def close(found: torch.Tensor, name: str, atol: float = 1e-5) -> None:
@@ -100,7 +100,7 @@ def test_the_whole_networks_losses_are_the_public_ones(network: DexVla) -> None:
 def test_what_it_says_and_does_is_the_public_ones(network: DexVla) -> None:
     prompt, _ = batch()
     asked = torch.tensor([ROWS[0][0]])
-    one = Prompt(asked, torch.ones_like(asked, dtype=torch.bool), prompt.patches[:32], prompt.grids[:2])
+    one = DexVlaPrompt(asked, torch.ones_like(asked, dtype=torch.bool), prompt.patches[:32], prompt.grids[:2])
     reading = network.read(one, END, 256)
     assert list(reading.said) == KNOWN["run.words"][0].tolist()
     close(reading.condition, "run.condition.rows")
@@ -136,7 +136,7 @@ def test_what_it_reads_and_says_is_what_transformers_itself_does(kind: str) -> N
     own = network.vlm.model(input_ids=prompt.words, **both).last_hidden_state
     found, there = network.hidden(prompt, network.positions(prompt)), prompt.there[..., None]
     torch.testing.assert_close(found * there, own * there, rtol=0, atol=1e-5)
-    one = Prompt(prompt.words[:1], prompt.there[:1], prompt.patches[:32], prompt.grids[:2])
+    one = DexVlaPrompt(prompt.words[:1], prompt.there[:1], prompt.patches[:32], prompt.grids[:2])
     alone = {"mm_token_type_ids": both["mm_token_type_ids"][:1], "pixel_values": one.patches}
     greedy = network.vlm.generate(
         one.words,
