@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -115,6 +115,8 @@ class RolloutOptions(TakeOverOptions):
             as ``grasp.move_speed_rad_s`` says.
         arm: of a robot of several arms, the one that a policy for one arm moves.
         phrase: the object whose mask or box the policy needs, in words; empty: what its task says.
+        instructions: what the policy may be told besides while an episode is on: the key i goes from one to
+            the next.
         judge: in simulation, whether the ground truth ends an episode as a success once everything that its
             task names lies in the tray, and says at any other end whether it does.
         put_back: in simulation, whether objects are put back where they were before the next episode.
@@ -124,6 +126,7 @@ class RolloutOptions(TakeOverOptions):
     home: bool = False
     arm: str = ""
     phrase: str = Field(default="", max_length=1000)
+    instructions: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
     judge: bool = True
     put_back: bool = True
 

@@ -3,8 +3,8 @@
 ``GET /`` (or ``/state``) answers the session's state as JSON; ``POST /start``, ``/stop``, ``/discard``,
 ``/label``, ``/keep``, ``/quit`` change it and answer the new state. A body, where there is one, is a JSON
 object: ``{"task": "..."}`` for start, ``{"label": "success"}`` for stop and label. A mode may have more
-paths (``/pause``, ``/resume``, ``/take``, ``/give`` of a rollout), and more to say in its state; in grasp
-mode, whose episodes are its own, these are all, and ``/quit``.
+paths (``/pause``, ``/resume``, ``/take``, ``/give`` of a rollout, ``/tell`` with ``{"instruction": "..."}``)
+and more to say in its state; in grasp mode, whose episodes are its own, these are all, and ``/quit``.
 
 Only this machine can connect. So that no page of another site can act through a person's browser, a
 request must name this machine as its host (which a rebound name does not), must not come from another
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from runtime.http_checks import check_body, check_origin
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
@@ -73,6 +73,14 @@ class ModeRequests(Protocol):
         """What the state says besides."""
 
 
+@runtime_checkable
+class ModeTexts(Protocol):
+    """A mode that can be told something in words."""
+
+    def texts(self) -> Mapping[str, tuple[str, Callable[[str], None]]]:
+        """By path: the key of the body's text, and what to do with it; raises as `ModeRequests.requests`."""
+
+
 class EpisodeApi:
     """The server. Opened and closed on the loop; a request takes microseconds of it."""
 
@@ -80,6 +88,8 @@ class EpisodeApi:
         self._episodes = episodes
         self._mode = mode
         self._requests = {} if mode is None else mode.requests()
+        texts = mode.texts() if isinstance(mode, ModeTexts) else {}
+        self._texts: Mapping[str, tuple[str, Callable[[str], None]]] = texts
         self._server = HttpServer(self._answer, HttpLimits(), check=self._check, refusal=_refusal)
 
     async def open(self, port: int) -> int:
@@ -114,7 +124,7 @@ class EpisodeApi:
             if request.method != "GET":
                 raise RefusedError(405, f"{request.path} is for GET")
             return
-        known = (*(() if self._episodes is None else _ACTIONS), *self._requests)
+        known = (*(() if self._episodes is None else _ACTIONS), *self._requests, *self._texts)
         if request.path not in known:
             raise RefusedError(404, f"no {request.path}; there are /state, {', '.join(known)}")
         if request.method != "POST":
@@ -122,6 +132,10 @@ class EpisodeApi:
         if request.path in self._requests:
             parse_body(request.body, ())
             self._requests[request.path]()
+            return
+        if request.path in self._texts:
+            key, do = self._texts[request.path]
+            do(parse_body(request.body, (key,)).get(key, ""))
             return
         assert self._episodes is not None  # noqa: S101 - else the path is not known
         allowed, action = _ACTIONS[request.path]

@@ -43,8 +43,8 @@ _ESC_S = 0.1
 """A lone ESC that nothing follows for so long is the key, and not the beginning of an arrow's bytes."""
 
 Extra = Mapping[str, Callable[[], None]]
-"""What a mode does on the commands ``pause`` (p) and ``take`` (TAB or t); and on ``quit`` and ``help``, where
-nobody else has episodes.
+"""What a mode does on the commands ``pause`` (p), ``take`` (TAB or t) and ``instruct`` (i); and on ``quit``
+and ``help``, where nobody else has episodes.
 """
 
 _ESCAPES = {b"\x1b[C": "toggle", b"\x1bOC": "toggle", b"\x1b[D": "discard", b"\x1bOD": "discard"}
@@ -60,6 +60,7 @@ _BYTES = {
     ord("q"): "quit",
     ord("?"): "help",
     ord("p"): "pause",
+    ord("i"): "instruct",
     ord("t"): "take",
     ord("\t"): "take",
 }

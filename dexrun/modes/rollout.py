@@ -14,7 +14,7 @@ import anyio
 import numpy as np
 from loguru import logger
 
-from dexrun.episodes.episodes import Episodes, said
+from dexrun.episodes.episodes import EpisodeError, Episodes, said
 from dexrun.episodes.unrecorded import Unrecorded
 from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.driving import ByHand
@@ -87,6 +87,7 @@ class RolloutMode:
         self._recorded = not isinstance(episodes.recorder, Unrecorded)
         self._judges = self._world is not None and self._options.judge
         self._zeros = 0
+        self._told, self._next = "", 0
         episodes.gate = self._gate
         episodes.ended.append(self._ended)
 
@@ -129,19 +130,55 @@ class RolloutMode:
     @property
     def help(self) -> str:
         """The mode's keys, for a person."""
-        return self._take_over.help
+        told = "; i the next of rollout.instructions" if self._options.instructions else ""
+        return self._take_over.help + told
 
     def commands(self) -> Mapping[str, Callable[[], None]]:
         """By key."""
-        return self._take_over.commands()
+        return {**self._take_over.commands(), "instruct": self._tell_next}
 
     def requests(self) -> Mapping[str, Callable[[], None]]:
         """By path of the HTTP API."""
         return self._take_over.requests()
 
+    def texts(self) -> Mapping[str, tuple[str, Callable[[str], None]]]:
+        """By path of the HTTP API."""
+        return {"/tell": ("instruction", self.tell)}
+
     def state(self) -> Mapping[str, Any]:
         """For the HTTP API."""
-        return self._take_over.state()
+        take = self._episodes.on
+        return {**self._take_over.state(), "instruction": "" if take is None else self._words(take)}
+
+    def tell(self, words: str) -> None:
+        """From now on, in the episode that is on, the policy is asked to do this: a new attempt, from where
+        the arm is.
+
+        Raises:
+            EpisodeError: no episode is on, or nothing is said.
+        """
+        take = self._episodes.on
+        if take is None:
+            raise EpisodeError("no episode is on; the next one is given its task when it starts")
+        if not words.strip():
+            raise EpisodeError("no instruction: nothing is said")
+        if words == self._words(take):
+            return
+        self._told = words
+        logger.info("told: {}", words)
+        self._episodes.recorder.event("told", instruction=words)
+        if self._its_turn(take):
+            self._control.rest()  # it is followed anew, by these words
+
+    def _tell_next(self) -> None:
+        listed = self._options.instructions
+        if not listed:
+            raise EpisodeError("rollout.instructions names nothing to go on with")
+        self._next += 1
+        self.tell(listed[(self._next - 1) % len(listed)])
+
+    def _words(self, take: Take) -> str:
+        return self._told or take.task
 
     def _gate(self) -> str:
         if self._in_the_way or self.hand_over.phase is DrivingPhase.NOBODY:
@@ -181,8 +218,9 @@ class RolloutMode:
     async def _succeeded(self, take: Take) -> bool:
         world = self._world
         assert world is not None  # noqa: S101 - there is a judge
+        words = self._words(take)
         try:
-            found = await self._clock.run_blocking(lambda: score(world, take.task, _JUDGE_S))
+            found = await self._clock.run_blocking(lambda: score(world, words, _JUDGE_S))
         except WorldError as error:
             logger.debug("no judge: {}", error)
             return False
@@ -253,6 +291,7 @@ class RolloutMode:
         """While `take` is on: have the policy followed whenever it is the policy's turn."""
         tally = EpisodeTally(take)
         self._tallies.append(tally)
+        self._told = ""
         before = self.hand_over.takeovers
         self._troubled_at = None
         await self._zeroed(take)
@@ -287,10 +326,10 @@ class RolloutMode:
         """Have the policy followed from where the arm is; ``None`` if its turn is over before that."""
         while self._its_turn(take) and (self._worker.in_flight or not self._control.resting):
             await self._control.ticked()  # what was asked for before is answered, and the arm stands still
-        attempt = self._worker.attempt(take.task)
+        attempt = self._worker.attempt(self._words(take))
         if self._finder is not None and not await self._found(self._finder, take, attempt):
             return None
-        if not self._its_turn(take):
+        if not self._its_turn(take) or attempt.instruction != self._words(take):
             return None
         self._does = ""
         self._control.follow(attempt)
@@ -298,7 +337,7 @@ class RolloutMode:
 
     async def _found(self, finder: ObjectFinder, take: Take, attempt: PolicyAttempt) -> bool:
         """Whether the object that the policy needs a mask of is tracked."""
-        phrase = self._options.phrase or take.task
+        phrase = self._options.phrase or attempt.instruction
         self._does = f"looking for {phrase!r}"
         why = ""
         for _ in range(_TRIES):
@@ -309,7 +348,7 @@ class RolloutMode:
                 logger.warning("{!r} is not found: {}", phrase, error)
             else:
                 return True
-            if not self._its_turn(take):
+            if not self._its_turn(take) or attempt.instruction != self._words(take):
                 return False
         self._episodes.stop(reason=f"{phrase!r} was not found: {why}")
         return False

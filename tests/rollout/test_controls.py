@@ -34,7 +34,7 @@ def unrecorded(clock: Any, **keys: Any) -> Episodes:
 
 def test_a_lone_escape_is_a_key_and_arrows_are_still_arrows() -> None:
     parser = KeyParser()
-    assert parser.feed(b"p\t t") == ["pause", "take", "toggle", "take"]
+    assert parser.feed(b"p\t ti") == ["pause", "take", "toggle", "take", "instruct"]
     assert parser.feed(b"\x1b") == []
     assert parser.escaped
     assert parser.feed(b"[C") == ["toggle"]  # the rest of an arrow, late
@@ -68,9 +68,18 @@ class Mode:
 
     def __init__(self) -> None:
         self.paused = False
+        self.told: list[str] = []
 
     def requests(self) -> Mapping[str, Callable[[], None]]:
         return {"/pause": self.pause, "/take": self.take}
+
+    def texts(self) -> Mapping[str, tuple[str, Callable[[str], None]]]:
+        return {"/tell": ("instruction", self.tell)}
+
+    def tell(self, words: str) -> None:
+        if not words:
+            raise EpisodeError("nothing is said")
+        self.told.append(words)
 
     def state(self) -> Mapping[str, Any]:
         return {"driving": "paused" if self.paused else "policy"}
@@ -102,7 +111,28 @@ def test_a_modes_requests_are_answered_with_its_state() -> None:
     assert [status for status, _ in answers] == [200, 200, 409, 404]
     assert [body.get("driving") for _, body in answers] == ["policy", "paused", "paused", None]
     assert answers[2][1]["error"] == "nothing to take over with"
-    assert answers[3][1]["error"].endswith("/quit, /pause, /take")
+    assert answers[3][1]["error"].endswith("/quit, /pause, /take, /tell")
+
+
+def test_a_mode_is_told_something_in_words() -> None:
+    clock, mode = RealClock(), Mode()
+    statuses: list[int] = []
+
+    async def main() -> None:
+        api = EpisodeApi(unrecorded(clock), mode)
+        port = await api.open(0)
+        for body in ('{"instruction": "the blue cube"}', "{}", '{"task": "x"}'):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"POST /tell HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            statuses.append(int((await reader.read()).split()[1]))
+            writer.close()
+            await writer.wait_closed()
+        await api.close()
+
+    clock.run(main)
+    assert statuses == [200, 409, 400]
+    assert mode.told == ["the blue cube"]
 
 
 def test_episodes_are_counted_where_nothing_is_recorded() -> None:
