@@ -43,7 +43,6 @@ def summarise(settings: Settings, record: RunRecord, duration_ns: int) -> dict[s
         measured.update({key: policy[key] for key in ("failures", "last_error")})
         measured["asked_chunks"] = policy["chunks"]
         measured["inference_s"] = policy["inference_s"]
-        if "remote" in policy:
-            measured["remote"] = policy["remote"]
+        measured.update({key: policy[key] for key in ("remote", "slow") if key in policy})
     summary["attempts"] = record.attempts or outcome.attempts
     return {**summary, **record.parts()}

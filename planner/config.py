@@ -43,11 +43,10 @@ class SceneReaderConfig(Options):
     slow_s: float = Field(default=5.0, gt=0)
 
 
-class PlannerConfig(Options):
-    """Whom to ask, how long to wait, and what to do when no usable answer comes.
+class VlmOptions(Options):
+    """A vision-language model: whom to ask, and how long to wait.
 
     Attributes:
-        prompt: what the person wants done.
         base_url: an OpenAI-compatible server (``"http://gpu:8000/v1"``); none means the embedded reader.
         model: the model's name there; none takes the first that the server lists.
         api_key_env: the environment variable that holds the key; the key itself is never configured.
@@ -65,13 +64,9 @@ class PlannerConfig(Options):
         temperature: of the model's sampling; ``default`` leaves it to the server (some
             models accept no other).
         max_completion_tokens: longest reply asked for.
-        simulated_latency_s: on a stepped clock, how long after its request a reply arrives.
-        on_failure: what a mode does about a task that failed in spite of all retries: keep the arm where
-            it is and go on (``hold``), or end the run (``stop``).
         scene_reader: the embedded reader's own options.
     """
 
-    prompt: str = Field(default="clear the table", min_length=1, max_length=2_000)
     base_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
     model: str | None = Field(default=None, min_length=1)
     api_key_env: str = Field(default="DEXRUN_PLANNER_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -87,8 +82,6 @@ class PlannerConfig(Options):
     box_units: Literal["auto", "pixels", "per_mille", "fractions"] = "auto"
     temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] = 0.0
     max_completion_tokens: int = Field(default=1024, ge=16)
-    simulated_latency_s: float = Field(default=0.3, ge=0)
-    on_failure: Literal["hold", "stop"] = "hold"
     scene_reader: SceneReaderConfig = SceneReaderConfig()
 
     @field_validator("base_url")
@@ -110,7 +103,7 @@ class PlannerConfig(Options):
         return url
 
     @model_validator(mode="after")
-    def _ordered(self) -> PlannerConfig:
+    def _ordered(self) -> VlmOptions:
         if self.deadline_s < self.timeout_s:
             raise ValueError(f"deadline_s ({self.deadline_s}) must be at least timeout_s ({self.timeout_s})")
         if self.backoff_max_s < self.backoff_s:
@@ -118,3 +111,18 @@ class PlannerConfig(Options):
                 f"backoff_max_s ({self.backoff_max_s}) must be at least backoff_s ({self.backoff_s})"
             )
         return self
+
+
+class PlannerConfig(VlmOptions):
+    """Whom to ask, how long to wait, and what to do when no usable answer comes.
+
+    Attributes:
+        prompt: what the person wants done.
+        simulated_latency_s: on a stepped clock, how long after its request a reply arrives.
+        on_failure: what a mode does about a task that failed in spite of all retries: keep the arm where
+            it is and go on (``hold``), or end the run (``stop``).
+    """
+
+    prompt: str = Field(default="clear the table", min_length=1, max_length=2_000)
+    simulated_latency_s: float = Field(default=0.3, ge=0)
+    on_failure: Literal["hold", "stop"] = "hold"

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from policies.process_start import start_message
+from runtime.inference import NotReadyError
 from runtime.interfaces import PolicyError, PolicySpec, policy_error
 from runtime.messages import ArmState, Floats, Frame, Observation, PolicyAnswer, PolicyStatus, Thought, Tip
 from runtime.part_context import PolicyContext
@@ -103,6 +104,7 @@ def write_observation(ring: Ring, observation: Observation) -> dict[str, Any]:
         "history": [[s.stamp_ns, s.arm.stamp_ns, _stamps(s.frames)] for s in observation.history],
         "end_effector": {name: pose.tolist() for name, pose in observation.end_effector.items()},
         "tip": None if observation.tip is None else _as_lists(observation.tip),
+        "trial": observation.trial,
         "thought": None if observation.thought is None else _thought_as_json(observation.thought),
     }
 
@@ -265,6 +267,8 @@ class _Child:
         except OSError:
             raise ChildGoneError(self._ended()) from None
         answer: dict[str, Any] = json.loads(self._line())
+        if "waits_for" in answer:
+            raise NotReadyError(answer["waits_for"])
         if "error" in answer:
             raise policy_error(answer["error"])
         return answer

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from policies.process_start import started
+from runtime.inference import NotReadyError
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import ArmState, Floats, Frame, Observation, Snapshot, Thought, Tip, TrackedMask
 from runtime.ring import Ring, Sample
@@ -49,6 +50,7 @@ def read_observation(sample: Sample, message: Mapping[str, Any]) -> Observation:
         {name: np.array(pose) for name, pose in message["end_effector"].items()},
         None if message["tip"] is None else _tip(*message["tip"]),
         None if message["thought"] is None else _thought(message["thought"]),
+        message["trial"],
     )
 
 
@@ -73,6 +75,8 @@ class PolicyChild:
         try:
             handle = getattr(self, f"do_{message['do']}")
             return handle(message)  # type: ignore[no-any-return]
+        except NotReadyError as error:
+            return {"waits_for": str(error)}
         except PolicyError as error:
             return {"error": " ".join(str(error).split())}
         except Exception as error:

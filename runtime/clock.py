@@ -120,6 +120,11 @@ class Clock(Protocol):
         """Run an event loop that follows this clock until `main` returns."""
 
 
+def single_threaded(clock: Clock) -> bool:
+    """Whether nobody else can run beside whoever moves this clock on: it spawns nothing, and nobody waits."""
+    return bool(getattr(clock, "one_thread", False))
+
+
 class _RealSignal:
     def __init__(self) -> None:
         self._event = threading.Event()

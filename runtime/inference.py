@@ -155,7 +155,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def _failure_of(error: BaseException) -> InferenceFailureError:
+def failure_of(error: BaseException) -> InferenceFailureError:
     """What `error` counts as: ``SystemExit`` and the like must not end the thread either.
 
     Raises:
@@ -289,7 +289,7 @@ class Inference:
         except PolicyError as error:
             self._tell(cold=error)
         except BaseException as error:
-            failure = _failure_of(error)
+            failure = failure_of(error)
             self._tell(cold=PolicyError(f"policy {self._policy.spec.name}: {failure.kind}: {failure}"))
         return self._report.cold is None
 
@@ -349,7 +349,7 @@ class Inference:
         except NotReadyError as error:
             waits_for = str(error)
         except BaseException as error:
-            failure = _failure_of(error)
+            failure = failure_of(error)
         changes: dict[str, object] = {"waits_for": waits_for}
         if failure is not None or chunk is not None:
             self._wait_until(request.stamp_ns + self._latency_ns)
@@ -426,4 +426,4 @@ class Inference:
         try:
             call()
         except BaseException as error:
-            self._tell(**self._failed(_failure_of(error)))
+            self._tell(**self._failed(failure_of(error)))

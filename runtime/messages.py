@@ -158,6 +158,7 @@ class Observation:
         tip: where the instruction's object was seen last; ``None`` before it was seen, or unless
             `PolicySpec.tip` asks for it.
         thought: what a slow model made of an earlier observation; ``None`` where there is no slow model.
+        trial: whether the answer is only to prove that there is one: nothing is asked for, nothing moves.
     """
 
     step: int
@@ -174,6 +175,7 @@ class Observation:
     end_effector: Mapping[str, Floats] = field(default_factory=dict)
     tip: Tip | None = None
     thought: Thought | None = None
+    trial: bool = False
 
 
 class PolicyStatus(enum.StrEnum):

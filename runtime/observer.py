@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Observer:
         request = ChunkRequest(0, 0, np.zeros((0, self._arm_state().position.size)), 0, self._clock.now_ns())
         frames = {name: self._frame(name, None, request.stamp_ns) for name in self._cameras}
         masks = {name: _all_of(frames[name], tip=self._spec.tip) for name in self._spec.masks}
-        return self._made(request, frames, masks)
+        return replace(self._made(request, frames, masks), trial=True)
 
     def _made(
         self, request: ChunkRequest, frames: Mapping[str, Frame], masks: Mapping[str, TrackedMask]

@@ -146,7 +146,7 @@ class InferenceWorker:
 
     def statistics(self) -> dict[str, Any]:
         """``{chunks, dropped_chunks, inference_s: {p50, max}, failures, last_error}``, and ``remote``, counts
-        by kind, of a policy that has `statistics` of its own.
+        by kind, of a policy that has `statistics` of its own; of a part of it, ``<part>/<kind>``, by part.
         """
         report = self.report
         return {
@@ -155,7 +155,7 @@ class InferenceWorker:
             "inference_s": {"p50": report.inference_s[0], "max": report.inference_s[1]},
             "failures": dict(report.failures),
             "last_error": report.last_error,
-            **({"remote": dict(report.own)} if report.own else {}),
+            **_in_parts(report.own),
         }
 
     # --- for `PolicyAttempt`
@@ -202,6 +202,15 @@ class InferenceWorker:
             self._finished = reply
         elif reply.chunk is not None:
             self._dropped += 1
+
+
+def _in_parts(own: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """A policy's own counts: of a part of it, ``<part>/<kind>``, by themselves; the rest as ``remote``."""
+    parts: dict[str, dict[str, int]] = {}
+    for name, count in own.items():
+        part, _, kind = name.rpartition("/")
+        parts.setdefault(part or "remote", {})[kind] = count
+    return parts
 
 
 class PolicyAttempt:

@@ -154,6 +154,9 @@ def sections(name: str, model: type[BaseModel], seen: Seen, outside: bool = Fals
     below: list[tuple[str, type[BaseModel]]] = []
     meanings = described(model)
     for key, field in model.model_fields.items():
+        if _other_of(model, field.annotation):  # described where its own kind is
+            rows.append(f"| `{key}` | a {model.part_kind}'s table | required | {meanings.get(key, '')} |")  # type: ignore[attr-defined]
+            continue
         inner = models_of(field.annotation, outside)
         array = typing.get_origin(field.annotation) is tuple
         below += [(f"[{name}.{key}]" if array else f"{name}.{key}", each) for each in inner]
@@ -165,6 +168,13 @@ def sections(name: str, model: type[BaseModel], seen: Seen, outside: bool = Fals
     for path, each in below:
         if path != "serve.policy" or not getattr(each, "behind_a_server", False):  # nothing to serve
             yield from sections(path, each, seen, outside)
+
+
+def _other_of(model: type[BaseModel], annotation: Any) -> bool:
+    """Whether a part's table holds the table of another part of its kind."""
+    if not (isinstance(annotation, type) and issubclass(annotation, PartTable) and annotation.is_choice()):
+        return False
+    return issubclass(model, PartTable) and model.part_kind == annotation.part_kind
 
 
 def _tag(model: type[BaseModel]) -> str:

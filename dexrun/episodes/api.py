@@ -88,8 +88,9 @@ class EpisodeApi:
         self._episodes = episodes
         self._mode = mode
         self._requests = {} if mode is None else mode.requests()
-        texts = mode.texts() if isinstance(mode, ModeTexts) else {}
-        self._texts: Mapping[str, tuple[str, Callable[[str], None]]] = texts
+        self._texts: Mapping[str, tuple[str, Callable[[str], None]]] = {}
+        if isinstance(mode, ModeTexts):
+            self._texts = mode.texts()
         self._server = HttpServer(self._answer, HttpLimits(), check=self._check, refusal=_refusal)
 
     async def open(self, port: int) -> int:

@@ -10,7 +10,7 @@ from dexrun.gym.engine import TableEngine
 from dexrun.gym.eyes import LazyPictures
 from dexrun.gym.sight import Sight
 from runtime.clock import NS_PER_S
-from runtime.inference import InferenceFailureError, checked
+from runtime.inference import InferenceFailureError, NotReadyError, checked
 from runtime.interfaces import PerceptionError, Policy, PolicyError, PolicySpec
 from runtime.messages import ActionChunk, ArmState, Floats, Observation, Snapshot, TrackedMask
 from runtime.parts import PolicyTable
@@ -47,6 +47,7 @@ class InlineAttempt:
     Attributes:
         number, instruction: as a run's attempt has them.
         failures: requests that came to nothing, by kind. last_error: the newest of them.
+        waits_for: what the newest request that was not ready had to wait for.
         asked: how many requests were made; seconds: how long the policy took for all, in wall time.
     """
 
@@ -65,6 +66,7 @@ class InlineAttempt:
         self.instruction = instruction
         self.failures: Counter[str] = Counter()
         self.last_error = ""
+        self.waits_for = ""
         self.asked = 0
         self._engine = engine
         self._policy = policy
@@ -99,6 +101,9 @@ class InlineAttempt:
             ask = observing(self._engine, self._policy.spec, self._seen, self._begin_ns)
             observation = ask(step, epoch, committed.copy(), frozen_steps, self.instruction)
             answer = checked(self._policy.infer(observation), len(self._engine.model.names))
+        except NotReadyError as error:  # a state, and no failure
+            self.waits_for = str(error)
+            return None
         except (PolicyError, InferenceFailureError) as error:
             kind = error.kind if isinstance(error, InferenceFailureError) else "policy_error"
             self.failures[kind] += 1

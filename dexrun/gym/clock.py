@@ -20,6 +20,7 @@ class SetClock:
 
     stepped = True
     spin_ns = 0
+    one_thread = True
 
     def __init__(self) -> None:
         self._now_ns = 0

@@ -51,6 +51,8 @@ class Scripted:
             threading.Event().wait()
         if observation.instruction == "fail":
             raise PolicyError("no mask")
+        if self._mode == "think":
+            return PolicyAnswer(observation.arm.position[None], latent=observation.arm.position)
         before, self._before = self._before, observation
         if observation.instruction == "and before?" and before is not None:
             return PolicyAnswer(before.arm.position[None])

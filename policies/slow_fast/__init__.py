@@ -1,0 +1,1 @@
+"""A slow model thinks, a fast policy acts on its newest thought."""

@@ -1,0 +1,258 @@
+"""A slow half never makes the fast one wait; on a stepped clock, to the tick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from loguru import logger
+from pydantic import ValidationError
+
+from dexrun.gym.clock import SetClock
+from policies.slow_fast.config import SlowFastConfig
+from policies.slow_fast.thinking import AskedThought, InlineThinker
+from runtime.clock import NS_PER_S
+from runtime.inference import ChunkRequest, NotReadyError, Trial
+from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
+from runtime.messages import Observation, PolicyAnswer
+from runtime.stepped import SteppedClock
+from runtime.worker import InferenceWorker
+from tests.slow_fast.halves import JOINTS, STILL, Halves, Slow, halves, observation
+
+
+@pytest.fixture
+def warnings() -> Any:
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="INFO")
+    yield said
+    logger.remove(sink)
+
+
+@pytest.mark.parametrize("kind", ["thread", "inline"])
+def test_the_fast_half_acts_on_the_newest_thought_and_knows_its_age(kind: str) -> None:
+    with halves(latency_s=1.0, kind=kind) as pair:
+        seen = []
+        for _ in range(25):
+            try:
+                seen.append(pair.ask())
+            except NotReadyError:
+                seen.append(None)
+            pair.step(0.125)
+        assert seen[:8] == [None] * 8
+        # the first is of the beginning, the second of the newest observation when the first was done
+        assert seen[8:16] == [(0.0, 1.0 + 0.125 * n) for n in range(8)]
+        assert seen[16:24] == [(0.875, 1.125 + 0.125 * n) for n in range(8)]
+        assert pair.answer.reasoning == "look at red"
+        statistics = pair.policy.statistics()
+        assert statistics["slow/thoughts"] == (3 if kind == "thread" else 4)  # one is not due yet
+        assert statistics["slow/acted_on"] == 17
+        assert 1000 <= statistics["slow/age_ms_p50"] <= 2000 <= statistics["slow/age_ms_max"] < 2126
+        assert statistics["slow/calls"] >= 3
+
+
+def test_the_slow_half_has_a_thread_of_its_own_and_is_closed_on_it() -> None:
+    slow = Slow()
+    with halves(slow) as pair:
+        with pytest.raises(NotReadyError):
+            pair.ask()
+        pair.step(1.5)
+        pair.ask()
+    assert slow.threads == {"slow half"}
+    assert slow.closed
+
+
+def test_a_thought_of_another_instruction_is_told_and_not_acted_on() -> None:
+    with halves() as pair:
+        with pytest.raises(NotReadyError, match="no thought yet of 'red'"):
+            pair.ask("red")
+        pair.step(0.5)
+        with pytest.raises(NotReadyError):
+            pair.ask("blue")  # told while the slow half is at red
+        pair.step(0.6)
+        with pytest.raises(NotReadyError, match="no thought yet of 'blue'; the newest is of 'red'"):
+            pair.ask("blue")
+        pair.step(1.0)
+        assert pair.ask("blue")[1] > 0
+        assert pair.answer.reasoning == "look at blue"
+        assert pair.policy.statistics()["slow/of_other_instructions"] == 1
+
+
+def test_it_is_acted_on_meanwhile_where_that_is_configured() -> None:
+    with halves(other_instructions=True) as pair:
+        with pytest.raises(NotReadyError):
+            pair.ask("red")
+        pair.step(1.1)
+        assert pair.ask("blue") == (0.0, 1.1)
+        assert pair.answer.reasoning == "look at red"
+
+
+def test_a_thought_of_an_attempt_before_is_none_of_this_one() -> None:
+    slow = Slow()
+    with halves(slow) as pair:
+        with pytest.raises(NotReadyError):
+            pair.ask()
+        pair.step(1.1)
+        pair.ask()
+        pair.policy.reset()
+        with pytest.raises(NotReadyError, match="the newest is of 'red' in an attempt before"):
+            pair.ask()
+        pair.step(2.1)
+        pair.ask()
+        assert slow.resets == 2  # on its own thread, before the first observation of each
+        assert pair.fast.resets == 2
+
+
+def test_a_slow_half_that_raises_is_one_line_and_old_thoughts_count_for_a_while(warnings: list[str]) -> None:
+    def fail(seen: Observation) -> None:
+        if seen.stamp_ns > 0:
+            raise ZeroDivisionError("no more")
+
+    with halves(Slow(fail), max_age_s=3.0) as pair:
+        with pytest.raises(NotReadyError):
+            pair.ask()
+        pair.step(1.0)
+        assert [pair.ask()[1], pair.step(0.5), pair.ask()[1], pair.step(1.5), pair.ask()[1]][::2] == [
+            1.0, 1.5, 3.0,
+        ]  # fmt: skip
+        pair.step(0.5)
+        with pytest.raises(
+            NoAnswerError, match=r"3\.5 s old \(policy.max_age_s = 3\): ZeroDivisionError: no more"
+        ):
+            pair.ask()
+        assert pair.policy.statistics()["slow/failures"] >= 2
+        assert pair.policy.statistics()["slow/too_old"] == 1
+    assert warnings[0] == "the slow half, thinker: raised (time 1): ZeroDivisionError: no more"
+    assert len(warnings) == 2  # the 1st and the 2nd time
+
+
+def test_a_slow_half_that_hangs_is_one_line_and_left_behind(warnings: list[str]) -> None:
+    with SteppedClock() as clock:
+        never = clock.signal()
+
+        def hang(seen: Observation) -> None:
+            if seen.stamp_ns > 0:
+                never.wait()
+
+        pair = Halves(clock, Slow(hang), hung_s=2.0, max_age_s=6.0)
+        pair.policy.warm_up()
+        pair.policy.reset()
+        ages = []
+        for _ in range(9):
+            try:
+                ages.append(pair.ask()[1])
+            except NotReadyError:
+                ages.append(0.0)
+            except NoAnswerError:
+                ages.append(-1.0)
+            pair.step(1.0)
+        assert ages == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -1.0, -1.0]
+        assert len(warnings) == 1
+        assert warnings[0].startswith("the slow half, thinker, has been at one thought for 2 s")
+        pair.policy.close()
+        assert "left behind" in warnings[-1]
+
+
+def test_asked_synchronously_the_answer_waits_and_a_failure_is_its_own() -> None:
+    slow = Slow()
+    with halves(slow, kind="waits") as pair:
+        assert pair.ask() == (0.0, 0.0)
+        pair.step(0.25)
+        assert pair.ask() == (0.25, 0.0)
+
+        def fail(seen: Observation) -> None:
+            raise PolicyError("no answer")
+
+        slow.act = fail
+        with pytest.raises(PolicyError, match="no answer"):
+            pair.ask()
+
+
+def test_a_clock_that_is_set_back_ends_what_was_thought_about() -> None:
+    """As the simulation in one process does for every scene."""
+    clock = SetClock()
+    thinker = InlineThinker(Slow(), clock, NS_PER_S)
+    clock.set(20 * NS_PER_S)
+    thinker.post(AskedThought(observation(clock), 1, clock.now_ns()))
+    clock.set(0)
+    assert thinker.report.newest is None
+    thinker.post(AskedThought(observation(clock), 2, 0))
+    clock.set(NS_PER_S)
+    newest = thinker.report.newest
+    assert newest is not None
+    assert (newest.stamp_ns, newest.attempt) == (0, 2)
+
+
+def test_a_slow_half_that_cannot_begin_is_known_before_anything_moves() -> None:
+    class Cold(Slow):
+        def warm_up(self) -> None:
+            raise PolicyError("no such model")
+
+    with SteppedClock() as clock:
+        pair = Halves(clock, Cold())
+        with pytest.raises(PolicyError, match="no such model"):
+            pair.policy.warm_up()
+        pair.policy.close()
+
+
+def test_a_policy_without_a_latent_is_no_slow_half() -> None:
+    class Mute(Slow):
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            return PolicyAnswer(observation.arm.position[None])
+
+    with halves(Mute(), kind="waits") as pair, pytest.raises(PolicyError, match="carry no latent"):
+        pair.ask()
+
+
+def test_a_latent_of_another_size_is_said_before_anything_moves() -> None:
+    slow = Slow()
+    slow.spec = PolicySpec("thinker", 1, JOINTS, latent=5)
+    with SteppedClock() as clock:
+        pair = Halves(clock, slow)
+        with pytest.raises(PolicyError, match=r"hands wants 2 numbers of a thought; .* gives 5"):
+            pair.policy.warm_up()
+        pair.policy.close()
+
+
+def test_in_a_run_no_thought_yet_is_no_failure_and_the_worker_tells_of_it() -> None:
+    clock = SteppedClock()
+    pair = Halves(clock, Slow(), latency_s=1.0)
+
+    def observe(request: ChunkRequest) -> Observation:
+        return observation(clock, request.instruction)
+
+    worker = InferenceWorker(
+        pair.policy, observe, clock, trial=Trial(lambda: observation(clock, "", trial=True), 10.0)
+    )
+    worker.start()
+    pair.step(0.0)
+    assert worker.check_ready()
+    attempt, chunks = worker.attempt("red"), []
+    for _ in range(12):
+        attempt.request(0, 0, np.zeros((0, JOINTS)), 0)
+        pair.step(0.125)
+        if (chunk := attempt.poll()) is not None:
+            chunks.append(chunk)
+        elif not chunks:
+            assert worker.report.waits_for == "no thought yet of 'red'"
+    assert worker.report.failures == {}
+    assert chunks[0].reasoning == "look at red"
+    statistics = worker.statistics()
+    assert statistics["slow"]["thoughts"] == 1
+    assert "remote" not in statistics
+    worker.stop()
+    pair.step(0.1)
+    assert not worker.is_alive()
+    clock.close()
+
+
+def test_the_table_says_what_has_no_effect() -> None:
+    made = SlowFastConfig.model_validate({"slow": {**STILL, "simulated_latency_s": 3.0}, "fast": STILL})
+    assert made.simulated_latency_s == 0.1
+    slow_s = {"slow": {**STILL, "simulated_latency_s": 3.0}, "fast": STILL, "synchronous": True}
+    assert SlowFastConfig.model_validate(slow_s).simulated_latency_s == 3.1
+    with pytest.raises(ValidationError, match=r"fast\.stretch has no effect"):
+        SlowFastConfig.model_validate({"slow": STILL, "fast": {**STILL, "stretch": True}})
+    inner = {"type": "slow_fast", "slow": STILL, "fast": STILL}
+    with pytest.raises(ValidationError, match="a half is one policy"):
+        SlowFastConfig.model_validate({"slow": STILL, "fast": inner})
