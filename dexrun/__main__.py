@@ -61,6 +61,7 @@ commands:
   view       open a recording in Rerun
   convert    turn a policy checkpoint into safetensors, without executing it
   find-ports which serial ports there are, what answers there, and which of them is which arm
+  setup-motors  give the servos of a new arm their ids, one after another
   calibrate  record an arm's homing offsets and ranges
   joints     show which way every joint counts, in ticks, radians and LeRobot's units
 
@@ -85,6 +86,7 @@ _COMMANDS = {
     "convert": "dexrun.data.convert",
     "data": "dexrun.curation.command",
     "find-ports": "dexrun.setup.find_ports",
+    "setup-motors": "dexrun.setup.setup_motors",
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",
 }

@@ -3,6 +3,8 @@
 ``lerobot_peer.py arm PORT FOLDER UNITS`` drives an arm on a serial port with its own `SO100Follower` and the
 calibration ``arm.json`` of FOLDER; UNITS is ``degrees`` or ``percent``. It prints an observation for every
 empty line, and sends the action of every other line, which is JSON.
+``lerobot_peer.py setup PORT FOLDER`` sets the servos up with its own ``setup_motors``: after ``ASK`` comes
+what it asks, an empty line is the answer, and ``SET`` says that it is done and could talk to all of them.
 ``lerobot_peer.py client PORT STEPS`` lets its client drive a toy robot for so many steps and prints them;
 ``lerobot_peer.py server FOLDER`` makes a tiny ACT checkpoint in FOLDER, serves, and prints its port and the
 checkpoint's path, then every chunk that it computes.
@@ -68,6 +70,28 @@ def arm(port, folder, units):
         seen = {key: float(value) for key, value in robot.get_observation().items()}
         print("OBSERVATION " + json.dumps(seen), flush=True)
     robot.disconnect()
+
+
+def setup(port, folder):
+    import builtins
+    from pathlib import Path
+
+    from lerobot.robots.so_follower import SO100Follower, SO100FollowerConfig
+
+    def ask(text=""):
+        print("ASK " + text, flush=True)
+        return sys.stdin.readline().rstrip("\n")
+
+    builtins.input = ask
+    robot = SO100Follower(SO100FollowerConfig(port=port, id="arm", calibration_dir=Path(folder)))
+    handler = robot.bus.port_handler
+    handler.setPacketTimeout = lambda length: handler.setPacketTimeoutMillis(ANSWER_MS)
+    robot.setup_motors()
+    ask("all")
+    robot.bus._handshake()
+    robot.bus.configure_motors()
+    print("SET", flush=True)
+    robot.bus.disconnect(disable_torque=False)
 
 
 def client(port, steps):
@@ -169,5 +193,7 @@ if __name__ == "__main__":
         client(int(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1] == "arm":
         arm(*sys.argv[2:5])
+    elif sys.argv[1] == "setup":
+        setup(*sys.argv[2:4])
     else:
         server(sys.argv[2])
