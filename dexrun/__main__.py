@@ -60,6 +60,7 @@ commands:
   data       check, drop, split, merge, trim, relabel, convert, push and pull data sets
   view       open a recording in Rerun
   convert    turn a policy checkpoint into safetensors, without executing it
+  doctor     would a run of the configuration work here: PASS, WARN, FAIL, and what to do
   find-ports which serial ports there are, what answers there, and which of them is which arm
   setup-motors  give the servos of a new arm their ids, one after another
   calibrate  record an arm's homing offsets and ranges
@@ -85,6 +86,7 @@ _COMMANDS = {
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",
     "data": "dexrun.curation.command",
+    "doctor": "dexrun.setup.doctor",
     "find-ports": "dexrun.setup.find_ports",
     "setup-motors": "dexrun.setup.setup_motors",
     "calibrate": "dexrun.setup.calibrate",
@@ -175,7 +177,11 @@ def _run(arguments: list[str]) -> int:
 
         return _print("".join(f"# {line}\n" for line in overview(settings)) + dump(settings) + "\n")
     from dexrun.app import run
+    from dexrun.setup.machine import HostMachine
+    from dexrun.setup.preflight import warn_before_a_run
+    from runtime.clock import RealClock
 
+    warn_before_a_run(settings, HostMachine(), RealClock().wall_ns())
     return run(settings)
 
 

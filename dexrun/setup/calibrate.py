@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ from drivers.arms import describe
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibrate import Calibrator, JointRange
-from drivers.feetech.calibration import CalibrationError, save_calibration
+from drivers.feetech.calibration import Calibration, CalibrationError, load_calibration, save_calibration
+from drivers.feetech.compare import compare
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.setup import connect
 from runtime.arm_model import ModelError
@@ -27,6 +29,8 @@ from runtime.clock import RealClock
 from runtime.messages import DeviceError
 from runtime.table_model import MeshesMissingError
 
+FOLDER = Path("calibration")
+"""Where calibrations are by name."""
 RETRIES = 9
 """A person cannot start all over because of one lost packet."""
 BAUDRATES = get_args(FeetechOptions.model_fields["baudrate"].annotation)
@@ -99,16 +103,27 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dexrun calibrate",
         description=__doc__,
-        epilog="example: dexrun calibrate --port /dev/ttyACM0 --model so101 --to follower.json",
+        epilog="examples: dexrun calibrate --port /dev/ttyACM0 --model so101 --to follower.json;  "
+        "dexrun calibrate --check --port /dev/ttyACM0 --model so101 --name follower",
     )
     parser.add_argument("--port", required=True, help="serial port of the arm's bus")
-    parser.add_argument("--to", required=True, type=Path, help="calibration file to write (LeRobot's layout)")
+    file = parser.add_mutually_exclusive_group(required=True)
+    file.add_argument("--to", type=Path, help="calibration file to write (LeRobot's layout)")
+    file.add_argument("--name", help=f"of the arm: the file is {FOLDER}/NAME.json")
+    parser.add_argument(
+        "--check", action="store_true", help="compare that file with the servos and the model; writes nothing"
+    )
     parser.add_argument("--model", default="", help="of the arm, as arm.model: so100, so101 or a model file")
     parser.add_argument("--baudrate", type=int, default=1_000_000, choices=BAUDRATES)
     parser.add_argument(
         "--reversed", nargs="*", default=[], metavar="JOINT", help="joints that turn backwards"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.name is not None:
+        if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", options.name):
+            parser.error(f"--name {options.name!r}: letters, digits, dots, _ and - make a name")
+        options.to = FOLDER / f"{options.name}.json"
+    return options
 
 
 def main(arguments: list[str], person: Person | None = None) -> int:
@@ -118,13 +133,22 @@ def main(arguments: list[str], person: Person | None = None) -> int:
         return _fail("--port is empty; give the serial port of the arm's bus", 2)
     try:
         robot = describe(options.model)
+        file = load_calibration(options.to, robot.joints) if options.check else {}
     except (ModelError, MeshesMissingError) as error:
         return _fail(f"--model {options.model}: {error}", 2)
+    except CalibrationError as error:
+        return _fail(str(error), 2)
     if unknown := sorted(set(options.reversed) - set(robot.joints)):
         return _fail(f"--reversed {unknown[0]}: no such joint; there are {', '.join(robot.joints)}", 2)
-    if why := _check_target(options.to):
+    if not options.check and (why := _check_target(options.to)):
         return _fail(f"--to {why}", 2)
-    names = dict(enumerate(robot.joints, start=1))
+    return _on_bus(options, robot, file, person)
+
+
+def _on_bus(
+    options: argparse.Namespace, robot: RobotDescription, file: Calibration, person: Person | None
+) -> int:
+    names = {joint.id: name for name, joint in file.items()} or dict(enumerate(robot.joints, start=1))
     config = FeetechOptions.model_validate(
         {"port": options.port, "baudrate": options.baudrate, "num_retry": RETRIES}
     )
@@ -136,7 +160,24 @@ def main(arguments: list[str], person: Person | None = None) -> int:
         logger.remove()
         logger.add(sys.stderr, format="{message}", level="INFO", diagnose=False)
     with contextlib.closing(bus):
+        if file:
+            return _checked(bus, robot, file, person or Terminal())
         return _run(bus, robot, options, person or Terminal())
+
+
+def _checked(bus: FeetechBus, robot: RobotDescription, file: Calibration, person: Person) -> int:
+    """Show by joint whether file, servo and model agree; 0 if all do."""
+    try:
+        bus.check_models([joint.id for joint in file.values()], reg.MODEL_STS3215)
+        found = compare(bus, file, robot.layout)
+    except DeviceError as error:
+        return _fail(str(error), 3)
+    for name, wrong in found.items():
+        person.show(f"  {name:<16} {'; '.join(wrong) or 'file, servo and model agree'}")
+    if not any(found.values()):
+        return 0
+    person.show("use the file of this arm, or calibrate it again")
+    return 1
 
 
 def _run(bus: FeetechBus, robot: RobotDescription, options: argparse.Namespace, person: Person) -> int:

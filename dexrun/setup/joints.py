@@ -1,4 +1,4 @@
-"""``dexrun joints``: what every joint reads, in ticks, radians and LeRobot's units, while a hand moves it."""
+"""``dexrun joints``: what every joint reads, and how its servo is, while a hand moves it."""
 
 from __future__ import annotations
 
@@ -71,18 +71,39 @@ class JointReader:
         Raises:
             DeviceError: a servo does not answer.
         """
-        read = [self._bus.read(servo_id, reg.PRESENT_POSITION) for servo_id in self._joints.ids]
-        ticks = self._turns.update(np.array(read))
+        data = self._read()
+        ticks = self._turns.update(np.array([_of(each, reg.PRESENT_POSITION) for each in data]))
         self._first = ticks if self._first is None else self._first
         position = self._joints.to_units(ticks)
         said = [units.observed(position) for units in self._units]
         rows = [
             f"  {name:<16}{ticks[i]:>8}{position[i]:>9.3f}{said[0][i]:>10.2f}{said[1][i]:>10.2f}"
-            f"{int(ticks[i] - self._first[i]):>+14}"
+            f"{int(ticks[i] - self._first[i]):>+14}{self._state(name, data[i])}"
             for i, name in enumerate(self._joints.names)
         ]
         head = f"  {_HEAD[0]:<16}{_HEAD[1]:>8}{_HEAD[2]:>9}{_HEAD[3]:>10}{_HEAD[4]:>10}{_HEAD[5]:>17}"
-        return [head, *rows]
+        return [f"{head}{'load %':>9}{'V':>6}{'C':>5}{'lost':>6}  alarms", *rows]
+
+    def _read(self) -> list[bytes]:
+        """Of each servo the block from gains to current; one that stays silent ends this."""
+        start, size = reg.HEALTH_BLOCK
+        answers = self._bus.sync_read(self._joints.ids, start, size)
+        for servo_id in self._joints.ids:
+            if servo_id not in answers:
+                self._bus.read(servo_id, reg.PRESENT_POSITION)  # says who is silent
+                answers |= self._bus.sync_read([servo_id], start, size)
+        return [answers[servo_id] for servo_id in self._joints.ids]
+
+    def _state(self, name: str, data: bytes) -> str:
+        load = 100 * reg.LOAD_FRACTION * _of(data, reg.PRESENT_LOAD)
+        volts = reg.VOLTAGE_V * _of(data, reg.PRESENT_VOLTAGE)
+        lost = sum(count for key, count in self._bus.errors.items() if key.startswith(f"{name}."))
+        alarms = ", ".join(reg.alarm_names(_of(data, reg.STATUS))) or "-"
+        return f"{load:>+6.0f}{volts:>6.1f}{_of(data, reg.PRESENT_TEMPERATURE):>5}{lost:>6}  {alarms}"
+
+
+def _of(data: bytes, register: reg.Register) -> int:
+    return register.decode(data[register.address - reg.HEALTH_BLOCK[0] :])
 
 
 def held(bus: FeetechBus, robot: RobotDescription) -> Calibration:
@@ -107,7 +128,8 @@ def held(bus: FeetechBus, robot: RobotDescription) -> Calibration:
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dexrun joints",
-        description="Show each joint's ticks, radians (a gripper 0 to 1), LeRobot's degrees and percent. "
+        description="Show each joint's ticks, radians (a gripper 0 to 1), LeRobot's degrees and percent, and "
+        "its servo's load, voltage, temperature (C), lost packets and alarms. "
         "Without a terminal it reads once. Move a joint by hand: the last column is which way it counts.",
         epilog="example: dexrun joints --port /dev/ttyACM0 --calibration follower.json",
     )

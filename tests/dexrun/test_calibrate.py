@@ -242,3 +242,39 @@ def test_what_no_bus_can_be_opened_with_is_refused(
         code = error.code
     assert code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_file_is_checked_against_servos_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bank = SimpleServoBank(SteppedClock(), dict.fromkeys(range(1, 7), 2047))
+    emulator = FeetechEmulator(bank, tmp_path / "arm")
+    hand = Hand(bank, emulator, 900)
+    named = ["--port", emulator.port, "--name", "left-follower"]
+    try:
+        assert main([*named, "--check"], hand) == 2
+        assert main(named, hand) == 0
+        assert sorted(load_calibration("calibration/left-follower.json", JOINT_NAMES)) == sorted(JOINT_NAMES)
+        hand.said.clear()
+        assert main([*named, "--check"], hand) == 0
+        assert {text.split(maxsplit=1)[1] for text in hand.said} == {"file, servo and model agree"}
+        bank.override(4, position=3100)
+        emulator.servos[2].write(reg.LOCK.address, b"\0")
+        emulator.servos[2].write(reg.HOMING_OFFSET.address, b"\x05\0")
+        hand.said.clear()
+        assert main([*named, "--check"], hand) == 1
+    finally:
+        emulator.close()
+    assert hand.said[1] == (
+        "  shoulder_lift    Homing_Offset is 5 in the servo, homing_offset is 0 in the file"
+    )
+    assert hand.said[3] == "  wrist_flex       it stands at 3100, outside of 1147 to 2947"
+    assert "no such file" in capsys.readouterr().err.lower()
+
+
+def test_a_name_is_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--port", "x", "--name", "../arm"])
+    assert ended.value.code == 2
+    assert "letters, digits" in capsys.readouterr().err

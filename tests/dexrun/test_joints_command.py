@@ -35,7 +35,7 @@ class Hand:
     def confirmed(self) -> bool:
         if len(self.tables) > 1:
             return True
-        self.bank.override(1, position=2147)
+        self.bank.override(1, position=2147, temperature=71)
         return False
 
     def show(self, text: str) -> None:
@@ -75,8 +75,20 @@ def test_a_joint_that_a_hand_turns_is_shown_in_all_units(
     finally:
         emulator.close()
     before, after = (table[1].split() for table in (hand.tables[0], hand.tables[-1]))
-    assert before == ["shoulder_pan", "2047", "-0.077", "-4.40", "-4.76", "+0"]
-    assert after == ["shoulder_pan", "2147", "0.077", "4.40", "4.76", "+100"]
+    assert before == ["shoulder_pan", "2047", "-0.077", "-4.40", "-4.76", "+0", "+0", "12.0", "30", "0", "-"]
+    assert after == [
+        "shoulder_pan",
+        "2147",
+        "0.077",
+        "4.40",
+        "4.76",
+        "+100",
+        "+0",
+        "12.0",
+        "71",
+        "0",
+        "overtemperature",
+    ]
 
 
 def test_what_is_no_port_or_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
