@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.export.reasonings import substeps
+from policies.data.annotated import annotated_substeps
 from policies.data.sampled import Sampled
 from runtime.recording.annotations import Annotation
 
@@ -48,7 +48,7 @@ def languages(sampled: Sampled, images: str, fps: int) -> dict[str, list[list[Sa
 
 
 def _subtasks(sampled: Sampled, fps: int) -> list[Said]:
-    known = substeps(sampled.ref, sampled.recording)
+    known = annotated_substeps(sampled.ref, sampled.recording)
     places = np.searchsorted(np.array([stamp for stamp, _ in known], np.int64), sampled.observed, "right")
     begins = np.flatnonzero(np.diff(places, prepend=0))
     return [

@@ -23,7 +23,7 @@ from dexrun.export.lerobot import LerobotLayout
 from dexrun.export.lerobot_language import COLUMNS, languages
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
-from dexrun.export.reasonings import steps_of, substeps
+from policies.data.annotated import annotated_substeps, substeps_of
 from policies.data.recorded import DatasetShape, EpisodeRef, open_episode
 from policies.data.sampled import Sampled
 
@@ -112,7 +112,7 @@ class LerobotV3:
         data["task_index"] = np.full(slot.length, number, np.int64)
         if of.subtasks:
             known = {text: place for place, text in enumerate(prepared.subtasks)}
-            data[lerobot.SUBTASK] = np.array([known[text] for text in steps_of(sampled)], np.int64)
+            data[lerobot.SUBTASK] = np.array([known[text] for text in substeps_of(sampled)], np.int64)
         pictures: dict[str, list[bytes]] = {}
         seen: dict[str, stats.ImageStats] = {}
         for key, camera in of.depth_images.items():
@@ -176,7 +176,9 @@ def _subtasks(plan: ExportPlan, known: Sequence[str]) -> tuple[str, ...]:
     texts = dict.fromkeys(known)
     for slot in plan.slots:
         with open_episode(slot.ref.path) as episode:
-            texts |= dict.fromkeys([slot.ref.task, *(text for _, text in substeps(slot.ref, episode))])
+            texts |= dict.fromkeys(
+                [slot.ref.task, *(text for _, text in annotated_substeps(slot.ref, episode))]
+            )
     return tuple(texts)
 
 

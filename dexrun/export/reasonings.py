@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from planner.questions.check_grasp import CheckGrasp
 from planner.questions.decompose import Decompose
 from planner.questions.propose import Propose
 from planner.reply_text import ReplyError
-from policies.data.recorded import EpisodeRef
+from policies.data.annotated import annotated_substeps, at_rows
 from policies.data.sampled import Sampled
 from runtime.recording.bounds import reading
-from runtime.recording.reader import Episode
 
 PLANNER = "/planner"
 
@@ -27,30 +24,8 @@ def reasonings(sampled: Sampled) -> list[str]:
     if episode.topics.get(PLANNER):
         with reading(sampled.ref.path, PLANNER):
             spoken = [(s.stamp_ns, sentence(s.values)) for s in episode.samples(PLANNER)]
-    known = sorted((stamp, text) for stamp, text in spoken if text) or _stamped(sampled)
-    return _at_rows(sampled, known)
-
-
-def substeps(ref: EpisodeRef, episode: Episode) -> list[tuple[int, str]]:
-    """The sub-steps that its annotation has, each with the stamp since which it is done."""
-    found = (episode.annotation(camera) for camera in ref.annotated)
-    steps = next((each.substeps for each in found if each is not None), ())
-    return [(step.time_ns - episode.offset_ns, step.text) for step in steps]
-
-
-def steps_of(sampled: Sampled) -> list[str]:
-    """One text per row: the annotation's sub-step, else the task."""
-    return _at_rows(sampled, _stamped(sampled))
-
-
-def _stamped(sampled: Sampled) -> list[tuple[int, str]]:
-    return substeps(sampled.ref, sampled.recording)
-
-
-def _at_rows(sampled: Sampled, known: list[tuple[int, str]]) -> list[str]:
-    stamps = np.array([stamp for stamp, _ in known], np.int64)
-    texts = [sampled.ref.task, *(text for _, text in known)]
-    return [texts[place] for place in np.searchsorted(stamps, sampled.observed, side="right").tolist()]
+    known = sorted((stamp, text) for stamp, text in spoken if text)
+    return at_rows(sampled, known or annotated_substeps(sampled.ref, episode))
 
 
 def sentence(exchange: Any) -> str:

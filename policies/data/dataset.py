@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,27 @@ class DataEpisode(Protocol):
         Raises:
             DatasetError: a file is damaged, or holds another shape than the data set says.
         """
+
+
+@runtime_checkable
+class SpokenEpisode(Protocol):
+    """An episode that can say in words what is being done at a row."""
+
+    def substeps(self, rows: RowNumbers) -> list[str]:
+        """The sub-step of each of `rows`; its task where it has none.
+
+        Raises:
+            DatasetError: a file is damaged.
+        """
+
+
+def substeps_at(episode: DataEpisode, rows: RowNumbers) -> list[str]:
+    """What is being done at each of `rows`, in words: the sub-step, or the task.
+
+    Raises:
+        DatasetError: a file is damaged.
+    """
+    return episode.substeps(rows) if isinstance(episode, SpokenEpisode) else [episode.task] * len(rows)
 
 
 class Dataset(Protocol):

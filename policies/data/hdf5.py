@@ -33,6 +33,7 @@ ACT, DEXVLA = "act-hdf5", "dexvla-hdf5"
 _USUAL_FPS = 50.0
 """Of ALOHA's, which do not say."""
 _QPOS, _PICTURES = "observations/qpos", "observations/images"
+_SUBSTEPS, _REASONING = "substep_reasonings", "reasoning"
 _OPEN_FILES = 32
 _REPORT = "dexrun.json"
 
@@ -100,6 +101,20 @@ class Hdf5Episode:
             return np.asarray(values[rows].reshape(len(rows), *about.shape))
         except (*BROKEN, OSError) as error:
             raise DatasetError(f"{self.name}: {feature}: {one_line(error)}") from None
+
+    def substeps(self, rows: RowNumbers) -> list[str]:
+        """Of each row, or of the whole episode, as DexVLA's own loader reads them."""
+        try:
+            root = self.files.get(self.path)
+            for key, one in ((_SUBSTEPS, False), (_REASONING, True)):
+                if root.get(key) is not None:
+                    texts = root[key][:1] if one else root[key][: self.length]
+                    if not one and len(texts) != self.length:
+                        raise ValueError(f"{len(texts)} texts for {self.length} rows")
+                    return [_text(texts[0 if one else row]) or self.task for row in rows.tolist()]
+        except (*BROKEN, OSError) as error:
+            raise DatasetError(f"{self.name}: {_SUBSTEPS}: {one_line(error)}") from None
+        return [self.task] * len(rows)
 
     def _pictures(self, root: Any, camera: str, about: Feature, rows: RowNumbers) -> Array:
         array = hdf5_array(root, f"{_PICTURES}/{camera}")

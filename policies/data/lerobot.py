@@ -36,6 +36,7 @@ from runtime.recording.bounds import BROKEN, one_line
 
 VERSIONS = {"v3.0": "lerobot-v3", "v2.1": "lerobot-v2.1", "v2.0": "lerobot-v2.1"}
 _COUNTED = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_SUBTASK = "subtask_index"
 _DEPTHS = ("_depth_raw", "_depth")
 _MOST = 200_000_000
 """Numbers of one file that are read."""
@@ -125,6 +126,7 @@ class LerobotEpisode:
     films: Films = field(repr=False)
     lost: Mapping[str, str] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
+    known_substeps: Mapping[int, str] = field(default_factory=dict)
 
     def numbered(self, number: int) -> LerobotEpisode:
         """The same at another place."""
@@ -142,6 +144,13 @@ class LerobotEpisode:
             return gathered(rows, about, self._stored(feature, picture, about))
         except (*BROKEN, OSError) as error:
             raise DatasetError(f"{self.name}: {feature}: {one_line(error)}") from None
+
+    def substeps(self, rows: RowNumbers) -> list[str]:
+        """By ``subtask_index``, where there is one."""
+        if _SUBTASK not in self.columns or not self.known_substeps:
+            return [self.task] * len(rows)
+        numbers = self.read(_SUBTASK, rows).reshape(-1).tolist()
+        return [self.known_substeps.get(int(number), "") or self.task for number in numbers]
 
     def _vector(self, feature: str, about: Feature) -> Array:
         values = self.tables.rows(self.file, self.index, self.columns[feature])
@@ -204,7 +213,7 @@ def open_lerobot(path: Path, switches: Switches) -> OpenDataset:
     about = _said(path, info)
     rate = frames_per_second(info["fps"])
     columns, pictures, features = _features(path, info, about, switches)
-    tables, films = _Tables(list(columns.values())), Films()
+    tables, films, steps = _Tables(list(columns.values())), Films(), _substeps(path)
     left_out: dict[str, str] = {}
     episodes: list[LerobotEpisode] = []
     keys = [picture.key for picture in pictures.values() if picture.video]
@@ -220,7 +229,7 @@ def open_lerobot(path: Path, switches: Switches) -> OpenDataset:
         episodes.append(
             LerobotEpisode(
                 len(episodes), name, length, task, "" if label == "none" else label, index, file, features,
-                columns, pictures, videos, rate, tables, films, reported(known_as), known_as,
+                columns, pictures, videos, rate, tables, films, reported(known_as), known_as, steps,
             )
         )  # fmt: skip
     if not episodes:
@@ -241,6 +250,16 @@ def _said(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
     if units:
         kept["units"] = {"convention": units} if isinstance(units, str) else units
     return {"kept": kept, "episodes": {each["episode"]: each for each in episodes}}
+
+
+def _substeps(path: Path) -> dict[int, str]:
+    """Their texts by number, where the data set names sub-steps."""
+    file = path / "meta" / "subtasks.parquet"
+    if not file.is_file():
+        return {}
+    found = table_of(file, most=_MOST).to_pydict()
+    texts: list[Any] = next((found[name] for name in found if name != _SUBTASK), [])
+    return {int(n): str(t) for n, t in zip(found.get(_SUBTASK, []), texts, strict=False)}
 
 
 _Where = Callable[[], tuple[Path, dict[str, tuple[Path, float]]]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from policies.data.annotated import substeps_of
 from policies.data.dataset import (
     ACTION,
     DEPTH,
@@ -96,6 +97,7 @@ class McapEpisode:
             ``[T]``; below 0, none.
         seen_by: of `TIP`, the cameras that have masks, depth and a pose.
         lost: by sensor, what of its samples is missing. begin_ns: when its first row is, by its own clock.
+        spoken: what its annotation says is being done at each row.
     """
 
     number: int
@@ -113,6 +115,7 @@ class McapEpisode:
     lost: Mapping[str, str] = field(default_factory=dict)
     begin_ns: int = 0
     said: Mapping[str, Any] = field(default_factory=dict)
+    spoken: Sequence[str] = ()
     _tips: list[Array] = field(default_factory=list, repr=False)
 
     def numbered(self, number: int) -> McapEpisode:
@@ -130,6 +133,10 @@ class McapEpisode:
             return gathered(
                 self.shown[feature][rows], about, lambda index: self._load(recording, feature, index)
             )
+
+    def substeps(self, rows: RowNumbers) -> list[str]:
+        """Those of its annotation."""
+        return [self.spoken[row] or self.task for row in rows.tolist()]
 
     @contextmanager
     def _reading(self) -> Iterator[Episode]:
@@ -193,6 +200,7 @@ def _some(path: Path, kept: list[Any], left_out: Mapping[str, str]) -> None:
 class _Found:
     sampled: Sampled
     cameras: Mapping[str, CameraInfo]
+    spoken: Sequence[str]
 
 
 def _described(path: Path, switches: Switches, left_out: dict[str, str]) -> Iterator[EpisodeRef]:
@@ -253,10 +261,11 @@ def _one(ref: EpisodeRef, options: SamplingOptions) -> _Found:
     sampled = sample(ref, options)
     with sampled.recording as recording:
         cameras = {camera: recording.camera_info(camera) for camera in sampled.shape.cameras}
+        spoken = substeps_of(sampled)
     for name, values in (("state", sampled.position), ("action", sampled.action)):
         if not (finite := np.isfinite(values).all(axis=1)).all():
             raise DatasetError(f"its {name} is not a finite number at row {int(np.argmin(finite))}")
-    return _Found(sampled, cameras)
+    return _Found(sampled, cameras, spoken)
 
 
 def _features(path: Path, episodes: list[Sampled], switches: Switches) -> dict[str, Feature]:
@@ -330,6 +339,7 @@ def _episode(number: int, found: _Found, features: Mapping[str, Feature], files:
         files=files,
         lost=lost(ref.drops, {name: report.as_json() for name, report in sampled.reports.items()}),
         begin_ns=int(sampled.times[0]),
+        spoken=found.spoken,
         scales={camera: ref.shape.cameras[camera].depth_scale_m for camera in sampled.depths},
     )
 

@@ -11,7 +11,16 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from policies.data.dataset import TIP, Array, DataEpisode, DatasetError, Feature, RowNumbers, Statistics
+from policies.data.dataset import (
+    TIP,
+    Array,
+    DataEpisode,
+    DatasetError,
+    Feature,
+    RowNumbers,
+    Statistics,
+    substeps_at,
+)
 
 
 def nothing() -> None:
@@ -166,6 +175,9 @@ class _Every:
 
     def read(self, feature: str, rows: RowNumbers) -> Array:
         return self.whole.read(feature, rows * self.step)
+
+    def substeps(self, rows: RowNumbers) -> list[str]:
+        return substeps_at(self.whole, rows * self.step)
 
 
 def strided(dataset: OpenDataset, rate_hz: float | None) -> OpenDataset:
