@@ -34,6 +34,10 @@ class ReasoningFilm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale_fc, self.shift_fc = Linear(width, width), Linear(width, width)
+        self.begin()
+
+    def begin(self) -> None:
+        """Weights with which it changes nothing."""
         for layer in (self.scale_fc, self.shift_fc):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

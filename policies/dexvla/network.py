@@ -213,6 +213,23 @@ class DexVla(nn.Module):
         state = {public_name(name): value for name, value in self.state_dict().items()}
         return {name: value for name, value in state.items() if not (tied and name == "lm_head.weight")}
 
+    def begin_rest(self) -> None:
+        """Begin anew with the head and what joins it, which were made without weights."""
+        parts = (self.policy_head, self.input_action_proj, self.reasoning_action_proj, self.reasoning_film)
+        for part in parts:
+            part.to_empty(device="cpu")
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
+        self.policy_head.begin()
+        self.reasoning_film.begin()
+
+    def known(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`state` under the public code's names, from whichever version of transformers it is; tied once."""
+        tied = bool(self.vlm.config.tie_word_embeddings)
+        found = {public_name(own_name(name)): value for name, value in state.items()}
+        return {name: value for name, value in found.items() if not (tied and name == "lm_head.weight")}
+
     def load_public(self, state: Mapping[str, Tensor]) -> None:
         """Take weights by those names, as they are: in their own dtype and memory. All must be there."""
         held = {own_name(name): value for name, value in state.items()}
@@ -224,6 +241,11 @@ class DexVla(nn.Module):
 
 
 _OWN = ("policy_head.", "input_action_proj.", "reasoning_action_proj.", "reasoning_film.")
+
+
+def is_of_vlm(name: str) -> bool:
+    """Whether the public code's `name` is the language model's."""
+    return not name.startswith(_OWN)
 
 
 def public_name(name: str) -> str:

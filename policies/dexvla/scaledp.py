@@ -125,9 +125,9 @@ class ScaleDp(nn.Module):
         )
         self.final_layer = ScaleDpEnd(width, shape.action_size)
         self.sampler = Sampler(shape)
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """As the public code's ``initialize_weights``: at first every block passes on what it gets."""
         for module in self.modules():
             if isinstance(module, nn.Linear):

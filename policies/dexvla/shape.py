@@ -48,6 +48,13 @@ PUBLIC_TYPE = "qwen2_vla"
 """The ``model_type`` that DexVLA's own configurations have: a Qwen2-VL with more keys."""
 
 
+HEAD_SIZES: Mapping[str, Mapping[str, int]] = {
+    "ScaleDP_H": {"layers": 32, "width": 1280, "heads": 16},
+    "ScaleDP_L": {"layers": 24, "width": 1024, "heads": 16},
+}
+"""Of the public code's heads, by ``policy_head_size``: 0.95 and 0.45 billion weights."""
+
+
 class ScaleDpShape(Options):
     """The diffusion head. The defaults are ScaleDP-H's; ScaleDP-L has 24 layers of 1024.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,3 +39,24 @@ def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Of the public code's `name`, as the reference had it."""
     value = numbers(name, shape, 0.02 if name.startswith("policy_head.combine") else 0.2)
     return value + 1 if ("norm" in name or "ln_q" in name) and name.endswith("weight") else value
+
+
+SMALL: dict[str, Any] = {
+    "vlm": {
+        "model_type": "qwen2_vl",
+        "vision_config": {
+            "depth": 1, "embed_dim": 32, "mlp_ratio": 2, "num_heads": 2, "hidden_size": 48, "patch_size": 14,
+            "spatial_merge_size": 2, "temporal_patch_size": 2,
+        },
+        "text_config": {
+            "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
+            "num_key_value_heads": 1, "rms_norm_eps": 1e-6,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+        },
+        "tie_word_embeddings": True,
+    },
+    "head": {"chunk": 4, "layers": 2, "width": 48, "heads": 3, "combine_width": 64},
+    "image_width": 56,
+    "image_height": 56,
+}  # fmt: skip
+"""``policy.shape`` of one that is trained in tests, from nothing: its words are bytes."""
