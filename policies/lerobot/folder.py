@@ -28,6 +28,7 @@ KINDS = ("act", "diffusion", "smolvla")
 
 _FEATURE_KINDS: tuple[str, ...] = ("STATE", "ENV", "VISUAL", "ACTION", "LANGUAGE", "REWARD")
 _MODES: tuple[str, ...] = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
+_EMPTY = f"{PICTURES}empty_camera_"
 _WIDEST = 1024
 _LARGEST_PICTURE = 8192
 _NORMALIZER, _UNNORMALIZER = "normalizer_processor", "unnormalizer_processor"
@@ -191,6 +192,8 @@ class _Reader:
             is_adapter = (self._path / "adapter_config.json").is_file()
             raise self._error(f"there is no {WEIGHTS} in it{adapter if is_adapter else ''}")
         inputs = self._features(config, "input_features")
+        if kind == "smolvla" and config.get("empty_cameras"):  # masked pictures, which nothing looks at
+            inputs = {name: each for name, each in inputs.items() if not name.startswith(_EMPTY)}
         action = self._features(config, "output_features").get(ACTION)
         if action is None or action.kind != "ACTION":
             raise self._error(f"{CONFIG}: output_features has no {ACTION!r}")

@@ -36,6 +36,10 @@ class Affine:
         """Into the network."""
         return (x - self.offset) / self.divisor + self.shift
 
+    def again(self, x: Tensor) -> Tensor:
+        """Back into the network what came out of it."""
+        return (x - self.offset) / self.factor + self.shift
+
     def outward(self, x: Tensor) -> Tensor:
         """And back."""
         return (x - self.shift) * self.factor + self.offset

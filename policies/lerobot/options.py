@@ -28,8 +28,10 @@ class LerobotFolderOptions(PolicyTable):
         precision: of the network.
         threads: torch's threads on the CPU; 0 leaves them alone.
         seed: of the noise that chunks are made from, where the network needs any.
-        inference_steps: of a Diffusion Policy's chunk; 0: as the folder says.
+        inference_steps: of a Diffusion Policy's or SmolVLA's chunk; 0: as the folder says.
         noise_scheduler: ``DDPM`` or ``DDIM`` for a Diffusion Policy; ``None``: as the folder says.
+        vlm: of a SmolVLA, the folder with tokenizer and sizes of its language model (config.json,
+            tokenizer.json), where the folder has no tokenizer itself; its weights are not needed.
         keys: ``cameras``, the robot's names of the cameras to the folder's (``head = "front"``), where they
             are not the same; the entries of ``state`` and ``action``, where they are not all joints; how
             pictures come to the folder's size.
@@ -50,6 +52,7 @@ class LerobotFolderOptions(PolicyTable):
     seed: int = 0
     inference_steps: int = Field(default=0, ge=0, le=10_000)
     noise_scheduler: Literal["DDPM", "DDIM"] | None = None
+    vlm: str = ""
     keys: KeyMap = KeyMap()
     units: UnitMap = UnitMap()
 

@@ -15,7 +15,7 @@ from policies.accelerate import Upload, open_device, set_threads
 from policies.checkpoint import State
 from policies.lerobot.folder import ACTION, STATE, Folder
 from policies.lerobot.matching import bound_to, looks_through
-from policies.lerobot.network import ChunkNetwork, NetworkInput
+from policies.lerobot.network import ChunkNetwork, CommittedRows, NetworkInput
 from policies.lerobot.normaliser import Normaliser
 from policies.lerobot.options import LerobotFolderOptions
 from policies.lerobot.weights import read_small_tensors, shapes_in
@@ -23,10 +23,13 @@ from policies.mapping import ImageRule, ObservationMap, fit_image
 from policies.said_units import agreed_units, units_beside
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import CameraInfo, ColorImage, Observation, PolicyAnswer
+from runtime.messages import CameraInfo, ColorImage, Floats, Observation, PolicyAnswer
 from runtime.packages import need
+from runtime.rtc import pad_committed, prefix_weights
 from runtime.units import DEFAULT_LEROBOT, UnitMap
 
+Committed = tuple[Floats, int]
+"""Committed rows in the policy's units, and how many of them will have been executed."""
 Load = Callable[[Folder, LerobotFolderOptions, torch.device], ChunkNetwork]
 
 
@@ -44,7 +47,15 @@ def _diffusion(folder: Folder, options: LerobotFolderOptions, device: torch.devi
     return load_lerobot_diffusion(folder, device, options.precision, steps, kind)
 
 
-NETWORKS: Mapping[str, Load] = {"act": _act, "diffusion": _diffusion}
+def _smolvla(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
+    need(f"a {folder.kind} of LeRobot's", ("transformers",), "perception")
+    from policies.lerobot.smolvla import load_lerobot_smolvla
+
+    steps = options.inference_steps
+    return load_lerobot_smolvla(folder, device, options.precision, steps, options.vlm)
+
+
+NETWORKS: Mapping[str, Load] = {"act": _act, "diffusion": _diffusion, "smolvla": _smolvla}
 """What loads the network of a folder, by its kind."""
 
 
@@ -70,6 +81,7 @@ class FolderPolicy:
         self._normaliser = Normaliser.of(folder, _statistics_inside(folder))
         _check_seen(folder, self._map, self._normaliser)
         self._network = NETWORKS[folder.kind](folder, options, self._device)
+        self._guides = self._network.takes_prefix and options.blend == "rtc"
         self._warn_of_shapes(cameras)
         self._upload = Upload(self._device)
         self._noise = torch.Generator().manual_seed(options.seed)
@@ -82,7 +94,7 @@ class FolderPolicy:
             masks=options.keys.tracked,
             end_effector=self._map.wants_poses,
             tip=options.keys.wants_tip,
-            takes_prefix=self._network.takes_prefix,
+            takes_prefix=self._guides,
             history_steps=self._network.history,
             history_stride_s=1.0 / options.rate_hz,
         )
@@ -119,6 +131,8 @@ class FolderPolicy:
         }
         try:
             self._run(vectors, views, ("",))
+            if self._guides:
+                self._run(vectors, views, ("",), [(np.zeros((1, self._map.action_size)), 0)])
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
                 f"out of memory on {self._device} for one chunk of {self._folder.kind}"
@@ -150,11 +164,34 @@ class FolderPolicy:
             for camera in self._views
         }
         said = tuple(self._map.instruction(each) for each in observations)
-        rows = self._run(vectors, views, said)
+        rows = self._run(vectors, views, said, [self._committed(each) for each in observations])
         return [
             PolicyAnswer(self._map.actions_to_robot({ACTION: row}, each.arm.position))
             for row, each in zip(rows, observations, strict=True)
         ]
+
+    def _committed(self, observation: Observation) -> Committed | None:
+        if not (self._guides and observation.committed.size):
+            return None
+        return self._map.rows_to_policy(
+            observation.committed, observation.arm.position
+        ), observation.frozen_steps
+
+    def _prefix(self, committed: Sequence[Committed | None]) -> CommittedRows | None:
+        """Of a batch; one without committed rows has weights of 0."""
+        if not any(committed):
+            return None
+        steps = self._network.rows
+        each = [rows or (np.zeros((1, self._map.action_size)), 0) for rows in committed]
+        padded = np.stack([pad_committed(rows, steps) for rows, _ in each]).astype(np.float32)
+        weights = np.stack(
+            [
+                prefix_weights(steps, frozen, len(rows)) * (given is not None)
+                for given, (rows, frozen) in zip(committed, each, strict=True)
+            ]
+        )
+        scaled = self._normaliser.action.again(self._upload("committed", padded))
+        return CommittedRows(scaled, self._upload("weights", weights.astype(np.float32))[..., None])
 
     def _picture(self, camera: str, observation: Observation) -> ColorImage:
         frame = observation.frames.get(camera)
@@ -163,7 +200,11 @@ class FolderPolicy:
         return fit_image(frame.color, self._rules[camera])
 
     def _run(
-        self, vectors: Mapping[str, Any], views: Mapping[str, Any], instructions: tuple[str, ...]
+        self,
+        vectors: Mapping[str, Any],
+        views: Mapping[str, Any],
+        instructions: tuple[str, ...],
+        committed: Sequence[Committed | None] = (),
     ) -> Any:
         """``[B, chunk, action]`` in the policy's units, as `vectors` are, ``[B, steps, n]`` each; `views` are
         ``[B][steps]`` pictures each.
@@ -179,7 +220,9 @@ class FolderPolicy:
             name: scaled[name].inward(self._pixels(camera, views[camera]))
             for camera, name in self._views.items()
         }
-        out = self._network.chunk(NetworkInput(felt, shown, instructions, self._noise))
+        out = self._network.chunk(
+            NetworkInput(felt, shown, instructions, self._noise, self._prefix(committed))
+        )
         return self._normaliser.action.outward(out.float()).double().cpu().numpy()
 
     def _pixels(self, camera: str, views: Sequence[Sequence[ColorImage]]) -> Tensor:
@@ -210,6 +253,12 @@ def _check_effect(folder: Folder, options: LerobotFolderOptions) -> None:
     """
     if options.inference_steps and folder.kind == "act":
         raise folder.error("policy.inference_steps has no effect: an ACT makes its chunk at once")
+    if options.vlm and folder.kind != "smolvla":
+        raise folder.error(f"policy.vlm has no effect: it is a {folder.kind}")
+    if options.blend == "rtc" and folder.kind != "smolvla":
+        raise folder.error(f"policy.blend = 'rtc': a {folder.kind} does not go on from committed rows")
+    if options.keys.instruction_tip and folder.kind != "smolvla":
+        raise folder.error(f"policy.keys.instruction_tip has no effect: a {folder.kind} reads nothing")
     if options.noise_scheduler and folder.kind != "diffusion":
         raise folder.error(f"policy.noise_scheduler has no effect: it is a {folder.kind}")
 

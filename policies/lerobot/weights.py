@@ -97,6 +97,10 @@ def loaded(
         if (now := renamed(name))
     }
     network.load_state_dict(state, assign=True)
+    for module in network.modules():  # buffers that are not saved, and here have no use
+        for name, held in list(module.named_buffers(recurse=False)):
+            if held.is_meta:
+                module.register_buffer(name, None)
     return network.eval().requires_grad_(False)
 
 

@@ -51,6 +51,8 @@ class Played:
         """Warm, with cameras by the robot's names."""
         cameras = {NAMES[name]: name for name in self.said["cameras"]}
         given = {"seed": SEED, "units": "lerobot_degrees", "keys": {"cameras": cameras}, **keys}
+        if "vlm" in self.said:
+            given = {"vlm": str(DATA / self.said["vlm"]), **given}
         made = FolderPolicy(LerobotFolderConfig(path=str(self.folder), **given), ROBOT, {})
         made.warm_up()
         return made

@@ -52,7 +52,9 @@ def followed(fixture: Played, policy: FolderPolicy) -> Any:
     return fixture.units.to_policy(np.stack(rows))
 
 
-@pytest.mark.parametrize("name", ["act", "act_ensemble", "act_other", "diffusion", "diffusion_other"])
+@pytest.mark.parametrize(
+    "name", ["act", "act_ensemble", "act_other", "diffusion", "diffusion_other", "smolvla"]
+)
 def test_chunks_and_an_episode_are_lerobots(name: str, tmp_path: Path) -> None:
     fixture = played(name, tmp_path)
     policy = fixture.policy()

@@ -56,10 +56,11 @@ def narrowed(by: int) -> None:
     setattr(torchvision.models, "resnet18", Narrow)  # noqa: B010 - a stand-in
 
 
-def small_vlm(said: dict[str, Any], vlm: str) -> None:
+def small_vlm(vlm: str) -> None:
     """The language model's configuration and tokenizer are a folder's; patches' places are counted."""
     import lerobot.policies.smolvla.smolvlm_with_expert as with_expert
-    from transformers import SmolVLMConfig
+    import lerobot.processor.tokenizer_processor as with_words
+    from transformers import AutoTokenizer, SmolVLMConfig
     from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
 
     def counted(self: Any, pixel_values: Any, patch_attention_mask: Any) -> Any:
@@ -71,6 +72,8 @@ def small_vlm(said: dict[str, Any], vlm: str) -> None:
     with_expert.AutoConfig = types.SimpleNamespace(from_pretrained=lambda _: sizes)
     processor = types.SimpleNamespace(tokenizer=tokens)
     with_expert.AutoProcessor = types.SimpleNamespace(from_pretrained=lambda _: processor)
+    words = AutoTokenizer.from_pretrained(vlm)
+    with_words.AutoTokenizer = types.SimpleNamespace(from_pretrained=lambda _: words)
     setattr(SmolVLMVisionEmbeddings, "forward", counted)  # noqa: B010 - a method is not assigned to
 
 
@@ -181,7 +184,7 @@ def main() -> None:
     if said.get("narrow", 1) > 1:
         narrowed(said["narrow"])
     if said.get("vlm"):
-        small_vlm(said, said["vlm"])
+        small_vlm(said["vlm"])
     if not said.get("load"):
         made(said, folder)
     answered(folder, said)
