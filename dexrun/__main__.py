@@ -48,6 +48,7 @@ examples:
   dexrun --config config.toml --mode teleop --recording.episodes 5
 
 commands:
+  init       ask what there is, or find it, and write a configuration that works
   collect    demonstrations in simulation, made by the geometric policy
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
   replay     send a recorded episode to the arm again, or verify it target by target
@@ -62,6 +63,7 @@ commands:
   convert    turn a policy checkpoint into safetensors, without executing it
   doctor     would a run of the configuration work here: PASS, WARN, FAIL, and what to do
   find-ports which serial ports there are, what answers there, and which of them is which arm
+  find-cameras  which cameras there are, a picture of each, and what they really deliver
   setup-motors  give the servos of a new arm their ids, one after another
   calibrate  record an arm's homing offsets and ranges
   joints     show which way every joint counts, in ticks, radians and LeRobot's units
@@ -86,8 +88,10 @@ _COMMANDS = {
     "view": "dexrun.data.view",
     "convert": "dexrun.data.convert",
     "data": "dexrun.curation.command",
+    "init": "dexrun.setup.init",
     "doctor": "dexrun.setup.doctor",
     "find-ports": "dexrun.setup.find_ports",
+    "find-cameras": "dexrun.setup.find_cameras",
     "setup-motors": "dexrun.setup.setup_motors",
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",

@@ -23,6 +23,10 @@ class HostMachine:
         """Where an absolute path is, links followed."""
         return self.root / path.lstrip("/")
 
+    def exists(self, path: str) -> bool:
+        """Whether something is there; no path is too long or too strange to be asked about."""
+        return os.path.exists(self.at(path))
+
     def allowed(self, path: str) -> bool:
         """Whether this user may read and write there."""
         return os.access(self.at(path), os.R_OK | os.W_OK)

@@ -49,7 +49,7 @@ def _versions() -> Iterator[str]:
 
 
 def _port(key: str, path: str, machine: HostMachine) -> PreflightFinding:
-    if not machine.at(path).exists():
+    if not machine.exists(path):
         return failed(key, f"{path} is not there", "plug it in; dexrun find-ports lists what is")
     if not machine.allowed(path):
         group = machine.group_of(path) or "dialout"
@@ -80,7 +80,7 @@ def _cameras(settings: Settings, machine: HostMachine) -> Iterator[PreflightFind
     buses: dict[str, list[tuple[str, float, UsbBus]]] = {}
     for name, camera in real_cameras(settings).items():
         path = camera.address
-        if not machine.at(path).exists():
+        if not machine.exists(path):
             todo = "plug it in; dexrun find-cameras lists what is"
             yield failed(f"cameras.{name}", f"{path} is not there", todo)
             continue
