@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ ZERO = "zero"
 """A state entry that is always 0."""
 
 STATE_FORM = (
-    "<joint>[.velocity|.load], force.<i>, tip.x|y|z, "
+    "<joint>[.velocity|.load], force.<i>, tip.x|y|z, thought.<i>|age, "
     "[<arm>.]end_effector.x|y|z|rot6d.<0-5>|axis_angle.<0-2>, a number or zero"
 )
 ACTION_FORM = f"<joint>[.delta|.velocity] or {SKIP}"
@@ -34,6 +34,8 @@ _POSE = ("x", "y", "z", *(f"rot6d.{i}" for i in range(6)), *(f"axis_angle.{i}" f
 
 
 _AXES = ("x", "y", "z")
+THOUGHT_AGE = "thought.age"
+"""How old the slow half's thought is, seconds; ``thought.<i>`` is a number of its latent."""
 TIP_ENTRIES = tuple(f"tip.{axis}" for axis in _AXES)
 """Where the instruction's object was seen last, in the base frame."""
 
@@ -47,6 +49,8 @@ class EntryKind(enum.Enum):
     DELTA = "delta"
     FORCE = "force"
     TIP = "tip"
+    THOUGHT = "thought"
+    THOUGHT_AGE = "thought_age"
     POSE = "pose"
     NUMBER = "number"
     NOTHING = "nothing"
@@ -62,7 +66,8 @@ class Entry:
     Attributes:
         text: as configured.
         kind: what it is.
-        index: which joint, which force channel, which axis of the tip, or which of a pose's numbers.
+        index: which joint, which force channel, which axis of the tip, which number of a thought's latent, or
+            which of a pose's numbers.
         arm: whose end effector.
         value: of a constant.
     """
@@ -90,8 +95,22 @@ def state_entry(text: str, robot: JointLayout) -> Entry | None:
         return Entry(text, EntryKind.FORCE, int(channel)) if channel.isdecimal() else None
     if name == "tip" and channel in _AXES:
         return Entry(text, EntryKind.TIP, _AXES.index(channel))
+    if name == "thought":
+        return _of_a_thought(text, channel)
     value = _number(text)
     return None if value is None else Entry(text, EntryKind.NUMBER, value=value)
+
+
+def _of_a_thought(text: str, channel: str) -> Entry | None:
+    if text == THOUGHT_AGE:
+        return Entry(text, EntryKind.THOUGHT_AGE)
+    return Entry(text, EntryKind.THOUGHT, int(channel)) if channel.isdecimal() else None
+
+
+def thought_size(texts: Iterable[str]) -> int:
+    """How many numbers of a thought's latent the entries `texts` look at; 1 of its age alone, 0 of none."""
+    numbers = [text.partition(".")[2] for text in texts if text.startswith("thought.")]
+    return max((int(each) + 1 if each.isdecimal() else 1 for each in numbers), default=0)
 
 
 def action_entry(text: str, robot: JointLayout) -> Entry | None:

@@ -26,6 +26,7 @@ from policies.entries import (
     pose_of,
     read_entries,
     state_entry,
+    thought_size,
 )
 from runtime.interfaces import NoAnswerError, PolicyError
 from runtime.joints import JointLayout
@@ -76,7 +77,8 @@ class KeyMap(Options):
             ``<joint>.velocity``, ``<joint>.load``, ``force.<i>``, ``end_effector.x`` (``y``, ``z``,
             ``rot6d.0`` to ``5``, ``axis_angle.0`` to ``2``; of several arms ``<arm>.end_effector.x``) in the
             base frame, ``tip.x`` (``y``, ``z``), where the instruction's object was seen last (metres, in the
-            base frame), a number (``"0.35"``: the same in every
+            base frame), ``thought.<i>`` and ``thought.age``, a slow half's latent and how old it is (seconds;
+            type ``slow_fast``), a number (``"0.35"``: the same in every
             observation, in the policy's units) or ``zero``. An empty list means all joints in the robot's
             order.
         action: the policy's key to the entries of that part of a row: ``<joint>``, its target;
@@ -117,6 +119,11 @@ class KeyMap(Options):
         return self.instruction_tip or any(
             entry in TIP_ENTRIES for entries in self.state.values() for entry in entries
         )
+
+    @property
+    def thought_size(self) -> int:
+        """How many numbers of a thought's latent it looks at (`PolicySpec.thought`)."""
+        return thought_size(entry for entries in self.state.values() for entry in entries)
 
     @property
     def tracked(self) -> tuple[str, ...]:
@@ -376,7 +383,22 @@ def _value(entry: Entry, columns: Mapping[EntryKind, Floats], observation: Obser
         return pose_of(entry, observation.end_effector)
     if entry.kind is EntryKind.TIP:
         return float(tip_of(observation).point_m[entry.index])
+    if entry.kind in (EntryKind.THOUGHT, EntryKind.THOUGHT_AGE):
+        return _of_thought(entry, observation)
     return entry.value
+
+
+def _of_thought(entry: Entry, observation: Observation) -> float:
+    thought = observation.thought
+    if thought is None:
+        raise PolicyError(
+            f"state entry {entry.text!r}: there is no thought; it is for the fast half of type 'slow_fast'"
+        )
+    if entry.kind is EntryKind.THOUGHT_AGE:
+        return thought.age_s(observation.stamp_ns)
+    if entry.index >= thought.latent.size:
+        raise PolicyError(f"state entry {entry.text!r}: the thought has {thought.latent.size} numbers")
+    return float(thought.latent[entry.index])
 
 
 def tip_of(observation: Observation) -> Tip:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Observation,
         PolicyAnswer,
         PolicyStatus,
+        Thought,
         TrackedMask,
     )
     from runtime.options import Options
@@ -126,6 +127,7 @@ __all__ = [
     "SegmenterTable",
     "Signal",
     "SteppedClock",
+    "Thought",
     "TrackedMask",
     "Tracker",
     "TrackerTable",
@@ -192,6 +194,7 @@ _MODULES = {
     "SegmenterTable": "parts",
     "Signal": "clock",
     "SteppedClock": "stepped",
+    "Thought": "messages",
     "TrackedMask": "messages",
     "Tracker": "interfaces",
     "TrackerTable": "parts",

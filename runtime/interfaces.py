@@ -157,7 +157,7 @@ class PolicySpec:
         end_effector: whether it wants `Observation.end_effector`.
         tip: whether it wants `Observation.tip`, of the camera in `masks`, which has depth and a pose.
         tells_end: whether its answers say when an attempt is done or has failed.
-        thought: size `L` of the latent that it wants in `Observation.thought`; 0: none.
+        thought: how many numbers of the latent in `Observation.thought` it looks at; 0: it takes none.
         latent: size `L` of the latent that its own answers carry, for another policy; 0: none.
     """
 

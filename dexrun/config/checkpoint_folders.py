@@ -19,7 +19,10 @@ from runtime.parts import PolicyTable
 from runtime.plugins import PartError
 
 POLICY, WEIGHTS = "policy.json", "model.safetensors"
-TABLES: tuple[Path_, ...] = (("policy",), ("serve", "policy"))
+TABLES: tuple[Path_, ...] = (
+    *(("policy", *half) for half in ((), ("slow",), ("fast",))),
+    *(("serve", "policy", *half) for half in ((), ("slow",), ("fast",))),
+)
 """Where a policy may be configured."""
 KEY = "checkpoint"
 

@@ -50,12 +50,16 @@ class ActTraining(Options):
         backbone: ImageNet's weights of a ResNet-18, torchvision's file; without it the ResNet begins with
             nothing, and has group norms.
         backbone_lr: learning rate of the ResNet, if it is not the optimiser's.
+        thought_age_s: for the fast half of type ``slow_fast``: where the object is
+            (``switches.use_language_tip``) is what a slow half that points has said up to so long ago; each
+            sample draws when, and the policy is told (``thought.age``). 0: it is where it was seen last.
     """
 
     kl_weight: float = Field(default=10.0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     backbone: str = ""
     backbone_lr: float | None = Field(default=None, ge=0)
+    thought_age_s: float = Field(default=0.0, ge=0, le=60)
 
 
 class ActOptions(PolicyTable):

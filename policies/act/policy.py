@@ -108,6 +108,7 @@ class ActPolicy:
             masks=config.keys.tracked,
             end_effector=self._map.wants_poses,
             tip=config.keys.wants_tip,
+            thought=config.keys.thought_size,
         )
 
     def warm_up(self) -> None:

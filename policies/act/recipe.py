@@ -20,9 +20,10 @@ from policies.act.options import ActOptions, ActShape, ActTraining
 from policies.checkpoint import check_fit, read_state, write_safetensors
 from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, TIP, Dataset, DatasetError, Switches
 from policies.data.windows import WindowSpec
-from policies.entries import TIP_ENTRIES
+from policies.entries import THOUGHT_AGE, TIP_ENTRIES
 from policies.training.recipe import Samples
 from policies.training.said import entries_of, units_of
+from policies.training.thoughts import drawn, instants
 from runtime.interfaces import PolicyError
 from runtime.messages import Floats
 
@@ -99,6 +100,8 @@ class ActRecipe:
         """One observation, and a chunk of actions from its row on."""
         self._size(dataset)
         rows: dict[str, tuple[int, ...]] = dict.fromkeys(self._vectors(dataset), (0,))
+        if self._thinks(dataset):
+            rows[TIP] = instants(self._training.thought_age_s, dataset.rate_hz)
         rows |= {IMAGES + camera: (0,) for camera in self._cameras(dataset)}
         return WindowSpec({**rows, ACTION: tuple(range(self._table.shape.chunk))})
 
@@ -122,8 +125,7 @@ class ActRecipe:
     def loss(self, model: nn.Module, batch: Samples) -> tuple[Tensor, Mapping[str, Tensor]]:
         """L1 of the actions, and the latent's divergence times ``kl_weight``."""
         assert isinstance(model, ActNetwork)  # noqa: S101 - for the type checker
-        held = [name for name in _STATES if name in batch]
-        state = torch.cat([batch[name][:, 0].double() for name in held], dim=1)
+        state = torch.cat(self._state(batch, training=model.training), dim=1)
         made = model.model.loss(
             _known(model.normalised("qpos", state), batch[TIP].shape[-1] if TIP in batch else 0),
             self._images([batch[name][:, 0] for name in model.pictures]),
@@ -132,6 +134,19 @@ class ActRecipe:
             self._training.kl_weight,
         )
         return made.loss, {"l1": made.l1.detach(), "kl": made.kl.detach()}
+
+    def _state(self, batch: Samples, *, training: bool) -> list[Tensor]:
+        """Its parts ``[B, n]``, the tip last; of a thought it is drawn, and its age comes before it."""
+        parts = [batch[name][:, 0].double() for name in _STATES if name in batch and name != TIP]
+        if TIP not in batch:
+            return parts
+        if not self._training.thought_age_s:
+            return [*parts, batch[TIP][:, 0].double()]
+        tip, pad = batch[TIP].double(), batch[f"{TIP}_is_pad"]
+        longest = batch[TIP].shape[1] - 1
+        rate_hz = longest / self._training.thought_age_s
+        drawn_tip, age_s = drawn(tip, pad, rate_hz, random=training)
+        return [*parts, age_s, drawn_tip]
 
     def groups(self, model: nn.Module) -> Sequence[Mapping[str, Any]]:
         """The backbone has a learning rate of its own."""
@@ -181,6 +196,19 @@ class ActRecipe:
                 raise DatasetError(f"{dataset.path}: no {name!r} in it, which act needs")
         return [name for name in _STATES if name in dataset.features]
 
+    def _thinks(self, dataset: Dataset) -> bool:
+        """Whether where the object is is a slow half's thought.
+
+        Raises:
+            DatasetError: it is to be, and the data set does not say where the object is.
+        """
+        if self._training.thought_age_s and TIP not in dataset.features:
+            raise DatasetError(
+                f"{dataset.path}: recipe.thought_age_s = {self._training.thought_age_s:g}: the thought is "
+                f"where the object is, and there is no {TIP!r}; switches.use_language_tip reads it"
+            )
+        return self._training.thought_age_s > 0
+
     def _size(self, dataset: Dataset) -> tuple[int, int]:
         """Height and width of the network's pictures."""
         given = self._table.model_fields_set
@@ -199,7 +227,7 @@ class ActRecipe:
     def _shape(self, dataset: Dataset) -> ActShape:
         features: list[Feature] = [dataset.features[name] for name in self._vectors(dataset)]
         found = {
-            "state_size": sum(feature.shape[0] for feature in features),
+            "state_size": sum(feature.shape[0] for feature in features) + self._thinks(dataset),
             "action_size": dataset.features[ACTION].shape[0],
             "norm": "frozen_batch" if self._training.backbone else "group",
         }
@@ -208,9 +236,14 @@ class ActRecipe:
     def _stats(self, dataset: Dataset) -> ActStats:
         held = [dataset.statistics(name) for name in self._vectors(dataset)]
         action = dataset.statistics(ACTION)
+        means, stds = [each.mean for each in held], [each.std for each in held]
+        if self._thinks(dataset):  # uniformly drawn
+            longest_s = self._training.thought_age_s
+            means.insert(-1, np.array([longest_s / 2]))
+            stds.insert(-1, np.array([longest_s / np.sqrt(12)]))
         return ActStats(
-            np.concatenate([each.mean for each in held]).astype(float),
-            _wide(np.concatenate([each.std for each in held])),
+            np.concatenate(means).astype(float),
+            _wide(np.concatenate(stds)),
             action.mean.astype(float),
             _wide(action.std),
         )
@@ -222,7 +255,9 @@ class ActRecipe:
         keys: dict[str, Any] = {}
         state, action, names = entries_of(dataset, STATE), entries_of(dataset, ACTION), dataset.features
         more = [f"force.{i}" for i in range(dataset.features[FORCE].shape[0])] if FORCE in names else []
-        if TIP in names:
+        if self._thinks(dataset):
+            more += [THOUGHT_AGE, *(f"thought.{i}" for i in range(len(TIP_ENTRIES)))]
+        elif TIP in names:
             more += TIP_ENTRIES
             keys["tip_camera"] = dataset.about.get("tip_camera", self._table.keys.tip_camera)
         if state:

@@ -56,6 +56,7 @@ class DexGraspPolicy:
             masks=tuple(dict.fromkeys((*masked, *config.keys.tracked))),
             end_effector=self._map.wants_poses,
             tip=config.keys.wants_tip,
+            thought=config.keys.thought_size,
             takes_prefix=config.rtc != "none",
         )
         self._history: collections.deque[ControllerInput] = collections.deque(maxlen=shape.observation_steps)

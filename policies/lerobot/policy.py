@@ -94,6 +94,7 @@ class FolderPolicy:
             masks=options.keys.tracked,
             end_effector=self._map.wants_poses,
             tip=options.keys.wants_tip,
+            thought=options.keys.thought_size,
             takes_prefix=self._guides,
             history_steps=self._network.history,
             history_stride_s=1.0 / options.rate_hz,

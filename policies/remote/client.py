@@ -64,6 +64,7 @@ class RemotePolicy:
             cameras=tuple(dict.fromkeys((*keys.cameras, *keys.depths, *keys.tracked))),
             masks=keys.tracked,
             tip=keys.wants_tip,
+            thought=keys.thought_size,
             end_effector=self.map.wants_poses,
             notes={"server": f"{options.host}:{options.port}"},
         )

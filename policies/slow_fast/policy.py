@@ -73,12 +73,12 @@ class SlowFastPolicy:
         """Both halves: a slow one that cannot think at all is known before anything moves.
 
         Raises:
-            PolicyError: one of them cannot be warmed up; or the fast one wants a latent of another size.
+            PolicyError: one of them cannot be warmed up; or the fast one wants a larger latent.
         """
         self._fast.warm_up()
         self._thinker.begin()
         wanted, given = self._fast.spec.thought, self._thinker.report.spec.latent
-        if wanted and given and wanted != given:
+        if given and wanted > given:
             names = self._thinker.report.spec.name, self._fast.spec.name
             raise PolicyError(
                 f"policy.fast: {names[1]} wants {wanted} numbers of a thought; policy.slow, {names[0]}, "
@@ -121,7 +121,7 @@ class SlowFastPolicy:
     def _tried(self, observation: Observation) -> PolicyAnswer:
         """Before anything moves: each half on its own, as nothing is asked for yet."""
         report = self._thinker.report
-        size = self._fast.spec.thought or report.spec.latent
+        size = max(self._fast.spec.thought, report.spec.latent)
         blank = Thought(np.zeros(size, np.float32), observation.stamp_ns)
         masks = {} if self._pointed is None else self._pointed.everything(observation)
         try:

@@ -266,8 +266,9 @@ class InlineThinker:
     """On the fast half's own thread: where nobody else can run beside it, and where it is to wait.
 
     Args:
-        waits: a thought is there as soon as it is asked for, and what went wrong is raised; otherwise it is
-            there `latency_ns` after it was begun, and meanwhile the newest observation waits.
+        waits: a thought is there as soon as it is asked for, and what went wrong is raised where there is
+            none to go on with; otherwise it is there `latency_ns` after it was begun, and meanwhile the
+            newest observation waits.
     """
 
     def __init__(self, policy: Policy, clock: Clock, latency_ns: int = 0, *, waits: bool = False) -> None:
@@ -293,12 +294,21 @@ class InlineThinker:
     def post(self, asked: AskedThought) -> None:
         """See `Thinker`."""
         if self._waits:
-            self._half.tell(newest=None)
-            self._half.tell(newest=self._half.think(asked))
+            self._think_at_once(asked)
             return
         self._come_to(asked.asked_ns)
         self._next = asked
         self._come_to(asked.asked_ns)
+
+    def _think_at_once(self, asked: AskedThought) -> None:
+        newest = self._half.report.newest
+        try:
+            newest = self._half.think(asked)
+        except PolicyError:
+            known = newest is not None and newest.attempt == asked.attempt
+            if newest is None or not known or newest.instruction != asked.observation.instruction:
+                raise
+        self._half.tell(newest=newest)
 
     def _come_to(self, now_ns: int) -> None:
         """What is due by `now_ns` is there, and what has waited for that is begun with."""

@@ -17,7 +17,7 @@ Detection Detector DetectorTable Point Prompt Segmentation
 MultiTracker NoAnswerError
 Observation Options PerceptionError Policy PolicyAnswer PolicyContext PolicyError PolicySpec
 PolicyStatus
-PolicyTable RealClock Ring Sample Segmenter SegmenterTable Signal SteppedClock TrackedMask Tracker
+PolicyTable RealClock Ring Sample Segmenter SegmenterTable Signal SteppedClock Thought TrackedMask Tracker
 TrackerTable Wire base_from_camera capacity_for
 """
 

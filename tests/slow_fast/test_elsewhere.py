@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dexrun.policies import policy_context
 from drivers.arms import describe
+from policies.mapping import KeyMap, ObservationMap
 from policies.process import ProcessPolicy
+from policies.remote.serving.robot_side import RobotSide
 from policies.slow_fast.thinking import AskedThought, SlowHalf
 from runtime.clock import RealClock
 from runtime.interfaces import PolicyError
-from runtime.messages import Observation, PolicyAnswer
+from runtime.messages import Observation, PolicyAnswer, Thought
+from runtime.units import UnitMap
 from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 from tests.policies.test_process import observe
-from tests.remote.support import EchoPolicy, both_ends
+from tests.remote.support import ROBOT, EchoPolicy, both_ends
 from tests.remote.support import observation as seen_by_a_server
 
 
@@ -68,3 +72,16 @@ def test_on_a_server_it_thinks_there(protocol: str) -> None:
     assert thought.text == "reach"
     assert thought.latent.shape == (960,)
     assert half.report.spec.latent == 960
+
+
+def test_a_served_fast_half_is_sent_the_thought_as_numbers() -> None:
+    names = [*ROBOT.names, "thought.age", "thought.1", "thought.0"]
+    keys, units = KeyMap(state={"state": tuple(names)}), UnitMap(convention="rad")
+    made = seen_by_a_server(instruction="cup")
+    thought = Thought(np.array([0.25, -2.0], np.float32), made.stamp_ns - 500_000_000)
+    ours = ObservationMap(keys, units, ROBOT).state_vectors(replace(made, thought=thought))
+    told = RobotSide(keys, units, ROBOT).observation(ours, {}, "cup", stamp_ns=7_000_000_000).thought
+    assert told is not None
+    assert told.latent.tolist() == [0.25, -2.0]
+    assert told.age_s(7_000_000_000) == pytest.approx(0.5)
+    assert told.instruction == "cup"

@@ -153,7 +153,7 @@ def test_a_slow_half_that_hangs_is_one_line_and_left_behind(warnings: list[str])
         assert "left behind" in warnings[-1]
 
 
-def test_asked_synchronously_the_answer_waits_and_a_failure_is_its_own() -> None:
+def test_asked_synchronously_the_answer_waits_and_what_fails_without_a_thought_is_its_own() -> None:
     slow = Slow()
     with halves(slow, kind="waits") as pair:
         assert pair.ask() == (0.0, 0.0)
@@ -164,6 +164,11 @@ def test_asked_synchronously_the_answer_waits_and_a_failure_is_its_own() -> None
             raise PolicyError("no answer")
 
         slow.act = fail
+        pair.step(0.25)
+        assert pair.ask() == (0.25, 0.25)  # as it does asynchronously, it goes on with the newest
+        with pytest.raises(PolicyError, match="no answer"):
+            pair.ask("blue")
+        pair.policy.reset()
         with pytest.raises(PolicyError, match="no answer"):
             pair.ask()
 
@@ -204,12 +209,12 @@ def test_a_policy_without_a_latent_is_no_slow_half() -> None:
         pair.ask()
 
 
-def test_a_latent_of_another_size_is_said_before_anything_moves() -> None:
+def test_a_latent_that_is_too_small_is_said_before_anything_moves() -> None:
     slow = Slow()
-    slow.spec = PolicySpec("thinker", 1, JOINTS, latent=5)
+    slow.spec = PolicySpec("thinker", 1, JOINTS, latent=1)
     with SteppedClock() as clock:
         pair = Halves(clock, slow)
-        with pytest.raises(PolicyError, match=r"hands wants 2 numbers of a thought; .* gives 5"):
+        with pytest.raises(PolicyError, match=r"hands wants 2 numbers of a thought; .* gives 1"):
             pair.policy.warm_up()
         pair.policy.close()
 

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from policies.encoding.limits import WireError
 from policies.entries import JOINT_STATES, EntryKind
 from policies.mapping import KeyMap, ObservationMap
+from runtime.clock import NS_PER_S
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
-from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, Tip, TrackedMask
+from runtime.messages import ArmState, ColorImage, Floats, Frame, Observation, Thought, Tip, TrackedMask
 from runtime.units import UnitMap
 
+_Said = dict[EntryKind, dict[int, float]]
+_OTHERS = (EntryKind.FORCE, EntryKind.TIP, EntryKind.THOUGHT, EntryKind.THOUGHT_AGE)
 CERTAIN = 1.0
 TURNS_RAD = 2 * np.pi
 """How far beyond its range a joint may be said to be: a servo's scale may be off by a turn."""
@@ -71,7 +74,7 @@ class RobotSide:
             camera: TrackedMask(camera, stamp_ns, self._plane(images, key, np.uint8), CERTAIN)
             for camera, key in self.keys.masks.items()
         }
-        arm, force, tip = self._arm(state, stamp_ns)
+        arm, said = self._arm(state, stamp_ns)
         committed = np.zeros((0, self.joints)) if prefix is None else self._rows(prefix, arm.position)
         return Observation(
             step=step,
@@ -80,11 +83,12 @@ class RobotSide:
             arm=arm,
             frames=frames,
             masks=masks,
-            force_n=force,
+            force_n=_force(said[EntryKind.FORCE]),
             instruction=instruction,
             committed=committed,
             frozen_steps=max(0, min(int(frozen), len(committed))),
-            tip=tip,
+            tip=_tip(said[EntryKind.TIP], stamp_ns),
+            thought=_thought(said, stamp_ns, instruction),
         )
 
     def actions(self, rows: Floats) -> dict[str, Floats]:
@@ -118,24 +122,22 @@ class RobotSide:
             raise WireError(f"image {key!r} is {_form(plane)}; {wanted} [height, width] is wanted", "shape")
         return plane
 
-    def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, Floats | None, Tip | None]:
+    def _arm(self, state: Mapping[str, Any], stamp_ns: int) -> tuple[ArmState, _Said]:
+        """The arm, and what else the state says, by kind and index."""
         size, units = self.joints, self.map.units
         columns = {
             EntryKind.POSITION: units.to_policy(np.zeros(size)),
             EntryKind.VELOCITY: np.zeros(size),
             EntryKind.LOAD: np.zeros(size),
         }
-        force: dict[int, float] = {}
-        tip: dict[int, float] = {}
+        others: _Said = {kind: {} for kind in _OTHERS}
         given: list[Floats] = []
         for key, entries in self.map.state.items():
             values = self._vector(state, key, len(entries))
             given.append(values)
             for value, entry in zip(values, entries, strict=True):
-                if entry.kind is EntryKind.FORCE:
-                    force[entry.index] = float(value)
-                elif entry.kind is EntryKind.TIP:
-                    tip[entry.index] = float(value)
+                if entry.kind in others:
+                    others[entry.kind][entry.index] = float(value)
                 elif entry.kind in JOINT_STATES:
                     columns[entry.kind][entry.index] = value
         said = np.concatenate(given) if given else np.zeros(0)
@@ -145,7 +147,7 @@ class RobotSide:
         velocity = columns[EntryKind.VELOCITY] / units.scale
         self._check_joints(position, "state")
         arm = ArmState(stamp_ns, position, velocity, columns[EntryKind.LOAD])
-        return arm, _force(force), _tip(tip, stamp_ns)
+        return arm, others
 
     def _vector(self, state: Mapping[str, Any], key: str, size: int) -> Floats:
         values = _array(state, key, "state")
@@ -199,6 +201,17 @@ def _tip(axes: Mapping[int, float], stamp_ns: int) -> Tip | None:
         return None
     point, unknown = np.array([axes.get(axis, np.nan) for axis in range(3)]), np.full(3, np.nan)
     return Tip(point, unknown, point, stamp_ns)
+
+
+def _thought(said: _Said, stamp_ns: int, instruction: str) -> Thought | None:
+    numbers, ages_s = said[EntryKind.THOUGHT], said[EntryKind.THOUGHT_AGE]
+    if not numbers and not ages_s:
+        return None
+    latent = np.zeros(max(numbers, default=0) + 1, np.float32)
+    for index, value in numbers.items():
+        latent[index] = value
+    age_ns = round(next(iter(ages_s.values()), 0.0) * NS_PER_S)
+    return Thought(latent, stamp_ns - age_ns, instruction=instruction)
 
 
 def _array(values: Mapping[str, Any], key: str, what: str) -> NDArray[Any]:

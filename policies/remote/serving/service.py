@@ -16,7 +16,7 @@ import numpy as np
 from loguru import logger
 
 from policies.encoding.limits import Limits, WireError
-from policies.entries import TIP_ENTRIES
+from policies.entries import TIP_ENTRIES, thought_size
 from policies.remote.serving.engine import Answer, Engine
 from policies.remote.serving.metrics import Metrics
 from policies.remote.serving.options import FrontOptions
@@ -114,6 +114,11 @@ class Service:
             raise PolicyError(
                 f"policy {spec.name} needs to know where the object is, and no client is asked for "
                 f"{', '.join(unasked)}: give tip.x, tip.y and tip.z in serve.keys.state"
+            )
+        if spec.thought > thought_size(asked):
+            raise PolicyError(
+                f"policy {spec.name} acts on a slow half's thought, and no client is asked for it: give "
+                f"thought.0 to thought.{spec.thought - 1}, and thought.age, in serve.keys.state"
             )
         self.limits = Limits(size_bytes=options.max_message_mib * 1024 * 1024, items=MAX_ITEMS)
         self.stopping_asked = asyncio.Event()
