@@ -39,7 +39,7 @@ from runtime.interfaces import Policy
 from runtime.messages import CameraInfo, PolicyStatus
 
 LATENCIES_S = (0.1, 0.3, 1.0, 3.0)
-RETOLD_S, LIMIT_S = 1.0, 20.0
+RETOLD_S, LIMIT_S, SOON_S = 1.0, 20.0, 10.0
 MOVED_RAD = 0.02
 
 
@@ -218,6 +218,7 @@ def summed(played: Sequence[Played]) -> dict[str, Any]:
     won = [each for each in played if each.success]
     return {
         **share(len(won), len(played)),
+        f"within_{SOON_S:g}_s": sum(each.seconds <= SOON_S for each in won),
         "wrong_object": sum(each.wrong for each in played),
         "seconds_p50": round(float(np.median([each.seconds for each in won])), 2) if won else None,
         "starved_ticks_a_scene": round(float(np.mean([each.starved for each in played])), 1),

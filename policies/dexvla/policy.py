@@ -65,6 +65,7 @@ class DexVlaPolicy:
             masks=config.keys.tracked,
             end_effector=self._map.wants_poses,
             tip=config.keys.wants_tip,
+            thought=config.keys.thought_size,
             takes_prefix=config.rtc != "none",
             latent=self._network.width,
         )
