@@ -13,6 +13,7 @@ from torch import Tensor
 
 from policies.accelerate import Upload, open_device, set_threads
 from policies.checkpoint import State
+from policies.entries import EntryKind
 from policies.lerobot.folder import ACTION, STATE, Folder
 from policies.lerobot.matching import bound_to, looks_through
 from policies.lerobot.network import ChunkNetwork, CommittedRows, NetworkInput
@@ -78,6 +79,10 @@ class FolderPolicy:
         self._views = looks_through(folder, options.keys)
         self._rules = {camera: _rule(folder, options, camera, name) for camera, name in self._views.items()}
         self._map = bound_to(folder, options.keys, _units(folder, options.units), robot)
+        self._tips = {
+            name: torch.tensor([entry.kind is EntryKind.TIP for entry in entries])
+            for name, entries in self._map.state.items()
+        }
         self._normaliser = Normaliser.of(folder, _statistics_inside(folder))
         _check_seen(folder, self._map, self._normaliser)
         self._network = NETWORKS[folder.kind](folder, options, self._device)
@@ -214,9 +219,9 @@ class FolderPolicy:
             raise PolicyError(f"{self.spec.name}: asked before warm_up")
         scaled = self._normaliser.inputs
         felt = {
-            name: torch.nan_to_num(scaled[name].inward(self._upload(name, values.astype(np.float32))))
+            name: self._known(name, scaled[name].inward(self._upload(name, values.astype(np.float32))))
             for name, values in vectors.items()
-        }  # where an object is that was not seen yet: where it was on average
+        }
         shown = {
             name: scaled[name].inward(self._pixels(camera, views[camera]))
             for camera, name in self._views.items()
@@ -225,6 +230,13 @@ class FolderPolicy:
             NetworkInput(felt, shown, instructions, self._noise, self._prefix(committed))
         )
         return self._normaliser.action.outward(out.float()).double().cpu().numpy()
+
+    def _known(self, name: str, vectors: Tensor) -> Tensor:
+        """``[..., n]`` as scaled, with an object that was not seen yet where it was on average, which is 0.
+        What else is not a number stays none: rows that come of it are none either, and the arm holds.
+        """
+        unseen = torch.isnan(vectors) & self._tips[name].to(vectors.device)
+        return vectors.masked_fill(unseen, 0.0)
 
     def _pixels(self, camera: str, views: Sequence[Sequence[ColorImage]]) -> Tensor:
         """``[B, steps, 3, H, W]`` in 0..1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def test_chunks_and_an_episode_are_lerobots(name: str, tmp_path: Path) -> None:
         assert np.abs((fixture.units.to_policy(rows) - chunk) / width).max() < CLOSE
     known = fixture.known["selected"].numpy()
     assert np.abs((followed(fixture, fixture.policy()) - known) / width).max() < CLOSE
+
+
+@pytest.mark.parametrize("name", ["act", "diffusion", "smolvla"])
+def test_a_joint_that_is_not_a_number_moves_nothing(name: str, tmp_path: Path) -> None:
+    fixture = played(name, tmp_path)
+    policy, seen = fixture.policy(), fixture.at(0)
+    position = seen.arm.position.copy()
+    position[2] = np.nan
+    lost = replace(seen, arm=replace(seen.arm, position=position))
+    assert np.isnan(policy.infer(lost).rows).all(axis=0).any()  # such rows are refused, and the arm holds
+    assert np.isfinite(policy.infer(seen).rows).all()
+
+
+def test_an_object_that_was_not_seen_yet_is_where_it_was_on_average(act: Played) -> None:
+    entries = ("shoulder_pan", "shoulder_lift", "elbow_flex", "tip.x", "tip.y", "tip.z")
+    policy = act.policy(keys={"cameras": {"head": "front", "wrist": "wrist"}, "state": {"state": entries}})
+    assert np.isfinite(policy.infer(act.at(0)).rows).all()
 
 
 def test_it_looks_at_all_that_it_is_shown(act: Played) -> None:
