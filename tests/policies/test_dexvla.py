@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import save_file  # noqa: E402
 
 from policies.checkpoint import CheckpointError  # noqa: E402
-from policies.dexvla import load as loading  # noqa: E402
+from policies.dexvla import folder as folders  # noqa: E402
 from policies.dexvla.adapters import add_adapters, merged_state  # noqa: E402
 from policies.dexvla.load import begun_with, begun_with_nothing, load_dexvla, load_head  # noqa: E402
 from policies.dexvla.network import DexVla, drawn  # noqa: E402
@@ -158,7 +158,7 @@ def test_a_folder_that_is_something_else_is_refused_in_one_line(
 
 
 def test_weights_without_room_are_not_read(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "free_bytes", lambda device: 1 << 10)
+    monkeypatch.setattr(folders, "free_bytes", lambda device: 1 << 10)
     with pytest.raises(CheckpointError, match=r"its weights need 0\.01 GiB of cpu, where 0\.00 GiB are free"):
         load_dexvla(public, DexVlaShape(), "float32", CPU)
 
