@@ -79,7 +79,7 @@ def servos_of(key: str, table: FeetechOptions, clock: Clock) -> PreflightFinding
 
 
 def cameras(settings: Settings, clock: Clock) -> Iterator[PreflightFinding]:
-    """Whether every real UVC camera delivers what is configured."""
+    """Whether every real UVC or network camera delivers what is configured."""
     for name, camera in real_cameras(settings).items():
         what = f"cameras.{name} rate"
         try:
@@ -88,6 +88,10 @@ def cameras(settings: Settings, clock: Clock) -> Iterator[PreflightFinding]:
             yield failed(what, error.detail or str(error), "dexrun find-cameras shows what it can do")
             continue
         said = f"{seen.size[0]}x{seen.size[1]}, {seen.fps:.1f} of {camera.fps} fps"
+        if seen.size != (camera.width, camera.height):
+            todo = f"width = {seen.size[0]}, height = {seen.size[1]}: nothing is scaled"
+            yield failed(what, f"{said}, instead of {camera.width}x{camera.height}", todo)
+            continue
         slow = seen.fps < RATE * camera.fps
         todo = "more light (exposure), MJPG, or fps as it delivers"
         yield warned(what, said, todo) if slow else passed(what, said)

@@ -65,14 +65,12 @@ def _port(key: str, path: str, machine: HostMachine) -> PreflightFinding:
 
 
 def real_cameras(settings: Settings) -> dict[str, OpenCvOptions]:
-    """The UVC cameras that the mode opens, by name."""
+    """The UVC and network cameras that the mode opens, by name."""
     real = settings.real_addresses()
     return {
         name: table
         for name, table in settings.cameras.items()
-        if isinstance(table, OpenCvOptions)
-        and f"cameras.{name}.source" in real
-        and not is_network(table.source)
+        if isinstance(table, OpenCvOptions) and f"cameras.{name}.source" in real
     }
 
 
@@ -80,6 +78,8 @@ def _cameras(settings: Settings, machine: HostMachine) -> Iterator[PreflightFind
     buses: dict[str, list[tuple[str, float, UsbBus]]] = {}
     for name, camera in real_cameras(settings).items():
         path = camera.address
+        if is_network(path):
+            continue
         if not machine.exists(path):
             todo = "plug it in; dexrun find-cameras lists what is"
             yield failed(f"cameras.{name}", f"{path} is not there", todo)

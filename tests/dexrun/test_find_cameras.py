@@ -12,12 +12,18 @@ import cv2
 import numpy as np
 import pytest
 
+from dexrun.config.load import load
 from dexrun.setup.cameras import FoundCamera, buses, local_cameras
+from dexrun.setup.deep_checks import cameras
 from dexrun.setup.find_cameras import main
 from dexrun.setup.findings import Grade
+from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.emulator import MjpegEmulator
 from drivers.opencv_camera.usb import UsbBus
 from drivers.opencv_camera.v4l2 import CameraMode, best_of
+from runtime.clock import RealClock
+
+ROOT = Path(__file__).parents[2]
 
 FORMATS = {b"YUYV": ((640, 480), (320, 240)), b"MJPG": ((640, 480), (1280, 720)), b"Z16 ": ((640, 480),)}
 
@@ -117,6 +123,23 @@ def test_a_picture_is_saved_and_the_rate_measured(
     saved = cv2.imread(camera["picture"])
     assert saved.shape == (120, 160, 3)
     assert saved[60, 80, 2] > 150
+
+
+@pytest.mark.parametrize(
+    ("width", "fps", "line"),
+    [
+        (160, 1, "PASS  cameras.net rate: 160x120, "),
+        (160, 5000, "WARN  cameras.net rate: 160x120, "),
+        (320, 1, "FAIL  cameras.net rate: 160x120, "),
+    ],
+)
+def test_the_doctor_measures_a_camera_against_its_table(
+    stream: MjpegEmulator, width: int, fps: int, line: str
+) -> None:
+    table = OpenCvConfig(source=stream.url, width=width, height=120, fps=30).model_copy(update={"fps": fps})
+    settings = load(["--config", str(ROOT / "config.toml"), "--mode", "teleop"], {})
+    (finding,) = cameras(settings.model_copy(update={"cameras": {"net": table}}), RealClock())
+    assert finding.line().startswith(line)
 
 
 def test_a_camera_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
