@@ -23,7 +23,7 @@ from runtime.parts import PolicyTable
 def start_message(table: PolicyTable, context: PolicyContext, body: Path) -> dict[str, Any]:
     """What `started` needs; the body's model is written to `body`."""
     return {
-        "table": table.model_dump(mode="json"),
+        "table": as_given(table),
         "joints": {
             "names": context.joints.names,
             "ranges": context.joints.ranges.tolist(),
@@ -35,6 +35,11 @@ def start_message(table: PolicyTable, context: PolicyContext, body: Path) -> dic
         "body": str(body),
         "model": context.arm_model().save(body),
     }
+
+
+def as_given(table: PolicyTable) -> dict[str, Any]:
+    """What was given of `table`: units, joints and more are looked for elsewhere where nobody gave them."""
+    return {"type": table.type, **table.model_dump(mode="json", exclude_unset=True)}
 
 
 def started(message: Mapping[str, Any]) -> tuple[PolicyTable, PolicyContext]:

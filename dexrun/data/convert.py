@@ -1,4 +1,4 @@
-"""``dexrun convert``: weights from a pickle into a safetensors file, without running the pickle."""
+"""``dexrun convert``: weights from a pickle into a safetensors file, or an ACT into a folder for LeRobot."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="dexrun convert",
-        description="A policy checkpoint into safetensors.",
-        epilog="example: dexrun convert policy_best.ckpt policy.safetensors",
+        description="A policy checkpoint into safetensors; with --lerobot, an ACT of dexrun train into a "
+        "pretrained_model folder that LeRobot runs.",
+        epilog="examples: dexrun convert policy_best.ckpt policy.safetensors;  "
+        "dexrun convert outputs/pick/last pretrained_model --lerobot",
     )
-    parser.add_argument("source", type=Path, help="checkpoint to read (.ckpt, .pt, .pth)")
-    parser.add_argument("target", type=Path, help="safetensors file to write")
+    parser.add_argument("source", type=Path, help="checkpoint to read (.ckpt, .pt, .pth), or a folder")
+    parser.add_argument("target", type=Path, help="safetensors file to write, or a folder")
+    parser.add_argument("--lerobot", action="store_true", help="write a folder that LeRobot runs")
     options = parser.parse_args(arguments)
     try:
-        say(f"{convert(options.source, options.target)}\n")
+        made = _for_lerobot if options.lerobot else convert
+        say(f"{made(options.source, options.target)}\n")
     except PolicyError as error:
         fail(error)
         return BAD_CONFIGURATION
@@ -73,6 +77,13 @@ def convert(source: Path, target: Path) -> str:
         raise CheckpointError(f"{target}: not written: {what}") from error
     size = sum(t.numel() * t.element_size() for t in state.values()) / 2**20
     return f"{target}: {kind}, {len(state)} tensors, {size:.1f} MiB"
+
+
+def _for_lerobot(source: Path, target: Path) -> str:
+    need("dexrun convert", ("torch", "safetensors"), "learned")
+    from policies.lerobot.write import write_lerobot_folder
+
+    return write_lerobot_folder(source, target)
 
 
 def _about(source: Path, target: Path) -> bytes:

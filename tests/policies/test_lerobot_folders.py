@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from policies.lerobot.config import LerobotFolderConfig  # noqa: E402
 from policies.lerobot.policy import FolderPolicy  # noqa: E402
+from policies.process_start import as_given  # noqa: E402
 from runtime.blends import blend_from  # noqa: E402
 from runtime.horizon import Horizon  # noqa: E402
 from runtime.interfaces import PolicyError  # noqa: E402
 from runtime.messages import ActionChunk, CameraInfo, Frame, Intrinsics  # noqa: E402
+from runtime.parts import PolicyTable  # noqa: E402
 from tests.policies.lerobot_rig import ROBOT, Played, played  # noqa: E402
 
 CLOSE = 1e-5
@@ -297,6 +299,15 @@ def test_a_robot_that_does_not_fit_is_told_what_to_write(act: Played) -> None:
     ):
         with pytest.raises(PolicyError, match=wrong):
             act.policy(keys={"cameras": {"head": "front", "wrist": "wrist"}, **keys})
+
+
+def test_what_nobody_gave_is_not_given_to_a_process_either(act: Played) -> None:
+    cameras = {"cameras": {"head": "front", "wrist": "wrist"}}
+    table = LerobotFolderConfig(path=str(act.folder), worker="process", keys=cameras)
+    there: Any = PolicyTable.model_validate(json.loads(json.dumps(as_given(table))))
+    assert there == table
+    assert there.units.model_fields_set == set()
+    assert there.keys.model_fields_set == {"cameras"}
 
 
 def test_names_in_dexrun_json_give_the_order_and_the_units(act: Played) -> None:
