@@ -143,9 +143,9 @@ def _mask(frame: Frame, info: CameraInfo, followed: _Followed) -> tuple[Mask, Fl
     mask[rows[inside], columns[inside]] = 1
     mask[window] |= (frame.depth[window] == 0) & _tinted(frame.color[window], meant.color)  # a hole in it
     mask, kept = _largest(mask)
-    if kept < _FEWEST:
-        return np.zeros_like(mask), None
     mine = mask[rows, columns] > 0
+    if kept < _FEWEST or not mine.any():  # holes alone say nothing of where it is
+        return np.zeros_like(mask), None
     return mask, np.median(points[mine], axis=0)
 
 

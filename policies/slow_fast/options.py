@@ -29,6 +29,8 @@ class SlowFastOptions(PolicyTable):
         hung_s: a slow half that is at one thought for longer is said to hang.
         other_instructions: whether the newest thought counts although it is of another instruction, or of an
             attempt before, until there is one of the present; otherwise the arm waits for it.
+        unseen_s: an attempt in which the slow half has not seen what is asked for, for so long and in more
+            than one look, has failed: where the arm hides the object it would wait for ever.
         masks: where the masks that the fast policy looks at come from: ``pointed`` are made in the fresh
             depth picture, around what the slow half points at; ``tracked`` as without a slow half.
         simulated_latency_s: on a stepped clock, how long an answer takes; if it is not given the fast
@@ -42,6 +44,7 @@ class SlowFastOptions(PolicyTable):
     max_age_s: float = Field(default=10.0, gt=0, le=3600)
     hung_s: float = Field(default=20.0, gt=0, le=3600)
     other_instructions: bool = False
+    unseen_s: float = Field(default=3.0, gt=0, le=3600)
     masks: Literal["pointed", "tracked"] = "pointed"
 
     @model_validator(mode="after")

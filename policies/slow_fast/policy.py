@@ -15,9 +15,11 @@ from policies.slow_fast.thinking import AskedThought, SlowReport, Thinker
 from runtime.clock import NS_PER_S, Clock
 from runtime.inference import NotReadyError
 from runtime.interfaces import NoAnswerError, Policy, PolicyError, PolicySpec, ServedPolicy
-from runtime.messages import Observation, PolicyAnswer, Thought
+from runtime.messages import Observation, PolicyAnswer, PolicyStatus, Thought
 
 _KEPT_AGES = 4096
+_LOOKS = 2
+"""One picture in which it is not seen is none."""
 
 
 class SlowFastPolicy:
@@ -97,6 +99,8 @@ class SlowFastPolicy:
     def infer(self, observation: Observation) -> PolicyAnswer:
         """The fast half's answer, with the slow half's words where it has none of its own.
 
+        An attempt fails where what is asked for is not seen for ``unseen_s``: the arm may stand before it.
+
         Raises:
             NotReadyError: there is no thought of this instruction yet.
             NoAnswerError: the newest is older than ``max_age_s``.
@@ -107,6 +111,9 @@ class SlowFastPolicy:
         self._thinker.post(AskedThought(observation, self._attempt, self._clock.now_ns()))
         report = self._thinker.report
         self._tell_if_hung(report)
+        if why := self._hidden(report, observation):
+            self._counts["unseen"] += 1
+            return PolicyAnswer(np.zeros((0, len(observation.arm.position))), PolicyStatus.FAILED, why)
         thought = self._usable(report, observation)
         shown = replace(observation, thought=thought)
         if self._pointed is not None:
@@ -131,6 +138,21 @@ class SlowFastPolicy:
             return PolicyAnswer(np.asarray(observation.arm.position, np.float64)[None])
 
     # --- the newest thought
+
+    def _hidden(self, report: SlowReport, observation: Observation) -> str:
+        """Why the attempt has failed: what is asked for was never seen in it; empty if it is not so."""
+        unseen, newest = report.unseen, report.newest
+        if unseen is None or unseen.looks < _LOOKS or self._options.synchronous:
+            return ""
+        present = (self._attempt, observation.instruction)
+        if (unseen.attempt, unseen.instruction) != present:
+            return ""
+        if newest is not None and (newest.attempt, newest.instruction) == present:
+            return ""
+        passed_s = (observation.stamp_ns - unseen.since_ns) / NS_PER_S
+        if passed_s <= self._options.unseen_s:
+            return ""
+        return f"not seen for {passed_s:.1f} s (policy.unseen_s), the arm may hide it: {report.last_error}"
 
     def _usable(self, report: SlowReport, observation: Observation) -> Thought:
         thought, options = report.newest, self._options

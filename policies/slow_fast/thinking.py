@@ -29,6 +29,16 @@ class AskedThought:
 
 
 @dataclass(frozen=True, slots=True)
+class UnseenObject:
+    """What is asked for was not to be seen since `since_ns`, in so many `looks` one after the other."""
+
+    attempt: int
+    instruction: str
+    since_ns: int
+    looks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class SlowReport:
     """What may be known of the slow half elsewhere.
 
@@ -38,6 +48,7 @@ class SlowReport:
         newest: its newest thought.
         thoughts, failures: how many came, and how many observations came to nothing.
         last_error: the newest of these, in one line; empty once a thought has come after it.
+        unseen: since when it does not see what is asked for; ``None`` if it does, or cannot say.
         own: its policy's own statistics.
     """
 
@@ -49,6 +60,7 @@ class SlowReport:
     thoughts: int = 0
     failures: int = 0
     last_error: str = ""
+    unseen: UnseenObject | None = None
     own: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -109,7 +121,8 @@ class SlowHalf:
             failure = failure_of(error)
             said = f"{failure}"
             failures = self.report.failures + 1
-            self.tell(failures=failures, last_error=said, own=self._own())
+            unseen = self._unseen(asked) if isinstance(error, NoAnswerError) else None
+            self.tell(failures=failures, last_error=said, unseen=unseen, own=self._own())
             if failures & (failures - 1) == 0:
                 level = "INFO" if isinstance(error, NoAnswerError) else "WARNING"
                 name = self.policy.spec.name
@@ -117,6 +130,12 @@ class SlowHalf:
             if isinstance(error, PolicyError):
                 raise
             raise PolicyError(f"{self.policy.spec.name}: {failure.kind}: {said}") from error
+
+    def _unseen(self, asked: AskedThought) -> UnseenObject:
+        seen, before = asked.observation, self.report.unseen
+        if before is None or (before.attempt, before.instruction) != (asked.attempt, seen.instruction):
+            return UnseenObject(asked.attempt, seen.instruction, seen.stamp_ns)
+        return replace(before, looks=before.looks + 1)
 
     def _thought(self, asked: AskedThought) -> Thought:
         seen = asked.observation
@@ -138,7 +157,7 @@ class SlowHalf:
             asked.attempt,
             number,
         )
-        self.tell(thoughts=number, last_error="", spec=self.policy.spec, own=self._own())
+        self.tell(thoughts=number, last_error="", unseen=None, spec=self.policy.spec, own=self._own())
         return thought
 
     def tell(self, **changes: object) -> None:

@@ -15,7 +15,7 @@ from policies.slow_fast.thinking import AskedThought, InlineThinker
 from runtime.clock import NS_PER_S
 from runtime.inference import ChunkRequest, NotReadyError, Trial
 from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
-from runtime.messages import Observation, PolicyAnswer
+from runtime.messages import Observation, PolicyAnswer, PolicyStatus
 from runtime.stepped import SteppedClock
 from runtime.worker import InferenceWorker
 from tests.slow_fast.halves import JOINTS, STILL, Halves, Slow, halves, observation
@@ -124,6 +124,53 @@ def test_a_slow_half_that_raises_is_one_line_and_old_thoughts_count_for_a_while(
         assert pair.policy.statistics()["slow/too_old"] == 1
     assert warnings[0] == "the slow half, thinker: raised (time 1): ZeroDivisionError: no more"
     assert len(warnings) == 2  # the 1st and the 2nd time
+
+
+@pytest.mark.parametrize("kind", ["thread", "inline"])
+def test_an_attempt_whose_object_the_arm_hides_from_the_first_has_failed(kind: str) -> None:
+    def hidden(seen: Observation) -> None:
+        if seen.instruction == "blue":
+            raise NoAnswerError("nothing in the picture fits 'blue'")
+
+    with halves(Slow(hidden), latency_s=1.0, kind=kind) as pair:
+        with pytest.raises(NotReadyError):
+            pair.ask("red")
+        pair.step(1.1)
+        pair.ask("red")
+        pair.policy.reset()  # it is told something else, from where the arm is
+        waited = 0
+        while True:
+            pair.step(0.25)
+            try:
+                answer = pair.policy.infer(observation(pair.clock, "blue"))
+            except NotReadyError:
+                waited += 1
+                continue
+            break
+        assert 12 <= waited <= 20
+        assert (answer.status, answer.rows.shape) == (PolicyStatus.FAILED, (0, JOINTS))
+        assert answer.why.startswith("not seen for 3.")
+        assert answer.why.endswith(
+            "the arm may hide it: no action for this view: nothing in the picture fits 'blue'"
+        )
+        pair.policy.reset()  # the next one waits again
+        with pytest.raises(NotReadyError):
+            pair.policy.infer(observation(pair.clock, "blue"))
+        assert pair.policy.statistics()["slow/unseen"] == 1
+
+
+def test_an_object_that_was_seen_may_be_hidden_as_long_as_its_thought_counts() -> None:
+    def once(seen: Observation) -> None:
+        if seen.stamp_ns > 0:
+            raise NoAnswerError("the arm is in the way")
+
+    with halves(Slow(once), latency_s=1.0) as pair:
+        with pytest.raises(NotReadyError):
+            pair.ask()
+        for _ in range(8):
+            pair.step(1.1)
+            assert pair.ask()[0] == 0.0
+        assert "slow/unseen" not in pair.policy.statistics()
 
 
 def test_a_slow_half_that_hangs_is_one_line_and_left_behind(warnings: list[str]) -> None:

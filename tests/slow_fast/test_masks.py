@@ -111,3 +111,15 @@ def test_of_another_attempt_nothing_is_followed(masks: PointedMasks) -> None:
 def test_a_thought_that_does_not_point_is_one_line(masks: PointedMasks) -> None:
     with pytest.raises(PolicyError, match=r"'pointed': a latent of \[2\]; one that points has 8"):
         given(masks, picture(), Thought(np.zeros(2, np.float32), 0, number=1))
+
+
+def test_a_picture_whose_depth_has_a_hole_in_its_place_does_not_end_the_following(
+    masks: PointedMasks,
+) -> None:
+    whole = picture((0.2, 0.0, RED))
+    known = given(masks, whole, thought(0.2, 0.0))
+    assert whole.depth is not None
+    hollow = whole.depth.copy()
+    hollow[(whole.color == RED).all(axis=-1)] = 0
+    assert given(masks, Frame("head", 1, whole.color, hollow), thought(0.2, 0.0))[0] == 0
+    assert given(masks, whole, thought(0.2, 0.0)) == known
