@@ -115,6 +115,7 @@ _SLOWED = ("_slows",)
 """What recordings made before the arm was brought to rest do not have."""
 _ON_TIME = 0.1
 """A tick that is off by no more than this share of a period is on time."""
+_ROUNDING = 1e-6
 
 
 def shortened(chunk: ActionChunk, step: int, execute_steps: int) -> ActionChunk:
@@ -438,14 +439,15 @@ class ControlLoop:
     def _read(self, now_ns: int, skipped: int) -> None:
         """Newest state and force. After a gap the arm may be anywhere: go on from where it is.
 
-        A gap is one in the arm's state, or in these ticks: the process did not run.
+        A gap is one in the arm's state, or in these ticks: the process did not run. It may begin while a tick
+        is waited for, which is late then and has skipped none; the next one comes soon after it.
         """
         max_age_s, last_ns = self._options.state_max_age_s, self._state.stamp_ns
         max_age_ns = round(max_age_s * NS_PER_S)
         fresh = self._arm.states.newest(self._state, now_ns=now_ns, max_age_ns=max_age_ns) is not None
         if fresh:
             before, self.position = self.position, self._state["position"].copy()
-            if not self._fresh or (self._engages and skipped > max_age_s * self._options.rate_hz):
+            if not self._fresh or (self._engages and self._stood_still_s(now_ns, skipped) > max_age_s):
                 self._go_on(now_ns, self.position, before, self._state.stamp_ns - last_ns)
         self._fresh = fresh
         self._look_at_goals(now_ns)
@@ -601,6 +603,11 @@ class ControlLoop:
             return periods / rate_hz
         passed_s = (now_ns - self._before_ns) / NS_PER_S
         return periods / rate_hz if abs(passed_s * rate_hz - periods) <= _ON_TIME else passed_s
+
+    def _stood_still_s(self, now_ns: int, skipped: int) -> float:
+        """How much later than a period after the last tick this one is."""
+        rate_hz = self._options.rate_hz
+        return (self._passed_s(now_ns, skipped) * rate_hz - 1 - _ROUNDING) / rate_hz
 
     def _post(self, now_ns: int, requested: Floats, passed_s: float) -> tuple[Clip, Floats]:
         """Make `requested` safe and post it.

@@ -599,6 +599,30 @@ def test_after_the_process_stood_still_the_arm_engages() -> None:
     assert 0 < rig.requested()[-1] < 0.8 / 30
 
 
+def test_a_process_that_stood_still_while_a_tick_was_waited_for_starts_from_rest() -> None:
+    """That tick has its number, and is late by 0.4 s; the next one, which skips the others, comes soon."""
+    rig, leader = engaging_rig()
+
+    async def main() -> None:
+        leader.push(rig.clock.now_ns(), position=0.0, velocity=0, load=0)
+        rig.loop.follow(LeaderSource(leader, 1000.0))
+        await rig.ticks(10)
+        rig.loop.close()
+
+    rig.run(main)
+    stops: list[int] = []
+    rig.guard.interrupted = lambda: stops.append(rig.loop._tick)  # type: ignore[method-assign]
+    leader.push(rig.clock.now_ns(), position=0.69, velocity=0, load=0)
+    last_ns = rig.loop._before_ns
+    for tick, after_ms in ((10, 410), (22, 434), (23, 467)):
+        at_ns = last_ns + after_ms * MS
+        rig.arm.states.push(at_ns, position=0, velocity=0, load=0)
+        rig.loop._pacer.started_ns = at_ns
+        rig.loop.tick(tick)
+    assert stops == [10]
+    assert 0 < rig.requested()[-1] < 3 * 0.8 / 30
+
+
 @pytest.mark.parametrize(("late_ms", "skipped", "then_ms"), [(0, 1, 10), (7, 1, 10), (3, 0, 7), (9, 0, 1)])
 def test_a_late_tick_is_credited_a_period_and_the_next_one_what_passed(
     late_ms: int, skipped: int, then_ms: int
