@@ -21,6 +21,7 @@ READ_BUDGET = 1024
 """Bytes that one transaction may take in; a babbling line ends there."""
 
 _GLANCE_S = 0.002
+_GLANCES = 100
 
 
 class BusPort:
@@ -56,6 +57,8 @@ class BusPort:
     def close(self) -> None:
         """Let go of the port; never raises."""
         try:
+            if self._emulated:
+                self._settle()
             self._line.close()
         except (OSError, termios.error):
             return
@@ -108,9 +111,22 @@ class BusPort:
         for _ in range(max(1, round(self._timeout_s / _GLANCE_S))):
             if self._select(_GLANCE_S):
                 return True
-            if bytes_taken(self._descriptor) == self._sent:
+            if self._all_taken():
                 return self._select(0.0)  # what was answered is there by now
         return False
+
+    def _all_taken(self) -> bool:
+        """Whether the far end has dealt with all that was sent here; it may have had to with more, of whoever
+        had the port before.
+        """
+        return (bytes_taken(self._descriptor) - self._sent) % 2**32 < 2**31
+
+    def _settle(self) -> None:
+        """What was sent last is dealt with before another opens the port, who counts from there."""
+        for _ in range(_GLANCES):
+            if self._all_taken():
+                return
+            select.select([], [], [], _GLANCE_S)
 
     def _select(self, timeout_s: float) -> bool:
         return bool(select.select([self._descriptor], [], [], timeout_s)[0])
