@@ -17,7 +17,7 @@ from runtime.clock import RealClock
 @given(st.binary(max_size=60))
 def test_any_bytes_are_taken(data: bytes) -> None:
     whole = KeyParser().feed(data)
-    assert set(whole) <= {*keys._ACTIONS, "pause", "take"}
+    assert set(whole) <= {*keys._ACTIONS, "pause", "take", "instruct"}
 
 
 @given(
