@@ -92,7 +92,7 @@ def test_the_point_is_on_the_box_and_its_top_is_its_height(info: CameraInfo, pla
 def test_holes_leaks_and_flying_pixels_hardly_move_it(
     place: tuple[float, float], seed: int, holes: float, wild: float
 ):
-    """A share of the pixels has no reading, another any reading, and the mask leaks two pixels, 5 mm, wide."""
+    """A share of the pixels has no reading, another any reading, and the mask leaks two pixels (5 mm)."""
     scene = seen(above(0.22, 0.0), place)
     known = found(scene)
     dice = np.random.default_rng(seed)
