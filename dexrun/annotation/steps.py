@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from dexrun.annotation.looking import Survey, substeps
 from dexrun.annotation.options import AnnotateOptions
-from planner.perception.naming import ShownMoment, asked, detected, read_off, telling_of_several
+from planner.perception.naming import ShownMoment, asked, detected, read_off
+from planner.perception.one_thing import telling_of_several
 from policies.data.recorded import EpisodeRef
 from runtime.interfaces import Detector, PerceptionError
 from runtime.parts import DetectorTable
@@ -35,7 +36,10 @@ def named(
     else:
         found = asked(looks, task, options.asked(), tell) if options.has_vlm else read_off(looks, task)
     if found is None:
-        raise PerceptionError(f"the planner does not see what {task!r} names")
+        if detector is None:
+            raise PerceptionError(f"the planner does not see what {task!r} names")
+        hint = "" if task.isascii() else "; tasks are read in English alone"
+        raise PerceptionError(f"the detector does not see what {task!r} names{hint}")
     frame = about.moments[found.look].frame
     said = (found.by, found.model, found.prompt, found.confidence)
     return Anchor(frame, found.phrase, found.box, (), *said)

@@ -115,10 +115,10 @@ class Perception:
         return self._spare is not None
 
     async def detect(self, frame: Frame, phrase: str) -> Detection | None:
-        """The best box of `phrase` in `frame`; ``None`` if the detector does not see it.
+        """The box of what `phrase` names in `frame`; ``None`` if the detector does not see it.
 
         Raises:
-            DetectorFailedError: it does not answer in time, or cannot.
+            DetectorFailedError: it does not answer in time, or cannot; it sees several that fit as well.
         """
         task = self._task(frame=frame, phrase=phrase)
         thread = self._models
@@ -135,10 +135,9 @@ class Perception:
         if answer.failure:
             self._count("error")
             raise DetectorFailedError(f"{thread.name}: {answer.failure}")
-        if not answer.found:
+        if answer.found is None:
             self._count("nothing")
-            return None
-        return answer.found[0]
+        return answer.found
 
     # --- tracking
 

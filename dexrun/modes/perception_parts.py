@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dexrun.modes.sight_thread import PerceptionParts
 from planner.perception.config import ColorSegmenterConfig, ColorTrackerConfig, PerceptionConfig
+from planner.perception.one_thing import telling_of_several
 
 
 def built(options: PerceptionConfig) -> tuple[PerceptionParts, PerceptionParts | None]:
@@ -12,7 +13,7 @@ def built(options: PerceptionConfig) -> tuple[PerceptionParts, PerceptionParts |
     Raises:
         runtime.interfaces.PerceptionError: one cannot be made; one line.
     """
-    detector = options.detector.build()
+    detector = telling_of_several(options.detector).build()
     named = [*([options.detector.type] if detector is not None else [])]
     named += [options.segmenter.type, options.tracker.type]
     name = ", ".join(dict.fromkeys(named))

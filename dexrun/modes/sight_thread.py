@@ -6,11 +6,12 @@ what comes of a task that was given up has no effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from loguru import logger
 
+from planner.perception.one_thing import looked_for, the_thing
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.interfaces import (
     Box,
@@ -93,7 +94,7 @@ class Detected:
     """What a task without a box found."""
 
     number: int
-    found: Sequence[Detection] = ()
+    found: Detection | None = None
     failure: str = ""
 
 
@@ -243,7 +244,7 @@ class SightThread:
     def _detect(self, task: SightTask, frame: Frame) -> None:
         detector = self._parts.detector
         assert detector is not None  # noqa: S101 - who asks for a phrase has seen to it
-        found = tuple(detector.detect(frame.color, [task.phrase]))
+        found = looked_for(detector, frame.color, the_thing(task.phrase))
         if not self._given_up(task):
             self.detected.post(Detected(task.number, found))
 
@@ -277,10 +278,10 @@ class SightThread:
             self._told_loss = True
             logger.info("perception: {} is not seen: {} looks for it", task.phrase, self.name)
         try:
-            found = detector.detect(frame.color, [task.phrase])
-            if not found:
+            found = looked_for(detector, frame.color, the_thing(task.phrase))
+            if found is None:
                 return None
-            cut = self._parts.segmenter.segment(frame.color, Prompt(box=found[0].box))
+            cut = self._parts.segmenter.segment(frame.color, Prompt(box=found.box))
         except PerceptionError as error:
             logger.debug("perception: not found again: {}", error)
             return None

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.errors import PlannerError
-from planner.perception.task_words import things_named
-from planner.perception.zero_shot_options import ZeroShotOptions
+from planner.perception.one_thing import looked_for, the_thing
 from planner.questions.mark import Mark
 from planner.questions.question import View
 from planner.scene_reader.language import Query, parse_request
@@ -17,7 +16,6 @@ from planner.scene_reader.vision import SceneObject, between_jaws, read
 from runtime.geometry import boxes_meet
 from runtime.interfaces import Box, Detector, PerceptionError
 from runtime.messages import ColorImage
-from runtime.parts import DetectorTable
 
 if TYPE_CHECKING:
     from planner.config import PlannerConfig
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
 READER = "scene_reader"
 VLM = "vlm"
 DETECTOR = "detector"
-_AS_GOOD = 0.8
-"""Share of the best score from which on another thing may be the one that is meant."""
-_LOOKED_AT = 10
-"""Boxes of a phrase among which another thing would be seen: one thing may have several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,49 +102,9 @@ def detected(looks: Sequence[ShownMoment], task: str, detector: Detector, model:
     """
     phrase = the_thing(task)
     for place, look in enumerate(looks):
-        found = sorted(detector.detect(look.image, [phrase]), key=lambda each: -each.score)
-        if not found:
-            continue
-        best, *others = found
-        alike = [
-            each
-            for each in others
-            if each.score >= _AS_GOOD * best.score and not _same_place(each.box, best.box)
-        ]
-        if alike:
-            scores = ", ".join(f"{each.score:.2f}" for each in (best, *alike))
-            raise PerceptionError(
-                f"the detector sees {1 + len(alike)} things as {phrase!r} (scores {scores}); a task names one"
-            )
-        return NamedObject(place, best.box, phrase, DETECTOR, model, phrase, best.score)
+        if (best := looked_for(detector, look.image, phrase)) is not None:
+            return NamedObject(place, best.box, phrase, DETECTOR, model, phrase, best.score)
     return None
-
-
-def telling_of_several(table: DetectorTable) -> DetectorTable:
-    """`table`, but a detector that keeps the best box of a phrase alone keeps others, too."""
-    if not isinstance(table, ZeroShotOptions):
-        return table
-    return table.model_copy(update={"per_phrase": max(table.per_phrase, _LOOKED_AT)})
-
-
-def the_thing(task: str) -> str:
-    """What a detector is asked for: ``red cup`` of "pick up the red cup and put it in the bowl".
-
-    Raises:
-        PerceptionError: `task` names nothing that could be looked for, or several things.
-    """
-    names = things_named(task)
-    if len(names) != 1:
-        told = f"names {len(names)} things: {', '.join(names)}" if names else "names no thing to look for"
-        raise PerceptionError(f"{task!r} {told}; a detector is asked for one")
-    return names[0]
-
-
-def _same_place(one: Box, other: Box) -> bool:
-    """Whether two boxes are of one thing: the smaller lies in the larger for the most part."""
-    wide, high = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-    least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return wide > 0 and high > 0 and wide * high >= least / 2
 
 
 def asked(

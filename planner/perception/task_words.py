@@ -1,4 +1,7 @@
-"""The things that a task names, as a detector is asked for them: it reads phrases, not sentences."""
+"""The things that a task names, as a detector is asked for them: it reads phrases, not sentences.
+
+English is read, as the detectors' own tokenizers are English; a task in another language goes to them whole.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,13 @@ _ELSEWHERE = re.compile(
     r"|(?:that|which) (?:is|are|was|were|has|lies|stands))\b"
 )
 """Begins where a thing comes from or goes to, or how: none of it is what the thing is called."""
+_PLACE = re.compile(
+    r"\b(?:(?:to the )?(?:left|right) of|(?:close|closest|next|nearest|adjacent) to|in front of"
+    r"|(?:placed|located|positioned|situated|lying|standing|sitting|resting)"
+    r" (?=at|in|on|near|by|beside|next|close|between|behind|under|above|to))\b.*"
+)
+"""Where a thing is, which may be said before a word that `_SAID_BEFORE` would take for what is to be done."""
+_TURNED_ON = re.compile(r"\b(?:turn|switch|power) (?:on|off)\b")
 _DETERMINER = re.compile(r"\b(?:the|an?|this|that|these|those|my|your|our|its|his|her|their)\s+")
 _SAID_BEFORE = re.compile(
     "please|now|next|first|finally|can|could|would|will|you|i|we|want|need|to|try|let|us|robot|arm|use|for|"
@@ -34,7 +44,8 @@ def things_named(task: str) -> tuple[str, ...]:
 
 
 def _thing(clause: str) -> str:
-    said = " ".join(dropwhile(_SAID_BEFORE.fullmatch, clause.split()))
+    told = _TURNED_ON.sub("", _PLACE.sub("", clause))
+    said = " ".join(dropwhile(_SAID_BEFORE.fullmatch, told.split()))
     named = _DETERMINER.split(_ELSEWHERE.split(said, maxsplit=1)[0], maxsplit=1)[-1]
     words = list(dropwhile(_SAID_AFTER.fullmatch, reversed(named.split())))[::-1]
     return "" if all(map(_NOTHING.fullmatch, words)) else " ".join(words)

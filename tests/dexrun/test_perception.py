@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from loguru import logger
 
 from dexrun.modes.locating import located
 from dexrun.modes.perception import DetectorFailedError, NotSegmentedError, Perception
+from dexrun.modes.perception_parts import built
 from dexrun.modes.sight_thread import PerceptionParts, Redetection
 from planner.errors import PlannerError
+from planner.perception.config import PerceptionConfig
+from planner.perception.zero_shot_options import ZeroShotOptions
 from planner.questions.mark import BoundingBox, Mark
 from planner.questions.question import View
 from runtime.clock import NS_PER_S, Clock, RealClock
@@ -54,6 +58,7 @@ class Model:
         self.inits = 0
         self.stuck: threading.Event | None = None
         self.broken = ""
+        self.another = False
 
     def _trouble(self) -> None:
         if self.stuck is not None:
@@ -64,7 +69,8 @@ class Model:
     def detect(self, image: Any, phrases: Sequence[str]) -> Sequence[Detection]:
         self.asked += phrases
         self._trouble()
-        return [Detection(BOX.bbox_2d, 0.5, phrases[0])] * self.boxes
+        there = [Detection((6.0, 6.0, 8.0, 8.0), 0.45, phrases[0])] if self.another else []
+        return [Detection(BOX.bbox_2d, 0.5, phrases[0])] * self.boxes + there
 
     def segment(self, image: Any, prompt: Prompt) -> Segmentation:
         self._trouble()
@@ -284,6 +290,20 @@ def test_an_object_that_is_lost_is_looked_for_again_but_not_all_the_time(said: l
     assert said == ["perception: red cup is not seen: big looks for it"]
 
 
+def test_of_two_things_that_fit_as_well_none_is_tracked_again() -> None:
+    async def script(bench: Bench) -> None:
+        await bench.perception.track(bench.frame(), BOX, 1, "pick up the red cup on the left")
+        bench.model.another = True
+        await bench.eye.show(0, 15)
+        assert (bench.model.asked, bench.model.inits) == (["red cup"], 1)
+        assert bench.perception.failure(1) == ""
+        bench.model.another = False
+        await bench.eye.show(0, 30)
+        assert bench.model.inits == 2
+
+    Bench(SteppedClock(), redetection=Redetection(10, 1.0)).run(script)
+
+
 # --- where the object is in space
 
 
@@ -374,3 +394,52 @@ def test_without_a_detector_it_is_the_planners_box() -> None:
         assert (await box_of(bench, Planner())).label == "the planner's"
 
     Bench(SteppedClock(), detects=False).run(script)
+
+
+async def located_as(bench: Bench, instruction: str, planner: Planner) -> BoundingBox:
+    frame = bench.frame()
+    return await located(Mark(instruction), frame, {View.HEAD: frame.color}, planner, bench.perception)  # type: ignore[arg-type]
+
+
+def test_of_an_instruction_a_detector_is_asked_for_the_thing_alone() -> None:
+    async def script(bench: Bench) -> None:
+        found = await located_as(bench, "grasp the red cup, left of the bowl", Planner())
+        assert found.bbox_2d == BOX.bbox_2d
+        assert bench.model.asked == ["red cup"]
+
+    Bench(SteppedClock()).run(script)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "why"),
+    [
+        ("the red cup on the left", "the detector sees 2 things as 'red cup'"),
+        ("the cup and the jug", "2 things"),
+    ],
+)
+def test_where_it_is_not_known_which_thing_is_meant_the_planner_says_it_or_nobody(
+    instruction: str, why: str
+) -> None:
+    async def script(bench: Bench) -> None:
+        bench.model.another = True
+        if bench.perception.falls_back:
+            assert (await located_as(bench, instruction, Planner())).label == "the planner's"
+            return
+        with pytest.raises(DetectorFailedError, match=why):
+            await located_as(bench, instruction, Planner())
+
+    for spare in (True, False):
+        Bench(SteppedClock(), spare=spare).run(script)
+
+
+def test_the_detector_of_a_run_tells_of_several_things() -> None:
+    class Noted(ZeroShotOptions):
+        type: str = "noted"
+
+        def build(self) -> Any:
+            return self
+
+    table = Noted(path=Path("folder"))
+    parts, _ = built(PerceptionConfig().model_copy(update={"detector": table}))
+    assert table.per_phrase == 1
+    assert parts.detector == table.model_copy(update={"per_phrase": 10})

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from planner.config import PlannerConfig
-from planner.perception.naming import ShownMoment, asked, detected, read_off, telling_of_several
+from planner.perception.naming import ShownMoment, asked, detected, read_off
+from planner.perception.one_thing import telling_of_several
 from planner.perception.zero_shot_config import Owlv2Config
 from runtime.interfaces import Box, Detection, PerceptionError
 from runtime.messages import ColorImage
@@ -84,6 +85,14 @@ def test_a_detectors_best_answer_is_taken_and_its_score_kept() -> None:
         ("pick the 1.5 l bottle up", "1.5 l bottle"),
         ("pick up the box", "box"),
         ("grab a pen that is on the left", "pen"),
+        ("turn on the lamp", "lamp"),
+        ("switch the lamp off", "lamp"),
+        ("flip the switch", "switch"),
+        ("red cube, left of the bowl", "red cube"),
+        ("red cube positioned near the tray, close to the edge", "red cube"),
+        ("small blue cube lying on the table, in front of the gripper", "small blue cube"),
+        ("the standing lamp", "standing lamp"),
+        ("拿起红色的杯子", "拿起红色的杯子"),
     ],
 )
 def test_a_detector_is_asked_for_the_thing_alone(task: str, phrase: str) -> None:
