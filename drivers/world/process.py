@@ -41,7 +41,7 @@ class Health:
     head_frames: int = 0
     wrist_frames: int = 0
     skipped_frames: int = 0
-    """Pictures left out because the one before took too long."""
+    """Pictures left out because the one before took too long, or showed the same instant."""
     render_s: float = 0.0
     """Spent on pictures so far."""
 
@@ -197,7 +197,7 @@ class Stepped(_Server):
                 sent["head"] += 1
             if world.wrist_due.next_ns == due:
                 world.wrist_due.take()
-                sent["wrist"] += world.render_wrist(due)
+                sent["wrist"] += world.render_wrist(due)[0]
                 self.health.wrist_frames += 1
         sent["force"] += world.advance(to_ns)
         return {"sent": sent, "next": self._next_ns()}
@@ -262,18 +262,22 @@ class RealTime(_Server):
         self.world.wrist_due.skip_to(now)
 
     def _pictures(self) -> None:
+        """At their times; none of an instant that was shown, as where the physics had no processor."""
         clock, world, health = self._clock, self.world, self.health
+        shown_ns = {world.head_due: -1, world.wrist_due: -1}
         while not self._stop.is_set():
             due = min(world.head_due, world.wrist_due, key=lambda d: d.next_ns)
             clock.wait_until_ns(due.next_ns)
             began = clock.now_ns()
             health.skipped_frames += due.skip_to(began)
             due.take()
-            if due is world.head_due:
+            if not world.moved_since(shown_ns[due]):
+                health.skipped_frames += 1
+            elif due is world.head_due:
                 health.head_frames += 1  # before it can be seen
-                world.render_head()
+                shown_ns[due] = world.render_head()
                 self.ring_bell()
             else:
                 health.wrist_frames += 1
-                world.render_wrist()
+                shown_ns[due] = world.render_wrist()[1]
             health.render_s += (clock.now_ns() - began) / NS_PER_S

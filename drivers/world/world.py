@@ -139,17 +139,25 @@ class World:
         self._mujoco.mj_camlight(self.table.model, self._view)
         return stamp_ns
 
-    def render_head(self, stamp_ns: int | None = None) -> None:
-        """Publish what the head camera sees now, stamped with the state's own instant if none is given."""
+    def moved_since(self, instant_ns: int) -> bool:
+        """Whether the table's time has gone on: a picture of the same instant again would be the same one."""
+        with self._lock:
+            return self.table.now_ns > instant_ns
+
+    def render_head(self, stamp_ns: int | None = None) -> int:
+        """Publish what the head camera sees now, stamped with the state's own instant if none is given;
+        returns that instant.
+        """
         here = self._freeze()
         with self.ring.write(here if stamp_ns is None else stamp_ns) as slot:
             self._renderer.head(self._view, slot["color"], slot["depth"])
+        return here
 
-    def render_wrist(self, stamp_ns: int | None = None) -> int:
-        """Send what the wrist camera sees now; returns 1 if anybody gets it."""
+    def render_wrist(self, stamp_ns: int | None = None) -> tuple[int, int]:
+        """Send what the wrist camera sees now; returns 1 if anybody gets it, and the state's instant."""
         here = self._freeze()
         color = self._renderer.wrist(self._view)
-        return self.devices.send_wrist(color, here if stamp_ns is None else stamp_ns)
+        return self.devices.send_wrist(color, here if stamp_ns is None else stamp_ns), here
 
     # --- commands
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -234,15 +235,15 @@ def test_a_silent_servo_must_be_named() -> None:
 def test_real_time_frames_carry_monotonic_stamps() -> None:
     clock = RealClock()
     with WorldClient(one_object(), clock) as client:
-        ring = Ring.attach(client.wait_ready()["ring"])
-        reader = ring.reader()
         began = clock.now_ns()
         stamps: list[int] = []
-        while len(stamps) < 5:
-            sample = reader.next()
-            if sample is not None:
-                stamps.append(sample.stamp_ns)
-            assert clock.now_ns() - began < 20 * SECOND
+        with closing(Ring.attach(client.wait_ready()["ring"])) as ring:
+            reader = ring.reader()
+            while len(stamps) < 5:
+                sample = reader.next()
+                if sample is not None:
+                    stamps.append(sample.stamp_ns)
+                assert clock.now_ns() - began < 20 * SECOND
         assert stamps == sorted(set(stamps))
         assert began - SECOND < stamps[0]
         assert stamps[-1] <= clock.now_ns()
@@ -250,7 +251,6 @@ def test_real_time_frames_carry_monotonic_stamps() -> None:
         assert client.judge().objects_total == 1
         client.operator("start")
         client.operator("stop")
-        ring.close()
         process = client.process
     assert process.returncode == 0
 
