@@ -215,6 +215,8 @@ class PolicyTable(PartTable, SplicingOptions):
     """Which of dexrun's extras brings it."""
     behind_a_server: ClassVar[bool] = False
     """Whether it only asks a server, so that there is nothing to serve."""
+    not_served: ClassVar[str] = ""
+    """Why it cannot be put behind a server, and what can instead; empty: it can."""
     said_by_checkpoint: ClassVar[tuple[str, ...]] = ()
     """Keys that ``policy.json`` in a checkpoint's folder may give where nobody else does, each about what the
     network was trained on. Empty: it has no ``checkpoint`` that is such a folder."""

@@ -164,6 +164,8 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
             f"policy.type = {table.type!r} is itself behind a server; serve a local one, or name one in "
             "[serve.policy]"
         )
+    if table.not_served:
+        raise PolicyError(f"policy.type = {table.type!r} is not served: {table.not_served}")
     infos = simulated_cameras(settings)
     for need in table.needs_cameras():
         if need.key == "keys.tip_camera":

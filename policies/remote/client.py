@@ -110,7 +110,8 @@ class RemotePolicy:
         self.counts.add("replies")
         self._proven = True
         status = reply.status
-        if status is not None and not self.spec.tells_end:
+        # One that has failed may not say it when it is done.
+        if status is not None and status[0] is not PolicyStatus.FAILED and not self.spec.tells_end:
             self.spec = replace(self.spec, tells_end=True)
         if reply.latent is not None and self.spec.latent != reply.latent.size:
             self.spec = replace(self.spec, latent=reply.latent.size)

@@ -65,11 +65,11 @@ def _count(value: Any) -> int:
 
 
 def said_as_json(answer: PolicyAnswer, *, tells_end: bool) -> dict[str, Any]:
-    """What our own server tells our own client beside the rows: how the attempt stands, if the policy tells,
-    what it says that it does, and its latent.
+    """What our own server tells our own client beside the rows: how the attempt stands, if the policy tells
+    or if it has ended, what it says that it does, and its latent.
     """
     said: dict[str, Any] = {}
-    if tells_end:
+    if tells_end or answer.status is not PolicyStatus.RUNNING:
         said = {"status": str(answer.status), "why": answer.why[:LONGEST_WHY]}
     if answer.reasoning:
         said["reasoning"] = answer.reasoning[:LONGEST_REASONING]

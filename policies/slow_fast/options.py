@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from runtime.blends import SplicingOptions
 from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
 
-_OWN = ("request_below", "execute_steps", "stretch", "stop_on_implausible", "ready_timeout_s")
-"""Of the fast policy's table, what ``[policy]`` itself says."""
+_SPLICED = (*SplicingOptions.model_fields, "stop_on_implausible")
+"""Of either half's table, what ``[policy]`` itself says."""
+_PLAYED = ("rate_hz", "discrete")
+"""How rows are played: those of the fast half are."""
+_BESIDE = ("hung_s", "other_instructions", "unseen_s")
+"""Of a slow half that is not waited for."""
 
 
 class SlowFastOptions(PolicyTable):
@@ -33,9 +38,15 @@ class SlowFastOptions(PolicyTable):
             than one look, has failed: where the arm hides the object it would wait for ever.
         masks: where the masks that the fast policy looks at come from: ``pointed`` are made in the fresh
             depth picture, around what the slow half points at; ``tracked`` as without a slow half.
+        rate_hz, discrete: of its rows; if they are not given, the fast policy's own.
         simulated_latency_s: on a stepped clock, how long an answer takes; if it is not given the fast
             policy's own, and where it is `synchronous` the slow one's besides.
     """
+
+    not_served: ClassVar[str] = (
+        "it waits for thoughts, which no protocol can say: serve its slow half, whose client is then "
+        "policy.slow, or its fast half, whose client is policy.fast"
+    )
 
     type: Literal["slow_fast"] = "slow_fast"
     slow: PolicyTable
@@ -49,14 +60,19 @@ class SlowFastOptions(PolicyTable):
 
     @model_validator(mode="after")
     def _of_its_halves(self) -> SlowFastOptions:
-        for key, half in (("slow", self.slow), ("fast", self.fast)):
+        for name, half in (("slow", self.slow), ("fast", self.fast)):
             if isinstance(half, SlowFastOptions):
-                raise ValueError(f"{key}.type = 'slow_fast': a half is one policy")
-        if given := [key for key in _OWN if key in self.fast.model_fields_set]:
-            raise ValueError(f"fast.{given[0]} has no effect: [policy] says it of both halves")
+                raise ValueError(f"{name}.type = 'slow_fast': a half is one policy")
+            if given := _chosen(half, _SPLICED):
+                raise ValueError(f"{name}.{given[0]} has no effect: [policy] says it of both halves")
+        if self.synchronous and (given := _chosen(self, _BESIDE)):
+            raise ValueError(f"{given[0]} has no effect with synchronous = true: each answer has a thought")
         if "simulated_latency_s" not in self.model_fields_set:
             slow_s = self.slow.simulated_latency_s if self.synchronous else 0.0
             object.__setattr__(self, "simulated_latency_s", self.fast.simulated_latency_s + slow_s)
+        for key in _PLAYED:
+            if key not in self.model_fields_set:
+                object.__setattr__(self, key, getattr(self.fast, key))
         return self
 
     def check_packages(self) -> None:
@@ -90,3 +106,9 @@ class SlowFastOptions(PolicyTable):
     @property
     def untrained(self) -> bool:
         return self.fast.untrained
+
+
+def _chosen(table: PolicyTable, keys: Iterable[str]) -> list[str]:
+    """Of `keys`, those that are not as they are anyway; a table that was written down gives all of them."""
+    fields = type(table).model_fields
+    return [key for key in keys if getattr(table, key) != fields[key].get_default(call_default_factory=True)]

@@ -162,6 +162,18 @@ def test_how_the_attempt_stands_crosses(protocol: str) -> None:
         assert answer.rows.shape == (1, 6)
 
 
+def test_one_that_does_not_tell_when_it_is_done_may_fail(protocol: str) -> None:
+    class Fails(EchoPolicy):
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            rows = np.zeros((0, len(observation.arm.position)))
+            return PolicyAnswer(rows, PolicyStatus.FAILED, "not seen for 3.1 s")
+
+    with both_ends(protocol, Fails()) as remote:
+        answer = remote.infer(observation(1))
+        assert (answer.status, answer.why) == (PolicyStatus.FAILED, "not seen for 3.1 s")
+        assert not remote.spec.tells_end  # whether it is done is still to be looked at
+
+
 def test_what_a_policy_says_and_its_latent_cross(protocol: str) -> None:
     class Thinks(EchoPolicy):
         def infer(self, observation: Observation) -> PolicyAnswer:

@@ -12,7 +12,7 @@ import pytest
 
 from dexrun.__main__ import main
 from dexrun.config.load import load
-from dexrun.serve.command import described, expand, served
+from dexrun.serve.command import described, expand, policy_maker, served
 from policies.remote.config import LerobotOptions
 from runtime.interfaces import PolicyError
 from tests.remote.support import connected, observation
@@ -118,6 +118,13 @@ def test_one_entry_of_the_units_leaves_the_others_as_the_protocol_has_them() -> 
     assert (server.convention, server.gripper_open_high) == ("lerobot_degrees", False)
     other = load(["--config", CONFIG, "--policy.type", "openpi", "--serve.protocol", "lerobot"], {})
     assert described(other).resolved_units().convention == "rad"
+
+
+def test_two_halves_are_served_one_by_one() -> None:
+    halves = ["--serve.policy.slow.type", "vlm", "--serve.policy.fast.type", "lift"]
+    settings = load(["--config", CONFIG, "--serve.policy.type", "slow_fast", *halves], {})
+    with pytest.raises(PolicyError, match=r"'slow_fast' is not served: .* serve its slow half, whose client"):
+        policy_maker(settings)
 
 
 @pytest.mark.parametrize(("steps", "own"), [("1", False), ("2", True)])

@@ -9,8 +9,10 @@ import pytest
 from loguru import logger
 from pydantic import ValidationError
 
+from dexrun.gym.asking import Pace
 from dexrun.gym.clock import SetClock
 from policies.slow_fast.config import SlowFastConfig
+from policies.slow_fast.policy import SlowFastPolicy
 from policies.slow_fast.thinking import AskedThought, InlineThinker
 from runtime.clock import NS_PER_S
 from runtime.inference import ChunkRequest, NotReadyError, Trial
@@ -18,7 +20,7 @@ from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
 from runtime.messages import Observation, PolicyAnswer, PolicyStatus
 from runtime.stepped import SteppedClock
 from runtime.worker import InferenceWorker
-from tests.slow_fast.halves import JOINTS, STILL, Halves, Slow, halves, observation
+from tests.slow_fast.halves import JOINTS, STILL, Fast, Halves, Slow, halves, observation
 
 
 @pytest.fixture
@@ -303,8 +305,31 @@ def test_the_table_says_what_has_no_effect() -> None:
     assert made.simulated_latency_s == 0.1
     slow_s = {"slow": {**STILL, "simulated_latency_s": 3.0}, "fast": STILL, "synchronous": True}
     assert SlowFastConfig.model_validate(slow_s).simulated_latency_s == 3.1
-    with pytest.raises(ValidationError, match=r"fast\.stretch has no effect"):
-        SlowFastConfig.model_validate({"slow": STILL, "fast": {**STILL, "stretch": True}})
+    for half, key, value in (
+        ("fast", "stretch", True),
+        ("fast", "blend", "rtc"),
+        ("slow", "stretch", True),
+    ):
+        given = {"slow": STILL, "fast": STILL, half: {**STILL, key: value}}
+        with pytest.raises(ValidationError, match=rf"{half}\.{key} has no effect"):
+            SlowFastConfig.model_validate(given)
+    for key, value in (("unseen_s", 2.0), ("hung_s", 2.0), ("other_instructions", True)):
+        with pytest.raises(ValidationError, match=f"{key} has no effect with synchronous = true"):
+            SlowFastConfig.model_validate({**slow_s, key: value})
+    assert SlowFastConfig.model_validate(made.model_dump(mode="json")) == made  # as a recording has it
     inner = {"type": "slow_fast", "slow": STILL, "fast": STILL}
     with pytest.raises(ValidationError, match="a half is one policy"):
         SlowFastConfig.model_validate({"slow": STILL, "fast": inner})
+
+
+def test_rows_are_played_as_the_fast_half_s_table_says_unless_the_whole_says_otherwise() -> None:
+    """A network's own answers do not say it: the rate is its table's, or its checkpoint's."""
+    fast = {"type": "act", "checkpoint": "act.safetensors", "rate_hz": 15.0, "discrete": ["gripper"]}
+    made = SlowFastConfig.model_validate({"slow": STILL, "fast": fast})
+    assert (made.rate_hz, made.discrete) == (15.0, ("gripper",))
+    assert Pace.of(made, ("shoulder", "gripper")) == Pace(15.0, (1,), made.simulated_latency_s)
+    with SteppedClock() as clock:
+        thinker = InlineThinker(Slow(), clock)
+        assert SlowFastPolicy(Fast(), thinker, made, clock).spec.rate_hz == 15.0
+    whole = SlowFastConfig.model_validate({"slow": STILL, "fast": fast, "rate_hz": 10.0, "discrete": []})
+    assert (whole.rate_hz, whole.discrete) == (10.0, ())
