@@ -183,9 +183,8 @@ def _run(arguments: list[str]) -> int:
     from dexrun.app import run
     from dexrun.setup.machine import HostMachine
     from dexrun.setup.preflight import warn_before_a_run
-    from runtime.clock import RealClock
 
-    warn_before_a_run(settings, HostMachine(), RealClock().wall_ns())
+    warn_before_a_run(settings, HostMachine())
     return run(settings)
 
 

@@ -144,7 +144,10 @@ def _scheduler(done: Realtime, priority: int) -> None:
     policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 
     def restore() -> None:
-        os.sched_setscheduler(0, before, parameter)
+        try:
+            os.sched_setscheduler(0, before, parameter)
+        except PermissionError:  # whom a limit lets ask for it may not take back what is reset on fork
+            os.sched_setscheduler(0, before | os.SCHED_RESET_ON_FORK, parameter)
 
     done.attempt(
         f"fifo scheduler, priority {priority}",

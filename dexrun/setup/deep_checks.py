@@ -13,7 +13,7 @@ import numpy as np
 
 from dexrun.config.settings import Settings
 from dexrun.setup.findings import Grade, PreflightFinding, failed, passed, warned
-from dexrun.setup.preflight import needs_device, real_cameras
+from dexrun.setup.preflight import real_arms, real_cameras
 from drivers.arms import describe
 from drivers.feetech import registers as reg
 from drivers.feetech.calibration import CalibrationError, load_calibration
@@ -48,9 +48,8 @@ _RED = (60, 150, 260, 330)
 
 def servos(settings: Settings, clock: Clock) -> Iterator[PreflightFinding]:
     """Whether the servos of every real arm answer, and hold the calibration of its file."""
-    for key, table in needs_device(settings, FeetechOptions).items():
-        if isinstance(table, FeetechOptions):
-            yield servos_of(key, table, clock)
+    for key, table in real_arms(settings).items():
+        yield servos_of(key, table, clock)
 
 
 def servos_of(key: str, table: FeetechOptions, clock: Clock) -> PreflightFinding:

@@ -13,6 +13,7 @@ from dexrun.printing import complain, say
 from dexrun.setup.person import Person, Terminal
 from dexrun.setup.ports import PortReport, SerialPlace, links_in, look_at, places
 from drivers.feetech import registers as reg
+from drivers.feetech.bus import FeetechBus
 from drivers.feetech.scan import bus_on, raw_port
 from runtime.clock import Clock, RealClock
 from runtime.messages import DeviceError
@@ -35,7 +36,9 @@ class PortWatch:
         self._list = list_places
         self._open = contextlib.ExitStack()
         self._known = {report.place.path: report.place for report in reports}
-        self._buses = {}
+        self._buses: dict[str, tuple[FeetechBus, list[int]]] = {}
+        self._unread: dict[str, str] = {}
+        """Ports that were not to be opened any more, and why."""
         self._first: dict[tuple[str, int], int] = {}
         self.moved: dict[str, dict[int, int]] = {}
         """By port, how far each servo was moved at most, in ticks."""
@@ -45,10 +48,17 @@ class PortWatch:
         """Ports that were plugged in since."""
         for report in reports:
             if report.is_bus:
-                path, speed = report.place.path, report.heard.servos[0].baudrate
-                ids = [s.servo_id for s in report.heard.servos if s.baudrate == speed and not s.clashes]
-                port = self._open.enter_context(raw_port("port", path, clock, speed))
-                self._buses[path] = (bus_on("port", port), ids)
+                self._hold(report, clock)
+
+    def _hold(self, report: PortReport, clock: Clock) -> None:
+        path, speed = report.place.path, report.heard.servos[0].baudrate
+        ids = [s.servo_id for s in report.heard.servos if s.baudrate == speed and not s.clashes]
+        try:
+            port = self._open.enter_context(raw_port("port", path, clock, speed))
+        except DeviceError as error:  # unplugged, or another program's, since it was looked at
+            self._unread[path] = error.detail
+        else:
+            self._buses[path] = (bus_on("port", port), ids)
 
     def close(self) -> None:
         """Let go of the ports."""
@@ -100,7 +110,7 @@ class PortWatch:
             return f"PLUGGED IN: {path}"
         if most is not None and by_servo[most] >= MOVED_TICKS:
             return f"MOVED: servo {most}, by {by_servo[most]} ticks"
-        return "as it was"
+        return f"not read: {self._unread[path]}" if path in self._unread else "as it was"
 
 
 def _shown(reports: Sequence[PortReport]) -> list[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import grp
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
+
+from drivers.serial_port import find_port
 
 
 class HostMachine:
@@ -20,8 +23,8 @@ class HostMachine:
         self.root = root
 
     def at(self, path: str) -> Path:
-        """Where an absolute path is, links followed."""
-        return self.root / path.lstrip("/")
+        """Where `path` is; one that is not absolute is looked for where this runs, as a driver opens it."""
+        return self.root / path.lstrip("/") if path.startswith("/") else Path(path)
 
     def exists(self, path: str) -> bool:
         """Whether something is there; no path is too long or too strange to be asked about."""
@@ -31,6 +34,14 @@ class HostMachine:
         """Whether this user may read and write there."""
         return os.access(self.at(path), os.R_OK | os.W_OK)
 
+    def port_of(self, device: str, path: str, serial_number: str) -> str:
+        """Where the adapter with this number is now; nothing is opened.
+
+        Raises:
+            DeviceError: ``not_found``.
+        """
+        return find_port(device, path, serial_number)
+
     def group_of(self, path: str) -> str:
         """The group that a file belongs to; empty if that cannot be known."""
         with suppress(OSError, KeyError):
@@ -38,16 +49,22 @@ class HostMachine:
         return ""
 
     def fifo_refused(self, priority: int) -> str:
-        """Why this thread may not be run before all ordinary ones (``SCHED_FIFO``); empty if it may."""
+        """Why no thread may be run before all ordinary ones (``SCHED_FIFO``); empty if one may."""
         if not hasattr(os, "sched_setscheduler"):
             return "this system has no SCHED_FIFO"
-        before, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
-            os.sched_setscheduler(0, before, parameter)
-        except OSError as error:
-            return error.strerror or str(error)
-        return ""
+        refused: list[str] = []
+
+        def ask() -> None:
+            try:
+                os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+            except OSError as error:
+                refused.append(error.strerror or str(error))
+
+        # In a thread that ends with it: a limit lets a user set what he may not take back.
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join()
+        return "".join(refused)
 
     def has_gpu(self) -> bool:
         """Whether an NVIDIA GPU and its driver are there."""

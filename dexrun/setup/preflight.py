@@ -12,10 +12,12 @@ from dexrun.config.settings import Settings
 from dexrun.printing import complain
 from dexrun.setup.findings import PreflightFinding, failed, failures, passed, warned
 from dexrun.setup.machine import HostMachine
+from drivers.feetech.options import FeetechOptions
 from drivers.opencv_camera.capture import is_network
 from drivers.opencv_camera.options import OpenCvOptions
 from drivers.opencv_camera.usb import UsbBus, bus_of, reserved_mbit_s, stream_mb_s
 from runtime.masking import masked
+from runtime.messages import DeviceError
 from runtime.parts import DeviceTable
 
 UDEV = 'SUBSYSTEM=="tty", ATTRS{idVendor}=="1a86", MODE="0660", GROUP="dialout", TAG+="uaccess"'
@@ -29,14 +31,18 @@ _EARLIEST_NS = 1_760_000_000 * 1_000_000_000
 def preflight(settings: Settings, machine: HostMachine, wall_ns: int) -> Iterator[PreflightFinding]:
     """All of it; `wall_ns` is what the machine's clock says."""
     yield passed("versions", ", ".join([f"Python {platform.python_version()}", *_versions()]))
-    for key, address in settings.real_addresses().items():
-        if key.endswith(".port"):
-            yield _port(key, address, machine)
-    yield from _cameras(settings, machine)
+    yield from _needed(settings, machine)
     yield from _calibrations(settings)
     yield _scheduling(settings, machine)
-    yield _room(settings, machine)
     yield _date(wall_ns)
+
+
+def _needed(settings: Settings, machine: HostMachine) -> Iterator[PreflightFinding]:
+    """What can be FAIL."""
+    for key, table in _real_tables(settings).items():
+        yield from _port(key, table, machine)
+    yield from _cameras(settings, machine)
+    yield _room(settings, machine)
     yield from _gpu(settings, machine)
 
 
@@ -48,7 +54,22 @@ def _versions() -> Iterator[str]:
             continue
 
 
-def _port(key: str, path: str, machine: HostMachine) -> PreflightFinding:
+def _port(device: str, table: DeviceTable, machine: HostMachine) -> Iterator[PreflightFinding]:
+    """The serial port of a device, if it has one."""
+    where = table.addresses()
+    number, path = where.get("serial_number", ""), where.get("port", "")
+    if number:
+        try:
+            path = machine.port_of(device, path, number)
+        except DeviceError as error:
+            todo = "plug it in; dexrun find-ports lists what is"
+            yield failed(f"{device}.serial_number", f"{number}: {error.detail}", todo)
+            return
+    if path:
+        yield _opened(f"{device}.port", path, machine, lasting=bool(number))
+
+
+def _opened(key: str, path: str, machine: HostMachine, *, lasting: bool) -> PreflightFinding:
     if not machine.exists(path):
         return failed(key, f"{path} is not there", "plug it in; dexrun find-ports lists what is")
     if not machine.allowed(path):
@@ -58,7 +79,7 @@ def _port(key: str, path: str, machine: HostMachine) -> PreflightFinding:
             "udevadm control --reload && sudo udevadm trigger"
         )
         return failed(key, f"{path}: this user may not open it", todo)
-    if os.path.basename(path).startswith("tty"):
+    if not lasting and os.path.basename(path).startswith("tty"):
         todo = "write the link below /dev/serial/by-id that dexrun find-ports shows"
         return warned(key, f"{path} may be another adapter's after a replug", todo)
     return passed(key, f"{path} is there and may be opened")
@@ -66,11 +87,9 @@ def _port(key: str, path: str, machine: HostMachine) -> PreflightFinding:
 
 def real_cameras(settings: Settings) -> dict[str, OpenCvOptions]:
     """The UVC and network cameras that the mode opens, by name."""
-    real = settings.real_addresses()
+    real = _real_tables(settings)
     return {
-        name: table
-        for name, table in settings.cameras.items()
-        if isinstance(table, OpenCvOptions) and f"cameras.{name}.source" in real
+        key.removeprefix("cameras."): table for key, table in real.items() if isinstance(table, OpenCvOptions)
     }
 
 
@@ -110,10 +129,9 @@ def bandwidth(streams: list[tuple[str, float]], bus: UsbBus) -> PreflightFinding
 
 
 def _calibrations(settings: Settings) -> Iterator[PreflightFinding]:
-    real = settings.real_addresses()
-    for key, table in settings.device_tables().items():
+    for key, table in _real_tables(settings).items():
         file = table.own_files().get("calibration")
-        if file is not None and any(address.startswith(f"{key}.") for address in real):
+        if file is not None:
             yield passed(f"{key}.calibration", f"{file} has every joint, with ranges that the model can have")
 
 
@@ -183,15 +201,18 @@ def _on_cuda(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def needs_device(settings: Settings, kind: type[DeviceTable]) -> dict[str, DeviceTable]:
-    """The real devices of one kind that the mode opens, by the key of their table."""
+def _real_tables(settings: Settings) -> dict[str, DeviceTable]:
+    """The real devices that the mode opens, by the key of their table."""
     real = {key.rsplit(".", 1)[0] for key in settings.real_addresses()}
-    return {
-        k: table for k, table in settings.device_tables().items() if k in real and isinstance(table, kind)
-    }
+    return {key: table for key, table in settings.device_tables().items() if key in real}
 
 
-def warn_before_a_run(settings: Settings, machine: HostMachine, wall_ns: int) -> None:
+def real_arms(settings: Settings) -> dict[str, FeetechOptions]:
+    """The real arms and leaders on a servo bus that the mode opens, by the key of their table."""
+    return {k: table for k, table in _real_tables(settings).items() if isinstance(table, FeetechOptions)}
+
+
+def warn_before_a_run(settings: Settings, machine: HostMachine) -> None:
     """Say what would fail, before anything is opened; the run itself then says why it cannot go on."""
-    for finding in failures(preflight(settings, machine, wall_ns)):
+    for finding in failures(_needed(settings, machine)):
         complain(f"dexrun: {masked(finding.line())}\n")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import serial
 
-from drivers.serial_port import bytes_taken, open_port
+from drivers.serial_port import bytes_taken, naming_loss, open_port
 
 READ_BUDGET = 1024
 """Bytes that one transaction may take in; a babbling line ends there."""
@@ -41,6 +41,7 @@ class BusPort:
     def __init__(
         self, device: str, path: str, baudrate: int, timeout_s: float, *, emulated: bool = False
     ) -> None:
+        self._device = device
         self.path = path
         self.is_using = False
         self.starved = False
@@ -147,8 +148,13 @@ class BusPort:
         return self.starved
 
     def setBaudRate(self, baudrate: int) -> None:
-        """Go on at another speed, in bit/s."""
-        self._line.baudrate = self._baudrate = baudrate
+        """Go on at another speed, in bit/s.
+
+        Raises:
+            DeviceError: ``gone``. ValueError: the adapter has no such speed.
+        """
+        with naming_loss(self._device, self.path):
+            self._line.baudrate = self._baudrate = baudrate
 
     def getBaudRate(self) -> int:
         """The line's speed in bit/s."""

@@ -77,7 +77,7 @@ def bus_on(device: str, port: BusPort, names: dict[int, str] | None = None, num_
 
 
 def scan(device: str, port: BusPort, speeds: Iterable[int] = tuple(reg.BAUD_CODES)) -> BusScan:
-    """Look for servos at each of `speeds` in bit/s; the port is left at the last one.
+    """Look for servos at each of `speeds` in bit/s that the adapter has; the port is left at the last one.
 
     Raises:
         DeviceError: ``gone``.
@@ -87,7 +87,10 @@ def scan(device: str, port: BusPort, speeds: Iterable[int] = tuple(reg.BAUD_CODE
             return BusScan(babbles=True)
     found: list[FoundServo] = []
     for speed in speeds:
-        port.setBaudRate(speed)
+        try:
+            port.setBaudRate(speed)
+        except ValueError:  # no servo can be heard there: some adapters have the usual speeds only
+            continue
         if _anybody(device, port):
             found += _servos(device, port, speed)
     return BusScan(tuple(found))

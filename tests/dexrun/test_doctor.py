@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from serial.tools.list_ports_common import ListPortInfo
 
 from dexrun.config.load import load
 from dexrun.config.settings import Settings
@@ -23,7 +26,9 @@ from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
 from drivers.opencv_camera.usb import UsbBus, bus_of, reserved_mbit_s, stream_mb_s
+from drivers.serial_port import find_port
 from runtime.clock import RealClock
+from runtime.realtime import RealtimeOptions, apply_realtime
 from runtime.stepped import SteppedClock
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +46,16 @@ class Host(HostMachine):
     denied: tuple[str, ...] = ()
     fifo = ""
     free = 50_000
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.adapters = {"58FA": "/dev/ttyACM3"}
+
+    def port_of(self, device: str, path: str, serial_number: str) -> str:
+        listed = [ListPortInfo(each) for each in self.adapters.values()]
+        for info, number in zip(listed, self.adapters, strict=True):
+            info.serial_number = number
+        return find_port(device, path, serial_number, lambda: listed)
 
     def allowed(self, path: str) -> bool:
         return path not in self.denied
@@ -242,9 +257,59 @@ def test_a_run_says_the_failures_first(
     tmp_path: Path, host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = settings(tmp_path, *real(tmp_path, "/dev/serial/by-id/arm"))
-    warn_before_a_run(of, host, NOW_NS)
+    warn_before_a_run(of, host)
     assert capsys.readouterr().err == (
         "dexrun: FAIL  arm.port: /dev/serial/by-id/arm is not there; plug it in; dexrun find-ports lists "
         "what is\n"
     )
     assert len(failures(preflight(of, host, NOW_NS))) == 1
+
+
+def test_an_arm_that_is_known_by_its_adapters_number_is_looked_for_by_it(tmp_path: Path, host: Host) -> None:
+    touch(host.root, "dev/ttyACM3")
+    numbered = [*real(tmp_path, "/dev/ttyACM0"), "--arm.serial_number", "58FA"]
+    found_ = found(settings(tmp_path, *numbered), host)
+    assert found_["arm.port"].line() == "PASS  arm.port: /dev/ttyACM3 is there and may be opened"
+    host.adapters.clear()
+    lost = found(settings(tmp_path, *numbered), host)
+    assert (
+        lost["arm.serial_number"].line().startswith("FAIL  arm.serial_number: 58FA: no serial port has this")
+    )
+    assert "arm.port" not in lost
+
+
+def test_a_path_that_is_not_absolute_is_where_a_driver_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "links/arm")
+    assert HostMachine().exists("links/arm")
+    assert HostMachine().exists(str(tmp_path / "links/arm"))
+    assert not HostMachine().exists("links/leader")
+
+
+def test_who_may_not_take_back_what_is_reset_on_fork_keeps_the_schedule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an ``rtprio`` limit has it: FIFO is granted, and nothing without the flag after it."""
+    flagged: dict[int, bool] = {}
+
+    def set_(process: int, policy: int, parameter: os.sched_param) -> None:
+        here = threading.get_ident()
+        if flagged.get(here) and not policy & os.SCHED_RESET_ON_FORK:
+            raise PermissionError(1, "Operation not permitted")
+        flagged[here] = bool(policy & os.SCHED_RESET_ON_FORK)
+
+    monkeypatch.setattr(os, "sched_setscheduler", set_)
+    assert HostMachine().fifo_refused(50) == ""
+    assert threading.get_ident() not in flagged
+    done = apply_realtime(RealtimeOptions(scheduler="fifo", keep_memory=False, gc_freeze=False))
+    policies: list[int] = []
+
+    def noted(process: int, policy: int, parameter: os.sched_param) -> None:
+        set_(process, policy, parameter)
+        policies.append(policy)
+
+    monkeypatch.setattr(os, "sched_setscheduler", noted)
+    done.undo()
+    assert policies == [os.SCHED_OTHER | os.SCHED_RESET_ON_FORK]

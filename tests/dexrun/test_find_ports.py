@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import serial
 
 from dexrun.setup.find_ports import main
 from dexrun.setup.ports import places
@@ -158,3 +159,22 @@ def test_a_port_is_called_by_the_link_that_lasts(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--from", str(tmp_path / "none")], Hand(), SteppedClock()) == 2
     assert capsys.readouterr().err == f"dexrun: --from {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_a_port_that_another_program_took_meanwhile_is_said(
+    folder: Path, arms: list[FeetechEmulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Hand(lambda: None)
+    taken: list[serial.Serial] = []
+    show = hand.show
+
+    def take(text: str) -> None:
+        if not taken:
+            taken.append(serial.Serial(arms[0].port, exclusive=True))
+        show(text)
+
+    monkeypatch.setattr(hand, "show", take)
+    assert find(folder, hand) == 0
+    taken[0].close()
+    assert hand.tables[0][0].startswith("  1  not read: another ")
+    assert hand.tables[0][1] == "  2  as it was"
