@@ -47,10 +47,15 @@ class FoundCamera:
 
     @property
     def delivers(self) -> CameraMode | None:
-        """What may be configured: the mode with a rate that was measured."""
-        if self.mode is None or not self.fps or self.trouble:
+        """What may be configured: of the rates that are offered the one nearest to what was measured.
+
+        No other is granted when a run asks for it.
+        """
+        mode = self.mode
+        if mode is None or not self.fps or self.trouble:
             return None
-        return self.mode if self.fps > 0.9 * self.mode.fps else replace(self.mode, fps=max(1, int(self.fps)))
+        alike = [each for each in self.modes if replace(each, fps=mode.fps) == mode]
+        return min(alike, key=lambda each: abs(each.fps - self.fps), default=mode)
 
 
 def local_cameras(root: Path = Path("/"), ioctl: Ioctl = fcntl.ioctl) -> list[FoundCamera]:

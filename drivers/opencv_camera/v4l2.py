@@ -16,6 +16,8 @@ _QUERYCAP, _ENUM_FMT, _ENUM_SIZES, _ENUM_INTERVALS = 0x80685600, 0xC0405602, 0xC
 _CAPTURE, _DISCRETE, _MOST = 1, 1, 200
 _WANTED = ("MJPG", "YUYV")
 """What the driver can read."""
+_SIZES, _RATES = ((320, 240), (640, 480), (1280, 720), (1920, 1080)), (5, 10, 15, 20, 25, 30, 60)
+"""Of a camera that takes any within bounds, these are offered, and its most."""
 
 Ioctl = Callable[[int, int, bytearray], object]
 
@@ -60,14 +62,32 @@ def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[CameraMode]:
         if fourcc not in _WANTED:
             continue
         for size in _listed(descriptor, ioctl, _ENUM_SIZES, _asking("<I4s36x", bytes(code))):
-            kind, width, height = struct.unpack_from("<III", size, 8)
-            if kind != _DISCRETE:
-                continue
-            asking = _asking("<I4sII36x", bytes(code), width, height)
-            for interval in _listed(descriptor, ioctl, _ENUM_INTERVALS, asking):
-                kind, over, under = struct.unpack_from("<III", interval, 16)
-                if kind == _DISCRETE and over:
-                    yield CameraMode(fourcc, width, height, round(under / over))
+            for width, height in _sizes(*struct.unpack_from("<7I", size, 8)):
+                asking = _asking("<I4sII36x", bytes(code), width, height)
+                for interval in _listed(descriptor, ioctl, _ENUM_INTERVALS, asking):
+                    for fps in _rates(*struct.unpack_from("<5I", interval, 16)):
+                        yield CameraMode(fourcc, width, height, fps)
+
+
+def _sizes(
+    kind: int, low: int, high: int, step: int, lowest: int, highest: int, step_down: int
+) -> Iterator[tuple[int, int]]:
+    """Those of a v4l2_frmsizeenum: one; or any of `low` to `high` by `lowest` to `highest` pixels."""
+    if kind == _DISCRETE:
+        yield low, high
+        return
+    widths, heights = range(low, high + 1, step or 1), range(lowest, highest + 1, step_down or 1)
+    fitting = (size for size in _SIZES if size[0] in widths and size[1] in heights)
+    yield from dict.fromkeys((*fitting, (high, highest)))
+
+
+def _rates(kind: int, over: int, under: int, most_over: int, most_under: int) -> Iterator[int]:
+    """Those of a v4l2_frmivalenum: one, of an interval; or any from the shortest interval to the longest."""
+    if not over:
+        return
+    if kind != _DISCRETE and most_under:
+        yield from (fps for fps in _RATES if most_under <= fps * most_over and fps * over < under)
+    yield round(under / over)
 
 
 def _asking(layout: str, *values: object) -> Callable[[int], bytes]:

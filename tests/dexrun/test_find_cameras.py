@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from dexrun.setup.findings import Grade
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.emulator import MjpegEmulator
 from drivers.opencv_camera.usb import UsbBus
-from drivers.opencv_camera.v4l2 import CameraMode, best_of
+from drivers.opencv_camera.v4l2 import CameraMode, best_of, offers
 from runtime.clock import RealClock
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +81,87 @@ def test_what_is_no_camera_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/video0").touch()
     assert local_cameras(tmp_path, none) == []
+
+
+_HEADER = Path("/usr/include/linux/videodev2.h")
+_C = """
+#include <linux/videodev2.h>
+#include <stdio.h>
+#include <string.h>
+static void say(unsigned long request, const void *data, unsigned long size)
+{
+    printf("%lu ", request);
+    for (unsigned long i = 0; i < size; i++) printf("%02x", ((const unsigned char *)data)[i]);
+    printf("\\n");
+}
+int main(void)
+{
+    struct v4l2_capability about = {.capabilities = V4L2_CAP_DEVICE_CAPS};
+    about.device_caps = V4L2_CAP_VIDEO_CAPTURE;
+    strcpy((char *)about.driver, "uvcvideo");
+    strcpy((char *)about.card, "Any size");
+    say(VIDIOC_QUERYCAP, &about, sizeof about);
+    struct v4l2_fmtdesc format = {.type = V4L2_BUF_TYPE_VIDEO_CAPTURE, .pixelformat = V4L2_PIX_FMT_MJPEG};
+    say(VIDIOC_ENUM_FMT, &format, sizeof format);
+    struct v4l2_frmsizeenum size = {.pixel_format = V4L2_PIX_FMT_MJPEG, .type = SIZE_TYPE, SIZE};
+    say(VIDIOC_ENUM_FRAMESIZES, &size, sizeof size);
+    struct v4l2_frmivalenum interval = {.pixel_format = V4L2_PIX_FMT_MJPEG, .type = INTERVAL_TYPE, INTERVAL};
+    say(VIDIOC_ENUM_FRAMEINTERVALS, &interval, sizeof interval);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not (_HEADER.exists() and which("cc")), reason="no C compiler, or no linux/videodev2.h")
+@pytest.mark.parametrize(
+    ("size", "interval", "modes"),
+    [
+        (
+            ("DISCRETE", ".discrete = {640, 480}"),
+            ("DISCRETE", ".discrete = {333333, 10000000}"),
+            ["640x480 MJPG at 30 fps"],
+        ),
+        (
+            ("STEPWISE", ".stepwise = {160, 800, 16, 120, 600, 8}"),
+            ("CONTINUOUS", ".stepwise = {{1, 24}, {1, 5}, {1, 1}}"),
+            [
+                f"{size} MJPG at {fps} fps"
+                for size in ("320x240", "640x480", "800x600")
+                for fps in (5, 10, 15, 20, 24)
+            ],
+        ),
+    ],
+)
+def test_what_is_read_is_laid_out_as_the_kernels_header_says(
+    tmp_path: Path, size: tuple[str, str], interval: tuple[str, str], modes: list[str]
+) -> None:
+    text = _C.replace("SIZE_TYPE", f"V4L2_FRMSIZE_TYPE_{size[0]}").replace(" SIZE}", f" {size[1]}}}")
+    text = text.replace("INTERVAL_TYPE", f"V4L2_FRMIVAL_TYPE_{interval[0]}")
+    (tmp_path / "layout.c").write_text(text.replace(" INTERVAL}", f" {interval[1]}}}"))
+    subprocess.run(["cc", "layout.c", "-o", "layout"], cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
+    answers = {
+        int(number): bytes.fromhex(data) for number, data in (line.split() for line in said.splitlines())
+    }
+
+    def kernel(descriptor: int, request: int, data: bytearray) -> int:
+        assert len(data) == len(answers[request]) == request >> 16 & 0x3FFF
+        if request != 0x80685600 and data[:4] != bytes(4):
+            raise OSError(22, "Invalid argument")
+        data[:] = answers[request]
+        return 0
+
+    (tmp_path / "video0").touch()
+    name, found = offers(str(tmp_path / "video0"), kernel)
+    assert (name, [str(mode) for mode in found]) == ("Any size", modes)
+
+
+@pytest.mark.parametrize(("fps", "configured"), [(29.8, 30), (14.93, 15), (18.0, 15), (26.0, 30)])
+def test_a_rate_that_is_configured_is_one_that_the_camera_grants(fps: float, configured: int) -> None:
+    modes = tuple(CameraMode("MJPG", 640, 480, rate) for rate in (30, 15, 5))
+    slow = FoundCamera("/dev/video0", modes=modes, mode=modes[0], fps=fps)
+    assert slow.delivers == CameraMode("MJPG", 640, 480, configured)
+    assert FoundCamera("http://cam", mode=modes[0], fps=fps).delivers == modes[0]
 
 
 def test_two_yuyv_cameras_do_not_fit_one_bus(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
