@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from loguru import logger
-
 from dexrun.printing import complain
 from dexrun.setup.interrupts import EndedError, ended_by_signals, undisturbed
-from dexrun.setup.person import Person, Terminal
+from dexrun.setup.person import Person, Terminal, log_as_lines
 from drivers.arms import describe
 from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
@@ -119,6 +116,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
         "--reversed", nargs="*", default=[], metavar="JOINT", help="joints that turn backwards"
     )
     options = parser.parse_args(arguments)
+    if options.check and options.reversed:
+        parser.error("--reversed: with --check, what the file says is compared; nothing is made")
     if options.name is not None:
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", options.name):
             parser.error(f"--name {options.name!r}: letters, digits, dots, _ and - make a name")
@@ -156,9 +155,8 @@ def _on_bus(
         bus = connect("arm", config, names, RealClock())
     except DeviceError as error:
         return _fail(str(error), 3)
-    if person is None:  # what is written into servos is told in a person's lines, not a log's
-        logger.remove()
-        logger.add(sys.stderr, format="{message}", level="INFO", diagnose=False)
+    if person is None:
+        log_as_lines()
     with contextlib.closing(bus):
         if file:
             return _checked(bus, robot, file, person or Terminal())

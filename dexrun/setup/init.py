@@ -17,7 +17,7 @@ from dexrun.setup.cameras import FoundCamera, local_cameras, looked_at
 from dexrun.setup.find_ports import PortWatch
 from dexrun.setup.interrupts import EndedError, ended_by_signals
 from dexrun.setup.kit import ArmChoice, KitChoice, config_text
-from dexrun.setup.person import Terminal, TypingPerson
+from dexrun.setup.person import Terminal, TypingPerson, log_as_lines
 from dexrun.setup.ports import PortReport, SerialPlace, links_in, look_at, places
 from drivers.arms import describe
 from drivers.feetech.calibration import CalibrationError
@@ -149,8 +149,8 @@ class Interview:
 
     def _cameras(self) -> dict[str, tuple[str, CameraMode]]:
         taken: dict[str, tuple[str, CameraMode]] = {}
-        self._pictures.mkdir(parents=True, exist_ok=True)
         for number, camera in enumerate(self._list_cameras(), start=1):
+            self._pictures.mkdir(parents=True, exist_ok=True)
             seen = looked_at(camera, self._pictures / f"{number}.jpg", self._clock)
             if seen.delivers is None:
                 self._person.show(f"  {camera.source}: no picture: {seen.trouble}")
@@ -210,10 +210,12 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", type=Path, default=Path("config.toml"), help="the file (config.toml)")
     parser.add_argument("--simulated", action="store_true", help="ask nothing: all is simulated")
     parser.add_argument("--from", dest="folder", help="a folder of links to ports, instead of those listed")
-    parser.add_argument(
-        "--pictures", type=Path, default=Path("cameras"), help="folder for pictures (cameras)"
-    )
-    return parser.parse_args(arguments)
+    parser.add_argument("--pictures", type=Path, help="folder for pictures (cameras)")
+    options = parser.parse_args(arguments)
+    if options.simulated and (options.folder or options.pictures):
+        parser.error("--simulated: no port and no camera is looked at; leave --from and --pictures out")
+    options.pictures = options.pictures or Path("cameras")
+    return options
 
 
 def main(
@@ -225,6 +227,8 @@ def main(
     """The command; returns its exit code."""
     options = _parsed(arguments)
     typing = person or Terminal()
+    if person is None:
+        log_as_lines()
 
     def listed() -> list[SerialPlace]:
         return places() if options.folder is None else links_in(options.folder)

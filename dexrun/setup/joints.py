@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dexrun.printing import complain
 from dexrun.setup.calibrate import BAUDRATES
 from dexrun.setup.person import Person, Terminal
 from drivers.arms import describe
@@ -142,7 +143,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"dexrun: {message}\n")
+    complain(f"dexrun: {message}\n")
     return code
 
 

@@ -7,11 +7,19 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
+from loguru import logger
+
 from runtime.printable import printable
 
 SAMPLE_S = 0.05
 QUIET_SAMPLES = 20
 """Where nothing can be drawn over, what changed is shown once in so many samples."""
+
+
+def log_as_lines() -> None:
+    """From now on what is written into servos is told in a person's lines, not a log's."""
+    logger.remove()
+    logger.add(sys.stderr, format="{message}", level="INFO", diagnose=False)
 
 
 class Person(Protocol):

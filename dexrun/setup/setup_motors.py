@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-
-from loguru import logger
 
 from dexrun.printing import complain
 from dexrun.setup.interrupts import EndedError, ended_by_signals, undisturbed
-from dexrun.setup.person import Person, Terminal
+from dexrun.setup.person import Person, Terminal, log_as_lines
 from dexrun.setup.ports import servos_said
 from drivers.arms import describe
 from drivers.feetech import registers as reg
@@ -163,9 +160,8 @@ def main(arguments: list[str], person: Person | None = None, clock: Clock | None
     names = [name for name in joints if not options.joints or name in options.joints]
     if unknown := sorted(set(options.joints or ()) - set(joints)):
         return _fail(f"--joints {unknown[0]}: no such joint; there are {', '.join(joints)}", 2)
-    if person is None:  # what is written into servos is told in a person's lines, not a log's
-        logger.remove()
-        logger.add(sys.stderr, format="{message}", level="INFO", diagnose=False)
+    if person is None:
+        log_as_lines()
     try:
         with raw_port(DEVICE, options.port, clock or RealClock()) as port:
             return _run(MotorSetup(port, joints, person or Terminal()), names)

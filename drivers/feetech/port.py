@@ -8,6 +8,7 @@ still in the buffer. This one has the methods that the SDK calls, and none of th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import termios
@@ -57,12 +58,11 @@ class BusPort:
 
     def close(self) -> None:
         """Let go of the port; never raises."""
-        try:
+        with contextlib.suppress(OSError, termios.error):  # one that went away is let go of, too
             if self._emulated:
                 self._settle()
+        with contextlib.suppress(OSError, termios.error):
             self._line.close()
-        except (OSError, termios.error):
-            return
 
     @property
     def pending(self) -> int:

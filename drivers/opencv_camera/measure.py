@@ -13,6 +13,8 @@ from runtime.messages import ColorImage, DeviceError, FaultKind
 
 SETTLE = 5
 """The first pictures come late, or in a burst; a camera's exposure has settled after these."""
+PATIENCE_S = 2.0
+"""A network camera that pauses for less is slow, which the rate says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def measure(name: str, config: OpenCvOptions, clock: Clock, pictures: int = 40) 
         DeviceError: ``not_found``, ``not_granted``; ``timeout``: too few pictures come.
     """
     cv2 = library()
-    capture = connect(cv2, name, config)
+    capture = connect(cv2, name, config, PATIENCE_S)
     into: ColorImage = np.zeros((config.height, config.width, 3), np.uint8)
     first_ns = last_ns = 0
     try:

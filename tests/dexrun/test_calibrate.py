@@ -108,6 +108,13 @@ def test_a_sweep_that_the_model_cannot_make_is_refused_and_no_servo_written(
     assert [hand.emulator.servos[1].get(register) for register in LIMITS] == [0, 0, 4095]
 
 
+def test_what_a_check_does_not_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--check", "--port", "/dev/nowhere", "--name", "arm", "--reversed", "gripper"])
+    assert left.value.code == 2
+    assert "--reversed: with --check, what the file says is compared" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "why"), [("", "is a folder"), ("file/arm.json", "cannot be written: ")])
 def test_a_file_that_cannot_be_written_is_refused_before_the_port_is_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, why: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import subprocess
@@ -177,6 +178,11 @@ def test_two_yuyv_cameras_do_not_fit_one_bus(capsys: pytest.CaptureFixture[str],
     assert "in YUYV these would not fit: usb1: video0 in YUYV 18.4 MB/s" in said
 
 
+def _pause_s(number: int) -> float:
+    """Between two pictures; more than a run waits for one, now and then."""
+    return 0.005 if number % 40 else 0.3
+
+
 @pytest.fixture
 def stream() -> Iterator[MjpegEmulator]:
     emulator = MjpegEmulator(160, 120)
@@ -184,7 +190,9 @@ def stream() -> Iterator[MjpegEmulator]:
     picture = np.full((120, 160, 3), (200, 40, 40), np.uint8)
 
     def film() -> None:
-        while not ended.wait(0.005):
+        for number in itertools.count(1):
+            if ended.wait(_pause_s(number)):
+                return
             emulator.publish(picture, 0)
 
     thread = threading.Thread(target=film)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,10 +141,11 @@ def test_arms_are_found_by_moving_them_and_cameras_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def looked_at(camera: FoundCamera, picture: Path, clock: object) -> FoundCamera:
-        return FoundCamera(camera.source, mode=camera.mode, fps=14.8, picture=str(picture))
+        return replace(camera, fps=14.8, picture=str(picture))
 
     monkeypatch.setattr("dexrun.setup.init.looked_at", looked_at)
-    cameras = [FoundCamera("/dev/v4l/by-id/usb-cam", mode=CameraMode("MJPG", 640, 480, 30))]
+    modes = (CameraMode("MJPG", 640, 480, 30), CameraMode("MJPG", 640, 480, 15))
+    cameras = [FoundCamera("/dev/v4l/by-id/usb-cam", modes=modes, mode=modes[0])]
     person = Typist("2", "1", "m", "follower.json", "1", "leader.json", "Head", "head", "stack the cubes")
     person.before_enter = [lambda: buses["b"].override(2, position=2200)]
     assert main(["--from", "by-id"], person, SteppedClock(), lambda: cameras) == 0, person.said
@@ -152,7 +154,7 @@ def test_arms_are_found_by_moving_them_and_cameras_are_named(
     assert settings.leader is not None
     assert (settings.arm.model, settings.arm.address) == ("so100", "by-id/b")
     assert settings.leader.address == "by-id/a"
-    assert (settings.cameras["head"].fps, settings.mode) == (14, "teleop")
+    assert (settings.cameras["head"].fps, settings.mode) == (15, "teleop")
     assert "'Head': small letters, digits and _, and not the name of another one" in person.said
 
 
@@ -169,4 +171,15 @@ def test_who_leaves_finds_nothing_written(folder: Path, capsys: pytest.CaptureFi
     assert main(["--from", "by-id"], Typist("1"), SteppedClock(), list) == 1
     assert capsys.readouterr().err == "dexrun: the input ended; config.toml is not written\n"
     assert main(["--from", "none"], Typist("1"), SteppedClock(), list) == 2
+    assert not (folder / "config.toml").exists()
+
+
+@pytest.mark.parametrize("more", [["--from", "by-id"], ["--pictures", "seen"]])
+def test_what_has_no_effect_on_a_simulated_kit_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--simulated", *more], Typist())
+    assert left.value.code == 2
+    assert "--simulated: no port and no camera is looked at" in capsys.readouterr().err
     assert not (folder / "config.toml").exists()

@@ -61,6 +61,7 @@ def test_a_speed_is_set_on_a_port_that_went_away(tmp_path: Path) -> None:
         port.setBaudRate(500_000)
     assert error.value.kind is FaultKind.GONE
     port.close()
+    assert not port._line.is_open
     far.close()
 
 

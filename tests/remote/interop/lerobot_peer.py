@@ -5,6 +5,9 @@ calibration ``arm.json`` of FOLDER; UNITS is ``degrees`` or ``percent``. It prin
 empty line, and sends the action of every other line, which is JSON.
 ``lerobot_peer.py setup PORT FOLDER`` sets the servos up with its own ``setup_motors``: after ``ASK`` comes
 what it asks, an empty line is the answer, and ``SET`` says that it is done and could talk to all of them.
+``lerobot_peer.py calibrate PORT FOLDER`` calibrates an arm with its own ``calibrate``, in the same way; it
+writes ``arm.json`` in FOLDER. While the joints are moved it asks after every look, and looks again at a line
+that is not empty.
 ``lerobot_peer.py client PORT STEPS`` lets its client drive a toy robot for so many steps and prints them;
 ``lerobot_peer.py server FOLDER`` makes a tiny ACT checkpoint in FOLDER, serves, and prints its port and the
 checkpoint's path, then every chunk that it computes.
@@ -72,10 +75,11 @@ def arm(port, folder, units):
     robot.disconnect()
 
 
-def setup(port, folder):
+def by_hand(what, port, folder):
     import builtins
     from pathlib import Path
 
+    from lerobot.motors import motors_bus
     from lerobot.robots.so_follower import SO100Follower, SO100FollowerConfig
 
     def ask(text=""):
@@ -86,10 +90,15 @@ def setup(port, folder):
     robot = SO100Follower(SO100FollowerConfig(port=port, id="arm", calibration_dir=Path(folder)))
     handler = robot.bus.port_handler
     handler.setPacketTimeout = lambda length: handler.setPacketTimeoutMillis(ANSWER_MS)
-    robot.setup_motors()
-    ask("all")
-    robot.bus._handshake()
-    robot.bus.configure_motors()
+    if what == "calibrate":
+        motors_bus.enter_pressed = lambda: not ask("moved")
+        robot.bus.connect()
+        robot.calibrate()
+    else:
+        robot.setup_motors()
+        ask("all")
+        robot.bus._handshake()
+        robot.bus.configure_motors()
     print("SET", flush=True)
     robot.bus.disconnect(disable_torque=False)
 
@@ -193,7 +202,7 @@ if __name__ == "__main__":
         client(int(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1] == "arm":
         arm(*sys.argv[2:5])
-    elif sys.argv[1] == "setup":
-        setup(*sys.argv[2:4])
+    elif sys.argv[1] in ("setup", "calibrate"):
+        by_hand(*sys.argv[1:4])
     else:
         server(sys.argv[2])

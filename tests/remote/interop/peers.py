@@ -64,7 +64,7 @@ class Peer:
     def _read_output(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
+            self._lines.put(line)
         self._lines.put("")
 
     def _read_errors(self) -> None:
@@ -86,10 +86,10 @@ class Peer:
         """The next line that begins with `prefix`, without it."""
         while True:
             line = self._lines.get(timeout=GUARD_S)
-            if line.startswith(prefix) and line:
-                return line.removeprefix(prefix)
             if not line:
                 raise AssertionError("the peer ended:\n" + "".join(self._errors)[-3000:])
+            if line.startswith(prefix) and line != "\n":
+                return line.removeprefix(prefix).removesuffix("\n")
 
     def errors(self) -> str:
         """What it wrote to its error stream, once it has ended."""
