@@ -21,6 +21,11 @@ _PLACE = re.compile(
     r" (?=at|in|on|near|by|beside|next|close|between|behind|under|above|to))\b.*"
 )
 """Where a thing is, which may be said before a word that `_SAID_BEFORE` would take for what is to be done."""
+_SHARE = re.compile(
+    r"(?:\b(?:about|around|roughly|approximately)\s+)?\d+(?:\.\d+)?\s*(?:%|percent)"
+    r"(?=\s+(?:across|along|down|up|from|to|into|of the (?:way|width|height)))[^,;]*"
+)
+"""Where a thing is in the picture, in shares of it."""
 _TURNED_ON = re.compile(r"\b(?:turn|switch|power) (?:on|off)\b")
 _DETERMINER = re.compile(r"\b(?:the|an?|this|that|these|those|my|your|our|its|his|her|their)\s+")
 _SAID_BEFORE = re.compile(
@@ -44,7 +49,7 @@ def things_named(task: str) -> tuple[str, ...]:
 
 
 def _thing(clause: str) -> str:
-    told = _TURNED_ON.sub("", _PLACE.sub("", clause))
+    told = _TURNED_ON.sub("", _PLACE.sub("", _SHARE.sub("", clause)))
     said = " ".join(dropwhile(_SAID_BEFORE.fullmatch, told.split()))
     named = _DETERMINER.split(_ELSEWHERE.split(said, maxsplit=1)[0], maxsplit=1)[-1]
     words = list(dropwhile(_SAID_AFTER.fullmatch, reversed(named.split())))[::-1]

@@ -17,7 +17,7 @@ pytest.importorskip("transformers")
 def test_an_arm_that_sees_by_random_weights_is_tame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The detector's box, SAM 2's mask and its tracking; colours where they give nothing."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    dino, sam2 = grounding_dino(tmp_path / "dino"), tiny_folder(tmp_path / "sam2")
+    dino, sam2 = grounding_dino(tmp_path / "dino", queries=1), tiny_folder(tmp_path / "sam2")
     stage = perform(
         tmp_path / "runs",
         perception__detector__type="grounding_dino",

@@ -92,6 +92,9 @@ def test_a_detectors_best_answer_is_taken_and_its_score_kept() -> None:
         ("red cube positioned near the tray, close to the edge", "red cube"),
         ("small blue cube lying on the table, in front of the gripper", "small blue cube"),
         ("the standing lamp", "standing lamp"),
+        ("the red cube in the middle, about 66% across and 42% down the picture", "red cube"),
+        ("blue cup to the left, 20 percent from the left edge of the image", "blue cup"),
+        ("the 50% full bottle", "50% full bottle"),
         ("拿起红色的杯子", "拿起红色的杯子"),
     ],
 )

@@ -18,8 +18,11 @@ def _bert_tokenizer() -> Any:
     return BertTokenizer(vocab={word: at for at, word in enumerate(words)}, do_lower_case=True)
 
 
-def grounding_dino(folder: Path, kind: str = "GroundingDino") -> Path:
-    """`kind` is ``GroundingDino`` or ``MMGroundingDino``: 0.16 million weights, texts of 32 tokens."""
+def grounding_dino(folder: Path, kind: str = "GroundingDino", queries: int = 12) -> Path:
+    """`kind` is ``GroundingDino`` or ``MMGroundingDino``: 0.16 million weights, texts of 32 tokens.
+
+    It answers with at most `queries` boxes.
+    """
     import torch
     import transformers
     from transformers.models.grounding_dino import image_processing_pil_grounding_dino as images
@@ -51,7 +54,7 @@ def grounding_dino(folder: Path, kind: str = "GroundingDino") -> Path:
         d_model=32,
         encoder_layers=1,
         decoder_layers=2,
-        num_queries=12,
+        num_queries=queries,
         max_text_len=32,
         **small,
     )
