@@ -104,17 +104,19 @@ def _fields(message: Any) -> dict[str, Any]:
 def wrong_targets(episode: Episode) -> list[str]:
     """Every posted target outside range, velocity or acceleration, in words."""
     safety, robot = episode.config["safety"], episode.robot
-    names, grippers = robot["joint_names"], [unit == "0..1" for unit in robot["units"]]
+    names, rate_hz = robot["joint_names"], float(robot["control_rate_hz"])
+    grippers = [unit == "0..1" for unit in robot["units"]]
     limits = _Limits(safety, names, robot["ranges_rad"], grippers)
     found: list[str] = []
     last: Floats | None = None
-    speed: Floats | None = None
+    speeds: Floats | None = None  # by its targets, and by what it may have been set to: ``[2, D]``
     before: Mapping[str, Any] | None = None
     for tick in episode.ticks:
-        dt = min(_passed_s(before, tick, float(robot["control_rate_hz"])), safety["max_step_s"])
-        before = tick
+        passed = _passed_s(before, tick, rate_hz)
+        dt = min(passed, safety["max_step_s"])
+        was, before = before, tick
         if not tick["flags"] & POSTED:
-            speed = np.zeros(len(names))
+            speeds = np.zeros((2, len(names)))
             continue
         target, here = np.array(tick["clipped"]), np.array(tick["position"])
         at_s = (tick["stamp_ns"] - episode.ticks[0]["stamp_ns"]) / 1e9
@@ -124,16 +126,22 @@ def wrong_targets(episode: Episode) -> list[str]:
             # A joint whose servo did not get its last target goes on from the goal that it has.
             held = np.array(tick["held"])
             last = np.where(np.isnan(held), last, held)
-            speed = None if speed is None else np.where(np.isnan(held), speed, np.nan)
+            speeds = None if speeds is None else np.where(np.isnan(held), speeds, np.nan)
             there = np.abs(target - here) < REANCHORED_RAD
+            drawn = _drawn_back(was, tick, last, safety["stall_motion_rad"])
             now = (target - last) / dt
             faster = np.abs(now) > limits.velocity + SLACK / dt
             found += _said(faster & ~there, f"velocity: {where}", np.abs(now), names)
-            if speed is not None:
-                harder = limits.harder(now, speed, dt, may_stop=_stops(tick["clips"]))
-                found += _said(harder & ~there, f"acceleration: {where}", np.abs(now - speed) / dt, names)
-                faster |= harder
-            speed = np.where(faster & there, np.nan, now)  # anchored anew: nobody knows its speed
+            known = now
+            if speeds is not None:
+                harder = limits.harder(now, speeds, dt, may_stop=_stops(tick["clips"]))
+                if passed > (1 + ON_TIME) / rate_hz:
+                    harder &= limits.braked_harder((target - last) * rate_hz, speeds, rate_hz)
+                wrong = harder.all(axis=0)
+                known = np.where(wrong & drawn, 0.0, np.where((faster | wrong) & there, np.nan, now))
+                wrong &= ~drawn & ~there
+                found += _said(wrong, f"acceleration: {where}", np.abs(now - speeds[0]) / dt, names)
+            speeds = np.stack((known, np.where(drawn, 0.0, known)))
         last = target
     return found
 
@@ -145,6 +153,22 @@ def _passed_s(before: Mapping[str, Any] | None, tick: Mapping[str, Any], rate_hz
     by_number = (tick["tick"] - before["tick"]) / rate_hz
     by_stamp = float(tick["stamp_ns"] - before["stamp_ns"]) / 1e9
     return by_number if abs(by_stamp - by_number) < ON_TIME / rate_hz else by_stamp
+
+
+def _drawn_back(
+    before: Mapping[str, Any] | None, tick: Mapping[str, Any], last: Floats, still: float
+) -> NDArray[np.bool_]:
+    """Which joints, of those that push and stand `still`, have a target that comes nearer to where they are,
+    and not beyond: they push less, and move no more than before. The velocity is limited then, too, and the
+    speed of such a target is none of a motion: they are at rest.
+    """
+    here, target = np.array(tick["position"]), np.array(tick["clipped"])
+    if before is None or not tick["clips"] & CLIP_BITS["stall"]:
+        return np.zeros(len(target), dtype=bool)
+    stands = np.abs(here - np.array(before["position"])) < still
+    by, was = target - here, last - here
+    back: NDArray[np.bool_] = stands & (np.abs(by) < np.abs(was)) & (by * was >= 0)
+    return back
 
 
 def _stops(clips: int) -> bool:
@@ -183,6 +207,13 @@ class _Limits:
             slower = (np.abs(now) <= np.abs(speed) + SLACK) & (now * speed >= -SLACK)
             wrong &= ~slower & (np.abs(now) > most)
         return wrong
+
+    def braked_harder(self, now: Floats, speed: Floats, rate_hz: float) -> NDArray[np.bool_]:
+        """As `harder`, of a target that came late. Its servo was at the one before, or slowed down to it,
+        while it was waited for: none could make up for that, and what it asks for itself is a period's.
+        """
+        slower = (np.abs(now) <= np.abs(speed) + SLACK) & (now * speed >= -SLACK)
+        return self.harder(now, speed, 1.0 / rate_hz, may_stop=False) | ~slower
 
     def outside(
         self, target: Floats, last: Floats | None, here: Floats, where: str, names: list[str]

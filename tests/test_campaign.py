@@ -33,6 +33,7 @@ SAFETY = {
     "max_acceleration_rad_s2": 20.0,
     "max_acceleration_gripper_s2": 60.0,
     "max_step_s": 0.1,
+    "stall_motion_rad": 0.01,
 }
 ROBOT = {"joint_names": ["pan", "lift", "jaw"], "ranges_rad": [[-1, 1], [-2, 0], [0, 1]]}
 ROBOT |= {"units": ["rad", "rad", "0..1"], "control_rate_hz": 30.0, "state_rate_hz": 30.0}
@@ -99,6 +100,52 @@ def test_it_goes_by_stamps_where_a_tick_was_late() -> None:
     assert wrong_targets(late) == [], "as good as on time"
     late.ticks[4]["stamp_ns"] += PERIOD_NS // 2
     assert set(kinds(wrong_targets(late))) == {"velocity", "acceleration"}
+
+
+def test_who_brakes_on_a_late_tick_does_so_within_a_period() -> None:
+    """Its servo had stopped meanwhile: no target makes up for that."""
+    late = moving(0.0, 0.6, 1.2, 1.8, 2.4, 1.8, 1.2)
+    for tick in late.ticks[6:]:
+        tick["stamp_ns"] += PERIOD_NS * 9 // 10
+    for tick in late.ticks[7:]:
+        place = 0.8 / 30  # from as slow as it was by the stamps
+        tick["clipped"][1] = late.ticks[6]["clipped"][1] + place
+    assert wrong_targets(late) == []
+    late.ticks[6]["clipped"][1] -= 0.6 / 30
+    late.ticks[7]["clipped"][1] -= 0.6 / 30
+    assert kinds(wrong_targets(late)) == ["acceleration"], "harder than within a period"
+    late = moving(0.0, 0.6, 1.2, 1.8, -0.8)
+    for tick in late.ticks[5:]:
+        tick["stamp_ns"] += PERIOD_NS * 9 // 10
+    assert kinds(wrong_targets(late)) == ["acceleration"], "to turn around is not to brake"
+
+
+def test_a_joint_that_pushes_and_stands_still_may_push_less_at_once() -> None:
+    def pushes(*by: float, clips: int = 128) -> Told:
+        return Told(*[(0.0, -1.0 + push, 0.5) for push in by], clips=clips)
+
+    less = (0.1, 0.095, 0.06, 0.058)
+    assert kinds(wrong_targets(pushes(*less, clips=0))) == ["acceleration"] * 2
+    assert wrong_targets(pushes(*less)) == []
+    moved = pushes(*less)
+    for number, tick in enumerate(moved.ticks):
+        tick["position"][1] -= 0.02 * number
+    assert kinds(wrong_targets(moved)) == ["acceleration"], "it does not stand still"
+    assert wrong_targets(pushes(0.03, 0.03, 0.0)) == [], "as near as it stands"
+    assert kinds(wrong_targets(pushes(0.03, 0.03, -0.025))) == ["acceleration"], "to the other side"
+    assert kinds(wrong_targets(pushes(0.06, 0.06, 0.09))) == ["acceleration"], "to push harder"
+    assert kinds(wrong_targets(pushes(0.2, 0.2, 0.1))) == ["velocity"]
+
+
+def test_who_was_drawn_back_goes_on_from_rest() -> None:
+    def goes(*by: float) -> list[str]:
+        told = Told(*[(0.0, -1.0 + push, 0.5) for push in by], clips=128)
+        told.ticks[-1]["clips"] = 0
+        return kinds(wrong_targets(told))
+
+    assert goes(0.15, 0.15, 0.1, 0.12) == [], "0.6 rad/s from rest"
+    assert goes(0.15, 0.15, 0.1, 0.05) == ["acceleration"], "as fast as it was drawn back"
+    assert goes(0.1, 0.1, 0.08, 0.1) == [], "drawn back no harder than any target may be"
 
 
 def test_a_check_may_stop_a_target_at_once_and_no_more() -> None:
