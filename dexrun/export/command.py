@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
-from dexrun.export.formats import FORMATS, format_named
+from dexrun.export.formats import FORMATS, check_content, format_named
 from dexrun.export.job import ExportResult, Progress, Slot, export
 from dexrun.export.options import ExportOptions
 from dexrun.printing import complain, fail, say
@@ -122,6 +122,7 @@ def main(argv: Sequence[str]) -> int:
         arguments = _parser().parse_args(list(argv))
         options = options_from(arguments)
         kind = format_named(arguments.format)
+        check_content(arguments.format, [key for key in _PLAIN if getattr(arguments, key) is not None])
         with _Bars() as bars:
             outcome = export(
                 arguments.runs, kind, arguments.to, options, append=arguments.append, progress=bars

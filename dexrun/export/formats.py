@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 
 from dexrun.export.errors import ExportError
@@ -35,6 +36,22 @@ def format_named(name: str) -> Format:
     return made
 
 
+def check_content(name: str, keys: Collection[str]) -> None:
+    """Whether what was asked for by `keys` can be in a data set of the format `name` at all.
+
+    Raises:
+        ExportError: it would be missing there without a word.
+    """
+    for key in keys:
+        if name not in (only := _ONLY_IN.get(key, (name,))):
+            raise ExportError(f"--{key} has no effect with {name}; {' and '.join(only)} can have it")
+
+
+_ONLY_IN = {
+    "depth": ("lerobot-v3", "lerobot-v2.1"),
+    "masks": ("lerobot-v3",),
+    "language": ("lerobot-v3",),
+}
 _NEEDS = {
     "lerobot-v3": ("pyarrow", "av"),
     "lerobot-v2.1": ("pyarrow", "av"),

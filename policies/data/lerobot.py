@@ -1,7 +1,8 @@
 """LeRobot's data sets of version 3.0 and 2.1 (and 2.0), read where they lie.
 
 Rows are read from parquet and kept; pictures are decoded from video when they are asked for. Depth is
-LeRobot's own, one channel that becomes true metres; colour that paints depth is none, and never read.
+LeRobot's own, one channel that becomes true metres; colour that paints depth is none, and never read. Masks
+are pictures whose ``info`` says so (``is_mask``), as `dexrun.export` writes them.
 """
 
 from __future__ import annotations
@@ -14,42 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from policies.data.dataset import (
-    ACTION,
-    DEPTH,
-    FORCE,
-    IMAGES,
-    STATE,
-    TIP,
-    Array,
-    DatasetError,
-    Feature,
-    RowNumbers,
-    Switches,
-)
+from policies.data.dataset import DEPTH, MASKS, Array, DatasetError, Feature, RowNumbers, Switches
 from policies.data.depth_codes import metres_by_code, unit_m
 from policies.data.film import Films
+from policies.data.lerobot_features import (
+    LANGUAGE,
+    MOST_NUMBERS,
+    SUBTASK,
+    LerobotPicture,
+    features_of,
+    subtasks_of,
+    subtasks_said,
+)
 from policies.data.opened import OpenDataset, gathered, known, reported
 from policies.data.set_files import frames_per_second, json_lines, lerobot_file, small_json, table_of
 from runtime.messages import Floats
 from runtime.recording.bounds import BROKEN, one_line
 
 VERSIONS = {"v3.0": "lerobot-v3", "v2.1": "lerobot-v2.1", "v2.0": "lerobot-v2.1"}
-_COUNTED = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-_SUBTASK = "subtask_index"
-_DEPTHS = ("_depth_raw", "_depth")
-_MOST = 200_000_000
-"""Numbers of one file that are read."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """Where a picture's feature is: its key there, in a video or not, and of depth how it is coded."""
-
-    key: str
-    video: bool
-    depth: bool
-    info: Mapping[str, Any] = field(default_factory=dict)
+_SHOWN = 127
+"""Brighter than this is the object, in a mask of 0 and 255."""
 
 
 class _Tables:
@@ -66,7 +51,7 @@ class _Tables:
     def rows(self, file: Path, episode: int, column: str) -> Array:
         """Those of one episode, ``[T, ...]``."""
         if file not in self._read:
-            table = table_of(file, [*self._columns, "episode_index"], _MOST)
+            table = table_of(file, [*self._columns, "episode_index"], MOST_NUMBERS)
             self._read[file] = {name: _column(file, name, table.column(name)) for name in table.column_names}
         columns = self._read[file]
         return np.asarray(columns[column][columns["episode_index"].ravel() == episode])
@@ -119,7 +104,7 @@ class LerobotEpisode:
     file: Path
     features: Mapping[str, Feature]
     columns: Mapping[str, str]
-    pictures: Mapping[str, _Picture]
+    pictures: Mapping[str, LerobotPicture]
     videos: Mapping[str, tuple[Path, float]]
     rate_hz: float
     tables: _Tables = field(repr=False)
@@ -127,6 +112,8 @@ class LerobotEpisode:
     lost: Mapping[str, str] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
     known_substeps: Mapping[int, str] = field(default_factory=dict)
+    language: bool = False
+    _spoken: list[tuple[float, str]] | None = field(default=None, repr=False)
 
     def numbered(self, number: int) -> LerobotEpisode:
         """The same at another place."""
@@ -146,11 +133,23 @@ class LerobotEpisode:
             raise DatasetError(f"{self.name}: {feature}: {one_line(error)}") from None
 
     def substeps(self, rows: RowNumbers) -> list[str]:
-        """By ``subtask_index``, where there is one."""
-        if _SUBTASK not in self.columns or not self.known_substeps:
+        """By ``subtask_index``, or the language column, where there is one."""
+        if self.language:
+            return self._as_said(rows)
+        if SUBTASK not in self.columns or not self.known_substeps:
             return [self.task] * len(rows)
-        numbers = self.read(_SUBTASK, rows).reshape(-1).tolist()
+        numbers = self.read(SUBTASK, rows).reshape(-1).tolist()
         return [self.known_substeps.get(int(number), "") or self.task for number in numbers]
+
+    def _as_said(self, rows: RowNumbers) -> list[str]:
+        if self._spoken is None:
+            try:
+                self._spoken = subtasks_said(self.file, self.index)
+            except (*BROKEN, OSError) as error:
+                raise DatasetError(f"{self.name}: {one_line(error)}") from None
+        begins, texts = [begin for begin, _ in self._spoken], [self.task, *(text for _, text in self._spoken)]
+        places = np.searchsorted(np.array(begins), (rows + 0.5) / self.rate_hz, side="right")
+        return [texts[place] or self.task for place in places.tolist()]
 
     def _vector(self, feature: str, about: Feature) -> Array:
         values = self.tables.rows(self.file, self.index, self.columns[feature])
@@ -165,14 +164,16 @@ class LerobotEpisode:
             )
         return values.reshape(self.length, *about.shape).astype(about.dtype, copy=False)
 
-    def _from_film(self, picture: _Picture, about: Feature, rows: RowNumbers) -> Array:
+    def _from_film(self, picture: LerobotPicture, about: Feature, rows: RowNumbers) -> Array:
         path, from_s = self.videos[picture.key]
         unique, inverse = np.unique(rows, return_inverse=True)
         out = np.empty((len(unique), *about.shape), about.dtype)
-        table = metres_by_code(picture.info) if picture.depth else None
+        table = metres_by_code(picture.info) if picture.kind == DEPTH else None
         times = [from_s + row / self.rate_hz for row in unique.tolist()]
-        frames = self.films.get(path).pictures(times, 0.5 / self.rate_hz, depth=picture.depth)
+        frames = self.films.get(path).pictures(times, 0.5 / self.rate_hz, depth=picture.kind == DEPTH)
         for place, image in enumerate(frames):
+            if picture.kind == MASKS:
+                image = image[..., 0] > _SHOWN
             if image.shape != about.shape:
                 raise DatasetError(
                     f"{path}: a picture is {list(image.shape)}, and info.json says {list(about.shape)}"
@@ -180,21 +181,25 @@ class LerobotEpisode:
             out[place] = image if table is None else table[np.minimum(image, len(table) - 1)]
         return out if len(unique) == len(rows) and (np.diff(rows) > 0).all() else out[inverse]
 
-    def _stored(self, feature: str, picture: _Picture, about: Feature) -> Callable[[int], Array]:
+    def _stored(self, feature: str, picture: LerobotPicture, about: Feature) -> Callable[[int], Array]:
         encoded = self.tables.pictures(self.file, self.index, picture.key)
 
         def load(row: int) -> Array:
             import cv2
 
-            kind = cv2.IMREAD_UNCHANGED if picture.depth else cv2.IMREAD_COLOR
+            kind = {DEPTH: cv2.IMREAD_UNCHANGED, MASKS: cv2.IMREAD_GRAYSCALE}.get(
+                picture.kind, cv2.IMREAD_COLOR
+            )
             image: Any = cv2.imdecode(np.frombuffer(encoded[row]["bytes"] or b"", np.uint8), kind)
             if image is None or image.shape != about.shape:
                 found = "cannot be decoded" if image is None else f"is {list(image.shape)}"
                 raise DatasetError(
                     f"{self.name}: {feature} at row {row} {found}; expected {list(about.shape)}"
                 )
-            if picture.depth:
+            if picture.kind == DEPTH:
                 return np.asarray(image * np.float32(unit_m(picture.info)))
+            if picture.kind == MASKS:
+                return np.asarray(image > _SHOWN, np.uint8)
             return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
         return load
@@ -212,8 +217,8 @@ def open_lerobot(path: Path, switches: Switches) -> OpenDataset:
         raise DatasetError(f"{path}: LeRobot data set {str(version)[:20]!r}; accepted: {', '.join(VERSIONS)}")
     about = _said(path, info)
     rate = frames_per_second(info["fps"])
-    columns, pictures, features = _features(path, info, about, switches)
-    tables, films, steps = _Tables(list(columns.values())), Films(), _substeps(path)
+    columns, pictures, features = features_of(path, info, about, switches)
+    tables, films, steps = _Tables(list(columns.values())), Films(), subtasks_of(path)
     left_out: dict[str, str] = {}
     episodes: list[LerobotEpisode] = []
     keys = [picture.key for picture in pictures.values() if picture.video]
@@ -230,6 +235,7 @@ def open_lerobot(path: Path, switches: Switches) -> OpenDataset:
             LerobotEpisode(
                 len(episodes), name, length, task, "" if label == "none" else label, index, file, features,
                 columns, pictures, videos, rate, tables, films, reported(known_as), known_as, steps,
+                LANGUAGE in info["features"],
             )
         )  # fmt: skip
     if not episodes:
@@ -252,16 +258,6 @@ def _said(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
     return {"kept": kept, "episodes": {each["episode"]: each for each in episodes}}
 
 
-def _substeps(path: Path) -> dict[int, str]:
-    """Their texts by number, where the data set names sub-steps."""
-    file = path / "meta" / "subtasks.parquet"
-    if not file.is_file():
-        return {}
-    found = table_of(file, most=_MOST).to_pydict()
-    texts: list[Any] = next((found[name] for name in found if name != _SUBTASK), [])
-    return {int(n): str(t) for n, t in zip(found.get(_SUBTASK, []), texts, strict=False)}
-
-
 _Where = Callable[[], tuple[Path, dict[str, tuple[Path, float]]]]
 
 
@@ -278,7 +274,7 @@ def _listed(
     files = sorted((path / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DatasetError(f"{path}: meta/episodes holds no list of episodes")
-    for row in (row for file in files for row in table_of(file, columns, _MOST).to_pylist()):
+    for row in (row for file in files for row in table_of(file, columns, MOST_NUMBERS).to_pylist()):
 
         def locate(row: Mapping[str, Any] = row) -> tuple[Path, dict[str, tuple[Path, float]]]:
             at = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
@@ -304,83 +300,6 @@ def _listed_v2(
             return lerobot_file(path, info["data_path"], **at), videos
 
         yield index, int(row["length"]), str((row.get("tasks") or [""])[0]), locate
-
-
-# --- features
-
-
-def _features(
-    path: Path, info: Mapping[str, Any], about: Mapping[str, Any], switches: Switches
-) -> tuple[dict[str, str], dict[str, _Picture], dict[str, Feature]]:
-    """Columns and pictures by our names, and what they are; only what is switched on."""
-    said: Mapping[str, Mapping[str, Any]] = info["features"]
-    for name in (STATE, ACTION):
-        if name not in said:
-            raise DatasetError(f"{path}: there is no {name}; the data set has {', '.join(said)}")
-    off = {FORCE: not switches.use_force, TIP: not switches.use_language_tip}
-    unit = about["kept"].get("units", {}).get("convention", "")
-    units = {STATE: unit, ACTION: unit, FORCE: "N", TIP: "m"}
-    columns, features = {}, {}
-    for key, one in said.items():
-        if one["dtype"] in ("video", "image", "string", "language") or key in _COUNTED or off.get(key):
-            continue
-        shape = () if list(one["shape"]) == [1] and key not in (STATE, ACTION, FORCE) else tuple(one["shape"])
-        columns[key] = key
-        features[key] = Feature(shape, one["dtype"], units.get(key, ""), _names(one))
-    pictures = _pictures(path, said, switches)
-    for name, picture in pictures.items():
-        height, width = said[picture.key]["shape"][:2]
-        if list(said[picture.key].get("names") or [])[:1] == ["channels"]:
-            height, width = said[picture.key]["shape"][1:]
-        features[name] = (
-            Feature((height, width), "float32", "m")
-            if picture.depth
-            else Feature((height, width, 3), "uint8", "rgb")
-        )
-    wanted = {
-        "use_force": switches.use_force and FORCE not in columns and FORCE,
-        "use_language_tip": switches.use_language_tip and TIP not in columns and TIP,
-        "use_mask": switches.use_mask and "tracked masks",
-        "use_depth": switches.use_depth
-        and not any(picture.depth for picture in pictures.values())
-        and "depth of one channel (colour that paints depth is none)",
-    }
-    for switch, what in wanted.items():
-        if what:
-            raise DatasetError(f"{path}: {switch}, and the data set has no {what}; switch it off")
-    return columns, pictures, features
-
-
-def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
-    names = feature.get("names")
-    if isinstance(names, Mapping):
-        names = next(iter(names.values()), None)
-    return tuple(str(name).removesuffix(".pos") for name in names) if isinstance(names, list) else ()
-
-
-def _pictures(path: Path, said: Mapping[str, Mapping[str, Any]], switches: Switches) -> dict[str, _Picture]:
-    colours: dict[str, _Picture] = {}
-    depths: dict[str, _Picture] = {}
-    keys = {key: one for key, one in said.items() if one["dtype"] in ("video", "image")}
-    for key, one in keys.items():
-        camera = key.removeprefix(IMAGES).removeprefix("observation.")
-        info = {**(one.get("video_info") or {}), **(one.get("info") or {})}
-        is_depth = bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-        of = next((camera.removesuffix(end) for end in _DEPTHS if camera.endswith(end)), camera)
-        picture = _Picture(key, one["dtype"] == "video", is_depth, info)
-        if is_depth:
-            if of not in depths or not picture.video:  # as lossless images, where there are both
-                depths[of] = picture
-        elif of == camera or not {f"{IMAGES}{of}", f"observation.{of}"} & set(keys):
-            colours[camera] = picture
-    for name in switches.cameras:
-        if name not in colours:
-            raise DatasetError(f"{path}: no camera {name!r}; there is: {', '.join(colours) or 'none'}")
-    chosen = [name for name in colours if not switches.cameras or name in switches.cameras]
-    found = {f"{IMAGES}{name}": colours[name] for name in chosen}
-    if switches.use_depth:
-        found |= {f"{DEPTH}{name}": each for name, each in depths.items() if name in chosen}
-    return found
 
 
 def stored_statistics(path: Path) -> dict[str, dict[str, Floats]]:

@@ -28,7 +28,7 @@ from dexrun.export.lerobot_language import PERSISTENT, array
 from dexrun.export.lerobot_tables import read_table, task_table
 from dexrun.export.lerobot_v3 import known_subtasks
 from dexrun.export.options import ExportOptions
-from policies.data.dataset import MASKS, DatasetError, Switches
+from policies.data.dataset import MASKS, DatasetError, Switches, substeps_at
 from policies.data.opening import open_dataset
 from policies.data.recorded import describe
 from runtime.interfaces import PerceptionError
@@ -177,6 +177,16 @@ def test_lerobots_data_sets_have_masks_and_subtasks(recording: Path, tmp_path: P
     assert names[table.column("subtask_index").to_pylist()[0]] == "Reach for the red cube."
     export([recording], format_named("lerobot-v3"), target, options, append=True)
     assert read_table(target / "meta/subtasks.parquet").to_pydict() == steps
+    dataset = open_dataset(target, Switches(use_mask=True))
+    seen = [name for name in dataset.features if name.startswith(("observation.images", MASKS))]
+    assert seen == ["observation.images.head", "observation.images.wrist", "observation.masks.head"]
+    got = dataset.episodes[1].read(f"{MASKS}head", np.array([2, 0]))
+    dataset.close()
+    np.testing.assert_array_equal(got, np.stack([masks[2], masks[0]]).astype(np.uint8))
+    del info["features"][key]
+    (target / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match="use_mask, and the data set has no masks"):
+        open_dataset(target, Switches(use_mask=True))
 
 
 def test_a_relabelled_episode_has_no_masks_of_the_old_object(recording: Path, tmp_path: Path) -> None:
@@ -240,7 +250,27 @@ def test_lerobots_language_columns_say_what_is_done_when_and_where_things_are(
     assert truth(asked)[boxed == 0].sum() == 0
     assert found["bbox_format"] == "xyxy"
     export([recording], format_named("lerobot-v3"), target, options, append=True)
-    assert len(open_dataset(target, Switches()).episodes) == 2
+    dataset = open_dataset(target, Switches())
+    assert len(dataset.episodes) == 2
+    dataset.close()
+
+
+def test_sub_steps_in_a_language_column_are_read_back(recording: Path, tmp_path: Path) -> None:
+    annotate_file(described(recording), AnnotateOptions())
+    target = tmp_path / "lerobot"
+    export([recording], format_named("lerobot-v3"), target, ExportOptions(jobs=1, language="columns"))
+    file = target / "data/chunk-000/file-000.parquet"
+    table = read_table(file)
+    (first,) = table.column(PERSISTENT)[0].as_py()
+    begins = {0.0: "Reach.", 4 / 30: "Close.", 9 / 30: None}
+    said = [{**first, "timestamp": np.float32(at), "content": text} for at, text in reversed(begins.items())]
+    column = array([[*said, {**said[0], "style": "memory", "content": "no"}]] * len(table), PERSISTENT)
+    at = table.schema.get_field_index(PERSISTENT)
+    write_table(file, table.set_column(at, table.schema.field(at), column))
+    dataset = open_dataset(target, Switches())
+    told = substeps_at(dataset.episodes[0], np.array([9, 0, 3, 4, 8]))
+    dataset.close()
+    assert told == [dataset.episodes[0].task, "Reach.", "Reach.", "Close.", "Close."]
 
 
 def test_subtasks_keep_their_words_when_sets_are_cut_and_merged(recording: Path, tmp_path: Path) -> None:

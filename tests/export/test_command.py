@@ -428,6 +428,12 @@ def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_p
         (["--format", "act-hdf5", "--append"], "cannot be appended to"),
         (["--format", "lerobot-v3", "--wat"], "unrecognized arguments: --wat"),
         (["--format", "dexgrasp-zarr", "--vlm-url", "gpu:8000"], "export.vlm_url = 'gpu:8000': "),
+        (
+            ["--format", "lerobot-v2.1", "--masks", "images"],
+            "--masks has no effect with lerobot-v2.1; lerobot-v3",
+        ),
+        (["--format", "act-hdf5", "--language", "columns"], "--language has no effect with act-hdf5"),
+        (["--format", "umi-zarr", "--depth", "images"], "lerobot-v3 and lerobot-v2.1 can have it"),
         ([], "the following arguments are required: --format"),
     ],
 )
