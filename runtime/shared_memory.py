@@ -87,6 +87,21 @@ def _path(name: str) -> Path:
     return _FOLDER / name
 
 
+def lives(name: str) -> bool:
+    """Whether a segment of that name is there and the process that created it lives."""
+    try:
+        fd = os.open(_path(name), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def sweep() -> None:
     """Remove what processes left behind that no longer exist, as far as this user may."""
     for path in _FOLDER.glob(f"{_PREFIX}-*"):
