@@ -191,8 +191,7 @@ async def _judge(robot: Robot, record: RunRecord) -> None:
         return
 
     async def ask() -> None:
-        settings = robot.settings
-        prompt = settings.recording.task if settings.mode == "rollout" else settings.planner.prompt
+        prompt = robot.settings.planner.prompt if record.asked is None else record.asked()
         record.judge = await robot.clock.run_blocking(lambda: score(world, prompt, _JUDGE_S))
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class RunRecord:
         recording: the episodes.
         operator: the scripted operator's report.
         rollout: what became of each episode of a rollout (`dexrun.modes.tally`).
+        asked: what the policy was asked last, where a person may say so while the run is on; else it is
+            ``planner.prompt``.
         judge: the score, from the simulation's ground truth; judge_missing: why there is none.
         unwritten: why there is no summary, if so.
     """
@@ -47,6 +49,7 @@ class RunRecord:
     recording: Mapping[str, Any] | None = None
     operator: Mapping[str, Any] | None = None
     rollout: Mapping[str, Any] | None = None
+    asked: Callable[[], str] | None = None
     judge: Mapping[str, Any] | None = None
     judge_missing: str = ""
     unwritten: str = ""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.clock import NS_PER_S
 from runtime.masking import masked
 
 Floats = NDArray[np.float64]
@@ -131,7 +132,7 @@ class Thought:
 
     def age_s(self, stamp_ns: int) -> float:
         """Its age in an observation of `stamp_ns`, seconds."""
-        return (stamp_ns - self.stamp_ns) / 1e9
+        return (stamp_ns - self.stamp_ns) / NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ async def _open_rollout(
         else:
             episodes = recording.episodes
         mode = RolloutMode(robot, episodes, worker, finder, alone=clock.stepped)
+        record.asked = mode.asked
         if not clock.stepped:
             await stack.enter_async_context(remote_controls(episodes, options, mode))
         await _watch(robot, worker, stack)

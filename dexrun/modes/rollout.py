@@ -111,6 +111,12 @@ class RolloutMode:
         """The summary's ``rollout``."""
         return summarised(self._tallies, self._rate_hz)
 
+    def asked(self) -> str:
+        """What the policy was asked last, in whichever episode that was."""
+        if not self._tallies:
+            return self._robot.settings.recording.task
+        return self._words(self._tallies[-1].take)
+
     async def run(self) -> Outcome:
         """Until all wanted episodes are over, or somebody asks to quit."""
         async with anyio.create_task_group() as beside:

@@ -112,6 +112,7 @@ def test_a_person_takes_over_gives_back_and_says_how_it_went(tmp_path: Path, wan
         wander.dead = True  # the rows that are there are played; then the arm holds
         await stage.rest(1.5)
         wander.dead = False
+        mode.tell(OTHER)
 
     keys = {"episodes": "2", "recording__episode_s": "5.5", "rollout__take_over": "true"}
     stage = roll_out(tmp_path, script, **keys)
