@@ -25,12 +25,13 @@ from dexrun.outcome import Outcome, stopped
 from dexrun.printing import complain, say
 from dexrun.rate_watch import RateWatch
 from dexrun.robot import Robot
-from dexrun.run_folder import CONFIG, SUMMARY, RunFolder, close_log, open_log
+from dexrun.run_folder import CONFIG, SUMMARY, RunFolder
 from dexrun.run_record import RunRecord
 from dexrun.signals import Ending
 from dexrun.simulation.score import score
 from dexrun.summary import summarise
 from dexrun.terminal.dashboard import Dashboard, Status
+from dexrun.terminal.log import close_log, open_log
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from runtime.clock import NS_PER_S, Clock, RealClock
@@ -74,7 +75,7 @@ def run(
 
 def _run(settings: Settings, clock: Clock, folder: RunFolder, opener: Opener, ending: Ending) -> int:
     try:
-        sinks = open_log(folder.path, settings.terminal.level)
+        sinks = open_log(folder.path, settings.terminal.level, settings.log)
     except (
         OSError
     ) as error:  # without a name: what threads and processes hand each other lies in shared memory

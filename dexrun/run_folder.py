@@ -1,20 +1,17 @@
-"""``runs/<UTC time>/``: what a run leaves behind, and the log that goes into it."""
+"""``runs/<UTC time>/``: what a run leaves behind."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import json
-import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from runtime.masking import without_secrets
-from runtime.printable import printable
 
 EPISODES = "episodes"
 CONFIG, SUMMARY = "config.json", "summary.json"
@@ -101,89 +98,3 @@ def episodes_of(run: Path) -> Path:
     if not is_run or linked:
         raise ValueError(f"{run} is no run's folder; give one, such as runs/latest")
     return found
-
-
-class _LogFile:
-    """The run's log. A disk that does not take it costs its lines, which is said once, and not the run."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("ab", buffering=0)  # so that nothing is left that closing it could fail on
-        self._failed = False
-
-    def write(self, message: str) -> None:
-        """Called by loguru, on its own thread."""
-        try:
-            self._file.write(printable(without_secrets(message)).encode(errors="backslashreplace"))
-        except OSError as error:
-            if not self._failed:
-                self._failed = True
-                sys.stderr.write(f"dexrun: {self._path} cannot be written: {error.strerror}\n")
-
-    def stop(self) -> None:
-        """Called by loguru at the end."""
-        self._file.close()
-
-
-class _Terminal:
-    """Whatever ``sys.stderr`` is at the time: while a live panel is up, a place above it."""
-
-    def write(self, message: str) -> None:
-        """Called by loguru, on its own thread."""
-        sys.stderr.write(printable(without_secrets(message), colours=True))
-
-    def flush(self) -> None:
-        """Likewise."""
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        """Whether colours are wanted."""
-        return sys.stderr.isatty()
-
-
-class _Intercept(logging.Handler):
-    """Sends the standard library's loggers into loguru."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level: str | int = record.levelname
-        try:
-            logger.level(record.levelname)
-        except ValueError:
-            level = record.levelno
-        logger.opt(exception=record.exc_info).log(level, "{}: {}", record.name, record.getMessage())
-
-
-TERMINAL_FORMAT = "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level> {message}"
-FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} {name}:{line} {message}"
-
-
-def open_log(folder: Path, level: str) -> list[int]:
-    """One sink for the terminal, one in the run's folder, both queued; returns their handles.
-
-    Raises:
-        OSError: the file cannot be made, or, without a name in the error, the queues in shared memory cannot.
-    """
-    logger.remove()
-    file = _LogFile(folder / "log.txt")
-    # Nobody knows what variables hold, a key perhaps: tracebacks go without their values (`diagnose`).
-    try:
-        sinks = [
-            logger.add(sink, level=least, format=form, enqueue=True, backtrace=False, diagnose=False)
-            for sink, least, form in ((_Terminal(), level, TERMINAL_FORMAT), (file, "DEBUG", FILE_FORMAT))
-        ]
-    except OSError:
-        logger.remove()
-        file.stop()
-        raise
-    logging.basicConfig(handlers=[_Intercept()], level=logging.INFO, force=True)
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return sinks
-
-
-def close_log(sinks: list[int]) -> None:
-    """Flush and close what `open_log` opened."""
-    logger.complete()
-    for sink in sinks:
-        logger.remove(sink)
-    logging.basicConfig(handlers=[logging.NullHandler()], force=True)

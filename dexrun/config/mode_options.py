@@ -145,3 +145,19 @@ class TerminalOptions(Options):
     refresh_s: float = Field(default=0.25, ge=0.05, le=10.0)
     line_s: float = Field(default=5.0, ge=0.1, le=600.0)
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class LogOptions(Options):
+    """What is logged, where, and in which form.
+
+    Attributes:
+        format: ``text``; or ``json``, an object a line with ``time`` (UTC, ISO 8601), ``level``, ``message``,
+            ``where`` (module and line) and ``traceback`` if there is one, for a program that collects logs.
+            It holds for the terminal and for the file, which is then ``log.jsonl``.
+        largest_mb: a file that has become so large is put aside as ``log.1.txt``, and a new one begun.
+        kept: so many of those stay, the newest first.
+    """
+
+    format: Literal["text", "json"] = "text"
+    largest_mb: float = Field(default=100.0, ge=0.001, le=100_000.0)
+    kept: int = Field(default=3, ge=0, le=1000)

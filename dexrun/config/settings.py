@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dexrun.config.addresses import WORLD_ADDRESS, in_world
 from dexrun.config.mode_options import (
     GraspOptions,
+    LogOptions,
     RolloutOptions,
     TakeOverOptions,
     TeleopOptions,
@@ -103,6 +104,7 @@ class Settings(BaseSettings):
         world: the simulated tabletop; started when any address begins with ``world:``.
         planner, perception, policy, grasp: the autonomous mode; `policy` also says how chunks are spliced.
             teleop, rollout: the other two.
+        terminal, log: what a person sees; what is logged, and in which form.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DEXRUN_")
@@ -130,6 +132,7 @@ class Settings(BaseSettings):
     rollout: RolloutOptions = RolloutOptions()
     recording: RecordingOptions = RecordingOptions()
     terminal: TerminalOptions = TerminalOptions()
+    log: LogOptions = LogOptions()
     export: ExportOptions = ExportOptions()
     serve: ServeOptions = ServeOptions()
 

@@ -20,11 +20,12 @@ from dexrun.config.load import load
 from dexrun.config.mode_options import TerminalOptions
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.outcome import stopped
-from dexrun.run_folder import RunFolder, close_log, open_log
+from dexrun.run_folder import RunFolder
 from dexrun.run_record import RunRecord
 from dexrun.simulation.score import judged
 from dexrun.summary import summarise
 from dexrun.terminal.dashboard import Dashboard, Status, as_line, as_table, summed_up
+from dexrun.terminal.log import close_log, open_log
 from drivers.world.judge import JudgeReport, ObjectReport
 from runtime.clock import NS_PER_S
 from runtime.stepped import SteppedClock
@@ -306,7 +307,7 @@ def test_shared_memory_that_cannot_be_written_is_one_line(
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("dexrun.run_folder.logger.add", read_only)  # its queue has a semaphore there
+    monkeypatch.setattr("dexrun.terminal.log.logger.add", read_only)  # its queue has a semaphore there
     assert main(arguments(tmp_path)) == BAD_CONFIGURATION
     assert capsys.readouterr().err == (
         "dexrun: /dev/shm cannot be written, and a run needs it: Read-only file system\n"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import io
+import json
+import logging
 import os
 import pty
 import re
@@ -16,10 +20,11 @@ import pytest
 from loguru import logger
 from rich.console import Console
 
-from dexrun.config.mode_options import TerminalOptions
-from dexrun.run_folder import close_log, open_log
+from dexrun.config.mode_options import LogOptions, TerminalOptions
 from dexrun.terminal.dashboard import Dashboard, Status
+from dexrun.terminal.log import close_log, open_log
 from runtime.clock import NS_PER_S
+from runtime.masking import know_secret
 from runtime.stepped import SteppedClock
 from tests.dexrun.test_reports import STATUS
 
@@ -205,3 +210,46 @@ def test_no_value_of_the_panel_takes_more_than_two_lines_at_80_columns() -> None
     first = next(number for number, row in enumerate(rows) if row.startswith("│ step"))
     assert rows[first + 1].startswith("│    ")
     assert rows[first + 2].startswith("│ loop")
+
+
+def logged(folder: Path, options: LogOptions, *texts: str) -> None:
+    with contextlib.redirect_stderr(io.StringIO()):
+        sinks = open_log(folder, "INFO", options)
+        for text in texts:
+            logger.info("{}", text)
+        close_log(sinks)
+
+
+def test_a_log_for_programs_is_an_object_a_line(tmp_path: Path) -> None:
+    key = know_secret("-".join(["open", 'se"same']))
+    sinks = open_log(tmp_path, "ERROR", LogOptions(format="json"))
+    logger.info("{} {}", "a {brace}, a <red>tag</red>, a \\ and\ntwo lines with", key)
+    try:
+        raise ValueError("{0} < 1")
+    except ValueError:
+        logging.getLogger("library").exception("failed")
+    close_log(sinks)
+    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    first, second = map(json.loads, lines)
+    assert first["message"] == "a {brace}, a <red>tag</red>, a \\ and\ntwo lines with ***"
+    assert first["where"].startswith("tests.dexrun.test_terminal:")
+    assert datetime.datetime.fromisoformat(first["time"]).tzinfo is not None
+    assert set(first) == {"time", "level", "message", "where"}
+    assert (second["level"], second["message"]) == ("ERROR", "library: failed")
+    assert second["traceback"].endswith("ValueError: {0} < 1\n")
+    assert not (tmp_path / "log.txt").exists()
+
+
+def test_a_log_that_is_large_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
+    def held() -> dict[str, list[str]]:
+        files = sorted(tmp_path.glob("log*"))
+        return {file.name: [line[-1] for line in file.read_text().splitlines()] for file in files}
+
+    options = LogOptions(largest_mb=0.001, kept=2)
+    long = "x" * 400
+    logged(tmp_path, options, *(f"{long} {number}" for number in range(5)))
+    assert held() == {"log.1.txt": ["2", "3"], "log.2.txt": ["0", "1"], "log.txt": ["4"]}
+    logged(tmp_path, options, *(f"{long} {number}" for number in range(5, 8)))  # one of 4 has room for 5
+    assert held() == {"log.1.txt": ["4", "5"], "log.2.txt": ["2", "3"], "log.txt": ["6", "7"]}
+    logged(tmp_path, LogOptions(largest_mb=0.001, kept=0), f"{long} 8")
+    assert held()["log.txt"] == ["8"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from dexrun.run_folder import RunFolder, open_log
+from dexrun.run_folder import RunFolder
+from dexrun.terminal.log import open_log
 from runtime import masking
 from runtime.masking import know_secret, know_secrets_of, masked, secret_of, without_secrets
 from runtime.recording import schemas
