@@ -50,6 +50,7 @@ examples:
 commands:
   init       ask what there is, or find it, and write a configuration that works
   collect    demonstrations in simulation, made by the geometric policy
+  panel      one page in the browser: a run live and driven, data sets, training, evaluation, set-up
   serve      put a policy behind GR00T's, LeRobot's, openpi's or ACT's protocol
   replay     send a recorded episode to the arm again, or verify it target by target
   annotate   masks, boxes, phrases and sub-steps for recorded episodes
@@ -77,6 +78,7 @@ _HELP = ("-h", "--help")
 
 _COMMANDS = {
     "collect": "dexrun.collecting.command",
+    "panel": "dexrun.panel.server.command",
     "serve": "dexrun.serve.command",
     "replay": "dexrun.data.replay",
     "annotate": "dexrun.annotation.command",

@@ -23,7 +23,7 @@ from dexrun.annotation.stretches import runs_of
 from dexrun.exit_codes import OK
 from dexrun.printing import say
 from runtime.clock import NS_PER_S, Clock, RealClock
-from runtime.http_checks import check_body, check_origin
+from runtime.http_checks import check_body, check_origin, check_token
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 from runtime.recording.reader import RecordingError
 
@@ -73,9 +73,8 @@ class ReviewPage:
     def _check(self, request: HttpRequest) -> None:
         check_origin(request.headers, self._server.port)
         check_body(request.headers)
-        said = request.headers.get(TOKEN_HEADER, "")
-        if request.path != "/" and not secrets.compare_digest(said.encode(), self.token.encode()):
-            raise RefusedError(403, "the token is missing or wrong; use the address that was printed")
+        if request.path != "/":
+            check_token(request.headers.get(TOKEN_HEADER, ""), self.token)
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
         path = request.path

@@ -1,0 +1,1 @@
+"""The panel's server: a process of its own, which a browser talks to."""
