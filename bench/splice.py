@@ -88,6 +88,9 @@ class _NoSafety:
         del dt_s
         return previous
 
+    def limit_speed(self, share: float) -> None:
+        """Nothing is limited."""
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> None:
         """Nothing lasts."""
 

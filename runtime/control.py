@@ -113,6 +113,8 @@ _TIMED = ("_before_ns",)
 """What recordings made before the time between targets was measured do not have."""
 _SLOWED = ("_slows",)
 """What recordings made before the arm was brought to rest do not have."""
+_LIMITED = ("speed",)
+"""What recordings made before a person could limit the speed do not have."""
 _ON_TIME = 0.1
 """A tick that is off by no more than this share of a period is on time."""
 _ROUNDING = 1e-6
@@ -168,6 +170,7 @@ class ControlLoop:
         horizon: rows left and steps executed.
         attempt: how the source that is followed stands, as its newest chunk says.
         watches: sensors without which a source is not followed.
+        speed: the share of the velocity limits at which the arm may move (`limit_speed`).
     """
 
     def __init__(
@@ -221,6 +224,7 @@ class ControlLoop:
             options.engage_speed_rad_s, options.follow_blend_s, options.rate_hz, joints, posed_joints
         )
         self._engages = True
+        self.speed = 1.0
         self._taken: Floats | None = None
         self._refused = ""
         self._holders = list(grippers if holders is None else holders)
@@ -274,10 +278,25 @@ class ControlLoop:
         self._note("resume")
         self._supervisor.resume()
 
-    def stop(self, reason: str) -> None:
-        """Latch a stop: hold until `reset_latch`. The first reason stays."""
-        self._note("stop", reason=reason)
+    def stop(self, reason: str, *, brakes: bool = False) -> None:
+        """Latch a stop: hold until `reset_latch`. The first reason stays.
+
+        What is held is the last target, which an arm that was fast goes past and comes back to; one that
+        `brakes` holds where it comes to rest within the limits of the safety stage (as `rest` does).
+        """
+        self._note("stop", reason=reason, **({"brakes": True} if brakes else {}))
         self._supervisor.stop(reason)
+        self._slows = self._slows or brakes
+
+    def limit_speed(self, share: float) -> None:
+        """Move at most at this share of the velocity limits, from the next tick on.
+
+        Raises:
+            ValueError: it is not from `runtime.limits.LEAST_SPEED` to 1.
+        """
+        self._safety.limit_speed(share)
+        self.speed = share
+        self._note("speed", share=share)
 
     def give_up(self, reason: str) -> None:
         """What is waited for does not come: park the arm, if that is configured, then latch a stop."""
@@ -297,7 +316,7 @@ class ControlLoop:
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
         return {
-            **remember(self, (*_STATE, *_STATE_SINCE, *_TIMED, *_SLOWED)),
+            **remember(self, (*_STATE, *_STATE_SINCE, *_TIMED, *_SLOWED, *_LIMITED)),
             **_about(self._source),
             "supervisor": self._supervisor.snapshot(),
             "horizon": self.horizon.snapshot(),
@@ -317,7 +336,7 @@ class ControlLoop:
         self._timed = set(_TIMED) <= set(state)
         if self._timed:
             recall(self, _TIMED, state)
-        recall(self, [name for name in _SLOWED if name in state], state)
+        recall(self, [name for name in (*_SLOWED, *_LIMITED) if name in state], state)
         self._engages = "engagement" in state
         if self._engages:
             recall(self, _STATE_SINCE, state)
@@ -490,7 +509,7 @@ class ControlLoop:
         elif before in ("running", "parking") and self.state != before:
             self._anchor = self.target
         if self.state == "parking" != before and self.target is not None:
-            self._parking.begin(self.target)
+            self._parking.begin(self.target, self.speed)
 
     def _missing(self, now_ns: int) -> str | None:
         """Which input is missing or too old: the arm always; the rest only while a source is followed."""
@@ -533,7 +552,7 @@ class ControlLoop:
         """The requested target and how it came about."""
         if self.state == "parking":
             return self._park(), _FLAGS[self.state]
-        if self.state == "idle" and self._slows:
+        if self.state in ("idle", "stopped") and self._slows:
             self._slow_down()
         if self.state != "running":
             held = self._anchor if self._anchor is not None else self._previous()

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from runtime.options import Options
 
+LEAST_SPEED = 0.05
+"""The smallest share of the velocity limits that a person may ask for: below it nothing seems to move."""
+
 
 class JointOverride(Options):
     """Tighter limits of one joint; what is left out keeps the common value, and looser ones are refused.

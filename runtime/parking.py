@@ -32,10 +32,10 @@ class Parking:
     def __bool__(self) -> bool:
         return self._pose.size > 0
 
-    def begin(self, target: Floats) -> None:
-        """Set out from `target`."""
+    def begin(self, target: Floats, speed: float = 1.0) -> None:
+        """Set out from `target`, at a share `speed` of the velocity limits."""
         ticks = self._far(target) / self._step
-        self.left = math.ceil(_SLACK * ticks + _SLACK_S * self._rate_hz)
+        self.left = math.ceil((_SLACK * ticks + _SLACK_S * self._rate_hz) / speed)
 
     def next(self, target: Floats) -> Floats | None:
         """The row after `target`; ``None`` once the arm is there, or will not get there."""

@@ -50,6 +50,9 @@ class Safety(Protocol):
     def slowing(self, previous: Floats, dt_s: float) -> Floats:
         """The target ``[D]`` after `previous` of an arm that is braked; `previous` once it stands still."""
 
+    def limit_speed(self, share: float) -> None:
+        """Targets move at most at this share of the velocity limits."""
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         """Nothing is sent for `dt_s`; returns why to stop, if what lasts has lasted too long."""
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from runtime import envelope
 from runtime.clearance import BodyModel, Margins, farthest_clear
 from runtime.envelope import JointLimits
-from runtime.limits import SafetyOptions
+from runtime.limits import LEAST_SPEED, SafetyOptions
 from runtime.messages import Clip, Floats
 from runtime.snapshots import State, recall, remember
 from runtime.stall import StallGuard
@@ -28,6 +28,8 @@ _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
 _STATE = ("_velocity", "_last", "_force_s")
 _STATE_SINCE = ("_from",)
 """What recordings do not have that were made before targets began at the servos' goals."""
+_STATE_LIMITED = ("_speed", "_fastest")
+"""What recordings do not have that were made before a person could limit the speed."""
 _BRAKED = 0.9
 """A brake is gentler than the limit by as much as a tick may be short without being measured."""
 _TURN_RAD = math.tau
@@ -66,6 +68,9 @@ class SafetyStage:
 
     It remembers the speed of the target it gave last, joints that stall, and how long a force has been
     too high; `reset` forgets all of it, `interrupted` the speed alone.
+
+    Attributes:
+        limits: of all joints, with the velocity as it is limited now (`limit_speed`).
     """
 
     def __init__(self, options: SafetyOptions, model: BodyModel) -> None:
@@ -85,6 +90,8 @@ class SafetyStage:
         self._margins = Margins(
             options.self_clearance_m, options.table_clearance_m, options.table_lag_m_per_rad
         )
+        self._own_limits = self.limits
+        self._speed, self._fastest = 1.0, self.limits.velocity
         self._velocity = np.zeros(self._joints)
         self._last: Floats | None = None
         self._from: Floats | None = None
@@ -119,19 +126,39 @@ class SafetyStage:
         speed = np.maximum(np.abs(self._velocity) - step, 0.0)
         return np.asarray(previous + np.sign(self._velocity) * speed * dt_s)
 
+    def limit_speed(self, share: float) -> None:
+        """Targets move at most at this share of the velocity limits; faster joints are braked to it.
+
+        Raises:
+            ValueError: it is not from `runtime.limits.LEAST_SPEED` to 1.
+        """
+        if not LEAST_SPEED <= share <= 1.0:
+            raise ValueError(f"a speed of {share:g}; from {LEAST_SPEED:g} to 1 of the velocity limits")
+        self._speed = share
+
+    def _slow_limits(self, dt: float) -> None:
+        """The velocity limits come down to what was asked for no faster than a joint may brake."""
+        asked = self._speed * self._own_limits.velocity
+        if not np.array_equal(asked, self._fastest):
+            braked = self._fastest - _BRAKED * self._own_limits.acceleration * dt
+            self._fastest = np.maximum(asked, braked)
+            self.limits = replace(self._own_limits, velocity=self._fastest)
+
     def unsent(self, force_n: Floats | float | None, dt_s: float) -> str | None:
         """No target can be sent for `dt_s`; returns why to stop, if a force has lasted too long."""
         return self._lasting(largest_force(force_n), dt_s)
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
-        return {**remember(self, (*_STATE, *_STATE_SINCE)), "stall": self._stall.snapshot()}
+        return {**remember(self, (*_STATE, *_STATE_SINCE, *_STATE_LIMITED)), "stall": self._stall.snapshot()}
 
     def restore(self, state: State) -> None:
         """Go on from where another stage was at its `snapshot`."""
         recall(self, _STATE, state)
         self._from = self._last
         recall(self, [name for name in _STATE_SINCE if name in state], state)
+        recall(self, [name for name in _STATE_LIMITED if name in state], state)
+        self.limits = replace(self._own_limits, velocity=self._fastest)
         self._stall.restore(state["stall"])
 
     def apply(
@@ -159,6 +186,7 @@ class SafetyStage:
         if not np.isfinite(start).all():
             return SafetyResult(np.full(self._joints, np.nan), Clip.NOT_FINITE, UNKNOWN_POSITION)
         dt = min(dt_s, self.options.max_step_s) if math.isfinite(dt_s) and dt_s > 0 else _NOMINAL_STEP_S
+        self._slow_limits(dt)
         velocity = self._speed_at(start, dt)
         target, clips = self._shape(requested, start, present, velocity, dt)
         target, more, reason = self._protect(target, start, present, force_n, load, dt)

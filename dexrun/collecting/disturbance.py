@@ -132,6 +132,10 @@ class Unsteady:
         """As `SafetyStage.slowing`."""
         return self._stage.slowing(previous, dt_s)
 
+    def limit_speed(self, share: float) -> None:
+        """As `SafetyStage.limit_speed`."""
+        self._stage.limit_speed(share)
+
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         """As `SafetyStage.unsent`."""
         return self._stage.unsent(force_n, dt_s)

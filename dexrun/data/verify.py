@@ -271,7 +271,11 @@ def _obey(control: ControlLoop, sources: _Sources, command: Mapping[str, Any]) -
         source = sources.make(command)
         if source is not None:
             control.follow(source)
-    elif kind in ("hold", "stop", "give_up"):
+    elif kind == "stop":
+        control.stop(command["reason"], brakes=bool(command.get("brakes")))
+    elif kind == "speed":
+        control.limit_speed(command["share"])
+    elif kind in ("hold", "give_up"):
         getattr(control, kind)(command["reason"])
     elif kind in ("idle", "rest", "resume", "reset_latch"):
         getattr(control, kind)()

@@ -28,14 +28,14 @@ async def carry_out(robot: Robot, rows: Floats) -> str | None:
     control, source = robot.control, MotionSource(rows)
     control.follow(source)
     rate_hz = robot.settings.control.rate_hz
-    left = round(_SLACK * len(rows) + _SLACK_S * rate_hz)
+    left = _SLACK * len(rows) + _SLACK_S * rate_hz
     while control.source is source:
         off = off_by(robot, rows[-1])
         if control.exhausted and not off:
             return ""
         if control.refused:
             return f"the move was refused: {control.refused}"
-        left -= control.state == "running"
+        left -= control.speed if control.state == "running" else 0.0
         if left <= 0:
             return f"the arm did not get there: {off or 'it was held back on the way'}"
         await control.ticked()

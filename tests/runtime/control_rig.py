@@ -39,6 +39,7 @@ class Guard:
         self.resets = self.gaps = 0
         self.lasts: list[tuple[float, float]] = []
         self.unsent_s = 0.0
+        self.speed = 1.0
         self.rule: Callable[[Floats], Outcome] = lambda requested: Outcome(requested.copy())
 
     def apply(
@@ -70,6 +71,9 @@ class Guard:
 
     def slowing(self, previous: Floats, dt_s: float) -> Floats:
         return previous
+
+    def limit_speed(self, share: float) -> None:
+        self.speed = share
 
     def unsent(self, force_n: Floats | None, dt_s: float) -> str | None:
         self.unsent_s += dt_s

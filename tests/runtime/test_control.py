@@ -331,6 +331,51 @@ def test_a_stop_is_latched_until_it_is_reset() -> None:
     assert set(rig.requested()[4:10]) == {0.002}
 
 
+@pytest.mark.parametrize("state", ["running", "holding", "parking", "idle"])
+def test_a_stop_that_brakes_is_latched_in_the_next_tick_and_does_not_come_back(state: str) -> None:
+    """Braked by 4 mm less a tick, as the stage says, until it stands; from whatever it did before."""
+    rig = Rig(options={"park_rad": (9.0, 9.0), "park_speed_rad_s": 1.0})
+    left = [0.004, 0.002]
+
+    def slowing(previous: np.ndarray, dt_s: float) -> np.ndarray:
+        del dt_s
+        return previous + (left.pop(0) if left else 0.0)
+
+    rig.guard.slowing = slowing  # type: ignore[method-assign]
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(4)
+        {"holding": rig.loop.hold, "parking": rig.loop.give_up}.get(state, str)("why")
+        if state == "idle":
+            rig.loop.idle()
+        await rig.ticks(2)
+        assert rig.loop.state == state
+        rig.loop.stop("the panel", brakes=True)
+        await rig.ticks(1)
+        assert rig.loop.state == "stopped"
+        await rig.ticks(4)
+
+    rig.run(main)
+    stood = [TickFlag.STOPPED in flags for flags in rig.flags()].index(True)
+    steps = np.diff(rig.requested()[stood - 1 :]).round(9).tolist()
+    assert steps[:5] == [0.004, 0.002, 0.0, 0.0, 0.0]
+
+
+def test_a_limited_speed_gives_parking_its_time() -> None:
+    rig = Rig(options={"park_rad": (9.0, 9.0), "park_speed_rad_s": 1.0})
+
+    async def main() -> None:
+        await rig.ticks(2)
+        rig.loop.limit_speed(0.1)
+        rig.loop.give_up("why")
+        await rig.ticks(1)
+        assert rig.loop._parking.left >= 10 * 900
+
+    rig.run(main)
+    assert rig.guard.speed == 0.1
+
+
 def test_the_safety_stage_can_stop_the_run_where_it_says() -> None:
     rig = Rig()
 

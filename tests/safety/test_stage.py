@@ -241,3 +241,50 @@ class _Ghost:
 
     def grasp_heights(self, q: np.ndarray) -> np.ndarray:
         return q[1:2]
+
+
+def driven(stage: SafetyStage, ticks: int, at: np.ndarray, to: float = 1.0) -> tuple[np.ndarray, list[float]]:
+    """Towards `to` on joint 0; where that ends, and the speed of each target on the way."""
+    speeds = []
+    for _ in range(ticks):
+        asked = at.copy()
+        asked[0] = to
+        target = stage.apply(asked, at, at, None, None, DT).target
+        speeds.append(float((target - at)[0] / DT))
+        at = target
+    return at, speeds
+
+
+def test_a_limited_speed_is_braked_to_within_the_acceleration_and_kept(arm: ArmModel) -> None:
+    stage = SafetyStage(OPTIONS, arm)
+    at, speeds = driven(stage, 9, arm.middle() * [0, 1, 1, 1, 1, 1] - [1.5, 0, 0, 0, 0, 0])
+    assert speeds[-1] == pytest.approx(OPTIONS.max_velocity_rad_s)
+    stage.limit_speed(0.1)
+    at, slower = driven(stage, 8, at)
+    changes = -np.diff([speeds[-1], *slower])
+    assert (changes <= OPTIONS.max_acceleration_rad_s2 * DT + 1e-9).all()
+    assert slower[-3:] == pytest.approx([0.1 * OPTIONS.max_velocity_rad_s] * 3)
+    stage.limit_speed(1.0)
+    _, faster = driven(stage, 1, at)
+    assert faster[0] > slower[-1]
+    assert (stage.limits.velocity == SafetyStage(OPTIONS, arm).limits.velocity).all()  # to the last bit
+
+
+def test_a_limited_speed_goes_with_the_snapshot_and_an_old_one_has_none(arm: ArmModel) -> None:
+    stage, other = SafetyStage(OPTIONS, arm), SafetyStage(OPTIONS, arm)
+    stage.limit_speed(0.2)
+    at, _ = driven(stage, 3, arm.middle())
+    stage.rehearse(at, at, np.zeros(6), DT)
+    other.restore(stage.snapshot())
+    assert driven(other, 5, at)[1] == driven(stage, 5, at)[1]
+    old = SafetyStage(OPTIONS, arm).snapshot()
+    del old["_speed"], old["_fastest"]
+    fresh = SafetyStage(OPTIONS, arm)
+    fresh.restore(old)
+    assert fresh.limits.velocity[0] == OPTIONS.max_velocity_rad_s
+
+
+@pytest.mark.parametrize("share", [0.0, 0.049, 1.01, float("nan")])
+def test_no_speed_beyond_the_limits_or_of_nothing(arm: ArmModel, share: float) -> None:
+    with pytest.raises(ValueError, match=r"from 0\.05 to 1 of the velocity limits"):
+        SafetyStage(OPTIONS, arm).limit_speed(share)
