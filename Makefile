@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 DEBIAN := libusb-1.0-0 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench interop policy clean
+.PHONY: help run test test-all lint format bench interop policy image clean
 
 help:
 	@echo "make run       install and run 'dexrun --config config.toml' (a simulated arm clears a table)"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint      ruff, mypy --strict, import rules"
 	@echo "make bench     every benchmark, one JSON line each (ARGS are passed on)"
 	@echo "make policy    the policy that ships: demonstrations, training, figures (docs/training.md)"
+	@echo "make image     a container image (docs/lab.md)"
 	@echo "make interop   the peers' own packages and checkouts, each in its environment, and the tests against them"
 
 run: $(READY)
@@ -58,6 +59,10 @@ policy: $(READY)
 	$(BIN)/dexrun collect --config docs/examples/collect-lift.toml $(SMALL) --looks $(LOOKS) --jobs 2 --episodes $(DEMONSTRATIONS) --to data/lift
 	$(BIN)/dexrun train --config docs/examples/train-lift.toml $(ARGS)
 	$(BIN)/dexrun eval --config docs/examples/learned.toml --policy outputs/lift/last --engine fast --jobs 2 --scenes $(SCENES) --to outputs/lift/eval
+
+# Where Docker is; elsewhere it says so.
+image:
+	docker build -t dexrun .
 
 clean:
 	rm -rf $(VENV) .venv-*

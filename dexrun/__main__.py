@@ -67,6 +67,7 @@ commands:
   find-cameras  which cameras there are, a picture of each, and what they really deliver
   setup-motors  give the servos of a new arm their ids, one after another
   calibrate  record an arm's homing offsets and ranges
+  service    run dexrun, or its panel, whenever this machine does: a systemd unit
   joints     show which way every joint counts, in ticks, radians and LeRobot's units
 
 exit codes: 0 done, 1 not done, 2 bad configuration, 3 stopped by a fault or a safety latch
@@ -97,6 +98,7 @@ _COMMANDS = {
     "setup-motors": "dexrun.setup.setup_motors",
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",
+    "service": "dexrun.lab.service",
 }
 """Where each command's ``main`` is; imported when it is called for."""
 
