@@ -180,11 +180,13 @@ def _picture_of(folder: Path, within: Path, request: Request) -> Response:
     Raises:
         RefusedError: there is none there.
     """
-    path = (folder / request.path_params["path"]).resolve()
-    root = folder.resolve()
-    known = path.suffix in _PICTURES or path.suffix == ".html"
-    inside = root in path.parents and (root == within.resolve() or within.resolve() in root.parents)
-    if not (known and inside and path.is_file()):
+    try:
+        path, root = (folder / request.path_params["path"]).resolve(), folder.resolve()
+        inside = root in path.parents and (root == within.resolve() or within.resolve() in root.parents)
+        there = inside and path.is_file()
+    except (OSError, ValueError):  # no path at all, or one that is too long
+        there = False
+    if not there or path.suffix not in (*_PICTURES, ".html"):
         raise RefusedError(404, "no such picture")
     if path.suffix == ".html":
         return FileResponse(path, headers={"content-security-policy": _REPORT_POLICY})

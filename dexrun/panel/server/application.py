@@ -23,6 +23,7 @@ from dexrun.panel.server.data_sets import DataSets
 from dexrun.panel.server.following import Following
 from dexrun.panel.server.guard import Guard
 from dexrun.panel.server.jobs import Jobs
+from dexrun.panel.server.metrics import CONTENT_TYPE, RunMetrics
 from dexrun.panel.server.options import PanelServerOptions
 from dexrun.panel.server.places import Places
 from runtime.clock import Clock
@@ -44,6 +45,7 @@ class PanelServer:
         self._clock = clock
         about = {"version": version("dexrun"), "language": options.language}
         self.following = Following(options, clock, about)
+        self._metrics = RunMetrics(self.following, clock)
         places = Places(options)
         self.jobs = Jobs(places, clock, self._live, self._tell_jobs)
         self.data = DataSets(places)
@@ -62,6 +64,8 @@ class PanelServer:
             Route("/", self._index),
             Mount("/page", StaticFiles(directory=PAGE, check_dir=False)),
             WebSocketRoute("/ws", self._connections.serve),
+            Route("/metrics", self._metrics_page),
+            Route("/healthz", self._health),
             Route("/api/model", self._model),
             *self._api.routes(),
         ]
@@ -120,6 +124,15 @@ class PanelServer:
         return (
             FileResponse(index) if index.exists() else PlainTextResponse("the page is not installed\n", 404)
         )
+
+    async def _metrics_page(self, request: Request) -> Response:
+        del request
+        return Response(self._metrics.page(), media_type=CONTENT_TYPE)
+
+    async def _health(self, request: Request) -> Response:
+        del request
+        healthy, line = self._metrics.health()
+        return PlainTextResponse(f"{line}\n", 200 if healthy else 503)
 
     async def _model(self, request: Request) -> Response:
         del request
