@@ -82,6 +82,11 @@ def make_scheduler(shape: NoiseSchedule) -> Any:
     return scheduler
 
 
+def no_infinity(values: Tensor) -> Tensor:
+    """`values`, NaN where they are infinite: cut off at the end of a range they would look like numbers."""
+    return torch.where(values.isfinite(), values, torch.nan)
+
+
 class Sampler:
     """The schedule of a network, and sampling by it."""
 
@@ -104,13 +109,13 @@ class Sampler:
         return torch.tensor([step.timestep for step in self.steps], device=device)
 
     def sample(self, denoise: Denoise, noise: Tensor, prefix: Prefix | None = None) -> Tensor:
-        """From ``noise[B, T, A]`` (float32) to a chunk in the network's units."""
+        """From ``noise[B, T, A]`` (float32) to a chunk in the network's units; NaN where it is not finite."""
         x = noise
         for index, step in enumerate(self.steps):
             if prefix is not None and prefix.guidance:
                 clean, eps = self._guided(denoise, x, index, step, prefix)
             else:
-                clean, eps = self._split(denoise(x, index), x, step)
+                clean, eps = self._split(no_infinity(denoise(x, index)), x, step)
                 if prefix is not None:
                     clean = clean + prefix.weights * (prefix.actions - clean)
                     eps = (x - step.signal * clean) / step.noise
@@ -127,7 +132,7 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            output = denoise(x, index)
+            output = no_infinity(denoise(x, index))
             clean = (x - step.noise * output) / step.signal if self._predicts_noise else output
             error = (prefix.weights * (prefix.actions - clean)).detach()
             (pull,) = torch.autograd.grad(clean, x, error)

@@ -63,6 +63,20 @@ def _shown(units: UnitMap) -> str:
     return str(said["convention"] if len(said) == 1 else said)
 
 
+def check_sizes(where: str, mapped: ObservationMap, state: int, action: int) -> None:
+    """Whether a network of `where` takes the state and gives the actions that `mapped` makes.
+
+    Raises:
+        CheckpointError: it does not; one line.
+    """
+    if (mapped.state_size, mapped.action_size) != (state, action):
+        raise CheckpointError(
+            f"{where}: takes a state of {state} and gives actions of {action}; policy.keys make "
+            f"{mapped.state_size} and {mapped.action_size} of the robot's {len(mapped.robot.names)} joints "
+            "(fill up with 'zero' in state, 'skip' in action)"
+        )
+
+
 def check_statistics(
     where: str, mapped: ObservationMap, kind: Literal["state", "action"], mean: Floats, std: Floats
 ) -> None:

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from runtime import plugins
 from runtime.options import Options
+from runtime.units import UnitMap
 
 
 class PartTable(Options):
@@ -28,8 +29,9 @@ class PartTable(Options):
     is_default: ClassVar[bool] = False
 
     def by_joint(self) -> Mapping[str, Iterable[str]]:
-        """The joints that keys of this table name: ``{"zero_rad": self.zero_rad}``."""
-        return {}
+        """The joints that keys of this table name: ``{"zero_rad": self.zero_rad}``; here, those of units."""
+        maps = {name: value for name, value in self if isinstance(value, UnitMap)}
+        return {key: joints for name, units in maps.items() for key, joints in units.by_joint(name).items()}
 
     @classmethod
     def is_choice(cls) -> bool:

@@ -13,11 +13,10 @@ from policies.accelerate import Replay, Upload, compile_each, open_device, place
 from policies.act.load import load_act, random_act
 from policies.act.model import ActModel
 from policies.act.options import ActOptions
-from policies.checkpoint import CheckpointError
 from policies.entries import EntryKind
 from policies.linear import pack_all
 from policies.mapping import ObservationMap, fit_image
-from policies.said_units import agreed_units, check_statistics
+from policies.said_units import agreed_units, check_sizes, check_statistics
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation, PolicyAnswer
@@ -79,13 +78,8 @@ class ActPolicy:
         self._map = ObservationMap(config.keys, units, robot)
         model, stats = load_act(config) if config.checkpoint else random_act(config.shape, config.seed)
         shape = model.shape
-        if (self._map.state_size, self._map.action_size) != (shape.state_size, shape.action_size):
-            raise CheckpointError(
-                f"{config.checkpoint or 'policy.shape'}: takes a state of {shape.state_size} and gives "
-                f"actions of {shape.action_size}; policy.keys make {self._map.state_size} and "
-                f"{self._map.action_size} of the robot's {len(robot.names)} joints (fill up with 'zero' in "
-                "state, 'skip' in action)"
-            )
+        where = config.checkpoint or "policy.shape"
+        check_sizes(where, self._map, shape.state_size, shape.action_size)
         self._model = model
         self._stats = stats
         entries = [entry for key in self._map.state.values() for entry in key]

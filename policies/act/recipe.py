@@ -22,7 +22,7 @@ from policies.data.dataset import ACTION, FORCE, IMAGES, STATE, TIP, Dataset, Da
 from policies.data.windows import WindowSpec
 from policies.entries import THOUGHT_AGE, TIP_ENTRIES
 from policies.training.recipe import Samples
-from policies.training.said import entries_of, units_of
+from policies.training.said import cameras_of, entries_of, units_of
 from policies.training.thoughts import drawn, instants
 from runtime.interfaces import PolicyError
 from runtime.messages import Floats
@@ -178,17 +178,8 @@ class ActRecipe:
     # --- of the data set
 
     def _cameras(self, dataset: Dataset) -> list[str]:
-        there = [name.removeprefix(IMAGES) for name in dataset.features if name.startswith(IMAGES)]
-        wanted = list(self._table.cameras) if "cameras" in self._table.model_fields_set else there
-        for name in wanted:
-            if name not in there:
-                has = ", ".join(there) or "none"
-                raise DatasetError(
-                    f"{dataset.path}: no camera {name!r} in it (policy.cameras); it has: {has}"
-                )
-        if not wanted:
-            raise DatasetError(f"{dataset.path}: no camera in it, and act needs one")
-        return wanted
+        given = self._table.cameras if "cameras" in self._table.model_fields_set else None
+        return cameras_of(dataset, given, self._table.type)
 
     def _vectors(self, dataset: Dataset) -> list[str]:
         for name in (STATE, ACTION):

@@ -69,6 +69,21 @@ def _normed(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     return cast("Tensor", norm(F.conv2d(x, conv.weight, None, stride, conv.padding)))
 
 
+def _shortcut(inputs: int, outputs: int, stride: int, norm: BackboneNorm) -> nn.Sequential | None:
+    """Beside a block that changes the size of what goes through it."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), _norm(norm, outputs))
+
+
+def _added(x: Tensor, y: Tensor, shortcut: nn.Sequential | None) -> Tensor:
+    """What comes out of a block: `y`, what it made of `x`, and `x` itself beside it."""
+    if shortcut is not None:
+        conv, norm = shortcut
+        x = _normed(x, cast("nn.Conv2d", conv), norm)
+    return F.relu(y + x, inplace=True)
+
+
 class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, norm: BackboneNorm = "frozen_batch") -> None:
         super().__init__()
@@ -76,18 +91,12 @@ class BasicBlock(nn.Module):
         self.bn1 = _norm(norm, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = _norm(norm, outputs)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or inputs != outputs:
-            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, _norm(norm, outputs))
+        self.downsample = _shortcut(inputs, outputs, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(_normed(x, self.conv1, self.bn1), inplace=True)
         y = _normed(y, self.conv2, self.bn2)
-        if self.downsample is None:
-            return F.relu(y + x, inplace=True)
-        conv, norm = self.downsample
-        return F.relu(y + _normed(x, cast("nn.Conv2d", conv), norm), inplace=True)
+        return _added(x, y, self.downsample)
 
 
 class Bottleneck(nn.Module):
@@ -102,19 +111,13 @@ class Bottleneck(nn.Module):
         self.bn2 = _norm(norm, inner)
         self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
         self.bn3 = _norm(norm, outputs)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or inputs != outputs:
-            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, _norm(norm, outputs))
+        self.downsample = _shortcut(inputs, outputs, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(_normed(x, self.conv1, self.bn1), inplace=True)
         y = F.relu(_normed(y, self.conv2, self.bn2), inplace=True)
         y = _normed(y, self.conv3, self.bn3)
-        if self.downsample is None:
-            return F.relu(y + x, inplace=True)
-        conv, norm = self.downsample
-        return F.relu(y + _normed(x, cast("nn.Conv2d", conv), norm), inplace=True)
+        return _added(x, y, self.downsample)
 
 
 BLOCKS: Mapping[str, tuple[int, int, int, int]] = {

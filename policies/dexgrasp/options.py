@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -186,9 +186,6 @@ class DexGraspOptions(PolicyTable):
         head = [CameraNeed("head_camera", self.head_camera, mask=True)] if self.shape.head else []
         wrist = [CameraNeed("wrist_camera", self.wrist_camera)] if self.shape.wrist else []
         return [*head, *wrist, *self.keys.tip_needs()]
-
-    def by_joint(self) -> Mapping[str, Iterable[str]]:
-        return self.units.by_joint("units")
 
     @property
     def remembers_episode(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -100,9 +100,6 @@ class DexVlaOptions(PolicyTable):
 
     def needs_cameras(self) -> Sequence[CameraNeed]:
         return [*(CameraNeed("cameras", name) for name in self.cameras), *self.keys.tip_needs()]
-
-    def by_joint(self) -> Mapping[str, Iterable[str]]:
-        return self.units.by_joint("units")
 
     @property
     def remembers_episode(self) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from policies.accelerate import Upload, compile_each, open_device, place, set_threads
-from policies.checkpoint import CheckpointError
 from policies.ddim import Prefix
 from policies.dexvla.load import DexVlaStats, LoadedDexVla, begun_with_nothing, load_dexvla
 from policies.dexvla.network import DexVlaReading
@@ -19,7 +18,7 @@ from policies.dexvla.pictures import cropped, patches
 from policies.dexvla.prompts import Prompts, normalised
 from policies.linear import pack_all
 from policies.mapping import ObservationMap
-from policies.said_units import agreed_units, check_statistics
+from policies.said_units import agreed_units, check_sizes, check_statistics
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
 from runtime.messages import ColorImage, Floats, Observation, PolicyAnswer
@@ -42,13 +41,8 @@ class DexVlaPolicy:
         loaded = _loaded(config, self._device)
         self._network, self._stats, self._words = loaded.network, loaded.stats, loaded.words
         head = self._network.shape.head
-        if (self._map.state_size, self._map.action_size) != (head.state_size, head.action_size):
-            raise CheckpointError(
-                f"{config.checkpoint or 'policy.shape'}: takes a state of {head.state_size} and gives "
-                f"actions of {head.action_size}; policy.keys make {self._map.state_size} and "
-                f"{self._map.action_size} of the robot's {len(robot.names)} joints (fill up with 'zero' in "
-                "state, 'skip' in action)"
-            )
+        where = config.checkpoint or "policy.shape"
+        check_sizes(where, self._map, head.state_size, head.action_size)
         if config.checkpoint:
             stats = self._stats
             check_statistics(config.checkpoint, self._map, "state", stats.qpos_mean, stats.qpos_std)

@@ -32,7 +32,7 @@ from policies.dexvla.prompts import Prompts, normalised
 from policies.dexvla.texts import ASKED, NONE, SAID, WordedDataset
 from policies.dexvla.words import DexVlaWords, byte_words, words_of
 from policies.training.recipe import Samples
-from policies.training.said import entries_of, units_of
+from policies.training.said import cameras_of, entries_of, units_of
 from runtime.interfaces import PolicyError
 
 LEAST_STD, MARGIN = 1e-2, 1e-4
@@ -196,17 +196,8 @@ class DexVlaRecipe:
     # --- of the data set
 
     def _cameras(self, dataset: Dataset) -> list[str]:
-        there = [name.removeprefix(IMAGES) for name in dataset.features if name.startswith(IMAGES)]
-        wanted = list(self._table.cameras) if "cameras" in self._table.model_fields_set else there
-        for name in wanted:
-            if name not in there:
-                has = ", ".join(there) or "none"
-                raise DatasetError(
-                    f"{dataset.path}: no camera {name!r} in it (policy.cameras); it has: {has}"
-                )
-        if not wanted:
-            raise DatasetError(f"{dataset.path}: no camera in it, and dexvla needs one")
-        return wanted
+        given = self._table.cameras if "cameras" in self._table.model_fields_set else None
+        return cameras_of(dataset, given, self._table.type)
 
     def _views(self, batch: Samples) -> list[Tensor]:
         """``[B, H, W, 3]`` of each camera, in the order of the prompt."""

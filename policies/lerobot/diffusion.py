@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from policies import accelerate
 from policies.act.resnet import ResNet
+from policies.ddim import no_infinity
 from policies.lerobot.act import Backbone
 from policies.lerobot.folder import ENVIRONMENT, STATE, Folder
 from policies.lerobot.network import NetworkInput, said
@@ -261,7 +262,8 @@ class LerobotDiffusion(nn.Module):
         x = torch.randn(size, generator=seen.noise).to(known.device)
         for step in schedule.timesteps:
             steps = torch.full(size[:1], int(step), dtype=torch.long, device=known.device)
-            x = schedule.step(self.unet(x, steps, known), step, x, generator=seen.noise).prev_sample
+            said = no_infinity(self.unet(x, steps, known))
+            x = schedule.step(said, step, x, generator=seen.noise).prev_sample
         first = self.history - 1
         return x[:, first : first + self.rows]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -100,9 +100,6 @@ class LerobotFolderOptions(PolicyTable):
 
     def other_cameras(self, cameras: Sequence[str]) -> str:
         return suggested(self.folder(), cameras)
-
-    def by_joint(self) -> Mapping[str, Iterable[str]]:
-        return self.units.by_joint("units")
 
     @property
     def remembers_episode(self) -> bool:

@@ -116,6 +116,8 @@ class LiftPolicy:
         if why := self._failure(observation, position):
             return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
         chunks, likely, done = self._run(self._numbers(observation, known, position), known.crop)
+        if not np.isfinite(chunks).all():  # limits would make numbers of infinity
+            raise PolicyError("lift: the network's rows are not all finite numbers")
         ways = np.stack([rows_of(self._shape, chunk, position) for chunk in chunks])
         rows = _chosen(ways, likely, observation.committed, self._setbacks)
         ended = done > self._config.done_above

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -89,9 +89,6 @@ class RemoteOptions(PolicyTable):
             *(CameraNeed("keys.masks", name, mask=True) for name in keys.masks),
             *keys.tip_needs(),
         ]
-
-    def by_joint(self) -> Mapping[str, Iterable[str]]:
-        return self.units.by_joint("units")
 
     @property
     def remembers_episode(self) -> bool:

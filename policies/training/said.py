@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from policies.data.dataset import ACTION, STATE, Dataset
+from policies.data.dataset import ACTION, IMAGES, STATE, Dataset, DatasetError
 from runtime.units import CONVENTIONS, translated
 
 _ABOUT = ("robot", "model", "arms", "joints")
@@ -24,6 +24,23 @@ def units_of(dataset: Dataset) -> dict[str, Any] | None:
         if name in dataset.features and dataset.features[name].unit in CONVENTIONS:
             return {"convention": dataset.features[name].unit}
     return None
+
+
+def cameras_of(dataset: Dataset, wanted: Sequence[str] | None, policy: str) -> list[str]:
+    """The cameras that a `policy` is trained on: `wanted`, by ``policy.cameras``, or all that there are.
+
+    Raises:
+        DatasetError: one is not there, or none is.
+    """
+    there = [name.removeprefix(IMAGES) for name in dataset.features if name.startswith(IMAGES)]
+    chosen = there if wanted is None else list(wanted)
+    for name in chosen:
+        if name not in there:
+            has = ", ".join(there) or "none"
+            raise DatasetError(f"{dataset.path}: no camera {name!r} in it (policy.cameras); it has: {has}")
+    if not chosen:
+        raise DatasetError(f"{dataset.path}: no camera in it, and {policy} needs one")
+    return chosen
 
 
 def entries_of(dataset: Dataset, feature: str) -> tuple[str, ...]:

@@ -58,6 +58,15 @@ def test_nothing_beyond_what_the_safety_stage_lets_through_is_asked_for():
     assert np.abs(rows[:, :5]).max() == 1e-3
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_no_numbers_move_nothing(value: float):
+    policy = made()
+    with torch.no_grad():
+        policy._model.target_mean[0, 5] = value
+    with pytest.raises(PolicyError, match="not all finite"):
+        policy.infer(observation(Box()))
+
+
 def test_the_object_is_remembered_while_the_arm_hides_it_and_forgotten_with_the_attempt():
     policy = made()
     with pytest.raises(NoAnswerError, match="too little of the object"):

@@ -20,13 +20,17 @@ from safetensors.torch import save_file  # noqa: E402
 from policies.checkpoint import CheckpointError  # noqa: E402
 from policies.dexvla import folder as folders  # noqa: E402
 from policies.dexvla.adapters import add_adapters, merged_state  # noqa: E402
+from policies.dexvla.config import DexVlaConfig  # noqa: E402
 from policies.dexvla.load import begun_with, begun_with_nothing, load_dexvla, load_head  # noqa: E402
 from policies.dexvla.network import DexVla, drawn  # noqa: E402
 from policies.dexvla.pictures import PictureSize, cropped, patches  # noqa: E402
+from policies.dexvla.policy import DexVlaPolicy  # noqa: E402
 from policies.dexvla.prompts import Prompts  # noqa: E402
 from policies.dexvla.shape import DexVlaShape  # noqa: E402
 from policies.dexvla.words import ENDS, NEXT, PICTURE, byte_vlm, byte_words  # noqa: E402
+from runtime.inference import InferenceFailureError, checked  # noqa: E402
 from tests.policies.dexvla_small import SMALL  # noqa: E402
+from tests.policies.test_learned import ROBOT, observe  # noqa: E402
 
 CPU = torch.device("cpu")
 SHAPE = DexVlaShape.model_validate(
@@ -36,6 +40,23 @@ SHAPE = DexVlaShape.model_validate(
         "image_width": 84,
     }
 )
+
+
+def test_rows_that_are_no_numbers_move_nothing() -> None:
+    """Where rows are kept within a range, infinity must not become the end of it."""
+    units = {"convention": "symmetric"}
+    policy = DexVlaPolicy(DexVlaConfig.model_validate({"shape": SHAPE, "units": units}), ROBOT)
+    policy.warm_up()
+    here = observe().arm.position[None]
+    free, bound = observe(), observe(committed=np.repeat(here, 3, axis=0), frozen_steps=0)
+    assert checked(policy.infer(bound), 6).rows.shape == (SHAPE.head.chunk, 6)
+    for value in (np.nan, np.inf):
+        with torch.no_grad():
+            policy._network.policy_head.final_layer.linear.bias[2] = value
+        for seen in (free, bound):
+            with pytest.raises(InferenceFailureError, match="actions hold NaN") as raised:
+                checked(policy.infer(seen), 6)
+            assert raised.value.kind == "not_finite"
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,18 @@ def test_a_joint_that_is_not_a_number_moves_nothing(name: str, tmp_path: Path) -
     assert np.isfinite(policy.infer(seen).rows).all()
 
 
+@pytest.mark.parametrize("noise_scheduler", ["DDPM", "DDIM"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_diffusion_that_goes_to_infinity_moves_nothing(
+    value: float, noise_scheduler: str, tmp_path: Path
+) -> None:
+    fixture = played("diffusion", tmp_path)
+    policy = fixture.policy(noise_scheduler=noise_scheduler)
+    with torch.no_grad():
+        list(policy._network.unet.parameters())[-1][2] = value
+    assert np.isnan(policy.infer(fixture.at(0, 2)).rows[:, 2]).all()
+
+
 def test_an_object_that_was_not_seen_yet_is_where_it_was_on_average(act: Played) -> None:
     entries = ("shoulder_pan", "shoulder_lift", "elbow_flex", "tip.x", "tip.y", "tip.z")
     policy = act.policy(keys={"cameras": {"head": "front", "wrist": "wrist"}, "state": {"state": entries}})
