@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,11 @@ from hypothesis.internal.conjecture import providers
 from drivers.world import client
 from runtime import masking
 from tests import forked_world
+
+# These tests start the program and the tabletop some hundred times. Where the environment forbids bytecode,
+# each start would compile all of it, and each of pytest's processes rewrite all assertions.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Examples are the same every time, and nobody looks at the watch: a busy machine is not a fault of the code.
 # `--hypothesis-profile=search` draws new ones.
