@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,24 @@ def candidates_of(given: Sequence[str]) -> tuple[Candidate, ...]:
     return tuple(found.values())
 
 
+def _is_lerobots(folder: Path) -> bool:
+    """Whether LeRobot's own training left it."""
+    try:
+        told = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and "input_features" in told
+
+
 def _candidate(given: str) -> Candidate:
     path = Path(given)
     if path.exists():
         parts = [part for part in path.absolute().parts if part not in ("/", "outputs", "checkpoints")]
         name = "-".join(parts[-2:]).removesuffix(".safetensors")
+        if _is_lerobots(path):
+            return Candidate(
+                _plain(name), ("--policy.type", "lerobot", "--policy.path", str(path.absolute()))
+            )
         return Candidate(_plain(name), ("--policy.checkpoint", str(path.absolute())))
     types = plugins.installed().names("policy")
     if given in types:

@@ -177,4 +177,14 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
             )
     robot = robot_of_all(settings.followers())
     joints = known_joints(settings)
-    return lambda: build_policy(table, policy_context(robot.model(), infos, RealClock(), joints))
+
+    def make() -> Policy:
+        policy = build_policy(table, policy_context(robot.model(), infos, RealClock(), joints))
+        if (steps := policy.spec.history_steps) > 1:  # no protocol has them
+            complain(
+                f"dexrun serve: policy {table.type!r} looks at {steps} instants, and a client sends the "
+                "present alone, which counts for all of them: it sees no motion\n"
+            )
+        return policy
+
+    return make

@@ -15,6 +15,7 @@ from dexrun.config.load import load
 from dexrun.serve.command import described, expand, policy_maker, served
 from policies.remote.config import LerobotOptions
 from runtime.interfaces import PolicyError
+from tests.policies.lerobot_rig import played
 from tests.remote.support import connected, observation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +126,22 @@ def test_two_halves_are_served_one_by_one() -> None:
     settings = load(["--config", CONFIG, "--serve.policy.type", "slow_fast", *halves], {})
     with pytest.raises(PolicyError, match=r"'slow_fast' is not served: .* serve its slow half, whose client"):
         policy_maker(settings)
+
+
+def test_that_a_policy_sees_no_motion_behind_a_server_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("diffusers")
+    said = {}
+    for name in ("act", "diffusion"):
+        folder = played(name, tmp_path).folder
+        words = ["--policy.type", "lerobot", "--policy.path", str(folder), "--policy.keys.cameras"]
+        settings = load(["--config", CONFIG, *words, '{ head = "front", wrist = "wrist" }'], {})
+        policy_maker(settings)().close()
+        said[name] = capsys.readouterr().err
+    assert said["act"] == ""
+    assert said["diffusion"].count("\n") == 1
+    assert "looks at 2 instants, and a client sends the present alone" in said["diffusion"]
 
 
 @pytest.mark.parametrize(("steps", "own"), [("1", False), ("2", True)])

@@ -13,13 +13,16 @@ import pytest
 from safetensors.torch import load_file
 
 from dexrun.data.convert import main
+from dexrun.export.command import main as export_main
 from runtime.units import UnitMap
+from tests.export.synthetic import Made, write_run
 from tests.policies import lerobot_rig
 from tests.policies.lerobot_rig import DATA, Played, joint_units
 from tests.policies.test_lerobot_writing import SIZE, checkpoint
 from tests.remote.interop.peers import HERE, ROOT, needs
 
 PEER = "lerobot"
+CLOSE = 1e-5
 pytestmark = needs(PEER)
 
 
@@ -33,20 +36,22 @@ def answered(folder: Path, said: dict[str, Any]) -> Played:
     return Played(folder, said, known, joint_units(lerobot_rig.ROBOT, UnitMap(convention="lerobot_degrees")))
 
 
-def compare(episode: Played) -> None:
-    """Every chunk of it with ours."""
+def farthest(episode: Played) -> float:
+    """How far any number of its chunks is from ours, in the widths of the data."""
     policy = episode.policy()
     width = policy._normaliser.action.factor.numpy()
-    for step, chunk in episode.chunks():
-        rows = policy.infer(episode.at(step, policy.spec.history_steps)).rows
-        assert np.abs((episode.units.to_policy(rows) - chunk) / width).max() < 1e-5
+    return max(
+        float(np.abs((episode.units.to_policy(rows) - chunk) / width).max())
+        for step, chunk in episode.chunks()
+        for rows in (policy.infer(episode.at(step, policy.spec.history_steps)).rows,)
+    )
 
 
 @pytest.mark.parametrize("name", ["act", "act_ensemble", "diffusion", "diffusion_other", "smolvla"])
 def test_a_folder_that_lerobot_makes_now(name: str, tmp_path: Path) -> None:
     said = json.loads((DATA / name / "said.json").read_text())
     (tmp_path / name).mkdir()
-    compare(answered(tmp_path / name, said))
+    assert farthest(answered(tmp_path / name, said)) < CLOSE
 
 
 def test_a_folder_of_whole_size(tmp_path: Path) -> None:
@@ -60,13 +65,39 @@ def test_a_folder_of_whole_size(tmp_path: Path) -> None:
         "config": config,
     }
     (tmp_path / "act").mkdir()
-    compare(answered(tmp_path / "act", said))
+    assert farthest(answered(tmp_path / "act", said)) < CLOSE
 
 
-def test_a_folder_written_for_lerobot_runs_there(tmp_path: Path) -> None:
+def test_a_folder_written_for_lerobot_runs_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "pretrained_model"
     assert main([str(checkpoint(tmp_path / "last")), str(target), "--lerobot"]) == 0
     said = {"kind": "act", "cameras": ["head", "wrist"], "size": list(SIZE), "joints": 6, "steps": 6}
     episode = answered(target, {**said, "load": True})
-    lerobot_rig.NAMES.setdefault("head", "head")
-    compare(episode)
+    monkeypatch.setitem(lerobot_rig.NAMES, "head", "head")
+    assert farthest(episode) < CLOSE
+
+
+TINY = {"dim_model": 32, "dim_feedforward": 32, "n_heads": 2, "n_encoder_layers": 1, "latent_dim": 4}
+TINY |= {"n_vae_encoder_layers": 1, "chunk_size": 10, "n_action_steps": 10}
+
+
+@pytest.mark.slow
+def test_what_lerobots_own_trainer_makes_of_an_export_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", *[Made(head=SIZE, wrist=SIZE, head_depth=False)] * 2)
+    assert export_main([str(tmp_path / "run"), "--format", "lerobot-v3", "--to", str(tmp_path / "data")]) == 0
+    given = {f"policy.{key}": value for key, value in TINY.items()}
+    given |= {"policy.type": "act", "policy.device": "cpu", "policy.push_to_hub": "false"}
+    given |= {"policy.pretrained_backbone_weights": "null", "wandb.enable": "false", "eval_freq": 0}
+    given |= {"dataset.repo_id": "local/made", "dataset.root": tmp_path / "data"}
+    given |= {"output_dir": tmp_path / "out", "steps": 2, "save_freq": 2, "batch_size": 2, "num_workers": 0}
+    words = [str(ROOT / f".venv-{PEER}" / "bin" / "python"), str(HERE / "lerobot_trainer_peer.py")]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    words += [f"--{key}={value}" for key, value in given.items()]
+    subprocess.run(words, check=True, env=offline, capture_output=True)
+    folder = tmp_path / "out/checkpoints/last/pretrained_model"
+    said = {"kind": "act", "cameras": ["head", "wrist"], "size": list(SIZE), "joints": 6, "steps": 12}
+    episode = answered(folder, {**said, "load": True})
+    monkeypatch.setitem(lerobot_rig.NAMES, "head", "head")
+    assert farthest(episode) < CLOSE
