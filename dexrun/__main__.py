@@ -67,6 +67,7 @@ commands:
   find-cameras  which cameras there are, a picture of each, and what they really deliver
   setup-motors  give the servos of a new arm their ids, one after another
   calibrate  record an arm's homing offsets and ranges
+  fleet      how several robots are, by the metrics of their panels
   service    run dexrun, or its panel, whenever this machine does: a systemd unit
   joints     show which way every joint counts, in ticks, radians and LeRobot's units
 
@@ -99,6 +100,7 @@ _COMMANDS = {
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",
     "service": "dexrun.lab.service",
+    "fleet": "dexrun.lab.fleet",
 }
 """Where each command's ``main`` is; imported when it is called for."""
 
