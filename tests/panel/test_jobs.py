@@ -38,11 +38,11 @@ async def started(panel: Panel, kind: str, **args: Any) -> dict[str, Any]:
     return dict(answer.json())
 
 
-async def told(panel: Panel, number: int, what: str) -> dict[str, Any]:
-    """The job, once its output holds `what`."""
+async def told(panel: Panel, number: int, what: str, lines: int = 1) -> dict[str, Any]:
+    """The job, once so many lines of its output hold `what`."""
     while True:
         job = dict((await panel.http.get(f"/api/jobs/{number}")).json())
-        if any(what in line for line in job["output"]):
+        if sum(what in line for line in job["output"]) >= lines:
             return job
         assert job["state"] == "running", job["output"]
         await asyncio.sleep(0.02)

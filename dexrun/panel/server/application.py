@@ -62,7 +62,7 @@ class PanelServer:
     def _routes(self) -> list[BaseRoute]:
         return [
             Route("/", self._index),
-            Mount("/page", StaticFiles(directory=PAGE, check_dir=False)),
+            *([Mount("/page", StaticFiles(directory=PAGE))] if PAGE.is_dir() else []),
             WebSocketRoute("/ws", self._connections.serve),
             Route("/metrics", self._metrics_page),
             Route("/healthz", self._health),

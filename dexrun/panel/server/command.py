@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from dexrun.panel.server.options import PanelServerOptions, link_of, new_token
 from dexrun.printing import fail, say
 from dexrun.signals import Ending
 from runtime.clock import Clock, RealClock
-from runtime.masking import know_secret
+from runtime.masking import know_secret, secret_of
 from runtime.packages import need
 
 _DESCRIPTION = """\
@@ -30,6 +31,7 @@ examples:
   dexrun panel --config my-arm.toml    runs are started with that configuration
   dexrun panel --host 0.0.0.0          for a phone or another laptop, by the link with a token that is printed
 """
+TOKEN_VARIABLE = "DEXRUN_PANEL_TOKEN"  # noqa: S105 - its name
 PACKAGES = ("starlette", "uvicorn", "websockets", "segno", "prometheus_client")
 
 
@@ -64,7 +66,20 @@ def _options(given: argparse.Namespace) -> PanelServerOptions:
     options = replace(_configured(given.config), **known)
     if not 0 <= options.port < 65_536:
         raise ConfigError(f"--port {options.port}: 0 to 65535")
-    return replace(options, token=know_secret(new_token(options.host)))
+    return replace(options, token=_token(options.host))
+
+
+def _token(host: str) -> str:
+    """One that stays the same from start to start, if the environment has one; else a new one.
+
+    Raises:
+        ConfigError: it is too short.
+    """
+    fixed = secret_of(TOKEN_VARIABLE)
+    if fixed and not re.fullmatch(r"[A-Za-z0-9_-]{16,200}", fixed):
+        raise ConfigError(f"{TOKEN_VARIABLE}: 16 to 200 letters, digits, '-' and '_'")
+    needed = new_token(host)
+    return know_secret(fixed or needed) if needed else ""
 
 
 def _configured(path: Path | None) -> PanelServerOptions:
@@ -73,7 +88,13 @@ def _configured(path: Path | None) -> PanelServerOptions:
         return options
     from dexrun.config.load import load
 
-    settings = load(["--config", str(path or options.config)])
+    try:
+        settings = load(["--config", str(path or options.config)])
+    except ConfigError as error:
+        if path is not None:
+            raise
+        fail(f"{options.config} is left aside: {error}", "dexrun panel")  # nobody has named it
+        return options
     return replace(options, runs=settings.runs)
 
 
@@ -107,8 +128,8 @@ def serve(options: PanelServerOptions, clock: Clock, ended: Callable[[], Awaitab
 
 def _announce(options: PanelServerOptions, port: int) -> None:
     link = link_of(options, port)
-    say(f"the panel is at {link} (Ctrl-C ends it)\n")
-    if options.token:
+    say(f"panel at {link} (Ctrl-C ends it)\n")
+    if options.token and sys.stdout.isatty():
         import segno
 
         segno.make(link).terminal(sys.stdout, compact=True)

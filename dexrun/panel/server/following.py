@@ -36,7 +36,7 @@ class Following:
 
     Attributes:
         pages: those that are open.
-        status: what the run said last; empty without a run. status_ns: when.
+        status: what the run said last; empty without a run. heard_ns: when its newest tick was seen.
         bodies: of its arm.
     """
 
@@ -46,7 +46,7 @@ class Following:
         self._about = about
         self.pages: set[PageMail] = set()
         self.status: dict[str, Any] = {}
-        self.status_ns = 0
+        self.heard_ns = 0
         self._run: AttachedRun | None = None
         self._ended: Path | None = None
         self._workers = ThreadPoolExecutor(_WORKERS, "panel-pictures")
@@ -133,7 +133,7 @@ class Following:
 
     def _attach(self, run: AttachedRun) -> None:
         self._run = run
-        self._tick, self._tick_ns = -1, 0
+        self._tick, self._tick_ns, self.heard_ns = -1, 0, self._clock.now_ns()
         self._pictures = SentPictures(run, self._workers)
         self.bodies.of_run(run.folder, self._workers)
         self._answers.of_run(run)
@@ -163,8 +163,9 @@ class Following:
         self._answers.deliver()
         self._pictures.look(self.pages, now_ns, self.status)
         if self._is_due("status", _STATUS_NS, now_ns):
-            self._look_at_status(self._run, now_ns)
-            self._look_at_ticks(self._run)
+            if self.pages:
+                self._look_at_status(self._run)
+            self._look_at_ticks(self._run, now_ns)
         if self._is_due("bodies", _BODIES_NS, now_ns):
             self._look_at_bodies(self._run)
         if self._is_due("beat", _BEAT_NS, now_ns):
@@ -176,7 +177,15 @@ class Following:
         self._due[what] = now_ns + every_ns
         return True
 
-    def _look_at_status(self, run: AttachedRun, now_ns: int) -> None:
+    def refresh(self) -> None:
+        """Read what the run says now, for whoever asks while no page is open.
+
+        Not all the time: a run copies its pictures while somebody looks.
+        """
+        if self._run is not None:
+            self._guarded(partial(self._look_at_status, self._run))
+
+    def _look_at_status(self, run: AttachedRun) -> None:
         try:
             said = run.status()
         except ValueError as error:
@@ -184,14 +193,14 @@ class Following:
             return
         if said is None:
             return
-        self.status, self.status_ns = said, now_ns
-        if self.pages:
-            self._to_all("status", messages.text("status", said))
+        self.status = said
+        self._to_all("status", messages.text("status", said))
 
-    def _look_at_ticks(self, run: AttachedRun) -> None:
+    def _look_at_ticks(self, run: AttachedRun, now_ns: int) -> None:
         samples = run.ticks_since(self._tick)
         if not samples:
             return
+        self.heard_ns = now_ns
         self._tick = samples[-1].index + 1
         if self.pages:
             self._to_all("ticks", messages.text("ticks", messages.ticks(samples, self._tick_ns)))

@@ -89,6 +89,7 @@ _LABELS = JobArgument("labels", "--labels", a.one_of(("success", "failure", "non
 _TO_DATA = JobArgument("to", "--to", a.new_data, "new data")
 _TO_NEW_DATA = JobArgument("to", "--to", a.new_data, "new data", needed=True)
 _PORT = JobArgument("port", "--port", a.serial_port, "port", needed=True)
+_FROM = JobArgument("from", "--from", a.there, "folder")
 _MODEL = _choice("model", "--model", "so100", "so101")
 _POLICY = JobArgument("policy", "--policy", a.checkpoint_or_type, "policy", needed=True)
 _FORMATS = ("lerobot-v3", "lerobot-v2.1", "dexgrasp-zarr", "umi-zarr", "act-hdf5", "dexvla-hdf5")
@@ -180,12 +181,16 @@ KINDS: Mapping[str, JobKind] = {
         JobKind("eval", ("eval",), _EVAL),
         JobKind("doctor", ("doctor",), (_CONFIG,), moves=True),
         JobKind("find-cameras", ("find-cameras",), (), moves=True),
-        JobKind("find-ports", ("find-ports",), (), moves=True, asks=True),
+        JobKind("find-ports", ("find-ports",), (_FROM,), moves=True, asks=True),
         JobKind("setup-motors", ("setup-motors",), (_PORT, _MODEL), moves=True, asks=True),
         JobKind("calibrate", ("calibrate",), _CALIBRATE, moves=True, asks=True),
         JobKind("joints", ("joints",), (_PORT, _MODEL), moves=True, asks=True),
         JobKind(
-            "init", ("init",), (JobArgument("to", "--to", a.new_config, "new config"),), moves=True, asks=True
+            "init",
+            ("init",),
+            (JobArgument("to", "--to", a.new_config, "new config"), _FROM),
+            moves=True,
+            asks=True,
         ),
     )
 }

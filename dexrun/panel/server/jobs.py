@@ -103,7 +103,12 @@ class Jobs:
         """
         if kind.name == "run":
             used = {"config": str(self._places.usual), **given}
-            return [*kind.command(self._places, used), f"--runs={self._places.runs}", "--panel.port=-1"]
+            return [
+                *kind.command(self._places, used),
+                f"--runs={self._places.runs}",
+                "--panel.port=-1",
+                "--panel.share=always",
+            ]
         words = kind.command(self._places, given)
         if kind.name == "train" and not given.get("config"):
             # A training's own file may say more; this much a policy's authors have decided for all of it.

@@ -38,12 +38,12 @@ class RunMetrics(Collector):
 
     def health(self) -> tuple[bool, str]:
         """Whether a run is alive, says so, and is not stopped; and one line."""
+        self._following.refresh()
         run, status = self._following.run, self._following.status
         if run is None:
             return False, "no run is alive"
-        age_s = (self._clock.now_ns() - self._following.status_ns) / NS_PER_S
-        if not status or age_s > FRESH_S:
-            return False, f"{run.folder.name} has said nothing for {FRESH_S:g} s"
+        if self._clock.now_ns() - self._following.heard_ns > FRESH_S * NS_PER_S:
+            return False, f"{run.folder.name}: the control loop has made no tick for {FRESH_S:g} s"
         if status.get("latched"):
             return False, f"{run.folder.name} is stopped: {status.get('reason', '')}"
         return True, f"{run.folder.name}: {status.get('state', '')}"
