@@ -76,6 +76,15 @@ def test_a_websocket_of_another_site_is_refused(tmp_path: Path, wrong: dict[str,
     serve(tmp_path, script)
 
 
+def test_a_server_answers_to_the_names_that_it_is_given(tmp_path: Path) -> None:
+    async def script(panel: Panel) -> None:
+        port = panel.server.port
+        assert await status_of(panel, host=f"robot.lab:{port}", origin=f"http://robot.lab:{port}") == 200
+        assert await status_of(panel, host=f"robot.evil:{port}") == 403
+
+    serve(tmp_path, script, names=("robot.lab",))
+
+
 def test_with_a_token_nothing_is_said_without_it(tmp_path: Path) -> None:
     token = "t" * 32
 

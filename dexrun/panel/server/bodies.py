@@ -55,7 +55,7 @@ class Bodies:
 
     def of_run(self, folder: Path, workers: Executor) -> None:
         """Begin to make the model of this run's arm."""
-        self._made = workers.submit(_model_of, folder / _CONFIG)
+        self._made = workers.submit(model_of, folder / _CONFIG)
         self._made.add_done_callback(_complain)
 
     def _ready(self) -> LookedAtModel | None:
@@ -80,7 +80,12 @@ def _complain(made: Future[LookedAtModel]) -> None:
         logger.warning("no arm in three dimensions: {}", error)
 
 
-def _model_of(config: Path) -> LookedAtModel:
+def model_of(config: Path) -> LookedAtModel:
+    """The arm, or the arms, of a run's resolved configuration; without its meshes, as what may touch.
+
+    Raises:
+        ConfigError, ModelError: the configuration, or the model that it names, cannot be used.
+    """
     import mujoco
 
     from dexrun.config.load import load_tables

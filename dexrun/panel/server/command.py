@@ -50,6 +50,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--runs", type=Path, metavar="DIR", help="the folder of runs (the configuration's)")
     add("--data", type=Path, metavar="DIR", action="append", help="a folder of data sets (data, outputs)")
     add("--language", choices=("auto", "en", "zh"), help="of the page")
+    add("--name", metavar="HOST", action="append", help="what this machine is called besides (robot.lab)")
     add("--run", type=Path, metavar="DIR", help="show the run of this folder and no other")
     return parser.parse_args(list(arguments))
 
@@ -61,6 +62,8 @@ def _options(given: argparse.Namespace) -> PanelServerOptions:
         ConfigError: the configuration cannot be used.
     """
     known = {key: value for key, value in vars(given).items() if value is not None}
+    if name := known.pop("name", None):
+        known["names"] = tuple(name)
     if "data" in known:
         known["data"] = tuple(known["data"])
     options = replace(_configured(given.config), **known)

@@ -52,6 +52,7 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         names = names_of(self._options.host, headers.get("host", "").rpartition(":")[0])
+        names |= frozenset(name.lower() for name in self._options.names)
         path = str(scope["path"])
         if scope["type"] == "websocket":
             check_origin(headers, self.port, names)

@@ -26,6 +26,7 @@ class PanelServerOptions:
         config: the configuration that a run is started with unless another is chosen.
         language: of the page: ``en``, ``zh`` or ``auto``.
         run: the folder of the one run that it shows; without it, whichever under `runs` is alive.
+        names: what it is called besides, in a network with names of its own.
         token: what every request must bring along where `host` is not this machine alone; else empty.
     """
 
@@ -36,6 +37,7 @@ class PanelServerOptions:
     config: Path = Path("config.toml")
     language: str = "auto"
     run: Path | None = None
+    names: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
 
     def roots(self) -> tuple[Path, ...]:
