@@ -26,7 +26,7 @@ def examine(settings: Settings, machine: HostMachine, clock: Clock) -> Iterator[
     yield from deep_checks.servos(settings, clock)
     yield from deep_checks.cameras(settings, clock)
     yield deep_checks.disk_speed(settings, clock)
-    yield deep_checks.waking(clock)
+    yield deep_checks.waking(settings, clock)
     yield from deep_checks.policy_server(settings)
     if settings.mode == "grasp":
         yield clock.run(deep_checks.planner, settings, clock)

@@ -242,6 +242,40 @@ def test_servers_that_are_not_there_fail(tmp_path: Path) -> None:
     assert "unreachable" in finding.said
 
 
+@pytest.mark.parametrize(
+    ("late_ns", "scheduler", "line"),
+    [
+        (10_000, "fifo", "PASS  waking: an ordinary thread is woken 10 us late (p99 of 100)"),
+        (
+            3_000_000,
+            "other",
+            "WARN  waking: an ordinary thread is woken 3000 us late (p99 of 100); end what else runs, or "
+            'realtime.scheduler = "fifo" (docs/kernel.md)',
+        ),
+        (
+            3_000_000,
+            "fifo",
+            "WARN  waking: an ordinary thread is woken 3000 us late (p99 of 100); end what else runs "
+            "(docs/kernel.md)",
+        ),
+    ],
+)
+def test_who_has_fifo_is_not_told_to_ask_for_it(
+    tmp_path: Path, late_ns: int, scheduler: str, line: str
+) -> None:
+    class Late(RealClock):
+        ns = 0
+
+        def now_ns(self) -> int:
+            return self.ns
+
+        def wait_until_ns(self, due_ns: int) -> None:
+            self.ns = due_ns + late_ns
+
+    of = settings(tmp_path, "--realtime.scheduler", scheduler)
+    assert deep_checks.waking(of, Late()).line() == line
+
+
 def test_json_and_exit_codes(tmp_path: Path, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     teleop = ["--config", str(ROOT / "config.toml"), "--mode", "teleop", "--runs", str(tmp_path)]
     assert main([*teleop, "--json"], host) == 0

@@ -8,6 +8,7 @@ what it asks, an empty line is the answer, and ``SET`` says that it is done and 
 ``lerobot_peer.py calibrate PORT FOLDER`` calibrates an arm with its own ``calibrate``, in the same way; it
 writes ``arm.json`` in FOLDER. While the joints are moved it asks after every look, and looks again at a line
 that is not empty.
+``lerobot_peer.py find-port FOLDER`` runs its own ``find_port`` with FOLDER in the place of ``/dev``.
 ``lerobot_peer.py client PORT STEPS`` lets its client drive a toy robot for so many steps and prints them;
 ``lerobot_peer.py server FOLDER`` makes a tiny ACT checkpoint in FOLDER, serves, and prints its port and the
 checkpoint's path, then every chunk that it computes.
@@ -75,16 +76,28 @@ def arm(port, folder, units):
     robot.disconnect()
 
 
+def ask(text=""):
+    print("ASK " + text, flush=True)
+    return sys.stdin.readline().rstrip("\n")
+
+
+def find_port(folder):
+    import builtins
+    from pathlib import Path
+
+    from lerobot.scripts import lerobot_find_port
+
+    builtins.input = ask
+    lerobot_find_port.Path = lambda path: Path(folder if path == "/dev" else path)
+    lerobot_find_port.find_port()
+
+
 def by_hand(what, port, folder):
     import builtins
     from pathlib import Path
 
     from lerobot.motors import motors_bus
     from lerobot.robots.so_follower import SO100Follower, SO100FollowerConfig
-
-    def ask(text=""):
-        print("ASK " + text, flush=True)
-        return sys.stdin.readline().rstrip("\n")
 
     builtins.input = ask
     robot = SO100Follower(SO100FollowerConfig(port=port, id="arm", calibration_dir=Path(folder)))
@@ -204,5 +217,7 @@ if __name__ == "__main__":
         arm(*sys.argv[2:5])
     elif sys.argv[1] in ("setup", "calibrate"):
         by_hand(*sys.argv[1:4])
+    elif sys.argv[1] == "find-port":
+        find_port(sys.argv[2])
     else:
         server(sys.argv[2])

@@ -1,4 +1,4 @@
-"""LeRobot 0.4.4's own setup-motors and calibrate on our emulated servos, and ours: the same comes of both."""
+"""LeRobot 0.4.4's own setup-motors, calibrate and find-port on our emulated servos, and ours, do the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dexrun.setup.calibrate import main as calibrate
+from dexrun.setup.find_ports import main as find_ports
 from dexrun.setup.setup_motors import main
 from drivers.arms import describe
 from drivers.feetech import registers as reg
@@ -143,3 +144,44 @@ def test_both_calibrate_an_arm_alike(tmp_path: Path) -> None:
     finally:
         theirs.close()
         ours.close()
+
+
+class Unplugger:
+    """Pulls out one port at the first look."""
+
+    def __init__(self, emulator: FeetechEmulator) -> None:
+        self.emulator = emulator
+        self.looks = 0
+        self.said: list[str] = []
+
+    def confirm(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def confirmed(self) -> bool:
+        self.emulator.unplug()
+        self.looks += 1
+        return self.looks > 1
+
+    def show(self, text: str) -> None:
+        self.said.append(text)
+
+    def watch(self, lines: Sequence[str]) -> None:
+        del lines
+
+
+def test_both_find_the_port_that_is_pulled_out(tmp_path: Path) -> None:
+    arms = [bus(tmp_path, name) for name in ("ttyACM0", "ttyACM1")]
+    try:
+        with Peer(PEER, "find-port", str(tmp_path)) as peer:
+            peer.line("ASK ")
+            arms[1].unplug()
+            peer.say("")
+            theirs = peer.line("The port of this MotorsBus is ")
+        arms[1].plug()
+        person = Unplugger(arms[1])
+        assert find_ports(["--from", str(tmp_path)], person, SteppedClock()) == 0
+        assert theirs == f"'{arms[1].port}'"
+        assert person.said[-1] == f"that one was {arms[1].port}"
+    finally:
+        for arm in arms:
+            arm.close()
