@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def batch() -> tuple[DexVlaPrompt, torch.Tensor]:
     return DexVlaPrompt(words, words != 0, numbers("pixels", (64, 1176), 1.0), grids), said
 
 
-def close(found: torch.Tensor, name: str, atol: float = 1e-5) -> None:
-    torch.testing.assert_close(found, KNOWN[name], rtol=0, atol=atol)
+def off(found: torch.Tensor, name: str) -> float:
+    """How far any number is from the public code's; of other shapes, not a number."""
+    known = KNOWN[name]
+    return float((found.detach() - known).abs().max()) if found.shape == known.shape else math.nan
 
 
 def test_names_and_sizes_are_the_public_codes(network: DexVla) -> None:
@@ -70,17 +73,17 @@ def test_names_and_sizes_are_the_public_codes(network: DexVla) -> None:
 def test_the_head_predicts_and_denoises_as_the_public_one(network: DexVla) -> None:
     head, condition = network.policy_head, numbers("condition", (2, 1, 32), 1.0)[:, 0]
     about = head.about(condition, STATES)
-    close(head.predict(NOISE, TIMES, about), "head.predicted")
-    close(head.loss(ACTIONS, IS_PAD, about, NOISE, TIMES), "head.loss")
-    close(head.sample(about[:1], START), "head.chunk")
+    assert off(head.predict(NOISE, TIMES, about), "head.predicted") < 1e-5
+    assert off(head.loss(ACTIONS, IS_PAD, about, NOISE, TIMES), "head.loss") < 1e-5
+    assert off(head.sample(about[:1], START), "head.chunk") < 1e-5
 
 
 def test_projector_and_film_are_the_public_ones(network: DexVla) -> None:
     prompt, reasoning = numbers("prompt", (9, 32), 1.0)[None], numbers("reasoning", (4, 32), 1.0)[None]
     projected = network.input_action_proj(prompt, torch.ones(1, 9, dtype=torch.bool))
-    close(projected, "projected", 1e-6)
+    assert off(projected, "projected") < 1e-6
     said = network.reasoning_action_proj(reasoning, torch.ones(1, 4, dtype=torch.bool))
-    close(network.reasoning_film(projected, said), "film", 1e-6)
+    assert off(network.reasoning_film(projected, said), "film") < 1e-6
 
 
 def test_the_whole_networks_losses_are_the_public_ones(network: DexVla) -> None:
@@ -88,13 +91,13 @@ def test_the_whole_networks_losses_are_the_public_ones(network: DexVla) -> None:
     hidden = network.hidden(prompt, network.positions(prompt))
     there = prompt.there[..., None]
     torch.testing.assert_close(hidden * there, KNOWN["hidden"] * there, rtol=0, atol=2e-5)
-    close(network.condition(hidden, prompt.there & ~said, said), "condition.rows")
+    assert off(network.condition(hidden, prompt.there & ~said, said), "condition.rows") < 1e-5
     logits = network.vlm.lm_head(hidden)
     torch.testing.assert_close(logits * there, KNOWN["logits"] * there, rtol=0, atol=5e-5)
     loss = network.loss(prompt, said, STATES, ACTIONS, IS_PAD, 0.5, NOISE, TIMES)
-    close(loss.language, "llm_loss")
-    close(loss.action, "action_loss")
-    close(loss.loss, "loss")
+    assert off(loss.language, "llm_loss") < 1e-5
+    assert off(loss.action, "action_loss") < 1e-5
+    assert off(loss.loss, "loss") < 1e-5
 
 
 def test_what_it_says_and_does_is_the_public_ones(network: DexVla) -> None:
@@ -103,9 +106,9 @@ def test_what_it_says_and_does_is_the_public_ones(network: DexVla) -> None:
     one = DexVlaPrompt(asked, torch.ones_like(asked, dtype=torch.bool), prompt.patches[:32], prompt.grids[:2])
     reading = network.read(one, END, 256)
     assert list(reading.said) == KNOWN["run.words"][0].tolist()
-    close(reading.condition, "run.condition.rows")
+    assert off(reading.condition, "run.condition.rows") < 1e-5
     about = network.policy_head.about(reading.condition, STATES[:1])
-    close(network.policy_head.sample(about, START), "run.chunk")
+    assert off(network.policy_head.sample(about, START), "run.chunk") < 1e-5
 
 
 def test_in_bfloat16_a_chunk_is_near_the_public_one() -> None:
@@ -114,7 +117,7 @@ def test_in_bfloat16_a_chunk_is_near_the_public_one() -> None:
     own = {name.removeprefix("policy_head."): shape for name, shape in NAMES.items() if "policy_head" in name}
     head.load_state_dict({name: weight(f"policy_head.{name}", shape) for name, shape in own.items()})
     condition = numbers("condition", (2, 1, 32), 1.0)[:1, 0]
-    close(head.bfloat16().sample(head.about(condition, STATES[:1]), START), "head.chunk_bfloat16", 0.05)
+    assert off(head.bfloat16().sample(head.about(condition, STATES[:1]), START), "head.chunk_bfloat16") < 0.05
 
 
 @pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl"])
