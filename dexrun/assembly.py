@@ -82,20 +82,29 @@ class _Builder:
     def _lent(self, key: str) -> object:
         return None if self._tabletop is None else self._tabletop.lent(self._configured[key].address)
 
-    def _arm_context(self, key: str) -> ArmContext:
+    def _arm_context(self, key: str, follower: Ring | None = None) -> ArmContext:
         _, _, name = key.partition(".")
         tables = {**self.settings.arm_tables(), **self.settings.all_leader_tables()}
         others = {other: table for other, table in tables.items() if other != key}
-        joints = self._model.layout.part(name)
-        return ArmContext(key, self._clock, self._lent(key), joints=joints, others=others)
+        joints, model = self._model.layout.part(name), self._model
+        return ArmContext(
+            key,
+            self._clock,
+            self._lent(key),
+            joints=joints,
+            others=others,
+            arm_model=lambda: model.arm(name),
+            follower=follower,
+        )
 
     def arms(self) -> dict[str, ArmDriver]:
         tables = self.settings.arm_tables()
         return {key: table.build(self._arm_context(key)) for key, table in tables.items()}
 
-    def leaders(self) -> dict[str, LeaderDriver]:
+    def leaders(self, arms: Mapping[str, ArmDriver]) -> dict[str, LeaderDriver]:
         tables = self.settings.leader_tables()
-        return {key: table.build(self._arm_context(key)) for key, table in tables.items()}
+        led = dict(zip(tables, arms.values(), strict=True)) if tables else {}
+        return {key: table.build(self._arm_context(key, led[key].states)) for key, table in tables.items()}
 
     def cameras(self) -> dict[str, CameraDriver]:
         return {
@@ -115,7 +124,8 @@ def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | Non
     model = description.model(boxes=configured.fixed_boxes)
     builder = _Builder(configured, clock, model, tabletop)
     settings = builder.settings
-    arms, leaders, cameras, force = builder.arms(), builder.leaders(), builder.cameras(), builder.force()
+    arms = builder.arms()
+    leaders, cameras, force = builder.leaders(arms), builder.cameras(), builder.force()
     arm = arms_as_one(arms)
     statistics = RunStatistics()
     faults = FaultPolicy(settings.faults, clock, FaultLog())

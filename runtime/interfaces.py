@@ -86,6 +86,26 @@ class GuidedLeader(LeaderDriver, Protocol):
 
 
 @runtime_checkable
+class JoggedLeader(GuidedLeader, Protocol):
+    """A leader without an arm: a point in space that is moved, and the joints that bring the gripper there.
+
+    `jog` takes fields ``twist`` float64 ``[6]``, metres a second along the base frame's axes and radians a
+    second about those of the point's heading (forward, left, up), and ``grip``, travels of the gripper a
+    second, opening. `hand` takes a hand's pose in a frame whose z is up and whose x is the base frame's:
+    ``position`` float64 ``[3]``, metres, and ``quaternion`` ``[4]`` (x, y, z, w), with ``grip``, 0 closed to
+    1 open (NaN: as it is), and ``clutch``, 1 while the hand is to be followed: what counts is its motion
+    since it was pressed. Each is posted by the loop's thread, and counts for a fraction of a second: silence
+    is standing still.
+    """
+
+    @property
+    def jog(self) -> Mailbox: ...
+
+    @property
+    def hand(self) -> Mailbox: ...
+
+
+@runtime_checkable
 class ArmDriver(LeaderDriver, Protocol):
     """A joint-position-controlled arm.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from runtime.arm_model import ArmModel
     from runtime.clock import Clock
+    from runtime.ring import Ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,14 @@ class ArmContext(DeviceContext):
     Attributes:
         joints: its joints, in the order of every ``[D]``, with the ranges that the robot's model gives them.
         others: the tables of the other arms and leaders, by key: what is theirs is not this arm's.
+        arm_model: makes a model of this arm where it stands, the driver's own; ``None`` where no robot is.
+        follower: for a leader, the states of the arm that follows it.
     """
 
     joints: JointLayout = field(kw_only=True)
     others: Mapping[str, object] = field(default_factory=dict)
+    arm_model: Callable[[], ArmModel] | None = None
+    follower: Ring | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ class LeaderTable(DeviceTable, ArmOptions):
     """An arm that a person moves; without a model of its own it is the follower's."""
 
     part_kind = "leader"
+    jogged: ClassVar[bool] = False
+    """Whether it is no arm but a `runtime.interfaces.JoggedLeader`, which begins where the follower is."""
 
     @abstractmethod
     def build(self, context: ArmContext) -> LeaderDriver:

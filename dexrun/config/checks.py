@@ -60,6 +60,7 @@ def check(settings: Settings) -> None:
     poses(settings, robot, joint_limits(settings, robot))
     place(settings, robot)
     scripted_operator(settings, robot)
+    jogged(settings)
     policy_cameras(settings)
     trained(settings)
     trained_arm(settings)
@@ -303,6 +304,16 @@ def scripted_operator(settings: Settings, robot: RobotDescription) -> None:
         raise ValueError(
             f"teleop.scripted = true: the scripted operator needs a gripper or a hand, and {robot.name!r} "
             "has none; give false, or name them in arm.body.grippers or arm.body.hand"
+        )
+
+
+def jogged(settings: Settings) -> None:
+    """A leader without an arm is where its follower is: nothing is scaled between them."""
+    key = next((key for key, leader in settings.leader_tables().items() if leader.jogged), "")
+    if key and settings.teleop.gain != 1.0:
+        raise ValueError(
+            f"teleop.gain = {settings.teleop.gain:g}: it scales nothing of {key}, which is no arm but where "
+            f"the follower is; leave it out, and give {key}.hand_scale or {key}.linear_m_s"
         )
 
 

@@ -228,6 +228,11 @@ class Settings(BaseSettings):
         return taken.get(self.mode, TakeOverOptions())
 
     @property
+    def scripted(self) -> bool:
+        """Whether the scripted operator is the person: it moves simulated leaders only."""
+        return self.teleop.scripted and any(in_world(each.address) for each in self.leader_tables().values())
+
+    @property
     def working_arm(self) -> str:
         """Of several arms, the one that a policy for one arm moves; empty if none is named."""
         return self.rollout.arm if self.mode == "rollout" else self.grasp.arm

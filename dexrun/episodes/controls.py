@@ -16,35 +16,47 @@ if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
 
 
-class ModeControls(ModeRequests, Protocol):
-    """What a person can do in a mode beside episodes, by keys and by HTTP."""
+class KeyCommands(Protocol):
+    """What a person can do by keys beside episodes."""
 
     @property
     def help(self) -> str:
-        """The mode's keys, for a person."""
+        """The keys, for a person; empty: there are none."""
 
     def commands(self) -> Mapping[str, Callable[[], None]]:
         """What to do for a command of `dexrun.episodes.keys.KeyParser`; raises as `requests`."""
 
 
+class ModeControls(ModeRequests, KeyCommands, Protocol):
+    """What a person can do in a mode beside episodes, by keys and by HTTP."""
+
+
 @contextlib.asynccontextmanager
 async def remote_controls(
-    episodes: Episodes | None, options: RecordingOptions, mode: ModeControls | None = None
+    episodes: Episodes | None,
+    options: RecordingOptions,
+    mode: ModeControls | None = None,
+    jog: KeyCommands | None = None,
 ) -> AsyncIterator[bool]:
     """Keys and requests are listened to while this is open; yields whether there is a way to say anything.
 
     Without `episodes` the mode has its own, and nobody else begins or ends one. What cannot be opened is
-    said, and left out.
+    said, and left out. `jog` are the keys that move a leader without an arm.
     """
     heard = False
     async with contextlib.AsyncExitStack() as stack:
-        extra = None if mode is None else dict(mode.commands())
-        if mode is not None and extra is not None and episodes is None:
-            extra["help"] = lambda: logger.info("{}", mode.help)
+        more = [each for each in (mode, jog) if each is not None]
+        extra = {name: act for each in more for name, act in each.commands().items()}
+
+        def say() -> None:
+            said = [HELP if episodes is not None else "", *(each.help for each in more)]
+            logger.info("{}", "; ".join(filter(None, said)))
+
+        if episodes is None:
+            extra["help"] = say
         if options.keys and stack.enter_context(open_keys(episodes, extra=extra)):
             heard = True
-            said = [HELP] if episodes is not None else []
-            logger.info("{}", "; ".join([*said, *([mode.help] if mode is not None else [])]))
+            say()
         if options.api:
             api = EpisodeApi(episodes, mode)
             try:

@@ -42,9 +42,30 @@ def hint(status: EpisodeStatus) -> str:
 _ESC_S = 0.1
 """A lone ESC that nothing follows for so long is the key, and not the beginning of an arrow's bytes."""
 
+JOG_KEYS: Mapping[str, str] = {
+    "k": "forward",
+    "j": "back",
+    "h": "left",
+    "l": "right",
+    "u": "up",
+    "n": "down",
+    "z": "roll-",
+    "x": "roll+",
+    "y": "pitch+",
+    "b": "pitch-",
+    ",": "yaw+",
+    ".": "yaw-",
+    "o": "open",
+    "c": "close",
+    "-": "slower",
+    "+": "faster",
+    "a": "other",
+}
+"""What moves a leader without an arm, where there is one; a key that is held repeats."""
+
 Extra = Mapping[str, Callable[[], None]]
-"""What a mode does on the commands ``pause`` (p), ``take`` (TAB or t) and ``instruct`` (i); and on ``quit``
-and ``help``, where nobody else has episodes.
+"""What a mode does on the commands ``pause`` (p), ``take`` (TAB or t), ``instruct`` (i) and ``jog.<way>``
+(`JOG_KEYS`); and on ``quit`` and ``help``, where nobody else has episodes.
 """
 
 _ESCAPES = {b"\x1b[C": "toggle", b"\x1bOC": "toggle", b"\x1b[D": "discard", b"\x1bOD": "discard"}
@@ -63,6 +84,7 @@ _BYTES = {
     ord("i"): "instruct",
     ord("t"): "take",
     ord("\t"): "take",
+    **{ord(key): f"jog.{what}" for key, what in JOG_KEYS.items()},
 }
 
 

@@ -14,6 +14,7 @@ from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.attempt_episodes import AttemptEpisodes
 from dexrun.modes.grasp_moves import GraspMoves
 from dexrun.modes.hand_over import DrivingPhase
+from dexrun.modes.jogging import JogKeys
 from dexrun.modes.locating import located
 from dexrun.modes.perception import DetectorFailedError, NotSegmentedError, Perception
 from dexrun.modes.pictures import save_png, sketch
@@ -160,6 +161,11 @@ class GraspMode:
             self._record.after(steps)
 
     # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`)
+
+    @property
+    def jog(self) -> JogKeys:
+        """The keys of a leader without an arm."""
+        return self._take_over.jog
 
     @property
     def help(self) -> str:

@@ -87,7 +87,7 @@ class HandOver:
         self._control = robot.control
         self._leader = leader
         self._changed = changed
-        self._brings = leader is not None and leader.moves and options.bring_leader
+        self._brings = leader is not None and leader.moves and (options.bring_leader or leader.jogged)
         self._near = Nearness(options.match_rad, options.match_gripper)
         rate_hz = robot.settings.control.rate_hz
         speed = robot.settings.engage_speed_rad_s
@@ -143,7 +143,7 @@ class HandOver:
         if self.phase is DrivingPhase.BRINGING:
             self._bring()
         elif self.phase is DrivingPhase.OFFERED:
-            if self.scripted:
+            if self.scripted or (self._leader is not None and self._leader.jogged):
                 self._pass()
             else:
                 self._keep()

@@ -10,7 +10,7 @@ from dexrun.config.mode_options import TeleopOptions
 from dexrun.robot import Robot
 from runtime.clock import NS_PER_S
 from runtime.control import LeaderSource
-from runtime.interfaces import GuidedLeader
+from runtime.interfaces import GuidedLeader, JoggedLeader
 from runtime.joints import posed
 from runtime.messages import Floats
 
@@ -51,6 +51,7 @@ class Leader:
 
     Attributes:
         moves: whether every leader of the robot can be brought.
+        jogged: whether none of them is an arm, that anybody would have to take in hand.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -61,6 +62,7 @@ class Leader:
         self._options, self._grippers = robot.settings.teleop, robot.model.grippers
         layout = robot.model.layout
         guides = {name: leader for name, leader in robot.leaders.items() if isinstance(leader, GuidedLeader)}
+        self.jogged = all(isinstance(leader, JoggedLeader) for leader in robot.leaders.values())
         self.moves = len(guides) == len(robot.leaders)
         self._guides = [
             (leader.guide, list(layout.of(name.partition(".")[2]))) for name, leader in guides.items()

@@ -74,7 +74,7 @@ async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording |
         worker = await _open_worker(robot, perception.newest, settings.grasp.attempt_timeout_s, stack)
         mode = GraspMode(robot, planner, perception, worker, folder, episodes)
         if corrected and not robot.clock.stepped:
-            await stack.enter_async_context(remote_controls(None, settings.recording, mode))
+            await stack.enter_async_context(remote_controls(None, settings.recording, mode, mode.jog))
         await _watch(robot, worker, stack)
         yield mode
 
@@ -109,7 +109,7 @@ async def _open_rollout(
         mode = RolloutMode(robot, episodes, worker, finder, alone=clock.stepped)
         record.asked = mode.asked
         if not clock.stepped:
-            await stack.enter_async_context(remote_controls(episodes, options, mode))
+            await stack.enter_async_context(remote_controls(episodes, options, mode, mode.jog))
         await _watch(robot, worker, stack)
         try:
             yield mode

@@ -21,6 +21,7 @@ from dexrun.modes.driving import ByHand
 from dexrun.modes.finder import ObjectFinder
 from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.homing import home_rows
+from dexrun.modes.jogging import JogKeys
 from dexrun.modes.moves import carry_out
 from dexrun.modes.perception import DetectorFailedError, NotSegmentedError
 from dexrun.modes.policy_watch import PolicyFailures
@@ -132,6 +133,11 @@ class RolloutMode:
         return replace(outcome, reason=f"{outcome.reason}; {in_words(self.results())}")
 
     # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`)
+
+    @property
+    def jog(self) -> JogKeys:
+        """The keys of a leader without an arm."""
+        return self._take_over.jog
 
     @property
     def help(self) -> str:

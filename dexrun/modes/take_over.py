@@ -12,6 +12,7 @@ import anyio
 
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.modes.hand_over import DrivingPhase, HandOver
+from dexrun.modes.jogging import JogKeys
 from dexrun.modes.leader import Leader
 from dexrun.robot import Robot
 from dexrun.simulation.operator import ScriptedHand
@@ -25,6 +26,9 @@ class TakeOver:
         doing: what the mode does while it drives, in words.
         changed: told every new phase.
         handed: whether a scripted person who drives gives back, by what the script does.
+
+    Attributes:
+        jog: the keys of a leader without an arm; they count while the person drives.
     """
 
     def __init__(
@@ -36,9 +40,10 @@ class TakeOver:
         handed: Callable[[str], bool] = lambda phase: False,
     ) -> None:
         leader = Leader(robot) if robot.leader is not None else None
-        scripted = leader is not None and robot.world is not None and robot.settings.teleop.scripted
+        scripted = leader is not None and robot.world is not None and robot.settings.scripted
         options = robot.settings.take_over
         self.hand_over = HandOver(robot, options, leader, changed, scripted=scripted)
+        self.jog = JogKeys(robot, lambda: self.person_drives)
         self._robot = robot
         self._on, self._does, self._handed = on, doing, handed
 

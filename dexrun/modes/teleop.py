@@ -11,6 +11,7 @@ from loguru import logger
 
 from dexrun.episodes.controls import remote_controls
 from dexrun.modes.driving import ByHand
+from dexrun.modes.jogging import JogKeys
 from dexrun.modes.leader import leader_source, to_follower
 from dexrun.modes.moves import carry_out
 from dexrun.outcome import Outcome
@@ -42,7 +43,7 @@ class TeleopMode:
         )
         episodes = None if recording is None else recording.episodes
         self.script: Scripted | None = None
-        if robot.world is not None and self._options.scripted:
+        if robot.world is not None and robot.settings.scripted:
             self.script = Scripted(robot.world, robot.clock, episodes)
         self._hand = ByHand(robot.clock, episodes) if episodes is not None else None
         self._engaged = False
@@ -103,10 +104,14 @@ async def open_teleop(
     assert robot.leader is not None  # noqa: S101 - the configuration was checked
     mode = TeleopMode(robot, robot.leader, recording)
     try:
-        if recording is None or robot.clock.stepped:
+        jog = JogKeys(robot)
+        if robot.clock.stepped or (recording is None and not jog):
             yield mode
         else:
-            async with remote_controls(recording.episodes, robot.settings.recording):
+            episodes, options = None if recording is None else recording.episodes, robot.settings.recording
+            if episodes is None:
+                options = options.model_copy(update={"api": False})
+            async with remote_controls(episodes, options, jog=jog):
                 yield mode
     finally:
         if mode.script is not None and mode.script.report is not None:

@@ -17,12 +17,18 @@ from runtime.clock import RealClock
 @given(st.binary(max_size=60))
 def test_any_bytes_are_taken(data: bytes) -> None:
     whole = KeyParser().feed(data)
-    assert set(whole) <= {*keys._ACTIONS, "pause", "take", "instruct"}
+    assert set(whole) <= {
+        *keys._ACTIONS,
+        "pause",
+        "take",
+        "instruct",
+        *(f"jog.{what}" for what in keys.JOG_KEYS.values()),
+    }
 
 
 @given(
     st.lists(
-        st.sampled_from([b" ", b"s", b"f", b"d", b"q", b"x", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A"])
+        st.sampled_from([b" ", b"s", b"f", b"d", b"q", b"e", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A"])
     ),
     st.data(),
 )
@@ -60,7 +66,7 @@ def test_keys_arrive_through_a_terminal(terminal: tuple[int, int], monkeypatch: 
             during = termios.tcgetattr(theirs)
             assert not during[3] & (termios.ICANON | termios.ECHO)
             assert during[3] & termios.ISIG  # Ctrl-C stays what it is
-            os.write(ours, b" x\x1b[")
+            os.write(ours, b" e\x1b[")
             os.write(ours, b"Dsq")
             while len(pressed) < 4:
                 await clock.sleep_until_ns(clock.now_ns() + 1_000_000)

@@ -1,0 +1,275 @@
+"""What moves the point: keys, a hand with its clutch, a gamepad at the wire; and what does not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drivers.jog import gamepad
+from drivers.jog.emulator import GamepadEmulator
+from drivers.jog.options import PadOptions
+from runtime.interfaces import GuidedLeader, JoggedLeader
+from runtime.messages import DeviceError, FaultKind
+from tests.jog.rig import READY, Rig
+
+PERIOD_S = 1 / 50
+
+
+def test_it_says_nothing_before_there_is_a_follower_and_begins_where_it_is() -> None:
+    rig = Rig()
+    assert isinstance(rig.leader, JoggedLeader)
+    assert isinstance(rig.leader, GuidedLeader)
+    rig.leader.open()
+    assert not rig.leader.poll()
+    assert rig.leader.states.newest() is None
+    rig.at(READY)
+    assert rig.leader.poll()
+    np.testing.assert_allclose(rig.position, READY, atol=1e-12)
+
+
+def test_a_key_counts_for_a_fifth_of_a_second_and_silence_is_standing_still() -> None:
+    rig = Rig()
+    start = rig.begin()
+    rig.jog([0, 0.1, 0, 0, 0, 0])
+    rig.poll(40)
+    moved = rig.place - start
+    np.testing.assert_allclose(moved, [0, 0.1 * 0.2, 0], atol=0.003)
+    rig.jog([0, 9.0, 0, 0, 0, 0])  # no faster than the table says
+    rig.poll(1)
+    assert np.linalg.norm(rig.place - start - moved) <= rig.config.linear_m_s * PERIOD_S + 0.001
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_no_number_moves_nothing(wrong: float) -> None:
+    rig = Rig()
+    start = rig.begin()
+    rig.jog([wrong, 0.1, 0, 0, 0, 0])
+    rig.hand([0, wrong, 0])
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, start)
+
+
+def test_the_gripper_opens_and_closes_at_its_own_speed_and_stays_shut_on_what_it_holds() -> None:
+    rig = Rig()
+    rig.begin()
+    rig.jog([0] * 6, grip=0.5)
+    rig.poll(5)
+    assert rig.position[5] == pytest.approx(READY[5] + 5 * 0.5 * PERIOD_S)
+    rig.stays = True  # it holds something
+    held = rig.position
+    for _ in range(30):
+        rig.at(held)
+        rig.jog([0] * 6, grip=-1.0)
+        rig.poll()
+    assert rig.position[5] == pytest.approx(max(0.0, held[5] - 0.35))
+    for _ in range(30):
+        rig.at(held)
+        rig.poll()
+    assert rig.position[5] == pytest.approx(max(0.0, held[5] - 0.35))
+
+
+def test_a_held_follower_is_not_run_away_from_and_a_moved_one_is_gone_to() -> None:
+    rig = Rig()
+    start = rig.begin()
+    rig.stays = True
+    for _ in range(100):
+        rig.at(READY)
+        rig.jog([0, 0.1, 0, 0, 0, 0])
+        rig.poll()
+    assert np.linalg.norm(rig.place - start) <= rig.config.leash_m + 0.001
+    assert rig.leader.statistics()["out_of_reach"] > 0
+    elsewhere = READY + np.array([0.6, 0, 0, 0, 0, 0])
+    for _ in range(20):
+        rig.at(elsewhere)
+        rig.poll()
+    np.testing.assert_allclose(rig.position[:5], elsewhere[:5], atol=1e-9)
+
+
+def test_a_stale_follower_moves_nothing() -> None:
+    rig = Rig()
+    start = rig.begin()
+    rig.stays = True
+    rig.clock.at_ns += 600_000_000
+    rig.jog([0, 0.1, 0, 0, 0, 0])
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, start)
+
+
+def test_a_hand_moves_the_point_from_where_its_clutch_was_pressed() -> None:
+    rig = Rig()
+    start = rig.begin()
+    rig.hand([5.0, 5.0, 5.0])
+    rig.poll()
+    np.testing.assert_allclose(rig.place, start, atol=1e-6)
+    for _ in range(30):
+        rig.hand([5.0, 5.02, 5.0])
+        rig.poll()
+    np.testing.assert_allclose(rig.place - start, [0, 0.02, 0], atol=0.002)
+    rig.hand([5.0, 5.02, 5.0], clutch=0.0)
+    rig.poll()
+    for _ in range(5):
+        rig.hand([0.0, 0.0, 0.0])  # pressed again somewhere else
+        rig.poll()
+    np.testing.assert_allclose(rig.place - start, [0, 0.02, 0], atol=0.002)
+
+
+def test_a_hand_that_leaps_is_followed_no_faster_than_allowed_and_one_that_is_lost_not_at_all() -> None:
+    rig = Rig()
+    start = rig.begin()
+    rig.hand([0, 0, 0])
+    rig.poll()
+    rig.hand([0, 1.0, 0])
+    rig.poll()
+    assert 0 < np.linalg.norm(rig.place - start) <= rig.config.linear_m_s * PERIOD_S + 0.001
+    rig.poll(40)  # nothing comes
+    there = rig.place
+    rig.hand([0, 2.0, 0])  # it is back: its clutch counts from here on
+    rig.poll(3)
+    np.testing.assert_allclose(rig.place, there, atol=1e-6)
+
+
+def test_a_hand_turns_the_gripper_and_says_how_far_it_is_open() -> None:
+    rig = Rig()
+    rig.begin()
+    rig.hand([0, 0, 0])
+    rig.poll()
+    before = rig.position
+    for _ in range(40):
+        rig.hand([0, 0, 0], (0, 0, np.sin(0.1), np.cos(0.1)), grip=0.6)
+        rig.poll()
+    assert abs(rig.position[4] - before[4]) == pytest.approx(0.2, abs=0.03)
+    assert rig.position[5] == pytest.approx(0.6)
+
+
+def test_whoever_guides_it_says_where_it_is_until_it_is_let_go() -> None:
+    rig = Rig()
+    rig.begin()
+    rig.stays = True
+    there = READY + np.array([0.5, 0.1, 0, 0, 0, 0.2])
+    rig.leader.guide.post(rig.clock.now_ns(), position=there)
+    rig.jog([0, 0.1, 0, 0, 0, 0])
+    rig.at(READY)
+    rig.poll()
+    np.testing.assert_allclose(rig.position, there)
+    rig.leader.guide.post(rig.clock.now_ns(), position=np.full(6, np.nan))
+    rig.at(READY)
+    rig.clock.at_ns += 300_000_000  # the key does not count any more
+    rig.poll()
+    np.testing.assert_allclose(rig.position[:5], READY[:5])  # it stays near its follower again
+
+
+# --- the gamepad
+
+
+@pytest.fixture
+def driven(pad: GamepadEmulator) -> Iterator[Callable[..., Rig]]:
+    """Makes the leader that the gamepad moves."""
+    rigs: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        rigs.append(Rig(gamepad=pad.device, **options))
+        return rigs[0]
+
+    yield make
+    for rig in rigs:
+        rig.leader.close()
+
+
+@pytest.fixture
+def pad(tmp_path: Path) -> Iterator[GamepadEmulator]:
+    emulator = GamepadEmulator(tmp_path / "js0")
+    yield emulator
+    emulator.close()
+
+
+def test_a_stick_moves_the_point_as_long_as_it_is_held(
+    pad: GamepadEmulator, driven: Callable[..., Rig]
+) -> None:
+    rig = driven()
+    start = rig.begin()
+    rig.poll(2)
+    np.testing.assert_array_equal(rig.place, start)  # what the kernel says at the opening is where things are
+    pad.move(0, -1.0)
+    pad.move(1, -0.1)  # within the dead zone
+    rig.poll(20)
+    np.testing.assert_allclose(rig.place - start, [0, 20 * 0.15 * PERIOD_S, 0], atol=0.003)
+    pad.move(0, 0.0)
+    there = rig.place
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, there)
+    pad.move(5, 1.0)
+    rig.poll(5)
+    assert rig.position[5] == pytest.approx(READY[5] + 5 * PERIOD_S, abs=1e-6)
+
+
+def test_nothing_moves_while_the_dead_mans_button_is_up(
+    pad: GamepadEmulator, driven: Callable[..., Rig]
+) -> None:
+    rig = driven(pad={"deadman_button": 4})
+    start = rig.begin()
+    pad.move(0, -1.0)
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, start)
+    pad.press(4)
+    rig.poll(3)
+    assert rig.place[1] > start[1]
+    pad.press(4, down=False)
+    there = rig.place
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, there)
+
+
+def test_an_unplugged_gamepad_is_a_fault_and_is_opened_again(
+    pad: GamepadEmulator, driven: Callable[..., Rig]
+) -> None:
+    rig = driven()
+    rig.begin()
+    pad.move(0, -1.0)
+    rig.poll()
+    pad.unplug()
+    with pytest.raises(DeviceError) as raised:
+        rig.poll(2)
+    assert raised.value.kind is FaultKind.GONE
+    rig.leader.close()
+    with pytest.raises(DeviceError) as raised:
+        rig.leader.open()
+    assert raised.value.kind is FaultKind.NOT_FOUND
+    assert "/dev/input/js0" in str(raised.value)
+    pad.plug()
+    start = rig.begin()
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, start)  # a stick that is not held any more
+
+
+def test_it_is_known_again_by_its_name_under_another_number(
+    tmp_path: Path, pad: GamepadEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pseudo-terminal has no name: where the kernel is asked for it, it is told here."""
+    names = {"js0": "Pad", "js1": "Somebody else's", "js2": "Pad"}
+    opened: list[str] = []
+
+    def name_of(descriptor: int) -> str:
+        opened.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        link = next(file for file in tmp_path.iterdir() if os.path.realpath(file) == opened[-1])
+        return names[link.name]
+
+    monkeypatch.setattr(gamepad, "name_of", name_of)
+    others = [GamepadEmulator(tmp_path / name) for name in ("js1", "js2")]
+    one = gamepad.Gamepad("leader", pad.device, PadOptions(), lambda: [each.device for each in others])
+    one.open()
+    pad.unplug()
+    with pytest.raises(DeviceError):
+        one.read()
+    one.open()
+    assert opened[1:] == [os.path.realpath(each.device) for each in others]
+    others[1].move(0, 1.0)
+    one.read()
+    assert one.twist()[0][1] == pytest.approx(-1.0)
+    one.close()
+    for each in others:
+        each.close()

@@ -1,0 +1,96 @@
+"""The point that is moved: where it goes, where it stops, and that no joint leaps."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from drivers.arms.choice import robot_of
+from drivers.jog.config import JogConfig
+from drivers.jog.point import JoggedPoint, rotation, turn_of
+from runtime.body_options import ArmOptions
+from runtime.messages import Floats
+
+CONFIG = JogConfig()
+STEP_M, STEP_RAD = CONFIG.linear_m_s / CONFIG.rate_hz, CONFIG.angular_rad_s / CONFIG.rate_hz
+NONE = np.zeros(3)
+
+
+@functools.cache
+def made(model: str) -> tuple[JoggedPoint, Floats]:
+    robot = robot_of(ArmOptions(model=model))
+    return JoggedPoint(robot.model(), CONFIG), np.array(robot.ready)
+
+
+def pose(point: JoggedPoint) -> Floats:
+    return point._model.fk(point.q)
+
+
+@pytest.mark.parametrize("model", ["so100", "so101"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_motion_and_its_reverse_lead_back(model: str, axis: int) -> None:
+    point, start = made(model)
+    point.anchor(start)
+    before = pose(point)
+    for sign in (1.0, -1.0):
+        move = sign * STEP_M * np.eye(3)[axis]
+        for _ in range(8):
+            assert point.advance(move, NONE, point.q)
+        wanted = before[:3, 3] + (8 * move if sign > 0 else 0)
+        assert np.linalg.norm(pose(point)[:3, 3] - wanted) < 0.001
+    assert np.linalg.norm(turn_of(before[:3, :3].T @ pose(point)[:3, :3])) < 0.05
+
+
+def test_the_edge_is_where_it_stops_and_no_joint_leaps() -> None:
+    point, start = made("so100")
+    point.anchor(start)
+    moved, place = [], []
+    for _ in range(130):
+        before = point.q.copy()
+        moved.append(point.advance(np.array([STEP_M, 0, 0]), NONE, point.q))
+        assert np.abs(point.q - before).max() <= CONFIG.joint_rad_s / CONFIG.rate_hz
+        place.append(pose(point)[0, 3])
+    assert moved[0]
+    assert not any(moved[-10:])
+    assert np.ptp(place[-10:]) == 0.0
+    assert np.linalg.norm(pose(point)[:3, 3] - point.point) < 0.003  # nothing is wound up
+    assert point.advance(np.array([-STEP_M, 0, 0]), NONE, point.q)
+    assert pose(point)[0, 3] < place[-1]
+
+
+def test_turning_is_about_the_heading_and_what_an_arm_cannot_turn_stays() -> None:
+    point, start = made("so100")
+    point.anchor(start)
+    before = pose(point)
+    for _ in range(10):
+        assert point.advance(NONE, np.array([0, 0, STEP_RAD]), point.q)
+    turned = turn_of(pose(point)[:3, :3] @ before[:3, :3].T)
+    np.testing.assert_allclose(turned, [0, 0, 10 * STEP_RAD], atol=0.03)
+    assert np.linalg.norm(pose(point)[:3, 3] - before[:3, 3]) < 0.002
+    orientation = point.orientation
+    assert not point.advance(NONE, np.array([STEP_RAD, 0, 0]), point.q)  # five joints: it points down
+    np.testing.assert_array_equal(point.orientation, orientation)
+
+
+def test_it_is_never_farther_from_the_follower_than_the_leash() -> None:
+    point, start = made("so100")
+    point.anchor(start)
+    follower = point.q.copy()
+    assert not point.strays(follower)
+    done = [point.advance(np.array([0, STEP_M, 0]), NONE, follower) for _ in range(60)]
+    assert done[0]
+    assert not done[-1]
+    assert np.linalg.norm(pose(point)[:3, 3] - point._model.fk(follower)[:3, 3]) <= CONFIG.leash_m + 1e-6
+    assert np.abs(point.q - follower)[:5].max() <= CONFIG.leash_rad + 1e-9
+    assert point.advance(np.array([0, -STEP_M, 0]), NONE, follower)
+    point.grip(0.0, follower)
+    assert point.q[5] == pytest.approx(max(0.0, follower[5] - 0.35))
+
+
+def test_rotations_are_turned_into_vectors_and_back() -> None:
+    for turn in np.random.default_rng(0).uniform(-1.7, 1.7, (20, 3)):
+        np.testing.assert_allclose(turn_of(rotation(turn)), turn, atol=1e-9)
+    half = turn_of(rotation(np.array([0.0, np.pi, 0.0])))
+    np.testing.assert_allclose(np.abs(half), [0, np.pi, 0], atol=1e-6)
