@@ -22,6 +22,7 @@ from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.modes.tally import table
 from dexrun.outcome import Outcome, stopped
+from dexrun.panel.beside import PanelSide, open_panel
 from dexrun.printing import complain, say
 from dexrun.rate_watch import RateWatch
 from dexrun.robot import Robot
@@ -32,13 +33,13 @@ from dexrun.simulation.score import score
 from dexrun.summary import summarise
 from dexrun.terminal.dashboard import Dashboard, Status
 from dexrun.terminal.log import close_log, open_log
+from dexrun.terminal.status import run_status
 from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from runtime.clock import NS_PER_S, Clock, RealClock
 from runtime.interfaces import PerceptionError, PolicyError
 from runtime.lag import LagMonitor
 from runtime.messages import DeviceError
-from runtime.printable import line
 from runtime.realtime import realtime
 from runtime.stepped import SteppedClock, SteppedClockError
 from runtime.teardown import boxed
@@ -166,8 +167,10 @@ async def _whole(
         record.robot = robot
         async with (
             open_recording(robot, settings, folder, record) as recording,
+            open_panel(robot, folder.path) as panel,
             opener(robot, folder, record, recording) as mode,
         ):
+            panel.works(mode)
             try:
                 # Before the first tick: the collection that precedes freezing takes some 60 ms.
                 pauses = recording is not None or settings.mode != "teleop"
@@ -175,7 +178,7 @@ async def _whole(
                     async with ticking(robot):
                         folder.began()
                         record.first_tick_s = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
-                        outcome = await _with_terminal(robot, mode, recording)
+                        outcome = await _with_terminal(robot, mode, recording, panel)
                         record.outcome, record.decided = outcome, True
             finally:
                 record.attempts = mode.attempts()
@@ -231,14 +234,16 @@ async def ticking(robot: Robot) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def _with_terminal(robot: Robot, mode: Mode, recording: RunRecording | None) -> Outcome:
+async def _with_terminal(
+    robot: Robot, mode: Mode, recording: RunRecording | None, panel: PanelSide
+) -> Outcome:
     began_ns = robot.clock.now_ns()
     settings = robot.settings
     in_episodes = recording is not None and settings.mode != "grasp"
     pressed = settings.recording.keys and not robot.clock.stepped and sys.stdin.isatty()
 
     def status() -> Status:
-        status = _status(robot, mode, began_ns)
+        status = run_status(robot, mode, began_ns)
         if recording is None or not in_episodes:
             return replace(status, keys=TAKE_OVER) if pressed and settings.grasp.take_over else status
         now = recording.episodes.status()
@@ -247,13 +252,13 @@ async def _with_terminal(robot: Robot, mode: Mode, recording: RunRecording | Non
     dashboard = Dashboard(robot.clock, settings.terminal, status)
     dashboard.start()
     try:
-        return await _until_latched(robot, mode)
+        return await _until_latched(robot, mode, panel)
     finally:
         await boxed("the terminal", _STOP_S, dashboard.stop)
 
 
-async def _until_latched(robot: Robot, mode: Mode) -> Outcome:
-    """The mode's own outcome, unless the control loop latches a stop first."""
+async def _until_latched(robot: Robot, mode: Mode, panel: PanelSide) -> Outcome:
+    """The mode's own outcome, unless the control loop latches a stop first, or a person wants no more."""
     result: list[Outcome] = []
 
     async def watch() -> None:
@@ -262,33 +267,16 @@ async def _until_latched(robot: Robot, mode: Mode) -> Outcome:
         result.append(stopped(robot.control.reason, mode.attempts()))
         tasks.cancel_scope.cancel()
 
+    async def quit() -> None:
+        result.append(Outcome("incomplete", await panel.quit(), mode.attempts(), NOT_DONE))
+        robot.control.rest()
+        tasks.cancel_scope.cancel()
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch, name="latch")
+        tasks.start_soon(quit, name="quit")
+        tasks.start_soon(panel.run, name="panel")
         outcome = await mode.run()
         result.append(outcome)
         tasks.cancel_scope.cancel()
     return result[0]
-
-
-def _status(robot: Robot, mode: Mode, began_ns: int) -> Status:
-    now_ns = robot.clock.now_ns()
-    statistics = robot.statistics
-    force = robot.force.samples.newest() if robot.force is not None else None
-    return Status(
-        mode=robot.settings.mode,
-        step=line(mode.step),
-        reasoning=line(robot.control.attempt.reasoning),
-        state=line(": ".join(filter(None, (robot.control.state, robot.control.reason)))),
-        elapsed_s=(now_ns - began_ns) / NS_PER_S,
-        rate_hz=statistics.recent_tick_hz(now_ns),
-        period_error_us=statistics.period_error.summary(1e-3),
-        work_us=statistics.work.summary(1e-3),
-        horizon=len(robot.control.horizon),
-        ticks=statistics.ticks,
-        missed=statistics.missed,
-        starved=statistics.starved,
-        sensor_rates_hz=statistics.recent_rates_hz(now_ns),
-        force_n=() if force is None else tuple(float(value) for value in force["force"]),
-        clips=dict(statistics.clips),
-        faults=robot.faults.log.summary(robot.survived()),
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dexrun.config.settings import Settings
+from dexrun.shown import Shown
 from runtime.arm_model import ArmModel
 from runtime.body import RobotDescription
 from runtime.clock import Clock
@@ -41,6 +42,7 @@ class Robot:
         model: of the arm, for the loop's own thread; others take a copy.
         description: what the model was made of.
         world: the simulated tabletop, if any device is its.
+        shown: what people are shown beside the numbers.
         realtime: its `collect` is for when the arm rests and follows nothing: a late tick hurts nobody.
     """
 
@@ -62,6 +64,7 @@ class Robot:
     world: WorldClient | None = None
     threads: dict[str, DeviceThread] = field(default_factory=dict)
     realtime: Realtime = field(default_factory=Realtime)
+    shown: Shown = field(default_factory=Shown)
 
     @property
     def drivers(self) -> dict[str, Driver]:

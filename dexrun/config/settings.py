@@ -22,6 +22,7 @@ from dexrun.config.mode_options import (
     TeleopOptions,
     TerminalOptions,
 )
+from dexrun.config.panel_options import PanelOptions
 from dexrun.config.recording_options import RecordingOptions
 from dexrun.config.scene_options import SceneOptions
 from dexrun.config.serve_options import ServeOptions
@@ -105,6 +106,7 @@ class Settings(BaseSettings):
         planner, perception, policy, grasp: the autonomous mode; `policy` also says how chunks are spliced.
             teleop, rollout: the other two.
         terminal, log: what a person sees; what is logged, and in which form.
+        panel: what is shared with a page in a browser, and with other viewers.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DEXRUN_")
@@ -133,6 +135,7 @@ class Settings(BaseSettings):
     recording: RecordingOptions = RecordingOptions()
     terminal: TerminalOptions = TerminalOptions()
     log: LogOptions = LogOptions()
+    panel: PanelOptions = PanelOptions()
     export: ExportOptions = ExportOptions()
     serve: ServeOptions = ServeOptions()
 

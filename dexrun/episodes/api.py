@@ -14,9 +14,10 @@ origin, and must have the type ``application/json`` if it has a body (which a fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from dexrun.episodes.actions import ModeRequests, RunActions
 from runtime.http_checks import check_body, check_origin
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer, RefusedError
 from runtime.recording.recorder import EpisodeError
@@ -51,46 +52,11 @@ def parse_body(body: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-Action = Callable[["Episodes", dict[str, str]], object]
-
-_ACTIONS: dict[str, tuple[tuple[str, ...], Action]] = {
-    "/start": (("task",), lambda episodes, body: episodes.start(body.get("task"))),
-    "/stop": (("label",), lambda episodes, body: episodes.stop(body.get("label"), "api")),
-    "/discard": ((), lambda episodes, body: episodes.discard("api")),
-    "/label": (("label",), lambda episodes, body: episodes.label(body.get("label", "none"))),
-    "/keep": ((), lambda episodes, body: episodes.settle()),
-    "/quit": ((), lambda episodes, body: episodes.quit()),
-}
-
-
-class ModeRequests(Protocol):
-    """What can be asked of a mode beside episodes."""
-
-    def requests(self) -> Mapping[str, Callable[[], None]]:
-        """What to do for a POST to each path; raises `EpisodeError` where it cannot be done now."""
-
-    def state(self) -> Mapping[str, Any]:
-        """What the state says besides."""
-
-
-@runtime_checkable
-class ModeTexts(Protocol):
-    """A mode that can be told something in words."""
-
-    def texts(self) -> Mapping[str, tuple[str, Callable[[str], None]]]:
-        """By path: the key of the body's text, and what to do with it; raises as `ModeRequests.requests`."""
-
-
 class EpisodeApi:
     """The server. Opened and closed on the loop; a request takes microseconds of it."""
 
     def __init__(self, episodes: Episodes | None, mode: ModeRequests | None = None) -> None:
-        self._episodes = episodes
-        self._mode = mode
-        self._requests = {} if mode is None else mode.requests()
-        self._texts: Mapping[str, tuple[str, Callable[[str], None]]] = {}
-        if isinstance(mode, ModeTexts):
-            self._texts = mode.texts()
+        self._actions = RunActions(episodes, mode, "api")
         self._server = HttpServer(self._answer, HttpLimits(), check=self._check, refusal=_refusal)
 
     async def open(self, port: int) -> int:
@@ -113,34 +79,21 @@ class EpisodeApi:
         try:
             self._act(request)
         except EpisodeError as error:
-            return _response(409, {"error": str(error), **self._state()})
-        return _response(200, self._state())
-
-    def _state(self) -> dict[str, Any]:
-        more = {} if self._mode is None else self._mode.state()
-        return {**({} if self._episodes is None else self._episodes.status().as_json()), **more}
+            return _response(409, {"error": str(error), **self._actions.state()})
+        return _response(200, self._actions.state())
 
     def _act(self, request: HttpRequest) -> None:
         if request.path in ("/", "/state"):
             if request.method != "GET":
                 raise RefusedError(405, f"{request.path} is for GET")
             return
-        known = (*(() if self._episodes is None else _ACTIONS), *self._requests, *self._texts)
+        known = self._actions.known
         if request.path not in known:
             raise RefusedError(404, f"no {request.path}; there are /state, {', '.join(known)}")
         if request.method != "POST":
             raise RefusedError(405, f"{request.path} is for POST")
-        if request.path in self._requests:
-            parse_body(request.body, ())
-            self._requests[request.path]()
-            return
-        if request.path in self._texts:
-            key, do = self._texts[request.path]
-            do(parse_body(request.body, (key,)).get(key, ""))
-            return
-        assert self._episodes is not None  # noqa: S101 - else the path is not known
-        allowed, action = _ACTIONS[request.path]
-        action(self._episodes, parse_body(request.body, allowed))
+        said = parse_body(request.body, self._actions.allowed(request.path))
+        self._actions.act(request.path, said)
 
 
 def _response(status: int, answer: Mapping[str, Any]) -> HttpResponse:

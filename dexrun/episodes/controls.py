@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
-from dexrun.episodes.api import EpisodeApi, ModeRequests
+from dexrun.episodes.actions import ModeRequests
+from dexrun.episodes.api import EpisodeApi
 from dexrun.episodes.keys import HELP, open_keys
 
 if TYPE_CHECKING:

@@ -45,6 +45,14 @@ class AttemptEpisodes:
             with said():
                 self._episodes.stop("success" if attempt.completed else "failure", why)
 
+    def broken_off(self, why: str) -> None:
+        """The plan ends in the middle."""
+        self._attempt = None
+        self._episodes.notice()
+        if self._episodes.recording:
+            with said():
+                self._episodes.stop("failure", why)
+
     def event(self, phase: str) -> None:
         """Who drives from now on."""
         if self._episodes.recording:

@@ -38,8 +38,9 @@ class ClipWatch:
             control.stop(line)
 
     def _implausible(self) -> bool:
-        if not isinstance(self._robot.control.source, PolicyAttempt):
-            self._clipped.clear()
+        control = self._robot.control
+        if control.speed < 1.0 or not isinstance(control.source, PolicyAttempt):
+            self._clipped.clear()  # a person who limits the speed has everything clipped that is faster
             return False
         if self._robot.records.newest(self._sample) is None or self._sample.index == self._seen:
             return False

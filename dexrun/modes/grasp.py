@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _HELD_S = 0.5
 """Fingers that only close are asked for more than they are, too, but not for so long."""
+_DONE = 20
+"""Steps that the state tells of."""
 _QUIET_S = 3.0
 """So long without a usable chunk, while the policy reports failures, ends an attempt."""
 
@@ -87,12 +89,13 @@ class GraspMode:
         self._sketches = 0
         self._failures = PolicyFailures(robot, worker)
         self._lowest = 0.0
-        self._step = "starting"
+        self._step, self._done = "starting", list[str]()
         self._record = None if episodes is None else AttemptEpisodes(episodes)
         self._turns = ModeTurns(robot.clock, robot.control)
         self._moves = GraspMoves(robot, self._turns)
         self._had_up, self._held_ticks = False, 0
         self._whole, self._quitting = anyio.CancelScope(), False
+        self._present, self._told = anyio.CancelScope(), ""
         self._take_over = TakeOver(
             robot, lambda: True, lambda: self._step, self._driven_by, lambda phase: phase == "carry"
         )
@@ -125,26 +128,38 @@ class GraspMode:
         return outcome
 
     async def _work(self) -> Outcome:
-        steps = self._plan
         try:
             with self._turns.at_most(self._options.time_limit_s) as self._whole:
-                while not isinstance(steps.step, plan.Finished):
-                    await self._carry_on(steps)
+                while self._told or not isinstance(self._plan.step, plan.Finished):
+                    if self._told:
+                        self._begin_anew()
+                    with anyio.CancelScope() as self._present:
+                        await self._carry_on(self._plan)
         except PlannerFailedError as error:
             self._control.idle()
-            steps.stop(str(error))
+            self._plan.stop(str(error))
             return stopped(str(error), self.attempts())
         if self._whole.cancelled_caught:
             self._control.idle()
             limit = f"time limit of {self._options.time_limit_s:g} s"
-            steps.stop("asked to quit" if self._quitting else limit)
-        end = steps.step
+            self._plan.stop("asked to quit" if self._quitting else limit)
+        end = self._plan.step
         assert isinstance(end, plan.Finished)  # noqa: S101 - the loop above ends in no other way
         self._step = end.reason
         logger.info("{}: {}", "completed" if end.completed else "not completed", end.reason)
         if end.completed:
             return Outcome("completed", end.reason, self.attempts())
         return Outcome("incomplete", end.reason, self.attempts(), NOT_DONE)
+
+    def _begin_anew(self) -> None:
+        """Plan for what was told; the attempts made so far count."""
+        self._control.rest()
+        if self._record is not None:
+            self._record.broken_off("told something else")
+        attempts = self._plan.attempts
+        self._plan.stop("told something else")
+        self._plan = plan.GraspPlan(self._told, self._options, attempts)
+        self._told = ""
 
     async def _carry_on(self, steps: plan.GraspPlan) -> None:
         """Do the plan's step, and tell it what came of it."""
@@ -157,10 +172,15 @@ class GraspMode:
                 steps.stop(f"not recorded: {error}")
                 return
         steps.tell(await self._do(steps.step))
+        self._done.append(self._step)
         if self._record is not None:
             self._record.after(steps)
 
-    # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`)
+    # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`, `dexrun.modes.mode.PersonsMode`)
+
+    def controls(self) -> tuple[None, GraspMode]:
+        """Its episodes, where it has any, are its own."""
+        return None, self
 
     @property
     def jog(self) -> JogKeys:
@@ -180,9 +200,36 @@ class GraspMode:
         """By path of the HTTP API."""
         return {**self._take_over.requests(), "/quit": self._quit}
 
+    def texts(self) -> Mapping[str, tuple[str, Callable[[str], None]]]:
+        """By path of the HTTP API."""
+        return {"/tell": ("instruction", self.tell)}
+
+    @property
+    def prompt(self) -> str:
+        """What is to be done, as a person put it last."""
+        return self._told or self._plan.prompt
+
+    def tell(self, words: str) -> None:
+        """Do this from now on: what is being done is broken off where the arm is, and planned anew.
+
+        Raises:
+            EpisodeError: nothing is said, or the run is at its end.
+        """
+        words = words.strip()
+        if not words:
+            raise EpisodeError("no prompt: nothing is said")
+        if isinstance(self._plan.step, plan.Finished):
+            raise EpisodeError("the run is at its end")
+        if words != self.prompt:
+            logger.info("told: {}", words)
+            self._told = words
+            self._present.cancel()
+
     def state(self) -> Mapping[str, Any]:
         """For the HTTP API."""
-        return {**self._take_over.state(), "attempts": self.attempts()}
+        step = self._plan.step
+        now = {"prompt": self.prompt, "plan": [*self._done[-_DONE:], step.in_words()]}
+        return {**self._take_over.state(), "attempts": self.attempts(), **now}
 
     def _quit(self) -> None:
         """The arm stays where it is at once; the run ends."""

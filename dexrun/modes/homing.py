@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from policies.handling import plan_home
-from policies.motion import MotionLimits
+from policies.motion import MotionError, MotionLimits
 from runtime.arm_model import ArmModel
 from runtime.messages import Floats
+
+if TYPE_CHECKING:
+    from dexrun.robot import Robot
+
+
+async def way_home(robot: Robot) -> Floats:
+    """Rows ``[T, D]`` from the arm's target to its home pose, planned on another thread.
+
+    Raises:
+        policies.motion.MotionError: no free way was found.
+    """
+    grasp, target = robot.settings.grasp, robot.control.target
+    if target is None:
+        raise MotionError("it is not known where the arm is")
+    start, model = target.copy(), robot.model.copy()
+    home = np.asarray(grasp.home_rad or robot.description.home, dtype=np.float64)
+    limits = grasp.move_speed_rad_s, grasp.move_acceleration_rad_s2
+    arms, rate_hz = list(robot.settings.followers()), robot.settings.control.rate_hz
+    return await robot.clock.run_blocking(
+        lambda: home_rows(model, arms, start, home, limits, rate_hz, grasp.carry_height_m)
+    )
 
 
 def home_rows(

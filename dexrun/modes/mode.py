@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from dexrun.outcome import Outcome
+
+if TYPE_CHECKING:
+    from dexrun.episodes.actions import ModeRequests
+    from dexrun.episodes.episodes import Episodes
+
+
+@runtime_checkable
+class PersonsMode(Protocol):
+    """A mode that a person can ask for something while it runs."""
+
+    def controls(self) -> tuple[Episodes | None, ModeRequests | None]:
+        """The episodes that a person begins and ends, and what else can be asked for, if any."""
 
 
 class Mode(Protocol):

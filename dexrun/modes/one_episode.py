@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dexrun.episodes.episodes import EpisodeError
+from dexrun.episodes.episodes import EpisodeError, Episodes
 from dexrun.episodes.recording import RunRecording
 from dexrun.exit_codes import NOT_DONE
-from dexrun.modes.mode import Mode
+from dexrun.modes.mode import Mode, PersonsMode
 from dexrun.outcome import Outcome
+
+if TYPE_CHECKING:
+    from dexrun.episodes.actions import ModeRequests
 
 
 class OneEpisode:
@@ -18,6 +21,10 @@ class OneEpisode:
         self._mode = mode
         self._episodes = recording.episodes
         self._task = task
+
+    def controls(self) -> tuple[Episodes | None, ModeRequests | None]:
+        """The mode's own, as `dexrun.modes.mode.PersonsMode`; its one episode is nobody's to end."""
+        return None, self._mode.controls()[1] if isinstance(self._mode, PersonsMode) else None
 
     @property
     def step(self) -> str:

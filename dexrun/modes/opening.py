@@ -23,6 +23,7 @@ from runtime.teardown import boxed
 from runtime.worker import InferenceWorker, Trial
 
 if TYPE_CHECKING:
+    from dexrun.modes.grasp import GraspMode
     from dexrun.modes.perception import Perception
     from planner.client import Planner
 
@@ -54,6 +55,7 @@ async def open_mode(
             yield mode
     else:
         async with _open_grasp(robot, folder, recording) as mode:
+            record.asked = lambda: mode.prompt
             if recording is None or robot.settings.grasp.take_over:  # else every attempt is an episode
                 yield mode
             else:
@@ -61,7 +63,9 @@ async def open_mode(
 
 
 @contextlib.asynccontextmanager
-async def _open_grasp(robot: Robot, folder: RunFolder, recording: RunRecording | None) -> AsyncIterator[Mode]:
+async def _open_grasp(
+    robot: Robot, folder: RunFolder, recording: RunRecording | None
+) -> AsyncIterator[GraspMode]:
     from dexrun.episodes.controls import remote_controls
     from dexrun.modes.grasp import GraspMode
 
@@ -131,7 +135,9 @@ async def _open_planner(
 
     log = PlannerLog(folder.path)
     stack.callback(log.close)
-    keep = log.record if recording is None else both(log.record, recording.exchange)
+    keep = both(log.record, robot.shown.exchange)
+    if recording is not None:
+        keep = both(keep, recording.exchange)
     return await stack.enter_async_context(Planner(robot.settings.planner, robot.clock, keep))
 
 
@@ -156,6 +162,7 @@ async def _open_perception(
         count=lambda kind: robot.faults.log.count("perception", kind),
         info=robot.infos()[camera],  # a copy: the driver is another thread's
     )
+    robot.shown.tracked = perception.newest
     perception.start()
     stack.push_async_callback(boxed, "perception", _STOP_S, perception.stop)
     return perception

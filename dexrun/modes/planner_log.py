@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from dexrun.shown import picture_name
 from runtime.masking import without_secrets
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class PlannerLog:
             while (exchange := self._queue.get()) is not None:
                 images = []
                 for index, jpeg in enumerate(exchange.images):
-                    name = f"{number:04d}-{exchange.task}-{index}.jpg"
+                    name = picture_name(number, exchange.task, index)
                     (self._folder / name).write_bytes(jpeg)
                     images.append(name)
                 line = {

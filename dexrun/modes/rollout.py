@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import numpy as np
 from loguru import logger
 
 from dexrun.episodes.episodes import EpisodeError, Episodes, said
@@ -20,7 +19,7 @@ from dexrun.exit_codes import NOT_DONE
 from dexrun.modes.driving import ByHand
 from dexrun.modes.finder import ObjectFinder
 from dexrun.modes.hand_over import DrivingPhase
-from dexrun.modes.homing import home_rows
+from dexrun.modes.homing import way_home
 from dexrun.modes.jogging import JogKeys
 from dexrun.modes.moves import carry_out
 from dexrun.modes.perception import DetectorFailedError, NotSegmentedError
@@ -132,7 +131,11 @@ class RolloutMode:
             outcome = Outcome("incomplete", self._gave_up, exit_code=NOT_DONE)
         return replace(outcome, reason=f"{outcome.reason}; {in_words(self.results())}")
 
-    # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`)
+    # --- what a person may ask for (`dexrun.episodes.controls.ModeControls`, `dexrun.modes.mode.PersonsMode`)
+
+    def controls(self) -> tuple[Episodes, RolloutMode]:
+        """The run's episodes, and this."""
+        return self._episodes, self
 
     @property
     def jog(self) -> JogKeys:
@@ -281,23 +284,12 @@ class RolloutMode:
         while True:
             while self.hand_over.phase is not DrivingPhase.NOBODY or self._control.target is None:
                 await self._control.ticked()
-            why = await carry_out(self._robot, await self._way_home())
+            why = await carry_out(self._robot, await way_home(self._robot))
             if why is not None:
                 self._control.idle()
                 if why:
                     raise MotionError(f"not home: {why}")
                 return
-
-    async def _way_home(self) -> Any:
-        robot, grasp = self._robot, self._robot.settings.grasp
-        assert self._control.target is not None  # noqa: S101 - it was waited for
-        start, model = self._control.target.copy(), robot.model.copy()
-        home = np.asarray(grasp.home_rad or robot.description.home, dtype=np.float64)
-        limits = grasp.move_speed_rad_s, grasp.move_acceleration_rad_s2
-        arms, height_m = list(robot.settings.followers()), grasp.carry_height_m
-        return await self._clock.run_blocking(
-            lambda: home_rows(model, arms, start, home, limits, self._rate_hz, height_m)
-        )
 
     async def _episode(self, take: Take) -> None:
         """While `take` is on: have the policy followed whenever it is the policy's turn."""

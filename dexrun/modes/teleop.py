@@ -22,6 +22,7 @@ from policies.motion import MotionLimits, plan_joint_move
 from runtime.messages import DeviceError, FaultKind
 
 if TYPE_CHECKING:
+    from dexrun.episodes.episodes import Episodes
     from dexrun.episodes.recording import RunRecording
     from runtime.ports import LeaderPort
 
@@ -45,6 +46,7 @@ class TeleopMode:
         self.script: Scripted | None = None
         if robot.world is not None and robot.settings.scripted:
             self.script = Scripted(robot.world, robot.clock, episodes)
+        self._episodes = episodes
         self._hand = ByHand(robot.clock, episodes) if episodes is not None else None
         self._engaged = False
 
@@ -55,6 +57,10 @@ class TeleopMode:
             return "engaging"
         driven = self.script or self._hand
         return "following the leader" if driven is None else driven.step
+
+    def controls(self) -> tuple[Episodes | None, None]:
+        """As `dexrun.modes.mode.PersonsMode`."""
+        return self._episodes, None
 
     def attempts(self) -> list[dict[str, Any]]:
         """Teleoperation attempts nothing by itself."""

@@ -103,6 +103,14 @@ class PublishedRun:
         sample = self._rings["heartbeat"].newest(self._beat)
         return (0, 0) if sample is None else (int(sample["pages"]), int(sample["beat_ns"]))
 
+    def looks(self) -> int:
+        """How often somebody asked for the status; the same number later says that nobody has."""
+        return self._rings["looks"].published
+
+    def looks_at_pictures(self) -> int:
+        """The same of pictures."""
+        return self._rings["looks.pictures"].published
+
     def close(self) -> None:
         """The run is over: whoever is attached is told so by `AttachedRun`."""
         self._path.unlink(missing_ok=True)
@@ -184,9 +192,14 @@ class AttachedRun:
         if not lives(self._rings["status"].name):
             raise NoRunError(f"{self.folder.name} has ended")
 
+    def _look(self, name: str) -> None:
+        """The run shares pictures only while somebody looks. Two that do so at once are one look."""
+        self._rings[name].push(self._clock.now_ns())
+
     def status(self) -> dict[str, Any] | None:
         """What the run says of itself now; ``None`` before it has said anything."""
         self.check()
+        self._look("looks")
         sample = self._rings["status"].newest(self._status)
         return None if sample is None else text_of(sample)
 
@@ -208,6 +221,7 @@ class AttachedRun:
             KeyError: there is no such camera.
         """
         self.check()
+        self._look("looks.pictures")
         ring = self._rings[f"camera.{camera}"]
         return ring.newest(into) if ring.published - 1 > after else None
 

@@ -34,7 +34,7 @@ class SharedCamera:
     pose: Sequence[Sequence[float]] | None = None
 
     def layout(self) -> Layout:
-        """Of the ring of its pictures; ``masked`` says whether ``mask`` is of the picture beside it."""
+        """Of the ring of its pictures; ``masked``: ``mask`` (0, 1) is no more than half a second older."""
         size = (self.height, self.width)
         depth = {"depth": (size, "<u2")} if self.depth else {}
         return {"color": ((*size, 3), "|u1"), **depth, "mask": (size, "|u1"), "masked": ((), "|u1")}
@@ -116,6 +116,7 @@ def text_of(sample: Sample) -> dict[str, Any]:
     return said
 
 
+_LOOKS: Layout = {"looked": ((), "<i8")}
 _HEARTBEAT: Layout = {"pages": ((), "<i8"), "beat_ns": ((), "<i8")}
 
 
@@ -129,5 +130,7 @@ def shared_layouts(facts: SharedFacts) -> dict[str, tuple[Layout, int]]:
         "commands": (_text_layout(COMMAND_BYTES), _COMMANDS),
         "answers": (_text_layout(ANSWER_BYTES), _ANSWERS),
         "heartbeat": (_HEARTBEAT, 4),
+        "looks": (_LOOKS, 4),
+        "looks.pictures": (_LOOKS, 4),
         **cameras,
     }

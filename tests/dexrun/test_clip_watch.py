@@ -22,6 +22,8 @@ from runtime.worker import PolicyAttempt
 class _Control:
     """Ticks as told: each with its clips."""
 
+    speed = 1.0
+
     def __init__(self, records: Ring, clips: list[Clip], requested: np.ndarray) -> None:
         self.source: object = object.__new__(PolicyAttempt)
         self.stopped: list[str] = []
@@ -82,3 +84,8 @@ def test_a_policy_that_is_clipped_now_and_then_is_left_alone() -> None:
     now_and_then = [Clip.VELOCITY if tick % 4 else Clip.NONE for tick in range(200)]
     assert said(now_and_then) == ([], [])
     assert said([Clip.ACCELERATION] * 200) == ([], [])
+
+
+def test_what_a_person_slows_down_is_no_wrong_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Control, "speed", 0.3)
+    assert said([Clip.VELOCITY] * 200) == ([], [])
