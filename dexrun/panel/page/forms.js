@@ -1,0 +1,102 @@
+// A form for a kind of job, out of what the server says that it takes.
+
+import {h, write} from "./dom.js";
+import {choose} from "./api.js";
+import {say, translate} from "./words.js";
+
+const LISTED = {
+  config: (known) => known.configs,
+  "policy type": (known) => known.policies,
+  checkpoint: (known) => known.checkpoints,
+  policy: (known) => [...known.policies, ...known.checkpoints],
+  data: (known) => known.data.map((each) => each.path),
+};
+
+const option = (value, text = value) => h("option", {value}, text);
+
+function fieldFor(argument, known) {
+  const {name, kind, many} = argument;
+  const id = `field-${Math.random().toString(36).slice(2)}`;
+  const label = h("label", {for: id, "data-word": `arg_${name}`});
+  let field;
+  if (kind === "flag") field = h("input", {type: "checkbox", id});
+  else if (kind.includes("|")) field = h("select", {id}, option("", "–"), ...kind.split("|").map((each) => option(each)));
+  else if (kind in LISTED && (kind !== "policy" || LISTED.policy(known).length)) {
+    const values = LISTED[kind](known) || [];
+    field = h("select", {id, multiple: many, size: many ? Math.min(6, Math.max(2, values.length)) : undefined},
+      ...(many ? [] : [option("", "–")]), ...values.map((each) => option(each)));
+  } else if (kind === "whole" || kind === "number") field = h("input", {id, type: "number", step: kind === "whole" ? "1" : "any", min: "0"});
+  else field = h("input", {id, autocomplete: "off", "data-placeholder": `like_${kind.replace(" ", "_")}`});
+  field.dataset.argument = name;
+  if (argument.needed) label.classList.add("needed");
+  return {argument, field, node: h("div", {class: `field ${kind === "flag" ? "flag" : ""}`}, label, field)};
+}
+
+function valueOf({argument, field}) {
+  if (argument.kind === "flag") return field.checked || undefined;
+  if (argument.many) {
+    const chosen = [...field.selectedOptions].map((each) => each.value);
+    return chosen.length ? chosen : undefined;
+  }
+  if (field.value === "") return undefined;
+  return argument.kind === "whole" || argument.kind === "number" ? Number(field.value) : field.value;
+}
+
+/** A form; `names`: its arguments in order (all without), `usual`: what stands in them at first. */
+export function form(kindName, {names = null, usual = {}, submit, word, more = []}) {
+  const fields = h("div", {class: "fields"}), hidden = h("div", {class: "fields"});
+  const go = h("button", {class: "do go", "data-word": word, type: "submit"});
+  const others = h("details", {}, h("summary", {"data-word": "more_options"}), hidden);
+  const trouble = h("p", {class: "trouble", role: "alert"});
+  const node = h("form", {class: "job-form", "data-kind": kindName}, fields, others, trouble, h("div", {class: "row"}, go, ...more));
+  let made = [];
+
+  async function load(again = false) {
+    try {
+      const known = await choose(again);
+      const kind = known.kinds.find((each) => each.kind === kindName);
+      const kept = Object.fromEntries(made.map((each) => [each.argument.name, each.field.value]));
+      made = kind.arguments.map((argument) => fieldFor(argument, known));
+      const inFront = names || kind.arguments.map((each) => each.name);
+      fields.replaceChildren(...inFront.map((name) => made.find((each) => each.argument.name === name)?.node).filter(Boolean));
+      hidden.replaceChildren(...made.filter((each) => !inFront.includes(each.argument.name)).map((each) => each.node));
+      others.hidden = hidden.children.length === 0;
+      for (const each of made) {
+        const value = kept[each.argument.name] || usual[each.argument.name];
+        if (value !== undefined && each.argument.kind !== "flag") each.field.value = value;
+      }
+      write(trouble, "");
+      translate(node);
+    } catch (error) {
+      write(trouble, say("not_known", {why: error.message}));
+    }
+  }
+
+  node.onsubmit = async (event) => {
+    event.preventDefault();
+    write(trouble, "");
+    const lacking = made.find((each) => each.argument.needed && valueOf(each) === undefined);
+    if (lacking) {
+      write(trouble, say("needs", {what: say(`arg_${lacking.argument.name}`)}));
+      lacking.field.focus();
+      return;
+    }
+    const args = {};
+    for (const each of made) {
+      const value = valueOf(each);
+      if (value !== undefined) args[each.argument.name] = value;
+    }
+    go.disabled = true;
+    try {
+      await submit(args);
+    } catch (error) {
+      write(trouble, error.message);
+    }
+    go.disabled = false;
+  };
+  load();
+  return {node, load, set(name, value) {
+    const each = made.find((one) => one.argument.name === name);
+    if (each) each.field.value = value;
+  }};
+}

@@ -1,0 +1,64 @@
+"""The page's words: each in every language, and none that is missing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "dexrun" / "panel" / "page"
+_ENTRY = re.compile(
+    r"^  (?:\"([\w-]+)\"|(\w+)): \[\s*(\".*?\"),\s*(\".*?\"),?\s*\],$", re.MULTILINE | re.DOTALL
+)
+_SAID = re.compile(
+    r'say\("([\w-]+)"|data-(?:word|title|placeholder)"?[=:]\s?"([\w-]+)"'
+    r'|card\("(\w+)"|\bword: "(\w+)"|line\("(\w+)"'
+)
+
+
+def words() -> dict[str, tuple[str, str]]:
+    text = (PAGE / "words.js").read_text(encoding="utf-8")
+    return {match[1] or match[2]: (match[3], match[4]) for match in _ENTRY.finditer(text)}
+
+
+def test_every_word_is_there_in_both_languages_with_the_same_places() -> None:
+    text = (PAGE / "words.js").read_text(encoding="utf-8")
+    known = words()
+    assert len(known) > 200
+    assert len(known) == len(re.findall(r"^  [\w\"-]+: \[", text, re.MULTILINE))
+    for key, (english, chinese) in known.items():
+        assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)), key
+        if not key.startswith("like_"):
+            assert len(english) > 2, key
+            assert re.search(r"[\u4e00-\u9fff：]", chinese), key
+
+
+def test_what_the_page_says_is_in_the_table() -> None:
+    known, lacking = words(), set()
+    for path in (*PAGE.glob("*.js"), PAGE / "index.html"):
+        for match in _SAID.finditer(path.read_text(encoding="utf-8")):
+            word = next(group for group in match.groups() if group)
+            if word not in known:
+                lacking.add((path.name, word))
+    assert not lacking
+
+
+def test_every_argument_and_kind_of_a_job_has_a_word() -> None:
+    from dexrun.panel.server.job_kinds import KINDS
+
+    known = words()
+    for kind in KINDS.values():
+        assert f"job_{kind.name}" in known
+        for argument in kind.as_json()["arguments"]:
+            assert f"arg_{argument['name']}" in known, (kind.name, argument)
+
+
+def test_nothing_of_the_page_is_inline_or_elsewhere() -> None:
+    html = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<script(?![^>]*\bsrc=)", html) == []
+    assert re.findall(r"\bon\w+=|<style|style=", html) == []
+    for path in (*PAGE.glob("*.js"), *PAGE.glob("*.css"), PAGE / "index.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"https?://[\w.]+\.\w", text), path.name
+        assert "innerHTML" not in text, path.name
+    for name in ("uPlot.LICENSE", "three.LICENSE", "README.md"):
+        assert (PAGE / "vendor" / name).stat().st_size > 500
