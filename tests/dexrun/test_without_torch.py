@@ -19,6 +19,17 @@ from tests.dexrun.rig import ROOT, arguments
 from tests.dexrun.without_torch import LEARNED, python_path
 from tests.remote.example import served
 
+HELPS = """
+import sys
+from dexrun.__main__ import main
+for words in sys.argv[1:]:
+    try:
+        code = main(words.split())
+    except SystemExit as end:
+        code = end.code
+    if code:
+        sys.exit(f"{words}: {code}")
+"""
 Ran = subprocess.CompletedProcess[str]
 Dexrun = Callable[..., Ran]
 
@@ -46,9 +57,12 @@ def test_torch_is_out_of_reach_there(dexrun: Dexrun) -> None:
 
 
 def test_help_and_check(dexrun: Dexrun, tmp_path: Path) -> None:
-    assert dexrun("--help").returncode == 0
-    for command in ("serve", "replay", "export", "info", "view", "convert", "calibrate"):
-        assert dexrun(command, "--help").returncode == 0, command
+    commands = ("", "serve ", "replay ", "export ", "info ", "view ", "convert ", "calibrate ")
+    shown = dexrun(HELPS, *(f"{command}--help" for command in commands), program=("-c",))
+    assert shown.returncode == 0, shown.stderr
+    pages = [line for line in shown.stdout.splitlines() if line.startswith("usage: dexrun")]
+    assert len(pages) == len(commands)
+    assert all(line.startswith(f"usage: dexrun {words}") for line, words in zip(pages, commands, strict=True))
     assert dexrun(*arguments(tmp_path / "runs"), "--check").returncode == 0
 
 

@@ -44,8 +44,8 @@ SHAPE = DexVlaShape.model_validate(
 
 def test_rows_that_are_no_numbers_move_nothing() -> None:
     """Where rows are kept within a range, infinity must not become the end of it."""
-    units = {"convention": "symmetric"}
-    policy = DexVlaPolicy(DexVlaConfig.model_validate({"shape": SHAPE, "units": units}), ROBOT)
+    given = {"shape": SHAPE, "units": {"convention": "symmetric"}, "longest_reasoning": 2}
+    policy = DexVlaPolicy(DexVlaConfig.model_validate(given), ROBOT)
     policy.warm_up()
     here = observe().arm.position[None]
     free, bound = observe(), observe(committed=np.repeat(here, 3, axis=0), frozen_steps=0)
