@@ -24,7 +24,7 @@ def test_chunks_are_delivered_at_their_simulated_time(protocol: str) -> None:
         return wanted[request.step]
 
     with serving(EchoPolicy(), ServeOptions(protocol=protocol)) as server:
-        remote = make_client(protocol, server.port, clock)
+        remote = make_client(protocol, server.port, clock, connect_timeout_s=1.0)
         worker = InferenceWorker(remote, observe, clock, simulated_latency_s=0.1)
         worker.start()
         clock.wait_until_ns(1 * MS)
