@@ -130,7 +130,7 @@ def _started(robot: Robot, folder: Path) -> list[ProcessBeside]:
         place = ["--host", options.host, "--port", str(options.port), "--language", options.language]
         needs = ("starlette", "uvicorn", "websockets", "segno", "prometheus_client")
         of = ["--runs", str(runs), "--run", str(folder.resolve())]
-        wanted.append(("the panel's server", needs, "dexrun.panel.server", [*of, *place], "the panel is at"))
+        wanted.append(("the panel's server", needs, "dexrun.panel.server", [*of, *place], "panel at"))
     return [process for each in wanted if (process := _start(*each)) is not None]
 
 

@@ -82,7 +82,6 @@ class Tap:
         self._record = robot.records.blank()
         self._cameras: dict[str, Ring] = {name: robot.cameras[name].frames for name in run.cameras}
         self._copied = dict.fromkeys(self._cameras, -1)
-        self._boxes: dict[str, list[int]] = {}
         self._path = PlannedPath(robot)
         self._health = _healths(robot)
         self._attention = Attention(run.looks, robot.clock)
@@ -146,14 +145,16 @@ class Tap:
 
     def _mask(self, name: str, stamp_ns: int, into: Any) -> bool:
         """Whether there is a mask that is hardly older than the picture; it is in `into` then."""
-        tracked: TrackedMask | None = self._shown.tracked(name)
-        old = tracked is None or stamp_ns - tracked.stamp_ns > _MASK_NS
-        if tracked is None or old or tracked.mask.shape != into.shape or not tracked.mask.any():
-            self._boxes.pop(name, None)
+        tracked = self._tracked(name, stamp_ns)
+        if tracked is None or tracked.mask.shape != into.shape:
             return False
         np.not_equal(tracked.mask, 0, out=into, casting="unsafe")
-        self._boxes[name] = box_of(into)
         return True
+
+    def _tracked(self, name: str, stamp_ns: int) -> TrackedMask | None:
+        tracked: TrackedMask | None = self._shown.tracked(name)
+        old = tracked is None or stamp_ns - tracked.stamp_ns > _MASK_NS
+        return None if tracked is None or old or not tracked.mask.any() else tracked
 
     # --- the status
 
@@ -164,7 +165,7 @@ class Tap:
         status = {
             **told.status,
             "questions": self._shown.questions(),
-            "box": dict(self._boxes),
+            "box": self._box(),
             "path": self._path.points(told.rows),
             "servos": self._servos(),
         }
@@ -172,6 +173,13 @@ class Tap:
             self._run.say(told.stamp_ns, finite(status))
         except ValueError:  # too long: what grows is left out
             self._run.say(told.stamp_ns, finite({**status, "questions": [], "attempts": [], "plan": []}))
+
+    def _box(self) -> dict[str, list[int]]:
+        """By camera, around what is tracked there."""
+        tracked = {
+            name: self._tracked(name, ring.newest_stamp_ns() or 0) for name, ring in self._cameras.items()
+        }
+        return {name: box_of(each.mask) for name, each in tracked.items() if each is not None}
 
     def _servos(self) -> dict[str, dict[str, float]]:
         """By joint, what its servo reports of itself."""

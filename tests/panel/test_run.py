@@ -217,3 +217,38 @@ def test_a_page_that_goes_away_does_what_is_configured(tmp_path: Path, gone: str
         assert stage.summary["stop_reason"].startswith("the panel was not heard of for 0.5 s")
     else:
         assert (stage.code, stage.summary["stop_reason"]) == (NOT_DONE, "asked to quit by the panel")
+
+
+def test_a_prompt_typed_anew_breaks_off_the_attempt_and_is_planned_from_where_the_arm_is(
+    tmp_path: Path,
+) -> None:
+    seen: dict[str, Any] = {}
+
+    async def script(stage: Stage) -> None:
+        control = stage.up.control
+        await stage.until(lambda: pilot_of(control.source) is Pilot.POLICY and len(control.horizon) > 0)
+        with attached(tmp_path) as run:
+            person = Person(stage, run)
+            seen.update(await person.sees(lambda now: bool(now["box"])))
+            picture = run.newest_picture("head")
+            assert picture is None or picture["masked"]
+            assert await person.says("tell", text=" ") == "no prompt: nothing is said"
+            assert await person.says("tell", text="put the banana in the tray") == ""
+            assert (control.source, control.resting) == (None, True) or not control.resting
+            after = await person.sees(lambda now: now["plan"][-1].startswith("home"))
+            assert after["prompt"] == "put the banana in the tray"
+            with contextlib.suppress(NoRunError):
+                while True:
+                    seen["questions"] = (run.status() or seen)["questions"]
+                    await control.ticked()
+
+    stage = perform(tmp_path, script, mode="grasp", planner__prompt="put the red cube in the tray", **SHARED)
+    assert (stage.code, stage.summary["outcome"]) == (NOT_DONE, "incomplete")
+    assert "banana" in stage.summary["stop_reason"] or "fits the prompt" in stage.summary["stop_reason"]
+    assert [each["completed"] for each in stage.summary["attempts"]] == [False]
+    x0, y0, x1, y1 = seen["box"]["head"]
+    assert 0 <= x0 < x1 <= 320
+    assert 0 <= y0 < y1 <= 240
+    for said in seen["questions"]:
+        assert all((stage.folder / "planner" / name).is_file() for name in said["files"])
+    assert len(seen["questions"]) >= 4
