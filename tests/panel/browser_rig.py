@@ -47,7 +47,6 @@ FACTS = SharedFacts(
 )
 EVERYTHING = (
     "stop",
-    "reset",
     "hold",
     "resume",
     "home",
@@ -105,10 +104,7 @@ class PlayedRun:
             self.asked.append((command.name, dict(command.args)))
             if command.name == "stop":
                 self.status |= {"latched": True, "state": "stopped", "reason": "a person stopped it"}
-                self.can = ["reset", "stop"]
-            elif command.name == "reset":
-                self.status |= {"latched": False, "state": "running", "reason": ""}
-                self.can = list(EVERYTHING)
+                self.can = ["stop", "quit"]
 
     def _say(self) -> None:
         now, tick = self.clock.now_ns(), self._tick

@@ -108,13 +108,14 @@ def test_the_stop_is_always_there_and_what_cannot_be_done_says_why(tmp_path: Pat
         hold = page.locator("[data-do=hold]")
         assert await hold.get_attribute("aria-disabled") == "true"
         await hold.click(force=True)
-        await page.locator("#said", has_text="the stop is latched; reset it first").wait_for()
+        await page.locator("#said", has_text="the stop is latched").wait_for()
         assert run.asked == []
         await page.click("#estop")  # once more does no harm
         await run.wait_for("stop")
-        await page.click("[data-do=reset]")
-        await run.wait_for("reset")
-        await page.locator("#state", has_text="running").wait_for()
+        run.close()
+        await page.locator("#view-live .empty").wait_for()
+        assert await page.inner_text("#state") == "STOPPED"  # the run has ended, and it is said why
+        await page.locator("#reason", has_text="a person stopped it").wait_for()
 
     visit(tmp_path, look, PHONE, has_touch=True)
 

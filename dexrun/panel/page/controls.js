@@ -13,7 +13,6 @@ export function whyNot(name) {
   if (!state.run || !status) return say("why_no_run");
   if (isStale()) return say("why_stale");
   if (!status.can || status.can.includes(name)) return "";
-  if (name === "reset") return say("why_nothing_latched");
   if (status.latched) return say("why_latched");
   const mode = say(`mode_${state.run.mode}`);
   if (["start", "end", "label", "discard", "keep"].includes(name)) return whyNoEpisode(name, status, mode);
@@ -87,23 +86,23 @@ function stateCard() {
   on("status", (status) => {
     write(word, stateWord(status));
     mark(word, "data-state", status.latched ? "latched" : status.state);
-    const stop = status.stop;
-    const who = stop && typeof stop === "object" ? Object.values(stop).join(", ") : stop;
-    write(reason, [status.reason, status.latched && who !== status.reason ? who : ""].filter(Boolean).join(" · ") || status.step);
+    write(reason, status.reason || status.step);
+    mark(reason, "title", reason.textContent);
     write(driving, say("driving", {who: say(`who_${status.driving}`, {}, status.driving || "–")}));
   });
   const nothing = () => {
     if (state.run && state.status) return;
-    write(word, say(state.connected ? "state_none" : "state_unknown"));
-    mark(word, "data-state", "none");
-    write(reason, state.ended || "");
+    const stopped = state.connected && state.last?.latched; // what ended it matters more than that it has ended
+    write(word, say(stopped ? "state_latched" : state.connected ? "state_none" : "state_unknown"));
+    mark(word, "data-state", stopped ? "latched" : "none");
+    write(reason, [stopped ? state.last.reason : "", state.ended].filter(Boolean).join(" · "));
     write(driving, "");
   };
   for (const event of ["hello", "gone", "connection", "language"]) on(event, nothing);
   nothing();
-  return card("state", word, reason, driving, h("div", {class: "row"}, button("reset", {kind: "warn"}), button("home")),
-    h("div", {class: "row"}, button("hold"), button("resume", {kind: "go"})),
-    h("div", {class: "row"}, button("pause", {key: "p"}), button("quit", {key: "q"})));
+  return card("state", word, reason, driving, h("div", {class: "row"}, button("hold"), button("resume", {kind: "go"})),
+    h("div", {class: "row"}, button("pause", {key: "p"}), button("home")),
+    h("div", {class: "row"}, button("quit", {key: "q"})));
 }
 
 function speedCard() {
@@ -144,6 +143,7 @@ export const episodeActions = {
   toggle: () => act(state.status?.episodes?.state === "recording" ? "end" : "start", task()),
   success: () => labelled("success"),
   failure: () => labelled("failure"),
+  pause: () => act(state.status?.can?.includes("pause") ? "pause" : "resume"),
   take: () => act(state.status?.can?.includes("give") ? "give" : "take"),
   again: async () => (await act("discard")) && act("start", task()),
 };
@@ -172,10 +172,12 @@ function episodeCard() {
   toggle.onclick = episodeActions.toggle;
   const again = button("discard", {word: "do_again"});
   again.onclick = episodeActions.again;
-  return card("episode", h("p", {class: "line"}, dot, line),
+  const made = card("episode", h("p", {class: "line"}, dot, line),
     h("input", {id: "task", "data-placeholder": "task_next", maxlength: "400", autocomplete: "off"}),
     h("div", {class: "row"}, toggle, end), h("div", {class: "row"}, good, bad),
     h("div", {class: "row three"}, button("keep", {key: "⏎"}), button("discard", {key: "d"}), again));
+  on("status", (status) => { made.hidden = !status.episodes && !status.episode; }); // in a mode whose episodes are its own
+  return made;
 }
 
 function handOverCard() {

@@ -16,7 +16,7 @@ const KEYS = {
   Enter: ["keep", () => act("keep")],
   Tab: ["take", episodeActions.take],
   t: ["take", episodeActions.take],
-  p: ["pause", () => act("pause")],
+  p: ["pause", episodeActions.pause],
   q: ["quit", () => act("quit")],
   "?": ["help", () => showHelp()],
 };

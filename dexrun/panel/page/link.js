@@ -83,8 +83,12 @@ function take(message) {
     const before = state.run?.run;
     state.run = message.run;
     state.panel = message.panel || {};
-    if (before !== state.run?.run) { state.status = null; state.heard = performance.now(); }
-    if (state.run) state.ended = "";
+    if (before !== state.run?.run) {
+      if (state.status) state.last = state.status;
+      state.status = null;
+      state.heard = performance.now();
+    }
+    if (state.run) [state.ended, state.last] = ["", null];
     stopAgain();
     emit("hello");
   } else if (message.type === "status") {

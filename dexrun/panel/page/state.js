@@ -1,12 +1,14 @@
 // What the page knows, and who wants to hear of it.
 
-/** `run`: what the run's link says; `status`: what the run said last, `heard` when (ms of this page). */
+/** `run`: what the run's link says; `status`: what the run said last, `heard` when (ms of this page);
+ * `last`: what the run before it said at its end. */
 export const state = {
   connected: false,
   refused: "",
   run: null,
   panel: {},
   status: null,
+  last: null,
   heard: -Infinity,
   delay: NaN,
   jobs: [],
