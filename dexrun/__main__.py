@@ -69,6 +69,7 @@ commands:
   calibrate  record an arm's homing offsets and ranges
   fleet      how several robots are, by the metrics of their panels
   service    run dexrun, or its panel, whenever this machine does: a systemd unit
+  lead       send this machine's leader to an arm on another machine
   joints     show which way every joint counts, in ticks, radians and LeRobot's units
 
 exit codes: 0 done, 1 not done, 2 bad configuration, 3 stopped by a fault or a safety latch
@@ -99,6 +100,7 @@ _COMMANDS = {
     "setup-motors": "dexrun.setup.setup_motors",
     "calibrate": "dexrun.setup.calibrate",
     "joints": "dexrun.setup.joints",
+    "lead": "dexrun.leading.command",
     "service": "dexrun.lab.service",
     "fleet": "dexrun.lab.fleet",
 }

@@ -1,0 +1,1 @@
+"""``dexrun lead``: this machine's leader, for an arm on another one."""
