@@ -98,7 +98,9 @@ def _configured(path: Path | None) -> PanelServerOptions:
             raise
         fail(f"{options.config} is left aside: {error}", "dexrun panel")  # nobody has named it
         return options
-    return replace(options, runs=settings.runs)
+    panel = settings.panel
+    port = panel.port if panel.port >= 0 else options.port
+    return replace(options, runs=settings.runs, host=panel.host, port=port, language=panel.language)
 
 
 def main(arguments: Sequence[str], clock: Clock | None = None) -> int:

@@ -19,6 +19,8 @@ from runtime.clock import Clock
 from runtime.http_server import RefusedError
 
 MOST_RUNNING, MOST_KEPT = 6, 40
+_SHARED = ("--panel.share=always", "--panel.port=-1")
+"""A run that is started from a page is shown on it, and has no second server."""
 
 
 class Jobs:
