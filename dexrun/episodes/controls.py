@@ -49,15 +49,14 @@ async def remote_controls(
         more = [each for each in (mode, jog) if each is not None]
         extra = {name: act for each in more for name, act in each.commands().items()}
 
-        def say() -> None:
-            said = [HELP if episodes is not None else "", *(each.help for each in more)]
-            logger.info("{}", "; ".join(filter(None, said)))
+        def say(first: str = "") -> None:
+            if said := "; ".join(filter(None, [first, *(each.help for each in more)])):
+                logger.info("{}", said)
 
-        if episodes is None:
-            extra["help"] = say
+        extra["help" if episodes is None else "more"] = say
         if options.keys and stack.enter_context(open_keys(episodes, extra=extra)):
             heard = True
-            say()
+            say(HELP if episodes is not None else "")
         if options.api:
             api = EpisodeApi(episodes, mode)
             try:

@@ -65,7 +65,7 @@ JOG_KEYS: Mapping[str, str] = {
 
 Extra = Mapping[str, Callable[[], None]]
 """What a mode does on the commands ``pause`` (p), ``take`` (TAB or t), ``instruct`` (i) and ``jog.<way>``
-(`JOG_KEYS`); and on ``quit`` and ``help``, where nobody else has episodes.
+(`JOG_KEYS`), and on ``quit`` and ``help``, where nobody else has episodes; ``more`` adds to their help.
 """
 
 _ESCAPES = {b"\x1b[C": "toggle", b"\x1bOC": "toggle", b"\x1b[D": "discard", b"\x1bOD": "discard"}
@@ -146,6 +146,8 @@ def press(episodes: Episodes | None, command: str, extra: Extra | None = None) -
     try:
         if episodes is not None and command in _ACTIONS:
             _ACTIONS[command](episodes)
+            if command == "help" and extra and "more" in extra:
+                extra["more"]()
         elif extra is not None and command in extra:
             extra[command]()
     except EpisodeError as error:

@@ -18,8 +18,11 @@ from runtime.ik_options import IkOptions
 from runtime.messages import Floats
 
 _IK = IkOptions(iterations=6)
-_NEAR_M, _NEAR_RAD = 0.002, 0.1
-"""So far from what was asked for a pose may be, an arm of few joints being what it is."""
+_EXACT_M, _MISSED = 6e-5, 0.3
+"""A step is made if the point gets there: as near as the solver goes, or to this share of the step."""
+_NEAR_RAD = 0.1
+"""So far from the orientation that was asked for a pose may be, an arm of few joints being what it is."""
+_SAME_M, _SAME_RAD = 1e-4, 1e-3
 _SQUEEZE = 0.35
 """How far beyond where it is a gripper is asked to be: what the safety stage lets it squeeze."""
 _UPRIGHT = 0.999
@@ -73,6 +76,7 @@ class JoggedPoint:
         self._turns = self._few and upright
         self.q = model.middle()
         self.anchor(self.q)
+        self.advance(np.array([0.0, 0.0, 1e-3]), np.zeros(3), self.q)  # the solver is imported and made now
 
     def anchor(self, q: Floats) -> None:
         """Begin anew at the joints `q` ``[D]``, cut down to their ranges."""
@@ -119,6 +123,15 @@ class JoggedPoint:
         tries = [(move, turn), (move / 4, turn / 4)]
         if move.any() and turn.any():
             tries += [(move, none), (none, turn)]
+        if any(self._go(*each, follower) for each in tries):
+            return True
+        # What could not quite be had is given up for good: to get it back would take a leap, or a detour.
+        pose = self._model.fk(self.q)
+        level = self._heading(pose[:3, 3]).T @ pose[:3, :3]
+        turned = _size(turn_of(level.T @ self._level))
+        if turned < _SAME_RAD and _size(pose[:3, 3] - self.point) < _SAME_M:
+            return False
+        self.point, self._level = pose[:3, 3].copy(), level
         return any(self._go(*each, follower) for each in tries)
 
     def _go(self, move: Floats, turn: Floats, follower: Floats) -> bool:
@@ -126,7 +139,7 @@ class JoggedPoint:
         target = np.eye(4)
         target[:3, :3], target[:3, 3] = self._heading(point) @ level, point
         found = self._model.ik(target, self.q, _IK)
-        if not self._may(found, target, turn, follower):
+        if not self._may(found, target, move, turn, follower):
             return False
         self.q[self._moving] = found.q[self._moving]
         self.point = point
@@ -135,7 +148,7 @@ class JoggedPoint:
         self._level = reached if gives_way else level
         return True
 
-    def _may(self, found: IkResult, target: Floats, turn: Floats, follower: Floats) -> bool:
+    def _may(self, found: IkResult, target: Floats, move: Floats, turn: Floats, follower: Floats) -> bool:
         """Whether the arm gets there, without a leap, and not too far ahead of the follower."""
         config = self._config
         leap = float(np.abs(found.q - self.q)[self._moving].max())
@@ -144,7 +157,7 @@ class JoggedPoint:
         before = self._off(self.orientation, self.point, self.q)
         after = self._off(target[:3, :3], target[:3, 3], found.q)
         gained = after[1] - before[1]
-        if after[0] > max(_NEAR_M, before[0]) or gained > 0.5 * _size(turn) > 0:
+        if after[0] > max(_EXACT_M, _MISSED * _size(move), before[0]) or gained > 0.5 * _size(turn) > 0:
             return False  # out of reach; or a turn that this arm cannot make
         if after[1] > _NEAR_RAD and gained > 0 and not self._few:
             return False

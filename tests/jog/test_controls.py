@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dexrun.__main__ import main
+from dexrun.episodes import keys
 from dexrun.episodes.keys import JOG_KEYS, KeyParser, press
 from dexrun.exit_codes import BAD_CONFIGURATION
 from dexrun.modes.hand_over import DrivingPhase
@@ -85,7 +86,7 @@ def test_nobody_has_to_take_it_in_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("given", "said"),
     [
         (("--teleop.gain", "2"), "teleop.gain = 2: it scales nothing of leader"),
         (("--leader.pad.up", "y"), "leader.pad.up = 'y'"),
@@ -93,11 +94,18 @@ def test_nobody_has_to_take_it_in_hand() -> None:
     ],
 )
 def test_what_makes_no_sense_is_said(
-    keys: tuple[str, str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: tuple[str, str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "jog.toml"
     file.write_text('mode = "teleop"\n[arm]\nport = "world:follower"\n[leader]\ndriver = "jog"\n')
     assert main(["--config", str(file), "--check"]) == 0
     assert "jog" in capsys.readouterr().out
-    assert main(["--config", str(file), "--check", *keys]) == BAD_CONFIGURATION
+    assert main(["--config", str(file), "--check", *given]) == BAD_CONFIGURATION
     assert said in capsys.readouterr().err
+
+
+def test_the_help_of_episodes_is_not_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setitem(keys._ACTIONS, "help", lambda episodes: said.append("episodes"))
+    press(object(), "help", {"more": lambda: said.append("jog")})  # type: ignore[arg-type]
+    assert said == ["episodes", "jog"]
