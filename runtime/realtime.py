@@ -156,6 +156,21 @@ def _scheduler(done: Realtime, priority: int) -> None:
     )
 
 
+@contextlib.contextmanager
+def keep_scheduling() -> Iterator[None]:
+    """For a library that changes it: the caller's thread, and those that begin, are scheduled as before."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    there, before, parameter = set(_threads()), os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in (0, *(each for each in _threads() if each not in there)):
+            with contextlib.suppress(OSError):  # it has ended, or is as it is for good
+                os.sched_setscheduler(thread, before, parameter)
+
+
 def _affinity(done: Realtime, processors: set[int]) -> None:
     if not hasattr(os, "sched_setaffinity"):
         done.refused.append("CPU affinity: this system has none")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexrun.export.errors import ExportError
+from runtime.realtime import keep_scheduling
 
 CRF = {"h264": 23, "av1": 30}
 KEYFRAME_EVERY = 2
@@ -52,6 +53,8 @@ def _encode(
         with av.open(str(path), "w") as out:
             stream = out.add_stream(encoder, rate=fps, options=settings)
             stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
+            with keep_scheduling():  # as root, SVT-AV1 puts itself and us before all that is ordinary
+                stream.codec_context.open()
             for count, frame in enumerate(frames, 1):
                 frame.pts, frame.time_base = count - 1, Fraction(1, fps)
                 out.mux(stream.encode(frame))

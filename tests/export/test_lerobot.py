@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from dexrun.export import depth_video, stats
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportResult
+from dexrun.export.video import color_options, encode_color
 from policies.data.dataset import TIP, Switches
 from policies.data.opening import open_dataset
 from runtime.units import UnitMap
@@ -127,6 +129,19 @@ def test_lerobots_own_reader_gives_back_the_recording(run: Run, exported: Export
     whole = stats.of_rows(got["action"])
     assert np.allclose(got["stats/action/mean"], whole["mean"], atol=1e-4)
     assert np.allclose(got["stats/action/max"], whole["max"], atol=1e-4)
+
+
+def test_an_encoder_puts_no_thread_before_the_arm_s(tmp_path: Path) -> None:
+    """SVT-AV1, run by root, asks for SCHED_FIFO at the highest priority, for its threads and its caller's."""
+    before, seen = os.sched_getscheduler(0), set[int]()
+
+    def images() -> Iterator[Any]:
+        for _ in range(4):
+            seen.update(os.sched_getscheduler(int(each)) for each in os.listdir("/proc/self/task"))
+            yield np.zeros((48, 64, 3), np.uint8)
+
+    assert encode_color(tmp_path / "film.mp4", images(), (48, 64), 30, color_options("av1", 0, 1)) == 4
+    assert seen == {before} == {os.sched_getscheduler(0)}
 
 
 def test_lerobots_reader_serves_sequences(run: Run, exported: Export, reader: Any) -> None:
