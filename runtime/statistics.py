@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from runtime.clock import NS_PER_S
 from runtime.messages import Clip
@@ -34,11 +36,14 @@ class Histogram:
     def record(self, value: int) -> None:
         """Count `value`; a negative one counts as 0."""
         value = max(0, value)
-        shift = max(0, value.bit_length() - _BITS - 1)
-        self._buckets[min((shift << _BITS) + (value >> shift), len(self._buckets) - 1)] += 1
+        self._buckets[self._index(value)] += 1
         self.count += 1
         self.total += value
         self.max = max(self.max, value)
+
+    def _index(self, value: int) -> int:
+        shift = max(0, value.bit_length() - _BITS - 1)
+        return min((shift << _BITS) + (value >> shift), len(self._buckets) - 1)
 
     def add(self, other: Histogram) -> None:
         """Count all that `other` counted, too."""
@@ -50,12 +55,10 @@ class Histogram:
     def quantile(self, share: float) -> float:
         """The value that `share` of all recorded ones do not exceed; 0 if there is none."""
         rank = max(1, -(-self.count * share // 1))
-        seen = 0
-        for index, times in enumerate(self._buckets):
-            seen += times
-            if times and seen >= rank:
-                return min(_middle(index), float(self.max))
-        return 0.0
+        seen = list(accumulate(self._buckets[: self._index(self.max) + 1]))
+        if seen[-1] < rank:
+            return 0.0
+        return min(_middle(bisect_left(seen, rank)), float(self.max))
 
     def summary(self, scale: float = 1.0, digits: int = 3) -> dict[str, float]:
         """``{"p50", "p99", "max"}`` times `scale`."""

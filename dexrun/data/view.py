@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE, OK
 from dexrun.export.errors import ExportError
 from dexrun.printing import complain, fail, say
+from dexrun.rerun_window import TIMELINE, must_have_a_display, viewer_program
 from runtime.joints import prefixed
 from runtime.recording.bounds import reading
 from runtime.recording.tracks import device_topic
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from runtime.recording.reader import Episode
 
 E = TypeVar("E", "Episode", "SetEpisode")
-TIMELINE = "time"
 _BATCH = 64
 _HOST = "127.0.0.1"
 _TARGETS = ("requested", "clipped", "sent")
@@ -102,7 +101,7 @@ def _present(arguments: argparse.Namespace, stream: Any, layout: Any, fill: Call
         page = ["--serve-web", "--web-viewer-port", str(arguments.web_port)]
         _show_in(page, arguments.data_port, stream, layout, fill)
     else:
-        _must_have_a_display()
+        must_have_a_display()
         _show_in(["--expect-data-soon"], arguments.data_port, stream, layout, fill)
 
 
@@ -136,7 +135,16 @@ def _show_in(viewer: list[str], port: int, stream: Any, layout: Any, fill: Calla
     interface, and it finds the program only where the environment's programs are on the search path.
     """
     _must_be_free(port)
-    command = [_program(), *viewer, "--bind", _HOST, "--port", str(port), "--server-memory-limit", "75%"]
+    command = [
+        viewer_program(),
+        *viewer,
+        "--bind",
+        _HOST,
+        "--port",
+        str(port),
+        "--server-memory-limit",
+        "75%",
+    ]
     address = f"rerun+http://{_HOST}:{port}/proxy"
     with (
         tempfile.TemporaryFile("w+") as said,
@@ -163,12 +171,6 @@ def _reason(said: IO[str]) -> str:
     return next((line for line in reversed(lines) if line.startswith("Error")), lines[-1])
 
 
-def _must_have_a_display() -> None:
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        hint = "--web shows it in a browser, --save FILE.rrd keeps it for another machine"
-        raise ExportError(f"no display for a window (DISPLAY and WAYLAND_DISPLAY are not set): {hint}")
-
-
 def _must_be_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -177,12 +179,6 @@ def _must_be_free(port: int) -> None:
         except OSError as error:
             hint = "choose with --web-port and --data-port"
             raise ExportError(f"port {port}: {error.strerror or error}; {hint}") from None
-
-
-def _program() -> str:
-    import rerun_cli
-
-    return str(next(Path(rerun_cli.__file__).parent.glob("rerun*")))
 
 
 # --- layout

@@ -36,12 +36,17 @@ class PanelSide:
     """
 
     def __init__(
-        self, robot: Robot, run: PublishedRun | None = None, told: Latest[RunMoment] | None = None
+        self,
+        robot: Robot,
+        run: PublishedRun | None = None,
+        told: Latest[RunMoment] | None = None,
+        nudge: Callable[[], None] = lambda: None,
     ) -> None:
         self.quitting = ""
         self._robot = robot
         self._quit = anyio.Event()
         self._told = told
+        self._nudge = nudge
         self._teller = RunTeller(robot)
         self._reader = None
         if run is not None:
@@ -81,6 +86,7 @@ class PanelSide:
         if now_ns >= self._next_ns or self._robot.control.state == "stopped":
             self._next_ns = now_ns + (STATUS_NS if self._attention.now() else UNSEEN_NS)
             self._tell()
+        self._nudge()
 
     def _tell(self) -> None:
         reader, run = self._reader, self._run
@@ -114,7 +120,7 @@ async def open_panel(robot: Robot, folder: Path) -> AsyncIterator[PanelSide]:
         stack.callback(run.close)
         told: Latest[RunMoment] = Latest()
         tap = Tap(robot, run, told, options.rate_hz)
-        side = PanelSide(robot, run, told)
+        side = PanelSide(robot, run, told, tap.nudge)
         tap.start()
         stack.push_async_callback(boxed, "the tap", _STOP_S, tap.stop)
         for process in _started(robot, folder):
@@ -131,6 +137,12 @@ def _started(robot: Robot, folder: Path) -> list[ProcessBeside]:
         needs = ("starlette", "uvicorn", "websockets", "segno", "prometheus_client")
         of = ["--runs", str(runs), "--run", str(folder.resolve())]
         wanted.append(("the panel's server", needs, "dexrun.panel.server", [*of, *place], "panel at"))
+    if options.view == "rerun":
+        wanted.append(("Rerun", ("rerun",), "dexrun.panel.rerun_view", [str(folder)], "rerun shows"))
+    if options.foxglove_port >= 0:
+        of = [str(folder), "--port", str(options.foxglove_port)]
+        name = "the Foxglove server"
+        wanted.append((name, ("foxglove",), "dexrun.panel.foxglove_server", of, "foxglove at"))
     return [process for each in wanted if (process := _start(*each)) is not None]
 
 
