@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from dexrun.panel.server.connection import MOST_PAGES
+from dexrun.panel.server.connection import MOST_PAGES, MOST_UNKNOWN
 from dexrun.panel.server.messages import MESSAGE_BYTES
 from dexrun.panel.server.options import PanelServerOptions, link_of, names_of, new_token
 from tests.panel.server_rig import Panel, hear, published, say, serve
@@ -101,6 +101,10 @@ def test_with_a_token_nothing_is_said_without_it(tmp_path: Path) -> None:
                 await page.send(json.dumps(first))
                 with pytest.raises(ConnectionClosed):
                     await page.recv()
+        async with contextlib.AsyncExitStack() as silent:
+            for _ in range(MOST_UNKNOWN + 10):
+                await silent.enter_async_context(panel.page())
+            assert not panel.server.following.pages
         async with panel.page() as page:
             await say(page, "token", token=token)
             assert (await hear(page, "hello"))["run"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,17 +88,23 @@ def test_a_job_is_interrupted_and_ends_with_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/ports").mkdir(parents=True)
     seen: list[int] = []
 
     async def script(panel: Panel) -> None:
-        job = await started(panel, "init")
-        await told(panel, job["id"], "Which arm")
+        job = await started(panel, "find-ports", **{"from": "data/ports"})
+        await told(panel, job["id"], "Enter ends this")
         await panel.post(f"/api/jobs/{job['id']}/stop", {})
         done = await ended(panel, job["id"])
         assert (done["state"], done["code"]) == ("stopped", 1)
-        assert "interrupted" in "\n".join(done["output"])
-        job = await started(panel, "init")
-        await told(panel, job["id"], "Which arm")
+        job = await started(panel, "find-ports", **{"from": "data/ports"})
+        await told(panel, job["id"], "Enter ends this")
+        (child,) = children()
+        os.kill(child, signal.SIGKILL)
+        done = await ended(panel, job["id"])
+        assert (done["state"], done["code"]) == ("failed", -signal.SIGKILL)
+        job = await started(panel, "find-ports", **{"from": "data/ports"})
+        await told(panel, job["id"], "Enter ends this")
         seen.extend(children())
 
     serve(tmp_path, script)

@@ -131,6 +131,23 @@ def test_a_command_reaches_the_run_and_its_answer_the_page_that_asked(tmp_path: 
         serve(tmp_path, script)
 
 
+def test_what_is_not_understood_ends_nothing(tmp_path: Path) -> None:
+    with contextlib.closing(published(tmp_path)) as run:
+
+        async def script(panel: Panel) -> None:
+            async with panel.page() as page:
+                run.say(1, {"state": "running"})
+                await hear(page, "status")
+                panel.server.following.run._rings["answers"].push(1, length=3)  # type: ignore[union-attr]
+                await say(page, "ping", n=1)
+                assert (await hear(page, "pong"))["n"] == 1
+                run.say(2, {"state": "holding"})
+                while (await hear(page, "status"))["state"] != "holding":
+                    pass
+
+        serve(tmp_path, script)
+
+
 def test_a_command_without_a_run_is_answered(tmp_path: Path) -> None:
     async def script(panel: Panel) -> None:
         async with panel.page() as page:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from loguru import logger
+
 from dexrun.panel.link import AttachedRun
 from dexrun.panel.server.mail import PageMail
 
@@ -40,7 +42,11 @@ class Answers:
         """
         if self._run is None:
             return
-        self._next, answered = self._run.answers_since(self._next)
+        try:
+            self._next, answered = self._run.answers_since(self._next)
+        except ValueError as error:  # one that makes no sense; what comes after it is heard
+            logger.warning("an answer of the run is not understood: {}", error)
+            self._next, answered = self._run.answers_since(-1)
         for each in answered:
             expected = self._expected.pop(each["id"], None)
             if expected is not None:

@@ -18,7 +18,8 @@ from runtime.clock import Clock
 from runtime.http_checks import check_token
 from runtime.http_server import RefusedError
 
-MOST_PAGES = 32
+MOST_PAGES, MOST_UNKNOWN = 32, 16
+"""Pages that are open, and connections that have not sent their token yet."""
 TOKEN_S, SEND_S = 5.0, 20.0
 """So long a page may take to send its token, and to take a message in."""
 _REFUSED, _FULL = 1008, 1013
@@ -40,7 +41,7 @@ class Connections:
         self._token = token
         self._more = more
         self._numbers = itertools.count(1)
-        self._open = 0
+        self._unknown = 0
 
     async def serve(self, websocket: WebSocket) -> None:
         """The endpoint of ``/ws``."""
@@ -48,28 +49,35 @@ class Connections:
             await websocket.close(_REFUSED, f"the protocol is {messages.PROTOCOL}")
             return
         await websocket.accept(messages.PROTOCOL)
-        if self._open >= MOST_PAGES:
-            await websocket.close(_FULL, f"{MOST_PAGES} pages are open already")
-            return
-        self._open += 1
         try:
-            await self._admitted(websocket)
+            if not self._token or await self._known(websocket):
+                await self._admitted(websocket)
         except WebSocketDisconnect:
             pass
         except TimeoutError:
             logger.info("a page took too long and is left alone")
+
+    async def _known(self, websocket: WebSocket) -> bool:
+        """Whether its first message is the token; else it is closed."""
+        if self._unknown >= MOST_UNKNOWN:  # who has the token waits for a moment and comes again
+            await websocket.close(_FULL, "too many connections without a token")
+            return False
+        self._unknown += 1
+        try:
+            async with asyncio.timeout(TOKEN_S):
+                said = messages.parsed(await websocket.receive_text())
+            check_token(str(said.get("token", "")), self._token)
+        except (RefusedError, TimeoutError, messages.BadMessageError, KeyError) as error:
+            await websocket.close(_REFUSED, str(error)[:100] or "no token came")
+            return False
         finally:
-            self._open -= 1
+            self._unknown -= 1
+        return True
 
     async def _admitted(self, websocket: WebSocket) -> None:
-        if self._token:
-            try:
-                async with asyncio.timeout(TOKEN_S):
-                    said = messages.parsed(await websocket.receive_text())
-                check_token(str(said.get("token", "")), self._token)
-            except (RefusedError, TimeoutError, messages.BadMessageError, KeyError) as error:
-                await websocket.close(_REFUSED, str(error)[:100] or "no token came")
-                return
+        if len(self._following.pages) >= MOST_PAGES:
+            await websocket.close(_FULL, f"{MOST_PAGES} pages are open already")
+            return
         peer = websocket.client.host if websocket.client else "?"
         page = PageMail(f"page {next(self._numbers)} ({peer})", self._clock.now_ns())
         page.put("hello", self._following.hello())

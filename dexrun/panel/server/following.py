@@ -25,6 +25,7 @@ from runtime.clock import NS_PER_S, Clock
 
 _POLL_NS, _IDLE_NS, _SEARCH_NS = NS_PER_S // 100, NS_PER_S // 30, NS_PER_S // 2
 _STATUS_NS, _BODIES_NS, _BEAT_NS = NS_PER_S // 10, NS_PER_S // 15, NS_PER_S // 4
+_COMPLAINT_NS = 10 * NS_PER_S
 _WORKERS = 2
 
 
@@ -145,6 +146,9 @@ class Following:
             step()
         except NoRunError as error:
             self._gone(str(error))
+        except Exception as error:  # what a run shares is not to end what other pages are served
+            if self._is_due("complaint", _COMPLAINT_NS, self._clock.now_ns()):
+                logger.opt(exception=error).warning("what the run shares is not understood: {}", error)
 
     def _gone(self, reason: str) -> None:
         logger.info("{}", reason)

@@ -76,7 +76,8 @@ class Jobs:
             words = self._words(kind, given, number)
         except BadArgumentError as error:
             raise RefusedError(400, str(error)) from None
-        folder = next((Path(word[5:]) for word in words if word.startswith("--to=")), None)
+        places = [word.partition("=")[2] for word in words if word.startswith(("--to=", "--resume="))]
+        folder = Path(places[0]) if places else None
         job = self._jobs[number] = PanelJob(number, kind, given, folder, self._clock)
         if self._group is None:
             raise RefusedError(503, "the server ends")
