@@ -232,7 +232,9 @@ class Settings(BaseSettings):
 
     @property
     def scripted(self) -> bool:
-        """Whether the scripted operator is the person: it moves simulated leaders only."""
+        """Whether the scripted operator is the person: it moves simulated leaders only. Of addresses as they
+        are configured: those of a tabletop that was started are its devices' own.
+        """
         return self.teleop.scripted and any(in_world(each.address) for each in self.leader_tables().values())
 
     @property

@@ -40,7 +40,7 @@ class TakeOver:
         handed: Callable[[str], bool] = lambda phase: False,
     ) -> None:
         leader = Leader(robot) if robot.leader is not None else None
-        scripted = leader is not None and robot.world is not None and robot.settings.scripted
+        scripted = leader is not None and robot.world is not None and robot.settings.teleop.scripted
         options = robot.settings.take_over
         self.hand_over = HandOver(robot, options, leader, changed, scripted=scripted)
         self.jog = JogKeys(robot, lambda: self.person_drives)

@@ -44,7 +44,7 @@ class TeleopMode:
         )
         episodes = None if recording is None else recording.episodes
         self.script: Scripted | None = None
-        if robot.world is not None and robot.settings.scripted:
+        if robot.world is not None and robot.settings.teleop.scripted:
             self.script = Scripted(robot.world, robot.clock, episodes)
         self._episodes = episodes
         self._hand = ByHand(robot.clock, episodes) if episodes is not None else None

@@ -45,6 +45,8 @@ class SimulatedTabletop:
     def addressed(self, settings: Settings) -> Settings:
         """`settings` with every ``world:`` address replaced by the one that was opened for it.
 
+        Afterwards ``teleop.scripted`` alone says whether there is a leader for the scripted operator.
+
         Raises:
             DeviceError: there is no such device.
         """
@@ -52,6 +54,7 @@ class SimulatedTabletop:
             "cameras": dict(settings.cameras),
             "arms": dict(settings.arms),
             "leaders": dict(settings.leaders),
+            "teleop": settings.teleop.model_copy(update={"scripted": settings.scripted}),
         }
         for key, table in settings.device_tables().items():
             group, _, name = key.partition(".")
