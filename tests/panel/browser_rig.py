@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +211,12 @@ def _status(tick: int) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def chromium() -> AsyncIterator[Any]:
+async def chromium(arguments: Sequence[str] = QUIETLY) -> AsyncIterator[Any]:
     """A browser."""
     from playwright.async_api import async_playwright
 
     async with async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=QUIETLY)
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=list(arguments))
         try:
             yield browser
         finally:

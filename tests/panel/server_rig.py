@@ -63,7 +63,7 @@ class Panel:
         return await self.http.post(path, json=said, **more)
 
 
-def serve(folder: Path, script: Script, **changed: Any) -> None:
+def serve(folder: Path, script: Script, patience_s: float = 60, **changed: Any) -> None:
     """Run `script` against a server whose folders are below `folder`."""
     options = PanelServerOptions(
         port=0,
@@ -81,7 +81,7 @@ def serve(folder: Path, script: Script, **changed: Any) -> None:
         await ready.wait()
         panel = Panel(server, folder)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(patience_s):
                 await script(panel)
         finally:
             await panel.http.aclose()

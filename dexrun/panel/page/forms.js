@@ -1,6 +1,6 @@
 // A form for a kind of job, out of what the server says that it takes.
 
-import {h, write} from "./dom.js";
+import {h, mark, write} from "./dom.js";
 import {choose} from "./api.js";
 import {say, translate} from "./words.js";
 
@@ -12,6 +12,7 @@ const LISTED = {
   data: (known) => known.data.map((each) => each.path),
 };
 
+const nothing = () => h("option", {value: "", "data-word": "usual"});
 const option = (value, text = value) => h("option", {value}, text);
 
 function fieldFor(argument, known) {
@@ -20,11 +21,11 @@ function fieldFor(argument, known) {
   const label = h("label", {for: id, "data-word": `arg_${name}`});
   let field;
   if (kind === "flag") field = h("input", {type: "checkbox", id});
-  else if (kind.includes("|")) field = h("select", {id}, option("", "–"), ...kind.split("|").map((each) => option(each)));
+  else if (kind.includes("|")) field = h("select", {id}, nothing(), ...kind.split("|").map((each) => option(each)));
   else if (kind in LISTED && (kind !== "policy" || LISTED.policy(known).length)) {
     const values = LISTED[kind](known) || [];
     field = h("select", {id, multiple: many, size: many ? Math.min(6, Math.max(2, values.length)) : undefined},
-      ...(many ? [] : [option("", "–")]), ...values.map((each) => option(each)));
+      ...(many ? [] : [nothing()]), ...values.map((each) => option(each)));
   } else if (kind === "whole" || kind === "number") field = h("input", {id, type: "number", step: kind === "whole" ? "1" : "any", min: "0"});
   else field = h("input", {id, autocomplete: "off", "data-placeholder": `like_${kind.replace(" ", "_")}`});
   field.dataset.argument = name;
@@ -62,7 +63,9 @@ export function form(kindName, {names = null, usual = {}, submit, word, more = [
       hidden.replaceChildren(...made.filter((each) => !inFront.includes(each.argument.name)).map((each) => each.node));
       others.hidden = hidden.children.length === 0;
       for (const each of made) {
-        const value = kept[each.argument.name] || usual[each.argument.name];
+        const {name, kind: like, needed} = each.argument;
+        const value = kept[name] || usual[name] || (like === "config" ? known.configs[0] : undefined);
+        if (needed && each.field.options?.[0]?.value === "") mark(each.field.options[0], "data-word", "choose");
         if (value !== undefined && each.argument.kind !== "flag") each.field.value = value;
       }
       write(trouble, "");

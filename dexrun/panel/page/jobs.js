@@ -62,6 +62,7 @@ export function jobPanel({more = null} = {}) {
     shown = id;
     node.hidden = false;
     write(output, "");
+    node.scrollIntoView({block: "nearest"});
     look();
   }};
 }

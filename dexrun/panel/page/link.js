@@ -5,6 +5,7 @@ import {emit, state} from "./state.js";
 const PROTOCOL = "dexrun.1";
 const PING_MS = 500, SILENT_MS = 4000, ANSWER_MS = 3000, STOP_MS = 30000;
 const AGAIN_MS = [200, 500, 1000, 2000];
+const OFTEN = ["status", "ticks", "bodies"], TICKS = ["tick", "t_s", "position", "target", "force", "period_ms"];
 
 export const token = new URLSearchParams(location.hash.slice(1)).get("token")
   || sessionStorage.getItem("dexrun.token") || "";
@@ -15,6 +16,7 @@ if (token) {
 
 let socket = null, tries = 0, numbers = 0, pings = 0, pinged = 0, pingedAt = new Map(), heard = 0;
 let waiting = new Map(), watching = {streams: {}, bodies: false, cloud: false}, stopWanted = null;
+let pending = {}, timer = 0, cost = 0;
 
 function send(message) {
   if (socket === null || socket.readyState !== WebSocket.OPEN) return false;
@@ -68,16 +70,17 @@ function ping() {
   const now = performance.now();
   if (now - pinged < PING_MS) return;
   pinged = now;
-  pingedAt.set(++pings, now);
-  if (pingedAt.size > 20) pingedAt.delete(pingedAt.keys().next().value);
-  send({type: "ping", n: pings});
+  if (pingedAt.size >= 20 || !send({type: "ping", n: ++pings})) return;
+  pingedAt.set(pings, now);
+  state.asked = pingedAt.values().next().value;
 }
 
 function take(message) {
   if (message.type === "pong") {
     const sent = pingedAt.get(message.n);
     if (sent !== undefined) state.delay = performance.now() - sent;
-    pingedAt.delete(message.n);
+    for (const number of [...pingedAt.keys()]) if (number <= message.n) pingedAt.delete(number);
+    state.asked = pingedAt.values().next().value ?? Infinity;
   } else if (message.type === "answer") settle(message.id, message);
   else if (message.type === "hello") {
     const before = state.run?.run;
@@ -91,22 +94,40 @@ function take(message) {
     if (state.run) [state.ended, state.last] = ["", null];
     stopAgain();
     emit("hello");
-  } else if (message.type === "status") {
-    // The server repeats the last word of a run that hangs.
-    const before = state.status;
-    if (before?.ticks !== message.ticks || (!message.ticks && before?.elapsed_s !== message.elapsed_s)) state.heard = performance.now();
-    state.status = message;
-    emit("status", message);
   } else if (message.type === "jobs") {
     state.jobs = message.jobs;
     emit("jobs");
   } else if (message.type === "gone") {
     state.ended = message.reason || "";
     emit("gone", message);
-  } else {
-    if (message.type === "ticks") state.heard = performance.now();
-    emit(message.type, message);
+  } else if (OFTEN.includes(message.type)) soon(message);
+  else emit(message.type, message);
+}
+
+/** What comes often is shown as often as this machine can: a queue of it would show the past as if it were now. */
+function soon(message) {
+  const before = pending[message.type];
+  if (message.type === "ticks" && before) for (const name of TICKS) before[name].push(...message[name]);
+  else pending[message.type] = message;
+  if (timer === 0) timer = setTimeout(showNewest, Math.min(500, 2 * cost));
+}
+
+function showNewest() {
+  const began = performance.now(), {status, ticks, bodies} = pending;
+  [timer, pending] = [0, {}];
+  if (status) {
+    // The server repeats the last word of a run that hangs.
+    const before = state.status;
+    if (before?.ticks !== status.ticks || (!status.ticks && before?.elapsed_s !== status.elapsed_s)) state.heard = began;
+    state.status = status;
+    emit("status", status);
   }
+  if (ticks) {
+    state.heard = began;
+    emit("ticks", ticks);
+  }
+  if (bodies) emit("bodies", bodies);
+  cost = performance.now() - began;
 }
 
 function takeBinary(buffer) {
@@ -117,6 +138,7 @@ function takeBinary(buffer) {
 
 function opened() {
   tries = 0;
+  [pingedAt, pending, state.asked] = [new Map(), {}, Infinity];
   if (token) send({type: "token", token});
   state.connected = true;
   state.refused = "";

@@ -29,7 +29,7 @@ export function plotIn(node, series, {height = 110, range = null, cursor = false
 }
 
 const kept = {t: [], position: [], target: [], force: [], period: []};
-let drawn = [], visible = true;
+let drawn = [], visible = true, notBefore = 0;
 
 function forget() {
   for (const name of Object.keys(kept)) kept[name] = [];
@@ -53,7 +53,8 @@ function take(batch) {
 const times = () => kept.t.map((t) => t - kept.t.at(-1));
 
 function draw() {
-  if (!visible || state.view !== "live" || document.hidden || !kept.t.length) return;
+  const began = performance.now();
+  if (!visible || state.view !== "live" || document.hidden || !kept.t.length || began < notBefore) return;
   const t = times();
   for (const each of drawn) {
     if (each.node.offsetParent === null) continue;
@@ -61,6 +62,7 @@ function draw() {
     each.plot.setScale("x", {min: -SECONDS, max: 0});
     if (each.now) write(each.now, each.now_());
   }
+  requestAnimationFrame(() => { notBefore = performance.now() + 2 * (performance.now() - began); }); // a slow machine draws less often
 }
 
 function jointPlot(name, index, unit) {

@@ -159,6 +159,8 @@ const WORDS = {
 
   start: ["Start a run", "启动运行"],
   start_run: ["Start the run", "启动"],
+  usual: ["as configured", "按配置"],
+  choose: ["choose one", "请选择"],
   more_options: ["More", "更多"],
   needs: ["{what} is needed", "需要填写：{what}"],
   not_known: ["The server does not say what there is: {why}", "服务器没有给出可选项：{why}"],

@@ -88,6 +88,7 @@ _EPISODES = JobArgument("episodes", "--episodes", a.episodes, "episodes")
 _LABELS = JobArgument("labels", "--labels", a.one_of(("success", "failure", "none")), "success|failure|none")
 _TO_DATA = JobArgument("to", "--to", a.new_data, "new data")
 _TO_NEW_DATA = JobArgument("to", "--to", a.new_data, "new data", needed=True)
+_TO_PICTURES = JobArgument("to", "--to", a.new_output, "new output")
 _PORT = JobArgument("port", "--port", a.serial_port, "port", needed=True)
 _FROM = JobArgument("from", "--from", a.there, "folder")
 _MODEL = _choice("model", "--model", "so100", "so101")
@@ -180,7 +181,7 @@ KINDS: Mapping[str, JobKind] = {
         ),
         JobKind("eval", ("eval",), _EVAL),
         JobKind("doctor", ("doctor",), (_CONFIG,), moves=True),
-        JobKind("find-cameras", ("find-cameras",), (), moves=True),
+        JobKind("find-cameras", ("find-cameras",), (_TO_PICTURES,), moves=True),
         JobKind("find-ports", ("find-ports",), (_FROM,), moves=True, asks=True),
         JobKind("setup-motors", ("setup-motors",), (_PORT, _MODEL), moves=True, asks=True),
         JobKind("calibrate", ("calibrate",), _CALIBRATE, moves=True, asks=True),

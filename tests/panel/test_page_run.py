@@ -1,0 +1,246 @@
+"""A person drives simulated arms from the browser: each is started there, and what it did is looked at.
+
+With ``DEXRUN_PICTURES=docs/pictures`` in the environment, the pages are drawn for the docs on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dexrun.panel.link import AttachedRun, NoRunError, live_runs
+from runtime.clock import RealClock
+from runtime.recording.reader import Recording
+from runtime.ring import Sample
+from tests.panel.browser_rig import CHROMIUM, DRAWING, LAPTOP, PHONE, QUIETLY, chromium, opened
+from tests.panel.server_rig import Panel, serve
+
+pytest.importorskip("playwright.async_api", reason="no playwright: pip install playwright")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium"),
+]
+
+NS_PER_MS = 1_000_000
+PICTURES = os.environ.get("DEXRUN_PICTURES", "")
+CONFIG = Path(__file__).parents[2] / "config.toml"
+CLOCK = RealClock()
+Drive = Callable[["Person"], Awaitable[None]]
+
+
+class Person:
+    """At the page, beside the run whose rings a test reads."""
+
+    def __init__(self, panel: Panel, browser: Any, page: Any) -> None:
+        self.panel, self.browser, self.page = panel, browser, page
+        self.run: AttachedRun | None = None
+        self.folder = Path()
+        self.records: list[Sample] = []
+
+    async def starts(self, mode: str, **fields: str) -> None:
+        """A run, by the form; until it is there."""
+        page = self.page
+        await page.click("#tabs a[data-view=start]")
+        await page.click(f".mode[data-mode={mode}]")
+        await page.locator("#view-start [data-argument=config]").wait_for()
+        for name, value in fields.items():
+            await page.fill(f"#view-start [data-argument={name}]", value)
+        await page.click("#view-start form.job-form button[type=submit]")
+        await page.locator("#view-live").wait_for(timeout=120_000)
+        self.run = AttachedRun.attach(live_runs(self.panel.folder / "runs")[0])
+        self.folder = self.run.folder
+
+    async def sees(self, true: Callable[[dict[str, Any]], Any], within_s: float = 90) -> dict[str, Any]:
+        """What the run says of itself once that is true."""
+        assert self.run is not None
+        async with asyncio.timeout(within_s):
+            while not ((status := self.run.status()) and true(status)):
+                await CLOCK.sleep_until_ns(CLOCK.now_ns() + 20 * NS_PER_MS)
+        return status
+
+    async def watches(self, seconds: float) -> list[Sample]:
+        """The ticks of so long."""
+        assert self.run is not None
+        first = self.run.ticks_since(-1)[-1].index
+        await CLOCK.sleep_until_ns(CLOCK.now_ns() + round(seconds * 1e9))
+        return self.run.ticks_since(first)
+
+    async def presses_the_stop(self) -> float:
+        """Milliseconds from the key to the last target that moved."""
+        assert self.run is not None
+        first = self.run.ticks_since(-1)[-1].index
+        pressed_ns, ticks = CLOCK.now_ns(), []
+        await self.page.keyboard.press("Escape")
+        with contextlib.suppress(NoRunError):
+            while CLOCK.now_ns() < pressed_ns + 20_000 * NS_PER_MS:
+                came = self.run.ticks_since(first)
+                ticks, first = ticks + came, (came[-1].index + 1 if came else first)
+                await CLOCK.sleep_until_ns(CLOCK.now_ns() + 20 * NS_PER_MS)
+        moved = [tick.stamp_ns for tick in _moving(ticks) if tick.stamp_ns > pressed_ns]
+        return (max(moved, default=pressed_ns) - pressed_ns) / NS_PER_MS
+
+    async def hears_of_the_end(self) -> tuple[dict[str, Any], int]:
+        """The run's summary, and its exit code as the panel has it."""
+        async with asyncio.timeout(60):
+            while (job := (await self.panel.http.get("/api/jobs")).json()["jobs"][0])["code"] is None:
+                await CLOCK.sleep_until_ns(CLOCK.now_ns() + 200 * NS_PER_MS)
+        return json.loads((self.folder / "summary.json").read_text()), job["code"]
+
+    async def draws(self, name: str, page: Any = None) -> None:
+        """The page as it is now, for the documentation."""
+        if PICTURES:
+            _keep(await (page or self.page).screenshot(timeout=120_000), Path(PICTURES) / f"{name}.png")
+
+
+def _moving(ticks: list[Sample]) -> list[Sample]:
+    """Those whose target differs from the one before."""
+    pairs = itertools.pairwise(ticks)
+    return [now for before, now in pairs if np.abs(now["clipped"] - before["clipped"]).max() > 1e-9]
+
+
+def _keep(png: bytes, path: Path) -> None:
+    """In few colours: a picture for a page of text is small."""
+    import io
+
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def sit_down(folder: Path, drive: Drive, more: str = "", **look: Any) -> None:
+    text = CONFIG.read_text(encoding="utf-8")
+    for key, value in (
+        ("scripted = true", "scripted = false"),
+        ('# phrase = "the red cube"', 'phrase = "red cylinder"'),
+    ):
+        assert key in text
+        text = text.replace(key, value)
+    (folder / "config.toml").write_text(text + more, encoding="utf-8")
+
+    async def script(panel: Panel) -> None:
+        async with chromium(DRAWING if PICTURES else QUIETLY) as browser:
+            page, said = await opened(browser, str(panel.http.base_url), LAPTOP, **look)
+            person = Person(panel, browser, page)
+            try:
+                await drive(person)
+            finally:
+                if person.run is not None:
+                    person.run.close()
+            assert not [line for line in said if "404" not in line]  # the arm's model takes a moment
+
+    serve(folder, script, patience_s=400)
+
+
+def test_episodes_of_a_teleoperation_are_recorded_judged_and_discarded(tmp_path: Path) -> None:
+    async def drive(person: Person) -> None:
+        page = person.page
+        await person.starts("teleop", task="stack the cups")
+        await person.sees(lambda now: "start" in now["can"])
+        await page.locator("[data-do=start]:not([aria-disabled])").wait_for()
+        await page.keyboard.press("Space")
+        await person.sees(lambda now: now["episodes"]["state"] == "recording")
+        await page.locator(".dot[data-on]").wait_for()
+        await page.click("[data-do=end]")
+        await person.sees(lambda now: now["episodes"]["state"] == "review")
+        await page.locator("#episode", has_text="to be judged").wait_for()
+        await page.click("#controls [data-word=do_success]")
+        await person.sees(lambda now: now["episodes"]["last_label"] == "success")
+        await page.keyboard.press("Enter")
+        await person.sees(lambda now: now["episodes"]["state"] == "ready")
+        await page.click("[data-do=start]")
+        await page.locator("#episode", has_text="recording").wait_for()
+        await page.keyboard.press("d")
+        await person.sees(
+            lambda now: now["episodes"]["state"] == "ready" and now["episodes"]["recorded"] == 1
+        )
+        await page.click("[data-do=start]")
+        await page.locator("#episode", has_text="recording").wait_for()
+        await page.keyboard.press("f")
+        await person.sees(lambda now: now["episodes"]["last_label"] == "failure")
+        await page.click("[data-do=quit]")
+        await person.hears_of_the_end()
+        await page.locator("#view-live .empty").wait_for()
+        with Recording(person.folder) as recording:
+            assert [each.label for each in recording.episodes] == ["success", "failure"]
+        await page.click("#tabs a[data-view=data]")
+        await page.click("#sets .item")
+        await page.click("tr.pick >> nth=1")
+        await page.locator(".playback .plot").first.wait_for()
+        await page.check("tr.pick >> nth=1 >> input")
+        await person.draws("data")
+        await page.click("text=Drop 1 chosen")
+        await page.locator("#view-data .job[data-state=done]").wait_for()
+        await page.locator("tr.pick >> nth=1").wait_for(state="detached")
+
+    sit_down(tmp_path, drive)
+
+
+def test_a_policy_is_paused_slowed_told_and_stopped(tmp_path: Path) -> None:
+    async def drive(person: Person) -> None:
+        page = person.page
+        await person.starts("rollout", task="put the red cylinder in the tray")
+        await person.sees(lambda now: now["driving"] == "policy" and now["horizon"] > 0)
+        assert _moving(await person.watches(2))
+        await page.click("[data-do=hold]")
+        await person.sees(lambda now: now["state"] == "holding")
+        await person.watches(1)
+        assert not _moving(await person.watches(1))
+        await page.click("[data-do=resume]")
+        await person.sees(lambda now: now["state"] == "running")
+        await page.locator("#speed").fill("20")
+        await person.sees(lambda now: now["speed"] == 0.2)
+        await page.keyboard.press("p")
+        await page.locator("#driving", has_text="paused").wait_for()
+        await page.keyboard.press("p")
+        await person.sees(lambda now: now["driving"] == "policy")
+        await page.fill("#prompt", "put the green cube in the tray")
+        await page.press("#prompt", "Enter")
+        await person.sees(lambda now: "green" in now["instruction"])
+        await page.locator("#instruction", has_text="green").wait_for()
+        took_ms = await person.presses_the_stop()
+        summary, code = await person.hears_of_the_end()
+        assert (summary["outcome"], code) == ("stopped", 3)
+        assert summary["stop_reason"].startswith("stopped by page")
+        assert took_ms < 1000
+        await page.locator("#state", has_text="STOPPED").wait_for()
+
+    sit_down(tmp_path, drive)
+
+
+def test_a_table_is_cleared_under_a_persons_eyes(tmp_path: Path) -> None:
+    async def drive(person: Person) -> None:
+        page = person.page
+        await person.starts("grasp", prompt="clear the table")
+        await person.sees(lambda now: now["plan"] and now["horizon"] > 0)
+        await page.locator("#plan li").first.wait_for()
+        await page.locator(".camera:not([data-stale])").nth(1).wait_for()
+        phone, said = await opened(
+            person.browser, str(person.panel.http.base_url), PHONE, color_scheme="light"
+        )
+        await phone.locator(".camera:not([data-stale])").first.wait_for()
+        if PICTURES:
+            await person.watches(18)
+            await person.draws("live")
+            await person.draws("phone", phone)
+        await phone.click("#estop")
+        summary, code = await person.hears_of_the_end()
+        assert (summary["outcome"], code) == ("stopped", 3)
+        assert not [line for line in said if "404" not in line]
+        await page.click("#tabs a[data-view=setup]")
+        await page.click("[data-step=doctor]")
+        await page.click("#view-setup form.job-form button[type=submit]")
+        await page.locator("#view-setup .job[data-state=done]").wait_for(timeout=90_000)
+        await person.draws("setup")
+
+    sit_down(tmp_path, drive, color_scheme="dark")
