@@ -16,6 +16,7 @@ from dexrun.episodes.actions import RunActions
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.modes.homing import way_home
 from dexrun.modes.moves import carry_out
+from dexrun.panel.jogging import JOGS, OFTEN, PanelJog
 from dexrun.panel.shared import PanelCommand
 from policies.motion import MotionError
 from runtime.clock import NS_PER_S
@@ -42,7 +43,7 @@ _PATHS = {
     "tell": "/tell",
 }
 """Commands that a mode or its episodes know by a path."""
-_ARGS = {"start": ("task",), "end": ("label",), "label": ("label",), "tell": ("text",), "speed": ("value",)}
+_ARGS = {**OFTEN, "start": ("task",), "end": ("label",), "label": ("label",), "tell": ("text",)}
 _NOW = {
     "recording": ("end", "label", "discard"),
     "review": ("start", "label", "discard", "keep"),
@@ -78,6 +79,8 @@ class CommandReader:
         self._held = False
         self._homing: list[PanelCommand] = []
         self._lost = 0
+        self._jog = PanelJog(robot)
+        self._refused = ""
         self._beat, self._heard_ns, self._gone = 0, -1, False
 
     # --- on the loop
@@ -130,10 +133,12 @@ class CommandReader:
 
     def _answer(self, command: PanelCommand, error: str) -> None:
         who = command.client or "somebody"
-        if error:
+        often = command.name in OFTEN
+        if error and not (often and error == self._refused):
             logger.warning("panel: {} by {}: {}", command.name, who, error)
-        elif command.name != "speed":
+        elif not error and not often:
             logger.info("panel: {} by {}", command.name, who)
+        self._refused = error if often else ""
         self.answered = max(self.answered, command.id)
         self._run.answer(self._clock.now_ns(), command.id, error)
 
@@ -152,6 +157,9 @@ class CommandReader:
         }
         if name in own:
             own[name]()
+        elif name in JOGS:
+            stamp_ns = self._clock.now_ns() if self._clock.stepped else command.stamp_ns
+            self._jog.ask(name, args, stamp_ns, str(self.actions.state().get("driving", "")))
         elif name in _PATHS:
             self._pass_on(_PATHS[name], args)
         else:
@@ -268,6 +276,7 @@ class CommandReader:
             "pause": "/pause" in known and not paused,
             "take": "/take" in known and self._robot.leader is not None and driving != "person",
             "give": "/give" in known and driving not in ("policy", "nobody"),
+            **dict.fromkeys(JOGS, self._jog.possible(str(driving))),
         }
         return ["stop", "quit", "speed", *now, *(name for name, possible in rules.items() if possible)]
 

@@ -4,6 +4,7 @@ import {h} from "./dom.js";
 import {watch} from "./link.js";
 import {on, state} from "./state.js";
 import {controlCards} from "./controls.js";
+import {jogCard} from "./jog.js";
 import {camerasCard, wantedStreams} from "./pictures.js";
 import {plotsCard} from "./plots.js";
 import {armCard, wantsBodies, wantsCloud} from "./arm.js";
@@ -25,7 +26,7 @@ export function liveView() {
     h("p", {}, h("a", {class: "do go", href: "#start", "data-word": "tab_start"})));
   on("hello", () => { empty.hidden = state.run !== null; });
   return [
-    h("aside", {id: "controls"}, ...controlCards()),
+    h("aside", {id: "controls"}, ...controlCards(), jogCard()),
     h("div", {id: "seen"}, empty, camerasCard(), plotsCard()),
     h("div", {id: "known"}, armCard(), healthCard(), planCard(), questionsCard(), servosCard()),
   ];

@@ -36,6 +36,14 @@ const WORDS = {
   key_quit: ["end the run", "结束运行"],
   key_help: ["this help", "本帮助"],
 
+  jog: ["Move the gripper", "移动夹爪"],
+  jog_plane: ["forward, back, sideways", "前后左右"],
+  jog_height: ["up, down, turn", "上下与旋转"],
+  jog_open: ["Open (hold)", "张开（按住）"],
+  jog_close: ["Close (hold)", "闭合（按住）"],
+  jog_gamepad: ["a gamepad of this browser", "本浏览器的手柄"],
+  jog_xr: ["Phone or VR controller", "手机或 VR 手柄"],
+
   tab_live: ["Live", "现场"],
   tab_start: ["Start", "启动"],
   tab_data: ["Data", "数据"],
