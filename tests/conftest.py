@@ -1,7 +1,7 @@
 """Guards for every test: what a test started, it has ended.
 
 Looked at after each test: Python threads, asyncio tasks, child processes, sockets and pseudo-terminals,
-shared memory. Threads of C libraries (torch, OpenBLAS, librealsense) are nobody's leak.
+shared memory, scheduling. Threads of C libraries (torch, OpenBLAS, librealsense) are nobody's leak.
 """
 
 from __future__ import annotations
@@ -100,6 +100,11 @@ def shared_memory() -> set[str]:
     return {f"shared memory {name.removesuffix(' (deleted)')}" for name in held}
 
 
+def scheduling() -> set[str]:
+    """A thread that stays before all ordinary ones takes the processor from every test beside it."""
+    return {f"scheduling policy {os.sched_getscheduler(0)}"} if hasattr(os, "sched_getscheduler") else set()
+
+
 PROBES: tuple[Callable[[], set[str]], ...] = (
     threads,
     tasks,
@@ -107,6 +112,7 @@ PROBES: tuple[Callable[[], set[str]], ...] = (
     forked_world.worlds,
     descriptors,
     shared_memory,
+    scheduling,
 )
 
 
