@@ -41,7 +41,7 @@ def test_the_last_words_are_judged(told: str, success: bool) -> None:
         control=None,
         world=GreenIsIn(),
         leader=None,
-        leaders=(),
+        leaders={},
         force=None,
         settings=settings,
         model=model,
