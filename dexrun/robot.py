@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dexrun.config.settings import Settings
 from dexrun.shown import Shown
@@ -14,7 +14,7 @@ from runtime.clock import Clock
 from runtime.control import ControlLoop
 from runtime.device import DeviceThread
 from runtime.faults import FaultPolicy
-from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
+from runtime.interfaces import ArmDriver, CameraDriver, DistantDriver, Driver, ForceDriver, LeaderDriver
 from runtime.joints import JointLayout, prefixed
 from runtime.messages import CameraInfo
 from runtime.ports import ArmPort, LeaderPort
@@ -85,6 +85,10 @@ class Robot:
     def infos(self) -> dict[str, CameraInfo]:
         """What is constant about each camera, once it is open."""
         return {name: camera.info for name, camera in self.cameras.items()}
+
+    def links(self) -> dict[str, Mapping[str, Any]]:
+        """How the way to devices on other machines was."""
+        return {name: each.link for name, each in self.drivers.items() if isinstance(each, DistantDriver)}
 
     def survived(self) -> dict[str, Mapping[str, int]]:
         """Faults that the drivers dealt with by themselves."""

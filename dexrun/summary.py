@@ -36,6 +36,8 @@ def summarise(settings: Settings, record: RunRecord, duration_ns: int) -> dict[s
     summary["configured_rates_hz"] = {name: rate for name, (_, rate) in promised.items()}
     faults = record.opening_faults if robot is None else robot.faults.log.summary(robot.survived())
     summary["device_faults"] = faults
+    if robot is not None and (links := robot.links()):
+        summary["links"] = links
     summary["gaps"] = [] if robot is None else [asdict(gap) for gap in robot.faults.log.gaps]
     summary["planner"] = dict(record.planner or NO_PLANNER)
     if (policy := record.policy) is not None:

@@ -86,6 +86,14 @@ class GuidedLeader(LeaderDriver, Protocol):
 
 
 @runtime_checkable
+class DistantDriver(Driver, Protocol):
+    """A device on another machine. `link` says how the way to it was so far, as the summary has it."""
+
+    @property
+    def link(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
 class JoggedLeader(GuidedLeader, Protocol):
     """A leader without an arm: a point in space that is moved, and the joints that bring the gripper there.
 

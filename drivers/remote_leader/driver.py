@@ -114,12 +114,23 @@ class RemoteLeader:
         if self._arrivals.counts["came"]:
             logger.info("{}: {}", self.name, self.account())
 
+    @property
+    def link(self) -> Mapping[str, Any]:
+        """``came`` and ``lost``, states; ``round_trip_s`` with ``p50``, ``p99``, of the recent ones."""
+        counts, trips = self._arrivals.counts, self._trips
+        shares = {"p50": 0.5, "p99": 0.99}
+        return {
+            "came": counts["came"],
+            "lost": max(0, counts["lost"]),
+            "round_trip_s": {key: trips.percentile_ns(share) / NS_PER_S for key, share in shares.items()},
+        }
+
     def account(self) -> str:
         """How it goes, in words."""
-        counts = self._arrivals.counts
-        middle, late = (self._trips.percentile_ns(share) / 1e6 for share in (0.5, 0.99))
+        link = self.link
+        middle, late = (1e3 * seconds for seconds in link["round_trip_s"].values())
         return (
-            f"{counts['came']} states came, {max(0, counts['lost'])} were lost; "
+            f"{link['came']} states came, {link['lost']} were lost; "
             f"round trip {middle:.1f} ms, {late:.1f} ms at the 99th percentile"
         )
 

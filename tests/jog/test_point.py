@@ -7,10 +7,10 @@ import functools
 import numpy as np
 import pytest
 
-from drivers.arms.choice import robot_of
+from drivers.arms.choice import robot_of, robot_of_all
 from drivers.jog.config import JogConfig
 from drivers.jog.point import JoggedPoint, rotation, turn_of
-from runtime.body_options import ArmOptions
+from runtime.body_options import ArmOptions, BaseOptions, StandingArmOptions
 from runtime.messages import Floats
 
 CONFIG = JogConfig()
@@ -105,3 +105,19 @@ def test_at_the_edge_in_one_direction_the_others_are_open() -> None:
         walked[way] = sum(point.advance(0.0016 * np.array(direction), NONE, point.q) for _ in range(50))
     assert walked["left"] < 50
     assert walked["forward"] == 50
+
+
+def test_one_of_two_arms_is_moved_in_the_frame_that_both_stand_in() -> None:
+    turned = BaseOptions(position_m=(0.0, 0.4, 0.0), yaw_rad=np.pi / 2)
+    arms = {
+        "left": StandingArmOptions(model="so100", base=turned),
+        "right": StandingArmOptions(model="so100", base=BaseOptions()),
+    }
+    point = JoggedPoint(robot_of_all(arms).model().arm("left"), CONFIG)
+    point.anchor(made("so100")[1])
+    before = pose(point)[:3, 3]
+    for _ in range(8):
+        assert point.advance(np.array([STEP_M, 0, 0]), NONE, point.q)
+    np.testing.assert_allclose(pose(point)[:3, 3] - before, [8 * STEP_M, 0, 0], atol=1e-3)
+    assert before[1] > 0.5
+    assert point.q.shape == (6,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dexrun.robot import Robot
 from drivers.remote_leader.sender import RefusedLeaderError
 from drivers.remote_leader.wire import Datagram, Kind, unpacked
 from runtime.interfaces import LeaderDriver
@@ -59,6 +61,9 @@ def test_a_state_is_as_old_as_half_of_the_shortest_way_there_and_back(road: Call
     assert r.there.at_ns - r.newest.stamp_ns == 5_000_000
     assert r.leader.trips.newest_ns <= 10_000_000
     assert "round trip 10.0 ms" in r.follower.account()
+    robot: Any = SimpleNamespace(drivers={"leader": r.follower, "arm": object()})
+    trip = {"p50": 0.01, "p99": 0.01}
+    assert Robot.links(robot) == {"leader": {"came": 5, "lost": 0, "round_trip_s": trip}}
 
 
 def test_what_is_lost_is_counted_and_what_is_late_or_twice_has_no_effect(
