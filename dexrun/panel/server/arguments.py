@@ -5,7 +5,6 @@ No word of a page's can become an option of its own: values follow ``=``, and pa
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def number(low: float, high: float, *, whole: bool = True) -> Check:
         kinds = (int,) if whole else (int, float)
         if isinstance(said, bool) or not isinstance(said, kinds) or not low <= said <= high:
             raise BadArgumentError(f"a {'whole ' * whole}number from {low:g} to {high:g}")
-        return str(said) if math.isfinite(said) else ""
+        return str(said)
 
     return check
 

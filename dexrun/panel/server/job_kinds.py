@@ -94,7 +94,8 @@ _FROM = JobArgument("from", "--from", a.there, "folder")
 _MODEL = _choice("model", "--model", "so100", "so101")
 _POLICY = JobArgument("policy", "--policy", a.checkpoint_or_type, "policy", needed=True)
 _FORMATS = ("lerobot-v3", "lerobot-v2.1", "dexgrasp-zarr", "umi-zarr", "act-hdf5", "dexvla-hdf5")
-_TRAINED = ("act", "dexgrasp", "lift", "smolvla", "dexvla", "slow_fast")
+_TRAINED = ("act", "dexgrasp", "lift")
+"""What needs no more than data; others are trained by a configuration of their own."""
 
 _RUN = (
     _CONFIG,
@@ -128,7 +129,7 @@ _TRAIN = (
     _share("lr", "--optimizer.lr"),
     _count("log_every", "--log_every", 100_000),
     _count("save_every", "--save_every", 1_000_000),
-    _choice("device", "--device", "auto", "cpu", "cuda"),
+    _choice("device", "--device", "auto", "cpu"),
 )
 _EVAL = (
     _POLICY,
