@@ -130,6 +130,7 @@ def made_up_robot() -> Any:
     settings = SimpleNamespace(
         mode="rollout",
         panel=PanelOptions(),
+        realtime=RealtimeOptions(),
         working_arm="",
         followers=lambda: {"": None},
         policy=SimpleNamespace(type="bench"),

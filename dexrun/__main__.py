@@ -29,6 +29,7 @@ Runs a tabletop robot arm: cameras and force in, one safe joint target out, ever
   --task TEXT          what is done in the episodes, and what a rollout's policy is asked to do
                        (short for --recording.task)
   --episodes N         end after so many (short for --recording.episodes)
+  --view rerun         Rerun's window beside the run (short for --panel.view)
   --TABLE.KEY VALUE    any key of the configuration, e.g. --world.seed 7  --realtime.clock stepped
   --check              say in ten lines what is real, what simulated and what would move, and print the
                        configuration resolved (JSON below lines that begin with #); touch nothing

@@ -135,6 +135,21 @@ def realtime(
         done.undo()
 
 
+def ahead_of_ordinary(options: RealtimeOptions) -> bool:
+    """Have the calling thread come before ordinary ones, and after the loop; whether that is so now.
+
+    For a thread that does little and often, and holds Python's lock meanwhile: where ordinary work takes the
+    processor away from it in the middle of that, the loop waits for the lock until it has it back.
+    """
+    if options.scheduler != "fifo" or not hasattr(os, "sched_setscheduler"):
+        return False
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
+
+
 def _scheduler(done: Realtime, priority: int) -> None:
     if not hasattr(os, "sched_setscheduler"):
         done.refused.append("fifo scheduler: this system has none")

@@ -22,6 +22,7 @@ COMMANDS = ("train",)
 ALIASES = {
     "prompt": ("planner", "prompt"),
     "task": ("recording", "task"),
+    "view": ("panel", "view"),
     "episodes": ("recording", "episodes"),
 }
 """Short names on the command line."""

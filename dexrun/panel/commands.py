@@ -209,7 +209,7 @@ class CommandReader:
     def _at_rest(self) -> str:
         """Why the arm cannot be sent home now, or ``""``."""
         driving = self.actions.state().get("driving", "")
-        if self._control.state != "idle" or not self._control.resting or driving in _GOING:
+        if self._control.state != "idle" or self._control.source is not None or driving in _GOING:
             return "the arm is driven; pause it first, or wait until the episode is over"
         return ""
 
@@ -219,7 +219,9 @@ class CommandReader:
         self._homing.append(command)
 
     async def _home(self, command: PanelCommand) -> None:
-        """Plan the way on another thread, and make it, unless somebody drives by then."""
+        """Once the arm stands, plan the way on another thread and make it, unless somebody drives by then."""
+        while not self._at_rest() and not self._control.resting:
+            await self._control.ticked()
         try:
             rows = await way_home(self._robot)
         except MotionError as error:

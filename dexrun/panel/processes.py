@@ -15,7 +15,6 @@ from loguru import logger
 
 from dexrun.printing import say
 
-_NICE = 5
 _END_S = 3.0
 _LONG = 500
 _QR = re.compile(r"(?:[ \u2580-\u259f]|\x1b\[[0-9;]*m)+")
@@ -42,8 +41,6 @@ class ProcessBeside:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is the runtime's business
         )
-        with contextlib.suppress(OSError):  # the loop comes first
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
         self._thread = threading.Thread(target=self._listen, name=f"log-of-{module}", daemon=True)
         self._thread.start()
 

@@ -18,6 +18,7 @@ from loguru import logger
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.latest import Latest
 from runtime.messages import Floats
+from runtime.realtime import ahead_of_ordinary
 from runtime.ring import Ring, Sample
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Tap:
         self._clock = robot.clock
         self._run = run
         self._told = told
+        self._realtime = None if robot.clock.stepped else robot.settings.realtime
         self._shown = robot.shown
         self._period_ns = round(NS_PER_S / rate_hz)
         self._records = robot.records.reader()
@@ -111,6 +113,8 @@ class Tap:
             await self._thread.join()
 
     def _main(self) -> None:
+        if self._realtime is not None:
+            ahead_of_ordinary(self._realtime)
         going_on, due_ns = True, 0
         while going_on:
             self._wake.wait(_NO_TICK_NS)

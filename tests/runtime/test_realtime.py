@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from runtime import realtime as module
-from runtime.realtime import Realtime, RealtimeOptions, apply_realtime, realtime
+from runtime.realtime import Realtime, RealtimeOptions, ahead_of_ordinary, apply_realtime, realtime
 
 NOTHING = RealtimeOptions(scheduler="other", keep_memory=False, gc_freeze=False, switch_interval_s=0)
 
@@ -29,6 +29,22 @@ def state() -> tuple[object, ...]:
 
 def refuse(*args: object) -> None:
     raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_thread_that_comes_before_ordinary_ones_leaves_nothing_of_that_to_what_it_starts() -> None:
+    seen: list[tuple[bool, int, int]] = []
+
+    def main() -> None:
+        asked = ahead_of_ordinary(RealtimeOptions())
+        seen.append((asked, os.sched_getscheduler(0), os.sched_getparam(0).sched_priority))
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    thread.join()
+    asked, policy, priority = seen[0]
+    fifo = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 1
+    assert (policy, priority) == (fifo if asked else (os.SCHED_OTHER, 0))
+    assert not ahead_of_ordinary(RealtimeOptions(scheduler="other"))
 
 
 def test_nothing_asked_nothing_done() -> None:
