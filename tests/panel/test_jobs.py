@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from dexrun.panel.server.job import PanelJob
 from dexrun.panel.server.job_kinds import KINDS, JobKind
 from dexrun.panel.server.options import PanelServerOptions
 from dexrun.panel.server.places import BadArgumentError, Places
 from dexrun.panel.server.tail import LINES, OutputTail
+from runtime.clock import RealClock
 from tests.panel.server_rig import Panel, hear, published, serve
 
 _TRAINING_KEYS = ("--batch", "--log_every", "--save_every", "--device")
@@ -145,6 +147,31 @@ def test_a_job_whose_server_is_killed_is_interrupted() -> None:
     assert b"interrupted" in rest
     server.stdin.close()
     server.stdout.close()
+
+
+async def alone(job: PanelJob, words: list[str]) -> None:
+    async with asyncio.timeout(30):
+        await job.run(words, lambda: None)
+
+
+@pytest.mark.parametrize("kind", ["doctor", "init"])  # over a pipe, and over a terminal
+def test_what_a_job_leaves_behind_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nsleep 20 >&1 &\necho $! > pid\necho last words\nexit 3\n")
+    script.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(script))
+    job = PanelJob(1, KINDS[kind], {}, None, RealClock())
+    RealClock().run(alone, job, [])
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (job.code, job.tail.lines()) == (3, ["last words"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    job = PanelJob(2, KINDS[kind], {}, None, RealClock())
+    RealClock().run(alone, job, [])
+    assert job.code == 1
+    assert "cannot be started: No such file" in job.tail.lines()[0]
 
 
 def test_no_job_takes_the_arm_from_a_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import pty
 import signal
 import struct
+import subprocess
 import sys
 import termios
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import anyio
 
+from dexrun.exit_codes import NOT_DONE
 from dexrun.panel.server.job_kinds import JobKind
 from dexrun.panel.server.tail import OutputTail
 from runtime.clock import NS_PER_S, Clock
@@ -25,6 +27,7 @@ _ROWS, _COLUMNS = 40, 110
 _READ = 65_536
 _PATIENCE_S = (20.0, 5.0)
 """After an interrupt it may take so long until it is told to terminate, then so long until it is killed."""
+_LAST_WORDS_S = 1.0
 INPUT = 500
 
 
@@ -49,70 +52,75 @@ class PanelJob:
         self.stopped = False
         self.began_ns, self.ended_ns = clock.wall_ns(), 0
         self._clock = clock
-        self._process: asyncio.subprocess.Process | None = None
-        self._terminal = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = -1
+        self._over = anyio.Event()
 
     async def run(self, words: Sequence[str], ended: Callable[[], None]) -> None:
         """Run it until it has ended; one that is cancelled is brought to its end first."""
         try:
-            await self._start(words)
-            await self._read()
+            self._start(words)
+            await self._follow()
+        except OSError as error:  # no process, or no terminal, is to be had
+            self.tail.feed(f"{self.kind.name} cannot be started: {error.strerror or error}\n".encode())
+            self.code = NOT_DONE if self._process is None else self.code
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._bring_down()
+            if self._output >= 0:
+                os.close(self._output)
+                self._output = -1
             self.ended_ns = self._clock.wall_ns()
             ended()
 
-    async def _start(self, words: Sequence[str]) -> None:
+    def _start(self, words: Sequence[str]) -> None:
         command = [sys.executable, "-m", "dexrun.panel.server.child", str(os.getpid()), *words]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": str(_COLUMNS), "LINES": str(_ROWS)}
-        inside = -1
-        if self.kind.asks:
-            self._terminal, inside = pty.openpty()
-            fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
-            os.set_blocking(self._terminal, False)
+        self._output, inside = pty.openpty() if self.kind.asks else os.pipe()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=inside if self.kind.asks else asyncio.subprocess.DEVNULL,
-                stdout=inside if self.kind.asks else asyncio.subprocess.PIPE,
-                stderr=inside if self.kind.asks else asyncio.subprocess.STDOUT,
+            if self.kind.asks:
+                fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+            os.set_blocking(self._output, False)
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter; words are checked one by one
+                command,
+                stdin=inside if self.kind.asks else subprocess.DEVNULL,
+                stdout=inside,
+                stderr=inside,
                 env=environment,
                 start_new_session=True,
             )
         finally:
-            if inside >= 0:
-                os.close(inside)
+            os.close(inside)
 
-    async def _read(self) -> None:
+    async def _follow(self) -> None:
+        """Until it has ended; what it leaves behind may keep its output open, and is not waited for."""
         process = self._process
         assert process is not None  # noqa: S101 - started by the caller
-        if self.kind.asks:
-            await self._read_terminal()
-        elif process.stdout is not None:
-            while data := await process.stdout.read(_READ):
-                self.tail.feed(data)
-        self.code = await process.wait()
-
-    async def _read_terminal(self) -> None:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def read() -> None:
-            try:
-                data = os.read(self._terminal, _READ)
-            except BlockingIOError:
-                return
-            except OSError:  # nobody has its other end open any more
-                data = b""
-            self.tail.feed(data)
-            if not data:
-                ended.set()
-
-        loop.add_reader(self._terminal, read)
+        loop, read = asyncio.get_running_loop(), anyio.Event()
+        ends = os.pidfd_open(process.pid)
+        loop.add_reader(ends, self._over.set)
+        loop.add_reader(self._output, self._read, read)
         try:
-            await ended.wait()
+            await self._over.wait()
+            with anyio.move_on_after(_LAST_WORDS_S):
+                await read.wait()
         finally:
-            loop.remove_reader(self._terminal)
+            with anyio.CancelScope(shield=True):
+                await self._bring_down()
+            loop.remove_reader(self._output)
+            loop.remove_reader(ends)
+            os.close(ends)
+            self.code = process.wait()  # it has ended
+
+    def _read(self, read: anyio.Event) -> None:
+        try:
+            data = os.read(self._output, _READ)
+        except BlockingIOError:
+            return
+        except OSError:  # of a terminal: nobody has its other end open any more
+            data = b""
+        self.tail.feed(data)
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._output)
+            read.set()
 
     def type(self, line: str) -> None:
         """Have a person's line typed at its terminal.
@@ -120,35 +128,30 @@ class PanelJob:
         Raises:
             ValueError: it has no terminal, or takes nothing in; one line.
         """
-        if self._terminal < 0 or self.code is not None:
+        if not self.kind.asks or self._output < 0 or self._over.is_set():
             raise ValueError("nothing is asked")
         try:
-            os.write(self._terminal, line.encode() + b"\n")
+            os.write(self._output, line.encode() + b"\n")
         except OSError as error:
             raise ValueError(f"the line does not get there: {error.strerror}") from None
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
         """Send a signal to it and what it has started, as a terminal does at Ctrl-C."""
         self.stopped = True
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and not self._over.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
     async def _bring_down(self) -> None:
-        """End it, sooner or later, and let go of its terminal."""
-        process = self._process
-        if process is not None and self.code is None:
-            for number, patience_s in zip((signal.SIGINT, signal.SIGTERM), _PATIENCE_S, strict=True):
+        """End it, sooner or later."""
+        for number, patience_s in zip((signal.SIGINT, signal.SIGTERM), _PATIENCE_S, strict=True):
+            if not self._over.is_set():
                 self.interrupt(number)
                 with anyio.move_on_after(patience_s):
-                    self.code = await process.wait()
-                    break
-            else:
-                self.interrupt(signal.SIGKILL)
-                self.code = await process.wait()
-        if self._terminal >= 0:
-            os.close(self._terminal)
-            self._terminal = -1
+                    await self._over.wait()
+        if not self._over.is_set():
+            self.interrupt(signal.SIGKILL)
+            await self._over.wait()
 
     def as_json(self) -> dict[str, Any]:
         """For a page."""
