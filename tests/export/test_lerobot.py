@@ -133,7 +133,7 @@ def test_lerobots_own_reader_gives_back_the_recording(run: Run, exported: Export
 
 def test_an_encoder_puts_no_thread_before_the_arm_s(tmp_path: Path) -> None:
     """SVT-AV1, run by root, asks for SCHED_FIFO at the highest priority, for its threads and its caller's."""
-    before, seen = os.sched_getscheduler(0), set[int]()
+    before, seen, real = os.sched_getscheduler(0), set[int](), {os.SCHED_FIFO, os.SCHED_RR}
 
     def images() -> Iterator[Any]:
         for _ in range(4):
@@ -141,7 +141,9 @@ def test_an_encoder_puts_no_thread_before_the_arm_s(tmp_path: Path) -> None:
             yield np.zeros((48, 64, 3), np.uint8)
 
     assert encode_color(tmp_path / "film.mp4", images(), (48, 64), 30, color_options("av1", 0, 1)) == 4
-    assert seen == {before} == {os.sched_getscheduler(0)}
+    assert before in seen
+    assert not real & seen
+    assert os.sched_getscheduler(0) == before
 
 
 def test_lerobots_reader_serves_sequences(run: Run, exported: Export, reader: Any) -> None:

