@@ -67,7 +67,7 @@ class ProcessBeside:
     def _show(self, line: str) -> None:
         """A link with a token opens the panel to whoever has it: it is for the terminal, and for no file."""
         public, token, _ = line.partition("#token=")
-        logger.info("{}", public)
+        logger.info("{}", public.partition(" (")[0])  # how to end it is for who starts it by hand
         if token:
             say(f"{line}\n")
 

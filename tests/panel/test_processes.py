@@ -56,7 +56,9 @@ def test_one_that_ends_is_said_and_that_is_all(heard: Heard) -> None:
 
 def test_one_that_is_stopped_is_ended_all_the_same(heard: Heard) -> None:
     lines, said = heard
-    process = ProcessBeside("the server", "tests.panel.talker", ["panel at x", "stay"], "panel at")
+    process = ProcessBeside(
+        "the server", "tests.panel.talker", ["panel at x (Ctrl-C ends it)", "stay"], "panel at"
+    )
     assert said.wait(30)
     os.kill(process.pid, signal.SIGSTOP)
     process.end()
