@@ -8,7 +8,7 @@ from pathlib import Path
 from dexrun.config.addresses import in_world
 from dexrun.config.settings import Settings
 from runtime.masking import masked
-from runtime.parts import DeviceTable
+from runtime.parts import DeviceTable, LeaderTable
 
 _MODES = {
     "grasp": "planner, perception and policy clear the table on their own",
@@ -56,9 +56,12 @@ def _devices(settings: Settings, keys: list[str]) -> Iterator[str]:
     for key in keys:
         device = tables[key]
         kind = "real" if _is_real(device) else "simulated"
+        if isinstance(device, LeaderTable) and device.jogged:
+            kind = "without an arm"
         unused = "" if key in opened else f", not used in mode {settings.mode}"
         name = key.removeprefix("cameras.")
-        yield f"{name} {kind} ({device.driver} {device.address}{_size(device)}{unused})"
+        what = f"{device.driver} {device.address}".rstrip()
+        yield f"{name} {kind} ({what}{_size(device)}{unused})"
 
 
 def _size(device: DeviceTable) -> str:
