@@ -34,6 +34,10 @@ class HostMachine:
         """Whether this user may read and write there."""
         return os.access(self.at(path), os.R_OK | os.W_OK)
 
+    def readable(self, path: str) -> bool:
+        """Whether this user may read there."""
+        return os.access(self.at(path), os.R_OK)
+
     def port_of(self, device: str, path: str, serial_number: str) -> str:
         """Where the adapter with this number is now; nothing is opened.
 

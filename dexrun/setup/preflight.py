@@ -41,6 +41,7 @@ def _needed(settings: Settings, machine: HostMachine) -> Iterator[PreflightFindi
     """What can be FAIL."""
     for key, table in _real_tables(settings).items():
         yield from _port(key, table, machine)
+        yield from _gamepad(f"{key}.gamepad", table.addresses().get("gamepad", ""), machine)
     yield from _cameras(settings, machine)
     yield _room(settings, machine)
     yield from _gpu(settings, machine)
@@ -67,6 +68,17 @@ def _port(device: str, table: DeviceTable, machine: HostMachine) -> Iterator[Pre
             return
     if path:
         yield _opened(f"{device}.port", path, machine, lasting=bool(number))
+
+
+def _gamepad(key: str, path: str, machine: HostMachine) -> Iterator[PreflightFinding]:
+    """The joystick device of a leader without an arm, if it has one."""
+    if path and not machine.exists(path):
+        yield failed(key, f"{path} is not there", "plug the gamepad in; ls /dev/input/js* lists what is")
+    elif path and not machine.readable(path):
+        todo = f"sudo usermod -aG {machine.group_of(path) or 'input'} $USER, then log in anew"
+        yield failed(key, f"{path}: this user may not read it", todo)
+    elif path:
+        yield passed(key, f"{path} is there and may be read")
 
 
 def _opened(key: str, path: str, machine: HostMachine, *, lasting: bool) -> PreflightFinding:

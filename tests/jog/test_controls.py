@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from dexrun.__main__ import main
+from dexrun.config.load import load
 from dexrun.episodes import keys
 from dexrun.episodes.keys import JOG_KEYS, KeyParser, press
 from dexrun.exit_codes import BAD_CONFIGURATION
 from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.jogging import JogKeys
+from dexrun.setup.machine import HostMachine
+from dexrun.setup.preflight import preflight
 from runtime.ring import Mailbox
 from runtime.stepped import SteppedClock
 from tests.rollout.test_hand_over import WHERE, D, Motorised, stage
@@ -109,3 +112,21 @@ def test_the_help_of_episodes_is_not_all_there_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(keys._ACTIONS, "help", lambda episodes: said.append("episodes"))
     press(object(), "help", {"more": lambda: said.append("jog")})  # type: ignore[arg-type]
     assert said == ["episodes", "jog"]
+
+
+def test_doctor_looks_for_the_gamepad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "jog.toml"
+    text = 'mode = "teleop"\n[arm]\nport = "world:follower"\n[leader]\ndriver = "jog"\n'
+    file.write_text(f'{text}gamepad = "/dev/input/js3"\n')
+    settings, machine = load(["--config", str(file)], {}), HostMachine(tmp_path)
+
+    def said() -> str:
+        return next(each for each in preflight(settings, machine, 0) if each.what == "leader.gamepad").line()
+
+    assert said().startswith("FAIL")
+    assert "/dev/input/js3 is not there" in said()
+    (tmp_path / "dev" / "input").mkdir(parents=True)
+    (tmp_path / "dev" / "input" / "js3").touch()
+    assert said().startswith("PASS")
+    monkeypatch.setattr(machine, "readable", lambda path: False)
+    assert "may not read it; sudo usermod -aG" in said()
