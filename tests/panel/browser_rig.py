@@ -72,10 +72,10 @@ class PlayedRun:
         refuse: errors by the command's name. status: what it says of itself besides.
     """
 
-    def __init__(self, folder: Path, name: str = "2026-11-27T10-00-00") -> None:
-        self.folder = folder / "runs" / name
+    def __init__(self, folder: Path, facts: SharedFacts = FACTS) -> None:
+        self.folder = folder / "runs" / "2026-11-27T10-00-00"
         self.folder.mkdir(parents=True)
-        self.shared = PublishedRun(self.folder, FACTS)
+        self.shared = PublishedRun(self.folder, facts)
         self.clock = RealClock()
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.can: list[str] = list(EVERYTHING)
@@ -120,6 +120,10 @@ class PlayedRun:
             depth = np.full((240, 320), 610, np.uint16) - 40 * (mask > 0)
             self.shared.cameras["head"].push(now, color=color, depth=depth, mask=mask, masked=1)
             self.shared.cameras["wrist"].push(now, color=color[::-1, ::-1].copy(), mask=mask, masked=0)
+
+    async def rests(self, seconds: float) -> None:
+        """For so long."""
+        await self.clock.sleep_until_ns(self.clock.now_ns() + round(seconds * 1e9))
 
     async def wait_for(self, name: str) -> dict[str, Any]:
         """The arguments of the next command `name`; what came is forgotten."""
