@@ -71,8 +71,12 @@ def ticks_to_rest(stage: Stage, asked_tick: int) -> int:
 def fastest(stage: Stage, tick: int) -> float:
     """Of any joint, rad/s, in the tick before."""
     ring = stage.up.records
-    read = [ring.read(index) for index in range(max(0, ring.published - 3), ring.published)]
-    two = [sample for sample in read if sample is not None and int(sample["tick"]) in (tick - 1, tick)]
+    newest = ring.newest()
+    if newest is None:
+        return 0.0
+    at = newest.index - (int(newest["tick"]) - tick)  # on the stepped clock none is skipped
+    two = [sample for index in (at - 1, at) if index >= 0 and (sample := ring.read(index)) is not None]
+    assert all(int(sample["tick"]) in (tick - 1, tick) for sample in two)
     if len(two) < 2:
         return 0.0
     return float(np.abs(two[1]["clipped"] - two[0]["clipped"])[:5].max() * 30)
