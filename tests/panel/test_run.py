@@ -89,7 +89,9 @@ STATES: dict[str, tuple[str, Pilot]] = {
 }
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "state", [pytest.param(state, marks=[pytest.mark.slow] * (state == "engaging")) for state in STATES]
+)
 def test_a_stop_latches_in_the_next_tick_and_the_arm_rests_within_its_braking(
     tmp_path: Path, state: str
 ) -> None:
@@ -188,7 +190,7 @@ def test_a_rollout_is_driven_by_its_panel_and_verifies_target_by_target(
             assert comparison.ticks > 60
 
 
-@pytest.mark.parametrize("gone", ["go_on", "hold", "stop"])
+@pytest.mark.parametrize("gone", [pytest.param("go_on", marks=pytest.mark.slow), "hold", "stop"])
 def test_a_page_that_goes_away_does_what_is_configured(tmp_path: Path, gone: str) -> None:
     """Only one that has sent a command counts."""
     states: list[str] = []
