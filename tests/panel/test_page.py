@@ -72,6 +72,8 @@ def test_each_control_and_key_sends_its_command(tmp_path: Path) -> None:
         assert await run.wait_for("tell") == {"text": "the blue one"}
         await page.locator("#speed").fill("35")
         assert await run.wait_for("speed") == {"value": 0.35}
+        await page.keyboard.press("p")  # the slider has the focus, and wants no letters
+        assert await run.wait_for("pause") == {}
         await page.click("[data-word=do_again]")
         assert await run.wait_for("start") == {"task": "stack the cups"}
         run.status["episodes"] = {

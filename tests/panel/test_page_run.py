@@ -6,6 +6,7 @@ With ``PAGE_PICTURES=docs/pictures`` in the environment, the pages are drawn for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -66,6 +67,15 @@ class Person:
                 await CLOCK.sleep_until_ns(CLOCK.now_ns() + 20 * NS_PER_MS)
         return status
 
+    async def makes(self, true: Callable[[dict[str, Any]], Any], press: Callable[[], Awaitable[Any]]) -> None:
+        """Presses until that is true: a page that has not heard of the run for a second does nothing."""
+        async with asyncio.timeout(90):
+            while True:
+                await press()
+                with contextlib.suppress(TimeoutError):
+                    await self.sees(true, 3)
+                    return
+
     async def watches(self, seconds: float) -> list[Sample]:
         """The ticks of so long."""
         assert self.run is not None
@@ -84,6 +94,14 @@ class Person:
         """The page as it is now, for the documentation."""
         if PICTURES:
             keep(await (page or self.page).screenshot(timeout=120_000), Path(PICTURES) / f"{name}.png")
+
+
+def _state(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda now: now["episodes"]["state"] == name
+
+
+def _label(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda now: now["episodes"]["last_label"] == name
 
 
 def _moving(ticks: list[Sample]) -> list[Sample]:
@@ -115,6 +133,7 @@ def sit_down(folder: Path, drive: Drive, **look: Any) -> None:
         ("scripted = true", "scripted = false"),
         ('# phrase = "the red cube"', 'phrase = "red cylinder"'),
         ('clock = "real"', 'clock = "stepped"'),
+        ("jpeg_quality = 90", "jpeg_quality = 90\nepisode_s = 600"),
     ):
         assert key in text
         text = text.replace(key, value)
@@ -140,26 +159,17 @@ def test_episodes_of_a_teleoperation_are_recorded_judged_and_discarded(tmp_path:
         await person.starts("teleop", task="stack the cups")
         await person.sees(lambda now: "start" in now["can"])
         await page.locator("[data-do=start]:not([aria-disabled])").wait_for()
-        await page.keyboard.press("Space")
-        await person.sees(lambda now: now["episodes"]["state"] == "recording")
+        keys, controls = page.keyboard, page.locator("#controls")
+        await person.makes(_state("recording"), lambda: keys.press("Space"))
         await page.locator(".dot[data-on]").wait_for()
-        await page.click("[data-do=end]")
-        await person.sees(lambda now: now["episodes"]["state"] == "review")
+        await person.makes(_state("review"), lambda: controls.locator("[data-do=end]").click())
         await page.locator("#episode", has_text="to be judged").wait_for()
-        await page.click("#controls [data-word=do_success]")
-        await person.sees(lambda now: now["episodes"]["last_label"] == "success")
-        await page.keyboard.press("Enter")
-        await person.sees(lambda now: now["episodes"]["state"] == "ready")
-        await page.click("[data-do=start]")
-        await page.locator("#episode", has_text="recording").wait_for()
-        await page.keyboard.press("d")
-        await person.sees(
-            lambda now: now["episodes"]["state"] == "ready" and now["episodes"]["recorded"] == 1
-        )
-        await page.click("[data-do=start]")
-        await page.locator("#episode", has_text="recording").wait_for()
-        await page.keyboard.press("f")
-        await person.sees(lambda now: now["episodes"]["last_label"] == "failure")
+        await person.makes(_label("success"), lambda: controls.locator("[data-word=do_success]").click())
+        await person.makes(_state("recording"), lambda: controls.locator("[data-do=start]").click())
+        await person.makes(_state("ready"), lambda: keys.press("d"))
+        await person.sees(lambda now: now["episodes"]["recorded"] == 1)
+        await person.makes(_state("recording"), lambda: controls.locator("[data-do=start]").click())
+        await person.makes(_label("failure"), lambda: keys.press("f"))
         await page.click("[data-do=quit]")
         await person.hears_of_the_end()
         await page.locator("#view-live .empty").wait_for()
@@ -181,24 +191,24 @@ def test_episodes_of_a_teleoperation_are_recorded_judged_and_discarded(tmp_path:
 def test_a_policy_is_paused_slowed_told_and_stopped(tmp_path: Path) -> None:
     async def drive(person: Person) -> None:
         page = person.page
-        await person.starts("rollout", task="put the red cylinder in the tray")
+        await person.starts("rollout", task="put the red cylinder in the tray", count="3")
         await person.sees(lambda now: now["driving"] == "policy" and now["horizon"] > 0)
         assert _moving(await person.watches(2))
-        await page.click("[data-do=hold]")
-        await person.sees(lambda now: now["state"] == "holding")
+        keys, controls = page.keyboard, page.locator("#controls")
+        await person.makes(
+            lambda now: now["state"] == "holding", lambda: controls.locator("[data-do=hold]").click()
+        )
         await person.watches(1)
         assert not _moving(await person.watches(1))
-        await page.click("[data-do=resume]")
-        await person.sees(lambda now: now["state"] == "running")
-        await page.locator("#speed").fill("20")
-        await person.sees(lambda now: now["speed"] == 0.2)
-        await page.keyboard.press("p")
+        await person.makes(
+            lambda now: now["state"] == "running", lambda: controls.locator("[data-do=resume]").click()
+        )
+        await person.makes(lambda now: now["speed"] == 0.2, lambda: controls.locator("#speed").fill("20"))
+        await person.makes(lambda now: now["driving"] == "paused", lambda: keys.press("p"))
         await page.locator("#driving", has_text="paused").wait_for()
-        await page.keyboard.press("p")
-        await person.sees(lambda now: now["driving"] == "policy")
+        await person.makes(lambda now: now["driving"] == "policy", lambda: keys.press("p"))
         await page.fill("#prompt", "put the green cube in the tray")
-        await page.press("#prompt", "Enter")
-        await person.sees(lambda now: "green" in now["instruction"])
+        await person.makes(lambda now: "green" in now["instruction"], lambda: page.press("#prompt", "Enter"))
         await page.locator("#instruction", has_text="green").wait_for()
         await page.keyboard.press("Escape")
         summary, code = await person.hears_of_the_end()

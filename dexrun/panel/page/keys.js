@@ -23,10 +23,13 @@ const KEYS = {
 const SHOWN = [["Esc", "key_estop"], ["Space", "key_toggle"], ["s", "key_success"], ["f", "key_failure"], ["d", "key_discard"],
   ["Enter", "key_keep"], ["Tab", "key_take"], ["p", "key_pause"], ["q", "key_quit"], ["?", "key_help"]];
 
-/** Whether whatever has the focus wants keys for itself. */
-function busy() {
+/** Whether whatever has the focus wants `key` for itself: a slider wants its arrows, and no letters. */
+function wanted(key) {
   const focus = document.activeElement;
-  return $("help").open || (focus !== null && focus !== document.body && focus.matches("input, select, textarea, button, a, summary, [tabindex]"));
+  if ($("help").open) return true;
+  if (focus === null || focus === document.body) return false;
+  if (focus.matches("input[type=range]")) return key.startsWith("Arrow") || key === "Tab";
+  return focus.matches("input, select, textarea, button, a, summary, [tabindex]");
 }
 
 function pressed(event) {
@@ -35,7 +38,7 @@ function pressed(event) {
     stopNow(); // a window that is open closes as well
     return;
   }
-  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || busy() || state.view !== "live") return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || wanted(event.key) || state.view !== "live") return;
   const known = KEYS[event.key];
   if (!known) return;
   event.preventDefault();

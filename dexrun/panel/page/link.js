@@ -15,7 +15,7 @@ if (token) {
 }
 
 let socket = null, tries = 0, numbers = 0, pings = 0, pinged = 0, pingedAt = new Map(), heard = 0;
-let waiting = new Map(), watching = {streams: {}, bodies: false, cloud: false}, stopWanted = null;
+let waiting = new Map(), watching = {streams: {}, bodies: false, cloud: false}, stopWanted = null, stoppedRun = "";
 let pending = {}, timer = 0, cost = 0;
 
 function send(message) {
@@ -47,8 +47,8 @@ export function command(name, args = {}) {
 /** The emergency stop. Until the run has confirmed it, it is sent again whenever the connection comes back. */
 export async function emergencyStop() {
   stopWanted = {at: performance.now(), run: state.run?.run};
-  const answer = await command("stop");
-  if (answer.ok) stopWanted = null;
+  const {run} = stopWanted, answer = await command("stop");
+  if (answer.ok) [stopWanted, stoppedRun] = [null, run];
   return answer;
 }
 
@@ -87,7 +87,8 @@ function take(message) {
     state.run = message.run;
     state.panel = message.panel || {};
     if (before !== state.run?.run) {
-      if (state.status) state.last = state.status;
+      // A run that was stopped may have ended before it could say so.
+      if (state.status) state.last = {...state.status, latched: state.status.latched || stoppedRun === before};
       state.status = null;
       state.heard = performance.now();
     }
