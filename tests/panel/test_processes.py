@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from loguru import logger
 
+from dexrun.panel.beside import _start
 from dexrun.panel.processes import ProcessBeside
 
 CODE = "\x1b[7m \u2588\u2580\u2584 \x1b[0m"
@@ -65,3 +66,10 @@ def test_one_that_is_stopped_is_ended_all_the_same(heard: Heard) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     assert lines == [("INFO", "panel at x")]
+
+
+def test_without_its_packages_nothing_is_started_and_a_line_says_why(heard: Heard) -> None:
+    lines, _ = heard
+    assert _start("the panel's server", ("no_such_package",), "tests.panel.talker", [], "panel at") is None
+    why = "no_such_package is not installed; pip install 'dexrun[panel]'"
+    assert lines == [("WARNING", f"the panel's server is not started: {why}")]

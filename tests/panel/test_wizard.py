@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from pathlib import Path
@@ -50,6 +49,7 @@ def test_an_arm_is_found_and_calibrated_from_a_page(tmp_path: Path, monkeypatch:
         await enter(panel, job)
         await told(panel, job["id"], "about its middle")
         await enter(panel, job)
+        await told(panel, job["id"], "minimum")  # the middle was taken
         for place in (2047 - REACH, 2047 + REACH):
             moved_to(place)
             await told(panel, job["id"], f" {place}", lines=5)
@@ -57,7 +57,6 @@ def test_an_arm_is_found_and_calibrated_from_a_page(tmp_path: Path, monkeypatch:
         await enter(panel, job)
         await told(panel, job["id"], "Close gripper")
         bank.override(6, position=2047 - REACH)
-        await asyncio.sleep(0.05)
         await enter(panel, job)
         done = await ended(panel, job["id"])
         assert done["code"] == 0, done["output"]

@@ -288,3 +288,17 @@ def test_a_limited_speed_goes_with_the_snapshot_and_an_old_one_has_none(arm: Arm
 def test_no_speed_beyond_the_limits_or_of_nothing(arm: ArmModel, share: float) -> None:
     with pytest.raises(ValueError, match=r"from 0\.05 to 1 of the velocity limits"):
         SafetyStage(OPTIONS, arm).limit_speed(share)
+
+
+def test_a_brake_from_full_speed_takes_five_targets_and_never_goes_back(arm: ArmModel) -> None:
+    stage = SafetyStage(OPTIONS, arm)
+    at, speeds = driven(stage, 9, arm.middle() * [0, 1, 1, 1, 1, 1] - [1.5, 0, 0, 0, 0, 0])
+    assert speeds[-1] == pytest.approx(OPTIONS.max_velocity_rad_s)
+    moves = []
+    for _ in range(8):
+        target = stage.apply(stage.slowing(at, DT), at, at, None, None, DT).target
+        moves.append(float((target - at)[0]))
+        at = target
+    assert min(moves) >= 0.0
+    assert sum(move > 1e-9 for move in moves) <= 5
+    assert sum(moves) == pytest.approx(2.5**2 / 2 / 18, rel=0.3)

@@ -62,7 +62,7 @@ class PanelServer:
     def _routes(self) -> list[BaseRoute]:
         return [
             Route("/", self._index),
-            *([Mount("/page", StaticFiles(directory=PAGE))] if PAGE.is_dir() else []),
+            Mount("/page", StaticFiles(directory=PAGE)),
             WebSocketRoute("/ws", self._connections.serve),
             Route("/metrics", self._metrics_page),
             Route("/healthz", self._health),
@@ -120,10 +120,7 @@ class PanelServer:
 
     async def _index(self, request: Request) -> Response:
         del request
-        index = PAGE / "index.html"
-        return (
-            FileResponse(index) if index.exists() else PlainTextResponse("the page is not installed\n", 404)
-        )
+        return FileResponse(PAGE / "index.html")
 
     async def _metrics_page(self, request: Request) -> Response:
         del request
