@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,8 @@ async def open_panel(robot: Robot, folder: Path) -> AsyncIterator[PanelSide]:
         stack.push_async_callback(boxed, "the tap", _STOP_S, tap.stop)
         for process in _started(robot, folder):
             end: Callable[[], None] = process.end
-            stack.push_async_callback(robot.clock.run_blocking, end)
+            gone = partial(robot.clock.run_blocking, end)
+            stack.push_async_callback(boxed, "a process beside the run", 2 * _STOP_S, gone)
         yield side
 
 

@@ -127,7 +127,8 @@ def children() -> list[int]:
 def test_a_job_whose_server_is_killed_is_interrupted() -> None:
     script = (
         "import os, subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-m', 'dexrun.panel.server.child', str(os.getpid()), 'init'],"
+        "words = ['dexrun.panel.child', str(os.getpid()), 'dexrun', 'init']\n"
+        "p = subprocess.Popen([sys.executable, '-m', *words],"
         " stdin=0, start_new_session=True)\n"
         "p.wait()\n"
     )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from loguru import logger
 
 from dexrun.panel.beside import _start
 from dexrun.panel.processes import ProcessBeside
+from runtime.clock import NS_PER_S, RealClock
+from tests.dexrun.rig import Stage, perform
 
 CODE = "\x1b[7m \u2588\u2580\u2584 \x1b[0m"
 
@@ -66,6 +72,50 @@ def test_one_that_is_stopped_is_ended_all_the_same(heard: Heard) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     assert lines == [("INFO", "panel at x")]
+
+
+def test_one_ends_with_a_run_that_is_killed() -> None:
+    script = (
+        "import os, signal, time\n"
+        "from dexrun.panel.processes import ProcessBeside\n"
+        "process = ProcessBeside('the server', 'tests.panel.talker', ['up', 'stay'], 'up')\n"
+        "print(process.pid, flush=True)\n"
+        "signal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        pid = int(run.stdout.readline())
+        while b"up" not in run.stderr.readline():  # it is itself by now
+            pass
+        run.kill()
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(pid, 0)
+            RealClock().wait_until_ns(RealClock().now_ns() + NS_PER_S // 100)
+
+
+def test_an_interrupted_run_ends_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[ProcessBeside] = []
+
+    def start(*_: object) -> list[ProcessBeside]:
+        started.append(ProcessBeside("the server", "tests.panel.talker", ["stay"], "panel at"))
+        return started
+
+    monkeypatch.setattr("dexrun.panel.beside._started", start)
+
+    async def script(stage: Stage) -> None:
+        await stage.up.control.ticked()
+        os.kill(os.getpid(), signal.SIGINT)
+        await stage.rest(60.0)
+
+    stage = perform(tmp_path, script, mode="teleop", panel__share="always")
+    assert stage.summary["stop_reason"] == "interrupted (SIGINT)"
+    assert len(started) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0].pid, 0)
 
 
 def test_without_its_packages_nothing_is_started_and_a_line_says_why(heard: Heard) -> None:

@@ -72,7 +72,7 @@ class PanelJob:
             ended()
 
     def _start(self, words: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "dexrun.panel.server.child", str(os.getpid()), *words]
+        command = [sys.executable, "-m", "dexrun.panel.child", str(os.getpid()), "dexrun", *words]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": str(_COLUMNS), "LINES": str(_ROWS)}
         self._output, inside = pty.openpty() if self.kind.asks else os.pipe()
         try:
