@@ -63,6 +63,7 @@ def play(folder: Path, tables: str, **keys: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads((newest(folder / "runs") / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_arms_and_nothing_else_are_teleoperated(tmp_path: Path) -> None:
     code, summary = play(tmp_path, ARMS, mode="teleop", teleop__duration_s="2")
     assert (code, summary["outcome"], summary["device_faults"]) == (OK, "completed", {})

@@ -188,6 +188,7 @@ def test_a_page_without_its_server_says_so_and_stops_once_it_is_back(tmp_path: P
     visit(tmp_path, look)
 
 
+@pytest.mark.slow
 def test_both_languages_and_both_themes(tmp_path: Path) -> None:
     async def look(page: Any, run: PlayedRun) -> None:
         assert await page.inner_text("#estop strong") == "E-STOP"
