@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 ARGS ?=
-# Tests run in so many processes, 0 being this one. A whole simulated run keeps one processor busy: now the
-# runtime's, now the tabletop's process works.
-WORKERS ?= 2
+# Tests run in so many processes, 0 being this one: one more than two cores, as each waits a quarter of its
+# time. A whole simulated run keeps one processor busy: now the runtime's, now the tabletop's process works.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The wire: librealsense needs libusb. The simulated tabletop renders through EGL on Mesa's software driver.
