@@ -45,7 +45,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	@for name in loop ring annotate bus camera grasp record export data gym eval perception policy slow_fast train splice teleop teleop_latency wire; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+	@for name in loop ring annotate bus camera grasp record export data gym eval panel perception policy slow_fast train splice teleop teleop_latency wire; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 interop: $(READY)
 	$(BIN)/python -m tests.remote.interop.environments $(ARGS)
