@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import os
 import ssl
 import tomllib
@@ -184,7 +185,8 @@ def healthy(name: str, metrics: str, line: str) -> RobotHealth:
 
     def values(name: str, **labels: str) -> list[float]:
         wanted = labels.items()
-        return [each.value for each in samples if each.name == name and wanted <= each.labels.items()]
+        found = (each.value for each in samples if each.name == name and wanted <= each.labels.items())
+        return [value for value in found if math.isfinite(value)]  # a robot may not know all of itself
 
     def count(name: str, **labels: str) -> int:
         return round(sum(values(name, **labels)))
@@ -219,7 +221,8 @@ def _summed(samples: Iterable[Any]) -> dict[str, int]:
     by_device: dict[str, int] = {}
     for each in samples:
         device = each.labels.get("device", "?")
-        by_device[device] = by_device.get(device, 0) + round(each.value)
+        count = round(each.value) if math.isfinite(each.value) else 0
+        by_device[device] = by_device.get(device, 0) + count
     return by_device
 
 
@@ -240,7 +243,7 @@ def as_table(robots: Sequence[RobotHealth]) -> str:
 
 def _row(robot: RobotHealth) -> tuple[str, ...]:
     def number(value: float | None, form: str) -> str:
-        return "-" if value is None or value != value else format(value, form)
+        return "-" if value is None else format(value, form)
 
     return (
         robot.name,

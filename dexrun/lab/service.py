@@ -155,7 +155,9 @@ def planned(
     if any(character in str(path) for path in (arguments.config, settings.runs) for character in "\n\r"):
         raise ServiceError("a path with a line break in it cannot stand in a unit")
     config, folder = Path(arguments.config).resolve(), Path.cwd()
-    writes = (folder / settings.runs).resolve(), folder / "data", folder / "outputs"
+    runs = (folder / settings.runs).resolve()
+    # From the panel configurations and calibrations are written, and runs begun, with what they may ask for.
+    writes = (runs, folder) if arguments.what == "panel" else (runs, folder / "data", folder / "outputs")
     return ServicePlan(
         arguments.what,
         name,
@@ -163,7 +165,7 @@ def planned(
         folder,
         "" if arguments.own else arguments.user or _somebody(),
         tuple(group for group in _GROUPS if is_group(group)),
-        settings.realtime.scheduler == "fifo" and arguments.what == "run",
+        settings.realtime.scheduler == "fifo" and arguments.what != "serve",
         sys.executable,
         writes,
     )

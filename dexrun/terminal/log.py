@@ -106,7 +106,7 @@ def _as_json(record: Record) -> str:
     }
     if (error := record["exception"]) is not None:
         told["traceback"] = "".join(traceback.format_exception(*error))
-    text = json.dumps(told, ensure_ascii=False)
+    text = without_secrets(json.dumps(told, ensure_ascii=False))  # as long as they are written as they are
     # What a template would take for fields and colours; a "<" can only be inside of a JSON string.
     text = text.replace("{", "{{").replace("}", "}}").replace("<", "\\u003c")
     return text + "\n"

@@ -127,3 +127,24 @@ def test_root_is_asked_whose_service_it_shall_be(
     monkeypatch.setenv("SUDO_USER", "nobody")
     assert main(["show", *config], Systemd()) == 0
     assert fields(capsys.readouterr().out)["User"] == "nobody"
+
+
+def test_the_panel_gives_its_runs_what_the_configuration_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "config.toml"
+    plain = (ROOT / "config.toml").read_text()
+    config.write_text(plain.replace("[realtime]\n", '[realtime]\nscheduler = "fifo"\n'))
+    asked = ["--config", str(config), "--user", "daemon"]
+    limits = {}
+    for what in ("panel", "run", "serve"):
+        assert main(["show", what, *asked]) == 0
+        unit = fields(capsys.readouterr().out)
+        limits[what] = (unit.get("LimitRTPRIO"), unit["ReadWritePaths"].split())
+    beside = [f"-{tmp_path}/{name}" for name in ("runs", "data", "outputs")]
+    assert limits == {
+        "panel": ("50", [beside[0], f"-{tmp_path}"]),
+        "run": ("50", beside),
+        "serve": (None, beside),
+    }

@@ -221,7 +221,7 @@ def logged(folder: Path, options: LogOptions, *texts: str) -> None:
 
 
 def test_a_log_for_programs_is_an_object_a_line(tmp_path: Path) -> None:
-    key = know_secret("-".join(["open", 'se"same']))
+    key = know_secret("-".join(["open", 'se"<same']))
     sinks = open_log(tmp_path, "ERROR", LogOptions(format="json"))
     logger.info("{} {}", "a {brace}, a <red>tag</red>, a \\ and\ntwo lines with", key)
     try:

@@ -114,6 +114,23 @@ def test_whoever_does_not_answer_as_a_panel_is_down_and_keeps_nobody_waiting(
     }
 
 
+def test_what_a_robot_does_not_know_of_itself_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(published(tmp_path)) as run:
+
+        async def script(panel: Panel) -> None:
+            async with panel.page() as page:
+                run.say(1, {"mode": "teleop", "state": "running", "faults": {"arm": {"late": None}}})
+                await hear(page, "status")
+                robot = f"left=http://127.0.0.1:{panel.server.port}"
+                assert await asyncio.to_thread(main, ["status", robot]) == 0
+            told = capsys.readouterr().out.splitlines()[1].split()
+            assert told == ["left", "up", "teleop", "running", "-", "-", "0", "0", "-", "-"]
+
+        serve(tmp_path, script)
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
