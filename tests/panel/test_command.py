@@ -54,3 +54,15 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
         server.send_signal(signal.SIGTERM)
         assert server.wait() == OK
         assert "config.toml is left aside" in server.stderr.read()
+
+
+def test_without_its_packages_it_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dexrun.panel.server.command.PACKAGES", ("no_such_package",))
+    assert main([]) == 2
+    said = "dexrun panel: dexrun panel needs no_such_package: pip install 'dexrun[panel]'\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0

@@ -18,7 +18,7 @@ from dexrun.printing import fail, say
 from dexrun.signals import Ending
 from runtime.clock import Clock, RealClock
 from runtime.masking import know_secret, secret_of
-from runtime.packages import need
+from runtime.packages import missing
 
 _DESCRIPTION = """\
 Serve the panel: one page that shows a run live and drives it, starts runs, and looks after data sets,
@@ -106,8 +106,10 @@ def _configured(path: Path | None) -> PanelServerOptions:
 def main(arguments: Sequence[str], clock: Clock | None = None) -> int:
     """Run the command; returns its exit code."""
     try:
-        need("dexrun panel", PACKAGES, "panel")
-        options = _options(_parsed(arguments))
+        given = _parsed(arguments)
+        if why := missing("dexrun panel", PACKAGES, "panel"):
+            raise ConfigError(why)
+        options = _options(given)
     except ConfigError as error:
         fail(error, "dexrun panel")
         return BAD_CONFIGURATION
