@@ -203,6 +203,10 @@ def test_no_job_takes_the_arm_from_a_run(tmp_path: Path) -> None:
         ("run", {"mode": "fly"}, "mode"),
         ("run", {"task": "two\nlines"}, "task"),
         ("run", {"count": True}, "count"),
+        ("eval", {"policy": "other.toml", "to": "new"}, "policy"),
+        ("eval", {"policy": "still", "control": "geometric,/etc/passwd", "to": "new"}, "control"),
+        ("eval", {"policy": "still", "control": "secret", "to": "new"}, "control"),
+        ("eval", {"policy": "still", "compare": "secret", "to": "new"}, "compare"),
         ("drop", {"episodes": "1"}, "data"),
         ("drop", {"data": "data/pick", "episodes": "--to=/tmp/x"}, "episodes"),
         ("drop", {"data": "data/none"}, "data"),
@@ -227,6 +231,11 @@ def test_what_can_be_asked_for_is_one_word_each(places: Places, tmp_path: Path) 
         places, {"mode": "rollout", "task": "--x y", "policy": "act", "config": "other.toml"}
     )
     assert words == [f"--config={tmp_path}/other.toml", "--mode=rollout", "--task=--x y", "--policy.type=act"]
+    words = KINDS["eval"].command(
+        places, {"policy": "outputs/pick/last", "control": "act, still", "to": "new"}
+    )
+    checkpoint = f"--policy={tmp_path}/outputs/pick/last"
+    assert words == ["eval", checkpoint, "--control=act,still", f"--to={tmp_path}/outputs/new"]
     words = KINDS["drop"].command(places, {"data": "data/pick", "episodes": "3, 7-9"})
     assert words == ["data", "drop", f"{tmp_path}/data/pick", "--episodes=3,7-9"]
     words = KINDS["calibrate"].command(

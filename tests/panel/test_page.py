@@ -162,27 +162,30 @@ _DEPTH_IS_DRAWN = """() => {
 
 def test_a_page_without_its_server_says_so_and_stops_once_it_is_back(tmp_path: Path) -> None:
     async def look(page: Any, run: PlayedRun) -> None:
-        sockets: list[Any] = []
-        lets_in = [True]
+        hangs = [False]
 
         async def routed(socket: Any) -> None:
-            sockets.append(socket)
-            if lets_in[0]:
-                socket.connect_to_server()
-            else:
+            if hangs[0]:
                 await socket.close()
+                return
+            server = socket.connect_to_server()
+            socket.on_message(lambda said: hangs[0] or server.send(said))
+            server.on_message(lambda said: hangs[0] or socket.send(said))
 
         await page.route_web_socket("**/ws", routed)
         await page.reload()
         await page.locator("#state", has_text="running").wait_for()
-        lets_in[0] = False
-        await sockets[-1].close()
-        await page.locator("#estop-note", has_text="use the power switch").wait_for()
-        await page.locator("#link", has_text="disconnected").wait_for()
+        await page.locator("#estop-note", has_text="stops and latches").wait_for()
+        hangs[0] = True  # the connection is open, and nothing comes through it
+        await page.locator("#estop-note", has_text="NO ANSWER").wait_for()
+        await page.locator("#link", has_text="nothing new for").wait_for()
+        assert await page.locator("[data-do=hold]").get_attribute("aria-disabled") == "true"
         await page.click("#estop")
         await page.locator("#said", has_text="was not confirmed").wait_for()
+        await page.locator("#estop-note", has_text="use the power switch").wait_for()
+        await page.locator("#link", has_text="disconnected").wait_for()
         assert run.asked == []
-        lets_in[0] = True
+        hangs[0] = False
         await run.wait_for("stop")  # what was pressed while nobody heard it
 
     visit(tmp_path, look)

@@ -69,7 +69,7 @@ export function eStop(node) {
     write($("estop-note"), say(note));
     node.classList.toggle("latched", Boolean(state.status?.latched) && state.connected);
   };
-  for (const event of ["status", "hello", "connection", "language"]) on(event, look);
+  for (const event of ["status", "hello", "connection", "language", "look"]) on(event, look);
   look();
 }
 
@@ -125,7 +125,7 @@ function speedCard() {
     }
   };
   const made = card("speed", h("div", {class: "row slide"}, slider, shown));
-  for (const event of ["status", "hello", "connection", "language"]) on(event, look);
+  for (const event of ["status", "hello", "connection", "language", "look"]) on(event, look);
   return made;
 }
 

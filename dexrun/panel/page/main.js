@@ -42,8 +42,9 @@ function showLink() {
   const delay = Number.isFinite(state.delay) ? state.delay.toFixed(0) : "–";
   write(node, say(word, {delay, age: seconds < 1000 ? seconds.toFixed(1) : "–", why: state.refused}));
   mark(node, "class", kind);
-  document.documentElement.classList.toggle("stale", isStale());
-  document.documentElement.classList.toggle("offline", !state.connected);
+  const root = document.documentElement.classList, before = root.contains("stale");
+  if (root.toggle("stale", isStale()) !== before) emit("look"); // nothing may come that says so
+  root.toggle("offline", !state.connected);
   write($("run"), state.run ? `${say(`mode_${state.run.mode}`)} · ${state.run.run}` : "");
 }
 

@@ -112,9 +112,21 @@ def there(places: Places, said: Any) -> str:
     return str(places.inside(said))
 
 
+def policy_type(places: Places, said: Any) -> str:
+    """The type of an installed policy; a command that takes a path as well would read any file by it."""
+    from runtime import plugins
+
+    return one_of(plugins.installed().names("policy"))(places, said)
+
+
+def policy_types(places: Places, said: Any) -> str:
+    """Some, with commas between them."""
+    return ",".join(policy_type(places, each.strip()) for each in text(places, said).split(","))
+
+
 def checkpoint_or_type(places: Places, said: Any) -> str:
     """A checkpoint that is there, or the type of a policy."""
-    return said if isinstance(said, str) and _WORD.fullmatch(said) else there(places, said)
+    return there(places, said) if isinstance(said, str) and "/" in said else policy_type(places, said)
 
 
 def configuration(places: Places, said: Any) -> str:

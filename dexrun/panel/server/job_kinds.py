@@ -103,7 +103,7 @@ _RUN = (
     _text("prompt", "--prompt"),
     _text("task", "--task"),
     _count("count", "--episodes", 10_000),
-    JobArgument("policy", "--policy.type", a.word, "policy type"),
+    JobArgument("policy", "--policy.type", a.policy_type, "policy type"),
     JobArgument("checkpoint", "--policy.checkpoint", a.there, "checkpoint"),
     JobArgument("resume", "--recording.resume", a.there, "data"),
     _count("seed", "--world.seed", 1 << 31, 0),
@@ -134,7 +134,7 @@ _TRAIN = (
 _EVAL = (
     _POLICY,
     JobArgument("compare", "--compare", a.checkpoint_or_type, "policy"),
-    _text("control", "--control"),
+    JobArgument("control", "--control", a.policy_types, "text"),
     _count("scenes", "--scenes", 10_000),
     _count("seed", "--seed", 1 << 31, 0),
     _choice("engine", "--engine", "stepped", "fast", "real"),
