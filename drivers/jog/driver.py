@@ -20,6 +20,8 @@ _GUIDED_S = 1.0
 """So long after whoever guides has said where to be, it stays there."""
 _FOLLOWER_S = 0.5
 """A follower's position that is older tells nothing: the point stays where it is."""
+_NOWHERE = 1e6
+"""Metres, radians and what they are a second: nobody asks for so many; their squares are numbers."""
 
 
 class JogLeader:
@@ -134,10 +136,12 @@ class JogLeader:
         jog, hand = self._newest(now_ns)
         grip = 0.0
         asked = np.zeros(6)
-        if self._hand.holds(hand, point):
+        if self._pad is not None and not self._pad.permits:
+            self._hand.let_go()
+        elif self._hand.holds(hand, point):
             assert hand is not None  # noqa: S101 - it holds
             asked = self._hand.twist(hand, point) / dt_s
-            if np.isfinite(hand["grip"]):
+            if _is_meant(hand["grip"]):
                 grip = (float(hand["grip"]) - point.opening) / dt_s
         else:
             if jog is not None:
@@ -160,7 +164,7 @@ class JogLeader:
             )
 
     def _newest(self, now_ns: int) -> tuple[Sample | None, Sample | None]:
-        """What was asked for by key and by hand, while it counts; nothing that is not a number does."""
+        """What was asked for by key and by hand, while it counts; what is no number, or too big, does not."""
         jog, hand = (box.take() or kept for box, kept in zip((self.jog, self.hand), self._asked, strict=True))
         self._asked = (self._counting(jog, now_ns), self._counting(hand, now_ns))
         return self._asked
@@ -169,7 +173,11 @@ class JogLeader:
         if sample is None or not 0 <= now_ns - sample.stamp_ns <= self._valid_ns:
             return None
         known = [value for name, value in sample.fields.items() if name != "grip" or "twist" in sample.fields]
-        return sample if all(np.isfinite(value).all() for value in known) else None
+        return sample if all(map(_is_meant, known)) else None
+
+
+def _is_meant(value: Floats) -> bool:
+    return bool((np.abs(value) < _NOWHERE).all())
 
 
 def _at_most(vector: Floats, limit: float) -> Floats:

@@ -137,11 +137,14 @@ class Gamepad:
 
     # --- what it says
 
+    @property
+    def permits(self) -> bool:
+        """Whether the dead man's button is held, where there is one."""
+        return self._options.deadman_button < 0 or self._options.deadman_button in self._pressed
+
     def twist(self) -> tuple[Floats, float]:
         """``[6]``, each -1 to 1: along x, y, z and about them; and how fast the gripper opens, -1 to 1."""
         options = self._options
-        if options.deadman_button >= 0 and options.deadman_button not in self._pressed:
-            return np.zeros(6), 0.0
         keys = (options.forward, options.left, options.up, options.roll, options.pitch, options.yaw)
         return np.array([self._stick(axis) for axis in keys]), self._pulled(options.open) - self._pulled(
             options.close

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from runtime.options import Options
 from runtime.parts import LeaderTable
@@ -23,7 +23,7 @@ class PadOptions(Options):
         roll, pitch, yaw: axes for turning: the cross, and the right stick's left and right.
         open, close: axes that open and close the gripper: the triggers, which rest at one end.
         dead_zone: of a stick's travel, around its middle, in which it says nothing.
-        deadman_button: a button that is to be held for anything to move; -1: none.
+        deadman_button: a button that is to be held for anything to move, by key and by hand, too; -1: none.
     """
 
     forward: Axis = "-1"
@@ -68,6 +68,14 @@ class JogOptions(LeaderTable):
     leash_rad: float = Field(default=0.2, gt=0, le=1)
     hand_scale: float = Field(default=1.0, gt=0, le=10)
     valid_s: float = Field(default=0.2, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _a_pad_that_is_there(self) -> JogOptions:
+        if not self.gamepad and self.pad != PadOptions():
+            raise ValueError(
+                "gamepad is not given, so that nothing of pad counts: name its device, or leave pad out"
+            )
+        return self
 
     def addresses(self) -> Mapping[str, str]:
         return {"gamepad": self.gamepad} if self.gamepad else {}

@@ -29,6 +29,9 @@ _AT_ONCE = 64
 """Datagrams that are looked at in one poll: whoever floods the port does not keep the thread."""
 _OFFERS = 8
 """Sessions that are offered and not begun yet: a hello that is sent again takes nothing away."""
+_FOLLOWED_S = 0.5
+"""So long after its last state a session is still on. Another leader's joints are anywhere else: they count
+once this one has been silent for longer than an arm waits until it holds, and so engages anew, slowly."""
 
 Peer = tuple[Any, ...]
 
@@ -37,8 +40,9 @@ class RemoteLeader:
     """`runtime.interfaces.LeaderDriver` for a leader on another machine.
 
     A hello is answered with a session of its own, a number by chance; the first state that names it begins
-    it, and ends the one before. So nothing that was recorded of an older session has an effect, and a hello
-    that somebody else sends again has none either. Within a session only what is newer than all before does.
+    it, once the one before is silent. So nothing that was recorded of an older session has an effect, and a
+    hello that somebody else sends again has none either. Within a session only what is newer than all before
+    does.
 
     Attributes:
         states: fields ``position``, ``velocity``, ``load``, float64 ``[D]``; stamped half the least round
@@ -63,7 +67,7 @@ class RemoteLeader:
         self._sent = 0
         self._trips, self._arrivals, self._window = RoundTrips(), Arrivals(), LossWindow(_WINDOW_S)
         self._refused: Counter[str] = Counter()
-        self._stamp_ns = -1
+        self._stamp_ns = self._heard_ns = -1
         self._warned = False
 
     @property
@@ -78,7 +82,8 @@ class RemoteLeader:
 
     def statistics(self) -> Mapping[str, int]:
         """``lost``, ``reordered``, ``duplicate``; ``forged``: without the secret; ``replayed``: of no session
-        that is on; ``bad``: of other joints, or no numbers.
+        that is on; ``second``: of another leader, while one is followed; ``bad``: of other joints, or no
+        numbers.
         """
         came = {kind: count for kind, count in self._arrivals.counts.items() if kind != "came" and count > 0}
         return {**came, **self._refused}
@@ -171,8 +176,9 @@ class RemoteLeader:
             if not self._refused["bad"]:
                 logger.warning("{}: refused: {}", self.name, line(why))
             self._refused["bad"] += 1
+            said = line(why).encode(errors="replace")[:1000]
             self._answer(
-                link, Datagram(Kind.REFUSED, 0, 0, self._clock.now_ns(), body=why.encode()[:1000]), peer
+                link, Datagram(Kind.REFUSED, 0, 0, self._clock.now_ns(), hello.stamp_ns, body=said), peer
             )
             return
         session = secrets.randbits(63) + 1
@@ -190,18 +196,27 @@ class RemoteLeader:
         if values.size != size or not np.isfinite(values).all():
             self._refused["bad"] += 1
             return False
-        if state.session != self._session:
-            self._begin(state.session)
         now = self._clock.now_ns()
+        if state.session != self._session:
+            if self._session and now - self._heard_ns <= _FOLLOWED_S * NS_PER_S:
+                self._second()
+                return False
+            self._begin(state.session)
         if not self._arrivals.take(state.number):
             return False
         if state.heard_ns:
             self._trips.heard(state.heard_ns, state.since_ns, now)
+        self._heard_ns = now
         self._echo(link, state, now, peer)
         position, velocity, load = values.reshape(3, -1)
         self._stamp_ns = max(self._stamp_ns + 1, now - self._trips.least_ns // 2)
         self.states.push(self._stamp_ns, position=position, velocity=velocity, load=load)
         return True
+
+    def _second(self) -> None:
+        if not self._refused["second"]:
+            logger.warning("{}: another leader sends, too; it counts once this one is silent", self.name)
+        self._refused["second"] += 1
 
     def _begin(self, session: int) -> None:
         self._session = session

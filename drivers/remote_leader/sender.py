@@ -16,6 +16,9 @@ _HELLO_S = 0.5
 _SILENT_S = 2.0
 """So long without an echo, and the other side is greeted anew: it may have been started again."""
 
+_AT_ONCE = 64
+"""Datagrams that are looked at in one turn."""
+
 
 class RefusedLeaderError(Exception):
     """The follower does not take this leader. One line."""
@@ -86,7 +89,7 @@ class LeaderSender:
             return  # nobody listens there yet, or the network is away: said by silence
 
     def _listen(self) -> None:
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 data = self._socket.recv(LARGEST + 1)
             except BlockingIOError:
@@ -99,11 +102,12 @@ class LeaderSender:
 
     def _take(self, came: Datagram, now_ns: int) -> None:
         # Without the stamp of the newest hello, it is an answer to somebody else's, or an old one's.
-        if came.kind is Kind.WELCOME and not self._session and came.heard_ns == self._greeted_ns:
+        asked = not self._session and came.heard_ns == self._greeted_ns
+        if came.kind is Kind.WELCOME and asked:
             self._session, self._number, self._heard_ns = came.session, 0, now_ns
             self._theirs = (came.stamp_ns, now_ns)
             self._echoes.begin()
-        elif came.kind is Kind.REFUSED and not self._session:
+        elif came.kind is Kind.REFUSED and asked:
             raise RefusedLeaderError(came.body.decode(errors="replace"))
         elif came.kind is Kind.ECHO and came.session == self._session and self._echoes.take(came.number):
             self._heard_ns = now_ns

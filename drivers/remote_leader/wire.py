@@ -4,7 +4,7 @@ Little-endian: ``magic, version, kind, joints, session, number, stamp, heard, si
 
 - ``HELLO`` (to the follower): JSON with the joints' names, units and ranges; `session` is 0.
 - ``WELCOME`` (from it): nothing; `session` is what every state is to say from now on.
-- ``REFUSED`` (from it): why, as text.
+- ``REFUSED`` (from it): why, as text; it has the stamp of the hello, as ``WELCOME`` has.
 - ``STATE`` (to it): ``3 D`` float64, positions, velocities and loads.
 - ``ECHO`` (from it): ``lost, late`` float64: the share of the last seconds' states that never came, and the
   round trip in seconds.

@@ -92,6 +92,7 @@ def test_nobody_has_to_take_it_in_hand() -> None:
     ("given", "said"),
     [
         (("--teleop.gain", "2"), "teleop.gain = 2: it scales nothing of leader"),
+        (("--leader.pad.up", "4"), "leader: gamepad is not given"),
         (("--leader.pad.up", "y"), "leader.pad.up = 'y'"),
         (("--leader.valid_s", "5"), "leader.valid_s = '5'"),
     ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,28 @@ def test_a_key_counts_for_a_fifth_of_a_second_and_silence_is_standing_still() ->
     rig.jog([0, 9.0, 0, 0, 0, 0])  # no faster than the table says
     rig.poll(1)
     assert np.linalg.norm(rig.place - start - moved) <= rig.config.linear_m_s * PERIOD_S + 0.001
+
+
+@pytest.mark.parametrize("far", [1e5, 1e200, 1.7e308])
+def test_a_number_that_is_no_place_moves_the_arm_no_faster_and_spoils_nothing(far: float) -> None:
+    rig = Rig()
+    rig.begin()
+    for turn, place in enumerate((-far, far)):
+        before = rig.place
+        rig.jog([far, -far, far, far, far, far], grip=-far)
+        rig.hand([place, place, place], (far, 0, 0, far), clutch=turn, grip=far)
+        rig.poll()
+        assert np.linalg.norm(rig.place - before) <= rig.config.linear_m_s * PERIOD_S + 0.001
+        rig.hand([place, place, place], (far, 0, 0, far), grip=far)
+        rig.poll()
+        rig.hand([-place, place, place], (-far, 0, far, far), grip=far)
+        rig.poll()
+        assert np.isfinite(rig.position).all()
+    before = rig.place
+    rig.hand([0, 0, 0], clutch=0.0)
+    rig.jog([0, 0.1, 0, 0, 0, 0])
+    rig.poll(5)
+    np.testing.assert_allclose(rig.place - before, [0, 5 * 0.1 * PERIOD_S, 0], atol=0.003)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -165,6 +189,32 @@ def test_whoever_guides_it_says_where_it_is_until_it_is_let_go() -> None:
 
 # --- the gamepad
 
+_HEADER = Path("/usr/include/linux/joystick.h")
+_C = """
+#include <linux/joystick.h>
+#include <stddef.h>
+#include <stdio.h>
+int main(void)
+{
+    struct js_event event = {.time = 1, .value = -2, .type = JS_EVENT_AXIS | JS_EVENT_INIT, .number = 3};
+    for (unsigned i = 0; i < sizeof event; i++) printf("%02x", ((unsigned char *)&event)[i]);
+    printf(" %lu %d %d %d\\n", (unsigned long)JSIOCGNAME(128), JS_EVENT_BUTTON, JS_EVENT_AXIS, JS_EVENT_INIT);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not (_HEADER.exists() and which("cc")), reason="no C compiler, or no linux/joystick.h")
+def test_events_and_requests_are_what_the_kernels_header_says(tmp_path: Path) -> None:
+    (tmp_path / "layout.c").write_text(_C)
+    subprocess.run(["cc", "layout.c", "-o", "layout"], cwd=tmp_path, check=True)
+    event, *numbers = subprocess.run(
+        [tmp_path / "layout"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert gamepad.EVENT.unpack(bytes.fromhex(event)) == (1, -2, gamepad.AXIS | gamepad.INIT, 3)
+    known = [gamepad.JSIOCGNAME_128, gamepad.BUTTON, gamepad.AXIS, gamepad.INIT]
+    assert list(map(int, numbers)) == known
+
 
 @pytest.fixture
 def driven(pad: GamepadEmulator) -> Iterator[Callable[..., Rig]]:
@@ -222,6 +272,23 @@ def test_nothing_moves_while_the_dead_mans_button_is_up(
     there = rig.place
     rig.poll(3)
     np.testing.assert_array_equal(rig.place, there)
+
+
+def test_its_button_counts_for_keys_and_hands_too(pad: GamepadEmulator, driven: Callable[..., Rig]) -> None:
+    rig = driven(pad={"deadman_button": 4})
+    start = rig.begin()
+    for away in (0.0, 0.05, 0.1):
+        rig.jog([0, 0.1, 0, 0, 0, 0], grip=1.0)
+        rig.hand([0, away, 0], grip=1.0)
+        rig.poll()
+    np.testing.assert_array_equal(rig.position, READY)
+    pad.press(4)
+    rig.hand([0, 0.1, 0])
+    rig.poll()
+    np.testing.assert_allclose(rig.place, start, atol=1e-6)  # the hand is counted from here on
+    rig.hand([0, 0.102, 0])
+    rig.poll(2)
+    np.testing.assert_allclose(rig.place - start, [0, 0.002, 0], atol=0.0005)
 
 
 def test_an_unplugged_gamepad_is_a_fault_and_is_opened_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from drivers.remote_leader.sender import RefusedLeaderError
 from drivers.remote_leader.wire import Datagram, Kind, unpacked
 from runtime.interfaces import LeaderDriver
 from runtime.joints import JointLayout
-from tests.leading.rig import JOINTS, Road
+from tests.leading.rig import JOINTS, Road, drained
 
 AT = np.array([0.1, -0.2, 0.5])
 
@@ -135,6 +136,70 @@ def test_a_leader_that_is_started_again_is_followed_again(road: Callable[..., Ro
     r.agree()
     assert r.turn(AT + 0.3)
     assert position(r) == (AT + 0.3).tolist()
+
+
+def test_a_second_leader_counts_only_once_the_first_is_silent(road: Callable[..., Road]) -> None:
+    """Its joints are anywhere: without a gap in between the arm would be sent there at once."""
+    r = road()
+    r.agree()
+    assert r.turn(AT)
+    first, r.leader = r.leader, r.restarted()
+    r.turn()
+    assert r.leader.agreed
+    r.pass_ms(400)
+    assert not r.turn(AT + 0.3)
+    assert (position(r), r.follower.statistics()) == (AT.tolist(), {"second": 1})
+    r.pass_ms(200)
+    assert r.turn(AT + 0.3)
+    first.close()
+
+
+def test_a_refusal_that_was_recorded_ends_no_leader(road: Callable[..., Road]) -> None:
+    recorded: list[bytes] = []
+    with pytest.raises(RefusedLeaderError):
+        road(joints=replace(JOINTS, ranges=JOINTS.ranges * 1.1)).turn(
+            back=lambda datagrams: recorded.extend(datagrams) or datagrams  # type: ignore[func-returns-value]
+        )
+    r = road()
+    r.pass_ms(7)
+    r.turn(back=lambda datagrams: [*recorded, *datagrams])
+    assert r.leader.agreed
+
+
+@pytest.mark.parametrize("joints", ["\ud800", 7, [[]], {}, "x" * 7000])
+def test_a_hello_of_anything_is_answered_in_one_line(road: Callable[..., Road], joints: Any) -> None:
+    r = road()
+    body = json.dumps({"joints": joints, "units": "rad", "ranges": []}).encode()
+    r.deliver([Datagram(Kind.HELLO, 0, 0, 5, body=body).packed(b"")])
+    ((answer, _),) = drained(r.far)
+    said = unpacked(answer, b"")
+    assert said is not None
+    assert (said.kind, said.heard_ns, said.body.count(b"\n")) == (Kind.REFUSED, 5, 0)
+
+
+def test_a_datagram_that_is_too_big_is_none(road: Callable[..., Road]) -> None:
+    r = road()
+    assert not r.deliver([Datagram(Kind.HELLO, 0, 0, 5, body=bytes(60_000)).packed(b"")])
+    assert (drained(r.far), r.follower.statistics()) == ([], {"forged": 1})
+
+
+@pytest.mark.parametrize("leap_s", [-100_000, -0.004, 0.004, 100_000])
+def test_a_leaders_clock_that_leaps_makes_nothing_look_newer_than_it_came(
+    road: Callable[..., Road], leap_s: float
+) -> None:
+    r = road()
+    r.agree(out_ms=3.0, back_ms=7.0)
+    r.turn(AT, out_ms=3.0, back_ms=7.0)
+    r.here.at_ns += round(leap_s * 1e9)
+    came = 0
+    for _ in range(20):
+        r.pass_ms(100)
+        if not r.turn(AT, out_ms=3.0, back_ms=7.0):
+            continue  # it asked anew, as after a silence
+        came += 1
+        assert r.newest is not None
+        assert 0 <= r.there.at_ns - r.newest.stamp_ns - 7_000_000 <= 10_000_000
+    assert came > 10
 
 
 def test_a_follower_that_is_started_again_is_greeted_again(road: Callable[..., Road]) -> None:

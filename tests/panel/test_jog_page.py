@@ -67,6 +67,10 @@ def test_pads_a_gamepad_and_a_headset_move_the_gripper(tmp_path: Path) -> None:
             pass
         assert pad["twist"] == pytest.approx([0, 0.15, 0.15, 0, 0, 0])
         assert pad["grip"] == 1
+        await page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        await still(run)
+        await page.evaluate("delete document.hidden")
+        assert (await run.wait_for("jog"))["grip"] == 1
         await page.uncheck("#jog-gamepad")
         await still(run)
         await page.evaluate(HEADSET)

@@ -14,7 +14,7 @@ let pushed = {x: 0, y: 0, z: 0, yaw: 0, grip: 0}, gamepad = false, moving = fals
 /** Send what is held; once it is let go, standing still, once. */
 function sendJog() {
   if (whyNot("jog") || session) return;
-  const pad = gamepad ? ofGamepad() : null;
+  const pad = gamepad && !document.hidden ? ofGamepad() : null; // of a hidden page's the browser says what it was
   const sum = (name) => Math.max(-1, Math.min(1, pushed[name] + (pad?.[name] ?? 0)));
   const twist = [LINEAR * sum("x"), LINEAR * sum("y"), LINEAR * sum("z"), ANGULAR * (pad?.roll ?? 0), ANGULAR * (pad?.pitch ?? 0), ANGULAR * sum("yaw")];
   const grip = GRIPPER * sum("grip");
