@@ -54,7 +54,7 @@ def held(path: Path) -> Iterator[Path]:
     """The data set at `path`, its links followed, for one editor at a time; what a kill left is put right.
 
     Raises:
-        DatasetError: somebody else edits it.
+        DatasetError: somebody else edits it, or a run records into it.
     """
     path = path.resolve()
     journal = journal_of(path)
@@ -68,10 +68,30 @@ def held(path: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise DatasetError(f"{path}: is being edited by another command") from None
         mend(path)
-        yield path
+        with _not_recorded(path):
+            yield path
     finally:
         with contextlib.suppress(OSError):
             journal.rmdir()  # nothing was kept in it
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _not_recorded(path: Path) -> Iterator[None]:
+    """No run records into `path` meanwhile: its folder would be taken from under it, link and log as well.
+
+    Raises:
+        DatasetError: one does.
+    """
+    folder = path / "episodes" if (path / "episodes").is_dir() else path
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{path}: a run records into it; end the run first, or give --to") from None
+        yield
+    finally:
         os.close(lock)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +44,25 @@ class Draft:
         return bool(self.failed) and not self.size
 
 
+def _locked(folder: Path) -> int:
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        raise OSError(error.errno, "is being edited by another command") from None
+    return lock
+
+
 class Disk:
-    """Does what it is told, in order. Nothing here raises: a failure is in the draft.
+    """Does what it is told, in order. Nothing here raises once it is made: a failure is in the draft.
+
+    Until it is closed, `folder` is locked (shared): an edit in place, which takes it away, waits for its end.
+
+    Raises:
+        OSError: there is no `folder`, or it is being edited.
 
     Attributes:
         written: bytes of batches dealt with so far, to be compared with what was handed over.
@@ -54,6 +73,7 @@ class Disk:
         self.written = 0
         self.free_bytes: int | None = None
         self.folder = folder
+        self._lock = _locked(folder)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="record-disk", daemon=True)
         self._thread.start()
@@ -90,6 +110,7 @@ class Disk:
         """Do what is left, and end. Blocks."""
         self._jobs.put(None)
         self._thread.join()
+        os.close(self._lock)
 
     def _put(self, draft: Draft, work: Callable[[], None]) -> None:
         self._jobs.put(lambda: self._attempt(draft, work))

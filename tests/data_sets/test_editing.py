@@ -20,6 +20,7 @@ from dexrun.export.job import export
 from dexrun.export.options import ExportOptions
 from policies.data.dataset import ACTION, STATE, Switches
 from policies.data.opening import open_dataset
+from runtime.recording.disk import Disk
 from tests.export.synthetic import Made, write_run
 
 THREE = (
@@ -226,6 +227,19 @@ def test_two_do_not_edit_at_once(make: Make, capsys: Any) -> None:
     with journal.held(path):
         assert main(["drop", str(path), "--episodes", "0"]) == 2
     assert "is being edited by another command" in capsys.readouterr().err
+
+
+def test_what_a_run_records_into_is_not_taken_from_under_it(make: Make, tmp_path: Path, capsys: Any) -> None:
+    path = make("mcap")
+    disk = Disk(path / "episodes")  # between two episodes: no file is open
+    for words in (["drop", str(path), "--episodes", "0"], ["undo", str(path)]):
+        assert main(words) == 2
+        assert f"{path}: a run records into it; end the run first, or give --to" in capsys.readouterr().err
+    assert main(["drop", str(path), "--episodes", "0", "--to", str(tmp_path / "rest")]) == 0
+    disk.close()
+    with journal.held(path), pytest.raises(OSError, match="is being edited by another command"):
+        Disk(path / "episodes")
+    assert main(["drop", str(path), "--episodes", "0"]) == 0
 
 
 @pytest.mark.parametrize(
