@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.motion import rotation_vector
 from runtime.interfaces import PolicyError
 from runtime.joints import JointLayout
 from runtime.messages import Floats
+from runtime.rotations import rotation_vector
 
 SKIP = "skip"
 """An action entry that the robot has no use for."""

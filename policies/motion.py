@@ -16,6 +16,7 @@ import numpy as np
 from runtime.arm_model import ArmModel, IkResult
 from runtime.ik_options import IkOptions
 from runtime.messages import Floats
+from runtime.rotations import rotation_matrix, rotation_vector
 
 _QUINTIC_VELOCITY = 1.875
 _QUINTIC_ACCELERATION = 5.7735
@@ -135,37 +136,6 @@ def straight_poses(start: Floats, goal: Floats, step_m: float, step_rad: float =
         pose[:3, 3] = (1 - share) * start[:3, 3] + share * goal[:3, 3]
         poses.append(pose)
     return poses
-
-
-def rotation_vector(rotation: Floats) -> Floats:
-    """Axis times angle of a rotation matrix."""
-    sine = 0.5 * np.array(
-        [
-            rotation[2, 1] - rotation[1, 2],
-            rotation[0, 2] - rotation[2, 0],
-            rotation[1, 0] - rotation[0, 1],
-        ]
-    )
-    size = float(np.linalg.norm(sine))
-    angle = math.atan2(size, 0.5 * (float(np.trace(rotation)) - 1.0))
-    if size > 1e-7:
-        return np.asarray(sine * (angle / size))
-    if angle < 1.0:
-        return np.asarray(sine)
-    # Half a turn: the axis is the eigenvector of 1, up to sign.
-    column = int(np.argmax(np.diagonal(rotation)))
-    axis = rotation[:, column] + np.eye(3)[:, column]
-    return np.asarray(axis / np.linalg.norm(axis) * angle)
-
-
-def rotation_matrix(vector: Floats) -> Floats:
-    """The inverse of `rotation_vector` (Rodrigues)."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.asarray(np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross)
 
 
 def pointing_down(position: Sequence[float] | Floats, yaw_rad: float) -> Floats:

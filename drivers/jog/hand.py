@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from drivers.jog.point import JoggedPoint, turn_of
+from drivers.jog.point import JoggedPoint
 from runtime.messages import Floats
 from runtime.ring import Sample
+from runtime.rotations import rotation_vector
 
 
 def matrix_of(quaternion: Floats) -> Floats:
@@ -56,5 +57,5 @@ class Hand:
         place, turned, start, orientation = self._began
         goal = start + self._scale * (sample["position"] - place)
         wanted = matrix_of(sample["quaternion"]) @ turned.T @ orientation
-        turn = point.to_heading(turn_of(wanted @ point.orientation.T))
+        turn = point.to_heading(rotation_vector(wanted @ point.orientation.T))
         return np.concatenate([goal - point.point, turn])

@@ -16,6 +16,7 @@ from drivers.jog.options import JogOptions
 from runtime.arm_model import ArmModel, IkResult
 from runtime.ik_options import IkOptions
 from runtime.messages import Floats
+from runtime.rotations import rotation_matrix, rotation_vector
 
 _IK = IkOptions(iterations=6)
 _EXACT_M, _MISSED = 6e-5, 0.3
@@ -27,31 +28,6 @@ _SQUEEZE = 0.35
 """How far beyond where it is a gripper is asked to be: what the safety stage lets it squeeze."""
 _UPRIGHT = 0.999
 _ALL_DIRECTIONS = 6
-
-
-def rotation(turn: Floats) -> Floats:
-    """3x3 of a rotation vector ``[3]``."""
-    angle = float(np.linalg.norm(turn))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = turn / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.asarray(np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * cross @ cross)
-
-
-def turn_of(matrix: Floats) -> Floats:
-    """The rotation vector ``[3]`` of a 3x3, at most half a turn."""
-    sine = 0.5 * np.array(
-        [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]
-    )
-    size = float(np.linalg.norm(sine))
-    angle = math.atan2(size, 0.5 * (float(np.trace(matrix)) - 1.0))
-    if size > 1e-6:
-        return np.asarray(sine * (angle / size))
-    if angle < 1.0:
-        return np.asarray(sine)
-    column = matrix[:, int(np.argmax(np.diag(matrix)))] + np.eye(3)[int(np.argmax(np.diag(matrix)))]
-    return np.asarray(column / np.linalg.norm(column) * angle)
 
 
 class JoggedPoint:
@@ -128,14 +104,14 @@ class JoggedPoint:
         # What could not quite be had is given up for good: to get it back would take a leap, or a detour.
         pose = self._model.fk(self.q)
         level = self._heading(pose[:3, 3]).T @ pose[:3, :3]
-        turned = _size(turn_of(level.T @ self._level))
+        turned = _size(rotation_vector(level.T @ self._level))
         if turned < _SAME_RAD and _size(pose[:3, 3] - self.point) < _SAME_M:
             return False
         self.point, self._level = pose[:3, 3].copy(), level
         return any(self._go(*each, follower) for each in tries)
 
     def _go(self, move: Floats, turn: Floats, follower: Floats) -> bool:
-        point, level = self.point + move, rotation(turn) @ self._level
+        point, level = self.point + move, rotation_matrix(turn) @ self._level
         target = np.eye(4)
         target[:3, :3], target[:3, 3] = self._heading(point) @ level, point
         found = self._model.ik(target, self.q, _IK)
@@ -144,7 +120,7 @@ class JoggedPoint:
         self.q[self._moving] = found.q[self._moving]
         self.point = point
         reached = self._heading(point).T @ self._model.fk(self.q)[:3, :3]
-        gives_way = self._few and _size(turn_of(level.T @ reached)) > _NEAR_RAD
+        gives_way = self._few and _size(rotation_vector(level.T @ reached)) > _NEAR_RAD
         self._level = reached if gives_way else level
         return True
 
@@ -168,7 +144,7 @@ class JoggedPoint:
     def _off(self, orientation: Floats, point: Floats, q: Floats) -> tuple[float, float]:
         """Metres and radians between what is asked for and what the joints `q` give."""
         pose = self._model.fk(q)
-        return _size(pose[:3, 3] - point), _size(turn_of(orientation.T @ pose[:3, :3]))
+        return _size(pose[:3, 3] - point), _size(rotation_vector(orientation.T @ pose[:3, :3]))
 
     def _ahead(self, q: Floats, follower: Floats) -> tuple[float, float]:
         """How far the joints `q` are ahead of the follower's: radians, and metres of the point."""
@@ -179,7 +155,7 @@ class JoggedPoint:
         if not self._turns:
             return np.eye(3)
         x, y = point[:2] - self._middle
-        return rotation(np.array([0.0, 0.0, math.atan2(y, x)]))
+        return rotation_matrix(np.array([0.0, 0.0, math.atan2(y, x)]))
 
 
 def _size(vector: Floats) -> float:

@@ -76,22 +76,6 @@ def test_a_line_out_of_reach_is_refused_in_one_line(arm: ArmModel, home: np.ndar
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None)
-@given(npst.arrays(np.float64, 3, elements=st.floats(-1.8, 1.8)))
-def test_rotation_vectors_round_trip(vector: np.ndarray):
-    angle = np.linalg.norm(vector)
-    if angle > np.pi - 1e-3:
-        vector = vector / angle * 3.0
-    back = motion.rotation_vector(motion.rotation_matrix(vector))
-    np.testing.assert_allclose(back, vector, atol=1e-6)
-
-
-def test_half_a_turn_has_an_axis():
-    for axis in np.eye(3):
-        found = motion.rotation_vector(motion.rotation_matrix(axis * np.pi))
-        np.testing.assert_allclose(np.abs(found), axis * np.pi, atol=1e-6)
-
-
 @pytest.mark.parametrize("y", [-0.15, 0.0, 0.2])
 def test_reach_down_faces_the_place(arm: ArmModel, home: np.ndarray, y: float):
     yaws = np.linspace(-np.pi, np.pi, 13)

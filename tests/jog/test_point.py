@@ -9,9 +9,10 @@ import pytest
 
 from drivers.arms.choice import robot_of, robot_of_all
 from drivers.jog.config import JogConfig
-from drivers.jog.point import JoggedPoint, rotation, turn_of
+from drivers.jog.point import JoggedPoint
 from runtime.body_options import ArmOptions, BaseOptions, StandingArmOptions
 from runtime.messages import Floats
+from runtime.rotations import rotation_vector
 
 CONFIG = JogConfig()
 STEP_M, STEP_RAD = CONFIG.linear_m_s / CONFIG.rate_hz, CONFIG.angular_rad_s / CONFIG.rate_hz
@@ -40,7 +41,7 @@ def test_a_motion_and_its_reverse_lead_back(model: str, axis: int) -> None:
             assert point.advance(move, NONE, point.q)
         wanted = before[:3, 3] + (8 * move if sign > 0 else 0)
         assert np.linalg.norm(pose(point)[:3, 3] - wanted) < 0.001
-    assert np.linalg.norm(turn_of(before[:3, :3].T @ pose(point)[:3, :3])) < 0.05
+    assert np.linalg.norm(rotation_vector(before[:3, :3].T @ pose(point)[:3, :3])) < 0.05
 
 
 def test_the_edge_is_where_it_stops_and_no_joint_leaps() -> None:
@@ -66,7 +67,7 @@ def test_turning_is_about_the_heading_and_what_an_arm_cannot_turn_stays() -> Non
     before = pose(point)
     for _ in range(10):
         assert point.advance(NONE, np.array([0, 0, STEP_RAD]), point.q)
-    turned = turn_of(pose(point)[:3, :3] @ before[:3, :3].T)
+    turned = rotation_vector(pose(point)[:3, :3] @ before[:3, :3].T)
     np.testing.assert_allclose(turned, [0, 0, 10 * STEP_RAD], atol=0.03)
     assert np.linalg.norm(pose(point)[:3, 3] - before[:3, 3]) < 0.002
     joints = point.q.copy()
@@ -87,13 +88,6 @@ def test_it_is_never_farther_from_the_follower_than_the_leash() -> None:
     assert point.advance(np.array([0, -STEP_M, 0]), NONE, follower)
     point.grip(0.0, follower)
     assert point.q[5] == pytest.approx(max(0.0, follower[5] - 0.35))
-
-
-def test_rotations_are_turned_into_vectors_and_back() -> None:
-    for turn in np.random.default_rng(0).uniform(-1.7, 1.7, (20, 3)):
-        np.testing.assert_allclose(turn_of(rotation(turn)), turn, atol=1e-9)
-    half = turn_of(rotation(np.array([0.0, np.pi, 0.0])))
-    np.testing.assert_allclose(np.abs(half), [0, np.pi, 0], atol=1e-6)
 
 
 def test_at_the_edge_in_one_direction_the_others_are_open() -> None:
