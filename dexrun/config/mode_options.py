@@ -135,8 +135,8 @@ class TerminalOptions(Options):
     """What a person sees while a run is on.
 
     Attributes:
-        style: a live panel, plain lines, nothing, or whatever fits the terminal.
-        refresh_s: time between two pictures of the panel.
+        style: a live dashboard, plain lines, nothing, or whatever fits the terminal.
+        refresh_s: time between two pictures of the dashboard.
         line_s: time between two plain lines.
         level: log messages of at least this level are shown.
     """

@@ -1,7 +1,7 @@
-"""What a person at the terminal sees while a run is on: a live panel, or plain lines where there is none.
+"""What a person at the terminal sees while a run is on: a live dashboard, or plain lines where there is none.
 
 The picture is drawn on a thread of its own, from a snapshot of numbers; nothing of it happens on the loop.
-While the panel is up, what is written to ``sys.stderr`` goes above it if both are on one terminal.
+While the dashboard is up, what is written to ``sys.stderr`` goes above it if both are on one terminal.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def as_line(status: Status) -> str:
 
 
 def as_table(status: Status, columns: int = _VALUES) -> Table:
-    """The panel; a value has at most two lines of so many `columns`, so that 80x24 leave room for the log."""
+    """The dashboard; a value has at most two lines of so many `columns`: 80x24 leave room for the log."""
     from rich.table import Table
 
     error, work = status.period_error_us, status.work_us
@@ -157,9 +157,9 @@ def as_table(status: Status, columns: int = _VALUES) -> Table:
 
 
 _LEAST, _BESIDE = 20, 23
-"""Columns of a value at least, and what the panel has beside it: names and borders."""
+"""Columns of a value at least, and what the dashboard has beside it: names and borders."""
 _MARGIN = 8
-"""Columns right of the panel for what the terminal itself writes there: the ``^C`` of an impatient person."""
+"""Columns right of it for what the terminal itself writes there: the ``^C`` of an impatient person."""
 
 
 class _Guarded:
@@ -220,7 +220,7 @@ class Dashboard:
             self._thread = self._clock.spawn("dashboard", draw)
 
     async def stop(self) -> None:
-        """Stop; the panel is drawn once more, and no line is begun."""
+        """Stop; the dashboard is drawn once more, and no line is begun."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
@@ -244,7 +244,7 @@ class Dashboard:
 
         console: Any = Console(file=self._out)
         live = Live(console=console, auto_refresh=False, redirect_stderr=False)
-        # Rich works out how far to move up some time before it moves: a line in between would tear the panel.
+        # Rich works out how far to move up some time before it moves: a line in between would tear it.
         lock = threading.RLock()
         above: Any = sys.stderr
         if _one_terminal(self._out, sys.stderr):

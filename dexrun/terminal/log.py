@@ -65,7 +65,7 @@ class _LogFile:
 
 
 class _Terminal:
-    """Whatever ``sys.stderr`` is at the time: while a live panel is up, a place above it."""
+    """Whatever ``sys.stderr`` is at the time: while a live dashboard is up, a place above it."""
 
     def write(self, message: str) -> None:
         """Called by loguru, on its own thread."""
