@@ -21,6 +21,7 @@ from dexrun.curation.said import report_of
 from dexrun.export import lerobot, lerobot_v3, lerobot_v21, stats
 from dexrun.export.lerobot_tables import episode_table, task_table
 from policies.data.dataset import DatasetError
+from policies.data.lerobot_features import SUBTASK
 from policies.data.set_files import json_lines, lerobot_file, small_json, table_of
 
 _MOST = 200_000_000
@@ -132,7 +133,7 @@ def assemble_v3(pieces: list[Excerpt], draft: Path) -> None:
     )
     lerobot.write_table(draft / "meta" / "tasks.parquet", task_table(list(made.tasks)))
     if made.subtasks:
-        listed_steps = task_table(list(made.subtasks), lerobot.SUBTASK)
+        listed_steps = task_table(list(made.subtasks), SUBTASK)
         lerobot.write_table(draft / "meta" / "subtasks.parquet", listed_steps)
     _write_stats(draft, made, found)
     _finish(pieces, draft, made)

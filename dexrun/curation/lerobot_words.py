@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dexrun.export import lerobot
 from dexrun.export.lerobot_language import PERSISTENT, Said, array
 from policies.data.dataset import DatasetError
+from policies.data.lerobot_features import SUBTASK
 
 
 def renumbered(table: Any, known: Sequence[str], every: dict[str, int]) -> Any:
@@ -20,12 +20,12 @@ def renumbered(table: Any, known: Sequence[str], every: dict[str, int]) -> Any:
     """
     import pyarrow as pa
 
-    at = table.schema.get_field_index(lerobot.SUBTASK)
+    at = table.schema.get_field_index(SUBTASK)
     if at < 0 or not known:
         return table
     old = table.column(at).to_numpy()
     if len(old) and not 0 <= old.min() <= old.max() < len(known):
-        raise DatasetError(f"{lerobot.SUBTASK} goes to {old.max()}; meta/subtasks.parquet has {len(known)}")
+        raise DatasetError(f"{SUBTASK} goes to {old.max()}; meta/subtasks.parquet has {len(known)}")
     new = np.array([every.setdefault(known[number], len(every)) for number in old.tolist()], np.int64)
     return table.set_column(at, table.schema.field(at), pa.array(new))
 

@@ -17,6 +17,7 @@ from dexrun.export.errors import BadEpisodeError, ExportError
 from dexrun.export.job import ExportPlan, Slot
 from dexrun.export.lerobot_language import FEATURE
 from dexrun.export.options import ExportOptions
+from policies.data.lerobot_features import SUBTASK
 from policies.data.recorded import DatasetShape, EpisodeRef
 from policies.data.sampled import Sampled
 from policies.data.tips import locating, tips_of
@@ -31,8 +32,6 @@ INTERVENTION = "intervention"
 """Whether a person drove; LeRobot's DAgger rollouts call it so."""
 TIP = "observation.tip"
 """Where the instruction's object was seen last."""
-SUBTASK = "subtask_index"
-"""A row's place in ``meta/subtasks.parquet``, as LeRobot has it."""
 IMAGES = "observation.images."
 CHUNK_FILES = 1000
 MM = 1e-3

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from policies.data.annotated import annotated_substeps
+from policies.data.lerobot_features import LANGUAGE
 from policies.data.sampled import Sampled
 from runtime.recording.annotations import Annotation
 
-PERSISTENT, EVENTS = "language_persistent", "language_events"
+PERSISTENT, EVENTS = LANGUAGE, "language_events"
 COLUMNS = (PERSISTENT, EVENTS)
 FEATURE: dict[str, Any] = {"dtype": "language", "shape": [1], "names": None}
 

@@ -24,6 +24,7 @@ from dexrun.export.lerobot_language import COLUMNS, languages
 from dexrun.export.lerobot_tables import data_schema, data_table, episode_table, read_table, task_table
 from dexrun.export.options import ExportOptions
 from policies.data.annotated import annotated_substeps, substeps_of
+from policies.data.lerobot_features import SUBTASK
 from policies.data.recorded import DatasetShape, EpisodeRef, open_episode
 from policies.data.sampled import Sampled
 
@@ -112,7 +113,7 @@ class LerobotV3:
         data["task_index"] = np.full(slot.length, number, np.int64)
         if of.subtasks:
             known = {text: place for place, text in enumerate(prepared.subtasks)}
-            data[lerobot.SUBTASK] = np.array([known[text] for text in substeps_of(sampled)], np.int64)
+            data[SUBTASK] = np.array([known[text] for text in substeps_of(sampled)], np.int64)
         pictures: dict[str, list[bytes]] = {}
         seen: dict[str, stats.ImageStats] = {}
         for key, camera in of.depth_images.items():
@@ -137,7 +138,7 @@ class LerobotV3:
         numbers = lerobot.task_numbers(plan.slots, prepared.tasks)
         lerobot.write_table(plan.folder / "meta" / "tasks.parquet", task_table(list(numbers)))
         if of.subtasks:
-            steps = task_table(prepared.subtasks, "subtask_index")
+            steps = task_table(prepared.subtasks, SUBTASK)
             lerobot.write_table(plan.folder / "meta" / "subtasks.parquet", steps)
         whole = lerobot_stats.whole(plan.folder, prepared.stats, prepared.files.get("data", 0), rows, seen)
         lerobot.write_json(plan.folder / "meta" / "stats.json", stats.as_json(whole))
@@ -351,8 +352,8 @@ def known_subtasks(meta: Path) -> tuple[str, ...]:
     if not path.exists():
         return ()
     found = read_table(path).to_pydict()
-    names = next(name for name in found if name != lerobot.SUBTASK)
-    return tuple(name for _, name in sorted(zip(found[lerobot.SUBTASK], found[names], strict=True)))
+    names = next(name for name in found if name != SUBTASK)
+    return tuple(name for _, name in sorted(zip(found[SUBTASK], found[names], strict=True)))
 
 
 def _next_file(folder: Path) -> int:

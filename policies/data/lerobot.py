@@ -133,23 +133,25 @@ class LerobotEpisode:
             raise DatasetError(f"{self.name}: {feature}: {one_line(error)}") from None
 
     def substeps(self, rows: RowNumbers) -> list[str]:
-        """By ``subtask_index``, or the language column, where there is one."""
-        if self.language:
-            return self._as_said(rows)
+        """As the language column says, where it says any (it may say other things alone), else by
+        ``subtask_index``, where there is one.
+        """
+        if spoken := self._steps_spoken():
+            begins, texts = [begin for begin, _ in spoken], [self.task, *(text for _, text in spoken)]
+            places = np.searchsorted(np.array(begins), (rows + 0.5) / self.rate_hz, side="right")
+            return [texts[place] or self.task for place in places.tolist()]
         if SUBTASK not in self.columns or not self.known_substeps:
             return [self.task] * len(rows)
         numbers = self.read(SUBTASK, rows).reshape(-1).tolist()
         return [self.known_substeps.get(int(number), "") or self.task for number in numbers]
 
-    def _as_said(self, rows: RowNumbers) -> list[str]:
+    def _steps_spoken(self) -> list[tuple[float, str]]:
         if self._spoken is None:
             try:
-                self._spoken = subtasks_said(self.file, self.index)
+                self._spoken = subtasks_said(self.file, self.index) if self.language else []
             except (*BROKEN, OSError) as error:
                 raise DatasetError(f"{self.name}: {one_line(error)}") from None
-        begins, texts = [begin for begin, _ in self._spoken], [self.task, *(text for _, text in self._spoken)]
-        places = np.searchsorted(np.array(begins), (rows + 0.5) / self.rate_hz, side="right")
-        return [texts[place] or self.task for place in places.tolist()]
+        return self._spoken
 
     def _vector(self, feature: str, about: Feature) -> Array:
         values = self.tables.rows(self.file, self.index, self.columns[feature])

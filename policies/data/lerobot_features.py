@@ -22,6 +22,7 @@ from policies.data.dataset import (
 from policies.data.set_files import table_of
 
 SUBTASK = "subtask_index"
+"""A row's place in ``meta/subtasks.parquet``."""
 LANGUAGE = "language_persistent"
 MOST_NUMBERS = 200_000_000
 """Of one file that are read."""

@@ -273,6 +273,24 @@ def test_sub_steps_in_a_language_column_are_read_back(recording: Path, tmp_path:
     assert told == [dataset.episodes[0].task, "Reach.", "Reach.", "Close.", "Close."]
 
 
+def test_a_language_column_that_says_no_sub_steps_hides_none(recording: Path, tmp_path: Path) -> None:
+    annotate_file(described(recording), AnnotateOptions())
+    target = tmp_path / "lerobot"
+    export([recording], format_named("lerobot-v3"), target, ExportOptions(jobs=1))
+    file, about = target / "data/chunk-000/file-000.parquet", target / "meta/info.json"
+    table = read_table(file)
+    memory = {"role": "assistant", "content": "no", "style": "memory", "timestamp": np.float32(0.0)}
+    memory |= {"camera": None, "tool_calls": None}
+    write_table(file, table.append_column(PERSISTENT, array([[memory]] * len(table), PERSISTENT)))
+    info = json.loads(about.read_text())
+    info["features"][PERSISTENT] = {"dtype": "language", "shape": [1], "names": None}
+    about.write_text(json.dumps(info))
+    dataset = open_dataset(target, Switches())
+    told = substeps_at(dataset.episodes[0], np.array([0]))
+    dataset.close()
+    assert told == ["Reach for the red cube."]
+
+
 def test_subtasks_keep_their_words_when_sets_are_cut_and_merged(recording: Path, tmp_path: Path) -> None:
     about = annotate_file(described(recording), AnnotateOptions())
     first, second = tmp_path / "first", tmp_path / "second"
