@@ -132,6 +132,10 @@ def candidates_of(given: Sequence[str]) -> tuple[Candidate, ...]:
     return tuple(found.values())
 
 
+_TELLS_NOTHING = ("/", "outputs", "checkpoints", "pretrained_model")
+"""Folders that every training makes: a candidate's name says of which it is."""
+
+
 def _is_lerobots(folder: Path) -> bool:
     """Whether LeRobot's own training left it."""
     try:
@@ -144,7 +148,7 @@ def _is_lerobots(folder: Path) -> bool:
 def _candidate(given: str) -> Candidate:
     path = Path(given)
     if path.exists():
-        parts = [part for part in path.absolute().parts if part not in ("/", "outputs", "checkpoints")]
+        parts = [part for part in path.absolute().parts if part not in _TELLS_NOTHING]
         name = "-".join(parts[-2:]).removesuffix(".safetensors")
         if _is_lerobots(path):
             return Candidate(

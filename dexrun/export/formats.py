@@ -44,13 +44,21 @@ def check_content(name: str, keys: Collection[str]) -> None:
     """
     for key in keys:
         if name not in (only := _ONLY_IN.get(key, (name,))):
-            raise ExportError(f"--{key} has no effect with {name}; {' and '.join(only)} can have it")
+            option = key.replace("_", "-")
+            raise ExportError(f"--{option} has no effect with {name}; {' and '.join(only)} can have it")
 
 
+_LEROBOT, _HDF5 = ("lerobot-v3", "lerobot-v2.1"), ("act-hdf5", "dexvla-hdf5")
 _ONLY_IN = {
-    "depth": ("lerobot-v3", "lerobot-v2.1"),
-    "masks": ("lerobot-v3",),
+    "codec": _LEROBOT,
+    "crf": _LEROBOT,
+    "depth": _LEROBOT,
+    "equal_length": _HDF5,
+    "hdf5_compression": _HDF5,
+    "image_size": ("umi-zarr",),
     "language": ("lerobot-v3",),
+    "masks": ("lerobot-v3",),
+    "robot_type": _LEROBOT,
 }
 _NEEDS = {
     "lerobot-v3": ("pyarrow", "av"),

@@ -54,10 +54,12 @@ def test_candidates_are_checkpoints_or_types(tmp_path: Path):
     assert [each.name for each in found] == ["one-last", "still", "geometric"]
     assert found[0].words == ("--policy.checkpoint", str(tmp_path / "one" / "last"))
     assert found[1].words == ("--policy.type", "still")
-    of_lerobot = tmp_path / "two" / "last"
+    of_lerobot = tmp_path / "two" / "checkpoints" / "last" / "pretrained_model"
+    of_lerobot.mkdir(parents=True)
     (of_lerobot / "config.json").write_text('{"type": "act", "input_features": {}}')
     (its,) = candidates_of([str(of_lerobot)])
     assert its.words == ("--policy.type", "lerobot", "--policy.path", str(of_lerobot))
+    assert its.name == "two-last", "and not as every other that LeRobot trained"
     with pytest.raises(ConfigError, match=r"nonsense: neither a checkpoint .* nor a policy type \(.*still"):
         candidates_of(["nonsense"])
     with pytest.raises(ConfigError, match="given twice"):

@@ -434,6 +434,15 @@ def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_p
         ),
         (["--format", "act-hdf5", "--language", "columns"], "--language has no effect with act-hdf5"),
         (["--format", "umi-zarr", "--depth", "images"], "lerobot-v3 and lerobot-v2.1 can have it"),
+        (
+            ["--format", "act-hdf5", "--image-size", "64"],
+            "--image-size has no effect with act-hdf5",
+        ),
+        (["--format", "umi-zarr", "--codec", "av1"], "--codec has no effect with umi-zarr"),
+        (
+            ["--format", "lerobot-v3", "--equal-length"],
+            "--equal-length has no effect with lerobot-v3",
+        ),
         ([], "the following arguments are required: --format"),
     ],
 )
