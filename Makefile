@@ -19,11 +19,12 @@ DEBIAN := libusb-1.0-0 libegl1 libgl1-mesa-dri libgles2
 help:
 	@echo "make run       install and run 'dexrun --config config.toml' (a simulated arm clears a table)"
 	@echo "make test      install and run every test      (make test-all: the slow campaigns, too)"
-	@echo "make lint      ruff, mypy --strict, import rules"
+	@echo "make lint      ruff, mypy --strict, import rules      (make format: what they can mend)"
 	@echo "make bench     every benchmark, one JSON line each (ARGS are passed on)"
 	@echo "make policy    the policy that ships: demonstrations, training, figures (docs/training.md)"
 	@echo "make image     a container image (docs/lab.md)"
 	@echo "make interop   the peers' own packages and checkouts, each in its environment, and the tests against them"
+	@echo "make clean     remove every environment that these made"
 
 run: $(READY)
 	$(BIN)/dexrun --config config.toml $(ARGS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COMMAND = "dexrun perceive"
 _EXAMPLES = """\
 examples:
-  dexrun perceive --camera head --phrase "red cube"
+  dexrun perceive --camera head --phrase "green cube"
   dexrun perceive --image cup.jpg --phrase "red cup" --phrase plate --config mine.toml
   dexrun perceive --image cup.png --depth d.png --depth-scale 0.001 --intrinsics 615,615,320,240 --phrase cup
   dexrun perceive --episode runs/latest --at 2.5 --phrase "blue cylinder" --to seen.png
