@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drivers.emulated_port import EmulatedPort
@@ -22,13 +23,15 @@ class GamepadEmulator:
     def __init__(self, link: str | Path) -> None:
         self._line = EmulatedPort(link, lambda data: None)
         self.device = self._line.path
-        self._greet()
+        self.say_all()
 
-    def _greet(self) -> None:
+    def say_all(self, held_axes: Mapping[int, float] = {}, held_buttons: Sequence[int] = ()) -> None:
+        """Say where everything is, as the kernel does at an opening and where events were lost."""
         for number in range(BUTTONS):
-            self._say(0, BUTTON | INIT, number)
+            self._say(int(number in held_buttons), BUTTON | INIT, number)
         for number in range(AXES):
-            self._say(-FULL if number in TRIGGERS else 0, AXIS | INIT, number)
+            rest = -1.0 if number in TRIGGERS else 0.0
+            self._say(round(held_axes.get(number, rest) * FULL), AXIS | INIT, number)
 
     def _say(self, value: int, kind: int, number: int) -> None:
         self._line.write(EVENT.pack(0, value, kind, number))
@@ -45,10 +48,10 @@ class GamepadEmulator:
         """Pull the plug."""
         self._line.unplug()
 
-    def plug(self) -> None:
-        """Put it back."""
+    def plug(self, held_axes: Mapping[int, float] = {}, held_buttons: Sequence[int] = ()) -> None:
+        """Put it back; `held_axes` are pushed and `held_buttons` pressed already."""
         self._line.plug()
-        self._greet()
+        self.say_all(held_axes, held_buttons)
 
     def close(self) -> None:
         """Unplug for good."""

@@ -22,6 +22,8 @@ EVENT = struct.Struct("=IhBB")
 """``js_event``: milliseconds, value, type, number."""
 BUTTON, AXIS, INIT = 0x01, 0x02, 0x80
 FULL = 32767
+_MIDDLE = 0.05
+"""Of its travel: no stick comes back to its middle more exactly."""
 JSIOCGNAME_128 = 0x80806A13
 """``JSIOCGNAME(128)``: the device's name."""
 
@@ -46,6 +48,9 @@ def name_of(descriptor: int) -> str:
 class Gamepad:
     """One device: what its sticks and buttons say now. Not for two threads at once.
 
+    What is pushed or pressed when it is opened, at the beginning or after a fault, was not meant for what is
+    there now: a stick counts once it has been in its middle, a button once it was pressed since.
+
     Args:
         owner: the device's name in the configuration, for what is raised.
         lister: where to look for it after it was unplugged; for tests.
@@ -60,6 +65,7 @@ class Gamepad:
         self._rest = b""
         self._axes: dict[int, float] = {}
         self._moved: set[int] = set()
+        self._rested: set[int] = set()
         self._pressed: set[int] = set()
         self._known = ""
 
@@ -101,6 +107,7 @@ class Gamepad:
         self._descriptor, self._rest = -1, b""
         self._axes.clear()
         self._moved.clear()
+        self._rested.clear()
         self._pressed.clear()
 
     def read(self) -> None:
@@ -130,10 +137,14 @@ class Gamepad:
     def _take(self, value: int, kind: int, number: int) -> None:
         if kind & ~INIT == AXIS:
             self._axes[number] = max(-1.0, value / FULL)
+            if abs(self._axes[number]) <= max(self._options.dead_zone, _MIDDLE):
+                self._rested.add(number)
             if not kind & INIT:
                 self._moved.add(number)
-        elif kind & ~INIT == BUTTON:
-            (self._pressed.add if value else self._pressed.discard)(number)
+        elif kind == BUTTON and value:
+            self._pressed.add(number)
+        elif kind & ~INIT == BUTTON and not value:
+            self._pressed.discard(number)
 
     # --- what it says
 
@@ -151,9 +162,9 @@ class Gamepad:
         )
 
     def _stick(self, axis: str) -> float:
-        if not axis:
+        if not axis or (number := abs(int(axis))) not in self._rested:
             return 0.0
-        value = self._axes.get(abs(int(axis)), 0.0) * (-1.0 if axis.startswith("-") else 1.0)
+        value = self._axes[number] * (-1.0 if axis.startswith("-") else 1.0)
         dead = self._options.dead_zone
         return float(np.sign(value)) * max(0.0, abs(value) - dead) / (1.0 - dead)
 

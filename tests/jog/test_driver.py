@@ -274,6 +274,30 @@ def test_nothing_moves_while_the_dead_mans_button_is_up(
     np.testing.assert_array_equal(rig.place, there)
 
 
+def test_what_is_held_at_the_opening_counts_once_it_was_let_go(
+    pad: GamepadEmulator, driven: Callable[..., Rig]
+) -> None:
+    rig = driven(pad={"deadman_button": 4})
+    rig.begin()
+    pad.unplug()
+    with pytest.raises(DeviceError):
+        rig.poll(2)
+    rig.leader.close()
+    pad.plug({0: -1.0}, [4])
+    start = rig.begin()
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, start)
+    pad.press(4)
+    pad.move(0, -0.9)
+    rig.poll(3)
+    np.testing.assert_array_equal(rig.place, start)  # the stick was not in its middle yet
+    pad.move(0, 0.02)
+    pad.move(0, -1.0)
+    pad.say_all({0: -1.0}, [4])  # as the kernel does where events were lost
+    rig.poll(3)
+    assert rig.place[1] > start[1]
+
+
 def test_its_button_counts_for_keys_and_hands_too(pad: GamepadEmulator, driven: Callable[..., Rig]) -> None:
     rig = driven(pad={"deadman_button": 4})
     start = rig.begin()
