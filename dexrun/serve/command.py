@@ -177,10 +177,13 @@ def policy_maker(settings: Settings) -> Callable[[], Policy]:
             )
     robot = robot_of_all(settings.followers())
     joints = known_joints(settings)
+    told = False
 
     def make() -> Policy:
+        nonlocal told
         policy = build_policy(table, policy_context(robot.model(), infos, RealClock(), joints))
-        if (steps := policy.spec.history_steps) > 1:  # no protocol has them
+        if (steps := policy.spec.history_steps) > 1 and not told:  # no protocol has them
+            told = True  # each client may have one of its own
             complain(
                 f"dexrun serve: policy {table.type!r} looks at {steps} instants, and a client sends the "
                 "present alone, which counts for all of them: it sees no motion\n"

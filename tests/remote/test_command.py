@@ -137,7 +137,9 @@ def test_that_a_policy_sees_no_motion_behind_a_server_is_said(
         folder = played(name, tmp_path).folder
         words = ["--policy.type", "lerobot", "--policy.path", str(folder), "--policy.keys.cameras"]
         settings = load(["--config", CONFIG, *words, '{ head = "front", wrist = "wrist" }'], {})
-        policy_maker(settings)().close()
+        make = policy_maker(settings)
+        for _client in range(2):
+            make().close()
         said[name] = capsys.readouterr().err
     assert said["act"] == ""
     assert said["diffusion"].count("\n") == 1
