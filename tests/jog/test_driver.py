@@ -114,6 +114,41 @@ def test_a_held_follower_is_not_run_away_from_and_a_moved_one_is_gone_to() -> No
     np.testing.assert_allclose(rig.position[:5], elsewhere[:5], atol=1e-9)
 
 
+def test_what_was_asked_for_before_a_gap_is_not_done_after_it() -> None:
+    rig = Rig()
+    rig.begin()
+    rig.hand([0, 0, 0])
+    rig.poll()
+    elsewhere = READY + np.array([0.15, 0, 0, 0, 0, 0])
+    for posted in (True, False):  # in the mailboxes; taken out of them
+        rig.hand([0, 0.1, 0], clutch=float(posted))
+        rig.jog([0, 0.1, 0, 0, 0, 0], grip=1.0)
+        if posted:
+            rig.leader.guide.post(rig.clock.now_ns(), position=READY + 0.1)
+        else:
+            rig.poll()
+        rig.leader.close()
+        rig.leader.open()
+        rig.at(elsewhere)
+        if posted:
+            rig.hand([0, 0.2, 0])  # its clutch counts from here on
+        rig.poll(2)
+        np.testing.assert_allclose(rig.position, elsewhere, atol=1e-9)
+
+
+def test_what_says_that_it_is_of_later_is_not_kept_until_then() -> None:
+    rig = Rig()
+    start = rig.begin()
+    zero = np.zeros(3)
+    rig.leader.jog.post(rig.clock.now_ns() + 300_000_000, twist=np.array([0, 0.1, 0, 0, 0, 0]), grip=0.0)
+    rig.leader.hand.post(
+        rig.clock.now_ns() + 300_000_000, position=zero, quaternion=np.ones(4), grip=1.0, clutch=1.0
+    )
+    rig.poll(30)
+    np.testing.assert_array_equal(rig.place, start)
+    assert rig.position[5] == READY[5]
+
+
 def test_a_stale_follower_moves_nothing() -> None:
     rig = Rig()
     start = rig.begin()
