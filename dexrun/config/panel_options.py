@@ -8,6 +8,9 @@ from pydantic import Field
 
 from runtime.options import Options
 
+SERVER_PACKAGES = ("starlette", "uvicorn", "websockets", "segno", "prometheus_client")
+"""What the page's server needs: the extra ``panel``."""
+
 
 class PanelOptions(Options):
     """A run shares what it sees and does in shared memory; a server beside it makes a page of that.

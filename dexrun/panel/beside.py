@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
+from dexrun.config.panel_options import SERVER_PACKAGES
 from dexrun.episodes.actions import RunActions
 from dexrun.modes.mode import PersonsMode
 from dexrun.panel.commands import CommandReader
@@ -136,9 +137,9 @@ def _started(robot: Robot, folder: Path) -> list[ProcessBeside]:
     wanted: list[tuple[str, tuple[str, ...], str, list[str], str]] = []
     if options.port >= 0:
         place = ["--host", options.host, "--port", str(options.port), "--language", options.language]
-        needs = ("starlette", "uvicorn", "websockets", "segno", "prometheus_client")
         of = ["--runs", str(runs), "--run", str(folder.resolve())]
-        wanted.append(("the panel's server", needs, "dexrun.panel.server", [*of, *place], "panel at"))
+        name = "the panel's server"
+        wanted.append((name, SERVER_PACKAGES, "dexrun.panel.server", [*of, *place], "panel at"))
     if options.view == "rerun":
         wanted.append(("Rerun", ("rerun",), "dexrun.panel.rerun_view", [str(folder)], "rerun shows"))
     if options.foxglove_port >= 0:

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from dexrun.config.panel_options import SERVER_PACKAGES
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from dexrun.panel.server.command import TOKEN_VARIABLE, main
+from tests.dexrun.rig import ROOT
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -34,6 +37,13 @@ def test_what_cannot_be_used_is_one_line(
     assert "192.0.2.1:8470: " in refused(capsys, "--host", "192.0.2.1")  # another machine's
     monkeypatch.setenv(TOKEN_VARIABLE, "short")
     assert TOKEN_VARIABLE in refused(capsys, "--host", "192.0.2.1")
+
+
+def test_the_extra_brings_what_is_asked_for() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {need.partition(">=")[0] for need in extras["panel"]} == set(SERVER_PACKAGES)
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert pinned >= set(SERVER_PACKAGES)
 
 
 def test_it_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
@@ -59,7 +69,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
 def test_without_its_packages_it_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dexrun.panel.server.command.PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("dexrun.panel.server.command.SERVER_PACKAGES", ("no_such_package",))
     assert main([]) == 2
     said = "dexrun panel: dexrun panel needs no_such_package: pip install 'dexrun[panel]'\n"
     assert capsys.readouterr().err == said

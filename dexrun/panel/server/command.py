@@ -11,6 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from dexrun.config.panel_options import SERVER_PACKAGES
 from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import BAD_CONFIGURATION, OK
 from dexrun.panel.server.options import PanelServerOptions, link_of, new_token
@@ -32,7 +33,6 @@ examples:
   dexrun panel --host 0.0.0.0          for a phone or another laptop, by the link with a token that is printed
 """
 TOKEN_VARIABLE = "DEXRUN_PANEL_TOKEN"  # noqa: S105 - its name
-PACKAGES = ("starlette", "uvicorn", "websockets", "segno", "prometheus_client")
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str], clock: Clock | None = None) -> int:
     """Run the command; returns its exit code."""
     try:
         given = _parsed(arguments)
-        if why := missing("dexrun panel", PACKAGES, "panel"):
+        if why := missing("dexrun panel", SERVER_PACKAGES, "panel"):
             raise ConfigError(why)
         options = _options(given)
     except ConfigError as error:
