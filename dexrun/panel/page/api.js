@@ -1,6 +1,7 @@
 // The server's HTTP: what is read, and what is asked for.
 
 import {token} from "./link.js";
+import {on} from "./state.js";
 
 const headers = () => (token ? {"x-dexrun-token": token} : {});
 
@@ -30,6 +31,7 @@ export async function picture(path) {
 }
 
 let choices = null;
+on("jobs", () => { choices = null; }); // a job that has ended may have left something to choose
 
 /** What there is to choose from, and which jobs there are. */
 export function choose(again = false) {

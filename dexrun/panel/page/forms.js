@@ -6,6 +6,7 @@ import {say, translate} from "./words.js";
 
 const LISTED = {
   config: (known) => known.configs,
+  "training config": (known) => known.configs, // none at first: the arm's is no training's
   "policy type": (known) => known.policies,
   checkpoint: (known) => known.checkpoints,
   policy: (known) => [...known.policies, ...known.checkpoints],

@@ -122,7 +122,7 @@ _COLLECT = (
 _TRAIN = (
     JobArgument("data", "--data", a.there, "data", needed=True),
     JobArgument("to", "--to", a.new_output, "new output", needed=True),
-    _CONFIG,
+    JobArgument("config", "--config", a.configuration, "training config"),
     _choice("policy", "--policy.type", *_TRAINED),
     _count("steps", "--steps", 10_000_000, needed=True),
     _count("batch", "--batch", 4096),
