@@ -146,7 +146,7 @@ class Cell:
 
     @contextlib.asynccontextmanager
     async def device(self, driver: Any) -> AsyncIterator[None]:
-        thread = DeviceThread(driver, self.clock, self.report)
+        thread = DeviceThread(driver, self.clock, self.report, realtime=RealtimeOptions())
         await thread.start()
         try:
             yield

@@ -45,7 +45,14 @@ async def open_robot(settings: Settings, clock: Clock) -> AsyncIterator[Robot]:
         tabletop = await stack.enter_async_context(open_tabletop(settings, clock))
         robot = _build(settings, clock, tabletop)
         for name, driver in _wanted(robot):
-            thread = DeviceThread(driver, clock, _reporter(robot), robot.faults.recovered, settings.devices)
+            thread = DeviceThread(
+                driver,
+                clock,
+                _reporter(robot),
+                robot.faults.recovered,
+                settings.devices,
+                None if clock.stepped else settings.realtime,
+            )
             robot.threads[name] = thread
             stack.push_async_callback(thread.stop)
         await _start_all(robot)

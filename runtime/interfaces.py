@@ -40,7 +40,8 @@ class Driver(Protocol):
     def poll(self) -> bool:
         """One cycle: wait (through the clock) for the next sample, publish it.
 
-        Must return within about 0.25 s even if nothing comes, so that the thread can be stopped.
+        Must return within about 0.25 s even if nothing comes, so that the thread can be stopped; and must not
+        return over and over without having waited: its thread comes before ordinary ones.
 
         Returns:
             Whether anything was published. Only that tells a device that was opened again from one that

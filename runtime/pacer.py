@@ -25,8 +25,8 @@ class Pacer:
     Attributes:
         tick: number of the present tick (deadlines since the start, skipped ones included).
         started_ns: when the present tick started.
-        rehearse: called once before the spin, and over and over in its first half. Code and data that lay
-            still for a period have left the processor's caches; going over them brings them back, and the
+        rehearse: called once before the spin, and in the spin as often as it ends in time. Code and data that
+            lay still for a period have left the processor's caches; going over them brings them back, and the
             tick itself then takes half the time. It must not change anything.
     """
 
@@ -40,6 +40,7 @@ class Pacer:
         self.tick = -1
         self.started_ns = 0
         self.rehearse: Callable[[], None] | None = None
+        self._rehearsal_ns = 0
         self._working = False
 
     def deadline_ns(self, tick: int) -> int:
@@ -76,14 +77,27 @@ class Pacer:
     async def _approach(self, deadline_ns: int) -> None:
         """Sleep until it is time to spin. Where sleeping is exact, nothing is late because it is slow."""
         clock, spin_ns = self._clock, self._clock.spin_ns
-        rehearse = self.rehearse if spin_ns else None
         early_ns = deadline_ns - spin_ns - _EARLIER_NS
-        if rehearse is not None and early_ns > clock.now_ns():
+        rehearses = spin_ns > 0 and self.rehearse is not None
+        if rehearses and early_ns > clock.now_ns():
             await clock.sleep_until_ns(early_ns)
-            rehearse()
+            self._rehearsed_before(deadline_ns)
         await clock.sleep_until_ns(deadline_ns - spin_ns)
-        while rehearse is not None and clock.now_ns() < deadline_ns - spin_ns // 2:
-            rehearse()
+        while rehearses and self._rehearsed_before(deadline_ns):
+            pass
+
+    def _rehearsed_before(self, deadline_ns: int) -> bool:
+        """Rehearse, unless that would last into the tick: worse than none. What it takes differs by half.
+
+        What is counted on is the longest that one took, forgotten little by little.
+        """
+        began_ns, lasting_ns = self._clock.now_ns(), self._rehearsal_ns * 7 // 8
+        if self.rehearse is None or began_ns + 2 * self._rehearsal_ns >= deadline_ns:
+            self._rehearsal_ns = lasting_ns
+            return False
+        self.rehearse()
+        self._rehearsal_ns = max(self._clock.now_ns() - began_ns, lasting_ns)
+        return True
 
     def _choose(self) -> int:
         """The next tick that can still be on time; the ones before it are counted by cause."""

@@ -25,8 +25,9 @@ class RealtimeOptions(Options):
     """Table ``[realtime]``, the part that concerns the process.
 
     Attributes:
-        scheduler: ``fifo`` runs the loop's thread before all ordinary ones (Linux ``SCHED_FIFO``; threads
-            it starts are ordinary). Needs root, ``CAP_SYS_NICE`` or an ``rtprio`` limit.
+        scheduler: ``fifo`` runs the loop's thread, and after it the devices', before all ordinary ones (Linux
+            ``SCHED_FIFO``; threads that they start are ordinary). Needs root, ``CAP_SYS_NICE`` or an
+            ``rtprio`` limit.
         priority: of ``fifo``, 1 to 99.
         cpu_affinity: processors that this process may use, all its threads; empty for all.
         lock_memory: keep all memory in RAM (``mlockall``). Needs an unlimited ``memlock`` limit, or

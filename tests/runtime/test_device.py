@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -12,6 +14,7 @@ from runtime.clock import RealClock
 from runtime.device import DeviceOptions, DeviceThread
 from runtime.faults import FaultLog, FaultOptions, FaultPolicy, decide
 from runtime.messages import Decision, DeviceError, FaultKind
+from runtime.realtime import RealtimeOptions, ahead_of_ordinary
 from runtime.stepped import SteppedClock
 
 MS = 1_000_000
@@ -68,6 +71,34 @@ def policy(clock: SteppedClock, **options: object) -> FaultPolicy:
 def thread_for(driver: Script, faults: FaultPolicy, **options: object) -> DeviceThread:
     settings = DeviceOptions.model_validate(options)
     return DeviceThread(driver, driver.clock, faults.device, faults.recovered, settings)
+
+
+def test_a_device_is_polled_ahead_of_ordinary_threads_where_the_system_lets_it() -> None:
+    """Where one is left without a processor while it has Python's lock, the control loop waits for it."""
+
+    class Scheduled(Script):
+        policies: set[int] = set()  # noqa: RUF012 - one test
+
+        def poll(self) -> bool:
+            self.policies.add(os.sched_getscheduler(0))
+            return super().poll()
+
+    clock = SteppedClock()
+    driver = Scheduled(clock)
+    thread = DeviceThread(driver, clock, policy(clock).device, realtime=RealtimeOptions())
+    lets: list[bool] = []
+    probe = threading.Thread(target=lambda: lets.append(ahead_of_ordinary(RealtimeOptions())))
+    probe.start()
+    probe.join()
+
+    async def main() -> None:
+        await thread.start()
+        await clock.sleep_until_ns(35 * MS)
+        assert await thread.stop()
+
+    clock.run(main)
+    fifo = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+    assert driver.policies == {fifo if lets == [True] else os.SCHED_OTHER}
 
 
 def test_open_poll_close() -> None:

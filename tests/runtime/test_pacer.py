@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import pytest
@@ -137,32 +138,66 @@ def test_sleeps_end_before_the_deadline_and_the_rest_is_spun() -> None:
     assert clock.spun == [0, MS, MS]
 
 
-def test_it_rehearses_before_the_spin_and_in_its_first_half() -> None:
-    class Spinning(Late):
-        spin_ns = MS  # type: ignore[assignment]
+class Spinning(Late):
+    """Notes when it was rehearsed on it."""
 
-        def spin_until_ns(self, deadline_ns: int) -> int:
-            self._now_ns = deadline_ns
-            return deadline_ns
+    spin_ns = MS  # type: ignore[assignment]
 
-    clock, rehearsed = Spinning(), []
+    def __init__(self) -> None:
+        super().__init__()
+        self.rehearsed: list[int] = []
+
+    def spin_until_ns(self, deadline_ns: int) -> int:
+        self._now_ns = max(deadline_ns, self._now_ns)
+        return self._now_ns
+
+    def work(self, *lasting_ns: int) -> Callable[[], None]:
+        """What is rehearsed; it lasts so long, time after time."""
+        each = itertools.cycle(lasting_ns)
+
+        def rehearse() -> None:
+            self.rehearsed.append(self.now_ns())
+            self._now_ns += next(each)
+
+        return rehearse
+
+
+def rehearsed(*lasting_ns: int, ticks: int, late: Mapping[int, int] | None = None) -> list[int]:
+    """When it was rehearsed before `ticks` ticks, 10 ms apart, all of which have to be on time."""
+    clock = Spinning()
+    if late:
+        clock.late = dict(late)
     pacer = Pacer(clock, 100, RunStatistics())
-
-    def rehearse() -> None:
-        rehearsed.append(clock.now_ns())
-        clock._now_ns += 300_000
-
-    pacer.rehearse = rehearse
+    pacer.rehearse = clock.work(*lasting_ns)
 
     async def main() -> None:
         pacer.start(10 * MS)
-        for _ in range(2):
+        for _ in range(ticks):
             await pacer.next()
             assert clock.now_ns() == pacer.deadline_ns(pacer.tick)
 
     clock.run(main)
+    return clock.rehearsed
+
+
+def test_it_rehearses_before_the_spin_and_in_it_while_there_is_time() -> None:
     each = [7 * MS, 9 * MS, 9 * MS + 300_000]
-    assert rehearsed == [*each, *(at + 10 * MS for at in each)]
+    assert rehearsed(300_000, ticks=2) == [*each, *(at + 10 * MS for at in each)]
+
+
+def test_a_rehearsal_that_could_last_into_the_tick_is_not_begun() -> None:
+    assert rehearsed(800_000, ticks=3) == [7 * MS, 17 * MS, 27 * MS]
+
+
+def test_nor_is_one_for_which_the_loop_came_back_too_late() -> None:
+    assert rehearsed(300_000, ticks=2, late={2: 2_600_000})[3:] == []
+
+
+def test_how_long_a_rehearsal_once_took_is_forgotten() -> None:
+    """Else one that was held up would have been the last."""
+    times = rehearsed(2_900_000, *[100_000] * 1000, ticks=20)
+    assert times[:2] == [7 * MS, 37 * MS]  # at 17 and at 27 ms it might take nearly as long again
+    assert len(times) > 40
 
 
 def test_where_nothing_spins_nothing_is_rehearsed() -> None:
