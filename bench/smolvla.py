@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from policies.accelerate import Replay, compile_each
-from policies.smolvla.network import SmolVla
-from policies.smolvla.shape import PUBLIC_VLM, SmolVlaShape
+from policies.lerobot.smolvla_network import SmolVla
+from policies.lerobot.smolvla_shape import PUBLIC_VLM, SmolVlaShape
 
 ROOT = Path(__file__).parents[1]
 TINY = SmolVlaShape(

@@ -1,4 +1,4 @@
-"""``dexrun convert``: weights from a pickle into a safetensors file, or an ACT into a folder for LeRobot."""
+"""``dexrun convert``: weights from a pickle into a safetensors file, a policy into a folder for LeRobot."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="dexrun convert",
-        description="A policy checkpoint into safetensors; with --lerobot, an ACT of dexrun train into a "
-        "pretrained_model folder that LeRobot runs.",
+        description="A policy checkpoint into safetensors; with --lerobot, an ACT or SmolVLA of dexrun train "
+        "into a pretrained_model folder that LeRobot runs.",
         epilog="examples: dexrun convert policy_best.ckpt policy.safetensors;  "
         "dexrun convert outputs/pick/last pretrained_model --lerobot",
     )
@@ -81,8 +81,13 @@ def convert(source: Path, target: Path) -> str:
 
 def _for_lerobot(source: Path, target: Path) -> str:
     need("dexrun convert", ("torch", "safetensors"), "learned")
+    from policies.lerobot.folder import CONFIG
     from policies.lerobot.write import write_lerobot_folder
 
+    if (source / "policy.json").is_file() and (source / CONFIG).is_file():
+        from policies.smolvla.write import write_lerobot_smolvla
+
+        return write_lerobot_smolvla(source, target)
     return write_lerobot_folder(source, target)
 
 

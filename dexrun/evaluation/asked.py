@@ -150,7 +150,7 @@ def _candidate(given: str) -> Candidate:
     if path.exists():
         parts = [part for part in path.absolute().parts if part not in _TELLS_NOTHING]
         name = "-".join(parts[-2:]).removesuffix(".safetensors")
-        if _is_lerobots(path):
+        if _is_lerobots(path) and not (path / "policy.json").is_file():
             return Candidate(
                 _plain(name), ("--policy.type", "lerobot", "--policy.path", str(path.absolute()))
             )

@@ -19,10 +19,10 @@ from loguru import logger
 from torch import Tensor
 
 from policies.checkpoint import CheckpointError, State, check_fit, read_pickle, read_safetensors, read_torch
-from policies.dexvla.folder import CONFIG, check_memory, read_config, weight_files
 from policies.dexvla.network import DexVla, is_of_vlm
 from policies.dexvla.shape import HEAD_SIZES, PUBLIC_TYPE, VLM_CLASSES, DexVlaShape
 from policies.dexvla.words import DexVlaWords, byte_vlm, byte_words, words_of
+from policies.model_folder import CONFIG, check_memory, read_config, weight_files
 from runtime.messages import Floats
 from runtime.torch_device import torch_dtype
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from policies.checkpoint import CheckpointError, write_safetensors
 from policies.data.dataset import ACTION, IMAGES, STATE, Dataset, DatasetError, Switches
 from policies.data.windows import IS_PAD, WindowSpec
-from policies.dexvla.adapters import add_adapters, merged_state
 from policies.dexvla.load import (
     DexVlaStats,
     LoadedDexVla,
@@ -25,18 +24,21 @@ from policies.dexvla.load import (
     load_head,
     stats_from,
 )
-from policies.dexvla.network import DexVla
+from policies.dexvla.network import DexVla, public_name
 from policies.dexvla.options import DexVlaOptions, DexVlaTraining
 from policies.dexvla.pictures import cropped, patches, varied
 from policies.dexvla.prompts import Prompts, normalised
-from policies.dexvla.texts import ASKED, NONE, SAID, WordedDataset
 from policies.dexvla.words import DexVlaWords, byte_words, words_of
+from policies.training.adapters import add_adapters, merged
 from policies.training.recipe import Samples
 from policies.training.said import cameras_of, entries_of, units_of
+from policies.training.texts import ASKED, NONE, SAID, WordedDataset, Words, substeps, tasks
 from runtime.interfaces import PolicyError
 
 LEAST_STD, MARGIN = 1e-2, 1e-4
 """The public code's: least deviation that a state is divided by; what widens the range of actions."""
+_NO_ADAPTERS = ("lm_head", "merger")
+"""Of the language model's linear layers, those that have none, as in the public code."""
 _CPU = torch.device("cpu")
 
 
@@ -86,7 +88,9 @@ class DexVlaRecipe:
     def prepare(self, dataset: Dataset, cache: Path) -> Dataset:
         """With the words of every row."""
         del cache
-        return WordedDataset(dataset, self._known_words())
+        words = self._known_words()
+        asked, said = Words(tasks, words.instruction), Words(substeps, words.answer)
+        return WordedDataset(dataset, {ASKED: asked, SAID: said})
 
     def windows(self, dataset: Dataset) -> WindowSpec:
         """One observation, what is asked and to be said there, and a chunk of actions from its row on."""
@@ -110,7 +114,8 @@ class DexVlaRecipe:
         if training.stage != "all":
             network.vlm.requires_grad_(False)
         if training.stage == "lora":
-            add_adapters(network, training.lora_rank, training.lora_alpha, training.lora_dropout)
+            lora = (training.lora_rank, training.lora_alpha, training.lora_dropout)
+            add_adapters(network.vlm, lambda name: not any(each in name for each in _NO_ADAPTERS), *lora)
         if training.save_memory:
             network.vlm.activation_checkpointing_enable()
         return DexVlaInTraining(network, begun.stats)
@@ -141,7 +146,8 @@ class DexVlaRecipe:
     def save(self, model: nn.Module, dataset: Dataset, folder: Path) -> None:
         """Weights under the public code's names with statistics, tokens, and the table that runs them."""
         assert isinstance(model, DexVlaInTraining)  # noqa: S101 - for the type checker
-        state = {**merged_state(model.network), **model.stats.tensors()}
+        weights = merged(model.network, model.network.public_state(), public_name)
+        state = {**weights, **model.stats.tensors()}
         write_safetensors(folder / "model.safetensors", state, {"format": "pt", "kind": "dexvla"})
         self._known_words().save(folder)
         table = self._table

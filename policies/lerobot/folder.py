@@ -25,6 +25,8 @@ STATE, ENVIRONMENT, ACTION, PICTURES = (
     "observation.images.",
 )
 KINDS = ("act", "diffusion", "smolvla")
+BEYOND = "smolvla with inputs that LeRobot has not: "
+"""How the type of a folder of `dexrun train` begins that LeRobot cannot run; their names follow."""
 
 _FEATURE_KINDS: tuple[str, ...] = ("STATE", "ENV", "VISUAL", "ACTION", "LANGUAGE", "REWARD")
 _MODES: tuple[str, ...] = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
@@ -91,6 +93,7 @@ class Folder:
         renamed: by the network's name of an input, what the data set calls it.
         words: for a network that reads.
         inside: whether the statistics are among the weights.
+        beyond: inputs that LeRobot's network of this kind has not, by name; LeRobot cannot run it.
     """
 
     key: str
@@ -104,6 +107,7 @@ class Folder:
     renamed: Mapping[str, str] = field(default_factory=dict)
     words: Words = Words()
     inside: bool = False
+    beyond: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Path:
@@ -179,7 +183,10 @@ class _Reader:
 
     def read(self) -> Folder:
         config = self._json(CONFIG)
+        beyond: tuple[str, ...] = ()
         kind = config.get("type")
+        if isinstance(kind, str) and kind.startswith(BEYOND):
+            kind, beyond = "smolvla", tuple(kind.removeprefix(BEYOND).split(", "))
         if kind not in KINDS:
             named = (
                 f"a policy of type {kind!r}"
@@ -216,6 +223,7 @@ class _Reader:
             renamed,
             words,
             inside,
+            beyond,
         )
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -317,7 +325,7 @@ class _Reader:
     # --- before
 
     def _own_words(self, config: Mapping[str, Any]) -> Words:
-        if config.get("type") != "smolvla":
+        if not str(config.get("type")).startswith("smolvla"):
             return Words()
         name = str(config.get("vlm_model_name") or "")
         return Words(name, self._longest(config.get("tokenizer_max_length", 48)))

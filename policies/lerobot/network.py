@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -22,10 +22,12 @@ class CommittedRows:
 
     Attributes:
         rows: ``[B, chunk, action]``, normalised. weights: ``[B, chunk, 1]``, how much each counts, 0 to 1.
+        frozen: ``[B]``, how many will have been executed when the chunk arrives.
     """
 
     rows: Tensor
     weights: Tensor
+    frozen: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class NetworkInput:
         instructions: ``[B]``.
         noise: where random numbers come from, on the CPU.
         committed: what to go on from.
+        beyond: inputs that LeRobot's networks have not, by name; as measured.
     """
 
     vectors: Mapping[str, Tensor]
@@ -45,6 +48,7 @@ class NetworkInput:
     instructions: tuple[str, ...]
     noise: torch.Generator
     committed: CommittedRows | None = None
+    beyond: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class ChunkNetwork(Protocol):

@@ -14,22 +14,18 @@ from runtime.part_context import CameraNeed
 from runtime.parts import PolicyTable
 from runtime.units import UnitMap
 
-KEY = "policy.path"
 
-
-class LerobotFolderOptions(PolicyTable):
-    """``[policy] type = "lerobot"``: a policy that LeRobot trained, from its folder, without LeRobot.
+class FolderOptions(PolicyTable):
+    """What a policy from a folder as LeRobot writes it has, whichever key names the folder.
 
     Attributes:
-        path: LeRobot's ``pretrained_model`` folder, of an ACT, a Diffusion Policy or a SmolVLA.
-        rate_hz: rows per second that its chunks mean: the frames per second of its data set, which the
+        rate_hz: rows per second that its chunks mean: the frames per second of its data set, which LeRobot's
             folder does not say.
         device: ``cpu``, ``cuda``, ``cuda:1``...
         precision: of the network.
         threads: torch's threads on the CPU; 0 leaves them alone.
         seed: of the noise that chunks are made from, where the network needs any.
         inference_steps: of a Diffusion Policy's or SmolVLA's chunk; 0: as the folder says.
-        noise_scheduler: ``DDPM`` or ``DDIM`` for a Diffusion Policy; ``None``: as the folder says.
         vlm: of a SmolVLA, the folder with tokenizer and sizes of its language model (config.json,
             tokenizer.json), where the folder has no tokenizer itself; its weights are not needed.
         keys: ``cameras``, the robot's names of the cameras to the folder's (``head = "front"``), where they
@@ -42,16 +38,15 @@ class LerobotFolderOptions(PolicyTable):
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     extra: ClassVar[str] = "learned"
+    names_folder: ClassVar[str] = "path"
+    """The key that names the folder."""
 
-    type: Literal["lerobot"] = "lerobot"
-    path: str = ""
     rate_hz: float = Field(default=30.0, gt=0, le=1000)
     device: str = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = Field(default=0, ge=0)
     seed: int = 0
     inference_steps: int = Field(default=0, ge=0, le=10_000)
-    noise_scheduler: Literal["DDPM", "DDIM"] | None = None
     vlm: str = ""
     keys: KeyMap = KeyMap()
     units: UnitMap = UnitMap()
@@ -77,14 +72,24 @@ class LerobotFolderOptions(PolicyTable):
     @classmethod
     def _played_as_the_folder_says(cls, given: Any) -> Any:
         """How chunks are spliced, where nobody else says it."""
-        if not isinstance(given, Mapping) or not isinstance(given.get("path"), str) or not given["path"]:
+        named = given.get(cls.names_folder) if isinstance(given, Mapping) else None
+        if not isinstance(named, str) or not named:
             return given
         try:
-            folder = open_folder(KEY, given["path"])
+            folder = cls.open(named)
         except FolderError:
             return given  # said where the cameras are looked for
         said = {} if "blend" in given else _splicing(folder.config)
         return {**said, **given}
+
+    @classmethod
+    def open(cls, named: str) -> Folder:
+        """The folder that the key `names_folder` names.
+
+        Raises:
+            FolderError: it cannot be used.
+        """
+        return open_folder(f"policy.{cls.names_folder}", named)
 
     def folder(self) -> Folder:
         """What it says.
@@ -92,7 +97,7 @@ class LerobotFolderOptions(PolicyTable):
         Raises:
             FolderError: it cannot be used.
         """
-        return open_folder(KEY, self.path)
+        return self.open(getattr(self, self.names_folder))
 
     def needs_cameras(self) -> Sequence[CameraNeed]:
         cameras = looks_through(self.folder(), self.keys)
@@ -104,6 +109,19 @@ class LerobotFolderOptions(PolicyTable):
     @property
     def remembers_episode(self) -> bool:
         return False
+
+
+class LerobotFolderOptions(FolderOptions):
+    """``[policy] type = "lerobot"``: a policy that LeRobot trained, from its folder, without LeRobot.
+
+    Attributes:
+        path: LeRobot's ``pretrained_model`` folder, of an ACT, a Diffusion Policy or a SmolVLA.
+        noise_scheduler: ``DDPM`` or ``DDIM`` for a Diffusion Policy; ``None``: as the folder says.
+    """
+
+    type: Literal["lerobot"] = "lerobot"
+    path: str = ""
+    noise_scheduler: Literal["DDPM", "DDIM"] | None = None
 
 
 def _splicing(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,49 +15,22 @@ from policies.accelerate import Upload, open_device, set_threads
 from policies.checkpoint import State
 from policies.entries import EntryKind
 from policies.lerobot.folder import ACTION, STATE, Folder
+from policies.lerobot.loading import Load, network_of
 from policies.lerobot.matching import bound_to, looks_through
-from policies.lerobot.network import ChunkNetwork, CommittedRows, NetworkInput
+from policies.lerobot.network import CommittedRows, NetworkInput
 from policies.lerobot.normaliser import Normaliser
-from policies.lerobot.options import LerobotFolderOptions
+from policies.lerobot.options import FolderOptions
 from policies.lerobot.weights import read_small_tensors, shapes_in
 from policies.mapping import ImageRule, ObservationMap, fit_image
 from policies.said_units import agreed_units, units_beside
 from runtime.interfaces import PolicyError, PolicySpec
 from runtime.joints import JointLayout
 from runtime.messages import CameraInfo, ColorImage, Floats, Observation, PolicyAnswer
-from runtime.packages import need
 from runtime.rtc import pad_committed, prefix_weights
 from runtime.units import DEFAULT_LEROBOT, UnitMap
 
 Committed = tuple[Floats, int]
 """Committed rows in the policy's units, and how many of them will have been executed."""
-Load = Callable[[Folder, LerobotFolderOptions, torch.device], ChunkNetwork]
-
-
-def _act(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
-    from policies.lerobot.act import load_lerobot_act
-
-    return load_lerobot_act(folder, device, options.precision)
-
-
-def _diffusion(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
-    from policies.lerobot.diffusion import load_lerobot_diffusion
-
-    need(f"a {folder.kind} of LeRobot's", ("diffusers",), options.extra)
-    steps, kind = options.inference_steps, options.noise_scheduler
-    return load_lerobot_diffusion(folder, device, options.precision, steps, kind)
-
-
-def _smolvla(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
-    need(f"a {folder.kind} of LeRobot's", ("transformers",), "perception")
-    from policies.lerobot.smolvla import load_lerobot_smolvla
-
-    steps = options.inference_steps
-    return load_lerobot_smolvla(folder, device, options.precision, steps, options.vlm)
-
-
-NETWORKS: Mapping[str, Load] = {"act": _act, "diffusion": _diffusion, "smolvla": _smolvla}
-"""What loads the network of a folder, by its kind."""
 
 
 class FolderPolicy:
@@ -68,12 +41,16 @@ class FolderPolicy:
     """
 
     def __init__(
-        self, options: LerobotFolderOptions, robot: JointLayout, cameras: Mapping[str, CameraInfo]
+        self,
+        options: FolderOptions,
+        robot: JointLayout,
+        cameras: Mapping[str, CameraInfo],
+        load: Load | None = None,
     ) -> None:
+        """`load` reads the network; without it, it is one of LeRobot's, as the folder says."""
         self._options = options
         folder = self._folder = options.folder()
-        if folder.kind not in NETWORKS:
-            raise folder.error(f"a {folder.kind} does not run here; those that do are {', '.join(NETWORKS)}")
+        load = load or network_of(folder, options)
         _check_effect(folder, options)
         self._device = open_device(options.device)
         self._views = looks_through(folder, options.keys)
@@ -85,7 +62,7 @@ class FolderPolicy:
         }
         self._normaliser = Normaliser.of(folder, _statistics_inside(folder))
         _check_seen(folder, self._map, self._normaliser)
-        self._network = NETWORKS[folder.kind](folder, options, self._device)
+        self._network = load(folder, self._device)
         self._guides = self._network.takes_prefix and options.blend == "rtc"
         self._warn_of_shapes(cameras)
         self._upload = Upload(self._device)
@@ -135,10 +112,12 @@ class FolderPolicy:
             camera: [[np.zeros((rule.height or 48, rule.width or 64, 3), np.uint8)] * self._network.history]
             for camera, rule in self._rules.items()
         }
+        beyond = self._beyond(())
         try:
-            self._run(vectors, views, ("",))
+            self._run(vectors, views, ("",), beyond=beyond)
             if self._guides:
-                self._run(vectors, views, ("",), [(np.zeros((1, self._map.action_size)), 0)])
+                row: Committed = (np.zeros((1, self._map.action_size)), 0)
+                self._run(vectors, views, ("",), [row], beyond)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
                 f"out of memory on {self._device} for one chunk of {self._folder.kind}"
@@ -170,11 +149,19 @@ class FolderPolicy:
             for camera in self._views
         }
         said = tuple(self._map.instruction(each) for each in observations)
-        rows = self._run(vectors, views, said, [self._committed(each) for each in observations])
+        committed = [self._committed(each) for each in observations]
+        rows = self._run(vectors, views, said, committed, self._beyond(observations))
         return [
             PolicyAnswer(self._map.actions_to_robot({ACTION: row}, each.arm.position))
             for row, each in zip(rows, observations, strict=True)
         ]
+
+    def _beyond(self, observations: Sequence[Observation]) -> Mapping[str, Tensor]:
+        """Inputs that LeRobot's networks have not, by name, as measured; of no observation, as if of one that
+        shows nothing.
+        """
+        del observations
+        return {}
 
     def _committed(self, observation: Observation) -> Committed | None:
         if not (self._guides and observation.committed.size):
@@ -197,7 +184,12 @@ class FolderPolicy:
             ]
         )
         scaled = self._normaliser.action.again(self._upload("committed", padded))
-        return CommittedRows(scaled, self._upload("weights", weights.astype(np.float32))[..., None])
+        frozen = np.array([0 if given is None else given[1] for given in committed])
+        return CommittedRows(
+            scaled,
+            self._upload("weights", weights.astype(np.float32))[..., None],
+            self._upload("frozen", frozen),
+        )
 
     def _picture(self, camera: str, observation: Observation) -> ColorImage:
         frame = observation.frames.get(camera)
@@ -211,6 +203,7 @@ class FolderPolicy:
         views: Mapping[str, Any],
         instructions: tuple[str, ...],
         committed: Sequence[Committed | None] = (),
+        beyond: Mapping[str, Tensor] | None = None,
     ) -> Any:
         """``[B, chunk, action]`` in the policy's units, as `vectors` are, ``[B, steps, n]`` each; `views` are
         ``[B][steps]`` pictures each.
@@ -227,7 +220,7 @@ class FolderPolicy:
             for camera, name in self._views.items()
         }
         out = self._network.chunk(
-            NetworkInput(felt, shown, instructions, self._noise, self._prefix(committed))
+            NetworkInput(felt, shown, instructions, self._noise, self._prefix(committed), beyond or {})
         )
         return self._normaliser.action.outward(out.float()).double().cpu().numpy()
 
@@ -258,7 +251,7 @@ class FolderPolicy:
             torch.cuda.empty_cache()
 
 
-def _check_effect(folder: Folder, options: LerobotFolderOptions) -> None:
+def _check_effect(folder: Folder, options: FolderOptions) -> None:
     """Whether what is configured has an effect on a network of this kind.
 
     Raises:
@@ -272,8 +265,6 @@ def _check_effect(folder: Folder, options: LerobotFolderOptions) -> None:
         raise folder.error(f"policy.blend = 'rtc': a {folder.kind} does not go on from committed rows")
     if options.keys.instruction_tip and folder.kind != "smolvla":
         raise folder.error(f"policy.keys.instruction_tip has no effect: a {folder.kind} reads nothing")
-    if options.noise_scheduler and folder.kind != "diffusion":
-        raise folder.error(f"policy.noise_scheduler has no effect: it is a {folder.kind}")
 
 
 def _instants(observation: Observation, steps: int) -> list[Observation]:
@@ -283,7 +274,7 @@ def _instants(observation: Observation, steps: int) -> list[Observation]:
     return [whole[0]] * (steps - len(whole)) + whole
 
 
-def _rule(folder: Folder, options: LerobotFolderOptions, camera: str, name: str) -> ImageRule:
+def _rule(folder: Folder, options: FolderOptions, camera: str, name: str) -> ImageRule:
     """How a camera's picture comes to the folder's size; SmolVLA takes any, and keeps its aspect ratio."""
     rule = options.keys.rule_for(camera)
     if folder.kind == "smolvla":

@@ -1,13 +1,15 @@
-"""LeRobot's SmolVLA (Shukor et al., arXiv 2506.01844): `policies.smolvla`'s network with a folder's weights.
+"""LeRobot's SmolVLA (Shukor et al., arXiv 2506.01844): its network with a folder's weights.
 
 Pictures, words and state are read once per chunk; the flow is integrated from what was read. Committed rows
 (``rtc``) steer it by the paper's guidance (Black et al., arXiv 2506.07339): each step's velocity is pulled so
-that the chunk that it leads to agrees with them, by the gradient through the expert.
+that the chunk that it leads to agrees with them, by the gradient through the expert. A network that was
+trained to go on from given rows (arXiv 2512.05964) is given them: those are clean, at flow time 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,28 +19,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from policies import accelerate
-from policies.lerobot.folder import STATE, Folder
+from policies.checkpoint import CheckpointError
+from policies.lerobot.folder import STATE, Folder, FolderError
 from policies.lerobot.network import CommittedRows, NetworkInput, said
+from policies.lerobot.smolvla_network import Reading, SmolVla
+from policies.lerobot.smolvla_shape import PUBLIC_VLM, SmolVlaShape
+from policies.lerobot.smolvla_words import INSIDE, PUBLIC, SIZES, TOKENIZER, Tokens, check_sizes, sizes_in
 from policies.lerobot.weights import loaded
-from policies.smolvla.network import Reading, SmolVla
-from policies.smolvla.shape import PUBLIC_VLM, SmolVlaShape
-from runtime.input_file import parse_json, read_small
 from runtime.options import Options
 
-PUBLIC = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
-"""What SmolVLA is built on unless a folder says otherwise."""
 GUIDANCE_LIMIT = 5.0
 """The paper's clip of the guidance weight."""
-_TOKENIZER = "tokenizer.json"
 _MOST_LAYERS = 256
-_SIZES = (
-    "vision_config",
-    "text_config",
-    "scale_factor",
-    "image_token_id",
-    "tie_word_embeddings",
-    "pad_token_id",
-)
 
 
 class SmolVlaSaid(Options):
@@ -63,8 +55,26 @@ class SmolVlaSaid(Options):
     vlm_model_name: str = PUBLIC
 
 
+@dataclass(frozen=True, slots=True)
+class GivenRows:
+    """Rows of a chunk that are known, and are not to be denoised (arXiv 2512.05964).
+
+    Attributes:
+        rows: ``[B, chunk, action_size]``, normalised. there: ``[B, chunk, 1]``, which of them are.
+    """
+
+    rows: Tensor
+    there: Tensor
+
+
 class LerobotSmolVla(nn.Module):
-    """`policies.lerobot.network.ChunkNetwork`."""
+    """`policies.lerobot.network.ChunkNetwork`.
+
+    Attributes:
+        given_rows: up to so many committed rows are given to it, as it was trained with; more, and all where
+            this is 0, steer it by guidance.
+        beyond: makes ``[B, N, width]``, tokens of `NetworkInput.beyond`, for a network that LeRobot has not.
+    """
 
     history = 1
     takes_prefix = True
@@ -73,6 +83,8 @@ class LerobotSmolVla(nn.Module):
         super().__init__()
         self.network, self._words, self._actions = network, words, actions
         self.rows = network.shape.chunk
+        self.given_rows = 0
+        self.beyond: nn.Module | None = None
 
     def place(self, device: torch.device, precision: str) -> None:
         """Move there."""
@@ -84,36 +96,48 @@ class LerobotSmolVla(nn.Module):
         shape, felt = self.network.shape, seen.vectors[STATE][:, -1]
         device = felt.device
         words, mask = self._words(seen.instructions, device)
-        pixels = torch.stack([self._fitted(view[:, -1]) for view in seen.pictures.values()], dim=1)
+        side = shape.vlm["vision_config"]["image_size"]
+        pixels = torch.stack([fitted(view[:, -1], side) for view in seen.pictures.values()], dim=1)
         state = F.pad(felt, (0, shape.state_size - felt.shape[1]))
-        reading = self.network.read(pixels, words, mask, state)
+        more = None if self.beyond is None else self.beyond(seen.beyond)
+        reading = self.network.read(pixels, words, mask, state, more)
         size = (felt.shape[0], shape.chunk, shape.action_size)
         noise = torch.randn(size, generator=seen.noise).to(device)
         return self._flow(reading, noise, seen.committed)[..., : self._actions]
-
-    def _fitted(self, pixels: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` in 0..1 to a square in -1..1, its aspect ratio kept, black at its left and top."""
-        side = self.network.shape.vlm["vision_config"]["image_size"]
-        height, width = pixels.shape[2:]
-        ratio = max(width / side, height / side)
-        size = (int(height / ratio), int(width / ratio))
-        if size != (height, width):
-            pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
-        return F.pad(pixels, (side - size[1], 0, side - size[0], 0)) * 2.0 - 1.0
 
     def _flow(self, reading: Reading, noise: Tensor, committed: CommittedRows | None) -> Tensor:
         """By Euler's method from time 1 to 0, times as LeRobot counts them."""
         steps, x = self.network.shape.steps, noise
         times = torch.tensor([1.0 + step * (-1.0 / steps) for step in range(steps)], device=noise.device)
         parts = self.network.time_part(times)
+        committed, given = self._given(committed)
+        clean = None if given is None else self.network.time_part(torch.zeros(1, device=noise.device))
         for step in range(steps):
             part = parts[step : step + 1]
+            if given is not None and clean is not None:
+                x = torch.where(given.there, given.rows, x)
+                part = torch.where(given.there, clean, part)
             if committed is None:
                 velocity = self.network.velocity(x, part, reading)
             else:
                 velocity = self._guided(x, part, reading, float(times[step]), committed)
             x = x - velocity / steps
-        return x
+        return x if given is None else torch.where(given.there, given.rows, x)
+
+    def _given(self, committed: CommittedRows | None) -> tuple[CommittedRows | None, GivenRows | None]:
+        """What is left to guide, and the rows that are given instead, as in training.
+
+        Rows are given where no more of them will have been executed than it was trained for.
+        """
+        if committed is None or not self.given_rows:
+            return committed, None
+        known = committed.frozen <= self.given_rows
+        rows = torch.arange(self.rows, device=known.device)[None]
+        there = ((rows < committed.frozen[:, None]) & known[:, None])[..., None]
+        fill = self.network.shape.action_size - committed.rows.shape[-1]
+        guided = CommittedRows(committed.rows, committed.weights * ~known[:, None, None], committed.frozen)
+        left = guided if bool(guided.weights.any()) else None
+        return left, GivenRows(F.pad(committed.rows, (0, fill)), there)
 
     def _guided(
         self, x: Tensor, part: Tensor, reading: Reading, time: float, committed: CommittedRows
@@ -133,38 +157,14 @@ class LerobotSmolVla(nn.Module):
         return velocity.detach() - min(GUIDANCE_LIMIT, weight) * pull
 
 
-class Tokens:
-    """Instructions to tokens, as the folder's network was trained.
-
-    Raises:
-        FolderError: it cannot be used.
-    """
-
-    def __init__(self, folder: Folder, place: Path, vocabulary: int) -> None:
-        from transformers import AutoTokenizer
-
-        try:
-            self._made: Any = AutoTokenizer.from_pretrained(
-                str(place), local_files_only=True, trust_remote_code=False
-            )
-            last = max(self._made.get_vocab().values())
-        except Exception as error:  # whatever its files say, in the library's own ways
-            raise folder.error(f"the tokenizer in {place}: {' '.join(str(error).split())[:200]}") from None
-        if last >= vocabulary:
-            raise folder.error(f"the tokenizer in {place} has {last + 1} tokens, the network {vocabulary}")
-        self._longest = folder.words.longest
-
-    def __call__(self, texts: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """``[B, L]``, and which of them count; ``None``: all."""
-        lines = [text if text.endswith("\n") else f"{text}\n" for text in texts]
-        each = [self._made(line, truncation=True, max_length=self._longest)["input_ids"] for line in lines]
-        most = max(map(len, each))
-        words = torch.tensor([ids + [0] * (most - len(ids)) for ids in each], device=device)
-        if all(len(ids) == most for ids in each):
-            return words, None
-        return words, torch.arange(most, device=device)[None] < torch.tensor(
-            [[len(ids)] for ids in each], device=device
-        )
+def fitted(pixels: Tensor, side: int) -> Tensor:
+    """``[B, 3, H, W]`` in 0..1 to a square in -1..1, its aspect ratio kept, black at its left and top."""
+    height, width = pixels.shape[2:]
+    ratio = max(width / side, height / side)
+    size = (int(height / ratio), int(width / ratio))
+    if size != (height, width):
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+    return F.pad(pixels, (side - size[1], 0, side - size[0], 0)) * 2.0 - 1.0
 
 
 def load_lerobot_smolvla(
@@ -176,14 +176,37 @@ def load_lerobot_smolvla(
     Raises:
         FolderError: it does not run here, does not fit its weights, or what it reads by is missing.
     """
+    _, shape, place = shape_of(folder, vlm)
+    if steps:
+        shape = shape.model_copy(update={"steps": steps})
+    try:
+        words = Tokens(place, shape.vlm["text_config"]["vocab_size"], folder.words.longest)
+    except CheckpointError as error:
+        raise folder.error(str(error)) from None
+    network = loaded(folder, lambda: without_head(shape), device, precision, renamed=own_name)
+    return LerobotSmolVla(network, words, folder.action.shape[0])
+
+
+def shape_of(folder: Folder, vlm: str) -> tuple[SmolVlaSaid, SmolVlaShape, Path]:
+    """What the folder says, the network's sizes, and where its language model's folder is.
+
+    Raises:
+        FolderError: it does not run here, or what it reads by is missing.
+    """
     told = said(folder, SmolVlaSaid)
     place = _language_model(folder, told, vlm)
-    sizes = _sizes(folder, told, place)
-    _check_sizes(folder, told, sizes)
+    try:
+        sizes = _sizes(folder, told, place)
+        check_sizes(sizes)
+    except FolderError:
+        raise
+    except CheckpointError as error:
+        raise folder.error(str(error)) from None
+    _check_said(folder, told, sizes["vision_config"].get("image_size"))
     shape = SmolVlaShape(
         vlm=sizes,
         chunk=told.chunk_size,
-        steps=steps or told.num_steps,
+        steps=told.num_steps,
         state_size=told.max_state_dim,
         action_size=told.max_action_dim,
         vlm_layers=told.num_vlm_layers,
@@ -192,12 +215,15 @@ def load_lerobot_smolvla(
         shortest_period=told.min_period,
         longest_period=told.max_period,
     )
-    words = Tokens(folder, place, sizes["text_config"]["vocab_size"])
-    network = loaded(folder, lambda: _made(shape), device, precision, renamed=_name)
-    return LerobotSmolVla(network, words, folder.action.shape[0])
+    return told, shape, place
 
 
-def _made(shape: SmolVlaShape) -> SmolVla:
+def without_head(shape: SmolVlaShape) -> SmolVla:
+    """A network that cannot speak.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
     network = SmolVla(shape)
     network.vlm_with_expert.vlm.lm_head = nn.Identity()  # which nothing uses, and is large
     return network
@@ -210,11 +236,12 @@ def _language_model(folder: Folder, told: SmolVlaSaid, given: str) -> Path:
         FolderError: there is no tokenizer.
     """
     trained = Path(told.vlm_model_name).expanduser()
-    own = folder.path if (folder.path / _TOKENIZER).is_file() or not trained.is_dir() else trained
-    place = Path(given).expanduser() if given else own
-    if not (place / _TOKENIZER).is_file():
+    inside = folder.path / INSIDE
+    own = next((place for place in (inside, folder.path) if (place / TOKENIZER).is_file()), None)
+    place = Path(given).expanduser() if given else own or (trained if trained.is_dir() else folder.path)
+    if not (place / TOKENIZER).is_file():
         raise folder.error(
-            f"there is no {_TOKENIZER} in {place}: give policy.vlm, a folder of its language model "
+            f"there is no {TOKENIZER} in {place}: give policy.vlm, a folder of its language model "
             f"{told.vlm_model_name} with config.json, tokenizer.json and tokenizer_config.json; its weights "
             "are not needed, and nothing is fetched"
         )
@@ -223,43 +250,17 @@ def _language_model(folder: Folder, told: SmolVlaSaid, given: str) -> Path:
 
 def _sizes(folder: Folder, told: SmolVlaSaid, place: Path) -> Mapping[str, Any]:
     """Of the vision-language model."""
-    file = place / "config.json"
-    if place == folder.path or not file.is_file():
+    if place == folder.path or not (place / SIZES).is_file():
         if told.vlm_model_name != PUBLIC:
             raise folder.error(
                 f"it is built on {told.vlm_model_name!r}, whose sizes are not here: "
                 "give policy.vlm, its folder"
             )
         return PUBLIC_VLM
-    try:
-        held = parse_json(read_small(file))
-        found = {key: held[key] for key in _SIZES if key in held}
-        whole = {**PUBLIC_VLM, **found}
-        for part in ("vision_config", "text_config"):
-            whole[part] = {**(_defaults(part)), **found.get(part, {})}
-        return whole
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise folder.error(f"{file}: {' '.join(str(error).split())[:200]}") from None
+    return sizes_in(place)
 
 
-def _defaults(part: str) -> Mapping[str, Any]:
-    """What the language model's own file leaves out is as transformers has it."""
-    from transformers import SmolVLMConfig
-
-    config: Any = getattr(SmolVLMConfig(), part)
-    return {key: value for key, value in config.to_dict().items() if isinstance(value, int | float)}
-
-
-def _check_sizes(folder: Folder, told: SmolVlaSaid, sizes: Mapping[str, Any]) -> None:
-    vision, text = sizes["vision_config"], sizes["text_config"]
-    for part, key in ((vision, "num_hidden_layers"), (text, "num_hidden_layers")):
-        if type(part.get(key)) is not int or not 0 < part[key] <= _MOST_LAYERS:
-            raise folder.error(
-                f"its language model has {key} = {part.get(key)!r:.40}; expected 1 to {_MOST_LAYERS}"
-            )
-    if text.get("model_type", "llama") != "llama":
-        raise folder.error(f"its language model is a {text['model_type']!r}; SmolVLM's, a llama, runs here")
-    side = vision.get("image_size")
+def _check_said(folder: Folder, told: SmolVlaSaid, side: Any) -> None:
     if told.resize_imgs_with_padding != (side, side):
         raise folder.error(
             f"config.json: resize_imgs_with_padding {list(told.resize_imgs_with_padding)}, and its vision "
@@ -275,7 +276,11 @@ def _check_sizes(folder: Folder, told: SmolVlaSaid, sizes: Mapping[str, Any]) ->
             raise folder.error(f"config.json: a {what} of {size}, and the network has {most}")
 
 
-def _name(name: str) -> str | None:
-    if name.startswith(("normalize_", "unnormalize_")) or name.endswith("vlm.lm_head.weight"):
+HEAD = "vlm_with_expert.vlm.lm_head.weight"
+
+
+def own_name(name: str) -> str | None:
+    """The network's name of a tensor of LeRobot's file; ``None``: it has no use for it."""
+    if name.startswith(("normalize_", "unnormalize_")) or name.endswith(HEAD):
         return None
     return name.removeprefix("model.").replace("_orig_mod.", "")

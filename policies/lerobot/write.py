@@ -6,7 +6,6 @@ tokens come first makes no difference to attention.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,8 @@ from policies.act.load import ActStats, load_act
 from policies.act.options import ActShape
 from policies.act.resnet import MEAN, STD
 from policies.checkpoint import CheckpointError, write_safetensors
-from policies.lerobot.folder import ACTION, AFTER, BEFORE, CONFIG, PICTURES, STATE, WEIGHTS
+from policies.lerobot.folder import ACTION, CONFIG, PICTURES, STATE, WEIGHTS
+from policies.lerobot.processor_files import write_json, write_processors
 from policies.said_units import NAME as ABOUT
 from policies.said_units import units_beside
 from runtime.input_file import parse_json, read_small
@@ -85,8 +85,8 @@ def write_lerobot_folder(source: Path, target: Path) -> str:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         write_safetensors(draft / WEIGHTS, _renamed(model.state_dict()), {"format": "pt"})
-        _write_json(draft / CONFIG, _config(told, shape))
-        _write_processors(draft, told, shape, stats)
+        write_json(draft / CONFIG, _config(told, shape))
+        write_processors(draft, _features(told, shape), _MODES, _statistics(told, stats))
         if (source / ABOUT).is_file():
             shutil.copyfile(source / ABOUT, draft / ABOUT)
         draft.rename(target)
@@ -173,8 +173,7 @@ def _config(told: _Said, shape: ActShape) -> dict[str, Any]:
     }
 
 
-def _write_processors(folder: Path, told: _Said, shape: ActShape, stats: ActStats) -> None:
-    features = _features(told, shape)
+def _statistics(told: _Said, stats: ActStats) -> dict[str, Tensor]:
     held = {
         f"{STATE}.mean": torch.from_numpy(stats.qpos_mean),
         f"{STATE}.std": torch.from_numpy(stats.qpos_std),
@@ -184,28 +183,4 @@ def _write_processors(folder: Path, told: _Said, shape: ActShape, stats: ActStat
     for name in told.cameras:
         held[f"{PICTURES}{name}.mean"] = torch.tensor(MEAN).view(3, 1, 1)
         held[f"{PICTURES}{name}.std"] = torch.tensor(STD).view(3, 1, 1)
-    floats = {name: value.float() for name, value in held.items()}
-    cpu = {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}}
-    before: list[dict[str, Any]] = [
-        {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
-        {"registry_name": "to_batch_processor", "config": {}},
-        cpu,
-    ]
-    normalize = _normalising(folder, BEFORE, "normalizer_processor", len(before), features, floats)
-    own = {ACTION: features[ACTION]}
-    after = [_normalising(folder, AFTER, "unnormalizer_processor", 0, own, floats), cpu]
-    _write_json(folder / BEFORE, {"name": "policy_preprocessor", "steps": [*before, normalize]})
-    _write_json(folder / AFTER, {"name": "policy_postprocessor", "steps": after})
-
-
-def _normalising(
-    folder: Path, whose: str, name: str, at: int, features: Mapping[str, Any], stats: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    file = f"{whose.removesuffix('.json')}_step_{at}_{name}.safetensors"
-    write_safetensors(folder / file, stats, {"format": "pt"})
-    said = {"eps": 1e-8, "features": features, "norm_map": _MODES}
-    return {"registry_name": name, "config": said, "state_file": file}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    return held

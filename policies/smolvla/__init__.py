@@ -1,1 +1,1 @@
-"""SmolVLA's network: it reads once, and denoises a chunk from that; no policy is built of it yet."""
+"""SmolVLA, trained here, and with inputs that LeRobot's has not; its network is `policies.lerobot`'s."""

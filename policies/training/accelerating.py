@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -67,11 +68,13 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], options: OptimizerOption
 
 
 def make_schedule(optimizer: Optimizer, options: ScheduleOptions, steps: int) -> Any:
-    """Diffusers' schedule of the learning rate over `steps`.
+    """The schedule of the learning rate over `steps`, diffusers' but for ``cosine_to_end``.
 
     Raises:
         PolicyError: the step rules are none.
     """
+    if options.name == "cosine_to_end":
+        return _cosine_to_end(optimizer, options, steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # diffusers warns about its own dependencies
         from diffusers.optimization import get_scheduler
@@ -87,3 +90,18 @@ def make_schedule(optimizer: Optimizer, options: ScheduleOptions, steps: int) ->
         )
     except ValueError as error:
         raise PolicyError(f"schedule: {error}") from None
+
+
+def _cosine_to_end(optimizer: Optimizer, options: ScheduleOptions, steps: int) -> Any:
+    """Of openpi and LeRobot: linear from ``1 / (warm-up + 1)``, then the cosine that began at step 0."""
+    decay = min(steps, options.decay_steps)
+    warmup = options.warmup_steps * decay // options.decay_steps
+    end = options.end_lr / float(optimizer.defaults["lr"])
+
+    def share(step: int) -> float:
+        if step < warmup:
+            first = 1 / (warmup + 1)
+            return first + (1 - first) * step / warmup
+        return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(step, decay) / decay))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)

@@ -17,6 +17,7 @@ ScheduleName = Literal[
     "linear",
     "cosine",
     "cosine_with_restarts",
+    "cosine_to_end",
     "polynomial",
     "piecewise_constant",
 ]
@@ -74,11 +75,14 @@ class OptimizerOptions(Options):
 
 
 class ScheduleOptions(Options):
-    """``[schedule]``: of the learning rate, by `diffusers.optimization.get_scheduler`.
+    """``[schedule]``: of the learning rate, by `diffusers.optimization.get_scheduler`, and ``cosine_to_end``
+    (openpi's, which LeRobot has): a cosine from the first step on down to a rate that then stays.
 
     Attributes:
         name: which.
         warmup_steps: steps in which it comes up from 0.
+        decay_steps, end_lr: of ``cosine_to_end``: after how many steps it is down, and at which rate. A
+            shorter training is down at its end, its warm-up shorter by as much.
         cycles: of the cosines with restarts.
         power: of the polynomial.
         step_rules: of the piecewise constant, such as ``1:10,0.1:20,0.01``.
@@ -86,9 +90,19 @@ class ScheduleOptions(Options):
 
     name: ScheduleName = "constant"
     warmup_steps: int = Field(default=0, ge=0)
+    decay_steps: int = Field(default=0, ge=0)
+    end_lr: float = Field(default=0.0, ge=0)
     cycles: int = Field(default=1, ge=1)
     power: float = Field(default=1.0, gt=0)
     step_rules: str = ""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> ScheduleOptions:
+        if (self.name == "cosine_to_end") != bool(self.decay_steps):
+            raise ValueError("decay_steps is for schedule.name = 'cosine_to_end', which needs it")
+        if self.end_lr and self.name != "cosine_to_end":
+            raise ValueError("end_lr is for schedule.name = 'cosine_to_end'")
+        return self
 
     @model_validator(mode="after")
     def _has_rules(self) -> ScheduleOptions:

@@ -17,17 +17,17 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from policies import model_folder as folders  # noqa: E402
 from policies.checkpoint import CheckpointError  # noqa: E402
-from policies.dexvla import folder as folders  # noqa: E402
-from policies.dexvla.adapters import add_adapters, merged_state  # noqa: E402
 from policies.dexvla.config import DexVlaConfig  # noqa: E402
 from policies.dexvla.load import begun_with, begun_with_nothing, load_dexvla, load_head  # noqa: E402
-from policies.dexvla.network import DexVla, drawn  # noqa: E402
+from policies.dexvla.network import DexVla, drawn, public_name  # noqa: E402
 from policies.dexvla.pictures import PictureSize, cropped, patches  # noqa: E402
 from policies.dexvla.policy import DexVlaPolicy  # noqa: E402
 from policies.dexvla.prompts import Prompts  # noqa: E402
 from policies.dexvla.shape import DexVlaShape  # noqa: E402
 from policies.dexvla.words import ENDS, NEXT, PICTURE, byte_vlm, byte_words  # noqa: E402
+from policies.training.adapters import add_adapters, merged  # noqa: E402
 from runtime.inference import InferenceFailureError, checked  # noqa: E402
 from tests.policies.dexvla_small import SMALL  # noqa: E402
 from tests.policies.test_learned import ROBOT, observe  # noqa: E402
@@ -223,7 +223,7 @@ def test_adapters_alone_are_trained_in_the_language_model_and_merged_when_writte
     before = {name: value.clone() for name, value in network.public_state().items()}
     adapted, words = begun_with_nothing(SHAPE)
     adapted.load_public({name: value.clone() for name, value in before.items()})
-    add_adapters(adapted.eval(), 2, 4, 0.0)
+    add_adapters(adapted.eval().vlm, lambda name: "lm_head" not in name, 2, 4, 0.0)
     trained = {name for name, value in adapted.named_parameters() if value.requires_grad}
     of_vlm = {name for name in trained if name.startswith("vlm.")}
     assert of_vlm
@@ -233,13 +233,13 @@ def test_adapters_alone_are_trained_in_the_language_model_and_merged_when_writte
     for name, value in adapted.named_parameters():
         if ".lora_B" in name:
             torch.nn.init.normal_(value, std=0.1)
-    merged = merged_state(adapted)
-    assert merged.keys() == before.keys()
+    after = merged(adapted, adapted.public_state(), public_name)
+    assert after.keys() == before.keys()
     assert not torch.equal(
-        merged["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"]
+        after["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"]
     )
     plain, _ = begun_with_nothing(SHAPE)
-    plain.load_public(merged)
+    plain.load_public(after)
     prompts = Prompts(words, adapted, 1)
     prompt = prompts.one("Go.", patches(torch.rand(1, 3, *prompts.size.seen), prompts.size))
     with torch.no_grad():

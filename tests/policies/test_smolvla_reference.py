@@ -12,8 +12,9 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from policies.smolvla.network import Reading, SmolVla  # noqa: E402
-from policies.smolvla.shape import SmolVlaShape  # noqa: E402
+from policies.lerobot.smolvla_network import Reading, SmolVla  # noqa: E402
+from policies.lerobot.smolvla_shape import SmolVlaShape  # noqa: E402
+from policies.smolvla.flow import drawn_times, flow_error, mean_of_real  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 SHAPE = SmolVlaShape(
@@ -67,11 +68,41 @@ def test_a_chunk_is_the_references(network: SmolVla) -> None:
 
 @pytest.mark.usefixtures("no_gradients")
 def test_the_loss_is_the_references(network: SmolVla) -> None:
-    time = KNOWN["time"][:, None, None]
-    noised = time * KNOWN["noise"] + (1 - time) * KNOWN["actions"]
-    velocity = network.velocity(noised, network.time_part(KNOWN["time"]), reading(network))
-    loss = (KNOWN["noise"] - KNOWN["actions"] - velocity) ** 2
-    torch.testing.assert_close(loss, KNOWN["loss"], rtol=0, atol=3e-5)
+    seen, times = reading(network), KNOWN["time"]
+    error = flow_error(network, seen, KNOWN["actions"], KNOWN["noise"], times, None)
+    torch.testing.assert_close(error, KNOWN["loss"], rtol=0, atol=3e-5)
+    none_given = torch.zeros(error.shape[:2], dtype=torch.bool)
+    same = flow_error(network, seen, KNOWN["actions"], KNOWN["noise"], times, none_given)
+    torch.testing.assert_close(same, KNOWN["loss"], rtol=0, atol=3e-5)
+    real = torch.ones(error.shape[:2], dtype=torch.bool)
+    real[0, 4:] = False
+    loss = mean_of_real(error, 5, real)
+    rows = torch.cat([KNOWN["loss"][0, :4, :5], *KNOWN["loss"][1:, :, :5]])
+    torch.testing.assert_close(loss, rows.mean(), rtol=1e-5, atol=0)
+
+
+def test_times_are_of_lerobots_beta() -> None:
+    torch.manual_seed(0)
+    times = drawn_times(20_000, torch.device("cpu"))
+    known = torch.distributions.Beta(1.5, 1.0).sample((20_000,)) * 0.999 + 0.001
+    assert times.min() > 0.001
+    assert times.max() <= 1
+    levels = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+    torch.testing.assert_close(times.quantile(levels), known.quantile(levels), rtol=0, atol=0.01)
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_rows_that_are_given_are_seen_clean(network: SmolVla) -> None:
+    """Their noise counts for nothing, and they are at time 0."""
+    given = torch.zeros(KNOWN["actions"].shape[:2], dtype=torch.bool)
+    given[:, :2] = True
+    noise = KNOWN["noise"].clone()
+    noise[:, :2] = 7.0
+    seen, rest = reading(network), (KNOWN["time"], given)
+    one = flow_error(network, seen, KNOWN["actions"], KNOWN["noise"], *rest)
+    two = flow_error(network, seen, KNOWN["actions"], noise, *rest)
+    torch.testing.assert_close(one[:, 2:], two[:, 2:])
+    assert (one[:, 2:] - KNOWN["loss"][:, 2:]).abs().max() > 1e-3
 
 
 @pytest.mark.usefixtures("no_gradients")

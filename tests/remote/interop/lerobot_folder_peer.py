@@ -134,7 +134,8 @@ def answered(folder: Path, said: dict[str, Any]) -> None:
     """Load the folder, play an episode, write what was answered."""
     config = PreTrainedConfig.from_pretrained(folder)
     config.device = "cpu"
-    policy = get_policy_class(config.type).from_pretrained(folder, config=config)
+    strict = bool(said.get("load")) and config.type == "smolvla"
+    policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=strict)
     before, after = make_pre_post_processors(config, pretrained_path=str(folder))
     steps, joints, (height, width) = said["steps"], said["joints"], said["size"]
     seen = {name: pictures(SEED + i, steps, height, width) for i, name in enumerate(said["cameras"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from safetensors.torch import load_file
 
 from dexrun.data.convert import main
 from dexrun.export.command import main as export_main
+from policies.data.dataset import ACTION, IMAGES, STATE, Feature
 from runtime.units import UnitMap
 from tests.export.synthetic import Made, write_run
 from tests.policies import lerobot_rig
 from tests.policies.lerobot_rig import DATA, Played, joint_units
 from tests.policies.test_lerobot_writing import SIZE, checkpoint
 from tests.remote.interop.peers import HERE, ROOT, needs
+from tests.training.rig import HeldDataset, held, trained
+from tests.training.smolvla_small import SHAPE, settings, with_everything
 
 PEER = "lerobot"
 CLOSE = 1e-5
@@ -75,6 +79,46 @@ def test_a_folder_written_for_lerobot_runs_there(tmp_path: Path, monkeypatch: py
     episode = answered(target, {**said, "load": True})
     monkeypatch.setitem(lerobot_rig.NAMES, "head", "head")
     assert farthest(episode) < CLOSE
+
+
+SIDES = (24, 40)
+
+
+def of_degrees(dataset: HeldDataset) -> HeldDataset:
+    """Two cameras, and joints as LeRobot's arms have them."""
+    names = (STATE, ACTION)
+    for episode in dataset.episodes:
+        head = episode.arrays.pop(IMAGES + "head")
+        episode.arrays |= {IMAGES + "front": head, IMAGES + "wrist": head[:, ::-1].copy()}
+        for name in names:
+            episode.arrays[name] = episode.arrays[name] * np.array([40.0] * 5 + [100.0], np.float32)
+    features = {name: each for name, each in dataset.features.items() if name != IMAGES + "head"}
+    features |= {name: replace(features[name], unit="lerobot_degrees") for name in names}
+    pictures = {IMAGES + name: Feature((*SIDES, 3), "uint8", "rgb") for name in ("front", "wrist")}
+    dataset.features = {**features, **pictures}
+    return dataset
+
+
+def test_a_smolvla_that_was_trained_here_runs_there(tmp_path: Path) -> None:
+    """Every weight under its own name, adapters merged; chunks and an episode of `select_action`."""
+    recipe = {"shape": SHAPE, "stage": "lora", "lora_rank": 2}
+    given = settings(tmp_path / "trained", steps=3, recipe=recipe, optimizer={"lr": 1e-2})
+    trained(given, of_degrees(held(2, 8, SIDES)))
+    target = tmp_path / "pretrained_model"
+    assert main([str(tmp_path / "trained/last"), str(target), "--lerobot"]) == 0
+    said = {"kind": "smolvla", "cameras": ["front", "wrist"], "size": list(SIDES), "joints": 6, "steps": 7}
+    said |= {"vlm": str(target / "vlm"), "task": "put the cup on the tray", "load": True}
+    assert farthest(answered(target, said)) < CLOSE
+
+
+def test_lerobot_refuses_a_smolvla_with_inputs_that_it_has_not_and_says_which(tmp_path: Path) -> None:
+    switches = {"use_depth": True, "use_force": True}
+    trained(settings(tmp_path / "trained", steps=1, switches=switches), with_everything())
+    folder = (tmp_path / "trained/last").resolve()
+    said = {"kind": "smolvla", "cameras": ["head"], "size": [24, 40], "joints": 6, "steps": 1, "load": True}
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        answered(folder, {**said, "vlm": str(folder / "vlm")})
+    assert "smolvla with inputs that LeRobot has not: depth, force" in caught.value.stderr.decode()
 
 
 TINY = {"dim_model": 32, "dim_feedforward": 32, "n_heads": 2, "n_encoder_layers": 1, "latent_dim": 4}

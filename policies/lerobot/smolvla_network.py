@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
-from policies.smolvla.shape import SmolVlaShape
+from policies.lerobot.smolvla_shape import SmolVlaShape
 
 _LONGEST_WAVE = 10_000.0
 """Of the rotary positions: SmolVLA's own, whatever the language model was trained with."""
@@ -144,7 +144,14 @@ class SmolVla(nn.Module):
         tokens: Tensor = model.connector(vision.post_layernorm(x))
         return tokens * math.sqrt(tokens.shape[-1])
 
-    def read(self, pixels: Tensor, words: Tensor, word_mask: Tensor | None, state: Tensor) -> Reading:
+    def read(
+        self,
+        pixels: Tensor,
+        words: Tensor,
+        word_mask: Tensor | None,
+        state: Tensor,
+        more: Tensor | None = None,
+    ) -> Reading:
         """What there is to see, to read and to feel.
 
         Args:
@@ -152,16 +159,20 @@ class SmolVla(nn.Module):
             words: ``[B, L]`` tokens.
             word_mask: ``[B, L]``, true where there is a word; ``None``: everywhere.
             state: ``[B, state_size]``, normalised, filled up with zeros.
+            more: ``[B, N, width]``, tokens of inputs that LeRobot has not; pictures and words see neither
+                these nor the state.
         """
         batch, cameras = pixels.shape[:2]
         tokens = self.see(pixels.flatten(0, 1)).reshape(batch, cameras * self._picture_tokens, -1)
         said = self._text.embed_tokens(words) * math.sqrt(tokens.shape[-1])
         felt = self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
-        x = torch.cat([tokens, said.to(tokens.dtype), felt.to(tokens.dtype)], dim=1)
-        seen, positions = self._places(x, words.shape[1], word_mask)
+        last = felt if more is None else torch.cat([more.to(felt.dtype), felt], dim=1)
+        x = torch.cat([tokens, said.to(tokens.dtype), last.to(tokens.dtype)], dim=1)
+        own = last.shape[1]
+        seen, positions = self._places(x, words.shape[1], own, word_mask)
         # pictures and words do not see the state, which is last; it sees everything
         mask = torch.ones(1, 1, x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
-        mask[..., :-1, -1] = False
+        mask[..., :-own, -own:] = False
         keys, values = self._remembered(
             x, mask if seen is None else mask & seen, Rotation.at(positions, self._head_size)
         )
@@ -179,12 +190,16 @@ class SmolVla(nn.Module):
         model = self.vlm_with_expert.vlm.model
         return int(model.vision_model.embeddings.num_patches // model.connector.scale_factor**2)
 
-    def _places(self, x: Tensor, words: int, word_mask: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """What counts of the tokens, ``[B, 1, 1, P]``, and their positions ``[B, P]``."""
+    def _places(
+        self, x: Tensor, words: int, after: int, word_mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """What counts of the tokens, ``[B, 1, 1, P]``, and their positions ``[B, P]``; so many of them are
+        `words`, and `after` come after these.
+        """
         if word_mask is None:
             return None, torch.arange(x.shape[1], device=x.device)[None]
         there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        there[:, -1 - words : -1] = word_mask
+        there[:, -after - words : -after] = word_mask
         return there[:, None, None], there.cumsum(1) - 1
 
     def _remembered(
@@ -221,10 +236,15 @@ class SmolVla(nn.Module):
         return F.linear(waves, self.action_time_mlp_in.weight[:, width:], self.action_time_mlp_in.bias)
 
     def velocity(self, x: Tensor, time_part: Tensor, reading: Reading) -> Tensor:
-        """Where the flow goes at ``x[B, chunk, action_size]``, float32; `time_part` ``[B or 1, width]``."""
+        """Where the flow goes at ``x[B, chunk, action_size]``, float32.
+
+        `time_part` is ``[B or 1, width]``, or of each row ``[B, chunk, width]``.
+        """
+        if time_part.dim() == 2:
+            time_part = time_part[:, None]
         first, last = self.action_time_mlp_in, self.action_time_mlp_out
         h = self.action_in_proj(x.to(self.action_in_proj.weight.dtype))
-        h = F.linear(h, first.weight[:, : h.shape[-1]]) + time_part[:, None]
+        h = F.linear(h, first.weight[:, : h.shape[-1]]) + time_part
         h = last(F.silu(h))
         rows = x.shape[1]
         causal = torch.ones(1, 1, rows, rows, dtype=torch.bool, device=x.device).tril()
@@ -242,8 +262,9 @@ class SmolVla(nn.Module):
                 attended = _attended(reading.own(q), k, v, reading.seen)
             h = h + attention.o_proj(_joined(attended))
             h = h + layer.mlp(layer.post_attention_layernorm(h))
-        out = self.action_out_proj
-        return F.linear(self._expert.norm(h).float(), out.weight.float(), out.bias.float())
+        out, h = self.action_out_proj, self._expert.norm(h).float()
+        with torch.autocast(h.device.type, enabled=False):
+            return F.linear(h, out.weight.float(), out.bias.float())
 
     @staticmethod
     def _widened(reading: Reading, causal: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (folder / WHOLE,)
     if (folder / ADAPTER).is_file():
         raise CheckpointError(
-            f"{folder}: adapters alone (LoRA); merge them into the model first, as the public code's "
-            "load_merge_lora_weights does, and give the folder with the whole model"
+            f"{folder}: adapters alone (LoRA); merge them into the model first (peft's merge_and_unload, "
+            "DexVLA's load_merge_lora_weights), and give the folder with the whole model"
         )
     try:
         index = parse_json(read_small(folder / INDEX, 1 << 24))
