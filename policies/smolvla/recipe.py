@@ -102,7 +102,7 @@ class SmolVlaRecipe:
                 "switches.use_mask: smolvla has no input for it; it takes cameras, depth, joints, force, the "
                 "tip and words"
             )
-        given = tuple(self._table.keys.cameras.values())
+        given = self._named
         if given and switches.use_language_tip:
             given = tuple(dict.fromkeys((*given, self._tip_camera)))
         return replace(switches, cameras=switches.cameras or given)
@@ -244,8 +244,12 @@ class SmolVlaRecipe:
         return self._table.inputs.tip_camera or self._table.keys.tip_camera
 
     def _cameras(self, dataset: Dataset) -> list[str]:
-        given = list(self._table.keys.cameras.values())
-        return cameras_of(dataset, given or None, self._table.type)
+        return cameras_of(dataset, self._named or None, self._table.type)
+
+    @property
+    def _named(self) -> tuple[str, ...]:
+        """The data set's cameras that the table names."""
+        return tuple(name.removeprefix(IMAGES) for name in self._table.keys.cameras.values())
 
     def _beyond(self, dataset: Dataset) -> SmolVlaInputs:
         """What of the data set LeRobot's network has no input for, as the switches read it."""

@@ -19,6 +19,7 @@ from safetensors.torch import load_file  # noqa: E402
 from dexrun.config.load import load  # noqa: E402
 from dexrun.data.convert import main as convert  # noqa: E402
 from dexrun.evaluation.asked import candidates_of  # noqa: E402
+from dexrun.serve.command import policy_maker  # noqa: E402
 from policies.data.dataset import ACTION, DEPTH, FORCE, TIP, DatasetError, Switches  # noqa: E402
 from policies.lerobot.config import LerobotFolderConfig  # noqa: E402
 from policies.lerobot.policy import FolderPolicy  # noqa: E402
@@ -97,6 +98,18 @@ def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path: Path)
     again = trained(settings(tmp_path / "ended", steps=4, recipe=recipe), dataset, resume=True)
     assert (*ended.losses, *again.losses) == whole.losses
     assert not changed(weights(whole.checkpoint), weights(again.checkpoint))
+
+
+def test_it_is_trained_in_bfloat16_with_float32_weights(tmp_path: Path) -> None:
+    end = trained(settings(tmp_path, precision="bfloat16"), held(2, 8, SIZE))
+    assert np.isfinite(end.losses).all()
+    assert {value.dtype for value in weights(end.checkpoint).values()} == {torch.float32}
+
+
+def test_the_cameras_are_those_that_the_table_names(tmp_path: Path) -> None:
+    recipe = SmolVlaConfig(keys={"cameras": {"left": "observation.images.head"}}).recipe({"shape": SHAPE})
+    assert recipe.reads(Switches()).cameras == ("head",)
+    assert "observation.images.head" in recipe.windows(recipe.prepare(held(2, 8, SIZE), tmp_path)).rows
 
 
 def test_the_rate_is_lerobots() -> None:
@@ -364,6 +377,17 @@ def test_it_is_lerobots_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_an_evaluation_takes_it_with_what_it_says(everything: tuple[Path, HeldDataset]) -> None:
     (candidate,) = candidates_of([str(everything[0])])
     assert candidate.words == ("--policy.checkpoint", str(everything[0].absolute()))
+
+
+def test_a_server_takes_it_with_what_it_says(everything: tuple[Path, HeldDataset]) -> None:
+    """The simulated camera's depth is known there; a real one's is not, and an answer says so."""
+    folder, dataset = everything
+    given = ["--config", str(ROOT / "config.toml"), "--policy.checkpoint", str(folder)]
+    policy = policy_maker(load(given, {}))()
+    policy.warm_up()
+    seen = measured(dataset, 1, 2)
+    np.testing.assert_allclose(policy.infer(seen).rows, run(folder).infer(seen).rows, rtol=0, atol=1e-6)
+    policy.close()
 
 
 # --- what does not fit
