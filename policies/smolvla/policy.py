@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from loguru import logger
 from torch import Tensor
 
 from policies.data.dataset import DEPTH, FORCE, TIP
 from policies.lerobot.folder import Folder
 from policies.lerobot.network import ChunkNetwork
-from policies.lerobot.policy import FolderPolicy
+from policies.lerobot.policy import Committed, FolderPolicy
 from policies.lerobot.smolvla import load_lerobot_smolvla
 from policies.mapping import ImageRule, fit_plane
 from policies.smolvla.extras import load_extras
@@ -36,6 +37,7 @@ class SmolVlaPolicy(FolderPolicy):
     ) -> None:
         self._table, self._inputs = options, options.inputs
         self._infos = cameras
+        self._told = False
         self._depths = options.depth_cameras()
         self._size = ImageRule(width=self._inputs.depth_width, height=self._inputs.depth_height)
         super().__init__(options, robot, cameras, self._read)
@@ -65,6 +67,19 @@ class SmolVlaPolicy(FolderPolicy):
         if inputs.names:
             network.beyond = load_extras(folder.path, inputs, network.network.state_proj.out_features)
         return network
+
+    def _committed(self, observation: Observation) -> Committed | None:
+        committed, known = super()._committed(observation), self._table.trained_delay
+        if committed is not None and known and committed[1] > known and not self._told:
+            self._told = self._table.rtc == "prefix"
+            if self._told:
+                logger.warning(
+                    "policy: {} rows will have been executed when a chunk arrives, and it was trained to go "
+                    "on from {}: such chunks are guided, which takes longer (recipe.rtc_delay)",
+                    committed[1],
+                    known,
+                )
+        return committed
 
     def _beyond(self, observations: Sequence[Observation]) -> Mapping[str, Tensor]:
         inputs, found = self._inputs, {}

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from loguru import logger  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from dexrun.config.load import load  # noqa: E402
@@ -220,6 +221,22 @@ def test_rows_that_it_was_trained_to_go_on_from_come_back_as_they_are(tmp_path: 
     assert np.abs(both[1].rows[:4] - committed[:4]).max() > 1e-4
     none = run(tmp_path / "last", "--policy.blend", "rtc", "--policy.rtc", "none")
     assert not none.spec.takes_prefix
+
+
+def test_that_more_rows_are_under_way_than_it_was_trained_for_is_said_once(tmp_path: Path) -> None:
+    dataset = held(2, 8, SIZE)
+    trained(settings(tmp_path, steps=1, recipe={"shape": SHAPE, "rtc_delay": 2}), dataset)
+    policy = run(tmp_path / "last", "--policy.blend", "rtc")
+    seen = replace(observation(dataset, 0, 1), committed=np.zeros((4, 6)))
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
+    try:
+        for frozen in (2, 3, 3):
+            policy.infer(replace(seen, frozen_steps=frozen))
+    finally:
+        logger.remove(sink)
+    (line,) = said
+    assert line.startswith("policy: 3 rows will have been executed when a chunk arrives, and it was trained")
 
 
 def test_given_rows_are_the_first_and_each_number_of_them_comes() -> None:
