@@ -47,6 +47,8 @@ from runtime.teardown import boxed
 _FIRST_TICK_S = 5.0
 _JUDGE_S = 3.0
 _STOP_S = 3.0
+_BRAKE_S = 1.0
+"""Longer than an arm takes to come to rest; one that is held by a fault meanwhile does not keep the run."""
 
 Opener = Callable[
     [Robot, RunFolder, RunRecord, RunRecording | None], contextlib.AbstractAsyncContextManager[Mode]
@@ -220,7 +222,7 @@ def _realtime(robot: Robot, record: RunRecord, *, pauses: bool) -> Iterator[None
 
 @contextlib.asynccontextmanager
 async def ticking(robot: Robot) -> AsyncIterator[None]:
-    """The control loop runs; afterwards the arm is asked to stay where it is."""
+    """The control loop runs; afterwards an arm that is being braked is brought to rest, and stays there."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(robot.control.run, name="control")
         tasks.start_soon(RateWatch(robot).run, name="rates")
@@ -229,6 +231,10 @@ async def ticking(robot: Robot) -> AsyncIterator[None]:
         with anyio.fail_after(_FIRST_TICK_S):
             await robot.control.ticked()
         yield
+        for _ in range(round(_BRAKE_S * robot.settings.control.rate_hz)):
+            if not robot.control.braking:
+                break
+            await robot.control.ticked()
         robot.control.close()
         await robot.control.ticked()
         tasks.cancel_scope.cancel()
@@ -279,4 +285,6 @@ async def _until_latched(robot: Robot, mode: Mode, panel: PanelSide) -> Outcome:
         outcome = await mode.run()
         result.append(outcome)
         tasks.cancel_scope.cancel()
+    if why := robot.control.latched:  # whatever else came in the same tick, a stop wins
+        return stopped(why, mode.attempts())
     return result[0]

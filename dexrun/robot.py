@@ -92,7 +92,7 @@ class Robot:
 
     def survived(self) -> dict[str, Mapping[str, int]]:
         """Faults that the drivers dealt with by themselves."""
-        counted = {name: driver.statistics() for name, driver in self.drivers.items()}
+        counted = {name: thread.counts for name, thread in self.threads.items()}
         return {
             name: {kind: times for kind, times in kinds.items() if kind not in _COUNTED_ELSEWHERE}
             for name, kinds in counted.items()

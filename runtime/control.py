@@ -15,7 +15,16 @@ from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import NS_PER_S, Clock
 from runtime.engagement import Engagement
 from runtime.horizon import CAPACITY, Horizon
-from runtime.inputs import LeaderSource, Watch, gone_on_from, read_force, sample_of, sent_ring, stale_watch
+from runtime.inputs import (
+    LONGEST_STATE_AGE_S,
+    LeaderSource,
+    Watch,
+    gone_on_from,
+    read_force,
+    sample_of,
+    sent_ring,
+    stale_watch,
+)
 from runtime.interfaces import ChunkSource, StartingSource
 from runtime.joints import posed
 from runtime.messages import ActionChunk, Clip, Floats, PolicyStatus
@@ -52,7 +61,7 @@ class ControlOptions(Options):
 
     Attributes:
         rate_hz: ticks per second. A policy's rows have a rate of their own (``policy.rate_hz``).
-        state_max_age_s: the arm's state may be this old.
+        state_max_age_s: the arm's state, and the leader's, may be this old; then the arm holds.
         stop_after_hold_s: a fault that lasts this long latches a stop; 0 holds for ever.
         stop_after_starved_s: a source that gives nothing for this long latches a stop; 0 waits for ever.
         park_rad: where a fault or a starved source that lasted too long brings the arm before the stop is
@@ -68,7 +77,7 @@ class ControlOptions(Options):
     """
 
     rate_hz: float = Field(default=30.0, gt=0, le=1000)
-    state_max_age_s: float = Field(default=0.1, gt=0)
+    state_max_age_s: float = Field(default=0.1, gt=0, le=LONGEST_STATE_AGE_S)
     stop_after_hold_s: float = Field(default=10.0, ge=0)
     stop_after_starved_s: float = Field(default=30.0, ge=0)
     park_rad: tuple[float, ...] = ()
@@ -370,6 +379,11 @@ class ControlLoop:
         return self._supervisor.reason
 
     @property
+    def latched(self) -> str:
+        """Why a stop is latched, from the moment that it is asked for; ``""`` where none is."""
+        return self._supervisor.latched
+
+    @property
     def transitions(self) -> Sequence[Transition]:
         """The newest changes of state."""
         return self._supervisor.transitions
@@ -378,6 +392,11 @@ class ControlLoop:
     def resting(self) -> bool:
         """Whether nothing is followed, and the arm has been braked where `rest` asked for it."""
         return self._source is None and not self._slows
+
+    @property
+    def braking(self) -> bool:
+        """Whether `rest`, or a `stop` that brakes, has not brought the arm to rest yet."""
+        return self._slows
 
     @property
     def source(self) -> Source | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import anyio
 from loguru import logger
@@ -12,9 +13,13 @@ from pydantic import Field
 
 from runtime.clock import NS_PER_S, Clock, ClockThread
 from runtime.interfaces import Driver
+from runtime.latest import Latest
 from runtime.messages import Decision, DeviceError, FaultKind
 from runtime.options import Options
 from runtime.realtime import RealtimeOptions, ahead_of_ordinary
+
+_COUNTED_NS = NS_PER_S // 10
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 FaultReport = Callable[[DeviceError], Decision]
 """Counts a fault and says what it asks for; called on the device's thread, so it must not block."""
@@ -80,6 +85,13 @@ class DeviceThread:
         self._opened: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open_error: DeviceError | None = None
+        self._counts: Latest[Mapping[str, int]] = Latest()
+        self._counted_ns = -_COUNTED_NS
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What the driver's `statistics` were a moment ago, and in the end; for any thread."""
+        return self._counts.newest() or _NOTHING
 
     # --- on the loop
 
@@ -141,6 +153,7 @@ class DeviceThread:
             self._serve()
         finally:
             self._close()
+            self._count()
             self.state = "ended"
             self._announce()
 
@@ -153,7 +166,9 @@ class DeviceThread:
         try:
             function()
         except DeviceError as error:
-            return error
+            if error.device == self.name:
+                return error
+            return DeviceError(self.name, error.kind, error.where, error.detail, error.last_good_ns)
         except Exception as error:  # a driver's defect must not take the arm's hold away
             logger.opt(exception=error).error("{}: its driver raised {}", self.name, type(error).__name__)
             return DeviceError(self.name, FaultKind.CRASHED, "driver", f"{type(error).__name__}: {error}")
@@ -163,6 +178,9 @@ class DeviceThread:
         failures = 0
         while not self._stopping:
             error = self._attempt(self._poll)
+            if (now_ns := self._clock.now_ns()) - self._counted_ns >= _COUNTED_NS:
+                self._counted_ns = now_ns
+                self._count()
             if error is None:
                 if failures and self._delivered:
                     self._well()
@@ -178,6 +196,13 @@ class DeviceThread:
 
     def _poll(self) -> None:
         self._delivered = self.driver.poll()
+
+    def _count(self) -> None:
+        """A driver's numbers are its thread's: others read what was posted of them."""
+        try:
+            self._counts.post(MappingProxyType(dict(self.driver.statistics())))
+        except Exception as error:  # they are for the summary, and hold nothing
+            logger.debug("{}: no statistics: {}: {}", self.name, type(error).__name__, error)
 
     def _reopen(self) -> None:
         """Close, and open again until it works; the device is well when a poll delivers something."""

@@ -14,6 +14,9 @@ from runtime.messages import Floats
 from runtime.ports import Readings
 from runtime.ring import Ring, Sample
 
+LONGEST_STATE_AGE_S = 0.5
+"""No arm and no leader may be silent for longer without being held: one that comes back is engaged anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:

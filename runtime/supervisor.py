@@ -54,7 +54,8 @@ class Supervisor:
     `trouble` says what the newest tick was asked for by what is wrong: 0 nothing, 1 hold, 2 stop.
 
     A latched stop wins over parking, parking over trouble, trouble over a hold that was asked for. With
-    `parks` what lasts too long parks the arm, if it can move; `parked` then latches the stop.
+    `parks` what lasts too long parks the arm, if it can move; `parked` then latches the stop. Whoever asks to
+    hold has it stand where it is: then it is not parked, and if it was on the way, that is where it ends.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Supervisor:
     def hold(self, reason: str) -> None:
         """Hold until `resume`."""
         self._asked = reason
+        if self._parking:
+            self.parked(f"not parked: {reason}")
 
     def resume(self) -> None:
         """End what `hold` began."""
@@ -100,10 +103,17 @@ class Supervisor:
 
     def give_up(self, reason: str) -> None:
         """Something lasted too long: park the arm, if that is configured, and latch a stop."""
-        if self._parks and not self._latched:
-            self._parking = self._parking or reason
-        else:
+        if not self._parks or self._latched:
             self.stop(reason)
+        elif self._asked:
+            self.stop(f"{reason}; not parked: {self._asked}")
+        else:
+            self._parking = self._parking or reason
+
+    @property
+    def latched(self) -> str:
+        """Why a stop is latched, from the moment that it is asked for; empty where none is."""
+        return self._latched
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""

@@ -10,6 +10,7 @@ from loguru import logger
 
 from dexrun.robot import Robot
 from runtime.clock import NS_PER_S
+from runtime.latest import Latest
 
 STILL_RAD_S = 0.05
 """Joints slower than this (the gripper: in travels a second) stand still."""
@@ -27,12 +28,13 @@ class ForceZero:
         self._clock = robot.clock
         self._states = robot.arm.states
         self._max_age_ns = round(robot.settings.control.state_max_age_s * NS_PER_S)
+        self._begun: Latest[int] = Latest()
         self._seen = 0
 
     def begin(self) -> None:
-        """An episode begins."""
+        """An episode begins; on the loop."""
         if self._force is not None:
-            self._seen = len(self._force.tared)
+            self._begun.post(len(self._force.tared))  # what was answered before is of no episode
             self._force.tare(self._still)
 
     def _still(self) -> bool:
@@ -40,9 +42,10 @@ class ForceZero:
         return state is not None and bool(np.abs(state["velocity"]).max() < STILL_RAD_S)
 
     def __call__(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """What was not told yet: ``force_tare``, with ``refused``, the reason, or empty."""
+        """What was not told yet, on the recorder's thread: ``force_tare``, and why one was ``refused``."""
         if self._force is None:
             return
+        self._seen = max(self._seen, self._begun.take() or 0)
         for refused in self._force.tared[self._seen :]:
             self._seen += 1
             if refused:

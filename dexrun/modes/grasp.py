@@ -130,17 +130,19 @@ class GraspMode:
     async def _work(self) -> Outcome:
         try:
             with self._turns.at_most(self._options.time_limit_s) as self._whole:
+                if self._quitting:  # somebody was sooner
+                    self._whole.cancel()
                 while self._told or not isinstance(self._plan.step, plan.Finished):
                     if self._told:
                         self._begin_anew()
                     with anyio.CancelScope() as self._present:
                         await self._carry_on(self._plan)
         except PlannerFailedError as error:
-            self._control.idle()
+            self._let_be()
             self._plan.stop(str(error))
             return stopped(str(error), self.attempts())
         if self._whole.cancelled_caught:
-            self._control.idle()
+            self._let_be()
             limit = f"time limit of {self._options.time_limit_s:g} s"
             self._plan.stop("asked to quit" if self._quitting else limit)
         end = self._plan.step
@@ -151,9 +153,14 @@ class GraspMode:
             return Outcome("completed", end.reason, self.attempts())
         return Outcome("incomplete", end.reason, self.attempts(), NOT_DONE)
 
+    def _let_be(self) -> None:
+        """What the mode follows it follows no longer; what somebody else does with the arm is his."""
+        if self._turns.mine and self._control.source is not None:
+            self._control.rest()
+
     def _begin_anew(self) -> None:
         """Plan for what was told; the attempts made so far count."""
-        self._control.rest()
+        self._let_be()
         if self._record is not None:
             self._record.broken_off("told something else")
         attempts = self._plan.attempts
@@ -362,7 +369,8 @@ class GraspMode:
             return plan.Failed("not_segmented", str(error))
         finally:
             self._failures.note(attempt)
-            self._control.idle()
+            if self._control.source is attempt:  # and not a person, who may have taken over
+                self._control.idle()
             self._perception.forget()
         waits_for = self._worker.report.waits_for
         waited = f": {waits_for}" if waits_for else ""

@@ -156,6 +156,8 @@ class GraspMoves:
         try:
             rows = await self._clock.run_blocking(lambda: self._whole(start, planned))
         except MotionError as error:
+            if self._turns.lost > lost:
+                return None
             logger.warning("{}", error)
             return plan.Failed("motion", str(error))
         if self._turns.lost > lost:

@@ -67,7 +67,7 @@ class HandOver:
 
     Attributes:
         phase: who drives. In ``POLICY`` it is for the mode to have the policy followed.
-        takeovers: how often a person took control.
+        takeovers: how often a person took control. turns: how often the phase has changed.
         scripted: whether the person is a script, which holds a leader as soon as it is offered.
     """
 
@@ -81,7 +81,7 @@ class HandOver:
         scripted: bool = False,
     ) -> None:
         self.phase = DrivingPhase.NOBODY
-        self.takeovers = 0
+        self.takeovers = self.turns = 0
         self.scripted = scripted
         self._robot = robot
         self._control = robot.control
@@ -94,6 +94,7 @@ class HandOver:
         self._limits = MotionLimits.uniform(robot.model, speed, rate_hz=rate_hz)
         self._settle = round(_SETTLE_S * rate_hz)
         self._way: list[Floats] = []
+        self._row = np.zeros(0)
         self._waited = self._agreed = 0
         self._spare()
 
@@ -164,15 +165,19 @@ class HandOver:
         position, target = leader.position(), self._control.target
         if self._control.resting and position is not None and target is not None:
             self._way = list(plan_joint_move(position.copy(), leader.wanted(target), self._limits))
+            self._row = position.copy()
         return bool(self._way)
 
     def _bring(self) -> None:
         assert self._leader is not None  # noqa: S101 - it is brought
         if not self._way and not self._set_out(self._leader):
             return
-        row = self._way.pop(0) if len(self._way) > 1 else self._way[0]
-        self._leader.bring(row)
-        if row is not self._way[0]:
+        if self._control.state != "idle":  # a hold is one for every motor here: the leader stays, held
+            self._leader.bring(self._row)
+            return
+        self._row = self._way.pop(0) if len(self._way) > 1 else self._way[0]
+        self._leader.bring(self._row)
+        if self._row is not self._way[0]:
             return
         off = self._off()
         if off is not None and not self._far(off):
@@ -224,6 +229,7 @@ class HandOver:
     def _enter(self, phase: DrivingPhase) -> None:
         if phase is not self.phase:
             self.phase = phase
+            self.turns += 1
             self._spare()
             self._changed(phase)
 

@@ -284,7 +284,11 @@ class RolloutMode:
         while True:
             while self.hand_over.phase is not DrivingPhase.NOBODY or self._control.target is None:
                 await self._control.ticked()
-            why = await carry_out(self._robot, await way_home(self._robot))
+            turns = self.hand_over.turns
+            rows = await way_home(self._robot)
+            if self.hand_over.turns != turns:
+                continue  # somebody paused, or had the arm, while the way was planned
+            why = await carry_out(self._robot, rows)
             if why is not None:
                 self._control.idle()
                 if why:

@@ -83,9 +83,9 @@ class TeleopMode:
                 await anyio.sleep_forever()
                 raise AssertionError("for ever is over")
             outcome = await driven.run()
-            self._robot.control.idle()
+            self._robot.control.rest()
             return outcome
-        self._robot.control.idle()
+        self._robot.control.rest()
         return Outcome("completed", f"{self._options.duration_s:g} s are over")
 
     async def _engage(self) -> None:

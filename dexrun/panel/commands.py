@@ -125,7 +125,7 @@ class CommandReader:
                 raise EpisodeError(f"{command.name} came {late_ns / NS_PER_S:.1f} s late, and is not done")
             else:
                 self._do(command)
-        except (EpisodeError, ValueError) as refused:
+        except (EpisodeError, ValueError, ArithmeticError) as refused:  # a number may be beyond any float
             error = " ".join(str(refused).split())
         if not error and command in self._homing:
             return  # answered once there is a way

@@ -12,8 +12,9 @@ import numpy as np
 from runtime.ring import Layout, Ring, Sample
 from runtime.tick import tick_layout
 
-STATUS_BYTES, COMMAND_BYTES, ANSWER_BYTES = 262_144, 8_192, 1_024
+STATUS_BYTES, COMMAND_BYTES, ANSWER_BYTES = 262_144, 8_192, 2_048
 _TICK_S, _PICTURES, _COMMANDS, _ANSWERS = 8, 4, 64, 256
+_MOST = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class PanelCommand:
         """
         number, name = said.get("id"), said.get("name")
         args, client = said.get("args", {}), said.get("client", "")
-        if not all(map(isinstance, (number, name, args, client), (int, str, dict, str))):
+        known = all(map(isinstance, (number, name, args, client), (int, str, dict, str)))
+        if not known or not 0 < number < _MOST:  # type: ignore[operator]
             raise ValueError(f"a command of {sorted(said)}; it has id, name, args and client")
         return cls(number, name, args, client, stamp_ns)  # type: ignore[arg-type]
 
@@ -110,7 +112,10 @@ def text_of(sample: Sample) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    said = json.loads(sample["text"][: int(sample["length"])].tobytes())
+    try:
+        said = json.loads(sample["text"][: int(sample["length"])].tobytes())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(said, dict):
         raise ValueError("not an object")
     return said

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dexrun.panel.shared import SharedCamera, SharedFacts
 from dexrun.panel.tap import RunMoment
 from dexrun.terminal.status import run_status
-from runtime.clock import NS_PER_S
 from runtime.control import Asked, pilot_of
 from runtime.messages import CameraInfo
 from runtime.ring import Ring
@@ -78,10 +77,6 @@ class RunTeller:
             **more,
         }
         return RunMoment(now_ns, status, control.horizon.pending() if control.state == "running" else None)
-
-    def elapsed_s(self) -> float:
-        """Since the robot was up."""
-        return round((self._robot.clock.now_ns() - self._began_ns) / NS_PER_S, 3)
 
     def _prompt(self) -> str:
         settings = self._robot.settings

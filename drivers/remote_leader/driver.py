@@ -18,6 +18,7 @@ from drivers.remote_leader.link import Arrivals, LossWindow, RoundTrips
 from drivers.remote_leader.options import RemoteLeaderOptions, secret_for, split_address
 from drivers.remote_leader.wire import LARGEST, Datagram, Kind, differs, unpacked
 from runtime.clock import NS_PER_S
+from runtime.inputs import LONGEST_STATE_AGE_S
 from runtime.messages import DeviceError, FaultKind
 from runtime.part_context import ArmContext
 from runtime.printable import line
@@ -29,7 +30,7 @@ _AT_ONCE = 64
 """Datagrams that are looked at in one poll: whoever floods the port does not keep the thread."""
 _OFFERS = 8
 """Sessions that are offered and not begun yet: a hello that is sent again takes nothing away."""
-_FOLLOWED_S = 0.5
+_FOLLOWED_S = 2 * LONGEST_STATE_AGE_S
 """So long after its last state a session is still on. Another leader's joints are anywhere else: they count
 once this one has been silent for longer than an arm waits until it holds, and so engages anew, slowly."""
 

@@ -42,7 +42,6 @@ class LeaderSender:
         self._secret = secret
         self._clock = clock
         self._hello = described(joints)
-        self._size = joints.joints
         self._session = 0
         self._number = 0
         self._greeted_ns = self._heard_ns = -1
@@ -73,14 +72,14 @@ class LeaderSender:
         if not self._session:
             if self._greeted_ns < 0 or now - self._greeted_ns > _HELLO_S * NS_PER_S:
                 self._greeted_ns = now
-                self._send(Datagram(Kind.HELLO, 0, 0, now, body=self._hello, joints=self._size))
+                self._send(Datagram(Kind.HELLO, 0, 0, now, body=self._hello))
         elif state is not None:
             self._number += 1
             stamp, came = self._theirs
             body = np.concatenate([state[name] for name in ("position", "velocity", "load")])
             since = now - came if stamp else 0
             data = body.astype("<f8").tobytes()
-            self._send(Datagram(Kind.STATE, self._session, self._number, now, stamp, since, data, self._size))
+            self._send(Datagram(Kind.STATE, self._session, self._number, now, stamp, since, data))
 
     def _send(self, datagram: Datagram) -> None:
         try:

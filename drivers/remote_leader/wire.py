@@ -1,6 +1,6 @@
 """The datagrams between a leader's machine and its follower's: one layout, closed by a tag over all of it.
 
-Little-endian: ``magic, version, kind, joints, session, number, stamp, heard, since``, then by its kind:
+Little-endian: ``magic, version, kind, session, number, stamp, heard, since``, then by its kind:
 
 - ``HELLO`` (to the follower): JSON with the joints' names, units and ranges; `session` is 0.
 - ``WELCOME`` (from it): nothing; `session` is what every state is to say from now on.
@@ -25,7 +25,7 @@ from enum import IntEnum
 from runtime.joints import JointLayout
 
 MAGIC, VERSION = b"DXLD", 1
-HEADER = struct.Struct("<4sBBHQQqqq")
+HEADER = struct.Struct("<4sBBQQqqq")
 TAG_BYTES = 32
 LARGEST = 8192
 _RANGE_DIGITS = 4
@@ -58,7 +58,6 @@ class Datagram:
     heard_ns: int = 0
     since_ns: int = 0
     body: bytes = b""
-    joints: int = 0
 
     def packed(self, secret: bytes) -> bytes:
         """As it goes over the wire."""
@@ -66,7 +65,6 @@ class Datagram:
             MAGIC,
             VERSION,
             self.kind,
-            self.joints,
             self.session,
             self.number,
             self.stamp_ns,
@@ -83,12 +81,12 @@ def unpacked(data: bytes, secret: bytes) -> Datagram | None:
     signed, tag = data[:-TAG_BYTES], data[-TAG_BYTES:]
     if not hmac.compare_digest(hmac.digest(secret, signed, hashlib.sha256), tag):
         return None
-    magic, version, kind, joints, *numbers = HEADER.unpack_from(signed)
+    magic, version, kind, *numbers = HEADER.unpack_from(signed)
     if magic != MAGIC or version != VERSION or kind not in list(Kind):
         return None
     session, number, stamp_ns, heard_ns, since_ns = numbers
     body = signed[HEADER.size :]
-    return Datagram(Kind(kind), session, number, stamp_ns, heard_ns, since_ns, body, joints)
+    return Datagram(Kind(kind), session, number, stamp_ns, heard_ns, since_ns, body)
 
 
 def described(joints: JointLayout) -> bytes:

@@ -18,6 +18,8 @@ from runtime.interfaces import NoAnswerError, Policy, PolicyError, PolicySpec, S
 from runtime.messages import Observation, PolicyAnswer, PolicyStatus, Thought
 
 _KEPT_AGES = 4096
+_PAUSE_NS = NS_PER_S
+"""An attempt that is asked about no more often is not being followed: something holds the arm."""
 _LOOKS = 2
 """One picture in which it is not seen is none."""
 
@@ -53,6 +55,7 @@ class SlowFastPolicy:
         self._ages_s = np.zeros(_KEPT_AGES)
         self._acted, self._oldest_s = 0, 0.0
         self._passed_over, self._hung_ns, self._taken = 0, -1, 0
+        self._asked_ns, self._since_ns = -1, -1
         self.spec = self._whole_spec()
 
     def _whole_spec(self) -> PolicySpec:
@@ -108,6 +111,9 @@ class SlowFastPolicy:
         """
         if observation.trial:
             return self._tried(observation)
+        if observation.stamp_ns - self._asked_ns > _PAUSE_NS:  # the arm was held, and nothing was looked at
+            self._since_ns = observation.stamp_ns
+        self._asked_ns = observation.stamp_ns
         self._thinker.post(AskedThought(observation, self._attempt, self._clock.now_ns()))
         report = self._thinker.report
         self._tell_if_hung(report)
@@ -149,7 +155,7 @@ class SlowFastPolicy:
             return ""
         if newest is not None and (newest.attempt, newest.instruction) == present:
             return ""
-        passed_s = (observation.stamp_ns - unseen.since_ns) / NS_PER_S
+        passed_s = (observation.stamp_ns - max(unseen.since_ns, self._since_ns)) / NS_PER_S
         if passed_s <= self._options.unseen_s:
             return ""
         return f"not seen for {passed_s:.1f} s (policy.unseen_s), the arm may hide it: {report.last_error}"

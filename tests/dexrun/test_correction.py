@@ -18,13 +18,14 @@ from dexrun.data.verify import verify
 from dexrun.episodes.episodes import Episodes
 from dexrun.episodes.keys import press
 from dexrun.episodes.unrecorded import Unrecorded
-from dexrun.exit_codes import OK
+from dexrun.exit_codes import NOT_DONE, OK
 from dexrun.modes.attempt_episodes import AttemptEpisodes
 from dexrun.modes.grasp import GraspMode
 from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.perception import NotSegmentedError, Perception
 from dexrun.modes.sight_thread import PerceptionParts
 from dexrun.modes.turns import ModeTurns
+from dexrun.outcome import Outcome
 from planner import plan
 from planner.questions.mark import BoundingBox
 from planner.questions.propose import Propose
@@ -216,3 +217,97 @@ def test_what_a_person_lifted_is_placed_and_every_row_says_who_drove(tmp_path: P
     dataset = open_dataset(stage.folder)
     mark = dataset.episodes[0].read("intervention", np.arange(dataset.episodes[0].length)).reshape(-1)
     assert 0 < mark.sum() < len(mark)
+
+
+class Followed:
+    """What the mode uses of a control loop that follows a person."""
+
+    def __init__(self) -> None:
+        self.source: Any = "the person's leader"
+        self.asked: list[str] = []
+
+    def idle(self) -> None:
+        self.asked.append("idle")
+
+    def rest(self) -> None:
+        self.asked.append("rest")
+
+    def follow(self, source: Any) -> None:
+        self.source = source
+
+
+def bare(**parts: Any) -> GraspMode:
+    """A mode of which a test makes what it needs."""
+    mode = object.__new__(GraspMode)
+    vars(mode).update(parts)
+    return mode
+
+
+def test_an_attempt_that_comes_to_nothing_while_a_person_drives_leaves_him_the_arm() -> None:
+    """He took over while the object was still being looked for."""
+
+    async def track(*_: Any) -> None:
+        raise NotSegmentedError("nothing stands out")
+
+    control = Followed()
+    mode = bare(
+        _control=control,
+        _marked="a picture",
+        _worker=SimpleNamespace(attempt=lambda words: SimpleNamespace(number=1)),
+        _perception=SimpleNamespace(track=track, forget=lambda: None),
+        _failures=SimpleNamespace(note=lambda attempt: None),
+    )
+
+    async def main() -> None:
+        outcome = await mode._grasp(plan.Grasp("the cube", BOX, 1))
+        assert isinstance(outcome, plan.Failed)
+
+    anyio.run(main)
+    assert (control.source, control.asked) == ("the person's leader", [])
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_another_prompt_takes_the_arm_from_the_mode_alone(mine: bool) -> None:
+    control = Followed()
+    mode = bare(
+        _control=control,
+        _turns=SimpleNamespace(mine=mine),
+        _record=None,
+        _plan=plan.GraspPlan("clear the table"),
+        _options=plan.PlanConfig(),
+        _told="put the cube in the tray",
+    )
+    mode._begin_anew()
+    assert mode.prompt == "put the cube in the tray"
+    assert control.asked == (["rest"] if mine else [])
+
+
+def test_who_ends_the_run_before_it_has_begun_is_not_waited_for() -> None:
+    clock = SteppedClock()
+
+    async def main() -> Outcome:
+        control: Any = SimpleNamespace(resting=True, source=None, ticked=anyio.sleep_forever)
+        turns = ModeTurns(clock, control)
+        hand_over = SimpleNamespace(rest=lambda: turns.changed(DrivingPhase.NOBODY))
+        mode = bare(
+            _clock=clock,
+            _control=control,
+            _robot=SimpleNamespace(leader=None),
+            _turns=turns,
+            _take_over=SimpleNamespace(hand_over=hand_over),
+            _record=None,
+            _plan=plan.GraspPlan("clear the table"),
+            _options=SimpleNamespace(time_limit_s=300.0),
+            _moves=SimpleNamespace(home=anyio.sleep_forever),
+            _told="",
+            _done=[],
+            _quitting=False,
+            _whole=anyio.CancelScope(),
+            _present=anyio.CancelScope(),
+        )
+        mode._quit()
+        return await mode.run()
+
+    outcome = clock.run(main)
+    assert (outcome.outcome, outcome.reason, outcome.exit_code) == ("incomplete", "asked to quit", NOT_DONE)
+    assert clock.now_ns() == 0

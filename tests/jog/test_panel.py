@@ -80,6 +80,22 @@ def test_it_counts_while_a_person_drives_alone() -> None:
         PanelJog(other).ask("jog", TWIST, 0, "")
 
 
+def test_a_number_beyond_any_other_is_refused_and_the_run_goes_on() -> None:
+    answers: list[Any] = []
+    waiting = [PanelCommand(1, "speed", {"value": 10**400}, "phone", 0)]
+    run: Any = SimpleNamespace(
+        next_command=lambda: waiting.pop(0) if waiting else None,
+        lost=0,
+        heartbeat=lambda: (0, 0),
+        answer=lambda stamp, number, error: answers.append((number, error)),
+    )
+    options: Any = SimpleNamespace(heartbeat_s=2.0)
+    robot = robot_of("leader")
+    robot.control = SimpleNamespace(limit_speed=lambda share: None)
+    CommandReader(robot, run, options, lambda why: None).look()
+    assert answers == [(1, "int too large to convert to float")]
+
+
 def test_a_reader_of_commands_passes_it_on_and_does_not_say_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HandClock, "stepped", False)  # a server's stamp is of the same clock
     robot, told, answers = robot_of("leader"), list[str](), list[Any]()

@@ -98,7 +98,7 @@ class Road:
         return published
 
     def agree(self, **way: Any) -> None:
-        self.pass_ms(1000)
+        self.pass_ms(1100)
         self.turn(**way)
         assert self.leader.agreed
 

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from dexrun.robot import Robot
+from drivers.remote_leader.driver import _FOLLOWED_S
 from drivers.remote_leader.sender import RefusedLeaderError
 from drivers.remote_leader.wire import Datagram, Kind, unpacked
+from runtime.control import ControlOptions
+from runtime.inputs import LONGEST_STATE_AGE_S
 from runtime.interfaces import LeaderDriver
 from runtime.joints import JointLayout
 from tests.leading.rig import JOINTS, Road, drained
@@ -146,12 +150,19 @@ def test_a_second_leader_counts_only_once_the_first_is_silent(road: Callable[...
     first, r.leader = r.leader, r.restarted()
     r.turn()
     assert r.leader.agreed
-    r.pass_ms(400)
+    r.pass_ms(900)  # so long at the most, and some ticks, until any loop holds
     assert not r.turn(AT + 0.3)
     assert (position(r), r.follower.statistics()) == (AT.tolist(), {"second": 1})
     r.pass_ms(200)
     assert r.turn(AT + 0.3)
     first.close()
+
+
+def test_no_loop_waits_for_its_leader_until_another_one_counts() -> None:
+    """Else another leader's joints would come within what counts as one's own, and nothing would engage."""
+    assert LONGEST_STATE_AGE_S < _FOLLOWED_S
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.5"):
+        ControlOptions(state_max_age_s=LONGEST_STATE_AGE_S + 0.1)
 
 
 def test_a_refusal_that_was_recorded_ends_no_leader(road: Callable[..., Road]) -> None:
@@ -259,7 +270,7 @@ def test_much_loss_and_long_delay_are_said_once_they_last(
 @given(st.binary(max_size=300))
 def test_any_bytes_are_taken(data: bytes) -> None:
     assert unpacked(data, b"secret") is None
-    whole = Datagram(Kind.STATE, 2**63, 2**63, -5, 6, 7, data, 3).packed(b"secret")
+    whole = Datagram(Kind.STATE, 2**63, 2**63, -5, 6, 7, data).packed(b"secret")
     again = unpacked(whole, b"secret")
     assert again is not None
     assert (again.session, again.number, again.stamp_ns, again.body) == (2**63, 2**63, -5, data)

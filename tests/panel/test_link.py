@@ -182,10 +182,22 @@ def test_what_is_no_command_is_said_and_skipped(run: PublishedRun, tmp_path: Pat
         attached.send("tell", {"text": "x" * 9000})
     run._rings["commands"].push(1, text=ord(" "), length=5)
     put_text(run._rings["commands"], 1, {"id": "1"})
-    for why in ("line 1", "it has id, name"):
+    put_text(run._rings["commands"], 1, {"id": 10**400, "name": "hold"})
+    deep = b"[" * 8000
+    run._rings["commands"].push(1, text=np.frombuffer(deep.ljust(8192), np.uint8), length=len(deep))
+    for why in ("line 1", "it has id, name", "it has id, name", "nested too deeply"):
         with pytest.raises(ValueError, match=why):
             run.next_command()
     assert run.next_command() is None
+    attached.close()
+
+
+@pytest.mark.parametrize("letter", ["x", "\U0001f916", "\x01", "\ud800"])
+def test_however_long_an_error_is_there_is_an_answer(run: PublishedRun, tmp_path: Path, letter: str) -> None:
+    attached = AttachedRun.attach(tmp_path)
+    run.answer(1, 2**63 - 1, letter * 5000)
+    _, (answer,) = attached.answers_since(0)
+    assert (answer["id"], answer["ok"], len(answer["error"])) == (2**63 - 1, False, 300)
     attached.close()
 
 

@@ -38,6 +38,7 @@ class Control:
         self.source = source
 
     resting = True
+    state = "idle"
 
     def rest(self) -> None:
         self.source, self.rests = None, self.rests + 1
@@ -135,6 +136,31 @@ def test_a_leader_with_motors_is_brought_offered_and_taken() -> None:
     assert control.source is None  # for the mode to follow the policy anew
     expected = ("POLICY", "PAUSED", "BRINGING", "OFFERED", "PERSON", "POLICY")
     assert [phase.name for phase in phases] == list(expected)
+
+
+def test_a_hold_holds_the_leader_that_is_brought_too() -> None:
+    person = Motorised(np.zeros(D))
+    hand, control, _ = stage(person)
+    hand.take()
+
+    def moved(ticks: int) -> list[float]:
+        places = []
+        for _ in range(ticks):
+            hand.tick()
+            person.obey()
+            sample = person.states.newest()
+            assert sample is not None
+            places.append(float(sample["position"][0]))
+        return places
+
+    assert len(set(moved(5))) > 2
+    control.state = "holding"
+    assert len(set(moved(60))) == 1
+    assert person.held  # let go, it would fall
+    assert hand.phase is DrivingPhase.BRINGING
+    control.state = "idle"
+    moved(60)
+    assert hand.phase is DrivingPhase.OFFERED
 
 
 def test_a_script_holds_a_leader_as_soon_as_it_is_offered() -> None:

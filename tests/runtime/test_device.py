@@ -417,6 +417,59 @@ def test_the_most_careful_active_decision_counts_until_recovery() -> None:
     assert faults.active() is None
 
 
+def test_a_drivers_numbers_are_read_on_its_own_thread_alone() -> None:
+    clock = SteppedClock()
+    threads: set[str] = set()
+
+    class Counting(Script):
+        def statistics(self) -> Mapping[str, int]:
+            threads.add(threading.current_thread().name)
+            if len(self.calls("poll")) == 5:
+                raise ZeroDivisionError("a defect in it holds nothing")
+            return {"late": len(self.calls("poll"))}
+
+    faults = policy(clock)
+    thread = thread_for(Counting(clock), faults)
+    seen: list[int] = []
+
+    async def main() -> None:
+        assert thread.counts == {}
+        await thread.start()
+        for _ in range(3):
+            await clock.sleep_until_ns(clock.now_ns() + 110 * MS)
+            seen.append(thread.counts["late"])
+        await thread.stop()
+
+    clock.run(main)
+    assert seen == [1 + 10, 1 + 20, 1 + 30]  # ten times a second
+    assert thread.counts["late"] == len(thread.driver.calls("poll"))  # type: ignore[attr-defined]
+    assert threads == {"device-arm"}
+    assert faults.active() is None
+
+
+def test_a_fault_is_its_threads_devices_whatever_the_driver_calls_itself() -> None:
+    clock = SteppedClock()
+
+    def fail(call: str, ms: int) -> Exception | None:
+        wrong = call == "poll" and 50 <= ms < 100
+        return DeviceError("My Arm 3000", FaultKind.NO_REPLY, "COM3", "nothing") if wrong else None
+
+    faults = policy(clock)
+    thread = thread_for(Script(clock, fail), faults)
+
+    async def main() -> None:
+        await thread.start()
+        await clock.sleep_until_ns(60 * MS)
+        active = faults.active()
+        assert active is not None
+        assert active[1] == "arm at COM3: no_reply: nothing"
+        await clock.sleep_until_ns(2000 * MS)
+        assert faults.active() is None
+        await thread.stop()
+
+    clock.run(main)
+
+
 def test_summary_adds_what_drivers_survived() -> None:
     log = FaultLog()
     assert log.count("arm", FaultKind.NO_REPLY) == 1

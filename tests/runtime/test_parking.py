@@ -86,6 +86,44 @@ def test_a_stop_while_it_parks_stops_it_where_it_is(what: str) -> None:
     rig.run(main)
 
 
+def test_who_has_asked_for_a_hold_has_the_arm_stand_where_it_is_however_long_a_fault_lasts() -> None:
+    """A person holds the arm to reach under it: a camera that fails meanwhile does not set it moving."""
+    rig = Rig(PARKED)
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(lambda step: [0.0] * 4))
+        await rig.ticks(3)
+        rig.loop.hold("asked to hold")
+        await rig.ticks(1)
+        rig.fault = FAULT
+        await rig.ticks(15)
+        reason = "wrist: timeout (held for 0.1 s); not parked: asked to hold"
+        assert (rig.loop.state, rig.loop.reason) == ("stopped", reason)
+
+    rig.run(main)
+    assert not any(TickFlag.PARKING & flags for flags in rig.flags())
+    assert set(rig.requested()) == {0.0}
+
+
+def test_a_hold_on_the_way_ends_it_there() -> None:
+    rig = Rig(PARKED)
+
+    async def main() -> None:
+        await broken(rig)
+        await rig.ticks(1)
+        rig.loop.hold("asked to hold")
+        await rig.ticks(1)
+        reason = "wrist: timeout (held for 0.1 s); not parked: asked to hold"
+        assert (rig.loop.state, rig.loop.reason) == ("stopped", reason)
+        held = rig.loop.target
+        assert held is not None
+        assert 0 < held[0] < 0.05
+        await rig.ticks(5)
+        np.testing.assert_array_equal(rig.loop.target, held)
+
+    rig.run(main)
+
+
 def test_an_arm_that_is_not_there_is_not_parked() -> None:
     rig = Rig(PARKED)
 

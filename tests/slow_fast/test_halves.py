@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,27 @@ def test_an_attempt_whose_object_the_arm_hides_from_the_first_has_failed(kind: s
         with pytest.raises(NotReadyError):
             pair.policy.infer(observation(pair.clock, "blue"))
         assert pair.policy.statistics()["slow/unseen"] == 1
+
+
+def test_while_the_arm_is_held_nothing_counts_as_not_seen() -> None:
+    """Nobody asks then, so that a person who holds the arm for long does not make an attempt fail by it."""
+
+    def hidden(seen: Observation) -> None:
+        raise NoAnswerError("the arm is in the way")
+
+    with halves(Slow(hidden), latency_s=0.5) as pair:
+        for pause_s in (60.0, 60.0, 0.0):
+            for _ in range(8):
+                pair.step(0.25)
+                with pytest.raises(NotReadyError):
+                    pair.ask()
+            pair.step(pause_s)
+        for _ in range(6):
+            pair.step(0.25)
+            with contextlib.suppress(NotReadyError):
+                answer = pair.policy.infer(observation(pair.clock, "red"))
+        assert answer.status is PolicyStatus.FAILED
+        assert answer.why.startswith("not seen for 3.")
 
 
 def test_an_object_that_was_seen_may_be_hidden_as_long_as_its_thought_counts() -> None:
