@@ -174,11 +174,13 @@ class _Progress:
 
     def __call__(self, harvest: Harvest) -> None:
         count = min(len(harvest.found), self._wanted)
-        text = f"{count} of {self._wanted} demonstrations, {harvest.successes} a success"
+        kept = sorted(harvest.found)[: self._wanted]  # the last scene may give more than are wanted
+        good = sum(harvest.found[number].label == "success" for number in kept)
+        text = f"{count} of {self._wanted} demonstrations, {good} a success"
         if sys.stderr.isatty():
             complain(f"\r{text}")
             if count >= self._wanted:
                 complain("\n")
-        elif count - self._told >= max(10, self._wanted // 20):
+        elif count - self._told >= max(1, self._wanted // 20):
             self._told = count
             complain(f"{text}\n")

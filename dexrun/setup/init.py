@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from runtime.messages import DeviceError
 from runtime.table_model import MeshesMissingError
 
 _MODELS = {"1": "so101", "2": "so100"}
+_YES = {"y": "yes", "n": "no"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -60,13 +61,13 @@ class Interview:
         Raises:
             EOFError: nobody answers any more.
         """
-        model = _MODELS.get(self._choice("Which arm: 1 SO-101, 2 SO-100?", ("1", "2")), "so101")
+        model = _MODELS[self._choice("Which arm: 1 SO-101, 2 SO-100?", {"1": "SO-101", "2": "SO-100"})]
         reports = [report for report in look_at(self._list_places(), self._clock) if report.is_bus]
         for number, report in enumerate(reports, start=1):
             self._person.show(f"  {number}  {report.place.path}: {report.said()}")
         if not reports:
             self._person.show("No port has servos that answer: the arm is simulated.")
-        count = self._choice("How many arms that follow: 1 or 2?", ("1", "2"))
+        count = self._choice("How many arms that follow: 1 or 2?", {"1": "1", "2": "2"})
         names = ("",) if count == "1" else ("left", "right")
         arms = tuple(self._arm(name, model, reports) for name in names)
         if len(arms) == 2 and not all(arm.port for arm in arms) and any(arm.port for arm in arms):
@@ -80,10 +81,11 @@ class Interview:
         task = self._person.ask('What is done in the episodes, such as "put the cube in the tray"?')
         return KitChoice(model, arms, cameras, task)
 
-    def _choice(self, text: str, allowed: Sequence[str]) -> str:
-        """One of `allowed`; the first if only Enter is pressed."""
+    def _choice(self, text: str, allowed: Mapping[str, str]) -> str:
+        """One of `allowed`, which says what each means; the first if only Enter is pressed."""
+        usual = next(iter(allowed))
         while True:
-            said = self._person.ask(f"{text} [{allowed[0]}]") or allowed[0]
+            said = self._person.ask(f"{text} [{usual}]", allowed) or usual
             if said in allowed:
                 return said
             self._person.show(f"{said!r} is none of {', '.join(allowed)}")
@@ -99,12 +101,13 @@ class Interview:
         """Port and calibration file of the arm that is `role`; both empty if there is none."""
         if not reports:
             return "", ""
-        numbers = [str(number) for number in range(1, len(reports) + 1)]
+        numbers = {str(number): report.place.path for number, report in enumerate(reports, start=1)}
         said = self._choice(
-            f"Which is the {role}: its number, m to move it and see, 0 for none?", ("0", "m", *numbers)
+            f"Which is the {role}: its number, m to move it and see, 0 for none?",
+            {"0": "none", "m": "move it and see", **numbers},
         )
         path = self._moved(role, reports) if said == "m" else ""
-        path = path or (reports[int(said) - 1].place.path if said in numbers and said != "0" else "")
+        path = path or numbers.get(said, "")
         if not path:
             return "", ""
         file = self._calibration(role, model, path)
@@ -139,7 +142,7 @@ class Interview:
                 self._person.show(str(error))
             if Path(file).exists():
                 continue
-            if self._choice(f"Calibrate the {role} now: y or n?", ("y", "n")) == "n":
+            if self._choice(f"Calibrate the {role} now: y or n?", _YES) == "n":
                 self._person.show(f"the {role} is simulated until it is calibrated")
                 return ""
             calibrate.main(["--port", port, "--model", model, "--to", file], self._person)
@@ -186,7 +189,8 @@ def write(kit: KitChoice, target: Path, person: TypingPerson) -> int:
         settings = load(["--config", str(new)], {})
         for line in overview(settings):
             person.show(f"  {line}")
-        if target.exists() and person.ask(f"{target} is there already. Replace it: y or n? [n]") != "y":
+        replace = f"{target} is there already. Replace it: y or n? [n]"
+        if target.exists() and person.ask(replace, {"n": "no", "y": "yes"}) != "y":
             person.show(f"{target} is as it was")
             return 1
         os.replace(new, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,8 @@ class Typist:
         self.said: list[str] = []
         self.before_enter: list[object] = []
 
-    def ask(self, text: str) -> str:
+    def ask(self, text: str, choices: Mapping[str, str] | None = None) -> str:
+        del choices
         self.asked.append(text)
         if not self.answers:
             raise EOFError

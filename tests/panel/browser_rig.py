@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ DRAWING = [
 ]
 """With WebGL by the processor, which takes long."""
 LAPTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+PICTURES = os.environ.get("PAGE_PICTURES", "")
+"""Where the pages are drawn for the documentation, if anywhere."""
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 HEAD = SharedCamera(
     320,
@@ -238,6 +241,32 @@ async def playing(run: PlayedRun) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         run.close()
+
+
+async def fill_in(form: Any, fields: Mapping[str, str]) -> None:
+    """Type or choose what belongs into a form's fields; those under "More" are looked for there."""
+    for name, value in fields.items():
+        field = form.locator(f"[data-argument={name}]")
+        await field.wait_for(state="attached")
+        if not await field.is_visible():
+            await form.locator("summary").click()
+        if await field.evaluate("(node) => node.tagName == 'SELECT'"):
+            await field.select_option(value)
+        elif await field.get_attribute("type") == "checkbox":
+            await field.set_checked(value == "yes")
+        else:
+            await field.fill(value)
+
+
+def keep(png: bytes, path: Path) -> None:
+    """In few colours: a picture for a page of text is small."""
+    import io
+
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def listened(page: Any) -> list[str]:

@@ -51,6 +51,22 @@ async def told(panel: Panel, number: int, what: str, lines: int = 1) -> dict[str
         await asyncio.sleep(0.02)
 
 
+async def asked(panel: Panel, number: int) -> dict[str, Any]:
+    """What the job asks, once it does."""
+    while True:
+        job = (await panel.http.get(f"/api/jobs/{number}")).json()
+        if job["asked"] is not None:
+            return dict(job["asked"])
+        await asyncio.sleep(0.02)
+
+
+async def enter(panel: Panel, number: int, line: str = "") -> None:
+    """Answer what the job asks, once it does."""
+    question = (await asked(panel, number))["question"]
+    answer = await panel.post(f"/api/jobs/{number}/input", {"line": line, "question": question})
+    assert answer.status_code == 200, answer.text
+
+
 async def ended(panel: Panel, number: int) -> dict[str, Any]:
     while True:
         job = dict((await panel.http.get(f"/api/jobs/{number}")).json())
@@ -70,17 +86,23 @@ def test_a_wizard_asks_and_a_person_answers(tmp_path: Path, monkeypatch: pytest.
                 jobs = (await hear(page, "jobs"))["jobs"]
             assert (jobs[0]["kind"], jobs[0]["state"]) == ("init", "running")
             await told(panel, job["id"], "Which arm")
+            assert await asked(panel, job["id"]) == {
+                "line": "Which arm: 1 SO-101, 2 SO-100? [1]",
+                "choices": {"1": "SO-101", "2": "SO-100"},
+                "question": 1,
+            }
             refused = await panel.post("/api/jobs", {"kind": "doctor"})
             assert refused.status_code == 409
             assert "init" in refused.json()["error"]
             for line in ("9", "2", "1"):
-                await panel.post(f"/api/jobs/{job['id']}/input", {"line": line})
+                await enter(panel, job["id"], line)
             await told(panel, job["id"], "What is done in the episodes")
-            await panel.post(f"/api/jobs/{job['id']}/input", {"line": "put the cube in the tray"})
+            await enter(panel, job["id"], "put the cube in the tray")
             done = await ended(panel, job["id"])
             assert done["code"] == 0, done["output"]
             assert "'9' is none of 1, 2" in "\n".join(done["output"])
-            assert (await panel.post(f"/api/jobs/{job['id']}/input", {"line": "x"})).status_code == 409
+            late = await panel.post(f"/api/jobs/{job['id']}/input", {"line": "x", "question": 3})
+            assert late.status_code == 409
         assert 'task = "put the cube in the tray"' in (tmp_path / "mine.toml").read_text()
 
     serve(tmp_path, script, config=tmp_path / "config.toml")
@@ -215,6 +237,8 @@ def test_no_job_takes_the_arm_from_a_run(tmp_path: Path) -> None:
         ("merge", {"data": ["data/pick"], "to": "/srv/all"}, "to"),
         ("calibrate", {"port": "/etc/shadow", "name": "a"}, "port"),
         ("calibrate", {"port": "/dev/ttyACM0", "name": "../a"}, "name"),
+        ("calibrate", {"port": "/dev/ttyACM0", "name": "a"}, "model"),
+        ("joints", {"port": "/dev/ttyACM0", "model": "so101", "calibration": "/etc/shadow"}, "calibration"),
         ("train", {"data": "data/pick", "to": "new", "steps": float("nan")}, "steps"),
         ("init", {"to": "../x.toml"}, "to"),
     ],
@@ -239,9 +263,10 @@ def test_what_can_be_asked_for_is_one_word_each(places: Places, tmp_path: Path) 
     words = KINDS["drop"].command(places, {"data": "data/pick", "episodes": "3, 7-9"})
     assert words == ["data", "drop", f"{tmp_path}/data/pick", "--episodes=3,7-9"]
     words = KINDS["calibrate"].command(
-        places, {"port": "/dev/serial/by-id/usb-1a86_X-if00", "name": "left", "check": True}
+        places, {"port": "/dev/serial/by-id/usb-1a86_X-if00", "model": "so101", "name": "left", "check": True}
     )
-    assert words == ["calibrate", "--port=/dev/serial/by-id/usb-1a86_X-if00", "--name=left", "--check"]
+    port = "--port=/dev/serial/by-id/usb-1a86_X-if00"
+    assert words == ["calibrate", port, "--name=left", "--model=so101", "--check"]
 
 
 def test_a_tail_is_what_a_terminal_shows() -> None:
@@ -262,6 +287,19 @@ def test_a_tail_is_what_a_terminal_shows() -> None:
     assert len(tail.lines()) <= LINES
     tail.feed(b"\x1b]0;" + b"x" * 10_000)
     assert tail.lines()[-1] == f"line {3 * LINES - 1}"
+
+
+def test_what_a_program_asks_is_known_and_not_shown() -> None:
+    tail = OutputTail()
+    asks = b'\x1b]1771;{"enter": "Plug it in"}\x07'
+    for piece in (b"Plug it in\n" + asks[:9], asks[9:20], asks[20:]):
+        tail.feed(piece)
+    assert (tail.asked, tail.question, tail.lines()) == ({"enter": "Plug it in"}, 1, ["Plug it in"])
+    tail.feed(b"\x1b]1771;{}\x07")
+    assert (tail.asked, tail.question) == ({}, 1)
+    for broken in (b"no JSON", b"[1]", b"{" * 100):
+        tail.feed(b"\x1b]1771;" + broken + b"\x07")
+        assert tail.asked == {}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))

@@ -112,14 +112,16 @@ def test_forms_ask_with_numbers_and_words_and_results_are_drawn(tmp_path: Path) 
             assert "keep" in (await page.locator(".film").get_attribute("title") or "")
 
             await page.click("#tabs a[data-view=setup]")
+            await page.click("[data-road=arm]")
             await page.click("[data-step=joints]")
-            desk.job |= {"asks": True, "output": ["which arm? (so100)"]}
+            desk.job |= {"asks": True, "output": ["which arm?"]}
+            desk.job["asked"] = {"line": "which arm?", "choices": {}, "question": 4}
             await fill(page, "setup", port="/dev/ttyACM0", model="so101")
             assert (await desk.next())["args"] == {"port": "/dev/ttyACM0", "model": "so101"}
-            await page.locator("#view-setup .output", has_text="which arm?").wait_for()
+            await page.locator("#view-setup .question", has_text="which arm?").wait_for()
             await page.fill("#view-setup .answer", "so101")
             await page.press("#view-setup .answer", "Enter")
-            assert await desk.next() == {"line": "so101"}
+            assert await desk.next() == {"line": "so101", "question": 4}
             desk.job |= {"state": "failed", "code": 1}
             await page.locator("#view-setup .job[data-state=failed]").wait_for()
             assert not said

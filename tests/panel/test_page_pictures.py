@@ -16,9 +16,8 @@ import pytest
 
 from dexrun.panel.shared import SharedCamera, SharedFacts
 from runtime.recording.reader import Episode, Recording
-from tests.panel.browser_rig import CHROMIUM, DRAWING, LAPTOP, PlayedRun, chromium, opened, playing
+from tests.panel.browser_rig import CHROMIUM, DRAWING, LAPTOP, PlayedRun, chromium, keep, opened, playing
 from tests.panel.server_rig import Panel, serve
-from tests.panel.test_page_run import keep
 
 pytest.importorskip("playwright.async_api", reason="no playwright: pip install playwright")
 PICTURES, RECORDING = os.environ.get("PAGE_PICTURES", ""), os.environ.get("PAGE_RECORDING", "")

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from dexrun.panel.link import AttachedRun, live_runs
 from runtime.clock import RealClock
 from runtime.recording.reader import Recording
 from runtime.ring import Sample
-from tests.panel.browser_rig import CHROMIUM, DRAWING, LAPTOP, PHONE, chromium, opened
+from tests.panel.browser_rig import CHROMIUM, DRAWING, LAPTOP, PHONE, PICTURES, chromium, keep, opened
 from tests.panel.server_rig import Panel, serve
 
 pytest.importorskip("playwright.async_api", reason="no playwright: pip install playwright")
@@ -31,7 +30,6 @@ pytestmark = [
 ]
 
 NS_PER_MS = 1_000_000
-PICTURES = os.environ.get("PAGE_PICTURES", "")
 CONFIG = Path(__file__).parents[2] / "config.toml"
 CLOCK = RealClock()
 Drive = Callable[["Person"], Awaitable[None]]
@@ -108,17 +106,6 @@ def _moving(ticks: list[Sample]) -> list[Sample]:
     """Those whose target differs from the one before."""
     pairs = itertools.pairwise(ticks)
     return [now for before, now in pairs if np.abs(now["clipped"] - before["clipped"]).max() > 1e-9]
-
-
-def keep(png: bytes, path: Path) -> None:
-    """In few colours: a picture for a page of text is small."""
-    import io
-
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 SHARED = """

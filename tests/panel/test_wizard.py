@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,14 +12,9 @@ from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.servo import SimpleServoBank
 from runtime.stepped import SteppedClock
 from tests.panel.server_rig import Panel, serve
-from tests.panel.test_jobs import ended, started, told
+from tests.panel.test_jobs import ended, enter, started, told
 
 REACH = 900
-
-
-async def enter(panel: Panel, job: dict[str, Any], line: str = "") -> None:
-    answer = await panel.post(f"/api/jobs/{job['id']}/input", {"line": line})
-    assert answer.status_code == 200, answer.text
 
 
 def test_an_arm_is_found_and_calibrated_from_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,25 +33,25 @@ def test_an_arm_is_found_and_calibrated_from_a_page(tmp_path: Path, monkeypatch:
         await told(panel, job["id"], "as it was")
         moved_to(2200)
         await told(panel, job["id"], "MOVED")
-        await enter(panel, job)
+        await enter(panel, job["id"])
         assert (await ended(panel, job["id"]))["code"] == 0
 
     async def calibrated(panel: Panel) -> None:
         moved_to(2047)
         job = await started(panel, "calibrate", port="data/ports/arm", name="follower", model="so101")
         await told(panel, job["id"], "Press Enter to let it go")
-        await enter(panel, job)
+        await enter(panel, job["id"])
         await told(panel, job["id"], "about its middle")
-        await enter(panel, job)
+        await enter(panel, job["id"])
         await told(panel, job["id"], "minimum")  # the middle was taken
         for place in (2047 - REACH, 2047 + REACH):
             moved_to(place)
             await told(panel, job["id"], f" {place}", lines=5)
         moved_to(2047)
-        await enter(panel, job)
+        await enter(panel, job["id"])
         await told(panel, job["id"], "Close gripper")
         bank.override(6, position=2047 - REACH)
-        await enter(panel, job)
+        await enter(panel, job["id"])
         done = await ended(panel, job["id"])
         assert done["code"] == 0, done["output"]
         # a table that is drawn over itself stands there once, or twice if Enter came in between

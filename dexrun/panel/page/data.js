@@ -6,14 +6,21 @@ import {on} from "./state.js";
 import {form} from "./forms.js";
 import {jobList, jobPanel, startJob} from "./jobs.js";
 import {playback} from "./playback.js";
+import {wanted} from "./road.js";
 import {tell} from "./said.js";
-import {say, translate} from "./words.js";
+import {token} from "./link.js";
+import {language, say, translate} from "./words.js";
 
 const KINDS = ["check", "drop", "undo", "merge", "relabel", "export"];
 
 export function dataView() {
   const sets = h("div", {class: "list", id: "sets"}), rows = h("tbody", {}), about = h("p", {class: "muted"});
-  const player = playback(), panel = jobPanel({more: (job) => job.state !== "running" && changed(job)});
+  const report = h("a", {class: "do", target: "_blank", rel: "noopener", "data-word": "open_report", hidden: true});
+  const player = playback(), panel = jobPanel({more: (job) => {
+    report.hidden = !job.report || Boolean(token); // an address alone has no token
+    mark(report, "href", `/api/jobs/${job.id}/report`);
+    if (job.state !== "running") changed(job);
+  }});
   const forms = h("div", {});
   let open = null, seenJob = null;
 
@@ -26,11 +33,13 @@ export function dataView() {
 
   async function list() {
     try {
-      const {data} = await read("/api/data");
+      const {data} = await read("/api/data"), asked = wanted("data");
       sets.replaceChildren(...data.map((set) => h("button", {class: "item", "aria-pressed": open?.id === set.id, onclick: () => show(set)},
-        h("b", {}, set.path), h("small", {}, `${set.kind} · ${new Date(1000 * set.changed_s).toLocaleString()}`))));
+        h("b", {}, set.path), h("small", {}, `${say(`kind_${set.kind}`, {}, set.kind)} · ${new Date(1000 * set.changed_s).toLocaleString(language() === "zh" ? "zh-CN" : undefined)}`))));
       if (!data.length) sets.append(h("p", {class: "muted", "data-word": "no_data"}));
       translate(sets);
+      const set = asked?.data ? data.find((each) => each.path === asked.data) : asked || !open ? data[0] : null;
+      if (set) await show(set);
     } catch (error) { tell(error.message, "bad"); }
   }
 
@@ -55,8 +64,8 @@ export function dataView() {
     const box = h("input", {type: "checkbox", "data-number": String(episode.number), "aria-label": episode.name});
     box.onclick = (event) => event.stopPropagation();
     box.onchange = chosen;
-    const row = h("tr", {class: "pick", tabindex: "0"}, h("td", {}, box), h("td", {}, episode.name), h("td", {}, `${episode.seconds.toFixed(1)} s`),
-      h("td", {class: episode.label === "success" ? "yes" : episode.label === "failure" ? "no" : ""}, episode.label || "–"), h("td", {}, episode.task || ""));
+    const row = h("tr", {class: "pick", tabindex: "0"}, h("td", {}, box), h("td", {title: episode.name}, episode.name.split("/").at(-1).replace(/\.mcap$/, "")), h("td", {}, `${episode.seconds.toFixed(1)} s`),
+      h("td", {class: episode.label === "success" ? "yes" : episode.label === "failure" ? "no" : ""}, episode.label ? say(`value_${episode.label}`, {}, episode.label) : "–"), h("td", {}, episode.task || ""));
     row.onclick = () => {
       for (const other of rows.children) mark(other, "aria-selected", other === row);
       player.open(set.id, episode.number);
@@ -86,11 +95,11 @@ export function dataView() {
     asked("merge", ["data", "to"], () => ({data: open.path})));
 
   on("view", (view) => view === "data" && list());
-  on("language", () => open && chosen());
+  on("language", () => list().then(() => open && show(open)));
   list();
   const head = h("tr", {}, h("th", {}), ...["episode", "length", "label", "task"].map((word) => h("th", {"data-word": word})));
   return [h("div", {class: "two"},
     card("data_sets", sets),
     h("div", {class: "stack"}, card("episodes", about, tools, h("div", {class: "scroll"}, h("table", {class: "episodes"}, h("thead", {}, head), rows))),
-      player.node, forms, jobList(KINDS, panel), panel.node))];
+      player.node, forms, jobList(KINDS, panel), panel.node, report))];
 }

@@ -5,6 +5,7 @@ import {picture} from "./api.js";
 import {form} from "./forms.js";
 import {jobList, jobPanel, startJob} from "./jobs.js";
 import {playback} from "./playback.js";
+import {wanted} from "./road.js";
 import {on} from "./state.js";
 import {say, translate} from "./words.js";
 
@@ -52,7 +53,7 @@ export function evaluateView() {
     names: ["policy", "compare", "scenes", "engine", "to", "keep"], usual: {scenes: "20", engine: "stepped"}, word: "start_evaluation",
     submit: async (args) => panel.follow((await startJob("eval", args)).id),
   });
-  on("view", (view) => view === "evaluate" && made.load(true));
+  on("view", (view) => view === "evaluate" && made.load(true).then(() => made.fill(wanted("evaluate")?.fields)));
   return [h("div", {class: "two"}, card("evaluate", h("p", {class: "muted", "data-word": "evaluate_more"}), made.node),
-    h("div", {class: "stack"}, jobList(["eval"], panel), results, failures, player.node, panel.node))];
+    h("div", {class: "stack"}, jobList(["eval"], panel, {last: true}), results, failures, player.node, panel.node))];
 }

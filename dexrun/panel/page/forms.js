@@ -11,9 +11,11 @@ const LISTED = {
   checkpoint: (known) => known.checkpoints,
   policy: (known) => [...known.policies, ...known.checkpoints],
   data: (known) => known.data.map((each) => each.path),
+  calibration: (known) => known.calibrations,
 };
+const NONE = ["compare", "dagger", "resume"]; // what is left out there is not as configured: it is not done
 
-const nothing = () => h("option", {value: "", "data-word": "usual"});
+const nothing = ({name, kind}) => h("option", {value: "", "data-word": NONE.includes(name) || kind === "training config" ? "none" : "usual"});
 const option = (value, text = value) => h("option", {value}, text);
 
 function fieldFor(argument, known) {
@@ -22,16 +24,18 @@ function fieldFor(argument, known) {
   const label = h("label", {for: id, "data-word": `arg_${name}`});
   let field;
   if (kind === "flag") field = h("input", {type: "checkbox", id});
-  else if (kind.includes("|")) field = h("select", {id}, nothing(), ...kind.split("|").map((each) => option(each)));
+  else if (kind.includes("|")) field = h("select", {id}, nothing(argument), ...kind.split("|").map((each) => option(each, say(`value_${each}`, {}, each))));
   else if (kind in LISTED && (kind !== "policy" || LISTED.policy(known).length)) {
     const values = LISTED[kind](known) || [];
     field = h("select", {id, multiple: many, size: many ? Math.min(6, Math.max(2, values.length)) : undefined},
-      ...(many ? [] : [nothing()]), ...values.map((each) => option(each)));
+      ...(many ? [] : [nothing(argument)]), ...values.map((each) => option(each)));
   } else if (kind === "whole" || kind === "number") field = h("input", {id, type: "number", step: kind === "whole" ? "1" : "any", min: "0"});
   else field = h("input", {id, autocomplete: "off", "data-placeholder": `like_${kind.replace(" ", "_")}`});
+  const offered = kind === "port" && known.ports.length ? h("datalist", {id: `${id}-offered`}, ...known.ports.map((each) => option(each))) : null;
+  if (offered) field.setAttribute("list", offered.id);
   field.dataset.argument = name;
   if (argument.needed) label.classList.add("needed");
-  return {argument, field, node: h("div", {class: `field ${kind === "flag" ? "flag" : ""}`}, label, field)};
+  return {argument, field, node: h("div", {class: `field ${kind === "flag" ? "flag" : ""}`}, label, field, offered)};
 }
 
 function valueOf({argument, field}) {
@@ -44,8 +48,8 @@ function valueOf({argument, field}) {
   return argument.kind === "whole" || argument.kind === "number" ? Number(field.value) : field.value;
 }
 
-/** A form; `names`: its arguments in order (all without), `usual`: what stands in them at first. */
-export function form(kindName, {names = null, usual = {}, submit, word, more = []}) {
+/** A form; `names`: its arguments in order (all without), `usual`: what stands in them at first, `fixed`: what is asked for besides. */
+export function form(kindName, {names = null, usual = {}, fixed = {}, submit, word, more = []}) {
   const fields = h("div", {class: "fields"}), hidden = h("div", {class: "fields"});
   const go = h("button", {class: "do go", "data-word": word, type: "submit"});
   const others = h("details", {}, h("summary", {"data-word": "more_options"}), hidden);
@@ -62,10 +66,11 @@ export function form(kindName, {names = null, usual = {}, submit, word, more = [
       const inFront = names || kind.arguments.map((each) => each.name);
       fields.replaceChildren(...inFront.map((name) => made.find((each) => each.argument.name === name)?.node).filter(Boolean));
       hidden.replaceChildren(...made.filter((each) => !inFront.includes(each.argument.name)).map((each) => each.node));
-      others.hidden = hidden.children.length === 0;
+      others.hidden = hidden.children.length === 0 || Object.keys(fixed).length > 0;
       for (const each of made) {
         const {name, kind: like, needed} = each.argument;
-        const value = kept[name] || usual[name] || (like === "config" ? known.configs[0] : undefined);
+        const only = like === "config" ? known.configs[0] : like === "port" && known.ports.length === 1 && known.ports[0].startsWith("/dev/serial/") ? known.ports[0] : undefined;
+        const value = kept[name] || usual[name] || only;
         if (needed && each.field.options?.[0]?.value === "") mark(each.field.options[0], "data-word", "choose");
         if (value !== undefined && each.argument.kind !== "flag") each.field.value = value;
       }
@@ -85,7 +90,7 @@ export function form(kindName, {names = null, usual = {}, submit, word, more = [
       lacking.field.focus();
       return;
     }
-    const args = {};
+    const args = {...fixed};
     for (const each of made) {
       const value = valueOf(each);
       if (value !== undefined) args[each.argument.name] = value;
@@ -99,8 +104,9 @@ export function form(kindName, {names = null, usual = {}, submit, word, more = [
     go.disabled = false;
   };
   load();
-  return {node, load, set(name, value) {
-    const each = made.find((one) => one.argument.name === name);
-    if (each) each.field.value = value;
-  }};
+  /** What a person was sent here with. */
+  function fillIn(values = {}) {
+    for (const each of made) if (values[each.argument.name]) each.field.value = values[each.argument.name];
+  }
+  return {node, load, fill: fillIn};
 }

@@ -9,6 +9,7 @@ import {camerasCard, wantedStreams} from "./pictures.js";
 import {plotsCard} from "./plots.js";
 import {armCard, wantsBodies, wantsCloud} from "./arm.js";
 import {healthCard, servosCard} from "./health.js";
+import {roadCard} from "./road.js";
 import {planCard, questionsCard} from "./story.js";
 import {translate} from "./words.js";
 
@@ -22,12 +23,9 @@ export function liveView() {
   for (const event of ["watch", "view", "hello"]) on(event, lookAgain);
   document.addEventListener("visibilitychange", lookAgain);
   on("fresh", translate);
-  const empty = h("section", {class: "card empty"}, h("h2", {"data-word": "no_run"}), h("p", {"data-word": "no_run_more"}),
-    h("p", {}, h("a", {class: "do go", href: "#start", "data-word": "tab_start"})));
-  on("hello", () => { empty.hidden = state.run !== null; });
   return [
     h("aside", {id: "controls"}, ...controlCards(), jogCard()),
-    h("div", {id: "seen"}, empty, camerasCard(), plotsCard()),
+    h("div", {id: "seen"}, roadCard(), camerasCard(), plotsCard()),
     h("div", {id: "known"}, armCard(), healthCard(), planCard(), questionsCard(), servosCard()),
   ];
 }

@@ -83,7 +83,7 @@ export function playback() {
       return;
     }
     node.hidden = false;
-    write(title, `${episode.name} · ${episode.seconds.toFixed(1)} s · ${episode.label || "–"} · ${episode.task || ""}`);
+    write(title, `${episode.name} · ${episode.seconds.toFixed(1)} s · ${episode.label ? say(`value_${episode.label}`, {}, episode.label) : "–"} · ${episode.task || ""}`);
     images = episode.cameras.map((camera) => ({camera, node: h("img", {alt: camera}), busy: false}));
     pictures.replaceChildren(...images.map((image) => h("figure", {}, image.node, h("figcaption", {}, image.camera))));
     slider.max = episode.rows.length - 1;

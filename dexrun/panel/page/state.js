@@ -16,6 +16,7 @@ export const state = {
   jobs: [],
   ended: "",
   view: "live",
+  wanted: null,
 };
 
 const listeners = new Map();

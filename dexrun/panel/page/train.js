@@ -4,6 +4,7 @@ import {card, h, mark, write} from "./dom.js";
 import {form} from "./forms.js";
 import {jobList, jobPanel, startJob} from "./jobs.js";
 import {COLORS, plotIn} from "./plots.js";
+import {wanted} from "./road.js";
 import {on} from "./state.js";
 import {say} from "./words.js";
 
@@ -31,6 +32,7 @@ export function trainView() {
       }));
     }
     for (const series of plot.series) series.spanGaps = true; // a validation is measured now and then
+    for (const series of plot.series.slice(1)) series.points.show = () => figures.rows.length < 30; // one point is no line
     plot.setData([figures.rows.map((row) => row[step]), ...curves.map(({index}) => figures.rows.map((row) => row[index]))]);
     const last = figures.rows.at(-1);
     write(now, figures.columns.map((name, index) => (last[index] === null ? "" : `${name} ${Number(last[index].toPrecision(4))}`)).filter(Boolean).join(" · "));
@@ -42,7 +44,7 @@ export function trainView() {
     names: ["data", "policy", "steps", "batch", "to"], usual: {policy: "act", steps: "20000", device: "auto"}, word: "start_training",
     submit: async (args) => panel.follow((await startJob("train", args)).id),
   });
-  on("view", (view) => view === "train" && made.load(true));
+  on("view", (view) => view === "train" && made.load(true).then(() => made.fill(wanted("train")?.fields)));
   return [h("div", {class: "two"}, card("train", h("p", {class: "muted", "data-word": "train_more"}), made.node),
-    h("div", {class: "stack"}, jobList(["train", "resume"], panel), loss, panel.node))];
+    h("div", {class: "stack"}, jobList(["train", "resume"], panel, {last: true}), loss, panel.node))];
 }

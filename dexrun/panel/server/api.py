@@ -51,6 +51,7 @@ class Api:
             post("/api/jobs", self._start),
             get("/api/jobs/{number:int}", self._job),
             get("/api/jobs/{number:int}/file/{path:path}", self._job_file),
+            get("/api/jobs/{number:int}/report", self._job_report),
             post("/api/jobs/{number:int}/stop", self._stop),
             post("/api/jobs/{number:int}/input", self._input),
         ]
@@ -65,6 +66,9 @@ class Api:
                 "modes": ["grasp", "teleop", "rollout"],
                 "policies": plugins.installed().names("policy"),
                 "checkpoints": await _on_thread(self._places.checkpoints),
+                "evaluations": await _on_thread(self._places.evaluations),
+                "calibrations": self._places.calibrations(),
+                "ports": await _on_thread(_serial_ports),
                 "kinds": [kind.as_json() for kind in KINDS.values()],
             }
         )
@@ -120,11 +124,18 @@ class Api:
     async def _job(self, request: Request) -> Response:
         job = self._jobs.job(request.path_params["number"])
         return JSONResponse(
-            {**job.as_json(), "output": job.tail.lines(), **await _on_thread(partial(self._more, job))}
+            {
+                **job.as_json(),
+                "output": job.tail.lines(),
+                "asked": job.asked(),
+                **await _on_thread(partial(self._more, job)),
+            }
         )
 
     def _more(self, job: PanelJob) -> dict[str, Any]:
         """What a job's folder tells."""
+        if job.kind.name == "check":
+            return {"report": self._report(job).is_file()}
         if job.folder is None:
             return {}
         if job.kind.words[:1] == ("train",):
@@ -142,12 +153,30 @@ class Api:
             raise RefusedError(404, f"job {job.number} has no files")
         return _picture_of(job.folder, job.folder, request)
 
+    def _report(self, job: PanelJob) -> Path:
+        """Where a check of a data set writes what it found, as a page."""
+        checked = self._places.inside(job.given["data"]).resolve()
+        return checked.with_name(f"{checked.name}-check.html")
+
+    async def _job_report(self, request: Request) -> Response:
+        job = self._jobs.job(request.path_params["number"])
+        if job.kind.name != "check" or not (path := self._report(job)).is_file():
+            raise RefusedError(404, f"job {job.number} has no report")
+        return FileResponse(path, headers={"content-security-policy": _REPORT_POLICY})
+
     async def _stop(self, request: Request) -> Response:
         return JSONResponse(self._jobs.stop(request.path_params["number"]).as_json())
 
     async def _input(self, request: Request) -> Response:
-        body = await _body(request)
-        return JSONResponse(self._jobs.type(request.path_params["number"], body.get("line")).as_json())
+        body, number = await _body(request), request.path_params["number"]
+        return JSONResponse(self._jobs.type(number, body.get("line"), body.get("question")).as_json())
+
+
+def _serial_ports() -> list[str]:
+    """By names that last; none is opened."""
+    from dexrun.setup.ports import places
+
+    return [place.path for place in places()]
 
 
 async def _on_thread(work: Callable[[], T]) -> T:

@@ -134,6 +134,11 @@ def configuration(places: Places, said: Any) -> str:
     return str(places.configuration(said))
 
 
+def calibration(places: Places, said: Any) -> str:
+    """The file of a named calibration."""
+    return str(places.calibration(said))
+
+
 def serial_port(places: Places, said: Any) -> str:
     """A serial port."""
     return places.serial_port(said)

@@ -21,6 +21,7 @@ import anyio
 from dexrun.exit_codes import NOT_DONE
 from dexrun.panel.server.job_kinds import JobKind
 from dexrun.panel.server.tail import OutputTail
+from dexrun.setup.person import ASKS_VARIABLE
 from runtime.clock import NS_PER_S, Clock
 
 _ROWS, _COLUMNS = 40, 110
@@ -74,6 +75,7 @@ class PanelJob:
     def _start(self, words: Sequence[str]) -> None:
         command = [sys.executable, "-m", "dexrun.panel.child", str(os.getpid()), "dexrun", *words]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": str(_COLUMNS), "LINES": str(_ROWS)}
+        environment |= {ASKS_VARIABLE: "1"} if self.kind.asks else {}
         self._output, inside = pty.openpty() if self.kind.asks else os.pipe()
         try:
             if self.kind.asks:
@@ -122,14 +124,26 @@ class PanelJob:
             asyncio.get_running_loop().remove_reader(self._output)
             read.set()
 
-    def type(self, line: str) -> None:
-        """Have a person's line typed at its terminal.
+    def asked(self) -> dict[str, Any] | None:
+        """What it waits for, with the ``question``'s number; ``None``: for nothing."""
+        if not self.tail.asked or self.code is not None:
+            return None
+        return {**self.tail.asked, "question": self.tail.question}
+
+    def type(self, line: str, question: int) -> None:
+        """Have a person's line typed at its terminal, as the answer to `question`.
+
+        Each question is answered once: a second press must not answer the next one.
 
         Raises:
-            ValueError: it has no terminal, or takes nothing in; one line.
+            ValueError: it does not ask that (any more), or takes nothing in; one line.
         """
-        if not self.kind.asks or self._output < 0 or self._over.is_set():
+        asked = self.asked()
+        if asked is None or self._output < 0 or self._over.is_set():
             raise ValueError("nothing is asked")
+        if question != asked["question"]:
+            raise ValueError("it asks something else by now")
+        self.tail.asked = {}
         try:
             os.write(self._output, line.encode() + b"\n")
         except OSError as error:
@@ -167,5 +181,6 @@ class PanelJob:
             else "running",
             "code": self.code,
             "began_s": self.began_ns / NS_PER_S,
+            "seconds": ((self.ended_ns or self._clock.wall_ns()) - self.began_ns) / NS_PER_S,
             "ended_s": self.ended_ns / NS_PER_S if self.ended_ns else None,
         }

@@ -91,7 +91,8 @@ _TO_NEW_DATA = JobArgument("to", "--to", a.new_data, "new data", needed=True)
 _TO_PICTURES = JobArgument("to", "--to", a.new_output, "new output")
 _PORT = JobArgument("port", "--port", a.serial_port, "port", needed=True)
 _FROM = JobArgument("from", "--from", a.there, "folder")
-_MODEL = _choice("model", "--model", "so100", "so101")
+_MODEL = _choice("model", "--model", "so101", "so100", needed=True)
+_CALIBRATION = JobArgument("calibration", "--calibration", a.calibration, "calibration")
 _POLICY = JobArgument("policy", "--policy", a.checkpoint_or_type, "policy", needed=True)
 _FORMATS = ("lerobot-v3", "lerobot-v2.1", "dexgrasp-zarr", "umi-zarr", "act-hdf5", "dexvla-hdf5")
 _TRAINED = ("act", "dexgrasp", "lift")
@@ -136,6 +137,7 @@ _EVAL = (
     JobArgument("compare", "--compare", a.checkpoint_or_type, "policy"),
     JobArgument("control", "--control", a.policy_types, "text"),
     _count("scenes", "--scenes", 10_000),
+    _count("objects", "--world.objects", 8),
     _count("seed", "--seed", 1 << 31, 0),
     _choice("engine", "--engine", "stepped", "fast", "real"),
     _count("jobs", "--jobs", 16),
@@ -161,6 +163,7 @@ _CALIBRATE = (
     _MODEL,
     _flag("check", "--check"),
 )
+_JOINTS = (_PORT, _MODEL, _CALIBRATION, _flag("let_go", "--let-go"))
 
 KINDS: Mapping[str, JobKind] = {
     kind.name: kind
@@ -186,11 +189,11 @@ KINDS: Mapping[str, JobKind] = {
         JobKind("find-ports", ("find-ports",), (_FROM,), moves=True, asks=True),
         JobKind("setup-motors", ("setup-motors",), (_PORT, _MODEL), moves=True, asks=True),
         JobKind("calibrate", ("calibrate",), _CALIBRATE, moves=True, asks=True),
-        JobKind("joints", ("joints",), (_PORT, _MODEL), moves=True, asks=True),
+        JobKind("joints", ("joints",), _JOINTS, moves=True, asks=True),
         JobKind(
             "init",
             ("init",),
-            (JobArgument("to", "--to", a.new_config, "new config"), _FROM),
+            (JobArgument("to", "--to", a.new_config, "new config"), _FROM, _flag("simulated", "--simulated")),
             moves=True,
             asks=True,
         ),

@@ -142,17 +142,19 @@ class Jobs:
         job.interrupt(signal.SIGTERM if job.stopped else signal.SIGINT)
         return job
 
-    def type(self, number: int, line: object) -> PanelJob:
-        """Type a line at its terminal.
+    def type(self, number: int, line: object, question: object) -> PanelJob:
+        """Type a line at its terminal, as the answer to the question of that number.
 
         Raises:
-            RefusedError: it is no line, or nothing is asked.
+            RefusedError: it is no line, or this is not asked.
         """
         job = self.job(number)
         if not isinstance(line, str) or len(line) > INPUT or not (line.isprintable() or not line):
             raise RefusedError(400, f"line: at most {INPUT} letters")
+        if not isinstance(question, int):
+            raise RefusedError(400, "question: the number of what is answered")
         try:
-            job.type(line)
+            job.type(line, question)
         except ValueError as error:
             raise RefusedError(409, f"job {number}: {error}") from None
         return job

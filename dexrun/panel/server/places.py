@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from dexrun.panel.server.options import PanelServerOptions
+from dexrun.setup.calibrate import FOLDER as CALIBRATIONS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SERIAL = re.compile(r"/dev/(tty[A-Za-z0-9._-]+|pts/[0-9]+|serial/by-(id|path)/[A-Za-z0-9@:._+-]+)")
@@ -92,14 +93,38 @@ class Places:
             )
         return self._absolute(str(said))
 
+    def calibrations(self) -> list[str]:
+        """The files of the calibrations that were made by name."""
+        return [str(path) for path in sorted(CALIBRATIONS.glob("*.json"))]
+
+    def calibration(self, said: object) -> Path:
+        """One of `calibrations`.
+
+        Raises:
+            BadArgumentError: it is none.
+        """
+        known = self.calibrations()
+        if said not in known:
+            raise BadArgumentError(f"{said!r} is no calibration here; there is {', '.join(known) or 'none'}")
+        return self._absolute(str(said))
+
     def checkpoints(self) -> list[str]:
-        """The newest and the best checkpoint of every training below the last configured folder."""
+        """The newest and the best checkpoint of every training below the last configured folder.
+
+        The training that ended last comes first.
+        """
+        root = self._absolute(self.new_output)
         found = [
-            path
-            for name in ("last", "best")
-            for path in sorted(self._absolute(self.new_output).glob(f"*/{name}"))
+            path for name in ("last", "best") for path in sorted(root.glob(f"*/{name}")) if path.exists()
         ]
+        found.sort(key=lambda path: -path.stat().st_mtime)
         return [self.shown(path) for path in found][:200]
+
+    def evaluations(self) -> list[str]:
+        """The folders of the evaluations that have a table, the newest first."""
+        tables = list(self._absolute(self.new_output).glob("*/table.txt"))
+        tables.sort(key=lambda path: -path.stat().st_mtime)
+        return [self.shown(path.parent) for path in tables][:200]
 
     def new_configuration(self, said: object) -> Path:
         """A file beside the usual configuration.

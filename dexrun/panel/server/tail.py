@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
+from typing import Any
+
+from dexrun.setup.person import ASKED_MARK
 
 LINES, COLUMNS = 400, 400
 _PIECE = re.compile(
-    r"\x1b\[(?P<numbers>[0-9;?]*)(?P<letter>[A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^\[\]]|[\r\n\x08]|[^\x1b\r\n\x08]+"
+    rf"\x1b\]{ASKED_MARK};(?P<asked>[^\x07\x1b]*)\x07"
+    r"|\x1b\[(?P<numbers>[0-9;?]*)(?P<letter>[A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^\[\]]|[\r\n\x08]|[^\x1b\r\n\x08]+"
 )
 _UNFINISHED = re.compile(r"\x1b(\[[0-9;?]*|\][^\x07\x1b]*)?$")
-_HELD = 200
+_HELD = 8192
 
 
 class OutputTail:
@@ -18,6 +23,10 @@ class OutputTail:
 
     It knows what the programs here do to a terminal: begin a line anew, go up some lines and write over them,
     clear the rest of one. Colours and whatever else there is are left out.
+
+    Attributes:
+        asked: what the program waits for (`dexrun.setup.person.Terminal`); empty: for nothing.
+        question: the number of it; each has another.
     """
 
     def __init__(self) -> None:
@@ -25,6 +34,8 @@ class OutputTail:
         self._lines = [""]
         self._row = self._column = 0
         self._rest = ""
+        self.asked: dict[str, Any] = {}
+        self.question = 0
 
     def feed(self, data: bytes) -> None:
         """Take in what was written."""
@@ -32,10 +43,20 @@ class OutputTail:
         cut = _UNFINISHED.search(text)
         self._rest = text[cut.start() :][:_HELD] if cut else ""
         for piece in _PIECE.finditer(text[: cut.start()] if cut else text):
-            if piece["letter"]:
+            if piece["asked"] is not None:
+                self._asked(piece["asked"])
+            elif piece["letter"]:
                 self._control(piece["letter"], piece["numbers"])
             elif not piece[0].startswith("\x1b"):
                 self._write(piece[0])
+
+    def _asked(self, text: str) -> None:
+        try:
+            said = json.loads(text)
+        except (ValueError, RecursionError):  # it is a program that this one started, and may still be broken
+            return
+        self.asked = said if isinstance(said, dict) else {}
+        self.question += bool(self.asked)
 
     def _write(self, piece: str) -> None:
         if piece == "\r":
