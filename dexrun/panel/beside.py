@@ -99,6 +99,7 @@ class PanelSide:
             "stop": reader.stopped or None,
             "episodes": None if reader.episodes is None else reader.episodes.status().as_json(),
             "can": reader.can(),
+            "jogged": reader.jogged,
             "clients": run.heartbeat()[0],
             "answered": reader.answered,
         }

@@ -262,6 +262,11 @@ class CommandReader:
 
     # --- for the page
 
+    @property
+    def jogged(self) -> list[str]:
+        """The arms whose leader is none: a page moves their grippers."""
+        return self._jog.arms
+
     def can(self) -> list[str]:
         """The commands that are possible now."""
         if self._control.state == "stopped":

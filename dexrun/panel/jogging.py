@@ -35,6 +35,11 @@ class PanelJog:
         }
         self._teleop = robot.settings.mode == "teleop"
 
+    @property
+    def arms(self) -> list[str]:
+        """The arms that can be moved so, the first of them where a page names none."""
+        return list(self._leaders)
+
     def possible(self, driving: str) -> bool:
         """Whether there is such a leader, and it is followed."""
         return bool(self._leaders) and (self._teleop or driving == "person")

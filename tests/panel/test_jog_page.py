@@ -44,6 +44,32 @@ async def still(run: PlayedRun) -> None:
     run.asked.clear()
 
 
+def test_of_two_arms_the_one_that_is_chosen_moves(tmp_path: Path) -> None:
+    async def look(page: Any, run: PlayedRun) -> None:
+        run.can += ["jog", "hand"]
+        run.status["jogged"] = ["left", "right"]
+        opens = page.locator("#jog-open")
+        await page.locator(".arms [data-arm=left][aria-pressed]").wait_for()
+        await opens.dispatch_event("pointerdown")
+        assert (await run.wait_for("jog"))["arm"] == "left"
+        await page.locator(".arms [data-arm=right]").dispatch_event("click")
+
+        async def the_other() -> bool:
+            return ("jog", {"twist": [0] * 6, "grip": 1, "arm": "right"}) in run.asked
+
+        await run.until(the_other)
+        of_left = [args for _, args in run.asked if args["arm"] == "left"]
+        assert of_left[-1] == {"twist": [0] * 6, "grip": 0, "arm": "left"}  # and stands still
+        await opens.dispatch_event("pointerup")
+        run.status["jogged"] = ["leader"]
+        await page.locator(".arms [data-arm]").first.wait_for(state="detached")
+        run.asked.clear()
+        await opens.dispatch_event("pointerdown")
+        assert "arm" not in await run.wait_for("jog")
+
+    visit(tmp_path, look)
+
+
 def test_pads_a_gamepad_and_a_headset_move_the_gripper(tmp_path: Path) -> None:
     async def look(page: Any, run: PlayedRun) -> None:
         assert await page.locator(".card.jog").is_hidden()

@@ -232,9 +232,9 @@ def test_a_table_is_cleared_under_a_persons_eyes(tmp_path: Path) -> None:
         assert (summary["outcome"], code) == ("stopped", 3)
         assert not [line for line in said if "404" not in line]
         await page.click("#tabs a[data-view=setup]")
+        await page.click("[data-road=simulated]")
         await page.click("[data-step=doctor]")
         await page.click("#view-setup form.job-form button[type=submit]")
         await page.locator("#view-setup .job[data-state=done]").wait_for(timeout=90_000)
-        await person.draws("setup")
 
     sit_down(tmp_path, drive, color_scheme="dark")

@@ -1,6 +1,6 @@
 // Moving the gripper of a leader without an arm: touch pads, a gamepad of the browser's, a phone or a VR controller.
 
-import {card, h, mark} from "./dom.js";
+import {card, fill, h, mark} from "./dom.js";
 import {whyNot} from "./controls.js";
 import {command} from "./link.js";
 import {on, state} from "./state.js";
@@ -9,7 +9,10 @@ import {say} from "./words.js";
 
 const EVERY_MS = 33, LINEAR = 0.15, ANGULAR = 1.0, GRIPPER = 1.0, DEAD = 0.15;
 
-let pushed = {x: 0, y: 0, z: 0, yaw: 0, grip: 0}, gamepad = false, moving = false, session = null;
+let pushed = {x: 0, y: 0, z: 0, yaw: 0, grip: 0}, gamepad = false, moving = false, session = null, arm = null;
+
+/** Which arm is meant, where there are several. */
+const which = () => (arm === null ? {} : {arm});
 
 /** Send what is held; once it is let go, standing still, once. */
 function sendJog() {
@@ -19,7 +22,7 @@ function sendJog() {
   const twist = [LINEAR * sum("x"), LINEAR * sum("y"), LINEAR * sum("z"), ANGULAR * (pad?.roll ?? 0), ANGULAR * (pad?.pitch ?? 0), ANGULAR * sum("yaw")];
   const grip = GRIPPER * sum("grip");
   const now = grip !== 0 || twist.some((value) => value !== 0);
-  if (now || moving) command("jog", {twist, grip});
+  if (now || moving) command("jog", {twist, grip, ...which()});
   moving = now;
 }
 
@@ -88,7 +91,7 @@ async function enter() {
       session?.requestAnimationFrame(each);
       if (!session || now - sent < EVERY_MS / 2 || whyNot("hand")) return;
       const hand = handOf(frame, space);
-      if (hand) { sent = now; command("hand", hand); }
+      if (hand) { sent = now; command("hand", {...hand, ...which()}); }
     };
     session.requestAnimationFrame(each);
   } catch (error) {
@@ -107,10 +110,20 @@ export function jogCard() {
   const xr = h("button", {class: "do", id: "jog-xr", "data-word": "jog_xr", hidden: true, onclick: enter});
   Promise.any(["immersive-vr", "immersive-ar"].map(async (kind) => (await navigator.xr?.isSessionSupported(kind)) || Promise.reject(kind)))
     .then(() => { xr.hidden = false; }, () => {});
-  const made = card("jog", h("div", {class: "row pads"}, ...pads),
+  const arms = h("div", {class: "row arms", role: "group"});
+  const made = card("jog", arms, h("div", {class: "row pads"}, ...pads),
     h("div", {class: "row"}, held("jog-open", "jog_open", 1), held("jog-close", "jog_close", -1)),
     h("label", {class: "check"}, box, " ", h("span", {"data-word": "jog_gamepad"})), xr);
+  const choose = (name) => {
+    if (moving) command("jog", {twist: [0, 0, 0, 0, 0, 0], grip: 0, ...which()}); // the one before stands still at once
+    moving = false;
+    arm = name;
+    for (const each of arms.children) mark(each, "aria-pressed", each.dataset.arm === name);
+  };
   const look = () => {
+    const several = state.status?.jogged?.length > 1 ? state.status.jogged : [];
+    fill(arms, several, () => several.map((name) => h("button", {class: "do", "data-arm": name, onclick: () => choose(name)}, say(`arm_${name}`, {}, name))));
+    if (!several.includes(arm)) choose(several[0] ?? null);
     made.hidden = !state.status?.can?.includes("jog");
     mark(made, "data-on", !made.hidden);
   };

@@ -39,6 +39,8 @@ const WORDS = {
   jog: ["Move the gripper", "移动夹爪"],
   jog_plane: ["forward, back, sideways", "前后左右"],
   jog_height: ["up, down, turn", "上下与旋转"],
+  arm_left: ["left", "左臂"],
+  arm_right: ["right", "右臂"],
   jog_open: ["Open (hold)", "张开（按住）"],
   jog_close: ["Close (hold)", "闭合（按住）"],
   jog_gamepad: ["a gamepad of this browser", "本浏览器的手柄"],
@@ -289,7 +291,7 @@ const WORDS = {
   answer_here: ["answer, or only Enter", "输入回答，或直接回车"],
   go_on: ["Enter: go on", "回车：继续"],
   enough: ["Enter: that is all", "回车：完成"],
-  watching: ["The table below is live: move the joints by hand, and press Enter when you are done.", "下表实时更新：用手移动关节，完成后请按回车。"],
+  watching: ["The table below is live. Press Enter when you are done.", "下表实时更新，完成后请按回车。"],
   open_report: ["Open the report with plots and pictures", "打开带曲线和图像的报告"],
 
   data_sets: ["Data sets and recordings", "数据集与录制"],
