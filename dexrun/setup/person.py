@@ -67,7 +67,7 @@ class Terminal:
 
     Args:
         marked: whether what is asked is said in a form for that program, too (`ASKED_MARK`): ``{"enter":
-            text}``, ``{"line": text, "choices": {answer: meaning}}``, ``{"watch": true}`` while a table is
+            text}``, ``{"line": text, "choices": [[answer, meaning]]}``, ``{"watch": true}`` while a table is
             watched until Enter, ``{}`` once it was answered. By default as `ASKS_VARIABLE` says.
     """
 
@@ -99,7 +99,7 @@ class Terminal:
         self._drawn = ()
         self._out.write(printable(text) + " ")
         self._out.flush()
-        self._mark({"line": text, "choices": dict(choices or {})})
+        self._mark({"line": text, "choices": [[*each] for each in (choices or {}).items()]})
         return self._enter().strip()
 
     def _mark(self, asked: Mapping[str, Any]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,6 +179,28 @@ def test_what_changes_is_drawn_in_place_on_a_terminal_and_seldom_elsewhere() -> 
             terminal.watch(["joint", row])
     assert screen.getvalue() == "\r\x1b[Kjoint\n\r\x1b[Ka 1\n\x1b[2A\r\x1b[Kjoint\n\r\x1b[Ka 2\n"
     assert pipe.getvalue() == "joint\na 1\n"
+
+
+def test_a_program_at_the_terminal_is_told_what_is_asked_and_that_it_was_answered(tmp_path: Path) -> None:
+    typed, shown = tmp_path / "typed", io.StringIO()
+    typed.write_text("\n\n2\n")
+    with typed.open() as keys:
+        terminal = Terminal(keys, shown, marked=True)
+        terminal.confirm("Plug it in.")
+        assert terminal.confirmed()  # of a file the end can always be read
+        assert terminal.ask("Which?", {"2": "the second", "1": "the first"}) == "2"
+    plain = io.StringIO()
+    assert Terminal(io.StringIO("2\n"), plain, marked=False).ask("Which?") == "2"
+    pieces = re.split("\x1b\\]1771;(.*?)\x07", shown.getvalue())
+    assert ("".join(pieces[::2]), plain.getvalue()) == ("Plug it in.\nWhich? ", "Which? ")
+    assert [json.loads(said) for said in pieces[1::2]] == [
+        {"enter": "Plug it in."},
+        {},
+        {"watch": True},
+        {},
+        {"line": "Which?", "choices": [["2", "the second"], ["1", "the first"]]},
+        {},
+    ]
 
 
 def test_torque_is_cut_when_the_arm_is_held_and_before_it_has_to_be_moved(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_wizard_asks_and_a_person_answers(tmp_path: Path, monkeypatch: pytest.
             await told(panel, job["id"], "Which arm")
             assert await asked(panel, job["id"]) == {
                 "line": "Which arm: 1 SO-101, 2 SO-100? [1]",
-                "choices": {"1": "SO-101", "2": "SO-100"},
+                "choices": [["1", "SO-101"], ["2", "SO-100"]],
                 "question": 1,
             }
             refused = await panel.post("/api/jobs", {"kind": "doctor"})

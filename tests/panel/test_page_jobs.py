@@ -115,7 +115,7 @@ def test_forms_ask_with_numbers_and_words_and_results_are_drawn(tmp_path: Path) 
             await page.click("[data-road=arm]")
             await page.click("[data-step=joints]")
             desk.job |= {"asks": True, "output": ["which arm?"]}
-            desk.job["asked"] = {"line": "which arm?", "choices": {}, "question": 4}
+            desk.job["asked"] = {"line": "which arm?", "choices": [], "question": 4}
             await fill(page, "setup", port="/dev/ttyACM0", model="so101")
             assert (await desk.next())["args"] == {"port": "/dev/ttyACM0", "model": "so101"}
             await page.locator("#view-setup .question", has_text="which arm?").wait_for()

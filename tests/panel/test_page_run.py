@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,7 +21,18 @@ from dexrun.panel.link import AttachedRun, live_runs
 from runtime.clock import RealClock
 from runtime.recording.reader import Recording
 from runtime.ring import Sample
-from tests.panel.browser_rig import CHROMIUM, DRAWING, LAPTOP, PHONE, PICTURES, chromium, keep, opened
+from tests.panel.browser_rig import (
+    CHROMIUM,
+    DRAWING,
+    LAPTOP,
+    PHONE,
+    PICTURES,
+    QUIETLY,
+    chromium,
+    fill_in,
+    keep,
+    opened,
+)
 from tests.panel.server_rig import Panel, serve
 
 pytest.importorskip("playwright.async_api", reason="no playwright: pip install playwright")
@@ -50,8 +62,7 @@ class Person:
         await page.click("#tabs a[data-view=start]")
         await page.click(f".mode[data-mode={mode}]")
         await page.locator("#view-start [data-argument=config]").wait_for()
-        for name, value in fields.items():
-            await page.fill(f"#view-start [data-argument={name}]", value)
+        await fill_in(page.locator("#view-start form.job-form"), fields)
         await page.click("#view-start form.job-form button[type=submit]")
         await page.locator("#view-live").wait_for(timeout=120_000)
         self.run = AttachedRun.attach(live_runs(self.panel.folder / "runs")[0])
@@ -114,7 +125,7 @@ share = "always"          # on a stepped clock, too: the arms of a busy machine 
 """
 
 
-def sit_down(folder: Path, drive: Drive, **look: Any) -> None:
+def sit_down(folder: Path, drive: Drive, arguments: Sequence[str] = QUIETLY, **look: Any) -> None:
     text = CONFIG.read_text(encoding="utf-8")
     for key, value in (
         ("scripted = true", "scripted = false"),
@@ -127,7 +138,7 @@ def sit_down(folder: Path, drive: Drive, **look: Any) -> None:
     (folder / "config.toml").write_text(text + SHARED, encoding="utf-8")
 
     async def script(panel: Panel) -> None:
-        async with chromium() as browser:
+        async with chromium(arguments) as browser:
             page, said = await opened(browser, str(panel.http.base_url), LAPTOP, **look)
             person = Person(panel, browser, page)
             try:
@@ -204,6 +215,33 @@ def test_a_policy_is_paused_slowed_told_and_stopped(tmp_path: Path) -> None:
         await page.locator("#state", has_text="STOPPED").wait_for()
 
     sit_down(tmp_path, drive)
+
+
+def _red(png: bytes) -> int:
+    """How many pixels of a picture are red."""
+    blue, green, red = np.moveaxis(cv2.imdecode(np.frombuffer(png, np.uint8), 1).astype(int), 2, 0)
+    return int((red > 60 + np.maximum(blue, green)).sum())
+
+
+def test_the_table_is_seen_in_depth_beside_the_arm(tmp_path: Path) -> None:
+    """What the simulated depth camera sees stands beside the arm: its red cylinder, where nothing red was."""
+
+    async def drive(person: Person) -> None:
+        page = person.page
+        await person.starts("rollout", task="stand still", policy="still")
+        canvas = page.locator("#arm canvas")
+        await canvas.wait_for(timeout=120_000)
+        assert _red(await canvas.screenshot(timeout=120_000)) == 0
+        await page.check("#cloud")
+        await page.locator("#arm[data-points]").wait_for(timeout=120_000)
+        assert int(await page.locator("#arm").get_attribute("data-points") or 0) > 1000
+        async with asyncio.timeout(120):
+            while _red(await canvas.screenshot(timeout=120_000)) < 10:
+                await CLOCK.sleep_until_ns(CLOCK.now_ns() + 200 * NS_PER_MS)
+        await page.click("#estop")
+        await person.hears_of_the_end()
+
+    sit_down(tmp_path, drive, DRAWING)
 
 
 def test_a_table_is_cleared_under_a_persons_eyes(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ function showCloud({head, payload}) {
   cloud = new Points(geometry, new PointsMaterial({size: 0.004, vertexColors: true}));
   cloud.visible = cloudWanted;
   scene.add(cloud);
+  mark(holder, "data-points", head.points);
   redraw();
 }
 

@@ -8,7 +8,7 @@ import {tell} from "./said.js";
 import {say, translate} from "./words.js";
 
 const LOOK_MS = 700;
-const TABLES = ["joints", "calibrate"]; // their lines are not broken
+const TABLES = ["joints", "calibrate", "eval"]; // their lines are not broken
 
 export async function startJob(kind, args) {
   const job = await post("/api/jobs", {kind, args});
@@ -22,7 +22,7 @@ function question(asked, answer) {
   const button = (line, props, ...words) => h("button", {class: "do", type: "button", "data-answer": line || "enter", onclick: () => answer(line), ...props}, ...words);
   if (asked.watch) return [h("p", {"data-word": "watching"}), row(button("", {class: "do go", "data-word": "enough"}))];
   if (asked.enter) return [h("p", {}, asked.enter), row(button("", {class: "do go", "data-word": "go_on"}))];
-  const choices = Object.entries(asked.choices || {});
+  const choices = asked.choices || [];
   if (choices.length) {
     return [h("p", {}, asked.line.replace(/ \[[^\]]*\]$/, "")),
       row(...choices.map(([line, meaning], index) => button(line, {class: index ? "do" : "do go"}, meaning)))];
