@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.panel.browser_rig import CHROMIUM, LAPTOP, chromium, opened
@@ -125,5 +127,32 @@ def test_forms_ask_with_numbers_and_words_and_results_are_drawn(tmp_path: Path) 
             desk.job |= {"state": "failed", "code": 1}
             await page.locator("#view-setup .job[data-state=failed]").wait_for()
             assert not said
+
+    serve(tmp_path, script)
+
+
+def test_tables_of_earlier_days_are_there(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "old"
+    folder.mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "table.txt").write_text("no")
+    scenes = [
+        {"candidate": "act", "seed": seed, "success": seed == 0, "picture": "end.jpg"} for seed in (0, 1)
+    ]
+    (folder / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in scenes))
+    (folder / "table.txt").write_text("act 1/2\n")
+    cv2.imwrite(str(folder / "end.jpg"), np.zeros((6, 8, 3), np.uint8))
+
+    async def script(panel: Panel) -> None:
+        async with chromium() as browser:
+            page, said = await opened(browser, f"{panel.http.base_url}/#evaluate", LAPTOP)
+            await page.click("[data-evaluation=old]")
+            await page.locator(".success", has_text="1 / 2 · 50 %").wait_for()
+            assert await page.inner_text(".results .output") == "act 1/2\n"
+            await page.locator(".film img[src^=blob]").wait_for()
+            assert not said
+        for name in ("new", "..", "..%2Fsecret", "%2e%2e%2fsecret"):
+            answer = await panel.http.get(f"/api/evaluations/{name}")
+            assert answer.status_code == 404, name
 
     serve(tmp_path, script)

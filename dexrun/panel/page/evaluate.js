@@ -1,7 +1,7 @@
 // Evaluation: how often a policy succeeds, and what each failure looked like.
 
 import {card, fill, h} from "./dom.js";
-import {picture} from "./api.js";
+import {choose, picture, read} from "./api.js";
 import {form} from "./forms.js";
 import {jobList, jobPanel, startJob} from "./jobs.js";
 import {playback} from "./playback.js";
@@ -30,7 +30,7 @@ export function evaluateView() {
   function film(job, scene) {
     const recording = scene.recordings?.[0];
     const image = h("img", {alt: say("no_picture")});
-    if (scene.picture) picture(`/api/jobs/${job.id}/file/${scene.picture}`).then((address) => { image.src = address; }, () => {});
+    if (scene.picture) picture(`${job.base || `/api/jobs/${job.id}`}/file/${scene.picture}`).then((address) => { image.src = address; }, () => {});
     return h("button", {class: "film", disabled: !recording, title: recording ? say("play") : say("why_no_film"), onclick: () => player.open(recording, 0)},
       image, h("b", {}, `${scene.candidate} · ${scene.seed}`), h("small", {}, scene.why || scene.reason || scene.outcome || ""));
   }
@@ -48,12 +48,24 @@ export function evaluateView() {
     translate(failures);
   }
 
+  /** Tables of earlier days: the server forgets its jobs when it ends, the folders are there. */
+  const earlier = h("div", {class: "chips"});
+  const lookBack = () => choose().then(({evaluations}) => fill(earlier, evaluations, () => evaluations.map((name) => h("button", {
+    class: "chip", "data-evaluation": name, onclick: async () => {
+      const base = `/api/evaluations/${encodeURIComponent(name)}`;
+      panel.leave();
+      draw({id: base, base, ...await read(base)});
+    },
+  }, name))), () => {});
+  on("jobs", lookBack);
+
   const panel = jobPanel({more: draw});
   const made = form("eval", {
     names: ["policy", "compare", "scenes", "engine", "to", "keep"], usual: {scenes: "20", engine: "stepped"}, word: "start_evaluation",
     submit: async (args) => panel.follow((await startJob("eval", args)).id),
   });
+  on("view", (view) => view === "evaluate" && lookBack());
   on("view", (view) => view === "evaluate" && made.load(true).then(() => made.fill(wanted("evaluate")?.fields)));
   return [h("div", {class: "two"}, card("evaluate", h("p", {class: "muted", "data-word": "evaluate_more"}), made.node),
-    h("div", {class: "stack"}, jobList(["eval"], panel, {last: true}), results, failures, player.node, panel.node))];
+    h("div", {class: "stack"}, earlier, jobList(["eval"], panel, {last: true}), results, failures, player.node, panel.node))];
 }

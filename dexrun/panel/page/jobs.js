@@ -47,7 +47,7 @@ export function jobPanel({more = null, next = after} = {}) {
 
   async function look() {
     clearTimeout(timer);
-    if (shown === null) return;
+    if (!shown) return; // 0: something else is looked at
     const asked = shown;
     try {
       const job = await read(`/api/jobs/${asked}`);
@@ -92,7 +92,7 @@ export function jobPanel({more = null, next = after} = {}) {
   stop.onclick = () => post(`/api/jobs/${shown}/stop`).then(look, (error) => tell(error.message, "bad"));
   on("jobs", look);
   on("language", look);
-  return {node, shows: () => shown, follow(id, {quietly = false} = {}) {
+  return {node, shows: () => shown, leave() { [shown, node.hidden] = [0, true]; }, follow(id, {quietly = false} = {}) {
     shown = id;
     node.hidden = false;
     write(output, "");

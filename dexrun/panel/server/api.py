@@ -47,6 +47,8 @@ class Api:
             get("/api/data/{id}/episodes", self._episodes),
             get("/api/data/{id}/episodes/{number:int}", self._episode),
             get("/api/data/{id}/episodes/{number:int}/picture", self._picture),
+            get("/api/evaluations/{name}", self._evaluation),
+            get("/api/evaluations/{name}/file/{path:path}", self._evaluation_file),
             get("/api/jobs", self._all_jobs),
             post("/api/jobs", self._start),
             get("/api/jobs/{number:int}", self._job),
@@ -110,6 +112,23 @@ class Api:
 
         return await asyncio.get_running_loop().run_in_executor(self._data.thread, work)
 
+    # --- evaluations
+
+    async def _evaluation(self, request: Request) -> Response:
+        folder = self._places.evaluation(request.path_params["name"])
+        return JSONResponse({"evaluation": await _on_thread(partial(self._evaluated, folder))})
+
+    async def _evaluation_file(self, request: Request) -> Response:
+        folder = self._places.evaluation(request.path_params["name"])
+        return _picture_of(folder, folder, request)
+
+    def _evaluated(self, folder: Path) -> dict[str, Any] | None:
+        """What an evaluation has found, each recording by the name that it has among the data sets."""
+        found = results.evaluation(folder)
+        for scene in found["scenes"] if found else ():
+            scene["recordings"] = [self._data.known(Path(each)) for each in scene["recordings"]]
+        return found
+
     # --- jobs
 
     async def _all_jobs(self, request: Request) -> Response:
@@ -141,10 +160,7 @@ class Api:
         if job.kind.words[:1] == ("train",):
             return {"folder": self._places.shown(job.folder), "figures": results.training(job.folder)}
         if job.kind.name == "eval":
-            found = results.evaluation(job.folder)
-            for scene in found["scenes"] if found else ():
-                scene["recordings"] = [self._data.known(Path(each)) for each in scene["recordings"]]
-            return {"folder": self._places.shown(job.folder), "evaluation": found}
+            return {"folder": self._places.shown(job.folder), "evaluation": self._evaluated(job.folder)}
         return {"folder": self._places.shown(job.folder)}
 
     async def _job_file(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dexrun.panel.server.options import PanelServerOptions
 from dexrun.setup.calibrate import FOLDER as CALIBRATIONS
+from runtime.http_server import RefusedError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SERIAL = re.compile(r"/dev/(tty[A-Za-z0-9._-]+|pts/[0-9]+|serial/by-(id|path)/[A-Za-z0-9@:._+-]+)")
@@ -121,10 +122,20 @@ class Places:
         return [self.shown(path) for path in found][:200]
 
     def evaluations(self) -> list[str]:
-        """The folders of the evaluations that have a table, the newest first."""
+        """The evaluations that have a table, by their folders' names, the newest first."""
         tables = list(self._absolute(self.new_output).glob("*/table.txt"))
         tables.sort(key=lambda path: -path.stat().st_mtime)
-        return [self.shown(path.parent) for path in tables][:200]
+        return [path.parent.name for path in tables][:200]
+
+    def evaluation(self, name: str) -> Path:
+        """The folder of one of `evaluations`.
+
+        Raises:
+            RefusedError: there is none of that name.
+        """
+        if name not in self.evaluations():
+            raise RefusedError(404, f"no evaluation {name[:40]!r}")
+        return self._absolute(self.new_output) / name
 
     def new_configuration(self, said: object) -> Path:
         """A file beside the usual configuration.
