@@ -20,6 +20,7 @@ from runtime.clearance import BodyModel, Margins, farthest_clear
 from runtime.envelope import JointLimits
 from runtime.limits import LEAST_SPEED, SafetyOptions
 from runtime.messages import Clip, Floats
+from runtime.pursuit import Pursuit
 from runtime.snapshots import State, recall, remember
 from runtime.stall import StallGuard
 
@@ -93,6 +94,7 @@ class SafetyStage:
         self._own_limits = self.limits
         self._speed, self._fastest = 1.0, self.limits.velocity
         self._velocity = np.zeros(self._joints)
+        self._pursuit = Pursuit(self._joints)
         self._last: Floats | None = None
         self._from: Floats | None = None
         self._force_s = 0.0
@@ -101,6 +103,7 @@ class SafetyStage:
         """Forget speed, stalls and forces; the next target starts from rest."""
         self._last = None
         self._velocity = np.zeros(self._joints)
+        self._pursuit.forget()
         self._force_s = 0.0
         self._stall.reset()
 
@@ -112,6 +115,7 @@ class SafetyStage:
         """
         self._last = None
         self._velocity = np.zeros(self._joints)
+        self._pursuit.forget()
 
     def lasted(self, dt_s: float, passed_s: float) -> None:
         """The last target, credited `dt_s`, came `passed_s` after the one before: that was its speed."""
@@ -150,16 +154,24 @@ class SafetyStage:
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
-        return {**remember(self, (*_STATE, *_STATE_SINCE, *_STATE_LIMITED)), "stall": self._stall.snapshot()}
+        return {
+            **remember(self, (*_STATE, *_STATE_SINCE, *_STATE_LIMITED)),
+            "stall": self._stall.snapshot(),
+            "pursuit": self._pursuit.snapshot(),
+        }
 
     def restore(self, state: State) -> None:
-        """Go on from where another stage was at its `snapshot`."""
+        """Go on from where another stage was at its `snapshot`.
+
+        Without a ``pursuit`` that was a stage that went straight at its targets: so does this one then.
+        """
         recall(self, _STATE, state)
         self._from = self._last
         recall(self, [name for name in _STATE_SINCE if name in state], state)
         recall(self, [name for name in _STATE_LIMITED if name in state], state)
         self.limits = replace(self._own_limits, velocity=self._fastest)
         self._stall.restore(state["stall"])
+        self._pursuit.restore(state.get("pursuit"))
 
     def apply(
         self,
@@ -232,7 +244,9 @@ class SafetyStage:
         ranged = envelope.clip_range(target, limits)
         near = envelope.clip_relative(ranged, present, limits)
         slow = envelope.clip_velocity(near, start, limits, dt)
-        smooth = envelope.clip_acceleration(slow, start, present, velocity, limits, dt)
+        self._pursuit.see(ranged, limits, dt)
+        eased = self._pursuit.eased(near, slow, start, velocity, limits, dt)
+        smooth = envelope.clip_acceleration(eased, start, present, velocity, limits, dt)
         stages = (target, ranged, near, slow, smooth)
         for reason, before, after in zip(_SHAPING, stages, stages[1:], strict=False):
             if envelope.differs(before, after):
