@@ -71,24 +71,25 @@ def hardware() -> Iterator[Hardware]:
             process.stdin.close()
 
 
-def known_at(written_s: Floats, goals: Floats) -> tuple[Floats, Floats]:
-    """Of goals written so long after the motion began: ``written_s`` and since when their place was true."""
+def known_at(written_s: Floats, goals: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of goals written so long after the motion began: when, since when their place was true, and the leg."""
     leg = 2 * REACH / SPEED
     out = (goals - (MIDDLE - REACH)) / SPEED
     number = np.floor(written_s / leg)
     since = number * leg + np.where(number % 2 == 0, out, leg - out)
     inside = (written_s - number * leg > AT_A_TURN_S) & (written_s > since)
-    return written_s[inside], since[inside]
+    return written_s[inside], since[inside], number[inside]
 
 
 def figures(noted: np.ndarray[Any, np.dtype[np.int64]], began_ns: int) -> tuple[Floats, Floats]:
     """Latencies of every millisecond, and ages at the writes, both in milliseconds."""
     written_s = (noted[:, 0] - began_ns) / NS_PER_S
     settled = written_s > written_s[0] + SETTLE_S
-    written, since = known_at(written_s[settled], noted[settled, 1].astype(np.float64))
+    written, since, leg = known_at(written_s[settled], noted[settled, 1].astype(np.float64))
     latencies = []
-    for before, after, until in zip(since[:-1], since[1:], written[1:], strict=True):
-        if 0 < after - before < AT_A_TURN_S:
+    pairs = zip(since[:-1], since[1:], written[1:], leg[:-1], leg[1:], strict=True)
+    for before, after, until, one, other in pairs:
+        if before < after and one == other:  # between two legs lies a turn
             latencies.append(until - np.arange(before, after, 1e-3))
     return np.concatenate(latencies) * 1e3, (written - since) * 1e3
 

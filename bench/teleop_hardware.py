@@ -1,5 +1,6 @@
-"""The devices of `bench.teleop`, in a process of their own: two arms' buses and two cameras, at the wire.
+"""The devices of `bench.teleop` in two processes of their own: two arms' buses and two cameras, at the wire.
 
+Bytes take as long as at 1 Mbit/s, and the buses' threads come before ordinary ones: servos are not late.
 The leader's wrist turns to and fro as the clock says, and the follower's bus notes when each goal for that
 joint was written. Prints the addresses as one JSON line; for every empty line of its standard input, what was
 noted since the one before.
@@ -8,11 +9,16 @@ noted since the one before.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,44 +100,71 @@ def _registers(calibration: dict[str, JointCalibration]) -> dict[int, dict[reg.R
     }
 
 
-def main() -> None:
+def cameras() -> None:
+    """Two of them, until standard input closes; prints their addresses."""
     clock, stop = RealClock(), threading.Event()
-    places = dict(enumerate(START, 1))
-    leading, following = MovingBank(clock, places), NotingBank(clock, places)
     coarse = np.random.default_rng(0).integers(0, 256, (SIZE[1] // 16, SIZE[0] // 16, 3), np.uint8)
     picture = np.ascontiguousarray(coarse.repeat(16, 0).repeat(16, 1))
-    with tempfile.TemporaryDirectory() as scratch:
+    streams = [MjpegEmulator(*SIZE) for _ in range(2)]
+
+    def show(camera: MjpegEmulator) -> None:
+        camera.publish(picture, clock.now_ns())
+
+    threads = [repeat(clock, CAMERA_HZ, stop, partial(show, camera)) for camera in streams]
+    try:
+        print(json.dumps([camera.url for camera in streams]), flush=True)
+        sys.stdin.read()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for camera in streams:
+            camera.close()
+
+
+@contextmanager
+def filming() -> Iterator[list[str]]:
+    """The cameras' addresses, while they run in a process of their own."""
+    command = [sys.executable, "-m", "bench.teleop_hardware", "cameras"]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - they are piped
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.stdin.close()
+
+
+def on_time(buses: Sequence[FeetechEmulator]) -> None:
+    """A servo answers when it does, whatever the machine is busy with."""
+    sys.setswitchinterval(2e-4)
+    paths = {bus.port for bus in buses}
+    with suppress(PermissionError):
+        for thread in threading.enumerate():
+            if thread.name.removeprefix("port ") in paths and thread.native_id is not None:
+                os.sched_setscheduler(thread.native_id, os.SCHED_FIFO, os.sched_param(2))
+
+
+def main() -> None:
+    clock = RealClock()
+    places = dict(enumerate(START, 1))
+    leading, following = MovingBank(clock, places), NotingBank(clock, places)
+    with tempfile.TemporaryDirectory() as scratch, filming() as urls, ExitStack() as stack:
         folder = Path(scratch)
         buses = []
         for name, bank, offset in (("leader", leading, 10), ("follower", following, -10)):
             calibration = _calibration(offset)
             save_calibration(folder / f"{name}.json", calibration)
-            buses.append(FeetechEmulator(bank, folder / name, registers=_registers(calibration)))
-        cameras = [MjpegEmulator(*SIZE) for _ in range(2)]
-
-        def show(camera: MjpegEmulator) -> None:
-            camera.publish(picture, clock.now_ns())
-
-        threads = [repeat(clock, CAMERA_HZ, stop, partial(show, camera)) for camera in cameras]
-        try:
-            told = {
-                "folder": scratch,
-                "cameras": [camera.url for camera in cameras],
-                "began_ns": leading.began_ns,
-            }
-            print(json.dumps(told), flush=True)
-            for _ in sys.stdin:
-                noted, following.noted = following.noted, []
-                print(json.dumps(noted), flush=True)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-            for bus in buses:
-                bus.close()
-            for camera in cameras:
-                camera.close()
+            bus = FeetechEmulator(bank, folder / name, registers=_registers(calibration), clock=clock)
+            stack.callback(bus.close)
+            buses.append(bus)
+        on_time(buses)
+        told = {"folder": scratch, "cameras": urls, "began_ns": leading.began_ns}
+        print(json.dumps(told), flush=True)
+        for _ in sys.stdin:
+            noted, following.noted = following.noted, []
+            print(json.dumps(noted), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    cameras() if sys.argv[1:] == ["cameras"] else main()

@@ -21,9 +21,13 @@ from pathlib import Path
 from drivers.emulated_port import EmulatedPort
 from drivers.feetech import registers as reg
 from drivers.feetech.servo import EmulatedServo, ServoBank
+from runtime.clock import NS_PER_S, Clock
 
 PING, READ, WRITE, REG_WRITE, ACTION = 0x01, 0x02, 0x03, 0x04, 0x05
 FACTORY_RESET, SYNC_READ, SYNC_WRITE = 0x06, 0x82, 0x83
+
+_FRAME_BYTES = 6
+"""Of an instruction packet without parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,9 @@ class FeetechEmulator:
         baudrate: that the servos are shipped with; one whose Baud_Rate says something else than the line's
             speed understands nothing.
         seed: of the random faults.
+        clock: with one, bytes take as long as on the wire at the line's speed, and each answer comes after
+            its servo's Return_Delay_Time; a goal is obeyed once its last byte is through, servos measure when
+            their turn comes. Without one everything is answered at once.
 
     Attributes:
         port: the address for `FeetechOptions.port`.
@@ -147,6 +154,7 @@ class FeetechEmulator:
         registers: Mapping[int, Mapping[reg.Register, int]] | None = None,
         baudrate: int = 1_000_000,
         seed: int = 0,
+        clock: Clock | None = None,
     ) -> None:
         contents, speed = registers or {}, {reg.BAUD_RATE: reg.BAUD_CODES[baudrate]}
         self.servos = {i: EmulatedServo(i, bank, {**speed, **contents.get(i, {})}) for i in bank.ids}
@@ -156,6 +164,7 @@ class FeetechEmulator:
         self._buffer = bytearray()
         self._held_back = b""
         self._speed: int | None = None
+        self._clock, self._busy_ns = clock, 0
         self._line = EmulatedPort(link, self._on_data, self._on_idle)
         self.port = self._line.path
 
@@ -202,15 +211,29 @@ class FeetechEmulator:
             return
         self._buffer += data
         with self._lock:
+            if self._clock is not None:
+                self._busy_ns = max(self._busy_ns, self._clock.now_ns())
             for instruction in take_instructions(self._buffer):
                 self.instructions += 1
+                self._carry(_FRAME_BYTES + len(instruction.parameters))
                 out, self._held_back = self._held_back, b""
                 for packet in self._answer(instruction):
+                    self._carry(len(packet), self._delay_ns(packet[2]))
                     now, later = self.faults.apply(packet)
                     out += now
                     self._held_back += later
                 if out:
                     self._line.write(out)
+
+    def _carry(self, count: int, delay_ns: int = 0) -> None:
+        """So many bytes go over the wire, after a pause."""
+        if self._clock is not None and self._speed:
+            self._busy_ns += delay_ns + count * reg.BITS_A_BYTE * NS_PER_S // self._speed
+            self._clock.wait_until_ns(self._busy_ns)
+
+    def _delay_ns(self, servo_id: int) -> int:
+        alike = (each for each in self.servos.values() if each.current_id == servo_id)
+        return max((each.get(reg.RETURN_DELAY_TIME) * reg.RETURN_DELAY_NS for each in alike), default=0)
 
     def _answer(self, instruction: Instruction) -> Iterator[bytes]:
         if instruction.code == SYNC_READ:

@@ -124,6 +124,8 @@ EEPROM = (range(40), range(78, TABLE_END))
 
 STATE_BLOCK = (PRESENT_POSITION.address, PRESENT_LOAD.end - PRESENT_POSITION.address)
 """Start and length of position, velocity and load: one contiguous read."""
+DRIVE_BLOCK = (TORQUE_ENABLE.address, PRESENT_LOAD.end - TORQUE_ENABLE.address)
+"""Start and length of the same with the goal and whether torque is on: what a goal is preceded by."""
 HEALTH_BLOCK = (P_COEFFICIENT.address, PRESENT_CURRENT.end - P_COEFFICIENT.address)
 """Start and length of the same plus voltage, temperature, status and current, whether torque is on, and
 `VOLATILE`."""
@@ -135,6 +137,10 @@ acceleration to 0, the torque limit to Max_Torque_Limit, the lock to what the fi
 TORQUE_CALIBRATE_MIDDLE = 128
 """Written to Torque_Enable: take the present position as the middle (2048)."""
 
+BITS_A_BYTE = 10
+"""On the wire, with start and stop."""
+RETURN_DELAY_NS = 2_000
+"""Nanoseconds per unit of Return_Delay_Time."""
 CURRENT_A = 0.0065
 """Amperes per unit of Present_Current."""
 VOLTAGE_V = 0.1

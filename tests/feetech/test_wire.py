@@ -21,6 +21,7 @@ from drivers.feetech.emulator import (
     take_instructions,
 )
 from drivers.feetech.servo import SimpleServoBank
+from runtime.clock import RealClock
 from runtime.stepped import SteppedClock
 
 instructions = st.builds(Instruction, st.integers(0, 0xFE), st.integers(0, 255), st.binary(max_size=60))
@@ -122,6 +123,63 @@ def test_the_sdk_itself_runs_unchanged_on_it(
     assert writer.txPacket() == scs.COMM_SUCCESS
     assert packets.ping(port, 1)[0] == 777
     assert [bank.motion(i)[1] for i in (1, 2)] == [1024, 1280]
+
+
+class WireClock(RealClock):
+    """Time goes by on the wire alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ns = 0
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def wait_until_ns(self, deadline_ns: int) -> None:
+        self.ns = max(self.ns, deadline_ns)
+
+
+class DatedBank(SimpleServoBank):
+    """Notes when it was asked and told."""
+
+    def __init__(self, clock: WireClock) -> None:
+        super().__init__(clock, {1: 2000, 2: 2100})
+        self.wire, self.dated = clock, list[tuple[str, int, int]]()
+
+    def set_goal(self, servo_id: int, ticks: int) -> None:
+        self.dated.append(("goal", servo_id, self.wire.ns))
+        super().set_goal(servo_id, ticks)
+
+
+def test_bytes_take_their_time_on_the_wire(tmp_path: Path) -> None:
+    clock = WireClock()
+    bank = DatedBank(clock)
+    emulator = FeetechEmulator(bank, tmp_path / "arm", clock=clock)
+    port = PatientPort(emulator.port)
+    assert port.openPort()
+    packets = scs.PacketHandler(0)
+    us, late = 1000, 500_000  # Return_Delay_Time as shipped
+    try:
+        assert packets.read2ByteTxRx(port, 1, reg.PRESENT_POSITION.address)[:2] == (2000, 0)
+        assert clock.ns == 80 * us + late + 80 * us
+        packets.write1ByteTxRx(port, 1, reg.RETURN_DELAY_TIME.address, 0)
+        began = clock.ns
+        reader = scs.GroupSyncRead(port, packets, *reg.STATE_BLOCK)
+        assert reader.addParam(1)
+        assert reader.addParam(2)
+        assert reader.txRxPacket() == scs.COMM_SUCCESS
+        assert clock.ns - began == 100 * us + 120 * us + late + 120 * us
+        began = clock.ns
+        writer = scs.GroupSyncWrite(port, packets, reg.GOAL_POSITION.address, 2)
+        writer.addParam(1, [0, 4])
+        writer.addParam(2, [0, 5])
+        writer.txPacket()
+        assert packets.ping(port, 1)[0] == 777
+        assert {(each, ns - began) for _, each, ns in bank.dated} == {(1, 140 * us), (2, 140 * us)}
+        assert clock.ns - began == (140 + 60 + 60) * us
+    finally:
+        port.closePort()
+        emulator.close()
 
 
 def test_goals_are_kept_inside_the_servos_own_limits(
