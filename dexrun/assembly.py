@@ -16,11 +16,13 @@ from dexrun.simulation.tabletop import SimulatedTabletop, open_tabletop
 from drivers.arms.choice import robot_of_all
 from runtime.arm_model import ArmModel
 from runtime.arms import arms_as_one, leaders_as_one
+from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
 from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
+from runtime.latest import Latest
 from runtime.messages import Decision, DeviceError, FaultKind
 from runtime.part_context import ArmContext, DeviceContext
 from runtime.parts import DeviceTable
@@ -85,6 +87,7 @@ class _Builder:
         self._clock = clock
         self._model = model
         self._tabletop = tabletop
+        self.beat: Latest[Beat] = Latest()
 
     def _lent(self, key: str) -> object:
         return None if self._tabletop is None else self._tabletop.lent(self._configured[key].address)
@@ -98,6 +101,7 @@ class _Builder:
             key,
             self._clock,
             self._lent(key),
+            self.beat,
             joints=joints,
             others=others,
             arm_model=lambda: model.arm(name),
@@ -115,7 +119,7 @@ class _Builder:
 
     def cameras(self) -> dict[str, CameraDriver]:
         return {
-            name: camera.build(DeviceContext(name, self._clock, self._lent(f"cameras.{name}")))
+            name: camera.build(DeviceContext(name, self._clock, self._lent(f"cameras.{name}"), self.beat))
             for name, camera in self.settings.cameras.items()
         }
 
@@ -123,7 +127,7 @@ class _Builder:
         table = self.settings.force
         if table is None:
             return None
-        return table.build(DeviceContext("force", self._clock, self._lent("force")))
+        return table.build(DeviceContext("force", self._clock, self._lent("force"), self.beat))
 
 
 def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | None) -> Robot:
@@ -152,6 +156,7 @@ def _build(configured: Settings, clock: Clock, tabletop: SimulatedTabletop | Non
         records=records,
         grippers=model.grippers,
         holders=model.fingers.joints.tolist(),
+        beat=builder.beat,
     )
     return Robot(
         settings,

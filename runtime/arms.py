@@ -117,7 +117,9 @@ class ArmGroup:
 
     def __init__(self, arms: Mapping[str, ArmDriver]) -> None:
         self.states = joined_states(arms)
-        self.sent = JoinedRings({name: arm.sent for name, arm in arms.items()}, ("position",))
+        told = all("target_ns" in arm.sent.layout for arm in arms.values())
+        fields = ("position", "target_ns") if told else ("position",)
+        self.sent = JoinedRings({name: arm.sent for name, arm in arms.items()}, fields)
         self.targets = SplitTargets([arm.targets for arm in arms.values()], self.states.places)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from runtime.arms import late
+from runtime.beat import Beat
 from runtime.blends import SplicingOptions, blend_from, fade
 from runtime.clock import NS_PER_S, Clock
 from runtime.engagement import Engagement
@@ -27,6 +28,7 @@ from runtime.inputs import (
 )
 from runtime.interfaces import ChunkSource, StartingSource
 from runtime.joints import posed
+from runtime.latest import Latest
 from runtime.messages import ActionChunk, Clip, Floats, PolicyStatus
 from runtime.options import Options
 from runtime.pacer import Pacer
@@ -170,7 +172,7 @@ class ControlLoop:
     All methods are called on the loop's task or between its ticks, on the same thread. `grippers` are the
     joints that are left out of seams and parking poses; `holders` (by default these) are those that may hold
     something, and push against it while they stand still. `goals`, by default what `arm` says, tells which
-    targets reached the servos.
+    targets reached the servos. `beat` is told when the ticks are due, before the first.
 
     Attributes:
         position: ``[D]`` the newest measured position; ``None`` before the first.
@@ -197,6 +199,7 @@ class ControlLoop:
         grippers: Sequence[int] = (),
         holders: Sequence[int] | None = None,
         goals: Goals | None = None,
+        beat: Latest[Beat] | None = None,
     ) -> None:
         joints = arm.states.layout["position"][0][0]
         self.position: Floats | None = None
@@ -216,7 +219,7 @@ class ControlLoop:
         self._supervisor = Supervisor(
             options.stop_after_hold_s, options.stop_after_starved_s, faults, parks=bool(self._parking)
         )
-        self._pacer = Pacer(clock, options.rate_hz, statistics)
+        self._pacer = Pacer(clock, options.rate_hz, statistics, beat)
         sent = sent_ring(arm)
         self._recorder = None if records is None else TickRecorder(records, joints, sent)
         told = NoGoals() if sent is None else WrittenGoals(sent, options.rate_hz)

@@ -120,7 +120,8 @@ class ArmDriver(LeaderDriver, Protocol):
 
     `targets` takes field ``position`` float64 ``[D]``; only the newest matters.
     `sent` has field ``position``, float64 ``[D]``: each target as it went to the device, stamped when it did,
-    NaN for a joint that was left out. It may have more fields, as the device counts; they are recorded.
+    NaN for a joint that was left out. A field ``target_ns``, int64 ``[D]``, may say by its stamp which
+    target that was. It may have more fields, as the device counts; they are recorded.
     `health` has whatever fields the device reports of itself (temperatures, voltages), each ``[D]``.
     """
 

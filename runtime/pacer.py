@@ -7,13 +7,18 @@ late from its sleep. *Starvation*: there was no action to execute (counted by th
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 
+from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
+from runtime.latest import Latest
 from runtime.statistics import RunStatistics
 
 _EARLIER_NS = 2 * NS_PER_S // 1000
 """How long before the spin the first rehearsal begins: what it takes with cold caches under a busy GIL."""
+_SHORT = 10
+"""The spin is at most this part of a period: drivers read just before a tick, and need the GIL, too."""
+_WARM_NS = 8 * NS_PER_S // 1000
+"""A period this short leaves the caches as they were."""
 
 
 class Pacer:
@@ -21,6 +26,9 @@ class Pacer:
 
     A deadline that passed while the work of an earlier tick ran is skipped and counted; so is one that
     would follow a late start by less than half a period, so that two ticks never run back to back.
+
+    Args:
+        told: where it is said when the ticks are due, once that is known.
 
     Attributes:
         tick: number of the present tick (deadlines since the start, skipped ones included).
@@ -30,26 +38,32 @@ class Pacer:
             tick itself then takes half the time. It must not change anything.
     """
 
-    def __init__(self, clock: Clock, rate_hz: float, statistics: RunStatistics) -> None:
-        rate = Fraction(rate_hz).limit_denominator(1_000_000)
-        self._numerator, self._denominator = NS_PER_S * rate.denominator, rate.numerator
+    def __init__(
+        self, clock: Clock, rate_hz: float, statistics: RunStatistics, told: Latest[Beat] | None = None
+    ) -> None:
         self._clock = clock
         self._statistics = statistics
-        self._origin_ns: int | None = None
-        self.period_ns = self._numerator // self._denominator
+        self._rate_hz, self._told = rate_hz, told
+        self._beat = Beat.of(0, rate_hz)
+        self._started = False
+        self.period_ns = self._beat.period_ns
         self.tick = -1
         self.started_ns = 0
         self.rehearse: Callable[[], None] | None = None
         self._rehearsal_ns = 0
+        self._spin_ns = min(clock.spin_ns, self.period_ns // _SHORT)
         self._working = False
 
     def deadline_ns(self, tick: int) -> int:
         """When `tick` is due; exact for any number of ticks."""
-        return (self._origin_ns or 0) + tick * self._numerator // self._denominator
+        return self._beat.at_ns(tick)
 
     def start(self, origin_ns: int | None = None) -> None:
         """Fix the deadline of tick 0: `origin_ns`, or one period from now."""
-        self._origin_ns = self._clock.now_ns() + self.period_ns if origin_ns is None else origin_ns
+        origin_ns = self._clock.now_ns() + self.period_ns if origin_ns is None else origin_ns
+        self._beat, self._started = Beat.of(origin_ns, self._rate_hz), True
+        if self._told is not None:
+            self._told.post(self._beat)
         self.tick = -1
 
     def finished(self) -> None:
@@ -60,7 +74,7 @@ class Pacer:
 
     async def next(self) -> int:
         """Sleep, then spin, until the next deadline; returns its tick."""
-        if self._origin_ns is None:
+        if not self._started:
             self.start()
         self.finished()
         tick = self._choose()
@@ -76,9 +90,9 @@ class Pacer:
 
     async def _approach(self, deadline_ns: int) -> None:
         """Sleep until it is time to spin. Where sleeping is exact, nothing is late because it is slow."""
-        clock, spin_ns = self._clock, self._clock.spin_ns
+        clock, spin_ns = self._clock, self._spin_ns
         early_ns = deadline_ns - spin_ns - _EARLIER_NS
-        rehearses = spin_ns > 0 and self.rehearse is not None
+        rehearses = spin_ns > 0 and self.rehearse is not None and self.period_ns > _WARM_NS
         if rehearses and early_ns > clock.now_ns():
             await clock.sleep_until_ns(early_ns)
             self._rehearsed_before(deadline_ns)

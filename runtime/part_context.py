@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from runtime.beat import Beat
 from runtime.joints import JointLayout
+from runtime.latest import Latest
 from runtime.messages import CameraInfo
 
 if TYPE_CHECKING:
@@ -27,11 +29,14 @@ class DeviceContext:
         lent: what the simulated tabletop lends where the address is its own: to an arm its calibration by
             joint, to a colour camera its `runtime.messages.Intrinsics`, to a depth camera what its driver
             looks for it in. ``None`` otherwise.
+        beat: holds, from the control loop's first tick on, when it ticks: what a driver reads just before a
+            tick is as new as it can be. To be looked into (`runtime.latest.Latest.newest`), not taken.
     """
 
     name: str
     clock: Clock
     lent: Any = None
+    beat: Latest[Beat] = field(default_factory=Latest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ the servo has, and the servo would catch up faster than any limit permits.
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ _PATIENCE_TICKS = 1.5
 """A target is still on its way for as long as the longer of both after the last goal was written."""
 _ROUNDING = 0.01
 """A goal this near to its target (rad; gripper: a fraction) was rounded to the servo's steps on the way."""
+_ON_THE_WAY = 8
+"""Targets that a slow bus may be behind, and it is still known what it was asked for."""
 
 
 class Goals(Protocol):
@@ -64,6 +67,8 @@ class WrittenGoals:
         # Few numbers are sooner looked through than made arrays of, and this is done in every tick.
         self._goals = [math.nan] * joints
         self._since_ns = -1
+        self._asked: deque[tuple[int, list[float]]] = deque(maxlen=_ON_THE_WAY)
+        self._looked_ns = [-1] * len(whole)
         self._patience_ns = max(_PATIENCE_NS, round(_PATIENCE_TICKS * NS_PER_S / rate_hz))
 
     def restart(self, now_ns: int, target: Floats) -> None:
@@ -73,27 +78,44 @@ class WrittenGoals:
     def behind(self, now_ns: int, posted_ns: int, target: Floats) -> Floats | None:
         """As `Goals.behind`. Of a target that was just posted nothing is said: it may be on its way.
 
-        Of an arm that never said what it wrote nothing is known.
+        A bus that is slower than the ticks is always one behind: what it wrote is compared with what it was
+        asked for then. Of an arm that never said what it wrote nothing is known.
         """
         self._sent.newest(self._sample)
         posted = target.tolist()
+        if not self._asked or self._asked[-1][0] != posted_ns:
+            self._asked.append((posted_ns, posted))
         held: dict[int, float] = {}
-        for part, joints in self._parts:
+        for number, (part, joints) in enumerate(self._parts):
             if part.index < 0:
                 continue
-            taken, written_ns = False, self._since_ns
+            asked, written_ns = None, self._since_ns
             if part.stamp_ns > written_ns:
                 written_ns = part.stamp_ns
-                taken = written_ns >= posted_ns
+                asked = self._asked_for(number, posted_ns, posted)
                 self._take(part["position"].tolist(), joints)
-            if taken or now_ns - written_ns > self._patience_ns:
+            if now_ns - written_ns > self._patience_ns:
+                asked = posted
+            if asked is not None:
                 goals = self._goals
-                held |= {k: goals[k] for k in joints if abs(goals[k] - posted[k]) > _ROUNDING}
+                held |= {k: goals[k] for k in joints if abs(goals[k] - asked[k]) > _ROUNDING}
         if not held:
             return None
         behind = np.full(len(posted), np.nan)
         behind[list(held)] = list(held.values())
         return behind
+
+    def _asked_for(self, number: int, posted_ns: int, posted: list[float]) -> list[float] | None:
+        """What one arm's newest goals were made of; ``None`` where they say nothing new."""
+        part = self._parts[number][0]
+        looked_ns, self._looked_ns[number] = self._looked_ns[number], part.stamp_ns
+        targets = part.fields.get("target_ns")
+        made_of_ns = part.stamp_ns if targets is None else int(targets[0])
+        if made_of_ns >= posted_ns:
+            return posted
+        if targets is None or looked_ns == part.stamp_ns:
+            return None
+        return next((target for stamp_ns, target in self._asked if stamp_ns == made_of_ns), None)
 
     def _take(self, goals: list[float], joints: range) -> None:
         """Of a joint that was left out, the goal of before stays."""

@@ -38,7 +38,7 @@ def build_arm(config: FeetechOptions, context: ArmContext) -> FeetechArm:
     except CalibrationError as error:
         raise DeviceError(context.name, FaultKind.WRONG_CALIBRATION, config.port, str(error)) from None
     gentle, others = _gentle(config, grippers), _others(context)
-    return FeetechArm(context.name, gentle, joints, context.clock, others=others)
+    return FeetechArm(context.name, gentle, joints, context.clock, others=others, beat=context.beat)
 
 
 def _others(context: ArmContext) -> dict[str, Calibration]:

@@ -10,9 +10,13 @@ import scservo_sdk as scs
 
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.port import BusPort
-from drivers.feetech.registers import LOCK, MODEL_NUMBER, Register
+from drivers.feetech.registers import BITS_A_BYTE, LOCK, MODEL_NUMBER, Register
 from drivers.serial_port import naming_loss
+from runtime.clock import NS_PER_S
 from runtime.messages import DeviceError, FaultKind
+
+_ASKING, _ANSWERING = 8, 6
+"""Bytes of a sync read's question and of an answer, besides the ids and what is read."""
 
 
 class FeetechBus:
@@ -121,11 +125,12 @@ class FeetechBus:
             self._settle()
         raise self._error(servo_id, result, f"writing {register.name}")
 
-    def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
+    def sync_write(self, register: Register, values: Mapping[int, int], *, asks: bool = True) -> None:
         """Set one register of several servos in one packet, and wait until it has been carried out.
 
         Nobody acknowledges such a packet. The bus is in order, though: once any servo has answered a later
-        question, the packet has gone by. One is asked, once; no answer means nothing.
+        question, the packet has gone by. One is asked, once; no answer means nothing. Who asks all of them at
+        once anyway says so by `asks`.
 
         Raises:
             DeviceError: ``gone``.
@@ -137,6 +142,8 @@ class FeetechBus:
             rows += register.encode(value)
         with self._transaction():
             self._packets.syncWriteTxOnly(self._port, register.address, register.size, rows, len(rows))
+            if not asks:
+                return
             self._packets.readTxRx(self._port, self._witness, LOCK.address, LOCK.size)
         self._unanswered |= self._port.starved
 
@@ -163,6 +170,11 @@ class FeetechBus:
                 self._failed(servo_id, result)
         self._unanswered |= bool(missing) and self._port.starved
         return found
+
+    def wire_ns(self, servos: int, size: int) -> int:
+        """How long `sync_read` of so many bytes of so many servos takes by its bytes alone."""
+        count = _ASKING + servos + servos * (_ANSWERING + size)
+        return count * BITS_A_BYTE * NS_PER_S // self._port.getBaudRate()
 
     def _attempt(self, ids: list[int], start: int, size: int, found: dict[int, bytes]) -> int:
         result = int(self._packets.syncReadTx(self._port, start, size, ids, len(ids)))

@@ -15,12 +15,18 @@ from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounter
 from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
+from drivers.feetech.schedule import KeepingUp, ReadTimes
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
 from drivers.feetech.witness import HeldRegisters, ServoWatch
 from drivers.serial_port import Adapter, Lister, adapter_at, find_ports, list_ports
+from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock, Signal
+from runtime.latest import Latest
 from runtime.messages import DeviceError, FaultKind
 from runtime.ring import Mailbox, Ring, capacity_for
+
+_CHECK_MAX_AGE_NS = NS_PER_S // 100
+"""A goal follows so soon after its servo said that its torque is on: what lets go falls by 0.5 mm."""
 
 
 class _Targets(Mailbox):
@@ -43,6 +49,7 @@ class FeetechArm:
         joints: which servos there are, and what their ticks mean.
         lister: where to look ports up; for tests.
         others: the calibrations of the other arms, by what they are called.
+        beat: when the control loop ticks, once it does (`runtime.part_context.DeviceContext`).
 
     Attributes:
         states: fields ``position``, ``velocity``, ``load`` (fraction of stall torque), float64 ``[D]``,
@@ -54,7 +61,8 @@ class FeetechArm:
             servos' error bytes, int64 ``[D]``.
         sent: field ``goal``, int64 ``[D]``: ticks as written to the servos, stamped when they were, or as a
             servo has them that did not get the packet before; field ``position``, float64 ``[D]``: the same
-            in the robot's units, NaN where nothing was written.
+            in the robot's units, NaN where nothing was written; field ``target_ns``, int64 ``[D]``: the stamp
+            of the target that they were made of.
     """
 
     def __init__(
@@ -65,6 +73,7 @@ class FeetechArm:
         clock: Clock,
         lister: Lister = list_ports,
         others: Mapping[str, Calibration] | None = None,
+        beat: Latest[Beat] | None = None,
     ) -> None:
         self.name = name
         self._config = config
@@ -79,7 +88,7 @@ class FeetechArm:
         self.targets, self.guide = (_Targets(size[0], self._posted) for _ in range(2))
         health = dict.fromkeys(("voltage_v", "temperature_c", "current_a"), (size, "<f8"))
         self.health = Ring({**health, "alarms": (size, "<i8")}, 8)
-        self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8")}, 64)
+        self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8"), "target_ns": (size, "<i8")}, 64)
         self._ids = np.array(joints.ids)
         self._names = dict(zip(joints.ids, joints.names, strict=True))
         self._goals: dict[int, int] = {}
@@ -87,7 +96,9 @@ class FeetechArm:
         self._guidance = Guidance(joints, self._turns)
         self._adapter = Adapter(config.serial_number)
         self._others = dict(others or {})
-        self._period_ns = round(NS_PER_S / rate)
+        ticks = Latest[Beat]() if beat is None else beat
+        self._times = ReadTimes(rate, ticks, goals=config.role == "follower")
+        self._kept_up = KeepingUp(name)
         self._target_max_age_ns = round(config.target_max_age_s * NS_PER_S)
         self._counts: dict[str, int] = {}
         self._alarms = AlarmLog(name)
@@ -95,8 +106,9 @@ class FeetechArm:
         self._bus: FeetechBus | None = None
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
-        self._next_read_ns = 0
         self._next_health_ns = 0
+        self._checked_ns, self._powered = 0, dict[int, int]()
+        """When the servos were read that may get a goal, and which they are: once for each goal."""
         self._failing = False
         self._located = self._faulty = False
         """Whether it is known where the joints are, since the last opening."""
@@ -120,7 +132,10 @@ class FeetechArm:
         self._guidance.forget()
         self._goals.clear()
         now = self._clock.now_ns()
-        self._next_read_ns = self._next_health_ns = now
+        self._times.begin(now)
+        self._next_health_ns = now
+        self._powered = {}
+        self._kept_up.forget()
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._failing = self._located = self._faulty = False
 
@@ -171,18 +186,26 @@ class FeetechArm:
         bus = self._bus
         if bus is None:
             raise DeviceError(self.name, FaultKind.GONE, self._config.port, "not open", self._last_good_ns)
-        wait = self._next_read_ns - self._clock.now_ns()
+        wait = self._times.due_ns - self._clock.now_ns()
         if wait > 0:
             self._posted.wait(wait)
         if self._located:
             self._obey(bus)
         now = self._clock.now_ns()
-        if now >= self._next_read_ns:
-            # Late by more than a period, the schedule starts again rather than catching up.
-            on_time = self._next_read_ns + self._period_ns
-            self._next_read_ns = on_time if on_time > now else now + self._period_ns
+        if now < self._times.due_ns:
+            return False
+        try:
             return self._read_state(bus, now)
-        return False
+        finally:
+            _, size = self._block(self._clock.now_ns(), before_goal=True)
+            self._times.plan(now, bus.wire_ns(len(self._ids), size))
+
+    def _block(self, now_ns: int, *, before_goal: bool) -> tuple[int, int]:
+        """Start and length of what is read next."""
+        if now_ns >= self._next_health_ns:
+            return reg.HEALTH_BLOCK
+        drives = before_goal and self._config.role == "follower"
+        return reg.DRIVE_BLOCK if drives else reg.STATE_BLOCK
 
     def close(self) -> None:
         """Let go of the port. The arm holds where it is, unless `torque_off_on_close`.
@@ -204,12 +227,15 @@ class FeetechArm:
         return self._joints.described()
 
     def statistics(self) -> Mapping[str, int]:
-        """Failures so far: ``late``, ``bad_target``, ``old_target``, and ``<joint>.<kind>`` with the kinds
-        ``no_reply``, ``bad_packet``, ``over_the_end``, ``lost_goal``, ``alarm_<what>``.
+        """Failures so far: ``late``, ``bad_target``, ``old_target``, ``replaced_target``, ``<joint>.<kind>``.
+
+        The kinds: ``no_reply``, ``bad_packet``, ``over_the_end``, ``lost_goal``, ``alarm_<what>``.
         """
         totals = {**self._counts, **self._alarms.counts}
         if self.targets.died:
             totals["old_target"] = self.targets.died
+        if self._kept_up.replaced:
+            totals["replaced_target"] = self._kept_up.replaced
         if self._bus is not None:
             for key, count in self._bus.errors.items():
                 totals[key] = totals.get(key, 0) + count
@@ -245,13 +271,13 @@ class FeetechArm:
         sample = self.targets.take(now_ns=self._clock.now_ns(), max_age_ns=self._target_max_age_ns)
         if sample is None:
             return
+        self._kept_up.taken(sample.index, self._clock.now_ns())
         wanted = sample["position"]
         if not np.isfinite(wanted).all():
             self._count("bad_target")
             return
         joints = self._joints
-        # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
-        powered = self._watch.powered(bus, joints.ids, 0 if self._failing else -1)
+        powered = self._may_have_goals(bus)
         goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
         for name, ok in zip(joints.names, near, strict=True):
             if not ok:
@@ -262,11 +288,21 @@ class FeetechArm:
         if self._clock.now_ns() - sample.stamp_ns > self._target_max_age_ns:
             self.targets.died += 1  # the process stood still in between
             return
-        bus.sync_write(reg.GOAL_POSITION, rows)
+        bus.sync_write(reg.GOAL_POSITION, rows, asks=not self._times.after_goal)
+        self._times.wrote(self._clock.now_ns())
         self._goals.update(rows)
+        self._powered = {}
         goals = np.where(lost, [self._goals.get(servo_id, 0) for servo_id in joints.ids], goals)
         position = np.where(obeyed | lost, joints.to_units(self._turns.from_servo(goals)), np.nan)
-        self.sent.push(self._clock.now_ns(), goal=goals, position=position)
+        stamps = np.full(len(joints.ids), sample.stamp_ns)
+        self.sent.push(self._clock.now_ns(), goal=goals, position=position, target_ns=stamps)
+
+    def _may_have_goals(self, bus: FeetechBus) -> dict[int, int]:
+        """The servos whose torque is on, and their goals: as they said before the tick, or say now."""
+        if self._powered and self._clock.now_ns() - self._checked_ns <= _CHECK_MAX_AGE_NS:
+            return self._powered
+        # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
+        return self._watch.powered(bus, self._joints.ids, 0 if self._failing else -1)
 
     def _lost(self, held: Mapping[int, int]) -> NDArray[np.bool_]:
         """Which servos have, in `held`, another goal than the last one written, ``[D]``: its packet was lost.
@@ -281,8 +317,8 @@ class FeetechArm:
         return np.isin(self._ids, lost)
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
-        healthy = before_ns >= self._next_health_ns
-        start, size = reg.HEALTH_BLOCK if healthy else reg.STATE_BLOCK
+        start, size = block = self._block(before_ns, before_goal=self._times.before_goal)
+        healthy = block == reg.HEALTH_BLOCK
         alarms = dict(bus.alarms.standing)
         # A servo that was silent a moment ago is asked once, so that the others are not held up for long.
         answers = bus.sync_read(self._joints.ids, start, size, 0 if self._failing else -1)
@@ -300,11 +336,15 @@ class FeetechArm:
             return False
         if healthy:
             self._watch.check(bus, answers, start)
+        else:
+            self._times.took(now, bus.wire_ns(len(self._ids), size))
         stamp = (before_ns + now) // 2
         self._located = True
         self._last_good_ns = bus.last_good_ns = stamp
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._publish(answers, start, stamp)
+        if self._times.before_goal:
+            self._checked_ns, self._powered = before_ns, self._watch.obeying(bus, answers, start)
         if healthy:
             self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)
             self._publish_health(bus, answers, start, stamp)

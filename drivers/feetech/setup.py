@@ -148,6 +148,7 @@ def release(bus: FeetechBus, ids: Sequence[int]) -> HeldRegisters:
     for servo_id in ids:
         bus.write(servo_id, reg.TORQUE_ENABLE, 0)
         _set(bus, servo_id, reg.LOCK, 1)
+        _set(bus, servo_id, reg.RETURN_DELAY_TIME, 0, wish=True)  # as shipped, each answer is 0.5 ms late
         most = bus.read(servo_id, reg.MAX_TORQUE_LIMIT)
         _set(bus, servo_id, reg.TORQUE_LIMIT, mark(bus, servo_id, most))
     return HeldRegisters.take(bus, ids)

@@ -90,21 +90,29 @@ class ServoWatch:
             raise DeviceError(bus.device, FaultKind.TORQUE_LOST, bus.where, detail, bus.last_good_ns)
 
     def powered(self, bus: FeetechBus, ids: Sequence[int], num_retry: int = -1) -> dict[int, int]:
-        """The servos that say that their torque is on, and the goal that each has: none other may get one.
-
-        A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
-        gains that a restart left it.
+        """Ask the servos what `obeying` says.
 
         Raises:
             DeviceError: as `check`.
         """
         start = reg.TORQUE_ENABLE.address
-        goal = reg.GOAL_POSITION.address - start
         answers = bus.sync_read(ids, start, reg.GOAL_POSITION.end - start, num_retry)
-        if not all(data[0] for data in answers.values()):
-            start, size = reg.HEALTH_BLOCK
-            self.check(bus, bus.sync_read(ids, start, size), start)
-        return {i: reg.GOAL_POSITION.decode(data[goal:]) for i, data in answers.items() if data[0]}
+        return self.obeying(bus, answers, start)
+
+    def obeying(self, bus: FeetechBus, answers: Mapping[int, bytes], start: int) -> dict[int, int]:
+        """The servos that say that their torque is on, and the goal that each has: none other may get one.
+
+        A goal switches torque on. One that let go has fallen, and would jump back at full speed, with the
+        gains that a restart left it. `answers` begin at address `start`.
+
+        Raises:
+            DeviceError: as `check`.
+        """
+        on, goal = reg.TORQUE_ENABLE.address - start, reg.GOAL_POSITION.address - start
+        if not all(data[on] for data in answers.values()):
+            block, size = reg.HEALTH_BLOCK
+            self.check(bus, bus.sync_read(list(answers), block, size), block)
+        return {i: reg.GOAL_POSITION.decode(data[goal:]) for i, data in answers.items() if data[on]}
 
 
 def mark(bus: FeetechBus, servo_id: int, limit: int) -> int:

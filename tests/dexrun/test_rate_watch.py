@@ -33,23 +33,28 @@ def test_every_device_of_the_default_configuration_has_a_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("real_hz", "state", "said"),
+    ("name", "real_hz", "state", "said"),
     [
-        (10.0, "running", "head: 10 a second come, and cameras.head.fps says 30; "),
-        (60.0, "running", "head: 60 a second come, and cameras.head.fps says 30; "),
-        (26.0, "running", ""),
-        (10.0, "reopening", ""),
+        ("head", 10.0, "running", "head: 10 a second come, and cameras.head.fps says 30; "),
+        ("head", 60.0, "running", "head: 60 a second come, and cameras.head.fps says 30; "),
+        ("head", 26.0, "running", ""),
+        ("head", 10.0, "reopening", ""),
+        ("arm", 20.0, "running", "arm: 20 a second come, and arm.state_rate_hz says 100; "),
+        ("arm", 200.0, "running", ""),  # once a tick
+        ("arm", 300.0, "running", "arm: 300 a second come, and arm.state_rate_hz says 100; "),
     ],
 )
-def test_a_rate_that_is_not_the_configured_one_is_said_once(real_hz: float, state: str, said: str) -> None:
+def test_a_rate_that_is_not_the_configured_one_is_said_once(
+    name: str, real_hz: float, state: str, said: str
+) -> None:
     clock, statistics = SteppedClock(), RunStatistics()
     ring = Ring({"value": ((1,), "<f8")}, 4)
-    statistics.meter("head", ring)
+    statistics.meter(name, ring)
     robot = SimpleNamespace(
         clock=clock,
         statistics=statistics,
-        settings=load(["--config", str(CONFIG)], {}),
-        threads={"head": SimpleNamespace(state=state)},
+        settings=load(["--config", str(CONFIG), "--control.rate_hz", "200"], {}),
+        threads={name: SimpleNamespace(state=state)},
     )
     watch = RateWatch(cast(Robot, cast(Any, robot)))
     lines: list[str] = []

@@ -14,6 +14,8 @@ from drivers.feetech.driver import FeetechArm
 from drivers.feetech.emulator import FeetechEmulator
 from drivers.feetech.options import FeetechOptions
 from drivers.feetech.servo import SimpleServoBank
+from runtime.beat import Beat
+from runtime.latest import Latest
 from runtime.stepped import SteppedClock
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -67,16 +69,20 @@ def rig(
     registers: dict[int, dict[reg.Register, int]] | None = None,
     lister: Any = list,
     emulator: dict[str, Any] | None = None,
+    beat: Latest[Beat] | None = None,
     **options: Any,
 ) -> Iterator[Rig]:
-    """The whole arm, not opened yet. `start` holds register ticks by joint (2500 where it says nothing)."""
+    """The whole arm, not opened yet. `start` holds register ticks by joint (2500 where it says nothing).
+
+    `beat` says when a control loop would tick.
+    """
     clock = SteppedClock(1_000 * MS)
     places = {j.id: encoder(n, (start or {}).get(n, 2500)) for n, j in CALIBRATION.items()}
     bank = SimpleServoBank(clock, places)
     wire = FeetechEmulator(bank, folder / "arm", registers=registers or shipped(), **(emulator or {}))
     settings = {"port": wire.port, **options}
     joints = JointMap.build(CALIBRATION, RANGES)
-    arm = FeetechArm("arm", FeetechOptions.model_validate(settings), joints, clock, lister)
+    arm = FeetechArm("arm", FeetechOptions.model_validate(settings), joints, clock, lister, beat=beat)
     try:
         yield Rig(clock, bank, wire, arm)
     finally:

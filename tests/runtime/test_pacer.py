@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.beat import Beat
 from runtime.clock import NS_PER_S, RealClock
+from runtime.latest import Latest
 from runtime.pacer import Pacer
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
@@ -131,11 +133,14 @@ def test_sleeps_end_before_the_deadline_and_the_rest_is_spun() -> None:
             self._now_ns = deadline_ns
             return deadline_ns
 
-    clock = Spinning()
-    seen, _ = run(clock, 3)
-    assert seen == [(n, n * 10 * MS) for n in range(3)]
-    assert clock.sleeps == [n * 10 * MS - MS for n in range(3)]
-    assert clock.spun == [0, MS, MS]
+    # At most a tenth of a period, which others need, too.
+    for rate_hz, spin_ns in ((25, MS), (100, MS), (200, MS // 2), (500, MS // 5)):
+        clock, period_ns = Spinning(), NS_PER_S // rate_hz
+        clock.spun = []
+        seen, _ = run(clock, 3, rate_hz=rate_hz)
+        assert seen == [(n, n * period_ns) for n in range(3)]
+        assert clock.sleeps == [n * period_ns - spin_ns for n in range(3)]
+        assert clock.spun == [0, spin_ns, spin_ns]
 
 
 class Spinning(Late):
@@ -162,12 +167,14 @@ class Spinning(Late):
         return rehearse
 
 
-def rehearsed(*lasting_ns: int, ticks: int, late: Mapping[int, int] | None = None) -> list[int]:
-    """When it was rehearsed before `ticks` ticks, 10 ms apart, all of which have to be on time."""
+def rehearsed(
+    *lasting_ns: int, ticks: int, late: Mapping[int, int] | None = None, rate_hz: float = 100
+) -> list[int]:
+    """When it was rehearsed before `ticks` ticks, at 100 Hz 10 ms apart, all of which have to be on time."""
     clock = Spinning()
     if late:
         clock.late = dict(late)
-    pacer = Pacer(clock, 100, RunStatistics())
+    pacer = Pacer(clock, rate_hz, RunStatistics())
     pacer.rehearse = clock.work(*lasting_ns)
 
     async def main() -> None:
@@ -191,6 +198,10 @@ def test_a_rehearsal_that_could_last_into_the_tick_is_not_begun() -> None:
 
 def test_nor_is_one_for_which_the_loop_came_back_too_late() -> None:
     assert rehearsed(300_000, ticks=2, late={2: 2_600_000})[3:] == []
+
+
+def test_after_a_short_period_nothing_has_left_the_caches() -> None:
+    assert rehearsed(100_000, ticks=3, rate_hz=200) == []
 
 
 def test_how_long_a_rehearsal_once_took_is_forgotten() -> None:
@@ -223,3 +234,30 @@ def test_on_the_real_clock_no_tick_is_early(spin_ns: int) -> None:
 
     clock.run(main)
     assert all(start >= deadline for start, deadline in starts)
+
+
+@given(
+    st.sampled_from([0.3, 7.5, 29.97, 30.0, 60.0, 100.0, 999.0]),
+    st.integers(-(10**12), 10**15),
+    st.integers(-(10**12), 10**15),
+    st.integers(1, 8),
+)
+def test_a_beat_says_what_is_due_next(rate_hz: float, origin_ns: int, now_ns: int, parts: int) -> None:
+    beat = Beat.of(origin_ns, rate_hz)
+    place = beat.after(now_ns, parts)
+    assert beat.at_ns(place - 1, parts) <= now_ns < beat.at_ns(place, parts)
+    assert beat.at_ns(place * parts, parts) == beat.at_ns(place)
+
+
+def test_whoever_wants_to_be_ready_before_a_tick_is_told_when_they_are() -> None:
+    clock, box = Late(start_ns=5 * MS), Latest[Beat]()
+    pacer = Pacer(clock, 30, RunStatistics(), box)
+    assert box.newest() is None
+
+    async def main() -> list[int]:
+        return [clock.now_ns() for _ in range(3) if await pacer.next() >= 0]
+
+    starts = clock.run(main)
+    beat = box.newest()
+    assert beat is not None
+    assert starts == [beat.at_ns(tick) for tick in range(3)]
