@@ -93,6 +93,7 @@ class TeleopOptions(Options):
         center_rad: joint angles about which `gain` scales, radians, one for each joint; empty means zero.
         engage_speed_rad_s: how fast a joint of the follower is brought to the leader's pose, at the beginning
             and after anything that held it; without it, `control.engage_speed_rad_s`.
+        rate_hz: ticks per second in this mode; without it, `control.rate_hz`.
     """
 
     duration_s: float = Field(default=0.0, ge=0.0)
@@ -100,6 +101,7 @@ class TeleopOptions(Options):
     gain: float = Field(default=1.0, gt=0.0, le=4.0)
     center_rad: tuple[float, ...] = ()
     engage_speed_rad_s: float | None = Field(default=None, gt=0.0, le=10.0)
+    rate_hz: float | None = Field(default=None, gt=0, le=1000)
 
     def engages(self, control: ControlOptions) -> float:
         """How fast, rad/s."""

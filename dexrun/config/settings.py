@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     Attributes:
         mode: ``grasp`` works on its own; ``teleop`` follows a leader arm; ``rollout`` follows a policy.
         runs: folder in which every run leaves its own.
-        control: the control loop.
+        control: the control loop; its rate is the mode's own where `teleop.rate_hz` says so.
         safety: limits that every target passes.
         scene: what stands on the table, and is kept off as the table is.
         faults: what each fault asks for.
@@ -144,6 +144,14 @@ class Settings(BaseSettings):
         cls, settings_cls: type[BaseSettings], init_settings: Any, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (_Tables(settings_cls, init_settings.init_kwargs),)
+
+    @model_validator(mode="after")
+    def _at_the_modes_rate(self) -> Settings:
+        rate_hz = self.teleop.rate_hz
+        if self.mode == "teleop" and rate_hz is not None and rate_hz != self.control.rate_hz:
+            control = self.control.model_copy(update={"rate_hz": rate_hz})
+            vars(self)["control"] = control  # frozen, and not shown to anybody yet
+        return self
 
     @model_validator(mode="after")
     def _one_arm_or_several(self) -> Settings:

@@ -147,6 +147,10 @@ def _mode(kit: KitChoice) -> Iterator[str]:
         yield ""
         yield "[policy]                  # docs/policies.md; this one holds the arm where it is"
         yield 'type = "still"'
+    elif kit.real:
+        yield ""
+        yield "[teleop]"
+        yield "rate_hz = 100            # the follower is nearer to its leader than at control.rate_hz, 30"
     elif not kit.led:
         yield ""
         yield "[teleop]"

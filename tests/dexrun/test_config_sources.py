@@ -165,3 +165,18 @@ def test_a_choice_of_numbers_is_made_on_the_command_line_and_in_the_environment(
     assert load(given, {"DEXRUN_ARM__BAUDRATE": "115_200"}).arm.baudrate == 115_200
     with pytest.raises(ConfigError, match=r"arm\.baudrate = '9600': input should be 1000000, 500000, "):
         load([*given, "--arm.baudrate", "9600"], {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "rate_hz"),
+    [
+        ("teleop", ["--teleop.rate_hz", "100"], 100.0),
+        ("teleop", [], 30.0),
+        ("grasp", ["--teleop.rate_hz", "100"], 30.0),
+    ],
+)
+def test_teleoperation_may_have_a_rate_of_its_own(mode: str, given: list[str], rate_hz: float) -> None:
+    settings = load(["--config", str(ROOT / "config.toml"), "--mode", mode, *given], {})
+    assert settings.control.rate_hz == rate_hz
+    again = type(settings).model_validate(settings.model_dump(mode="json"))
+    assert again.control.rate_hz == rate_hz

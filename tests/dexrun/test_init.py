@@ -98,6 +98,7 @@ def test_every_kit_gives_a_configuration_that_is_taken(
     assert write(kit, folder / "config.toml", person) == 0, person.said
     settings = load(["--config", "config.toml"], {})
     assert settings.mode == ("rollout" if real and not led else "teleop")
+    assert settings.control.rate_hz == (100.0 if real and led else 30.0)
     assert settings.recording.task == 'put "it" away'
     assert all(table.address.startswith("world:") is not real for table in settings.arm_tables().values())
     if real and not led:
