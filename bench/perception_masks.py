@@ -29,7 +29,7 @@ from runtime.messages import Mask
 
 _CAMERA = "head"
 _LEAST_PX = 20
-"""Of which less is to be seen counts as hidden."""
+"""Of which less is to be seen is a sliver."""
 _COVERED = 0.5
 """Of which less is to be seen than of the first picture is under the arm."""
 _EVERY = 3
@@ -44,7 +44,9 @@ class Agreement:
         cut: intersection over union of every object cut out. refused: objects that were not.
         followed: of every picture with at least half of the object in view. covered: with less of it, under
             the arm.
-        hidden: pictures in which it could not be seen; called_hidden: those of them in which it was said so.
+        slivers: of pictures with a pixel to `_LEAST_PX` of it in view.
+        hidden: pictures in which nothing of it was to be seen; called_hidden: those in which it was said so.
+        elsewhere: pictures in which less of the mask was the object's than was not.
         missed: pictures with half of the object in view that were said to be without it.
     """
 
@@ -52,6 +54,8 @@ class Agreement:
     refused: int = 0
     followed: list[float] = field(default_factory=list)
     covered: list[float] = field(default_factory=list)
+    slivers: list[float] = field(default_factory=list)
+    elsewhere: int = 0
     hidden: int = 0
     called_hidden: int = 0
     missed: int = 0
@@ -68,6 +72,9 @@ class Agreement:
             "followed_iou": spread(self.followed),
             "covered": len(self.covered),
             "covered_iou": spread(self.covered),
+            "slivers": len(self.slivers),
+            "sliver_iou": spread(self.slivers),
+            "elsewhere": self.elsewhere,
             "hidden": self.hidden,
             "said_hidden": self.called_hidden,
             "missed": self.missed,
@@ -163,11 +170,15 @@ class Scenes:
         seen = worker.sights[_CAMERA].look(eyes.frame(_CAMERA))
         truth = self.truth(index)
         visible = float(truth.sum())
-        if visible < _LEAST_PX:
+        into.elsewhere += 2 * int((seen.mask & truth).sum()) < int(seen.mask.sum())
+        if not visible:
             into.hidden += 1
             into.called_hidden += not seen.mask.any()
             return
         value = overlap(seen.mask, truth)
+        if visible < _LEAST_PX:
+            into.slivers.append(value)
+            return
         if visible < _COVERED * whole:
             into.covered.append(value)
             return

@@ -3,6 +3,8 @@
 The object may be carried (it moves and grows), turned (its faces change brightness) and partly covered (by
 jaws: it then falls into pieces, which are taken together as long as they lie where it can be). Once it is
 covered altogether, the whole picture is searched at half resolution until enough of it shows up again.
+Meanwhile what little of it shows near where it was last is still its mask, if nothing else in the picture has
+had its colours (`planner.perception.color_sliver`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.perception.color_model import ColorModel, color_bins
+from planner.perception.color_sliver import Elsewhere, sliver
 from planner.perception.options import ColorTrackerOptions
 from runtime.interfaces import PerceptionError
 from runtime.messages import ColorImage, Frame, Mask, TrackedMask
@@ -23,19 +26,31 @@ _SURE = 0.5
 _MIN_PIECE_PX = 6
 _GROWTH = 0.1
 """How fast the expected size follows a larger one (an object that comes nearer)."""
+_WELL_SEEN = 0.5
+"""Share of its size in view, or confidence, above which what else has its colours is none of it."""
+_GLIMPSED = 1.5
+"""How far from its last box a sliver of it may be, as a fraction of the box's longer side."""
 _MAX_STRETCH = 2.5
 """Times its size above which what was found is something else of that colour as well."""
 
 
 @dataclass
 class _Target:
-    """What is known of the object: its colours, its size in pixels, and where it was, centre and extent."""
+    """What is known of the object.
+
+    Attributes:
+        model: its colours. elsewhere: what else has them. size: in pixels.
+        center, extent: where it was, x and y. unseen: frames since it was seen, slivers not counted.
+        well_seen: whether most of it was in view in the last frame.
+    """
 
     model: ColorModel
     size: float
     center: NDArray[np.float64]
     extent: NDArray[np.float64]
+    elsewhere: Elsewhere
     unseen: int = 0
+    well_seen: bool = True
 
 
 class ColorTracker:
@@ -57,7 +72,7 @@ class ColorTracker:
         bins = color_bins(frame.color)
         model = ColorModel.learn(bins, mask, _surroundings(mask))
         center, extent, size = _placed(mask)
-        self._target = _Target(model, size, center, extent)
+        self._target = _Target(model, size, center, extent, Elsewhere(model.probability(bins), mask))
         return TrackedMask(frame.camera, frame.stamp_ns, mask, 1.0)
 
     def update(self, frame: Frame) -> TrackedMask:
@@ -73,6 +88,11 @@ class ColorTracker:
         else:
             confidence = self._follow(frame.color, target, mask, self._reach(target))
         target.unseen = 0 if confidence > 0 else target.unseen + 1
+        if confidence == 0:
+            confidence = self._glimpse(frame.color, target, mask)
+        target.well_seen = confidence > _WELL_SEEN
+        if target.well_seen:
+            target.elsewhere.far(frame.color, target.model, mask)
         return TrackedMask(frame.camera, frame.stamp_ns, mask, confidence)
 
     def _reach(self, target: _Target) -> float:
@@ -81,19 +101,21 @@ class ColorTracker:
 
     def _follow(self, image: ColorImage, target: _Target, mask: Mask, reach: float) -> float:
         """Look around the last place; fills in `mask`."""
-        height, width = self._shape
-        low = np.maximum(target.center - target.extent / 2 - reach, 0).astype(int)
-        high = np.minimum(target.center + target.extent / 2 + reach + 1, (width, height)).astype(int)
-        if (high - low < 2).any():
-            return 0.0
+        low, high = self._window(target, reach)
         crop = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
         probability = target.model.probability(color_bins(crop))
         rough = _opened((probability > _SURE).astype(np.uint8))
-        found = self._pieces(rough, target, low)
+        most = _WELL_SEEN * target.size
+        found = self._pieces(rough, target, low) if target.well_seen else None
+        if found is None or found.sum() <= most:  # it may not be the object that is seen
+            rough[target.elsewhere.still(low, high)] = 0
+            found = self._pieces(rough, target, low)
         if found is None:
             return 0.0
         sure = float(probability[found > 0].mean())
         mask[low[1] : high[1], low[0] : high[0]] = found
+        if found.sum() > most:
+            target.elsewhere.near(probability, found)
         return self._learn(mask, target, sure)
 
     def _search(self, image: ColorImage, target: _Target, mask: Mask) -> float:
@@ -102,6 +124,7 @@ class ColorTracker:
 
         small = np.ascontiguousarray(image[::2, ::2])
         rough = _opened((target.model.probability(color_bins(small)) > _SURE).astype(np.uint8))
+        rough[target.elsewhere.still_coarsely()] = 0
         count, _, stats, centers = cv2.connectedComponentsWithStats(rough)
         areas = 4.0 * np.asarray(stats[1:count, cv2.CC_STAT_AREA], dtype=np.float64)
         fits = (areas >= self._visible(target)) & (areas <= _MAX_STRETCH * target.size)
@@ -112,6 +135,28 @@ class ColorTracker:
         away[~fits] = np.inf
         target.center = places[int(away.argmin())]
         return self._follow(image, target, mask, 0.3 * float(target.extent.max()))
+
+    def _glimpse(self, image: ColorImage, target: _Target, mask: Mask) -> float:
+        """Look for what is too little to be sure of by its size; fills in `mask`."""
+        least = target.elsewhere.exceeded_px
+        if least >= self._visible(target):
+            return 0.0
+        low, high = self._window(target, _GLIMPSED * float(target.extent.max()))
+        crop = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+        probability = target.model.probability(color_bins(crop))
+        probability[target.elsewhere.still(low, high)] = 0
+        found = sliver(probability, least, target.center - low, 0.6 * target.extent + 2)
+        if found is None or found.sum() > _MAX_STRETCH * target.size:
+            return 0.0
+        mask[low[1] : high[1], low[0] : high[0]] = found
+        return self._learn(mask, target, float(probability[found > 0].mean()))
+
+    def _window(self, target: _Target, reach: float) -> tuple[Any, Any]:
+        """The upper left corner of the surroundings of the last place, and the lower right, x and y."""
+        height, width = self._shape
+        low = np.clip(target.center - target.extent / 2 - reach, 0, (width - 1, height - 1)).astype(int)
+        high = np.clip(target.center + target.extent / 2 + reach + 1, low + 1, (width, height)).astype(int)
+        return low, high
 
     def _pieces(self, rough: Bits, target: _Target, low: Any) -> Bits | None:
         """The piece that fits best, and those beside it that lie where the rest of it would be."""

@@ -35,7 +35,7 @@ class ColorTrackerOptions(TrackerTable):
 
     Attributes:
         reach: how far from its last box it is looked for, as a fraction of the box's longer side.
-        min_visible: fraction of its size below which it counts as not seen.
+        min_visible: fraction of its size below which it counts as not seen, if anything else has its colours.
         lost_frames: how many frames it may be unseen before the whole picture is searched.
     """
 
