@@ -38,11 +38,13 @@ from drivers.force.config import ForceConfig
 from drivers.force.driver import SerialForce
 from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.driver import OpenCvCamera
+from runtime.beat import Beat
 from runtime.clock import NS_PER_S, RealClock
 from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
 from runtime.device import DeviceThread
 from runtime.interfaces import PolicySpec
 from runtime.lag import LagMonitor
+from runtime.latest import Latest
 from runtime.limits import SafetyOptions
 from runtime.messages import ActionChunk, ArmState, Decision, Floats, Frame, Observation, PolicyAnswer
 from runtime.realtime import RealtimeOptions, realtime
@@ -135,7 +137,8 @@ class Cell:
         }
         ranges = {n: (float(r[0]), float(r[1])) for n, r in zip(names, self.model.ranges, strict=True)}
         joints = JointMap.build(calibration, ranges)
-        self.arm = FeetechArm("arm", FeetechOptions(port=addresses["arm"]), joints, clock)
+        self.beat: Latest[Beat] = Latest()
+        self.arm = FeetechArm("arm", FeetechOptions(port=addresses["arm"]), joints, clock, beat=self.beat)
         self.force = SerialForce("force", ForceConfig(port=addresses["force"]), clock)
         self.camera = OpenCvCamera("head", OpenCvConfig(source=addresses["camera"]), clock)
         self.faults: list[str] = []
@@ -272,6 +275,7 @@ async def control(
         force=cell.force.samples if sensors else None,
         watches=watches,
         records=records,
+        beat=cell.beat,
         grippers=cell.model.grippers,
     )
     starts: dict[int, int] = {}
