@@ -25,6 +25,7 @@ from planner.perception.sam2_segmenter import Sam2Segmenter
 from planner.perception.sam2_tracker import Sam2MultiTracker, Sam2Tracker
 from planner.perception.zero_shot import GroundingDino, Owlv2, ZeroShotDetector
 from planner.perception.zero_shot_config import GroundingDinoConfig, Owlv2Config
+from planner.perception.zero_shot_pictures import DetectorPictures
 from runtime.interfaces import Box, PerceptionError, Point, Prompt
 from runtime.messages import ColorImage, Frame, Mask
 from runtime.torch_device import torch_dtype
@@ -277,6 +278,14 @@ def _detector(name: str, model: Any, processor: Any, text: Any, place: Place) ->
         detector = GroundingDino(GroundingDinoConfig.model_validate(given), model, processor)
     peer, without = _pipeline(model, processor, threshold, place)
     yield Case(name, "detect", lambda: detector.detect(next(shown), PHRASES), network, peer, without, weights)
+    prepare, theirs = DetectorPictures(processor.image_processor, place.device), processor.image_processor
+    yield Case(
+        name,
+        "prepare the picture",
+        lambda: prepare(next(shown)),
+        peer=lambda: theirs(images=next(shown), return_tensors="pt")["pixel_values"].to(place.device),
+        parameters=weights,
+    )
 
 
 def _pipeline(model: Any, processor: Any, threshold: float, place: Place) -> tuple[Call | None, str]:

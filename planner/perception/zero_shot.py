@@ -36,6 +36,9 @@ class ZeroShotDetector:
         self._model = model
         self._processor = processor
         self._device, self._dtype = model.device, model.dtype
+        from planner.perception.zero_shot_pictures import DetectorPictures
+
+        self._pictures = DetectorPictures(processor.image_processor, self._device)
 
     def detect(self, image: ColorImage, phrases: Sequence[str]) -> Sequence[Detection]:
         """See `Detector.detect`. All phrases are asked for in one pass of the network."""
@@ -85,7 +88,7 @@ class GroundingDino(ZeroShotDetector):
 
     def _found(self, image: ColorImage, phrases: Sequence[str]) -> Found:
         text = " ".join(f"{phrase}." for phrase in phrases)
-        inputs = dict(self._processor(images=image, text=text, return_tensors="pt"))
+        inputs = {**self._processor(text=text, return_tensors="pt"), **self._pictures(image)}
         ids = inputs["input_ids"]
         words = self._words(ids[0].tolist(), phrases)
         answer = self._answer(**inputs)
@@ -140,7 +143,7 @@ class Owlv2(ZeroShotDetector):
         for text in texts:
             if (tokens := len(self._processor.tokenizer(text)["input_ids"])) > self._longest:
                 raise PerceptionError(f"{text!r} is {tokens} tokens; the detector reads {self._longest}")
-        inputs = self._processor(images=image, text=[texts], return_tensors="pt")
+        inputs = {**self._processor(text=[texts], return_tensors="pt"), **self._pictures(image)}
         answer = self._answer(**inputs)
         (found,) = self._processor.post_process_grounded_object_detection(
             answer, threshold=self._threshold, target_sizes=[image.shape[:2]]
