@@ -43,7 +43,7 @@ def flow_error(
 
 def mean_of_real(error: Tensor, actions: int, real: Tensor) -> Tensor:
     """The mean of ``error[B, chunk, action_size]`` over the `actions` that there are and ``real[B, chunk]``
-    rows: LeRobot's since 0.5; until 0.4 it was over all rows, and all that they were filled up to.
+    rows: LeRobot's of 0.6; in 0.4 it was over all rows, and all that they were filled up to.
     """
     return (error[..., :actions] * real[..., None]).sum() / (real.sum() * actions).clamp(min=1)
 
