@@ -208,6 +208,8 @@ class CommandReader:
 
     def _at_rest(self) -> str:
         """Why the arm cannot be sent home now, or ``""``."""
+        if self._control.state == "holding":
+            return f"the arm is held: {self._control.reason}"
         driving = self.actions.state().get("driving", "")
         if self._control.state != "idle" or self._control.source is not None or driving in _GOING:
             return "the arm is driven; pause it first, or wait until the episode is over"

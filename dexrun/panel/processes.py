@@ -76,7 +76,7 @@ class ProcessBeside:
         self._ending = True
         self._process.terminate()
         with contextlib.suppress(OSError):  # one that was stopped ends only once it goes on
-            os.kill(self._process.pid, signal.SIGCONT)
+            self._process.send_signal(signal.SIGCONT)  # not by its number, which may be another's by now
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:

@@ -86,6 +86,7 @@ def test_a_hold_holds_a_leader_that_is_brought(tmp_path: Path) -> None:
         await small.pass_ticks(3)
         assert await small.says("hold") == ""
         await small.pass_ticks(3)
+        assert await small.says("home") == "the arm is held: asked to hold by the panel"
         first = len(small.leader.way)
         await small.pass_ticks(2 * RATE)
         seen.append(float(np.ptp(small.leader.way[first:], axis=0).max()))
