@@ -22,8 +22,10 @@ from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.panel.link import AttachedRun, NoRunError, live_runs
 from dexrun.robot import Robot
+from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import ArmDriver, CameraDriver, LeaderDriver, PolicySpec
+from runtime.latest import Latest
 from runtime.messages import (
     CameraInfo,
     DeviceError,
@@ -145,6 +147,7 @@ class Builder:
         unscripted = configured.teleop.model_copy(update={"scripted": False})
         self.settings = configured.model_copy(update={"teleop": unscripted})
         self._clock, self._start = clock, model.middle()
+        self.beat: Latest[Beat] = Latest()
 
     def arms(self) -> dict[str, ArmDriver]:
         return {key: Arm(key, self._clock, self._start) for key in self.settings.arm_tables()}
