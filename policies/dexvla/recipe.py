@@ -32,7 +32,7 @@ from policies.dexvla.words import DexVlaWords, byte_words, words_of
 from policies.training.adapters import add_adapters, merged
 from policies.training.recipe import Samples
 from policies.training.said import cameras_of, entries_of, units_of
-from policies.training.texts import ASKED, NONE, SAID, WordedDataset, Words, substeps, tasks
+from policies.training.texts import ASKED, NONE, SAID, WordColumn, WordedDataset, substeps, tasks
 from runtime.interfaces import PolicyError
 
 LEAST_STD, MARGIN = 1e-2, 1e-4
@@ -89,7 +89,7 @@ class DexVlaRecipe:
         """With the words of every row."""
         del cache
         words = self._known_words()
-        asked, said = Words(tasks, words.instruction), Words(substeps, words.answer)
+        asked, said = WordColumn(tasks, words.instruction), WordColumn(substeps, words.answer)
         return WordedDataset(dataset, {ASKED: asked, SAID: said})
 
     def windows(self, dataset: Dataset) -> WindowSpec:

@@ -16,7 +16,7 @@ from runtime.options import Options
 from runtime.part_context import CameraNeed
 
 KEY = "policy.checkpoint"
-Part = Literal["expert", "language", "vision"]
+AdaptedPart = Literal["expert", "language", "vision"]
 
 
 class SmolVlaInputs(Options):
@@ -130,7 +130,7 @@ class SmolVlaTraining(Options):
     shape: SmolVlaShape = SmolVlaShape()
     longest: int = Field(default=48, ge=1, le=4096)
     freeze_vision: bool = True
-    lora_in: tuple[Part, ...] = ("expert",)
+    lora_in: tuple[AdaptedPart, ...] = ("expert",)
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from policies.lerobot.smolvla_network import SmolVla
-from policies.smolvla.options import Part, SmolVlaTraining
+from policies.smolvla.options import AdaptedPart, SmolVlaTraining
 from policies.training.adapters import add_adapters
 
 _JOINS = ("state_proj.", "action_in_proj.", "action_out_proj.", "action_time_mlp_in.", "action_time_mlp_out.")
 """What joins state and actions to the rest."""
-_PARTS: Mapping[Part, str] = {
+_PARTS: Mapping[AdaptedPart, str] = {
     "expert": "vlm_with_expert.lm_expert.",
     "language": "vlm_with_expert.vlm.model.text_model.",
     "vision": "vlm_with_expert.vlm.model.vision_model.",

@@ -37,7 +37,7 @@ from policies.training.adapters import merged
 from policies.training.prefixes import given_rows
 from policies.training.recipe import Samples
 from policies.training.said import cameras_of, units_of
-from policies.training.texts import ASKED, NONE, WordedDataset, Words, tasks
+from policies.training.texts import ASKED, NONE, WordColumn, WordedDataset, tasks
 from runtime.interfaces import PolicyError
 from runtime.messages import Floats
 
@@ -114,7 +114,7 @@ class SmolVlaRecipe:
             PolicyError: what it begins with cannot be used.
         """
         self._begun = beginning(self._table, self._training, cache)
-        return WordedDataset(dataset, {ASKED: Words(tasks, self._begun.words.of)})
+        return WordedDataset(dataset, {ASKED: WordColumn(tasks, self._begun.words.of)})
 
     def windows(self, dataset: Dataset) -> WindowSpec:
         """One observation, what is asked, and a chunk of actions from its row on."""

@@ -25,7 +25,7 @@ NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class WordColumn:
     """One feature of words.
 
     Attributes:
@@ -54,7 +54,7 @@ def substeps(episode: DataEpisode) -> Sequence[str]:
 class _Table:
     """Texts as rows of tokens, all of one length."""
 
-    def __init__(self, texts: Sequence[Sequence[str]], words: Words) -> None:
+    def __init__(self, texts: Sequence[Sequence[str]], words: WordColumn) -> None:
         tokens = {text: words.tokens(text) for each in texts for text in dict.fromkeys(each)}
         place_of = {text: place for place, text in enumerate(tokens)}
         self.length = max(map(len, tokens.values()), default=0)
@@ -84,7 +84,7 @@ class WordedEpisode:
 class WordedDataset:
     """`policies.data.dataset.Dataset` with words."""
 
-    def __init__(self, dataset: Dataset, words: Mapping[str, Words]) -> None:
+    def __init__(self, dataset: Dataset, words: Mapping[str, WordColumn]) -> None:
         """`words` by the name of their feature.
 
         Raises:
