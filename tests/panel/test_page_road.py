@@ -1,7 +1,6 @@
 """The road of somebody who has nothing but a laptop and a browser: an empty folder, and at its end a table.
 
 ``dexrun panel`` is a process as a person starts it; everything after that is clicked and typed in its page.
-With ``PAGE_PICTURES=docs/pictures`` in the environment, the pages are drawn for the docs on the way.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from runtime.recording.reader import Recording
-from tests.panel.browser_rig import CHROMIUM, LAPTOP, PICTURES, chromium, fill_in, keep, opened
+from tests.panel.browser_rig import CHROMIUM, LAPTOP, chromium, fill_in, opened
 
 pytest.importorskip("playwright.async_api", reason="no playwright: pip install playwright")
 pytest.importorskip("torch", reason="no torch")
@@ -82,10 +81,6 @@ class Newcomer:
         assert await job.get_attribute("data-state") == "done", said
         assert text in said, said
 
-    async def draws(self, name: str) -> None:
-        if PICTURES:
-            keep(await self.page.screenshot(timeout=120_000), Path(PICTURES) / f"{name}.png")
-
 
 async def walk(newcomer: Newcomer) -> None:
     page = newcomer.page
@@ -105,7 +100,6 @@ async def walk(newcomer: Newcomer) -> None:
         timeout=PATIENCE_MS
     )
     await newcomer.is_told("setup", "collect", "10 demonstrations in")
-    await newcomer.draws("setup-simulated")
 
     await newcomer.goes_on("setup", "look at the episodes")
     await page.locator("#view-data tr.pick >> nth=9").wait_for()
@@ -131,7 +125,6 @@ async def walk(newcomer: Newcomer) -> None:
     await newcomer.fills_in("evaluate", scenes="1", engine="fast", objects="1")
     await newcomer.begins("evaluate")
     await newcomer.is_told("evaluate", "eval", "summary.json")
-    await newcomer.draws("evaluate")
 
 
 def test_from_an_empty_folder_to_an_evaluation_table_in_the_browser(tmp_path: Path) -> None:
