@@ -280,6 +280,19 @@ def test_torque_goes_off_only_where_it_is_asked_for(tmp_path: Path, monkeypatch:
         sit_down(tmp_path, do)
 
 
+_CLICKS_AT_ONCE = """() => {
+  const place = document.querySelector("#view-setup .question");
+  const look = new MutationObserver(() => {
+    if (!place.textContent.includes("middle")) return;
+    look.disconnect();
+    place.querySelector("[data-answer=enter]").click();
+    window.clicked = true;
+  });
+  look.observe(place, {childList: true});
+}"""
+"""As the second half of a double click may fall on what stands there by then."""
+
+
 def test_two_fast_clicks_answer_one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of them must not say that the arm stands in its middle."""
     with bench(tmp_path, monkeypatch) as table:
@@ -290,8 +303,9 @@ def test_two_fast_clicks_answer_one_question(tmp_path: Path, monkeypatch: pytest
             await newcomer.asked("Hold the arm").wait_for()
             (job,) = (await panel.http.get("/api/jobs")).json()["jobs"]
             asked = (await panel.http.get(f"/api/jobs/{job['id']}")).json()["asked"]
+            await newcomer.page.evaluate(_CLICKS_AT_ONCE)
             await newcomer.page.dblclick("#view-setup .question [data-answer=enter]")
-            await newcomer.asked("about its middle").wait_for()
+            await newcomer.page.wait_for_function("window.clicked")
             path = f"/api/jobs/{job['id']}/input"
             late = await panel.post(path, {"line": "", "question": asked["question"]})
             assert late.status_code == 409

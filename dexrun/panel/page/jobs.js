@@ -7,7 +7,7 @@ import {after, ways} from "./road.js";
 import {tell} from "./said.js";
 import {say, translate} from "./words.js";
 
-const LOOK_MS = 700;
+const LOOK_MS = 700, READ_MS = 500;
 const TABLES = ["joints", "calibrate", "eval"]; // their lines are not broken
 
 export async function startJob(kind, args) {
@@ -19,7 +19,11 @@ export async function startJob(kind, args) {
 /** What a command asks, with a button or a field for each answer; `answer(line)` gives it. */
 function question(asked, answer) {
   const row = (...nodes) => h("div", {class: "row wrap"}, ...nodes);
-  const button = (line, props, ...words) => h("button", {class: "do", type: "button", "data-answer": line || "enter", onclick: () => answer(line), ...props}, ...words);
+  const button = (line, props, ...words) => {
+    const made = h("button", {class: "do", type: "button", "data-answer": line || "enter", disabled: true, onclick: () => answer(line), ...props}, ...words);
+    setTimeout(() => { made.disabled = false; }, READ_MS); // the second half of a double click is no answer to this one
+    return made;
+  };
   if (asked.watch) return [h("p", {"data-word": "watching"}), row(button("", {class: "do go", "data-word": "enough"}))];
   if (asked.enter) return [h("p", {}, asked.enter), row(button("", {class: "do go", "data-word": "go_on"}))];
   const choices = asked.choices || [];
