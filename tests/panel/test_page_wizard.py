@@ -286,7 +286,7 @@ _CLICKS_AT_ONCE = """() => {
     if (!place.textContent.includes("middle")) return;
     look.disconnect();
     place.querySelector("[data-answer=enter]").click();
-    window.clicked = true;
+    place.dataset.clicked = "yes";
   });
   look.observe(place, {childList: true});
 }"""
@@ -305,7 +305,7 @@ def test_two_fast_clicks_answer_one_question(tmp_path: Path, monkeypatch: pytest
             asked = (await panel.http.get(f"/api/jobs/{job['id']}")).json()["asked"]
             await newcomer.page.evaluate(_CLICKS_AT_ONCE)
             await newcomer.page.dblclick("#view-setup .question [data-answer=enter]")
-            await newcomer.page.wait_for_function("window.clicked")
+            await newcomer.page.locator("#view-setup .question[data-clicked]").wait_for()
             path = f"/api/jobs/{job['id']}/input"
             late = await panel.post(path, {"line": "", "question": asked["question"]})
             assert late.status_code == 409
