@@ -99,14 +99,29 @@ class MultiHead(nn.Module):
             dim = x.shape[-1]
             rows = slice(part * dim, (part + 1) * dim)
             out = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-        return out.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call, no-any-return]
+        return self._by_head(out)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None = None) -> Tensor:
         """``[B, N, dim]`` each; `padding` is ``[B, N]``, true where there is no key."""
-        q, k, v = (self.project(part, x) for part, x in enumerate((query, key, value)))
+        if self.packed is None and query is key:
+            q, k, v = self._projected(query, value)
+        else:
+            q, k, v = (self.project(part, x) for part, x in enumerate((query, key, value)))
         mask = None if padding is None else ~padding[:, None, None]
         out = F.scaled_dot_product_attention(q, k, v, mask)
         return cast("Tensor", self.out_proj(out.transpose(1, 2).flatten(2)))
+
+    def _projected(self, asking: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys of the same in one product, and values; their gradients, too, are each made once."""
+        sizes = [2 * asking.shape[-1], asking.shape[-1]]
+        weights = self.in_proj_weight.split(sizes)  # type: ignore[no-untyped-call]
+        biases = self.in_proj_bias.split(sizes)  # type: ignore[no-untyped-call]
+        both, v = (F.linear(x, w, b) for x, w, b in zip((asking, value), weights, biases, strict=True))
+        q, k = both.chunk(2, dim=-1)
+        return self._by_head(q), self._by_head(k), self._by_head(v)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call, no-any-return]
 
     def pack(self) -> None:
         """Pack, for inference only. The plain weights are given up."""
