@@ -5,7 +5,8 @@ beside it LeRobotDataset 0.4.4 on the same files, where its environment is. Figu
 per second of processor (``cpu``), which a busy machine does not change. ``ratio`` is of the latter, against
 LeRobotDataset, with pictures turned into what it gives (float32, channels first, 0 to 1); ``bytes`` are
 without that, which a trainer does on its accelerator. ``wait_share`` is the part of its time that a training
-step of ``--step-s`` on one processor waits for batches of eight, read by one other process. One JSON line.
+step of ``--step-s`` on one processor waits for batches of eight, which `dexrun train`'s own loader has from one
+other process; of that step, everything but the wait is made up. One JSON line.
 
 usage: python -m bench.data [--seconds 5] [--peer .venv-lerobot-data/bin/python] [--peer-path FOLDER]
 """
@@ -37,6 +38,7 @@ HORIZON, EPISODES, EPISODE_S, BATCH = 50, 4, 8.0, 8
 ROOT = Path(__file__).parents[1]
 PEERS = (".venv-lerobot-data", ".venv-lerobot")
 _FEWEST = 100
+_BATCHES = 20
 _RATE = "tests/data_sets/interop/lerobot_rate.py"
 
 
@@ -54,7 +56,10 @@ def main() -> None:
             windows = _windows(path)
             found["bytes"][name] = _rate(windows, arguments.seconds, as_float=False)
             found["float"][name] = _rate(windows, arguments.seconds, as_float=True)
-        found["wait_share"] = _wait_share(_windows(sets["lerobot-v3"]), arguments.step_s)
+        found["step_s"] = arguments.step_s
+        found["wait_share"] = {
+            name: _wait_share(_windows(path), arguments.step_s) for name, path in sets.items()
+        }
         peer = _peer(arguments.peer, arguments.peer_path, sets["lerobot-v3"], arguments.seconds)
         if peer:
             found["lerobot"] = peer
@@ -98,17 +103,15 @@ def _rate(windows: Windows, seconds: float, *, as_float: bool) -> dict[str, floa
 
 
 def _wait_share(windows: Windows, step_s: float) -> float:
-    from torch.utils.data import DataLoader
+    import torch
 
-    def batch(samples: list[Any]) -> Any:
-        return {key: np.stack([each[key] for each in samples]) for key in samples[0]}
+    from policies.training.loading import loader
 
-    order = np.random.default_rng(1).permutation(len(windows))[: 12 * BATCH].tolist()
-    of: Any = windows
-    loader = DataLoader(of, BATCH, sampler=order, num_workers=1, collate_fn=batch, prefetch_factor=2)
+    torch.set_num_threads(1)
+    order = np.random.default_rng(1).permutation(len(windows))[: _BATCHES * BATCH]
+    batches = iter(loader(windows, order.reshape(-1, BATCH).tolist(), 1, in_memory=False, pinned=False))
+    next(batches)  # the worker has begun
     waited = worked = 0.0
-    batches = iter(loader)
-    next(batches)
     while True:
         start = time.perf_counter()
         if next(batches, None) is None:
