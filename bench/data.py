@@ -5,8 +5,8 @@ beside it LeRobotDataset 0.4.4 on the same files, where its environment is. Figu
 per second of processor (``cpu``), which a busy machine does not change. ``ratio`` is of the latter, against
 LeRobotDataset, with pictures turned into what it gives (float32, channels first, 0 to 1); ``bytes`` are
 without that, which a trainer does on its accelerator. ``wait_share`` is the part of its time that a training
-step of ``--step-s`` on one processor waits for batches of eight, which `dexrun train`'s own loader has from one
-other process; of that step, everything but the wait is made up. One JSON line.
+step of ``--step-s`` on one processor waits for batches of eight, which `dexrun train`'s own loader has from
+one other process; of that step, everything but the wait is made up. One JSON line.
 
 usage: python -m bench.data [--seconds 5] [--peer .venv-lerobot-data/bin/python] [--peer-path FOLDER]
 """

@@ -112,7 +112,7 @@ class MultiHead(nn.Module):
         return cast("Tensor", self.out_proj(out.transpose(1, 2).flatten(2)))
 
     def _projected(self, asking: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys of the same in one product, and values; their gradients, too, are each made once."""
+        """Queries and keys of the same in one product, and values; so their gradients are made once."""
         sizes = [2 * asking.shape[-1], asking.shape[-1]]
         weights = self.in_proj_weight.split(sizes)  # type: ignore[no-untyped-call]
         biases = self.in_proj_bias.split(sizes)  # type: ignore[no-untyped-call]

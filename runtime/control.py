@@ -243,7 +243,7 @@ class ControlLoop:
         self._anchor: Floats | None = None
         self._fade_left, self._fade_ticks = 0, round(options.follow_blend_s * options.rate_hz)
         self._fresh = self._ending = self._slows = False
-        self._ticked = anyio.Event()
+        self._ticked: anyio.Event | None = None
         self._nowhere = np.full(joints, np.nan)
 
     # --- what a mode asks for
@@ -434,6 +434,8 @@ class ControlLoop:
 
     async def ticked(self) -> None:
         """Wait until the next tick is done."""
+        if self._ticked is None:
+            self._ticked = anyio.Event()
         await self._ticked.wait()
 
     async def finished(self) -> bool:
@@ -473,8 +475,9 @@ class ControlLoop:
         self._account(now_ns, clips, flags)
         self._record(now_ns, requested, posted, clips, flags)
         self._ask()
-        self._ticked.set()
-        self._ticked = anyio.Event()
+        if self._ticked is not None:
+            self._ticked.set()
+            self._ticked = None
         self._listener.ticked()
 
     def _read(self, now_ns: int, skipped: int) -> None:
@@ -698,11 +701,12 @@ class ControlLoop:
         statistics = self._statistics
         if clips:
             statistics.clipped(clips)
-        statistics.starved += bool(flags & TickFlag.STARVED)
-        statistics.waiting += bool(flags & TickFlag.WAITING)
-        statistics.stretched += bool(flags & TickFlag.STRETCHED)
-        statistics.held += bool(flags & (TickFlag.HOLDING | TickFlag.STOPPED))
-        starved = bool(flags & (TickFlag.STARVED | TickFlag.WAITING))
+        bits = flags.value  # the operators of an enumeration make objects, and this is done in every tick
+        statistics.starved += bool(bits & _STARVED)
+        statistics.waiting += bool(bits & _WAITING)
+        statistics.stretched += bool(bits & _STRETCHED)
+        statistics.held += bool(bits & _HELD)
+        starved = bool(bits & (_STARVED | _WAITING))
         if starved and isinstance(self._source, StartingSource) and self._source.unready:
             starved = False  # it starts, and has a deadline of its own
         self._supervisor.starved(starved, now_ns)
@@ -761,6 +765,8 @@ def _about(source: Source | None) -> dict[str, Any]:
     return about
 
 
+_STARVED, _WAITING, _STRETCHED = TickFlag.STARVED.value, TickFlag.WAITING.value, TickFlag.STRETCHED.value
+_HELD = (TickFlag.HOLDING | TickFlag.STOPPED).value
 _FLAGS = {
     "idle": TickFlag.IDLE,
     "holding": TickFlag.HOLDING,

@@ -92,6 +92,7 @@ class SafetyStage:
             options.self_clearance_m, options.table_clearance_m, options.table_lag_m_per_rad
         )
         self._own_limits = self.limits
+        self._least, self._most = self.limits.lower - _TURN_RAD, self.limits.upper + _TURN_RAD
         self._speed, self._fastest = 1.0, self.limits.velocity
         self._velocity = np.zeros(self._joints)
         self._pursuit = Pursuit(self._joints)
@@ -142,6 +143,8 @@ class SafetyStage:
 
     def _slow_limits(self, dt: float) -> None:
         """The velocity limits come down to what was asked for no faster than a joint may brake."""
+        if self._speed == 1.0 and self._fastest is self._own_limits.velocity:
+            return
         asked = self._speed * self._own_limits.velocity
         if not np.array_equal(asked, self._fastest):
             braked = self._fastest - _BRAKED * self._own_limits.acceleration * dt
@@ -229,10 +232,10 @@ class SafetyStage:
         out = np.full(self._joints, np.nan)
         for candidate in candidates:
             values = _vector(candidate, self._joints)
-            possible = (values >= self.limits.lower - _TURN_RAD) & (values <= self.limits.upper + _TURN_RAD)
+            possible = (values >= self._least) & (values <= self._most)
+            if possible.all():
+                return np.where(np.isnan(out), values, out)
             out = np.where(np.isnan(out) & possible, values, out)
-            if not np.isnan(out).any():
-                break
         return out
 
     def _shape(

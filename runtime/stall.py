@@ -48,7 +48,7 @@ class StallGuard:
         self._pushing_s = np.zeros(joints)
         self._push = np.zeros(joints)
         self._stalled = np.zeros(joints, dtype=bool)
-        self._stalled_s = np.zeros(joints)
+        self._stalled_s = self._nothing = np.zeros(joints)
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
@@ -67,12 +67,14 @@ class StallGuard:
         """`target` with stalled joints kept near `present`, and a reason to stop if one stalls on."""
         beyond = target - present
         direction = np.sign(beyond)
-        pushing = np.abs(beyond) > self._offset
         moved = ~(np.abs(present - self._anchor) <= self._options.stall_motion_rad)
-        turned = direction != self._push
         self._anchor = np.where(moved, present, self._anchor)
         # A load that is not a number says nothing about pushing.
         loaded = np.abs(load) >= self._options.stall_load
+        if not (loaded.any() or self._stalled.any()) and self._options.stall_s > _ROUNDING_S:
+            self._push, self._pushing_s, self._stalled_s = direction, self._nothing, self._nothing
+            return target, None
+        pushing, turned = np.abs(beyond) > self._offset, direction != self._push
         counting = loaded & pushing & ~moved & ~turned
         lasting = np.where(self._stalled, self._pushing_s, 0.0)
         self._pushing_s = np.where(counting, self._pushing_s + dt_s, lasting)

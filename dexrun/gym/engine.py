@@ -85,7 +85,7 @@ class TableEngine:
     def load(self, world: WorldConfig) -> None:
         """Set the table of `world` anew, with the arm at home."""
         self.close()
-        self.world = self._enlarged(world)
+        self.world = self._sized(world)
         self.table = Tabletop(self.world, draw_objects(self.world), self.robot)
         self.eyes = Eyes(self.table, self.world, self.pictures)
         self.arm = RegisterArm(self.table.bank, self._servos, self.model.layout)
@@ -98,12 +98,14 @@ class TableEngine:
         self.arm.power_on()
         self.stand(self.home)
 
-    def _enlarged(self, world: WorldConfig) -> WorldConfig:
-        """What is drawn into is as large as the largest picture."""
-        width = max((picture.width for picture in self.pictures.values()), default=0)
-        height = max((picture.height for picture in self.pictures.values()), default=0)
-        size = {"width": max(width, world.head.width), "height": max(height, world.head.height)}
-        return world.model_copy(update={"head": world.head.model_copy(update=size)})
+    def _sized(self, world: WorldConfig) -> WorldConfig:
+        """What is drawn into is as large as the largest picture: all of it is wiped for every one."""
+        if not self.pictures:
+            return world
+        sides = ("width", "height")
+        size = {side: max(getattr(picture, side) for picture in self.pictures.values()) for side in sides}
+        cameras = {wire: getattr(world, wire).model_copy(update=size) for wire in ("head", "wrist")}
+        return world.model_copy(update=cameras)
 
     @property
     def infos(self) -> dict[str, CameraInfo]:

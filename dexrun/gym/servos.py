@@ -49,6 +49,7 @@ class RegisterArm:
         size = (len(joints.names),)
         self.states = Ring(dict.fromkeys(("position", "velocity", "load"), (size, "<f8")), 512)
         self.targets = Mailbox({"position": (size, "<f8")})
+        self._target = Ring({"position": (size, "<f8")}, 2).blank()
         self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8")}, 64)
 
     @property
@@ -78,7 +79,7 @@ class RegisterArm:
 
     def write(self, now_ns: int) -> None:
         """Give the servos the newest target as their goal, if there is a new one."""
-        sample = self.targets.take()
+        sample = self.targets.take(self._target)
         if sample is not None and np.isfinite(sample["position"]).all():
             self.aim(sample["position"], now_ns)
 

@@ -176,7 +176,7 @@ class JointMap:
     def to_ticks(self, values: Floats) -> Ticks:
         """Servo goals ``[D]``, clipped to the calibrated range."""
         ticks = np.rint(self.anchor + (values - self.origin) / self.scale)
-        return np.clip(ticks, self.low, self.high).astype(np.int64)
+        return np.minimum(np.maximum(ticks, self.low), self.high).astype(np.int64)
 
     def rates(self, ticks_per_s: Ticks) -> Floats:
         """Velocities ``[D]``, in rad/s and, for the gripper, openings/s."""

@@ -79,9 +79,10 @@ class Tabletop:
         self._jaws = {arm: self._ids(names) for arm, names in scene.fingers.items()}
         self._bodies = {arm: self._ids(names) for arm, names in scene.bodies.items()}
         self._of_jaws = {
-            arm: np.isin(self.model.geom_bodyid, list(bodies)) for arm, bodies in self._jaws.items()
+            arm: np.isin(self.model.geom_bodyid, list(bodies)).tolist() for arm, bodies in self._jaws.items()
         }
         self._sensed = sensing_arm(config, robot)
+        self._sensing = self.model.site(robot.sites[self._sensed]).id
         self.arms_pressed_n = 0.0
         """The largest force with which two arms ever pressed on each other."""
         self._owner = np.full(self.model.ngeom, -1)
@@ -93,8 +94,11 @@ class Tabletop:
         self._aim = start_joints(config, robot)
         self._asked: tuple[bytes, ...] = ()
         self._powered = False
+        self._read = self._settled = -1
+        """Up to which of the registers' changes `_drive` is, and the actuators ask for what was written."""
         self.data.qpos[self._qpos] = self._aim
-        self._apply(self.banks.drive())
+        self._drive = self.banks.drive()
+        self._apply(self._drive)
         mujoco.mj_forward(self.model, self.data)
         self._publish()
 
@@ -135,15 +139,25 @@ class Tabletop:
 
         The registers have the state reached once `report` is called; no witness looks at the steps.
         """
-        count = max(0, (to_ns - self.now_ns) // self.step_ns)
-        left, drive = int(count), self.banks.drive()
+        count = left = max(0, (to_ns - self.now_ns) // self.step_ns)
         while left > 0:
-            self._apply(drive)
-            steps = left if self._powered and np.array_equal(self._aim, drive.goal_rad) else 1
+            steps = left if self._stays() else 1
             self._mujoco.mj_step(self.model, self.data, steps)
             left -= steps
         self._steps += count
         return int(count)
+
+    def _stays(self) -> bool:
+        """Bring the actuators up to the coming step; whether they ask for the same in all that follow it."""
+        changes = self.banks.changes
+        if changes == self._settled:
+            return True
+        if changes != self._read:
+            self._drive, self._read = self.banks.drive(), changes
+        self._apply(self._drive)
+        if self._powered and np.array_equal(self._aim, self._drive.goal_rad):
+            self._settled = changes
+        return changes == self._settled
 
     def report(self) -> None:
         """Bring the servos' registers up to the state reached by `coast`."""
@@ -155,6 +169,7 @@ class Tabletop:
         self.data.qpos[self._qpos], self.data.qvel[self._dofs] = native, 0.0
         self.data.qacc_warmstart[:] = 0.0
         self.data.ctrl[self._ctrl] = self._aim = native
+        self._settled = -1
         self._mujoco.mj_forward(self.model, self.data)
         self._publish()
 
@@ -199,9 +214,12 @@ class Tabletop:
         """
         squeeze = 0.0
         net = np.zeros(3)
-        frame = self.data.site(self.robot.sites[self._sensed]).xmat.reshape(3, 3)
+        touching = self._at_jaws(self._sensed)
+        if not touching:
+            return net
+        frame = self.data.site_xmat[self._sensing].reshape(3, 3)
         wrench = np.zeros(6)
-        for index in self._at_jaws(self._sensed):
+        for index in touching:
             contact = self.data.contact[index]
             hit = self._jaw_contact(contact, self._sensed)
             if hit == 0:
@@ -215,8 +233,12 @@ class Tabletop:
 
     def _at_jaws(self, arm: str) -> list[int]:
         """Which contacts a jaw of `arm` takes part in."""
-        geoms = self.data.contact.geom[: self.data.ncon]
-        return np.flatnonzero(self._of_jaws[arm][geoms].any(axis=1)).tolist()
+        count = self.data.ncon
+        if count == 0:
+            return []
+        jaws = self._of_jaws[arm]
+        pairs = self.data.contact.geom[:count].tolist()
+        return [index for index, (one, other) in enumerate(pairs) if jaws[one] or jaws[other]]
 
     def held_objects(self) -> set[int]:
         """Those that touch any arm's jaw."""

@@ -105,7 +105,13 @@ class DepthSensor:
 
 
 class CameraView:
-    """One camera at one size: where it is drawn, and what its depth sensor makes of it."""
+    """One camera at one size: where it is drawn, and what its depth sensor makes of it.
+
+    Attributes:
+        image, buffer: of the newest picture, rows from the bottom: colour ``[H, W, 3]``, and the depth buffer
+            ``[H, W]`` of a view that needs it. stands: whether the camera never moves.
+        behind: both, of all that never moves, as a camera sees it that stands; once they were drawn.
+    """
 
     def __init__(self, model: Any, camera: str, width: int, height: int, depth: DepthSensor | None) -> None:
         import mujoco
@@ -116,25 +122,32 @@ class CameraView:
         self.rect = mujoco.MjrRect(0, 0, width, height)
         self.image: ColorImage = np.empty((height, width, 3), np.uint8)
         self.depth = depth
-        self.buffer = None if depth is None else np.empty((height, width), np.float32)
-        half = math.radians(float(model.cam_fovy[self.id])) / 2
-        across = math.atan(math.tan(half) * width / height)
-        self._sides = ((0, math.cos(across), math.sin(across)), (1, math.cos(half), math.sin(half)))
+        self.stands = bool(model.body_weldid[model.cam_bodyid[self.id]] == 0)
+        self.buffer = np.empty((height, width), np.float32) if depth is not None or self.stands else None
+        self.behind: tuple[ColorImage, NDArray[np.float32]] | None = None
+        up = math.radians(float(model.cam_fovy[self.id])) / 2
+        across = math.atan(math.tan(up) * width / height)
+        sides = [(sign * math.cos(across), 0.0, -math.sin(across)) for sign in (-1, 1)]
+        sides += [(0.0, sign * math.cos(up), -math.sin(up)) for sign in (-1, 1)]
+        self._inward = np.array([(0.0, 0.0, -1.0), *sides])
+        self._center, self._half = np.split(model.geom_aabb[:, None], 2, axis=2)
+        self._endless = model.geom_rbound <= 0
 
-    def holds(self, data: Any, radius_m: Floats) -> NDArray[np.bool_]:
-        """Which geoms may be in the picture: the sphere around each against the picture's four sides."""
-        local = (data.geom_xpos - data.cam_xpos[self.id]) @ data.cam_xmat[self.id].reshape(3, 3)
-        ahead = -local[:, 2]
-        inside = ahead > -radius_m
-        for axis, cosine, sine in self._sides:
-            inside &= np.abs(local[:, axis]) * cosine - ahead * sine <= radius_m
-        return np.asarray(inside | (radius_m <= 0))
+    def holds(self, data: Any) -> NDArray[np.bool_]:
+        """Which geoms may be in the picture: the box around each against the picture's four sides."""
+        inward = self._inward @ data.cam_xmat[self.id].reshape(3, 3).T
+        axes = inward @ data.geom_xmat.reshape(-1, 3, 3)
+        reach = (axes * self._center + np.abs(axes) * self._half).sum(axis=2)
+        within = (data.geom_xpos - data.cam_xpos[self.id]) @ inward.T + reach >= 0
+        return np.asarray(within.all(axis=1) | self._endless)
 
 
 class Renderer:
     """Both cameras' pictures of one model. Belongs to the thread that makes it.
 
-    What lies outside a picture is not drawn: a software rasteriser pays for every triangle, seen or not.
+    What lies outside a picture is not drawn: a software rasteriser pays for every triangle, seen or not. Nor
+    is what never moves drawn more than once for a camera that stands: what moves is laid over it, where it is
+    nearer, pixel by pixel as the rasteriser does.
 
     Raises:
         RenderError: there is no EGL with OpenGL on this machine.
@@ -157,7 +170,8 @@ class Renderer:
         for flag in (flags.mjRND_REFLECTION, flags.mjRND_SKYBOX, flags.mjRND_FOG, flags.mjRND_HAZE):
             self._scene.flags[flag] = 0
         self._groups = model.geom_group.copy()
-        self._radius_m = model.geom_rbound.copy()
+        self._still = model.body_weldid[model.geom_bodyid] == 0
+        self._layers = not config.render.shadows and not config.render.samples
         self._views = {
             "head": self.view("head", config.head.width, config.head.height, depth=True),
             "wrist": self.view("wrist", config.wrist.width, config.wrist.height),
@@ -176,22 +190,46 @@ class Renderer:
     def draw(self, data: Any, view: CameraView, color: ColorImage, depth: DepthImage | None = None) -> None:
         """Fill `color` ``[H, W, 3]``, and `depth` ``[H, W]`` of a view that has it, with what `view` sees."""
         self._context_egl.make_current()
+        if self._layers and view.stands:
+            self._draw_over(data, view)
+        else:
+            self._draw(data, view, None, view.buffer if depth is not None else None)
+        color[...] = view.image[::-1]
+        if view.depth is not None and view.buffer is not None and depth is not None:
+            view.depth.read(view.buffer[::-1], depth)
+
+    def _draw(
+        self,
+        data: Any,
+        view: CameraView,
+        chosen: NDArray[np.bool_] | None,
+        buffer: NDArray[np.float32] | None,
+    ) -> None:
+        """Those of the geoms that are `chosen` (by default all) into the view's image, and into `buffer`."""
         if not self._config.render.shadows:  # what is not seen casts one
-            self._model.geom_group[:] = np.where(
-                view.holds(data, self._radius_m), self._groups, _UNSEEN_GROUP
-            )
+            shown = view.holds(data)
+            shown &= True if chosen is None else chosen
+            self._model.geom_group[:] = np.where(shown, self._groups, _UNSEEN_GROUP)
         everything = self._mujoco.mjtCatBit.mjCAT_ALL
         self._mujoco.mjv_updateScene(
             self._model, data, self._option, None, view.camera, everything, self._scene
         )
         self._model.geom_group[:] = self._groups
         self._mujoco.mjr_render(view.rect, self._scene, self._context)
-        sensor = view.depth if depth is not None else None
-        buffer = view.buffer if sensor is not None else None
         self._mujoco.mjr_readPixels(view.image, buffer, view.rect, self._context)
-        color[...] = view.image[::-1]
-        if sensor is not None and buffer is not None and depth is not None:
-            sensor.read(buffer[::-1], depth)
+
+    def _draw_over(self, data: Any, view: CameraView) -> None:
+        """What moves, over what does not."""
+        import cv2
+
+        assert view.buffer is not None  # noqa: S101 - of a camera that stands there is one
+        if view.behind is None:
+            self._draw(data, view, self._still, view.buffer)
+            view.behind = view.image.copy(), view.buffer.copy()
+        self._draw(data, view, ~self._still, view.buffer)
+        image, buffer = view.behind
+        cv2.copyTo(image, cv2.compare(buffer, view.buffer, cv2.CMP_LT), view.image)
+        np.minimum(buffer, view.buffer, out=view.buffer)
 
     def owners(self, data: Any, view: CameraView) -> NDArray[np.int32]:
         """``[H, W]``: which of the model's geoms each pixel of `view` shows, -1 for none. Ground truth."""

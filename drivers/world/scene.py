@@ -111,6 +111,7 @@ def build_scene(config: WorldConfig, objects: Sequence[ObjectSpec], robot: Robot
     for index, entry in enumerate(objects):
         _object(spec, index, entry, look)
     _patches(spec, look)
+    _few_triangles(spec)
     _head_camera(spec, config.head, look)
     _wrist_camera(spec, config, robot, look)
     return BuiltScene(spec, bodies, fingers)
@@ -123,6 +124,7 @@ def _options(spec: Any, config: WorldConfig) -> None:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0
+    spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP  # objects at rest cost nothing
     spec.visual.quality.offsamples = config.render.samples
     spec.visual.quality.shadowsize = 2048 if config.render.shadows else 0
     spec.visual.global_.offwidth = max(config.head.width, config.wrist.width)
@@ -133,6 +135,17 @@ def _options(spec: Any, config: WorldConfig) -> None:
     spec.visual.headlight.ambient = [0.34, 0.34, 0.34]
     spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
+
+
+def _few_triangles(spec: Any) -> None:
+    """Flat sides, and those of cylinders, are drawn whole: lamps that are far away light parts alike."""
+    import mujoco
+
+    kinds = mujoco.mjtGeom
+    curved = (kinds.mjGEOM_SPHERE, kinds.mjGEOM_CAPSULE, kinds.mjGEOM_ELLIPSOID)
+    spec.visual.quality.numquads = 1
+    if not any(geom.type in curved for geom in spec.geoms):
+        spec.visual.quality.numstacks = 2  # with one, cylinders have no ends
 
 
 def _bodies(spec: Any, arm: str) -> tuple[str, ...]:

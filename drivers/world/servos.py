@@ -167,11 +167,13 @@ class ArmBank:
 
     Attributes:
         encoders: the same.
+        changes: how often what is asked of the motors was written.
     """
 
     def __init__(self, joints_rad: Floats, encoders: Encoders) -> None:
         count = len(encoders.names)
         self.encoders = encoders
+        self.changes = 0
         self._lock = threading.Lock()
         self._position = np.array(joints_rad, float)
         self._velocity = np.zeros(count)
@@ -212,23 +214,28 @@ class ArmBank:
         goals = self.encoders.all_positions(ticks)
         with self._lock:
             self._goal[:] = goals
+            self.changes += 1
 
     def set_goal(self, servo_id: int, ticks: int) -> None:
         with self._lock:
             self._goal[servo_id - 1] = self.encoders.position(servo_id - 1, ticks)
+            self.changes += 1
 
     def set_torque(self, servo_id: int, enabled: bool) -> None:
         with self._lock:
             self._torque[servo_id - 1] = float(enabled)
+            self.changes += 1
 
     def set_gains(self, servo_id: int, p: int, i: int, d: int) -> None:
         del i, d
         with self._lock:
             self._gain[servo_id - 1] = min(2.0, p / DEFAULT_P)
+            self.changes += 1
 
     def set_torque_limit(self, servo_id: int, limit: int) -> None:
         with self._lock:
             self._limit[servo_id - 1] = min(1.0, limit / 1000)
+            self.changes += 1
 
     def drive(self) -> Drive:
         """A copy of what is asked of the motors now."""
@@ -268,6 +275,11 @@ class RobotBank:
                 zip(robot.singles.items(), self._places, strict=True)
             )
         }
+
+    @property
+    def changes(self) -> int:
+        """How often what is asked of any of the motors was written."""
+        return sum(bank.changes for bank in self.arms.values())
 
     def drive(self) -> Drive:
         """What is asked of all the motors now."""

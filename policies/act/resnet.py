@@ -70,7 +70,7 @@ def _normed(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 
 
 def _channels_last() -> bool:
-    """Whether oneDNN has its fast convolutions for channels that are last in memory: two thirds of the time of
+    """Whether oneDNN has fast convolutions for channels that are last in memory: two thirds of the time of
     those for channels that are first, with AVX-512. Without, its gradients of weights take twice the time.
     """
     return torch.backends.cpu.get_cpu_capability() == "AVX512"

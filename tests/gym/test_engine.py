@@ -59,6 +59,16 @@ def test_many_steps_at_once_are_the_same_steps(engine: TableEngine) -> None:
     assert one.now_ns == other.now_ns
 
 
+def test_objects_at_rest_sleep_and_wake_when_they_are_moved(engine: TableEngine) -> None:
+    table = table_of(world(), engine)
+    table.coast(2_000_000_000)
+    assert table.data.ntree_awake == 1, "the arm"
+    table.move_object(0, (0.2, 0.1, 0.2))
+    table.coast(2_100_000_000)
+    assert 0.1 < table.object_pose(0)[0][2] < 0.19, "it falls"
+    assert table.data.ntree_awake == 2
+
+
 def test_all_registers_at_once_are_the_same_registers(engine: TableEngine) -> None:
     bank = table_of(world(), engine).bank
     bank.publish(np.array([0.3, -2.0, 1.1, 0.4, -1.3, 0.6]), np.linspace(-2, 2, 6), np.linspace(-1, 1, 6))

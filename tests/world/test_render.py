@@ -95,6 +95,25 @@ def test_the_same_scene_gives_the_same_pictures(eyes: list[Eye]) -> None:
     )
 
 
+def test_no_pixel_tells_that_what_stands_is_drawn_once_and_what_is_outside_not_at_all(
+    eyes: list[Eye],
+) -> None:
+    eyes += [Eye(small(seed=4)), Eye(small(seed=4))]
+    whole = eyes[1]
+    whole.renderer._layers = False
+    for view in whole.renderer._views.values():
+        view._endless[:] = True
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        q = random.uniform(*ROBOT.layout.ranges.T)
+        looks = []
+        for eye in eyes:
+            eye.table.stand(q)
+            looks.append((*eye.look(), eye.renderer.wrist(eye.table.data)))
+        for one, other in zip(*looks, strict=True):
+            assert np.array_equal(one, other)
+
+
 def test_shadows_and_multisampling_can_be_switched_on(eyes: list[Eye]) -> None:
     plain = small(seed=2)
     eyes += [Eye(plain), Eye(plain.model_copy(update={"render": RenderOptions(shadows=True, samples=4)}))]
