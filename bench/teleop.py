@@ -94,13 +94,13 @@ def figures(noted: np.ndarray[Any, np.dtype[np.int64]], began_ns: int) -> tuple[
     return np.concatenate(latencies) * 1e3, (written - since) * 1e3
 
 
-def ours(devices: Hardware, seconds: float, rate_hz: int, scratch: Path) -> list[str]:
-    """The command of a run of dexrun."""
+def ours(devices: Hardware, seconds: float, rate_hz: int, trust_s: float, scratch: Path) -> list[str]:
+    """The command of a run of dexrun; `trust_s` is its follower's ``trust_torque_s``."""
     arms = "".join(
         f'[{table}]\ndriver = "feetech"\nport = "{devices.folder}/{wire}"\n{more}\n'
         f'calibration = "{devices.folder}/{wire}.json"\npacket_timeout_s = 1.0\n'
         for table, wire, more in (
-            ("arm", "follower", ""),
+            ("arm", "follower", f"trust_torque_s = {trust_s}"),
             ("leader", "leader", f'role = "leader"\nstate_rate_hz = {max(100, rate_hz)}'),
         )
     )
@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rates", type=int, nargs="*", default=[30, 100, 200], help="of dexrun's loop, Hz")
     parser.add_argument("--fps", type=int, nargs="*", default=[60, 30], help="of LeRobot's loop")
+    parser.add_argument("--trust", type=float, default=0.0, help="the follower's trust_torque_s")
     arguments = parser.parse_args()
     fps = arguments.fps if LEROBOT.exists() else []
     ways = [("dexrun", rate) for rate in arguments.rates] + [("lerobot", each) for each in fps]
@@ -172,7 +173,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for who, rate in ways:
                 command = (
-                    ours(devices, arguments.seconds, rate, Path(name))
+                    ours(devices, arguments.seconds, rate, arguments.trust, Path(name))
                     if who == "dexrun"
                     else theirs(devices, arguments.seconds, rate)
                 )

@@ -25,9 +25,6 @@ from runtime.latest import Latest
 from runtime.messages import DeviceError, FaultKind
 from runtime.ring import Mailbox, Ring, capacity_for
 
-_CHECK_MAX_AGE_NS = NS_PER_S // 100
-"""A goal follows so soon after its servo said that its torque is on: what lets go falls by 0.5 mm."""
-
 
 class _Targets(Mailbox):
     """A mailbox that wakes the bus thread."""
@@ -98,6 +95,7 @@ class FeetechArm:
         self._others = dict(others or {})
         ticks = Latest[Beat]() if beat is None else beat
         self._times = ReadTimes(rate, ticks, goals=config.role == "follower")
+        self._trust_ns = round(config.trust_torque_s * NS_PER_S) if config.role == "follower" else 0
         self._kept_up = KeepingUp(name)
         self._target_max_age_ns = round(config.target_max_age_s * NS_PER_S)
         self._counts: dict[str, int] = {}
@@ -204,8 +202,7 @@ class FeetechArm:
         """Start and length of what is read next."""
         if now_ns >= self._next_health_ns:
             return reg.HEALTH_BLOCK
-        drives = before_goal and self._config.role == "follower"
-        return reg.DRIVE_BLOCK if drives else reg.STATE_BLOCK
+        return reg.DRIVE_BLOCK if before_goal and self._trust_ns else reg.STATE_BLOCK
 
     def close(self) -> None:
         """Let go of the port. The arm holds where it is, unless `torque_off_on_close`.
@@ -298,8 +295,8 @@ class FeetechArm:
         self.sent.push(self._clock.now_ns(), goal=goals, position=position, target_ns=stamps)
 
     def _may_have_goals(self, bus: FeetechBus) -> dict[int, int]:
-        """The servos whose torque is on, and their goals: as they said before the tick, or say now."""
-        if self._powered and self._clock.now_ns() - self._checked_ns <= _CHECK_MAX_AGE_NS:
+        """The servos whose torque is on, and their goals, as they say now; or said before, if that is trusted."""
+        if self._powered and self._clock.now_ns() - self._checked_ns <= self._trust_ns:
             return self._powered
         # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
         return self._watch.powered(bus, self._joints.ids, 0 if self._failing else -1)
@@ -343,7 +340,7 @@ class FeetechArm:
         self._last_good_ns = bus.last_good_ns = stamp
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._publish(answers, start, stamp)
-        if self._times.before_goal:
+        if self._times.before_goal and self._trust_ns:
             self._checked_ns, self._powered = before_ns, self._watch.obeying(bus, answers, start)
         if healthy:
             self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)

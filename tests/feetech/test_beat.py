@@ -34,8 +34,12 @@ def beat_of(rate_hz: float) -> Latest[Beat]:
 
 @contextmanager
 def in_step(folder: Path, rate_hz: float, **options: object) -> Iterator[Rig]:
-    """An arm that was open before its loop began, which says so then, and stands at tick 0."""
+    """An arm that was open before its loop began, which says so then, and stands at tick 0.
+
+    A follower trusts what its servos said before the tick, unless it is told not to.
+    """
     box: Latest[Beat] = Latest()
+    options.setdefault("trust_torque_s", 0.01)
     with rig(folder, start=MIDDLES, beat=box, **options) as r:  # type: ignore[arg-type]
         r.arm.open()
         r.run(1)
@@ -103,6 +107,30 @@ def test_between_a_tick_and_its_goal_the_bus_is_free(tmp_path: Path, monkeypatch
         assert sent is not None
         assert sent["target_ns"].tolist() == [at_ns] * 6
         assert r.arm.health.published >= 4
+
+
+def test_unless_it_may_trust_them_servos_are_asked_right_before_each_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A goal switches torque on: one that has just restarted would jump to it, with a new servo's gains."""
+    with in_step(tmp_path, 30.0, trust_torque_s=0.0) as r:
+        beat = Beat.of(BEGIN, 30.0)
+        heard = listen(r, monkeypatch)
+        for tick in range(5):
+            play(r, beat.at_ns(tick))
+            assert {each.parameters[0] for _, each in heard} <= {reg.PRESENT_POSITION.address}
+            heard.clear()
+            r.arm.targets.post(r.clock.now_ns(), position=np.zeros(6))
+            r.arm.poll()
+            assert [each.code for _, each in heard] == [SYNC_READ, SYNC_WRITE, READ]
+            heard.clear()
+        play(r, beat.at_ns(5))
+        r.emulator.restart(2)
+        r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 0.1))
+        with pytest.raises(DeviceError, match="shoulder_lift"):
+            r.arm.poll()
+        assert not r.bank.motion(2)[2]
+        assert r.arm.sent.published == 5
 
 
 def test_at_30_hz_readings_are_as_often_as_before_and_only_the_last_is_long(
