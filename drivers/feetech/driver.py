@@ -295,7 +295,7 @@ class FeetechArm:
         self.sent.push(self._clock.now_ns(), goal=goals, position=position, target_ns=stamps)
 
     def _may_have_goals(self, bus: FeetechBus) -> dict[int, int]:
-        """The servos whose torque is on, and their goals, as they say now; or said before, if that is trusted."""
+        """The servos whose torque is on, and their goals: as they say now, or said lately, if trusted."""
         if self._powered and self._clock.now_ns() - self._checked_ns <= self._trust_ns:
             return self._powered
         # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.

@@ -10,9 +10,10 @@ from runtime.latest import Latest
 
 _SPARE_NS, _STEP_NS, _LATE = NS_PER_S // 5_000, NS_PER_S // 10_000, 0.1
 """What a reading takes besides its bytes, at first; how that is corrected; how many take longer."""
-_MARGIN_NS = NS_PER_S // 2_500
-"""Added to that. Where there is time to spare it covers the rest of them; on a busy machine nothing does, and
-to begin still earlier would make every reading old for the sake of a few."""
+_MARGIN_NS = NS_PER_S // 1_000
+"""Added to that: the loop spins for its tick then (`runtime.clock.Clock.spin_ns`), and a thread that has
+Python's lock makes it late. Where there is time to spare it covers the rest of them; on a busy machine
+nothing does, and to begin still earlier would make every reading old for the sake of a few."""
 _SHORT_NS = 8 * NS_PER_S // 1_000
 
 

@@ -21,7 +21,7 @@ from tests.feetech.rig import MS, NAMES, Rig, encoder, rig
 MIDDLES = dict.fromkeys(NAMES[:4], 2000)
 BEGIN = 1_100 * MS
 """When tick 0 is due; the rig's clock is at a second then, and its bus has been read a few times."""
-LATE = 400_000
+LATE = 1_000_000
 WIRE = 1_820_000
 """The 182 bytes that six servos' torque, goals and states are, question included, at 1 Mbit/s."""
 
@@ -151,13 +151,13 @@ def test_a_goal_that_comes_late_asks_first(tmp_path: Path, monkeypatch: pytest.M
     with in_step(tmp_path, 20.0, state_rate_hz=20.0) as r:
         play(r, BEGIN + 50 * MS)
         heard = listen(r, monkeypatch)
-        for late in (7, 9):
+        for late in (6, 9):
             heard.clear()
             r.arm.targets.post(r.clock.now_ns(), position=np.zeros(6))
             r.clock.wait_until_ns(BEGIN + 50 * MS + late * MS)
             r.arm.poll()
             codes = [each.code for _, each in heard]
-            assert codes == ([SYNC_WRITE, READ] if late == 7 else [SYNC_READ, SYNC_WRITE, READ])
+            assert codes == ([SYNC_WRITE, READ] if late == 6 else [SYNC_READ, SYNC_WRITE, READ])
 
 
 def test_each_goal_needs_a_question_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
