@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
-from pydantic import Field
+from pydantic import Field, Strict
 from torch import Tensor, nn
 
 from policies import accelerate
@@ -31,6 +31,10 @@ from runtime.options import Options
 GUIDANCE_LIMIT = 5.0
 """The paper's clip of the guidance weight."""
 _MOST_LAYERS = 256
+
+
+Untold = Annotated[Literal[False], Strict()]
+"""What LeRobot can do and this cannot; a JSON file says it, where no truth is text."""
 
 
 class SmolVlaSaid(Options):
@@ -49,9 +53,9 @@ class SmolVlaSaid(Options):
     min_period: float = Field(default=4e-3, gt=0)
     max_period: float = Field(default=4.0, gt=0)
     attention_mode: Literal["cross_attn"] = "cross_attn"
-    add_image_special_tokens: Literal[False] = False
-    adapt_to_pi_aloha: Literal[False] = False
-    use_delta_joint_actions_aloha: Literal[False] = False
+    add_image_special_tokens: Untold = False
+    adapt_to_pi_aloha: Untold = False
+    use_delta_joint_actions_aloha: Untold = False
     vlm_model_name: str = PUBLIC
 
 
