@@ -224,19 +224,19 @@ def _red(png: bytes) -> int:
 
 
 def test_the_table_is_seen_in_depth_beside_the_arm(tmp_path: Path) -> None:
-    """What the simulated depth camera sees stands beside the arm: its red cylinder, where nothing red was."""
+    """What the simulated depth camera sees stands beside the arm: its red cylinder, where little red was."""
 
     async def drive(person: Person) -> None:
         page = person.page
-        await person.starts("rollout", task="stand still", policy="still")
+        await person.starts("rollout", task="stand still", policy="still", count="1")
         canvas = page.locator("#arm canvas")
         await canvas.wait_for(timeout=120_000)
-        assert _red(await canvas.screenshot(timeout=120_000)) == 0
+        before = _red(await canvas.screenshot(timeout=120_000))  # an axis is red, too
         await page.check("#cloud")
         await page.locator("#arm[data-points]").wait_for(timeout=120_000)
         assert int(await page.locator("#arm").get_attribute("data-points") or 0) > 1000
         async with asyncio.timeout(120):
-            while _red(await canvas.screenshot(timeout=120_000)) < 10:
+            while _red(await canvas.screenshot(timeout=120_000)) < before + 20:
                 await CLOCK.sleep_until_ns(CLOCK.now_ns() + 200 * NS_PER_MS)
         await page.click("#estop")
         await person.hears_of_the_end()
