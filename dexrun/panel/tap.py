@@ -118,8 +118,8 @@ class Tap:
         going_on, due_ns = True, 0
         while going_on:
             self._wake.wait(_NO_TICK_NS)
-            going_on = not self._stopping
-            if going_on and (now_ns := self._clock.now_ns()) < due_ns:
+            going_on, now_ns = not self._stopping, self._clock.now_ns()
+            if going_on and now_ns < due_ns:
                 continue
             due_ns = now_ns + self._period_ns * 3 // 4  # ticks and pictures are as many a second as a rule
             try:
