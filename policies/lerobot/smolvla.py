@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
-from pydantic import Field, Strict
+from pydantic import AfterValidator, Field, Strict
 from torch import Tensor, nn
 
 from policies import accelerate
@@ -33,7 +33,13 @@ GUIDANCE_LIMIT = 5.0
 _MOST_LAYERS = 256
 
 
-Untold = Annotated[Literal[False], Strict()]
+def _untold(value: bool) -> bool:
+    if value:
+        raise ValueError("this runs without it alone")
+    return value
+
+
+Untold = Annotated[bool, Strict(), AfterValidator(_untold)]
 """What LeRobot can do and this cannot; a JSON file says it, where no truth is text."""
 
 
