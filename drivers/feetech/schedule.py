@@ -129,7 +129,7 @@ class KeepingUp:
         if self._times & (self._times - 1) == 0:
             logger.warning(
                 "{}: its bus writes {:.0f} of {:.0f} targets a second, each time the newest; a lower "
-                "control.rate_hz is as quick, and even (time {})",
+                "rate of the loop is as quick, and even (time {})",
                 self._device,
                 self._taken / seconds,
                 self._posted / seconds,

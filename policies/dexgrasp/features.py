@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from policies.data.dataset import (
     DatasetError,
     Feature,
     RowNumbers,
-    Statistics,
 )
+from policies.data.derived import DerivedDataset
 from policies.dexgrasp.pictures import resized
 from policies.dexgrasp.vit import DinoVit
 
@@ -43,37 +42,19 @@ class FeaturesEpisode:
         return self._episode.read(feature, rows) if held is None else np.asarray(held[rows])
 
 
-class FeaturesDataset:
+class FeaturesDataset(DerivedDataset):
     """`policies.data.dataset.Dataset` with features of its pictures."""
 
     def __init__(self, dataset: Dataset, files: Mapping[str, Path]) -> None:
         """`files` are by feature, one array ``[rows, patches, dim]`` over all episodes each."""
-        self._dataset = dataset
         arrays = {name: np.load(path, mmap_mode="r") for name, path in files.items()}
-        self.path: Path = dataset.path
-        self.format: str = dataset.format
-        self.rate_hz: float = dataset.rate_hz
-        self.about: Mapping[str, Any] = dataset.about
-        self.left_out: Mapping[str, str] = dataset.left_out
         made = {name: Feature(array.shape[1:], "float16") for name, array in arrays.items()}
-        self.features: Mapping[str, Feature] = {**dataset.features, **made}
         ends = np.cumsum([each.length for each in dataset.episodes])
-        self.episodes: Sequence[DataEpisode] = [
+        episodes = [
             FeaturesEpisode(each, {name: array[end - each.length : end] for name, array in arrays.items()})
             for each, end in zip(dataset.episodes, ends.tolist(), strict=True)
         ]
-
-    def statistics(self, feature: str) -> Statistics:
-        """As of the data set that it is of."""
-        return self._dataset.statistics(feature)
-
-    def fingerprint(self) -> str:
-        """The same."""
-        return self._dataset.fingerprint()
-
-    def close(self) -> None:
-        """Close that."""
-        self._dataset.close()
+        super().__init__(dataset, {**dataset.features, **made}, episodes)
 
 
 @torch.inference_mode()

@@ -6,8 +6,7 @@ the present one (position and the first two rows of the rotation), the poses to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from policies.data.dataset import (
     RowNumbers,
     Statistics,
 )
+from policies.data.derived import DerivedDataset
 from policies.data.scaling import RANGE_EPS, Scaling, limits, side_by_side, unscaled
 from policies.data.umi import UmiSpec, UmiWindows
 from runtime.messages import Floats
@@ -82,7 +82,7 @@ class UmiEpisode:
         return read.reshape(len(rows), len(self._back), *read.shape[1:])
 
 
-class UmiDataset:
+class UmiDataset(DerivedDataset):
     """`policies.data.dataset.Dataset` of a UMI replay buffer's samples.
 
     Attributes:
@@ -95,40 +95,22 @@ class UmiDataset:
         Raises:
             DatasetError: every episode is shorter than the poses to come.
         """
-        self._dataset = dataset
         samples = UmiWindows(dataset, spec)
         self.ahead = (spec.action_horizon - 1) * spec.down
-        self.path: Path = dataset.path
-        self.format: str = dataset.format
-        self.rate_hz: float = dataset.rate_hz / spec.down
-        self.about: Mapping[str, Any] = dataset.about
-        self.left_out: Mapping[str, str] = dataset.left_out
         made = [UmiEpisode(each, samples, stacked) for each in dataset.episodes]
-        self.episodes: Sequence[DataEpisode] = made
         self._actions = np.concatenate([each.arrays[ACTION] for each in made]).reshape(-1, ACTION_SIZE)
-        self.features: Mapping[str, Feature] = {
+        features = {
             **dataset.features,
             STATE: Feature((spec.state_horizon, STATE_SIZE), "float32"),
             ACTION: Feature((spec.action_horizon, ACTION_SIZE), "float32"),
             **{name: _stacked(dataset.features[name], spec.image_horizon) for name in stacked},
         }
+        super().__init__(dataset, features, made, dataset.rate_hz / spec.down)
 
     def scaling(self) -> Scaling:
         """Of actions: positions and widths onto -1 to 1, rotations as they are."""
         place, width = self._actions[:, :3].astype(float), self._actions[:, 9:].astype(float)
         return side_by_side(_range(place), unscaled(6), _range(width))
-
-    def statistics(self, feature: str) -> Statistics:
-        """As of the replay buffer."""
-        return self._dataset.statistics(feature)
-
-    def fingerprint(self) -> str:
-        """The same."""
-        return self._dataset.fingerprint()
-
-    def close(self) -> None:
-        """Close it."""
-        self._dataset.close()
 
 
 def tensors(scaling: Scaling) -> tuple[torch.Tensor, torch.Tensor]:

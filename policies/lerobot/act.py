@@ -15,10 +15,9 @@ from policies import accelerate
 from policies.act.model import image_positions
 from policies.act.resnet import BLOCKS, ResNet
 from policies.lerobot.folder import ENVIRONMENT, STATE, Folder
-from policies.lerobot.network import NetworkInput, said
+from policies.lerobot.network import FileSaid, NetworkInput, said
 from policies.lerobot.weights import first_width, loaded
 from policies.linear import Linear, MultiHead, pack_all
-from runtime.options import Options
 
 
 def _backbone(name: object) -> object:
@@ -30,7 +29,7 @@ def _backbone(name: object) -> object:
 Backbone = Annotated[str, BeforeValidator(_backbone)]
 
 
-class ActSaid(Options):
+class ActSaid(FileSaid):
     """What LeRobot's ``config.json`` says of the network, with LeRobot's defaults.
 
     Attributes:

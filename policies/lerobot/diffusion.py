@@ -22,14 +22,13 @@ from policies.act.resnet import ResNet
 from policies.ddim import no_infinity
 from policies.lerobot.act import Backbone
 from policies.lerobot.folder import ENVIRONMENT, STATE, Folder
-from policies.lerobot.network import NetworkInput, said
+from policies.lerobot.network import FileSaid, NetworkInput, said
 from policies.lerobot.weights import first_width, loaded
-from runtime.options import Options
 
 Scheduler = Literal["DDPM", "DDIM"]
 
 
-class DiffusionSaid(Options):
+class DiffusionSaid(FileSaid):
     """What LeRobot's ``config.json`` says of the network, with LeRobot's defaults.
 
     Attributes:

@@ -13,7 +13,12 @@ from torch import Tensor
 from policies.lerobot.folder import Folder
 from runtime.options import Options
 
-Said = TypeVar("Said", bound=Options)
+
+class FileSaid(Options):
+    """What a JSON file says, not a person's table: a number or a truth is one there, and no text."""
+
+
+Said = TypeVar("Said", bound=FileSaid)
 
 
 @dataclass(frozen=True, slots=True)

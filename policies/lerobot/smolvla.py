@@ -11,39 +11,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
-from pydantic import AfterValidator, Field, Strict
+from pydantic import Field
 from torch import Tensor, nn
 
 from policies import accelerate
 from policies.checkpoint import CheckpointError
 from policies.lerobot.folder import STATE, Folder, FolderError
-from policies.lerobot.network import CommittedRows, NetworkInput, said
+from policies.lerobot.network import CommittedRows, FileSaid, NetworkInput, said
 from policies.lerobot.smolvla_network import Reading, SmolVla
 from policies.lerobot.smolvla_shape import PUBLIC_VLM, SmolVlaShape
 from policies.lerobot.smolvla_words import INSIDE, PUBLIC, SIZES, TOKENIZER, Tokens, check_sizes, sizes_in
 from policies.lerobot.weights import loaded
-from runtime.options import Options
 
 GUIDANCE_LIMIT = 5.0
 """The paper's clip of the guidance weight."""
 _MOST_LAYERS = 256
 
 
-def _untold(value: bool) -> bool:
-    if value:
-        raise ValueError("this runs without it alone")
-    return value
-
-
-Untold = Annotated[bool, Strict(), AfterValidator(_untold)]
-"""What LeRobot can do and this cannot; a JSON file says it, where no truth is text."""
-
-
-class SmolVlaSaid(Options):
+class SmolVlaSaid(FileSaid):
     """What LeRobot's ``config.json`` says of it, with LeRobot's defaults; one value: it runs so alone."""
 
     n_obs_steps: Literal[1] = 1
@@ -59,9 +48,9 @@ class SmolVlaSaid(Options):
     min_period: float = Field(default=4e-3, gt=0)
     max_period: float = Field(default=4.0, gt=0)
     attention_mode: Literal["cross_attn"] = "cross_attn"
-    add_image_special_tokens: Untold = False
-    adapt_to_pi_aloha: Untold = False
-    use_delta_joint_actions_aloha: Untold = False
+    add_image_special_tokens: Literal[False] = False
+    adapt_to_pi_aloha: Literal[False] = False
+    use_delta_joint_actions_aloha: Literal[False] = False
     vlm_model_name: str = PUBLIC
 
 

@@ -6,8 +6,9 @@ tokens come first makes no difference to attention.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from policies.act.options import ActShape
 from policies.act.resnet import MEAN, STD
 from policies.checkpoint import CheckpointError, write_safetensors
 from policies.lerobot.folder import ACTION, CONFIG, PICTURES, STATE, WEIGHTS
+from policies.lerobot.network import FileSaid
 from policies.lerobot.processor_files import write_json, write_processors
 from policies.said_units import NAME as ABOUT
 from policies.said_units import units_beside
 from runtime.input_file import parse_json, read_small
-from runtime.options import Options
 from runtime.units import DEFAULT_LEROBOT
 
 _NAMES = {
@@ -49,7 +50,7 @@ _WIDTH = 64
 """Channels of torchvision's ResNet-18 after its first convolution."""
 
 
-class _Said(Options):
+class _Said(FileSaid):
     """What ``policy.json`` has of what is needed here."""
 
     cameras: tuple[str, ...] = ("head",)
@@ -78,25 +79,39 @@ def write_lerobot_folder(source: Path, target: Path) -> str:
         raise CheckpointError(
             f"{weights}: its ResNet begins with {shape.base_width} channels, LeRobot's with {_WIDTH}"
         )
+    with written_whole(target) as draft:
+        write_safetensors(draft / WEIGHTS, _renamed(model.state_dict()), {"format": "pt"})
+        write_json(draft / CONFIG, _config(told, shape))
+        write_processors(draft, _features(told, shape), _MODES, _statistics(told, stats))
+        if (source / ABOUT).is_file():
+            shutil.copyfile(source / ABOUT, draft / ABOUT)
+    units = units_in_words(weights)
+    return f"{target}: an ACT for LeRobot, {len(told.cameras)} cameras, {shape.chunk} rows{units}"
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `target` at the end; where that fails, nothing is left.
+
+    Raises:
+        CheckpointError: `target` is there already, or cannot be written.
+    """
     if target.exists():
         raise CheckpointError(f"{target}: is there already; give another name")
     draft = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        write_safetensors(draft / WEIGHTS, _renamed(model.state_dict()), {"format": "pt"})
-        write_json(draft / CONFIG, _config(told, shape))
-        write_processors(draft, _features(told, shape), _MODES, _statistics(told, stats))
-        if (source / ABOUT).is_file():
-            shutil.copyfile(source / ABOUT, draft / ABOUT)
+        yield draft
         draft.rename(target)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(f"{target}: not written: {error.strerror or error}") from None
-    return f"{target}: an ACT for LeRobot, {len(told.cameras)} cameras, {shape.chunk} rows{_units(weights)}"
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
-def _units(weights: Path) -> str:
+def units_in_words(weights: Path) -> str:
+    """What a person should know of the units of the numbers of `weights`; ``""`` where they are LeRobot's."""
     units = units_beside(weights)
     if units is None:
         return "; nothing beside its weights says its units"

@@ -29,10 +29,9 @@ from policies.lerobot.folder import (
 from policies.lerobot.processor_files import Step, write_json, write_processors
 from policies.lerobot.smolvla import HEAD
 from policies.lerobot.smolvla_words import INSIDE, SIZES, TOKENIZER
+from policies.lerobot.write import units_in_words, written_whole
 from policies.said_units import NAME as ABOUT
-from policies.said_units import units_beside
 from policies.smolvla.beginning import Beginning
-from runtime.units import DEFAULT_LEROBOT
 
 MODES = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
 _TOKENIZERS = (
@@ -159,27 +158,13 @@ def write_lerobot_smolvla(source: Path, target: Path) -> str:
             f"{source}: it has inputs that LeRobot has not: {', '.join(folder.beyond)}; without them it "
             "would act otherwise than it was trained to: train without those switches"
         )
-    if target.exists():
-        raise CheckpointError(f"{target}: is there already; give another name")
-    draft = target.with_name(f".{target.name}.partial")
     statistics = sorted(source.glob("policy_*_processor.safetensors"))
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with written_whole(target) as draft:
         for path in (*(source / each for each in (CONFIG, WEIGHTS, BEFORE, AFTER, ABOUT)), *statistics):
             if path.is_file():
                 shutil.copyfile(path, draft / path.name)
         if (source / INSIDE).is_dir():
             shutil.copytree(source / INSIDE, draft / INSIDE)
-        draft.rename(target)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise CheckpointError(f"{target}: not written: {error.strerror or error}") from None
-    units = units_beside(target / WEIGHTS)
-    told = (
-        ""
-        if units is None or units.convention == DEFAULT_LEROBOT
-        else (f"; its numbers are {units.convention}, and LeRobot's own arms speak {DEFAULT_LEROBOT}")
-    )
+    told = units_in_words(target / WEIGHTS)
     rows = folder.config.get("chunk_size")
     return f"{target}: a SmolVLA for LeRobot, {len(folder.cameras)} cameras, {rows} rows{told}"

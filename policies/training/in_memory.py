@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from policies.data.dataset import Array, DataEpisode, Dataset, DatasetError, Feature, RowNumbers, Statistics
+from policies.data.dataset import Array, DataEpisode, Dataset, DatasetError, RowNumbers
+from policies.data.derived import DerivedDataset
 
 
 class InMemoryEpisode:
@@ -27,7 +27,7 @@ class InMemoryEpisode:
         return self._episode.read(feature, rows) if held is None else held[rows]
 
 
-class InMemoryDataset:
+class InMemoryDataset(DerivedDataset):
     """`policies.data.dataset.Dataset` that was read from another one."""
 
     def __init__(self, dataset: Dataset, features: Iterable[str]) -> None:
@@ -38,26 +38,8 @@ class InMemoryDataset:
         """
         names = tuple(features)
         _check_room(dataset, names)
-        self._dataset = dataset
-        self.path: Path = dataset.path
-        self.format: str = dataset.format
-        self.rate_hz: float = dataset.rate_hz
-        self.features: Mapping[str, Feature] = dataset.features
-        self.about: Mapping[str, Any] = dataset.about
-        self.left_out: Mapping[str, str] = dataset.left_out
-        self.episodes: Sequence[DataEpisode] = [InMemoryEpisode(each, names) for each in dataset.episodes]
-
-    def statistics(self, feature: str) -> Statistics:
-        """As of the data set that it was read from."""
-        return self._dataset.statistics(feature)
-
-    def fingerprint(self) -> str:
-        """The same."""
-        return self._dataset.fingerprint()
-
-    def close(self) -> None:
-        """Close that."""
-        self._dataset.close()
+        episodes = [InMemoryEpisode(each, names) for each in dataset.episodes]
+        super().__init__(dataset, dataset.features, episodes)
 
 
 def _check_room(dataset: Dataset, names: Sequence[str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +13,9 @@ from policies.data.dataset import (
     Dataset,
     Feature,
     RowNumbers,
-    Statistics,
     substeps_at,
 )
+from policies.data.derived import DerivedDataset
 
 ASKED, SAID = "words.asked", "words.said"
 """``[L]`` int64 each: tokens of the instruction, and of what is done or said there; `NONE` after them."""
@@ -81,7 +79,7 @@ class WordedEpisode:
         return self._episode.read(feature, rows)
 
 
-class WordedDataset:
+class WordedDataset(DerivedDataset):
     """`policies.data.dataset.Dataset` with words."""
 
     def __init__(self, dataset: Dataset, words: Mapping[str, WordColumn]) -> None:
@@ -90,33 +88,13 @@ class WordedDataset:
         Raises:
             DatasetError: a file is damaged.
         """
-        self._dataset = dataset
-        self.path: Path = dataset.path
-        self.format: str = dataset.format
-        self.rate_hz: float = dataset.rate_hz
-        self.about: Mapping[str, Any] = dataset.about
-        self.left_out: Mapping[str, str] = dataset.left_out
         tables = {
             name: _Table([each.texts(episode) for episode in dataset.episodes], each)
             for name, each in words.items()
         }
-        self.features: Mapping[str, Feature] = {
-            **dataset.features,
-            **{name: Feature((table.length,), "int64") for name, table in tables.items()},
-        }
-        self.episodes: Sequence[DataEpisode] = [
+        made = {name: Feature((table.length,), "int64") for name, table in tables.items()}
+        episodes = [
             WordedEpisode(episode, {name: (table.rows, table.places[at]) for name, table in tables.items()})
             for at, episode in enumerate(dataset.episodes)
         ]
-
-    def statistics(self, feature: str) -> Statistics:
-        """As of the data set that it is of."""
-        return self._dataset.statistics(feature)
-
-    def fingerprint(self) -> str:
-        """The same."""
-        return self._dataset.fingerprint()
-
-    def close(self) -> None:
-        """Close that."""
-        self._dataset.close()
+        super().__init__(dataset, {**dataset.features, **made}, episodes)

@@ -17,6 +17,7 @@ from dexrun.config.sources import (
     read_file,
     suggestion,
 )
+from policies.lerobot.network import FileSaid
 from runtime.options import Options, choices
 from tests.dexrun.rig import ROOT
 
@@ -136,8 +137,8 @@ def _numbers() -> Iterator[tuple[type[Options], str, int | float | bool]]:
     """Every number that a key of any table can have by choice, and every number that is a default."""
     reference()  # loads the tables of all parts
     for table in dict.fromkeys(_tables(Options)):
-        if inspect.isabstract(table) or table.__name__.endswith("Said"):
-            continue  # what a JSON file says, where numbers are no text
+        if inspect.isabstract(table) or issubclass(table, FileSaid):
+            continue
         for name, key in table.model_fields.items():
             if Strict() in key.metadata:
                 continue  # in a JSON file, where numbers are no text
