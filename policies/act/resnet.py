@@ -72,8 +72,9 @@ def _normed(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 def _channels_last() -> bool:
     """Whether oneDNN has fast convolutions for channels that are last in memory: two thirds of the time of
     those for channels that are first, with AVX-512. Without, its gradients of weights take twice the time.
+    For training alone: answers are to equal LeRobot's to 1e-5, and a diffusion adds up what differs.
     """
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return torch.is_grad_enabled() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _shortcut(inputs: int, outputs: int, stride: int, norm: BackboneNorm) -> nn.Sequential | None:
