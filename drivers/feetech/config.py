@@ -24,6 +24,7 @@ _OF_TORQUE = (
     "torque_limit_fraction",
     "joint_torque_limit_fraction",
     "torque_off_on_close",
+    "trust_torque_s",
 )
 
 

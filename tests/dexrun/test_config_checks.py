@@ -184,7 +184,10 @@ def test_every_policys_cameras_are_there(
     assert line == f"dexrun: command line: {message}\n"
 
 
-@pytest.mark.parametrize(("key", "value"), [("p_gain", "32"), ("joint_torque_limit_fraction.gripper", "0.4")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("p_gain", "32"), ("joint_torque_limit_fraction.gripper", "0.4"), ("trust_torque_s", "0.01")],
+)
 def test_what_needs_torque_is_refused_of_a_leader(
     key: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
