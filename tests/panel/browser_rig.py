@@ -281,7 +281,7 @@ async def opened(browser: Any, address: str, size: dict[str, int], **more: Any) 
     """A page at `address`, and what it complains of."""
     context = await browser.new_context(viewport=size, **more)
     page = await context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)  # of a browser that others leave a tenth of a processor
     said = listened(page)
     await page.goto(address)
     return page, said

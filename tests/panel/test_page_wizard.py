@@ -207,6 +207,10 @@ def test_an_arm_is_calibrated_looked_at_and_written_into_a_configuration_by_clic
             page = newcomer.page
             await newcomer.begins("calibrate", port=PORT, model="so101")  # its name stands there
             await newcomer.asked("Hold the arm").wait_for()
+            await page.click("#language")
+            await newcomer.asked("请扶住机械臂").wait_for()
+            await page.click("#language")
+            await newcomer.asked("Hold the arm").wait_for()
             assert table.written == []
             assert table.holds(reg.TORQUE_ENABLE) == [[1]] * 6
             await moves_to_both_ends(newcomer)
@@ -232,8 +236,13 @@ def test_an_arm_is_calibrated_looked_at_and_written_into_a_configuration_by_clic
             assert table.written == []
 
             await newcomer.begins("init", **{"from": "data/ports"})
-            await newcomer.answers("Which arm", "1")
-            await newcomer.answers("How many arms", "1")
+            await newcomer.asked("Which arm").wait_for()
+            await page.click("#language")
+            await newcomer.answers("哪种机械臂", "1")
+            await newcomer.answers("有几条从臂", "1")
+            await newcomer.asked("哪个是从臂").wait_for()
+            await newcomer.page.locator("[data-answer=m]", has_text="移动来辨认").wait_for()
+            await page.click("#language")
             await newcomer.answers("Which is the follower", "1")
             await newcomer.asked("Calibration file of the follower").wait_for()
             await page.press("#view-setup .question .answer", "Enter")

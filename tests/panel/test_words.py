@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "dexrun" / "panel" / "page"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "dexrun" / "panel" / "page"
+_PLACE = re.compile(r"\{\w*\}")
 _ENTRY = re.compile(
     r"^  (?:\"([\w-]+)\"|(\w+)): \[\s*(\".*?\"),\s*(\".*?\"),?\s*\],$", re.MULTILINE | re.DOTALL
 )
@@ -50,6 +54,49 @@ def test_every_argument_and_kind_of_a_job_has_a_word() -> None:
         assert f"job_{kind.name}" in known
         for argument in kind.as_json()["arguments"]:
             assert f"arg_{argument['name']}" in known, (kind.name, argument)
+
+
+def asked_by_commands() -> Iterator[str]:
+    """What the set-up asks and what its choices mean, as the code has it; ``{}`` for what is filled in."""
+    asking = {"confirm": "", "ask": "", "_alone": "", "_choice": " [{}]"}
+    for path in (ROOT / "dexrun" / "setup").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        given = {  # a question, or choices, that have a name
+            each.targets[0].id: each.value
+            for each in ast.walk(tree)
+            if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
+        }
+        for call in ast.walk(tree):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            if call.func.attr not in asking:
+                continue
+            for argument in call.args:
+                value = given.get(argument.id, argument) if isinstance(argument, ast.Name) else argument
+                if isinstance(value, ast.Constant | ast.JoinedStr):
+                    yield template(value) + asking[call.func.attr]
+                elif isinstance(value, ast.Dict):
+                    yield from (template(each) for each in value.values if each is not None)
+
+
+def template(value: ast.expr) -> str:
+    if isinstance(value, ast.JoinedStr):
+        return "".join(template(each) for each in value.values)
+    return str(value.value) if isinstance(value, ast.Constant) else "{}"
+
+
+def test_what_the_commands_ask_is_there_in_chinese() -> None:
+    entry = re.compile(r"^  \[\s*((?:\".*?\")|(?:'.*?')),\s*(\".*?\"),?\s*\],$", re.MULTILINE)
+    text = (PAGE / "asked.js").read_text(encoding="utf-8")
+    known = {english[1:-1]: chinese for english, chinese in entry.findall(text)}
+    assert len(known) == len(re.findall(r"^  \[", text, re.MULTILINE))
+    for english, chinese in known.items():
+        assert set(_PLACE.findall(chinese)) <= set(_PLACE.findall(english)), english
+        assert re.search(r"[\u4e00-\u9fff]", chinese), english
+    asked = {each for each in asked_by_commands() if re.search(r"[a-z]", _PLACE.sub("", each))}
+    assert len(asked) > 12
+    assert "{} [{}]" not in asked
+    assert asked - {_PLACE.sub("{}", each) for each in known} == set()
 
 
 def test_nothing_of_the_page_is_inline_or_elsewhere() -> None:

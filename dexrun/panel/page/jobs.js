@@ -2,10 +2,11 @@
 
 import {fill, h, mark, write} from "./dom.js";
 import {post, read} from "./api.js";
+import {asAsked} from "./asked.js";
 import {on, state} from "./state.js";
 import {after, ways} from "./road.js";
 import {tell} from "./said.js";
-import {say, translate} from "./words.js";
+import {language, say, translate} from "./words.js";
 
 const LOOK_MS = 700, READ_MS = 500;
 const TABLES = ["joints", "calibrate", "eval"]; // their lines are not broken
@@ -25,11 +26,11 @@ function question(asked, answer) {
     return made;
   };
   if (asked.watch) return [h("p", {"data-word": "watching"}), row(button("", {class: "do go", "data-word": "enough"}))];
-  if (asked.enter) return [h("p", {}, asked.enter), row(button("", {class: "do go", "data-word": "go_on"}))];
+  if (asked.enter) return [h("p", {}, asAsked(asked.enter)), row(button("", {class: "do go", "data-word": "go_on"}))];
   const choices = asked.choices || [];
   if (choices.length) {
-    return [h("p", {}, asked.line.replace(/ \[[^\]]*\]$/, "")),
-      row(...choices.map(([line, meaning], index) => button(line, {class: index ? "do" : "do go"}, meaning)))];
+    return [h("p", {}, asAsked(asked.line).replace(/ ?\[[^\]]*\]$/, "")),
+      row(...choices.map(([line, meaning], index) => button(line, {class: index ? "do" : "do go"}, asAsked(meaning))))];
   }
   const field = h("input", {class: "answer", autocomplete: "off", "data-placeholder": "answer_here", maxlength: "400"});
   const form = h("form", {class: "row"}, field, h("button", {class: "do go", type: "submit", "data-word": "enter"}));
@@ -37,7 +38,7 @@ function question(asked, answer) {
     event.preventDefault();
     answer(field.value);
   };
-  return [h("p", {}, asked.line), form];
+  return [h("p", {}, asAsked(asked.line)), form];
 }
 
 /** A job's output, and what it asks; `more(job)` shows what else is known of it, `next(job)` gives the ways on. */
@@ -76,7 +77,7 @@ export function jobPanel({more = null, next = after} = {}) {
     stop.hidden = !running;
     failed.hidden = job.state !== "failed";
     mark(output, "data-table", TABLES.includes(job.kind) || null);
-    fill(ask, running && job.asked ? job.asked : null, (asked) => (asked ? question(asked, (line) => answer(asked, line)) : []));
+    fill(ask, running && job.asked ? {...job.asked, language: language()} : null, (asked) => (asked ? question(asked, (line) => answer(asked, line)) : []));
     fill(onward, job.state === "done" ? next(job) : [], ways);
     if (more) more(job);
     translate(node);
