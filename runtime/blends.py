@@ -116,9 +116,3 @@ def blend_from(options: BlendOptions) -> Blend:
         constants["decay"] = options.ensemble_decay
     function = BLENDS[options.blend]
     return lambda old, new, count: function(old, new, count, **constants)
-
-
-def fade(row: Floats, origin: Floats, left: int, total: int) -> Floats:
-    """`row` faded in from `origin`, `left` of `total` ticks before the end."""
-    share = (total - left + 1) / (total + 1)
-    return np.asarray(origin + share * (row - origin))

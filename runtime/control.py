@@ -12,7 +12,7 @@ from pydantic import Field
 
 from runtime.arms import late
 from runtime.beat import Beat
-from runtime.blends import SplicingOptions, blend_from, fade
+from runtime.blends import SplicingOptions, blend_from
 from runtime.clock import NS_PER_S, Clock
 from runtime.engagement import Engagement
 from runtime.horizon import CAPACITY, Horizon
@@ -117,15 +117,10 @@ class LoopListener(Protocol):
         """The work of a tick is done."""
 
 
-_STATE = ("target", "position", "_tick", "_chunk_rows", "_anchor", "_fade_left", "_fresh")
-_STATE_SINCE = ("_taken", "_refused", "_posted_ns")
-"""What recordings made before the loop engaged after a hold do not have."""
-_TIMED = ("_before_ns",)
-"""What recordings made before the time between targets was measured do not have."""
-_SLOWED = ("_slows",)
-"""What recordings made before the arm was brought to rest do not have."""
-_LIMITED = ("speed",)
-"""What recordings made before a person could limit the speed do not have."""
+_STATE = (
+    *("target", "position", "speed", "_tick", "_chunk_rows", "_anchor", "_fresh", "_slows"),
+    *("_taken", "_refused", "_posted_ns", "_before_ns"),
+)
 _ON_TIME = 0.1
 """A tick that is off by no more than this share of a period is on time."""
 _ROUNDING = 1e-6
@@ -226,7 +221,6 @@ class ControlLoop:
         self._goals: Goals = told if goals is None else goals
         self._held: Floats | None = None
         self._posted_ns = self._before_ns = -1
-        self._timed = True
         self._state = arm.states.blank()
         self._force_ring, self._force = force, sample_of(force)
         self._source: Source | None = None
@@ -235,13 +229,11 @@ class ControlLoop:
         self._engagement = Engagement(
             options.engage_speed_rad_s, options.follow_blend_s, options.rate_hz, joints, posed_joints
         )
-        self._engages = True
         self.speed = 1.0
         self._taken: Floats | None = None
         self._refused = ""
         self._holders = list(grippers if holders is None else holders)
         self._anchor: Floats | None = None
-        self._fade_left, self._fade_ticks = 0, round(options.follow_blend_s * options.rate_hz)
         self._fresh = self._ending = self._slows = False
         self._ticked: anyio.Event | None = None
         self._nowhere = np.full(joints, np.nan)
@@ -249,7 +241,7 @@ class ControlLoop:
     # --- what a mode asks for
 
     def follow(self, source: Source) -> int:
-        """Take targets from `source` from the next tick on, faded in; returns the new epoch.
+        """Take targets from `source` from the next tick on, come to slowly; returns the new epoch.
 
         Chunks of the source followed before are of an older epoch, and dropped.
         """
@@ -258,7 +250,7 @@ class ControlLoop:
         self._taken, self._refused = None, ""
         self.attempt = AttemptStatus()
         self._timing.restart()
-        self._fade_in()
+        self._engage_anew()
         return self.horizon.restart()
 
     def idle(self) -> None:
@@ -328,7 +320,7 @@ class ControlLoop:
     def snapshot(self) -> State:
         """What is remembered between ticks, the safety stage's own memory apart, for `restore`."""
         return {
-            **remember(self, (*_STATE, *_STATE_SINCE, *_TIMED, *_SLOWED, *_LIMITED)),
+            **remember(self, _STATE),
             **_about(self._source),
             "supervisor": self._supervisor.snapshot(),
             "horizon": self.horizon.snapshot(),
@@ -339,25 +331,14 @@ class ControlLoop:
         }
 
     def restore(self, state: State, source: Source | None) -> None:
-        """Go on from where another loop was at its `snapshot`, following `source`.
-
-        Without an ``engagement`` that was a loop that faded in after a hold, whatever the distance, and began
-        anew after a gap: so does this one then. Nor need it have measured the time between targets.
-        """
+        """Go on from where another loop was at its `snapshot`, following `source`."""
         recall(self, _STATE, state)
-        self._timed = set(_TIMED) <= set(state)
-        if self._timed:
-            recall(self, _TIMED, state)
-        recall(self, [name for name in (*_SLOWED, *_LIMITED) if name in state], state)
-        self._engages = "engagement" in state
-        if self._engages:
-            recall(self, _STATE_SINCE, state)
-            self._engagement.restore(state["engagement"])
+        self._engagement.restore(state["engagement"])
         self._supervisor.restore(state["supervisor"])
         self.horizon.restore(state["horizon"])
         self._timing.restore(state["timing"])
         self._parking.left = state["parking"]
-        self.attempt = AttemptStatus(PolicyStatus(state.get("status", PolicyStatus.RUNNING)))
+        self.attempt = AttemptStatus(PolicyStatus(state["status"]))
         self._source = source
 
     def tell(self, listener: LoopListener) -> None:
@@ -467,9 +448,9 @@ class ControlLoop:
         if self._fresh:
             clips, posted = self._post(now_ns, requested, self._passed_s(now_ns, skipped))
             flags |= TickFlag.POSTED
-        elif self._engages:
+        else:
             self._lie_idle(1.0 / self._options.rate_hz)
-        self._before_ns = now_ns if self._timed else -1
+        self._before_ns = now_ns
         if skipped:
             flags |= TickFlag.SKIPPED_BEFORE
         self._account(now_ns, clips, flags)
@@ -491,7 +472,7 @@ class ControlLoop:
         fresh = self._arm.states.newest(self._state, now_ns=now_ns, max_age_ns=max_age_ns) is not None
         if fresh:
             before, self.position = self.position, self._state["position"].copy()
-            if not self._fresh or (self._engages and self._stood_still_s(now_ns, skipped) > max_age_s):
+            if not self._fresh or self._stood_still_s(now_ns, skipped) > max_age_s:
                 self._go_on(now_ns, self.position, before, self._state.stamp_ns - last_ns)
         self._fresh = fresh
         self._look_at_goals(now_ns)
@@ -510,7 +491,7 @@ class ControlLoop:
     def _go_on(self, now_ns: int, position: Floats, before: Floats | None, gap_ns: int) -> None:
         """The first tick after a gap of `gap_ns` in the arm's state."""
         target = self.target
-        if self._engages and target is not None and before is not None:
+        if target is not None and before is not None:
             self.target = gone_on_from(position, target, before, gap_ns, self._holders)
             self._safety.interrupted()
         else:
@@ -518,7 +499,7 @@ class ControlLoop:
             self._safety.reset()
         if self.target is not target:
             self._goals.restart(now_ns, self.target)
-        self._fade_in()
+        self._engage_anew()
 
     def _decide(self, now_ns: int) -> None:
         """Enter this tick's state; what is held is the target at which the arm was when it began."""
@@ -530,7 +511,7 @@ class ControlLoop:
             movable=self._fresh and self.target is not None,
         )
         if self.state == "running" != before:
-            self._fade_in()
+            self._engage_anew()
         elif before in ("running", "parking") and self.state != before:
             self._anchor = self.target
         if self.state == "parking" != before and self.target is not None:
@@ -547,8 +528,8 @@ class ControlLoop:
         leader = self._source.missing(now_ns) if isinstance(self._source, LeaderSource) else None
         return leader or stale_watch(self.watches, now_ns)
 
-    def _fade_in(self) -> None:
-        self._anchor, self._fade_left = self.target, self._fade_ticks
+    def _engage_anew(self) -> None:
+        self._anchor = self.target
         self._engagement.begin()
 
     def _drain(self) -> None:
@@ -584,16 +565,9 @@ class ControlLoop:
             return held, _FLAGS[self.state] | (TickFlag.NONE if self._fresh else TickFlag.STALE_STATE)
         row, flag = self._row(now_ns)
         if row is None:
-            self._anchor = self.target
-            self._engagement.begin()
+            self._engage_anew()
             return self._previous(), flag
-        if self._engages:
-            return self._engage(row, flag)
-        if self._fade_left and self._anchor is not None:
-            row = fade(row, self._anchor, self._fade_left, self._fade_ticks)
-            self._fade_left -= 1
-            flag |= TickFlag.BLENDING
-        return row, flag
+        return self._engage(row, flag)
 
     def _slow_down(self) -> None:
         """What is held moves on with the arm while that is braked."""
@@ -621,7 +595,7 @@ class ControlLoop:
             return row, TickFlag.LEADER if row is not None else TickFlag.LEADER | TickFlag.STARVED
         horizon, speed = self.horizon, 1.0
         taken, delivered = self._taken, self._delivered
-        if taken is not None and self._engages and (self.exhausted or self._awaits(taken, delivered)):
+        if taken is not None and (self.exhausted or self._awaits(taken, delivered)):
             return taken, TickFlag.NONE
         if self._stretches:
             speed = self._timing.speed(
@@ -658,7 +632,7 @@ class ControlLoop:
 
         An arm whose target came late has stopped meanwhile: no more than a period is made up for.
         """
-        dt_s = min(passed_s, 1.0 / self._options.rate_hz) if self._timed else passed_s
+        dt_s = min(passed_s, 1.0 / self._options.rate_hz)
         result = self._safety.apply(
             requested,
             self._state["position"],

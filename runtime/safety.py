@@ -26,11 +26,7 @@ from runtime.stall import StallGuard
 
 _NOMINAL_STEP_S = 1.0 / 30.0
 _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
-_STATE = ("_velocity", "_last", "_force_s")
-_STATE_SINCE = ("_from",)
-"""What recordings do not have that were made before targets began at the servos' goals."""
-_STATE_LIMITED = ("_speed", "_fastest")
-"""What recordings do not have that were made before a person could limit the speed."""
+_STATE = ("_velocity", "_last", "_from", "_force_s", "_speed", "_fastest")
 _BRAKED = 0.9
 """A brake is gentler than the limit by as much as a tick may be short without being measured."""
 _TURN_RAD = math.tau
@@ -158,23 +154,17 @@ class SafetyStage:
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
         return {
-            **remember(self, (*_STATE, *_STATE_SINCE, *_STATE_LIMITED)),
+            **remember(self, _STATE),
             "stall": self._stall.snapshot(),
             "pursuit": self._pursuit.snapshot(),
         }
 
     def restore(self, state: State) -> None:
-        """Go on from where another stage was at its `snapshot`.
-
-        Without a ``pursuit`` that was a stage that went straight at its targets: so does this one then.
-        """
+        """Go on from where another stage was at its `snapshot`."""
         recall(self, _STATE, state)
-        self._from = self._last
-        recall(self, [name for name in _STATE_SINCE if name in state], state)
-        recall(self, [name for name in _STATE_LIMITED if name in state], state)
         self.limits = replace(self._own_limits, velocity=self._fastest)
         self._stall.restore(state["stall"])
-        self._pursuit.restore(state.get("pursuit"))
+        self._pursuit.restore(state["pursuit"])
 
     def apply(
         self,
