@@ -40,8 +40,10 @@ from drivers.opencv_camera.config import OpenCvConfig
 from drivers.opencv_camera.driver import OpenCvCamera
 from runtime.beat import Beat
 from runtime.clock import NS_PER_S, RealClock
-from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
 from runtime.device import DeviceThread
+from runtime.inputs import Watch
 from runtime.interfaces import PolicySpec
 from runtime.lag import LagMonitor
 from runtime.latest import Latest
@@ -51,6 +53,7 @@ from runtime.realtime import RealtimeOptions, realtime
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
+from runtime.tick import tick_layout
 from runtime.worker import ChunkRequest, InferenceWorker
 
 LOADS = ("idle", "inference", "gil_hog")

@@ -13,13 +13,15 @@ from dexrun.panel.shared import SharedCamera, SharedFacts
 from dexrun.shown import Shown
 from drivers.arms import describe
 from runtime.clock import NS_PER_S
-from runtime.control import ControlLoop, LoopOptions, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
 from runtime.faults import FaultLog
 from runtime.limits import SafetyOptions
 from runtime.realtime import RealtimeOptions
 from runtime.ring import Mailbox, Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
+from runtime.tick import tick_layout
 
 RATE_HZ, FPS, WIDTH, HEIGHT = 30.0, 30.0, 640, 480
 

@@ -32,9 +32,11 @@ from dexrun.config.recording_options import RecordingOptions
 from dexrun.episodes.episodes import Episodes
 from drivers.arms import describe
 from runtime.clock import NS_PER_S, RealClock
-from runtime.control import ControlLoop, LoopListener, LoopOptions, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
 from runtime.limits import SafetyOptions
 from runtime.messages import ActionChunk, Floats
+from runtime.ports import LoopListener
 from runtime.realtime import RealtimeOptions, realtime
 from runtime.recording.reader import Recording
 from runtime.recording.recorder import Recorder
@@ -42,6 +44,7 @@ from runtime.recording.tracks import camera_track, rows_track
 from runtime.ring import Mailbox, Ring, capacity_for
 from runtime.safety import SafetyStage
 from runtime.statistics import Histogram, RunStatistics
+from runtime.tick import tick_layout
 
 WIDTH, HEIGHT, FPS, ARM_HZ, FORCE_HZ = 640, 480, 30.0, 100.0, 200.0
 PICTURES = 24

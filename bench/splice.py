@@ -20,7 +20,8 @@ import numpy as np
 
 from bench.lerobot_queue import lerobot_queue
 from bench.splice_policies import CHUNK, JOINTS, POLICIES, RATE_HZ, Synthetic, Trace, ideal
-from runtime.control import ControlLoop, LoopOptions
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
 from runtime.messages import ArmState, Clip, Floats, Observation
 from runtime.ring import Ring
 from runtime.statistics import RunStatistics

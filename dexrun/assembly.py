@@ -18,9 +18,11 @@ from runtime.arm_model import ArmModel
 from runtime.arms import arms_as_one, leaders_as_one
 from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
-from runtime.control import ControlLoop, LoopOptions, Watch, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
 from runtime.device import DeviceThread
 from runtime.faults import FaultLog, FaultPolicy
+from runtime.inputs import Watch
 from runtime.interfaces import ArmDriver, CameraDriver, Driver, ForceDriver, LeaderDriver
 from runtime.latest import Latest
 from runtime.messages import Decision, DeviceError, FaultKind
@@ -29,6 +31,7 @@ from runtime.parts import DeviceTable
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
+from runtime.tick import tick_layout
 
 _RECORD_SECONDS = 20
 _TO_SAY_WHY_S = 0.5

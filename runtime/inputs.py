@@ -1,18 +1,18 @@
-"""What the control loop reads besides chunks: a leader arm, and sensors that must be fresh."""
+"""What the control loop reads besides chunks: the arm, the force, a leader, sensors that must be fresh."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from runtime.arms import JoinedRings, late
+from runtime.arms import late
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
 from runtime.ports import Readings
 from runtime.ring import Ring, Sample
+from runtime.snapshots import State, recall, remember
 
 LONGEST_STATE_AGE_S = 0.5
 """No arm and no leader may be silent for longer without being held: one that comes back is engaged anew."""
@@ -65,52 +65,71 @@ class LeaderSource:
         return position.copy() if self._convert is None else self._convert(position)
 
 
-NEAR_RAD = 0.05
-"""A joint that is this near to where it was, or was asked to be, has not been moved (gripper: a fraction)."""
-BRIEF_NS = NS_PER_S // 4
-"""After a gap as short as this in an arm's state, its servos are still on the way that they were sent on:
-nobody has opened the arm anew (`runtime.device.DeviceOptions.reopen_first_s`)."""
+class LoopInputs:
+    """What a tick reads: the arm's state and the force, into buffers made once; and what must be fresh.
 
-
-def gone_on_from(
-    position: Floats, target: Floats, before: Floats, gap_ns: int, holders: Sequence[int]
-) -> Floats:
-    """The target ``[D]`` to go on from after a gap in the arm's state: where the arm is found.
-
-    After a brief one that is its last `target`, which it has not reached yet. After a longer one, a joint
-    that is found near it keeps it: taking what it sags by for where it is to be would let it sag further each
-    time. One of `holders` that has not moved since `before` the gap keeps it, too: it pushes against what it
-    holds.
+    Attributes:
+        state: the arm's state that was read last.
+        position: ``[D]`` the position in it, an array of its own; ``None`` before the first.
+        fresh: whether it was young enough in the newest tick.
+        force: the force that was read last; ``None`` without a sensor.
     """
-    if gap_ns <= BRIEF_NS:
-        return target
-    keeps = np.abs(position - target) <= NEAR_RAD
-    stood = np.abs(position - before) <= NEAR_RAD
-    keeps[list(holders)] |= stood[list(holders)]
-    return np.where(keeps, target, position)
+
+    def __init__(
+        self, arm: Readings, force: Ring | None, watches: Sequence[Watch], state_max_age_s: float
+    ) -> None:
+        self._watches = tuple(watches)
+        self.state = arm.blank()
+        self.position: Floats | None = None
+        self.fresh = False
+        self.force = None if force is None else force.blank()
+        self._arm, self._force_ring = arm, force
+        self._max_age_s, self._max_age_ns = state_max_age_s, round(state_max_age_s * NS_PER_S)
+
+    def read(self, now_ns: int) -> int:
+        """Read the newest of both; returns the ns between this state of the arm and the one read before."""
+        before_ns = self.state.stamp_ns
+        self.fresh = self._arm.newest(self.state, now_ns=now_ns, max_age_ns=self._max_age_ns) is not None
+        if self.fresh:
+            self.position = self.state["position"].copy()
+        if self._force_ring is not None and self.force is not None:
+            _read_force(self._force_ring, self.force)
+        return self.state.stamp_ns - before_ns
+
+    @property
+    def force_n(self) -> Floats | None:
+        """The force sensor's channels; ``None`` before the first reading."""
+        force = self.force
+        return force["force"] if force is not None and force.index >= 0 else None
+
+    def missing(self, now_ns: int, source: object | None) -> str | None:
+        """Which input is missing or too old: the arm always; the rest only while a `source` is followed."""
+        if not self.fresh:
+            name = late(self._arm, "arm", now_ns, self._max_age_ns)
+            return f"{name}: no state for {self._max_age_s:g} s"
+        if source is None:
+            return None
+        leader = source.missing(now_ns) if isinstance(source, LeaderSource) else None
+        return leader or self._stale_watch(now_ns)
+
+    def _stale_watch(self, now_ns: int) -> str | None:
+        for watch in self._watches:
+            if not watch.ring.fresh(now_ns, round(watch.max_age_s * NS_PER_S)):
+                return f"{watch.name}: no data for {watch.max_age_s:g} s"
+        return None
+
+    def snapshot(self) -> State:
+        """What is remembered between ticks, for `restore`; a part of the loop's own."""
+        return {**remember(self, ("position",)), "_fresh": self.fresh}
+
+    def restore(self, state: State) -> None:
+        """Go on from where another one was at its `snapshot`."""
+        recall(self, ("position",), state)
+        self.fresh = state["_fresh"]
 
 
-def stale_watch(watches: Sequence[Watch], now_ns: int) -> str | None:
-    """Why to hold: the first watched sensor without fresh data."""
-    for watch in watches:
-        if not watch.ring.fresh(now_ns, round(watch.max_age_s * NS_PER_S)):
-            return f"{watch.name}: no data for {watch.max_age_s:g} s"
-    return None
-
-
-def read_force(ring: Ring, sample: Sample) -> None:
+def _read_force(ring: Ring, sample: Sample) -> None:
     """The newest force into `sample`. A channel at its full scale may hide any force: it is infinite."""
     if ring.newest(sample) is not None and "saturated" in ring.layout:
         force, saturated = sample["force"], sample["saturated"] != 0
         force[saturated] = np.copysign(np.inf, force[saturated])
-
-
-def sample_of(ring: Ring | None) -> Sample | None:
-    """A buffer for the newest sample of `ring`, if there is a ring."""
-    return ring.blank() if ring is not None else None
-
-
-def sent_ring(arm: Any) -> Readings | None:
-    """The arm's ring of what it wrote, if it has one in the robot's units."""
-    ring = getattr(arm, "sent", None)
-    return ring if isinstance(ring, Ring | JoinedRings) and "position" in ring.layout else None

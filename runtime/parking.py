@@ -18,7 +18,7 @@ class Parking:
     """A straight line in joint space from where the arm is to `pose_rad`, through the safety stage.
 
     `pose_rad` is for the joints at `joints`. The others stay as they are: a gripper keeps what it holds.
-    Without a pose nothing is parked. The one number that it remembers is `left`, the ticks it may still take.
+    The one number that it remembers is `left`, the ticks it may still take.
     """
 
     def __init__(
@@ -28,9 +28,6 @@ class Parking:
         self._joints = list(joints)
         self._step, self._rate_hz = speed_rad_s / rate_hz, rate_hz
         self.left = 0
-
-    def __bool__(self) -> bool:
-        return self._pose.size > 0
 
     def begin(self, target: Floats, speed: float = 1.0) -> None:
         """Set out from `target`, at a share `speed` of the velocity limits."""

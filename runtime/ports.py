@@ -1,7 +1,8 @@
-"""What the control loop knows of the arm and of the safety stage."""
+"""What the control loop knows of the arm, of the safety stage, and of who listens."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from runtime.messages import Clip, Floats
@@ -102,3 +103,13 @@ class ArmPort(Protocol):
 
     @property
     def targets(self) -> Targets: ...
+
+
+class LoopListener(Protocol):
+    """Told what the loop does, on the loop; both must return at once."""
+
+    def noted(self, kind: str, values: Mapping[str, Any]) -> None:
+        """A command or a chunk: what the loop was asked for and was given, so that it can be replayed."""
+
+    def ticked(self) -> None:
+        """The work of a tick is done."""

@@ -11,11 +11,14 @@ from itertools import accumulate
 from runtime.clock import NS_PER_S
 from runtime.messages import Clip
 from runtime.ring import Ring
+from runtime.tick import TickFlag
 
 _BITS = 6
 _LARGEST = 2.0**62
 _LINEAR = 1 << (_BITS + 1)
 
+_STARVED, _WAITING, _STRETCHED = TickFlag.STARVED.value, TickFlag.WAITING.value, TickFlag.STRETCHED.value
+_HELD = (TickFlag.HOLDING | TickFlag.STOPPED).value
 _MARK_NS, _MARKS = NS_PER_S // 4, 9
 """What is recent reaches back over eight of these: two seconds."""
 
@@ -137,8 +140,15 @@ class RunStatistics:
         if period_error_ns is not None:
             self.period_error.record(abs(period_error_ns))
 
-    def clipped(self, clips: Clip) -> None:
-        """Count each reason in `clips` once."""
+    def ticked(self, clips: Clip, flags: TickFlag) -> None:
+        """Count a tick by what was special about it, and each reason in `clips` once."""
+        bits = flags.value  # the operators of an enumeration make objects, and this is done in every tick
+        self.starved += bool(bits & _STARVED)
+        self.waiting += bool(bits & _WAITING)
+        self.stretched += bool(bits & _STRETCHED)
+        self.held += bool(bits & _HELD)
+        if not clips:
+            return
         for clip in Clip:
             if clip & clips:
                 name = str(clip.name).lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from runtime.arms import JoinedRings, JoinedSample
 from runtime.clock import NS_PER_S
 from runtime.messages import Floats
 from runtime.ports import Readings
+from runtime.ring import Ring
 
 _PATIENCE_NS = NS_PER_S // 20
 _PATIENCE_TICKS = 1.5
@@ -122,3 +123,9 @@ class WrittenGoals:
         for joint, goal in zip(joints, goals, strict=True):
             if math.isfinite(goal):
                 self._goals[joint] = goal
+
+
+def sent_ring(arm: Any) -> Readings | None:
+    """The arm's ring of what it wrote, if it has one in the robot's units."""
+    ring = getattr(arm, "sent", None)
+    return ring if isinstance(ring, Ring | JoinedRings) and "position" in ring.layout else None

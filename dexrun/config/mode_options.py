@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from planner.plan import PlanConfig
-from runtime.control import ControlOptions
+from runtime.control_options import ControlOptions
 from runtime.options import Options
 
 

@@ -30,7 +30,7 @@ from dexrun.export.options import ExportOptions
 from drivers.world.config import WorldConfig
 from planner.config import PlannerConfig
 from planner.perception.config import PerceptionConfig
-from runtime.control import ControlOptions
+from runtime.control_options import ControlOptions
 from runtime.device import DeviceOptions
 from runtime.faults import FaultOptions
 from runtime.limits import SafetyOptions

@@ -19,7 +19,7 @@ from dexrun.config.settings import Settings
 from dexrun.config.sources import ConfigError, parse_arguments
 from drivers.world.config import WorldConfig
 from runtime.blends import SplicingOptions
-from runtime.control import ControlOptions
+from runtime.control_options import ControlOptions
 from runtime.limits import SafetyOptions
 from runtime.options import Options
 from runtime.recording.bounds import reading

@@ -20,7 +20,10 @@ from dexrun.data.recorded import LoopTables
 from dexrun.modes.leader import to_follower
 from drivers.arms.choice import recorded
 from runtime.arm_model import ModelError
-from runtime.control import ControlLoop, LeaderSource, LoopOptions, Source, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
+from runtime.following import Source
+from runtime.inputs import LeaderSource
 from runtime.messages import ActionChunk, Decision, Floats, PolicyStatus
 from runtime.recording.bounds import reading
 from runtime.recording.reader import Episode, RecordedSample, RecordingError
@@ -30,6 +33,7 @@ from runtime.snapshots import from_json
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
 from runtime.table_model import MeshesMissingError
+from runtime.tick import tick_layout
 
 _TROUBLE = {1: Decision.HOLD, 2: Decision.STOP}
 _COMPARED = ("requested", "clipped", "clips", "flags")

@@ -24,13 +24,15 @@ from drivers.world.physics import Tabletop
 from drivers.world.render import prepare_environment
 from runtime.blends import SplicingOptions
 from runtime.clock import NS_PER_S
-from runtime.control import ControlLoop, LoopOptions, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
 from runtime.joints import JointLayout
 from runtime.messages import CameraInfo, Floats
 from runtime.ports import Safety
 from runtime.ring import Ring
 from runtime.safety import SafetyStage
 from runtime.statistics import RunStatistics
+from runtime.tick import tick_layout
 from runtime.units import calibrated
 
 _AFTER_FRAME = 0.95

@@ -9,7 +9,7 @@ import numpy as np
 from dexrun.config.mode_options import TeleopOptions
 from dexrun.robot import Robot
 from runtime.clock import NS_PER_S
-from runtime.control import LeaderSource
+from runtime.inputs import LeaderSource
 from runtime.interfaces import GuidedLeader, JoggedLeader
 from runtime.joints import posed
 from runtime.messages import Floats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.messages import ActionChunk, Floats
 
 PIECE_ROWS = 512
-"""Less than any horizon holds (`runtime.control.ControlOptions.horizon_rows`)."""
+"""Less than any horizon holds (`runtime.control_options.ControlOptions.horizon_rows`)."""
 
 
 class MotionSource:

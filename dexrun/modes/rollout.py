@@ -34,7 +34,7 @@ from drivers.world.client import WorldError
 from planner.errors import PlannerError
 from policies.motion import MotionError
 from runtime.clock import NS_PER_S
-from runtime.control import pilot_of
+from runtime.following import pilot_of
 from runtime.messages import PolicyStatus
 from runtime.recording.takes import Take
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dexrun.panel.shared import SharedCamera, SharedFacts
 from dexrun.panel.tap import RunMoment
 from dexrun.terminal.status import run_status
-from runtime.control import Asked, pilot_of
+from runtime.following import Asked, pilot_of
 from runtime.messages import CameraInfo
 from runtime.ring import Ring
 

@@ -206,7 +206,7 @@ class Moment:
 
 @dataclass
 class Small:
-    """One run; a listener of its control loop (`runtime.control.LoopListener`).
+    """One run; a listener of its control loop (`runtime.ports.LoopListener`).
 
     Attributes:
         robot, mode: once they are up. code: the exit code. summary: what was written.

@@ -8,7 +8,7 @@ import pytest
 
 from dexrun.config.load import ConfigError, load, load_tables
 from drivers.world.layout import fixed_boxes
-from runtime.control import ControlOptions
+from runtime.control_options import ControlOptions
 from runtime.limits import SafetyOptions
 from runtime.options import Options
 

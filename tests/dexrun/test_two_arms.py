@@ -27,6 +27,7 @@ from runtime.messages import Clip, Floats
 from runtime.recording.reader import Recording
 from runtime.stepped import SteppedClock
 from tests.dexrun.rig import ROOT, inject, records, rest
+from tests.runtime.control_rig import finished
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 NAMES = [f"{arm}.{joint}" for arm in ("left", "right") for joint in JOINTS]
@@ -75,7 +76,7 @@ async def move(robot: Robot, goal: Floats) -> None:
         await robot.control.ticked()
     limits = MotionLimits.uniform(robot.model, 0.8)
     robot.control.follow(MotionSource(plan_joint_move(robot.control.target.copy(), goal, limits)))
-    assert await robot.control.finished()
+    assert await finished(robot.control)
 
 
 def test_both_are_teleoperated_recorded_verified_and_exported(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_fault_of_one_arm_holds_both_and_is_named(tmp_path: Path) -> None:
         inject(robot, "left", "plug")
         while control.state != "running":
             await control.ticked()
-        assert await control.finished()
+        assert await finished(control)
 
     drive(tmp_path, script)
 

@@ -18,7 +18,7 @@ from dexrun.robot import Robot
 from drivers.remote_leader.driver import _FOLLOWED_S
 from drivers.remote_leader.sender import RefusedLeaderError
 from drivers.remote_leader.wire import Datagram, Kind, unpacked
-from runtime.control import ControlOptions
+from runtime.control_options import ControlOptions
 from runtime.inputs import LONGEST_STATE_AGE_S
 from runtime.interfaces import LeaderDriver
 from runtime.joints import JointLayout

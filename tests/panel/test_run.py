@@ -15,7 +15,7 @@ from dexrun.data.recorded import recorded_settings
 from dexrun.data.verify import verify
 from dexrun.exit_codes import NOT_DONE, OK, STOPPED
 from dexrun.panel.link import AttachedRun, NoRunError, live_runs
-from runtime.control import pilot_of
+from runtime.following import pilot_of
 from runtime.pilot import Pilot
 from runtime.recording.reader import Recording
 from tests.dexrun.rig import Stage, newest, perform, records

@@ -12,8 +12,8 @@ from dexrun.config.mode_options import RolloutOptions, TeleopOptions
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.modes.hand_over import DrivingPhase, HandOver
 from dexrun.modes.leader import Leader
-from runtime.control import LeaderSource
 from runtime.faults import FaultOptions, FaultPolicy
+from runtime.inputs import LeaderSource
 from runtime.messages import Decision, DeviceError, FaultKind, Floats
 from runtime.ring import Mailbox, Ring
 from runtime.stepped import SteppedClock

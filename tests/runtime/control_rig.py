@@ -9,12 +9,15 @@ from typing import Any
 import anyio
 import numpy as np
 
-from runtime.control import ControlLoop, LoopOptions, TickFlag, Watch, tick_layout
+from runtime.control import ControlLoop
+from runtime.control_options import LoopOptions
+from runtime.inputs import Watch
 from runtime.messages import ActionChunk, Clip, Decision, Floats
 from runtime.ports import Safety
 from runtime.ring import Mailbox, Ring, Sample
 from runtime.statistics import RunStatistics
 from runtime.stepped import SteppedClock
+from runtime.tick import TickFlag, tick_layout
 
 D = 3
 MS = 1_000_000
@@ -129,6 +132,15 @@ class Motion(Chunks):
         chunk = super().poll()
         self.delivered = self.delivered or chunk is not None
         return chunk
+
+
+async def finished(loop: ControlLoop) -> bool:
+    """Wait until the source is exhausted (``True``), or will not be (``False``): stopped, or refused."""
+    while not loop.exhausted:
+        if loop.state == "stopped" or loop.refused:
+            return False
+        await loop.ticked()
+    return True
 
 
 @dataclass

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from runtime.arms import ArmGroup, JoinedRings, late
-from runtime.inputs import LeaderSource, sent_ring
+from runtime.inputs import LeaderSource
 from runtime.ring import Mailbox, Ring
+from runtime.written import sent_ring
 
 MS = 1_000_000
 STATES = {"position": ((2,), "<f8"), "velocity": ((2,), "<f8"), "load": ((2,), "<f8")}

@@ -12,12 +12,13 @@ import pytest
 from dexrun.modes.motion_source import MotionSource
 from runtime.arms import ArmGroup
 from runtime.clock import NS_PER_S
-from runtime.control import LeaderSource, TickFlag, Watch
+from runtime.inputs import LeaderSource, Watch
 from runtime.limits import SafetyOptions
 from runtime.messages import ActionChunk, Clip, Decision
 from runtime.ring import Mailbox, Ring
 from runtime.safety import SafetyStage
-from tests.runtime.control_rig import MS, STATES, TICK, Chunks, D, Motion, Outcome, Rig
+from runtime.tick import TickFlag
+from tests.runtime.control_rig import MS, STATES, TICK, Chunks, D, Motion, Outcome, Rig, finished
 from tests.safety.arms import crane
 
 HELD, WAITING, STARVED, STOPPED, IDLE, POSTED = (
@@ -215,7 +216,7 @@ def test_a_prepared_motion_ends_without_starving() -> None:
     async def main() -> None:
         rig.loop.follow(Motion([0.1, 0.2, 0.3]))
         assert not rig.loop.exhausted
-        assert await rig.loop.finished()
+        assert await finished(rig.loop)
         ends.append(rig.clock.now_ns())
         await rig.ticks(5)
         rig.loop.idle()
@@ -235,7 +236,7 @@ def test_waiting_for_a_motion_ends_with_a_stop() -> None:
         rig.loop.follow(Motion([0.1] * 50))
         await rig.ticks(3)
         rig.loop.stop("enough")
-        assert await rig.loop.finished() is False
+        assert await finished(rig.loop) is False
 
     rig.run(main)
 
@@ -370,7 +371,7 @@ def test_a_limited_speed_gives_parking_its_time() -> None:
         rig.loop.limit_speed(0.1)
         rig.loop.give_up("why")
         await rig.ticks(1)
-        assert rig.loop._parking.left >= 10 * 900
+        assert rig.loop._setpoint._parking.left >= 10 * 900
 
     rig.run(main)
     assert rig.guard.speed == 0.1
@@ -563,7 +564,7 @@ def test_a_motion_of_any_length_is_made_whole() -> None:
 
     async def main() -> None:
         rig.loop.follow(MotionSource(rows))
-        assert await rig.loop.finished()
+        assert await finished(rig.loop)
 
     rig.run(main)
     assert rig.requested()[1:3001] == [n / 1000 for n in range(1, 3001)]
@@ -575,7 +576,7 @@ def test_a_motion_that_is_refused_is_not_done() -> None:
 
     async def main() -> None:
         rig.loop.follow(MotionSource(np.full((4, D), np.nan)))
-        assert await rig.loop.finished() is False
+        assert await finished(rig.loop) is False
         assert (rig.loop.exhausted, rig.loop.refused) == (False, "not_finite")
 
     rig.run(main)
@@ -658,7 +659,7 @@ def test_a_process_that_stood_still_while_a_tick_was_waited_for_starts_from_rest
     stops: list[int] = []
     rig.guard.interrupted = lambda: stops.append(rig.loop._tick)  # type: ignore[method-assign]
     leader.push(rig.clock.now_ns(), position=0.69, velocity=0, load=0)
-    last_ns = rig.loop._before_ns
+    last_ns = rig.loop._output._before_ns
     for tick, after_ms in ((10, 410), (22, 434), (23, 467)):
         at_ns = last_ns + after_ms * MS
         rig.arm.states.push(at_ns, position=0, velocity=0, load=0)
@@ -773,7 +774,7 @@ def test_a_motion_that_was_held_goes_on_where_it_was_at_its_own_speed() -> None:
         rig.loop.hold()
         await rig.ticks(30)
         rig.loop.resume()
-        assert await rig.loop.finished()
+        assert await finished(rig.loop)
 
     rig.run(main)
     requested = rig.requested()

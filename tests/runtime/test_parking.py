@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.control import TickFlag
 from runtime.messages import Clip, Decision
 from runtime.parking import Parking
+from runtime.tick import TickFlag
 from tests.runtime.control_rig import Chunks, D, Motion, Outcome, Rig
 
 PARKED = {"stop_after_hold_s": 0.1, "park_rad": (0.05,) * (D - 1), "park_speed_rad_s": 1.0}
@@ -197,7 +197,3 @@ def test_every_step_is_at_the_speed_asked_for_and_it_arrives(
         np.testing.assert_array_equal(row[left], np.array(start)[left])
         target = row
     assert parking.arrived(target)
-
-
-def test_without_a_pose_nothing_parks() -> None:
-    assert not Parking((), 0.5, 30.0, ())

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.blends import BlendOptions, blend_from
-from runtime.control import LeaderSource, TickFlag
 from runtime.horizon import Horizon
+from runtime.inputs import LeaderSource
 from runtime.interpolation import limited, slope_between
 from runtime.messages import ActionChunk, Floats
 from runtime.ring import Ring
 from runtime.snapshots import from_json, to_json
+from runtime.tick import TickFlag
 from tests.runtime.control_rig import MS, STATES, Chunks, Rig
 
 D = 3

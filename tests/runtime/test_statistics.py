@@ -11,6 +11,7 @@ from runtime.clock import NS_PER_S
 from runtime.messages import Clip
 from runtime.ring import Ring
 from runtime.statistics import Histogram, RunStatistics
+from runtime.tick import TickFlag
 
 
 @given(
@@ -64,8 +65,8 @@ def test_the_summary_has_the_fields_of_the_design() -> None:
     statistics.missed_overrun += 2
     statistics.missed_wakeup += 1
     statistics.starved += 4
-    statistics.clipped(Clip.RANGE | Clip.VELOCITY)
-    statistics.clipped(Clip.RANGE)
+    statistics.ticked(Clip.RANGE | Clip.VELOCITY, TickFlag.NONE)
+    statistics.ticked(Clip.RANGE, TickFlag.NONE)
     statistics.spliced("spliced", 0.02, 0.1)
     statistics.spliced("spliced", None, 0.3)
     statistics.spliced("stale", None, 0.2)
