@@ -18,6 +18,7 @@ import numpy as np
 from runtime import envelope
 from runtime.clearance import BodyModel, Margins, farthest_clear
 from runtime.envelope import JointLimits
+from runtime.force_guard import ForceGuard, largest_force
 from runtime.limits import LEAST_SPEED, SafetyOptions
 from runtime.messages import Clip, Floats
 from runtime.pursuit import Pursuit
@@ -26,14 +27,12 @@ from runtime.stall import StallGuard
 
 _NOMINAL_STEP_S = 1.0 / 30.0
 _SHAPING = (Clip.RANGE, Clip.RELATIVE, Clip.VELOCITY, Clip.ACCELERATION)
-_STATE = ("_velocity", "_last", "_from", "_force_s", "_speed", "_fastest")
+_STATE = ("_velocity", "_last", "_from", "_speed", "_fastest")
 _BRAKED = 0.9
 """A brake is gentler than the limit by as much as a tick may be short without being measured."""
 _TURN_RAD = math.tau
 """No joint rests farther outside its range than this: what is read there is no position."""
 UNKNOWN_POSITION = "the arm's position is not known"
-_LIFT_M = 2e-5
-"""A move that raises the grasp point by less in one step is not one that lifts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +46,6 @@ class SafetyResult:
     target: Floats
     clips: Clip
     stop_reason: str | None = None
-
-
-def largest_force(force_n: Floats | float | None) -> float:
-    """The greatest magnitude among the channels; infinite if one is not a number; 0 without a sensor."""
-    if force_n is None:
-        return 0.0
-    magnitude = np.abs(np.asarray(force_n, dtype=np.float64))
-    if magnitude.size == 0:
-        return 0.0
-    largest = float(magnitude.max())
-    return largest if math.isfinite(largest) else math.inf
 
 
 class SafetyStage:
@@ -78,11 +66,9 @@ class SafetyStage:
         """
         self.options = options
         self._model = model
-        self._grippers = list(model.grippers)
-        self._fingers = model.fingers
-        self._arms = [list(joints) for joints in model.arms]
         self.limits = JointLimits.build(options, model.names, model.ranges, model.grippers)
-        self._stall = StallGuard(options, model.names, model.grippers, self._fingers.joints.tolist())
+        self._stall = StallGuard(options, model.names, model.grippers, model.fingers.joints.tolist())
+        self._force = ForceGuard(options, model)
         self._joints = len(model.names)
         self._margins = Margins(
             options.self_clearance_m, options.table_clearance_m, options.table_lag_m_per_rad
@@ -94,14 +80,13 @@ class SafetyStage:
         self._pursuit = Pursuit(self._joints)
         self._last: Floats | None = None
         self._from: Floats | None = None
-        self._force_s = 0.0
 
     def reset(self) -> None:
         """Forget speed, stalls and forces; the next target starts from rest."""
         self._last = None
         self._velocity = np.zeros(self._joints)
         self._pursuit.forget()
-        self._force_s = 0.0
+        self._force.lasted_s = 0.0
         self._stall.reset()
 
     def interrupted(self) -> None:
@@ -149,12 +134,13 @@ class SafetyStage:
 
     def unsent(self, force_n: Floats | float | None, dt_s: float) -> str | None:
         """No target can be sent for `dt_s`; returns why to stop, if a force has lasted too long."""
-        return self._lasting(largest_force(force_n), dt_s)
+        return self._force.lasting(largest_force(force_n), dt_s)
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
         return {
             **remember(self, _STATE),
+            "_force_s": self._force.lasted_s,
             "stall": self._stall.snapshot(),
             "pursuit": self._pursuit.snapshot(),
         }
@@ -163,6 +149,7 @@ class SafetyStage:
         """Go on from where another stage was at its `snapshot`."""
         recall(self, _STATE, state)
         self.limits = replace(self._own_limits, velocity=self._fastest)
+        self._force.lasted_s = state["_force_s"]
         self._stall.restore(state["stall"])
         self._pursuit.restore(state["pursuit"])
 
@@ -260,7 +247,7 @@ class SafetyStage:
         clear = farthest_clear(self._model, start, target, self._margins, present)
         if envelope.differs(clear, target):
             clips |= Clip.COLLISION
-        eased, forced = self._ease(clear, start, present, largest_force(force_n), dt)
+        eased, forced = self._force.ease(clear, start, present, largest_force(force_n), dt)
         if envelope.differs(eased, clear):
             clips |= Clip.FORCE
         loads = np.zeros(self._joints) if load is None else _vector(load, self._joints)
@@ -273,54 +260,6 @@ class SafetyStage:
             if clips & (Clip.FORCE | Clip.STALL):
                 relaxed = farthest_clear(self._model, start, relaxed, self._margins, present)
         return relaxed, clips, forced or stalled
-
-    def _ease(
-        self, target: Floats, start: Floats, present: Floats, force: float, dt: float
-    ) -> tuple[Floats, str | None]:
-        """Under force: close no further; above the limit: open towards the measured position, only lift.
-
-        Which arm the force is felt by is not known: each of several arms does so.
-        """
-        options = self.options
-        reason = self._lasting(force, dt)
-        if force <= options.max_force_n:
-            if force >= options.soft_force_fraction * options.max_force_n:
-                eased = self._with_grippers(target, start, 0.0, present)
-                return self._fingers.no_further_closed(eased, start), None
-            return target, None
-        held, relaxed = target.copy(), self._relaxed(start, present, dt)
-        lifts = self._model.grasp_heights(target) > self._model.grasp_heights(start) + _LIFT_M
-        for joints, is_lifting in zip(self._arms, lifts, strict=True):
-            if not is_lifting:
-                held[joints] = relaxed[joints]
-        held = self._fingers.no_further_closed(held, target)  # a hand may open,
-        held = self._fingers.no_further_closed(held, start)  # and not close, however the arm lifts
-        held[self._grippers] = target[self._grippers]
-        return self._with_grippers(held, start, options.force_ease_gripper_s * dt, present), reason
-
-    def _lasting(self, force: float, dt: float) -> str | None:
-        options = self.options
-        self._force_s = self._force_s + dt if force > options.max_force_n else 0.0
-        if self._force_s <= options.force_stop_s:
-            return None
-        return f"force above {options.max_force_n:g} N for {options.force_stop_s:g} s"
-
-    def _relaxed(self, start: Floats, present: Floats, dt: float) -> Floats:
-        """`start`, drawn towards the measured position where it pushes beyond it."""
-        options = self.options
-        offset, step = options.stall_offset_rad, options.force_ease_rad_s * dt
-        # Less than the offset is what holds an arm up against its own weight.
-        aim = np.minimum(np.maximum(start, present - offset), present + offset)
-        return np.asarray(start + np.minimum(np.maximum(aim - start, -step), step))
-
-    def _with_grippers(self, target: Floats, start: Floats, opening: float, present: Floats) -> Floats:
-        if not self._grippers:
-            return target
-        g = self._grippers
-        eased = np.minimum(start[g] + opening, np.maximum(present[g], start[g]))
-        out = target.copy()
-        out[g] = np.maximum(target[g], eased)
-        return out
 
 
 def _vector(values: object, joints: int) -> Floats:

@@ -12,7 +12,7 @@ from runtime.clearance import FREE_LAG_RAD, Gaps, Margins, farthest_clear
 from runtime.fingers import Fingers
 from runtime.limits import JointOverride, SafetyOptions
 from runtime.messages import Clip
-from runtime.safety import SafetyStage, largest_force
+from runtime.safety import SafetyStage
 
 DT = 1 / 30
 OPTIONS = SafetyOptions()
@@ -217,13 +217,6 @@ def test_a_stall_is_a_matter_of_time_not_of_ticks(arm: ArmModel, home: np.ndarra
         for _ in range(rate_hz)
     ]
     assert seen.index(True) == pytest.approx(0.33 * rate_hz, abs=1.1)
-
-
-def test_largest_force():
-    assert largest_force(None) == 0
-    assert largest_force(np.array([])) == 0
-    assert largest_force([-3.0, 2.0]) == 3
-    assert largest_force([1.0, np.nan]) == np.inf
 
 
 def push(stage: SafetyStage, home: np.ndarray, joint: int, ticks: int) -> tuple[np.ndarray, Clip, str | None]:
