@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drivers.feetech import registers as reg
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.calibration import Calibration, JointMap, Ticks, TurnCounter
+from drivers.feetech.goals import GoalWriter
 from drivers.feetech.guidance import Guidance
 from drivers.feetech.options import FeetechOptions
-from drivers.feetech.schedule import KeepingUp, ReadTimes
+from drivers.feetech.schedule import ReadTimes
 from drivers.feetech.setup import check_calibration, configure, connect, hold_here, release
 from drivers.feetech.witness import HeldRegisters, ServoWatch
 from drivers.serial_port import Adapter, Lister, adapter_at, find_ports, list_ports
@@ -86,27 +87,23 @@ class FeetechArm:
         health = dict.fromkeys(("voltage_v", "temperature_c", "current_a"), (size, "<f8"))
         self.health = Ring({**health, "alarms": (size, "<i8")}, 8)
         self.sent = Ring({"goal": (size, "<i8"), "position": (size, "<f8"), "target_ns": (size, "<i8")}, 64)
-        self._ids = np.array(joints.ids)
         self._names = dict(zip(joints.ids, joints.names, strict=True))
-        self._goals: dict[int, int] = {}
         self._turns = TurnCounter((joints.low + joints.high) / 2)
         self._guidance = Guidance(joints, self._turns)
         self._adapter = Adapter(config.serial_number)
         self._others = dict(others or {})
         ticks = Latest[Beat]() if beat is None else beat
         self._times = ReadTimes(rate, ticks, goals=config.role == "follower")
-        self._trust_ns = round(config.trust_torque_s * NS_PER_S) if config.role == "follower" else 0
-        self._kept_up = KeepingUp(name)
-        self._target_max_age_ns = round(config.target_max_age_s * NS_PER_S)
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
         self._alarms = AlarmLog(name)
         self._watch = ServoWatch(torque=config.role == "follower")
+        self._writer = GoalWriter(
+            name, config, joints, self._turns, self._watch, self._times, clock, self.targets, self.sent
+        )
         self._bus: FeetechBus | None = None
         self._last_good_ns: int | None = None
         self._deadline_ns = 0
         self._next_health_ns = 0
-        self._checked_ns, self._powered = 0, dict[int, int]()
-        """When the servos were read that may get a goal, and which they are: once for each goal."""
         self._failing = False
         self._located = self._faulty = False
         """Whether it is known where the joints are, since the last opening."""
@@ -125,15 +122,12 @@ class FeetechArm:
         bus = self._open_one_of(paths)
         self._adapter = adapter_at(bus.where, self._lister) or self._adapter
         self._bus = bus
-        for box in (self.targets, self.guide):
-            box.take()  # what was asked before the gap is not obeyed after it
+        self._writer.forget()
+        self.guide.take()  # what was asked before the gap is not obeyed after it
         self._guidance.forget()
-        self._goals.clear()
         now = self._clock.now_ns()
         self._times.begin(now)
         self._next_health_ns = now
-        self._powered = {}
-        self._kept_up.forget()
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._failing = self._located = self._faulty = False
 
@@ -196,13 +190,13 @@ class FeetechArm:
             return self._read_state(bus, now)
         finally:
             _, size = self._block(self._clock.now_ns(), before_goal=True)
-            self._times.plan(now, bus.wire_ns(len(self._ids), size))
+            self._times.plan(now, bus.wire_ns(len(self._joints.ids), size))
 
     def _block(self, now_ns: int, *, before_goal: bool) -> tuple[int, int]:
         """Start and length of what is read next."""
         if now_ns >= self._next_health_ns:
             return reg.HEALTH_BLOCK
-        return reg.DRIVE_BLOCK if before_goal and self._trust_ns else reg.STATE_BLOCK
+        return reg.DRIVE_BLOCK if before_goal and self._writer.trusts else reg.STATE_BLOCK
 
     def close(self) -> None:
         """Let go of the port. The arm holds where it is, unless `torque_off_on_close`.
@@ -228,11 +222,7 @@ class FeetechArm:
 
         The kinds: ``no_reply``, ``bad_packet``, ``over_the_end``, ``lost_goal``, ``alarm_<what>``.
         """
-        totals = {**self._counts, **self._alarms.counts}
-        if self.targets.died:
-            totals["old_target"] = self.targets.died
-        if self._kept_up.replaced:
-            totals["replaced_target"] = self._kept_up.replaced
+        totals = {**self._counts, **self._writer.statistics(), **self._alarms.counts}
         if self._bus is not None:
             for key, count in self._bus.errors.items():
                 totals[key] = totals.get(key, 0) + count
@@ -240,12 +230,8 @@ class FeetechArm:
 
     # --- inside
 
-    def _count(self, key: str, number: int = 1) -> None:
-        self._counts[key] = self._counts.get(key, 0) + number
-
     def _keep_counts(self, bus: FeetechBus) -> None:
-        for key, count in bus.errors.items():
-            self._count(key, count)
+        self._counts.update(bus.errors)
         bus.errors.clear()
 
     def _rest(self, bus: FeetechBus) -> None:
@@ -259,59 +245,10 @@ class FeetechArm:
 
     def _obey(self, bus: FeetechBus) -> None:
         if self._config.role == "follower":
-            self._write_target(bus)
+            # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
+            self._writer.write(bus, 0 if self._failing else -1)
         elif self._guidance.follow(bus, self.guide.take(), self._clock.now_ns()):
             self._watch.begin(bus, HeldRegisters.take(bus, self._joints.ids))
-
-    def _write_target(self, bus: FeetechBus) -> None:
-        # One that has waited is of a loop that may hold by now: nobody asks for it any more.
-        sample = self.targets.take(now_ns=self._clock.now_ns(), max_age_ns=self._target_max_age_ns)
-        if sample is None:
-            return
-        self._kept_up.taken(sample.index, self._clock.now_ns())
-        wanted = sample["position"]
-        if not np.isfinite(wanted).all():
-            self._count("bad_target")
-            return
-        joints = self._joints
-        powered = self._may_have_goals(bus)
-        goals, near = self._turns.to_servo(joints.to_ticks(wanted), joints.low, joints.high)
-        for name, ok in zip(joints.names, near, strict=True):
-            if not ok:
-                self._count(f"{name}.over_the_end")
-        lost = self._lost(powered)
-        obeyed = near & ~lost & np.isin(self._ids, list(powered))
-        rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), obeyed, strict=True) if ok}
-        if self._clock.now_ns() - sample.stamp_ns > self._target_max_age_ns:
-            self.targets.died += 1  # the process stood still in between
-            return
-        bus.sync_write(reg.GOAL_POSITION, rows, asks=not self._times.after_goal)
-        self._times.wrote(self._clock.now_ns())
-        self._goals.update(rows)
-        self._powered = {}
-        goals = np.where(lost, [self._goals.get(servo_id, 0) for servo_id in joints.ids], goals)
-        position = np.where(obeyed | lost, joints.to_units(self._turns.from_servo(goals)), np.nan)
-        stamps = np.full(len(joints.ids), sample.stamp_ns)
-        self.sent.push(self._clock.now_ns(), goal=goals, position=position, target_ns=stamps)
-
-    def _may_have_goals(self, bus: FeetechBus) -> dict[int, int]:
-        """The servos whose torque is on, and their goals: as they say now, or said lately, if trusted."""
-        if self._powered and self._clock.now_ns() - self._checked_ns <= self._trust_ns:
-            return self._powered
-        # A lost packet is asked for again; one that is silent anyway does not hold up the others' goals.
-        return self._watch.powered(bus, self._joints.ids, 0 if self._failing else -1)
-
-    def _lost(self, held: Mapping[int, int]) -> NDArray[np.bool_]:
-        """Which servos have, in `held`, another goal than the last one written, ``[D]``: its packet was lost.
-
-        Nothing answers such a packet. The goal that comes next was worked out for a servo that has the one
-        before: it is left out, and `sent` says what the servo has.
-        """
-        lost = [i for i, goal in self._goals.items() if held.get(i, goal) != goal]
-        for servo_id in lost:
-            self._goals[servo_id] = held[servo_id]
-            self._count(f"{self._names[servo_id]}.lost_goal")
-        return np.isin(self._ids, lost)
 
     def _read_state(self, bus: FeetechBus, before_ns: int) -> bool:
         start, size = block = self._block(before_ns, before_goal=self._times.before_goal)
@@ -334,14 +271,14 @@ class FeetechArm:
         if healthy:
             self._watch.check(bus, answers, start)
         else:
-            self._times.took(now, bus.wire_ns(len(self._ids), size))
+            self._times.took(now, bus.wire_ns(len(self._joints.ids), size))
         stamp = (before_ns + now) // 2
         self._located = True
         self._last_good_ns = bus.last_good_ns = stamp
         self._deadline_ns = now + round(self._config.give_up_s * NS_PER_S)
         self._publish(answers, start, stamp)
-        if self._times.before_goal and self._trust_ns:
-            self._checked_ns, self._powered = before_ns, self._watch.obeying(bus, answers, start)
+        if self._times.before_goal:
+            self._writer.saw(bus, answers, start, before_ns)
         if healthy:
             self._next_health_ns = now + round(self._config.health_period_s * NS_PER_S)
             self._publish_health(bus, answers, start, stamp)
