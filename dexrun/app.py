@@ -15,7 +15,7 @@ from loguru import logger
 from dexrun.assembly import open_robot
 from dexrun.config.load import dump
 from dexrun.config.settings import Settings
-from dexrun.episodes.keys import TAKE_OVER, hint
+from dexrun.episodes.keys import PAUSE, TAKE_OVER, hint, stop_hint
 from dexrun.episodes.recording import RunRecording, open_recording
 from dexrun.exit_codes import BAD_CONFIGURATION, NOT_DONE
 from dexrun.modes.mode import Mode
@@ -157,8 +157,25 @@ async def _signals(ending: Ending, scope: anyio.CancelScope, record: RunRecord) 
             logger.warning("{}: the run is ending already", reason)
             continue
         logger.warning("{}: stopping", reason)
-        record.outcome, record.decided = stopped(reason, exit_code=NOT_DONE), True
+        latched = "" if record.robot is None else record.robot.control.latched
+        record.conclude(stopped(f"{latched}; {reason}") if latched else stopped(reason, exit_code=NOT_DONE))
+        if record.robot is not None:
+            await _brake(record.robot, reason)
         scope.cancel()
+
+
+async def _brake(robot: Robot, reason: str) -> None:
+    """Bring the arm to rest, if it moves by now: what is cancelled leaves the last target as it is.
+
+    A servo would be told to stand where it is read while it still moves, and come back from beyond.
+    """
+    control = robot.control
+    if control.target is None:
+        return
+    control.stop(reason, brakes=True)
+    with anyio.move_on_after(_BRAKE_S):
+        while control.state != "stopped" or control.braking:
+            await control.ticked()
 
 
 async def _whole(
@@ -181,7 +198,7 @@ async def _whole(
                         folder.began()
                         record.first_tick_s = round((clock.now_ns() - began_ns) / NS_PER_S, 3)
                         outcome = await _with_terminal(robot, mode, recording, panel)
-                        record.outcome, record.decided = outcome, True
+                        record.conclude(outcome)
             finally:
                 record.attempts = mode.attempts()
                 record.planner, record.policy = mode.statistics()
@@ -247,30 +264,32 @@ async def _with_terminal(
     settings = robot.settings
     in_episodes = recording is not None and settings.mode != "grasp"
     pressed = settings.recording.keys and not robot.clock.stepped and sys.stdin.isatty()
+    usual = TAKE_OVER if settings.grasp.take_over else PAUSE
 
     def status() -> Status:
-        status = run_status(robot, mode, began_ns)
+        status, stopped = run_status(robot, mode, began_ns), stop_hint(robot.stopping.phase)
         if recording is None or not in_episodes:
-            return replace(status, keys=TAKE_OVER) if pressed and settings.grasp.take_over else status
+            return replace(status, keys=stopped or usual) if pressed and settings.mode == "grasp" else status
         now = recording.episodes.status()
-        return replace(status, episode=str(now), keys=hint(now) if pressed else "")
+        return replace(status, episode=str(now), keys=stopped or hint(now) if pressed else "")
 
     dashboard = Dashboard(robot.clock, settings.terminal, status)
     dashboard.start()
     try:
-        return await _until_latched(robot, mode, panel)
+        return await _until_stopped(robot, mode, panel)
     finally:
         await boxed("the terminal", _STOP_S, dashboard.stop)
 
 
-async def _until_latched(robot: Robot, mode: Mode, panel: PanelSide) -> Outcome:
-    """The mode's own outcome, unless the control loop latches a stop first, or a person wants no more."""
+async def _until_stopped(robot: Robot, mode: Mode, panel: PanelSide) -> Outcome:
+    """The mode's own outcome, unless a stop is latched first that ends the run, or a person wants no more."""
     result: list[Outcome] = []
 
     async def watch() -> None:
-        while robot.control.state != "stopped":
-            await robot.control.changed()
-        result.append(stopped(robot.control.reason, mode.attempts()))
+        control = robot.control
+        while not (control.final and control.state == "stopped"):
+            await control.changed()
+        result.append(stopped(control.latched, mode.attempts()))
         tasks.cancel_scope.cancel()
 
     async def quit() -> None:
@@ -282,9 +301,23 @@ async def _until_latched(robot: Robot, mode: Mode, panel: PanelSide) -> Outcome:
         tasks.start_soon(watch, name="latch")
         tasks.start_soon(quit, name="quit")
         tasks.start_soon(panel.run, name="panel")
-        outcome = await mode.run()
-        result.append(outcome)
+        result.append(await _worked(robot, mode))
         tasks.cancel_scope.cancel()
     if why := robot.control.latched:  # whatever else came in the same tick, a stop wins
         return stopped(why, mode.attempts())
     return result[0]
+
+
+async def _worked(robot: Robot, mode: Mode) -> Outcome:
+    """Run the mode; after each stop by a person that was reset, once more."""
+    stopping = robot.stopping
+    while True:
+        with stopping.breaks_off() as work:
+            return await mode.run()
+        assert work.cancelled_caught  # noqa: S101 - else it has returned
+        await stopping.braked()
+        if robot.control.source is not None:
+            robot.control.rest()
+        mode.broken_off(robot.control.latched)
+        if not await stopping.decided():
+            return Outcome("incomplete", "asked to quit after the stop was reset", mode.attempts(), NOT_DONE)

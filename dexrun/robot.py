@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dexrun.config.settings import Settings
 from dexrun.shown import Shown
+from dexrun.stopping import PersonsStop
 from runtime.arm_model import ArmModel
 from runtime.body import RobotDescription
 from runtime.clock import Clock
@@ -43,6 +44,7 @@ class Robot:
         description: what the model was made of.
         world: the simulated tabletop, if any device is its.
         shown: what people are shown beside the numbers.
+        stopping: a person's stop, its reset, and what comes after.
         realtime: its `collect` is for when the arm rests and follows nothing: a late tick hurts nobody.
     """
 
@@ -65,6 +67,10 @@ class Robot:
     threads: dict[str, DeviceThread] = field(default_factory=dict)
     realtime: Realtime = field(default_factory=Realtime)
     shown: Shown = field(default_factory=Shown)
+    stopping: PersonsStop = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stopping = PersonsStop(self.control, self.clock)
 
     @property
     def drivers(self) -> dict[str, Driver]:

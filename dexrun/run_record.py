@@ -54,6 +54,11 @@ class RunRecord:
     judge_missing: str = ""
     unwritten: str = ""
 
+    def conclude(self, outcome: Outcome) -> None:
+        """The run ends so, unless it is ending already."""
+        if not self.decided:
+            self.outcome, self.decided = outcome, True
+
     def fail(self, error: BaseException, exit_code: int = STOPPED) -> None:
         """The run ends because of `error`; a fault on the way down does not hide what ended it."""
         if not self.decided:

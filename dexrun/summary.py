@@ -38,6 +38,8 @@ def summarise(settings: Settings, record: RunRecord, duration_ns: int) -> dict[s
     summary["device_faults"] = faults
     if robot is not None and (links := robot.links()):
         summary["links"] = links
+    if robot is not None and robot.stopping.log:
+        summary["stops"] = robot.stopping.log
     summary["gaps"] = [] if robot is None else [asdict(gap) for gap in robot.faults.log.gaps]
     summary["planner"] = dict(record.planner or NO_PLANNER)
     if (policy := record.policy) is not None:

@@ -120,14 +120,16 @@ class ControlLoop:
         self._note("resume")
         self._supervisor.resume()
 
-    def stop(self, reason: str, *, brakes: bool = False) -> None:
+    def stop(self, reason: str, *, brakes: bool = False, resettable: bool = False) -> None:
         """Latch a stop: hold until `reset_latch`. The first reason stays.
 
         What is held is the last target, which an arm that was fast goes past and comes back to; one that
         `brakes` holds where it comes to rest within the limits of the safety stage (as `rest` does).
+        `resettable` says that somebody may reset it, who then looks whether it still is (`final`).
         """
-        self._note("stop", reason=reason, **({"brakes": True} if brakes else {}))
-        self._supervisor.stop(reason)
+        how = {"brakes": brakes, "resettable": resettable}
+        self._note("stop", reason=reason, **{name: True for name, so in how.items() if so})
+        self._supervisor.stop(reason, resettable=resettable)
         if brakes:
             self._setpoint.brake()
 
@@ -201,6 +203,16 @@ class ControlLoop:
     def latched(self) -> str:
         """Why a stop is latched, from the moment that it is asked for; ``""`` where none is."""
         return self._supervisor.latched
+
+    @property
+    def final(self) -> bool:
+        """Whether a stop is latched that may not be reset: one of a fault, or of the safety stage."""
+        return self._supervisor.final
+
+    @property
+    def known(self) -> bool:
+        """Whether it was known in the newest tick where the arm is."""
+        return self._inputs.fresh
 
     @property
     def transitions(self) -> Sequence[Transition]:

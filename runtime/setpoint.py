@@ -65,8 +65,12 @@ class Setpoint:
         self._engagement.begin()
 
     def stand(self) -> None:
-        """Hold the last target, which an arm that was fast goes past and comes back to."""
-        self._anchor, self._slows = self._output.target, False
+        """Hold the last target, which an arm that was fast goes past and comes back to.
+
+        Where a latched stop brakes the arm, whatever is followed then, that goes on.
+        """
+        self._anchor = self._output.target
+        self._slows = self._slows and bool(self._supervisor.latched)
 
     def brake(self) -> None:
         """Idle or stopped, hold where the arm comes to rest within the limits of the safety stage."""

@@ -12,7 +12,7 @@ from runtime.clock import NS_PER_S
 from runtime.messages import Decision
 from runtime.snapshots import State, recall, remember
 
-_STATE = ("state", "reason", "trouble", "_asked", "_latched", "_parking")
+_STATE = ("state", "reason", "trouble", "_asked", "_latched", "_final", "_parking")
 
 Trouble = tuple[Decision, str]
 """What is wrong, and what it asks for."""
@@ -56,6 +56,8 @@ class Supervisor:
     A latched stop wins over parking, parking over trouble, trouble over a hold that was asked for. With
     `parks` what lasts too long parks the arm, if it can move; `parked` then latches the stop. Whoever asks to
     hold has it stand where it is: then it is not parked, and if it was on the way, that is where it ends.
+
+    A stop that may be reset becomes one that may not (`final`) by any other that comes while it is latched.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Supervisor:
         self._holding = Patience(hold_limit_s)
         self._starving = Patience(starve_limit_s)
         self._asked = ""
-        self._latched = ""
+        self._latched, self._final = "", False
         self._parks, self._parking = parks, ""
         self._changed = anyio.Event()
 
@@ -87,13 +89,18 @@ class Supervisor:
         """End what `hold` began."""
         self._asked = ""
 
-    def stop(self, reason: str) -> None:
-        """Latch; the first reason stays."""
-        self._latched = self._latched or reason
+    def stop(self, reason: str, *, resettable: bool = False) -> None:
+        """Latch; the first reason stays, and what made the stop final is said behind it."""
+        if resettable and self._parking:  # what lasted too long was on its way to a stop that is final
+            reason, resettable = f"{self._parking}; not parked: {reason}", False
+        if not self._latched:
+            self._latched, self._final = reason, not resettable
+        elif not (resettable or self._final):
+            self._latched, self._final = f"{self._latched}; {reason}", True
 
     def reset(self) -> None:
         """Forget the latch and how long anything lasted."""
-        self._latched = self._parking = ""
+        self._latched, self._parking, self._final = "", "", False
         self._holding.tried(lasting=False, now_ns=0)
         self._starving.tried(lasting=False, now_ns=0)
 
@@ -114,6 +121,11 @@ class Supervisor:
     def latched(self) -> str:
         """Why a stop is latched, from the moment that it is asked for; empty where none is."""
         return self._latched
+
+    @property
+    def final(self) -> bool:
+        """Whether a stop is latched that was not said to be one that may be reset."""
+        return self._final
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""

@@ -154,6 +154,9 @@ class ReplayMode:
         self._rows = rows
         self.step = "moving to the first target"
 
+    def broken_off(self, why: str) -> None:
+        """It begins anew, from the first target."""
+
     def attempts(self) -> list[dict[str, Any]]:
         """None."""
         return []

@@ -285,7 +285,8 @@ def _obey(control: ControlLoop, sources: _Sources, command: Mapping[str, Any]) -
         if source is not None:
             control.follow(source)
     elif kind == "stop":
-        control.stop(command["reason"], brakes=bool(command.get("brakes")))
+        how = {name: bool(command.get(name)) for name in ("brakes", "resettable")}
+        control.stop(command["reason"], **how)
     elif kind == "speed":
         control.limit_speed(command["share"])
     elif kind in ("hold", "give_up"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from dexrun.stopping import StopPhase
 from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
+    from dexrun.stopping import PersonsStop
 
 EpisodeAction = Callable[["Episodes", Mapping[str, str], str], object]
 """Takes the texts that came with it, and who asks."""
@@ -21,6 +23,10 @@ EPISODE_ACTIONS: dict[str, tuple[tuple[str, ...], EpisodeAction]] = {
     "/keep": ((), lambda episodes, said, by: episodes.settle()),
     "/quit": ((), lambda episodes, said, by: episodes.quit()),
 }
+
+
+_STOPS: Mapping[str, tuple[str, ...]] = {"/estop": (), "/reset": ("stop",), "/resume": ("stop",)}
+"""What a person's stop answers, with the texts that may come with it; ``/resume`` may be the mode's, too."""
 
 
 class ModeRequests(Protocol):
@@ -47,10 +53,18 @@ class RunActions:
     Args:
         episodes: those that a person begins and ends; ``None`` where the mode has its own, or has none.
         by: who asks.
+        stopping: a person's stop, which comes before everything else.
     """
 
-    def __init__(self, episodes: Episodes | None, mode: ModeRequests | None, by: str) -> None:
+    def __init__(
+        self,
+        episodes: Episodes | None,
+        mode: ModeRequests | None,
+        by: str,
+        stopping: PersonsStop | None = None,
+    ) -> None:
         self._episodes = episodes
+        self._stopping = stopping
         self._mode = mode
         self._by = by
         self._requests = {} if mode is None else mode.requests()
@@ -62,10 +76,13 @@ class RunActions:
     def known(self) -> tuple[str, ...]:
         """What there is to ask for."""
         episodes = () if self._episodes is None else EPISODE_ACTIONS
-        return tuple(dict.fromkeys((*episodes, *self._requests, *self._texts)))
+        stops = () if self._stopping is None else _STOPS
+        return tuple(dict.fromkeys((*episodes, *self._requests, *self._texts, *stops)))
 
     def allowed(self, path: str) -> tuple[str, ...]:
         """The texts that may come with it."""
+        if self._stopping is not None and path in _STOPS:
+            return _STOPS[path]
         if path in self._requests:
             return ()
         return (self._texts[path][0],) if path in self._texts else EPISODE_ACTIONS[path][0]
@@ -78,6 +95,8 @@ class RunActions:
         """
         if path not in self.known:
             raise EpisodeError(f"not in this mode: {path.strip('/')}")
+        if self._stopping is not None and self._is_the_stops(path, said, self._stopping):
+            return
         if path in self._requests:
             self._requests[path]()
         elif path in self._texts:
@@ -87,7 +106,32 @@ class RunActions:
             assert self._episodes is not None  # noqa: S101 - else it is not known
             EPISODE_ACTIONS[path][1](self._episodes, said, self._by)
 
+    def _is_the_stops(self, path: str, said: Mapping[str, str], stopping: PersonsStop) -> bool:
+        """Whether that is all that is asked for.
+
+        Raises:
+            EpisodeError: it cannot be done now.
+        """
+        seen = said.get("stop")
+        if seen is not None and not seen.isdecimal():
+            raise EpisodeError("stop: the number of the newest stop is wanted")
+        number = None if seen is None else int(seen)
+        if path == "/estop":
+            stopping.stop(self._by)
+        elif path == "/reset":
+            stopping.reset(self._by, number)
+        elif path == "/resume" and (stopping.phase is StopPhase.RESET or path not in self._requests):
+            stopping.go_on(self._by, number)
+        elif path == "/quit":
+            return stopping.quit()
+        elif why := stopping.hinders(path.strip("/")):
+            raise EpisodeError(why)
+        else:
+            return False
+        return True
+
     def state(self) -> dict[str, Any]:
         """How everything stands."""
         more = {} if self._mode is None else self._mode.state()
-        return {**({} if self._episodes is None else self._episodes.status().as_json()), **more}
+        stop = {} if self._stopping is None else {"stop": self._stopping.state()}
+        return {**({} if self._episodes is None else self._episodes.status().as_json()), **more, **stop}

@@ -6,6 +6,9 @@ object: ``{"task": "..."}`` for start, ``{"label": "success"}`` for stop and lab
 paths (``/pause``, ``/resume``, ``/take``, ``/give`` of a rollout, ``/tell`` with ``{"instruction": "..."}``)
 and more to say in its state; in grasp mode, whose episodes are its own, these are all, and ``/quit``.
 
+``POST /estop`` stops the arm and latches; ``/reset`` and then ``/resume``, each with ``{"stop": "1"}``, the
+number of the newest stop as the state's ``stop`` has it, release the latch and have the run go on.
+
 Only this machine can connect. So that no page of another site can act through a person's browser, a
 request must name this machine as its host (which a rebound name does not), must not come from another
 origin, and must have the type ``application/json`` if it has a body (which a form cannot).
@@ -24,6 +27,7 @@ from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes
+    from dexrun.stopping import PersonsStop
 
 HOST = "127.0.0.1"
 
@@ -55,8 +59,13 @@ def parse_body(body: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
 class EpisodeApi:
     """The server. Opened and closed on the loop; a request takes microseconds of it."""
 
-    def __init__(self, episodes: Episodes | None, mode: ModeRequests | None = None) -> None:
-        self._actions = RunActions(episodes, mode, "api")
+    def __init__(
+        self,
+        episodes: Episodes | None,
+        mode: ModeRequests | None = None,
+        stopping: PersonsStop | None = None,
+    ) -> None:
+        self._actions = RunActions(episodes, mode, "api", stopping)
         self._server = HttpServer(self._answer, HttpLimits(), check=self._check, refusal=_refusal)
 
     async def open(self, port: int) -> int:

@@ -15,6 +15,7 @@ from dexrun.episodes.keys import HELP, open_keys
 if TYPE_CHECKING:
     from dexrun.config.recording_options import RecordingOptions
     from dexrun.episodes.episodes import Episodes
+    from dexrun.stopping import PersonsStop
 
 
 class KeyCommands(Protocol):
@@ -38,27 +39,29 @@ async def remote_controls(
     options: RecordingOptions,
     mode: ModeControls | None = None,
     jog: KeyCommands | None = None,
+    stopping: PersonsStop | None = None,
 ) -> AsyncIterator[bool]:
     """Keys and requests are listened to while this is open; yields whether there is a way to say anything.
 
     Without `episodes` the mode has its own, and nobody else begins or ends one. What cannot be opened is
-    said, and left out. `jog` are the keys that move a leader without an arm.
+    said, and left out. `jog` are the keys that move a leader without an arm; `stopping` is asked first.
     """
     heard = False
     async with contextlib.AsyncExitStack() as stack:
         more = [each for each in (mode, jog) if each is not None]
         extra = {name: act for each in more for name, act in each.commands().items()}
+        helped = [*more, *([] if stopping is None else [stopping])]
 
         def say(first: str = "") -> None:
-            if said := "; ".join(filter(None, [first, *(each.help for each in more)])):
+            if said := "; ".join(filter(None, [first, *(each.help for each in helped)])):
                 logger.info("{}", said)
 
         extra["help" if episodes is None else "more"] = say
-        if options.keys and stack.enter_context(open_keys(episodes, extra=extra)):
+        if options.keys and stack.enter_context(open_keys(episodes, None, extra, stopping)):
             heard = True
             say(HELP if episodes is not None else "")
         if options.api:
-            api = EpisodeApi(episodes, mode)
+            api = EpisodeApi(episodes, mode, stopping)
             try:
                 port = await api.open(options.api_port)
             except OSError as error:

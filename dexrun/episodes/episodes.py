@@ -178,6 +178,19 @@ class Episodes:
             self._over()
         return take
 
+    def broken_off(self, why: str) -> None:
+        """A person has stopped the arm: what is on ends here, whole, as a failure unless it is labelled.
+
+        It may still be labelled anew, or discarded.
+        """
+        self.notice()
+        if self.on is None:
+            return
+        with said():
+            if self.on.label == "none":
+                self.label("failure")
+            self.stop(reason=why)
+
     def settle(self) -> None:
         """The last episode stays as it is."""
         self.recorder.seal()

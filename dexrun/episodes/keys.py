@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from dexrun.stopping import StopPhase
 from runtime.recording.recorder import EpisodeError
 
 if TYPE_CHECKING:
     from dexrun.episodes.episodes import Episodes, EpisodeStatus
+    from dexrun.stopping import PersonsStop
 
 HELP = (
     "keys: SPACE or RIGHT start and stop an episode; s success, f failure (stop and label, or label last);"
@@ -25,18 +27,26 @@ HELP = (
 )
 
 
-TAKE_OVER = "TAB take over, give back, p pause, go on, q end, ? help"
-"""What may be pressed in grasp mode, where a person may take over."""
+PAUSE = "e stop the arm, p pause, go on, q end, ? help"
+"""What may be pressed in grasp mode."""
+TAKE_OVER = f"TAB take over, give back, {PAUSE}"
+"""The same where a person may take over."""
 
 
 def hint(status: EpisodeStatus) -> str:
-    """What may be pressed now, in a line."""
+    """What may be pressed now, in a line, as long as no stop is latched (`stop_hint`)."""
     if status.state == "recording":
-        return "SPACE stop, s success, f failure, d discard, q end, ? help"
+        return "SPACE end, e stop the arm, s success, f failure, d discard, q end, ? help"
     if status.state == "review":
         many = "ENTER end" if 0 < status.wanted <= status.recorded else "SPACE next"
-        return f"{many}, s success, f failure, d discard, q end, ? help"
-    return "SPACE start, q end, ? help"
+        return f"{many}, e stop the arm, s success, f failure, d discard, q end, ? help"
+    return "SPACE start, e stop the arm, q end, ? help"
+
+
+def stop_hint(phase: StopPhase) -> str:
+    """What may be pressed once somebody has stopped the arm; empty where nobody has."""
+    now = {StopPhase.LATCHED: "r reset the stop", StopPhase.RESET: "g go on, e stop the arm"}
+    return f"{now[phase]}, q end, ? help" if phase in now else ""
 
 
 _ESC_S = 0.1
@@ -81,6 +91,9 @@ _BYTES = {
     ord("q"): "quit",
     ord("?"): "help",
     ord("p"): "pause",
+    ord("e"): "estop",
+    ord("r"): "reset",
+    ord("g"): "go_on",
     ord("i"): "instruct",
     ord("t"): "take",
     ord("\t"): "take",
@@ -141,9 +154,13 @@ def _escape_size(data: bytes) -> int:
     return 0 if len(data) < 32 else len(data)
 
 
-def press(episodes: Episodes | None, command: str, extra: Extra | None = None) -> None:
+def press(
+    episodes: Episodes | None, command: str, extra: Extra | None = None, stopping: PersonsStop | None = None
+) -> None:
     """Do what a key stands for; what cannot be done is said, and nothing else happens."""
     try:
+        if stopping is not None and _is_the_stops(command, stopping):
+            return
         if episodes is not None and command in _ACTIONS:
             _ACTIONS[command](episodes)
             if command == "help" and extra and "more" in extra:
@@ -152,6 +169,23 @@ def press(episodes: Episodes | None, command: str, extra: Extra | None = None) -
             extra[command]()
     except EpisodeError as error:
         logger.warning("{}", error)
+
+
+def _is_the_stops(command: str, stopping: PersonsStop) -> bool:
+    """Whether that is all that `command` does.
+
+    Raises:
+        EpisodeError: it cannot be done now.
+    """
+    own = stopping.commands()
+    if command in own:
+        own[command]()
+        return True
+    if command == "quit":
+        return stopping.quit()
+    if why := stopping.hinders(command):
+        raise EpisodeError(why)
+    return False
 
 
 def _toggle(episodes: Episodes) -> None:
@@ -202,7 +236,10 @@ _ACTIONS: dict[str, Callable[[Episodes], None]] = {
 
 @contextlib.contextmanager
 def open_keys(
-    episodes: Episodes | None, descriptor: int | None = None, extra: Extra | None = None
+    episodes: Episodes | None,
+    descriptor: int | None = None,
+    extra: Extra | None = None,
+    stopping: PersonsStop | None = None,
 ) -> Iterator[bool]:
     """Listen to the terminal's keys on the running loop; yields ``False`` if there is no terminal.
 
@@ -221,7 +258,7 @@ def open_keys(
 
     def obey(commands: list[str]) -> None:
         for command in commands:
-            press(episodes, command, extra)
+            press(episodes, command, extra, stopping)
 
     def read() -> None:
         try:

@@ -95,6 +95,7 @@ class GraspMode:
         self._moves = GraspMoves(robot, self._turns)
         self._had_up, self._held_ticks = False, 0
         self._whole, self._quitting = anyio.CancelScope(), False
+        self._left_s = options.time_limit_s
         self._present, self._told = anyio.CancelScope(), ""
         self._take_over = TakeOver(
             robot, lambda: True, lambda: self._step, self._driven_by, lambda phase: phase == "carry"
@@ -105,6 +106,15 @@ class GraspMode:
     def step(self) -> str:
         """What is going on, in words."""
         return self._step if self._turns.mine else f"{self._take_over.doing()}; {self._step}"
+
+    def broken_off(self, why: str) -> None:
+        """The attempt has failed; what else the plan was at is done anew, from where the arm is."""
+        if self._record is not None:
+            self._record.broken_off(why)
+        self._take_over.hand_over.policy()
+        if isinstance(self._plan.step, plan.Grasp | plan.Place):
+            self._done.append(self._step)
+            self._plan.tell(plan.Failed("stopped", why))
 
     def attempts(self) -> list[dict[str, Any]]:
         """``[{instruction, attempt, grasped, completed}]`` so far."""
@@ -129,14 +139,14 @@ class GraspMode:
 
     async def _work(self) -> Outcome:
         try:
-            with self._turns.at_most(self._options.time_limit_s) as self._whole:
+            with self._turns.at_most(self._left_s) as self._whole:
                 if self._quitting:  # somebody was sooner
                     self._whole.cancel()
-                while self._told or not isinstance(self._plan.step, plan.Finished):
-                    if self._told:
-                        self._begin_anew()
-                    with anyio.CancelScope() as self._present:
-                        await self._carry_on(self._plan)
+                began_s = self._turns.own_s()
+                try:
+                    await self._carry_out()
+                finally:
+                    self._left_s -= self._turns.own_s() - began_s
         except PlannerFailedError as error:
             self._let_be()
             self._plan.stop(str(error))
@@ -152,6 +162,13 @@ class GraspMode:
         if end.completed:
             return Outcome("completed", end.reason, self.attempts())
         return Outcome("incomplete", end.reason, self.attempts(), NOT_DONE)
+
+    async def _carry_out(self) -> None:
+        while self._told or not isinstance(self._plan.step, plan.Finished):
+            if self._told:
+                self._begin_anew()
+            with anyio.CancelScope() as self._present:
+                await self._carry_on(self._plan)
 
     def _let_be(self) -> None:
         """What the mode follows it follows no longer; what somebody else does with the arm is his."""

@@ -20,7 +20,7 @@ class PersonsMode(Protocol):
 
 
 class Mode(Protocol):
-    """One way of working: opened with all it needs, run once."""
+    """One way of working: opened with all it needs, then run, and again after each stop that was reset."""
 
     @property
     def step(self) -> str:
@@ -28,6 +28,12 @@ class Mode(Protocol):
 
     async def run(self) -> Outcome:
         """Do it."""
+
+    def broken_off(self, why: str) -> None:
+        """`run` was cancelled by a person's stop, maybe before it began: account for what was being done.
+
+        The arm stands. If the stop is reset and the person has the run go on, `run` is called again.
+        """
 
     def attempts(self) -> list[dict[str, Any]]:
         """What was tried so far."""

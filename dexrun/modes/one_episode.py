@@ -31,6 +31,11 @@ class OneEpisode:
         """The mode's own."""
         return self._mode.step
 
+    def broken_off(self, why: str) -> None:
+        """The episode ends with what it was of; the next `run` is another one."""
+        self._mode.broken_off(why)
+        self._episodes.broken_off(why)
+
     def attempts(self) -> list[dict[str, Any]]:
         """The mode's own."""
         return self._mode.attempts()

@@ -77,8 +77,10 @@ async def _open_grasp(
         perception = await _open_perception(robot, settings.grasp.head, recording, stack)
         worker = await _open_worker(robot, perception.newest, settings.grasp.attempt_timeout_s, stack)
         mode = GraspMode(robot, planner, perception, worker, folder, episodes)
-        if corrected and not robot.clock.stepped:
-            await stack.enter_async_context(remote_controls(None, settings.recording, mode, mode.jog))
+        if not robot.clock.stepped:
+            by = settings.recording if corrected else settings.recording.model_copy(update={"api": False})
+            controls = remote_controls(None, by, mode, mode.jog, robot.stopping)
+            await stack.enter_async_context(controls)
         await _watch(robot, worker, stack)
         yield mode
 
@@ -113,7 +115,8 @@ async def _open_rollout(
         mode = RolloutMode(robot, episodes, worker, finder, alone=clock.stepped)
         record.asked = mode.asked
         if not clock.stepped:
-            await stack.enter_async_context(remote_controls(episodes, options, mode, mode.jog))
+            controls = remote_controls(episodes, options, mode, mode.jog, robot.stopping)
+            await stack.enter_async_context(controls)
         await _watch(robot, worker, stack)
         try:
             yield mode

@@ -98,6 +98,11 @@ class RolloutMode:
         """What is going on, in words."""
         return self._hand.step
 
+    def broken_off(self, why: str) -> None:
+        """The episode ends; whoever had the arm has it no longer."""
+        self._episodes.broken_off(why)
+        self.hand_over.rest()
+
     def attempts(self) -> list[dict[str, Any]]:
         """Episodes are in the summary's ``rollout``."""
         return []

@@ -19,6 +19,7 @@ from dexrun.robot import Robot
 from dexrun.run_record import RunRecord
 from dexrun.simulation.operator import Scripted
 from policies.motion import MotionLimits, plan_joint_move
+from runtime.clock import NS_PER_S
 from runtime.messages import DeviceError, FaultKind
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TeleopMode:
         self._episodes = episodes
         self._hand = ByHand(robot.clock, episodes) if episodes is not None else None
         self._engaged = False
+        self._left_s = self._options.duration_s or float("inf")
 
     @property
     def step(self) -> str:
@@ -61,6 +63,12 @@ class TeleopMode:
     def controls(self) -> tuple[Episodes | None, None]:
         """As `dexrun.modes.mode.PersonsMode`."""
         return self._episodes, None
+
+    def broken_off(self, why: str) -> None:
+        """The next `run` engages anew."""
+        self._engaged = False
+        if self._episodes is not None:
+            self._episodes.broken_off(why)
 
     def attempts(self) -> list[dict[str, Any]]:
         """Teleoperation attempts nothing by itself."""
@@ -76,17 +84,23 @@ class TeleopMode:
         self._robot.control.follow(leader_source(self._robot))
         self._engaged = True
         logger.info("following the leader")
-        limit_s = self._options.duration_s or float("inf")
-        with anyio.move_on_after(limit_s):
-            driven = self.script or self._hand
-            if driven is None:
-                await anyio.sleep_forever()
-                raise AssertionError("for ever is over")
-            outcome = await driven.run()
+        began_ns = self._clock.now_ns()
+        with anyio.move_on_after(self._left_s):
+            try:
+                outcome = await self._driven()
+            finally:
+                self._left_s -= (self._clock.now_ns() - began_ns) / NS_PER_S
             self._robot.control.rest()
             return outcome
         self._robot.control.rest()
         return Outcome("completed", f"{self._options.duration_s:g} s are over")
+
+    async def _driven(self) -> Outcome:
+        driven = self.script or self._hand
+        if driven is None:
+            await anyio.sleep_forever()
+            raise AssertionError("for ever is over")
+        return await driven.run()
 
     async def _engage(self) -> None:
         """Move slowly to where the leader is, so that nothing jumps when it is followed."""
@@ -111,13 +125,13 @@ async def open_teleop(
     mode = TeleopMode(robot, robot.leader, recording)
     try:
         jog = JogKeys(robot)
-        if robot.clock.stepped or (recording is None and not jog):
+        if robot.clock.stepped:
             yield mode
         else:
             episodes, options = None if recording is None else recording.episodes, robot.settings.recording
             if episodes is None:
                 options = options.model_copy(update={"api": False})
-            async with remote_controls(episodes, options, jog=jog):
+            async with remote_controls(episodes, options, jog=jog, stopping=robot.stopping):
                 yield mode
     finally:
         if mode.script is not None and mode.script.report is not None:

@@ -25,7 +25,7 @@ class ModeTurns:
         self._clock = clock
         self._control = control
         self._limits: dict[anyio.CancelScope, float] = {}
-        self._lost_ns = 0
+        self._lost_ns, self._others_ns = 0, clock.now_ns()
         self.mine = True
         self.lost = self.driven = 0
 
@@ -37,6 +37,7 @@ class ModeTurns:
             return
         self.mine, now_ns = mine, self._clock.now_ns()
         if mine:
+            self._others_ns += now_ns - self._lost_ns
             passed_s = (now_ns - self._lost_ns) / NS_PER_S
             for limit, deadline in self._limits.items():
                 limit.deadline = deadline + passed_s
@@ -49,6 +50,11 @@ class ModeTurns:
         """Until it is the mode's turn, and the arm stands still."""
         while not (self.mine and self._control.resting):
             await self._control.ticked()
+
+    def own_s(self) -> float:
+        """How long it was the mode's turn so far."""
+        now_ns = self._clock.now_ns()
+        return (now_ns - self._others_ns - (0 if self.mine else now_ns - self._lost_ns)) / NS_PER_S
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[anyio.CancelScope]:

@@ -56,6 +56,7 @@ class PanelSide:
             self._run = run
             self._attention = Attention(run.looks, robot.clock)
             self._next_ns = 0
+            self._stop: tuple[str, dict[str, Any] | None] = "", None
             self._tell()
 
     def works(self, mode: Mode) -> None:
@@ -65,7 +66,7 @@ class PanelSide:
         self._teller.mode = mode
         episodes, requests = mode.controls() if isinstance(mode, PersonsMode) else (None, None)
         self._reader.episodes = episodes
-        self._reader.actions = RunActions(episodes, requests, "panel")
+        self._reader.actions = RunActions(episodes, requests, "panel", self._robot.stopping)
 
     async def run(self) -> None:
         """Beside the mode, for ever: do what is asked for, say what is so."""
@@ -85,7 +86,9 @@ class PanelSide:
 
     def _each(self) -> None:
         now_ns = self._robot.clock.now_ns()
-        if now_ns >= self._next_ns or self._robot.control.state == "stopped":
+        stop = self._robot.control.latched, self._robot.stopping.state()
+        if now_ns >= self._next_ns or stop != self._stop:  # a run that is stopped may end at once
+            self._stop = stop
             self._next_ns = now_ns + (STATUS_NS if self._attention.now() else UNSEEN_NS)
             self._tell()
         self._nudge()
@@ -96,7 +99,7 @@ class PanelSide:
             return
         state: dict[str, Any] = reader.actions.state()
         more = {
-            "stop": reader.stopped or None,
+            "stop": self._robot.stopping.state(),
             "episodes": None if reader.episodes is None else reader.episodes.status().as_json(),
             "can": reader.can(),
             "jogged": reader.jogged,

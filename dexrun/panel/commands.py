@@ -18,6 +18,7 @@ from dexrun.modes.homing import way_home
 from dexrun.modes.moves import carry_out
 from dexrun.panel.jogging import JOGS, OFTEN, PanelJog
 from dexrun.panel.shared import PanelCommand
+from dexrun.stopping import StopPhase
 from policies.motion import MotionError
 from runtime.clock import NS_PER_S
 from runtime.limits import LEAST_SPEED
@@ -61,7 +62,6 @@ class CommandReader:
 
     Attributes:
         answered: the newest command that was done or refused.
-        stopped: who stopped the arm and when, ``{by, t_s}``; empty as long as nobody has.
     """
 
     def __init__(
@@ -70,12 +70,11 @@ class CommandReader:
         self.actions = RunActions(None, None, "panel")
         self.episodes: Episodes | None = None
         self.answered = 0
-        self.stopped: dict[str, Any] = {}
         self._robot, self._control, self._clock = robot, robot.control, robot.clock
+        self._stopping = robot.stopping
         self._run = run
         self._options = options
         self._quit = quit
-        self._began_ns = robot.clock.now_ns()
         self._held = False
         self._homing: list[PanelCommand] = []
         self._lost = 0
@@ -120,7 +119,11 @@ class CommandReader:
         error = ""
         try:
             if command.name == "stop":
-                self._stop(command)
+                self._stopping.stop(command.client or "the panel")
+            elif self._before_the_stop(command):
+                raise EpisodeError(
+                    f"{command.name} was asked for before the arm was stopped, and is not done"
+                )
             elif late_ns > _LATE_NS:
                 raise EpisodeError(f"{command.name} came {late_ns / NS_PER_S:.1f} s late, and is not done")
             else:
@@ -130,6 +133,14 @@ class CommandReader:
         if not error and command in self._homing:
             return  # answered once there is a way
         self._answer(command, error)
+
+    def _before_the_stop(self, command: PanelCommand) -> bool:
+        """Whether who asks did not know yet of the newest stop; who wants the end needs not to."""
+        if command.name == "quit":
+            return False
+        if command.seen is not None:
+            return command.seen != self._stopping.number
+        return not self._clock.stepped and command.stamp_ns < self._stopping.stamp_ns
 
     def _answer(self, command: PanelCommand, error: str) -> None:
         who = command.client or "somebody"
@@ -149,12 +160,14 @@ class CommandReader:
             raise EpisodeError(f"{name}: no {unknown[0]!r}; accepted: {', '.join(allowed) or 'nothing'}")
         own: dict[str, Callable[[], None]] = {
             "hold": lambda: self._hold("asked to hold by the panel"),
-            "resume": self._resume,
+            "resume": lambda: self._resume(command),
             "home": lambda: self._ask_home(command),
             "quit": self._end,
-            "reset": self._reset,
+            "reset": lambda: self._stopping.reset(command.client or "the panel", command.seen),
             "speed": lambda: self._control.limit_speed(_share(args.get("value"))),
         }
+        if name not in ("reset", "resume", "quit") and (why := self._stopping.hinders(name)):
+            raise EpisodeError(why)
         if name in own:
             own[name]()
         elif name in JOGS:
@@ -175,19 +188,15 @@ class CommandReader:
 
     # --- what a mode has no part in
 
-    def _stop(self, command: PanelCommand) -> None:
-        who = command.client or "the panel"
-        self._control.stop(f"stopped by {who}", brakes=True)
-        if not self.stopped:
-            elapsed_ns = self._clock.now_ns() - self._began_ns
-            self.stopped = {"by": who, "t_s": round(elapsed_ns / NS_PER_S, 3)}
-
     def _hold(self, reason: str) -> None:
         self._control.hold(reason)
         self._held = True
 
-    def _resume(self) -> None:
-        if self._held:
+    def _resume(self, command: PanelCommand) -> None:
+        if self._stopping.phase is not StopPhase.READY:
+            self._stopping.go_on(command.client or "the panel", command.seen)
+            self._held = False
+        elif self._held:
             self._held = False
             self._control.resume()
         elif "/resume" in self.actions.known:
@@ -196,18 +205,17 @@ class CommandReader:
             raise EpisodeError("nothing is held")
 
     def _end(self) -> None:
+        if self._stopping.quit():
+            return
         if "/quit" in self.actions.known:
             self.actions.act("/quit", {})
         else:
             self._quit("asked to quit by the panel")
 
-    def _reset(self) -> None:
-        if self._control.state == "stopped":
-            raise EpisodeError("a latched stop ends the run; start it anew")
-        raise EpisodeError("no stop is latched")
-
     def _at_rest(self) -> str:
         """Why the arm cannot be sent home now, or ``""``."""
+        if why := self._control.latched:
+            return why
         if self._control.state == "holding":
             return f"the arm is held: {self._control.reason}"
         driving = self.actions.state().get("driving", "")
@@ -221,7 +229,10 @@ class CommandReader:
         self._homing.append(command)
 
     async def _home(self, command: PanelCommand) -> None:
-        """Once the arm stands, plan the way on another thread and make it, unless somebody drives by then."""
+        """Once the arm stands, plan the way on another thread and make it, unless somebody drives by then, or
+        has stopped the arm meanwhile.
+        """
+        number = self._stopping.number
         while not self._at_rest() and not self._control.resting:
             await self._control.ticked()
         try:
@@ -229,8 +240,9 @@ class CommandReader:
         except MotionError as error:
             self._answer(command, f"no way home: {error}")
             return
-        self._answer(command, self._at_rest())
-        if self._at_rest():
+        why_not = "the arm was stopped meanwhile" if self._stopping.number != number else self._at_rest()
+        self._answer(command, why_not)
+        if why_not:
             return
         why = await carry_out(self._robot, rows)
         if why is not None:
@@ -271,11 +283,14 @@ class CommandReader:
 
     def can(self) -> list[str]:
         """The commands that are possible now."""
-        if self._control.state == "stopped":
-            return ["stop", "quit"]
-        state, known = self.actions.state(), self.actions.known
-        driving = state.get("driving", "")
+        state, stopped = self.actions.state(), self._stopping.phase
         now = list(_NOW.get(str(state.get("state", "")), ())) if self.episodes is not None else []
+        if stopped is not StopPhase.READY:
+            now = ["stop", "quit", "speed", *(name for name in now if not self._stopping.hinders(name))]
+            if stopped is StopPhase.RESET:
+                return [*now, "resume"]
+            return now if self._stopping.unresettable() else [*now, "reset"]
+        known, driving = self.actions.known, state.get("driving", "")
         paused = driving == "paused"
         rules = {
             "hold": not self._held,

@@ -225,8 +225,17 @@ class AttachedRun:
         ring = self._rings[f"camera.{camera}"]
         return ring.newest(into) if ring.published - 1 > after else None
 
-    def send(self, name: str, args: Mapping[str, Any] | None = None, client: str = "") -> int:
+    def send(
+        self,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        client: str = "",
+        seen: int | None = None,
+    ) -> int:
         """Ask the run for something; returns the number that its answer will have.
+
+        `seen` is the number of the newest stop that the person who asks knows of (``stop`` of `status`; 0:
+        none): after a newer one what he asks for is refused, unless it is a stop.
 
         Raises:
             ValueError: the command is too long.
@@ -235,7 +244,7 @@ class AttachedRun:
         with self._turn():
             ring = self._rings["commands"]
             number = ring.published + 1
-            said = {"id": number, "name": name, "args": dict(args or {}), "client": client}
+            said = {"id": number, "name": name, "args": dict(args or {}), "client": client, "seen": seen}
             put_text(ring, self._clock.now_ns(), said)
             return number
 

@@ -64,13 +64,18 @@ class SharedFacts:
 
 @dataclass(frozen=True, slots=True)
 class PanelCommand:
-    """What somebody asks the run for; `args` are as they came, and nobody has looked at them."""
+    """What somebody asks the run for; `args` are as they came, and nobody has looked at them.
+
+    Attributes:
+        seen: the number of the newest stop that he knew of (`dexrun.stopping`), if he has said so.
+    """
 
     id: int
     name: str
     args: Mapping[str, Any]
     client: str
     stamp_ns: int
+    seen: int | None = None
 
     @classmethod
     def of(cls, said: Mapping[str, Any], stamp_ns: int) -> PanelCommand:
@@ -80,11 +85,12 @@ class PanelCommand:
             ValueError: it is no command.
         """
         number, name = said.get("id"), said.get("name")
-        args, client = said.get("args", {}), said.get("client", "")
+        args, client, seen = said.get("args", {}), said.get("client", ""), said.get("seen")
         known = all(map(isinstance, (number, name, args, client), (int, str, dict, str)))
+        known = known and (seen is None or type(seen) is int)
         if not known or not 0 < number < _MOST:  # type: ignore[operator]
             raise ValueError(f"a command of {sorted(said)}; it has id, name, args and client")
-        return cls(number, name, args, client, stamp_ns)  # type: ignore[arg-type]
+        return cls(number, name, args, client, stamp_ns, seen)  # type: ignore[arg-type]
 
 
 def _text_layout(size: int) -> Layout:

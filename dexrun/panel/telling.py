@@ -65,7 +65,7 @@ class RunTeller:
             **asdict(run_status(robot, mode, self._began_ns)),
             "state": control.state,
             "reason": control.reason,
-            "latched": control.state == "stopped",
+            "latched": bool(control.latched),
             "driving": "motion" if pilot_of(source).name == "MOTION" else driving,
             "prompt": state.get("prompt", self._prompt()),
             "instruction": state.get("instruction")

@@ -24,6 +24,7 @@ from dexrun.panel.link import AttachedRun, NoRunError, live_runs
 from dexrun.robot import Robot
 from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
+from runtime.control import LoopListener
 from runtime.interfaces import ArmDriver, CameraDriver, LeaderDriver, PolicySpec
 from runtime.latest import Latest
 from runtime.messages import (
@@ -146,7 +147,7 @@ class Builder:
         del tabletop
         unscripted = configured.teleop.model_copy(update={"scripted": False})
         self.settings = configured.model_copy(update={"teleop": unscripted})
-        self._clock, self._start = clock, model.middle()
+        self._clock, self._start = clock, model.middle()[:D]  # of every arm
         self.beat: Latest[Beat] = Latest()
 
     def arms(self) -> dict[str, ArmDriver]:
@@ -172,7 +173,9 @@ class Rush:
 
     def infer(self, observation: Observation) -> PolicyAnswer:
         self.turn = -self.turn
-        return PolicyAnswer(observation.arm.position + np.arange(1, 21)[:, None] * self.turn * FAST)
+        position = observation.arm.position
+        fast = np.tile(FAST, position.size // D)
+        return PolicyAnswer(position + np.arange(1, 21)[:, None] * self.turn * fast)
 
     def reset(self) -> None: ...
 
@@ -184,7 +187,7 @@ class Rush:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A tick, and how things stood at its end."""
+    """A tick, and how things stood at its end; `stop`: a person's stop (`dexrun.stopping.StopPhase`)."""
 
     record: Any
     state: str
@@ -192,6 +195,7 @@ class Moment:
     phase: str
     share: float
     held: bool
+    stop: str = "ready"
 
     @property
     def target(self) -> Floats:
@@ -234,9 +238,12 @@ class Small:
         return arm
 
     @property
+    def leaders(self) -> list[Leader]:
+        return [leader for leader in self.up.leaders.values() if isinstance(leader, Leader)]
+
+    @property
     def leader(self) -> Leader:
-        (leader,) = self.up.leaders.values()
-        assert isinstance(leader, Leader)
+        (leader,) = self.leaders
         return leader
 
     async def until(self, condition: Callable[[], bool], most_s: float = 60.0) -> None:
@@ -251,14 +258,14 @@ class Small:
         for _ in range(count):
             await self.up.control.ticked()
 
-    def asks(self, name: str, **args: Any) -> int:
+    def asks(self, name: str, seen: int | None = None, **args: Any) -> int:
         """A panel's command; the number of its answer."""
         assert self.run is not None
-        return self.run.send(name, args, "laptop")
+        return self.run.send(name, args, "laptop", seen)
 
-    async def says(self, name: str, **args: Any) -> str:
+    async def says(self, name: str, seen: int | None = None, **args: Any) -> str:
         """The same, and what came of it: empty, or why it was refused."""
-        number = self.asks(name, **args)
+        number = self.asks(name, seen, **args)
         await self.until(lambda: number in self.answers)
         return self.answers[number]
 
@@ -272,8 +279,24 @@ class Small:
         control, record = self.up.control, self.up.records.newest()
         hand = getattr(self.mode, "hand_over", None)
         phase = "" if hand is None else hand.phase.name
-        held = bool(self.up.leaders) and self.leader.held
-        self.moments.append(Moment(record, control.state, control.reason, phase, control.speed, held))
+        held, stop = any(each.held for each in self.leaders), str(self.up.stopping.phase)
+        self.moments.append(Moment(record, control.state, control.reason, phase, control.speed, held, stop))
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two listeners of a control loop."""
+
+    first: LoopListener
+    second: LoopListener
+
+    def noted(self, kind: str, values: Mapping[str, Any]) -> None:
+        self.first.noted(kind, values)
+        self.second.noted(kind, values)
+
+    def ticked(self) -> None:
+        self.first.ticked()
+        self.second.ticked()
 
 
 Script = Callable[[Small], Awaitable[None]]
@@ -322,6 +345,9 @@ async def _no_table(*_: Any) -> AsyncIterator[None]:
 def _in_place(small: Small, folder: Path, script: Script, policy: Any) -> Iterator[app.Opener]:
     @contextlib.asynccontextmanager
     async def mode_watched(robot: Robot, *rest: Any) -> AsyncIterator[Mode]:
+        recording = rest[-1]
+        if recording is not None:
+            robot.control.tell(Both(small, recording))
         async with open_mode(robot, *rest) as small.mode:
             yield small.mode
 
@@ -334,10 +360,38 @@ def _in_place(small: Small, folder: Path, script: Script, policy: Any) -> Iterat
         yield mode_watched
 
 
-def perform(folder: Path, script: Script, policy: Any = None, **keys: str) -> Small:
+TWO_ARMS = (
+    """
+runs = "{runs}"
+[arms.left]
+port = "world:left"
+base = {{ position_m = [0.0, 0.376, 0.0] }}
+[arms.right]
+port = "world:right"
+base = {{ position_m = [0.0, 0.0, 0.0] }}
+[leaders.left]
+port = "world:leader_left"
+[leaders.right]
+port = "world:leader_right"
+[realtime]
+clock = "stepped"
+[terminal]
+style = "none"
+[world]
+placed = {cube}
+[recording]
+api = false
+"""
+    + WRIST
+)
+
+
+def perform(
+    folder: Path, script: Script, policy: Any = None, tables: str = ARMS + WRIST, **keys: str
+) -> Small:
     """One run in a folder of its own, with `script` beside it."""
     file, runs = folder / "config.toml", folder / "runs"
-    file.write_text((ARMS + WRIST).format(runs=runs, cube="[]"))
+    file.write_text(tables.format(runs=runs, cube="[]"))
     given = {
         "mode": "rollout",
         "panel__share": "always",

@@ -1,7 +1,8 @@
 """Whatever a person asks for, in whatever order, and whatever is unplugged meanwhile: what the arm is told.
 
-Commands come as a panel sends them, at any tick of a rollout with a leader that can be brought; what is
-looked at is every target that was posted.
+Commands come as a panel sends them, at any tick of a rollout with a leader that can be brought, on one arm or
+on two, with a disk that is full now and then; signals come as ever. What is looked at is every target that
+was posted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,12 @@ from dexrun.panel.link import NoRunError
 from runtime.limits import LEAST_SPEED
 from runtime.messages import Floats
 from runtime.pilot import Pilot
-from tests.dexrun.small_run import D, Moment, Small, perform
+from tests.dexrun.small_run import TWO_ARMS, D, Moment, Small, perform
 
 RATE = 30
 VELOCITY, ACCELERATION = 2.5, 20.0
 GRIPPER = 5
+"""Of each arm, the last joint."""
 BRAKING_TICKS = 4 + int(np.ceil(VELOCITY / (0.9 * ACCELERATION / RATE)))
 RETURN_TICKS = 30
 """After it was held an arm that was fast goes past what is held, and is back in this time."""
@@ -68,9 +72,13 @@ ASKED = st.one_of(
             "end",
             "discard",
             "keep",
-            "reset",
+            "stop",
         ]
     ).map(lambda name: (name, ())),
+    st.tuples(
+        st.sampled_from(["reset", "reset", "resume"]), st.sampled_from(["newest", "newest", "before", "none"])
+    ).map(lambda asked: (asked[0], (("seen", asked[1]),))),
+    st.just(("go on", ())),
     st.sampled_from(["this", "that", ""]).map(lambda text: ("tell", (("text", text),))),
     st.sampled_from([LEAST_SPEED, 0.3, 1.0, 7, -1, None]).map(lambda value: ("speed", (("value", value),))),
     st.sampled_from(["success", "failure", "none", "well"]).map(lambda label: ("label", (("label", label),))),
@@ -79,25 +87,43 @@ DONE = st.sampled_from(
     [f"{what} {device}" for what in ("unplug", "plug") for device in ("arm", "leader", "wrist")]
 )
 PUSHED = st.sampled_from(["push", "let be"])
-STEPS = st.lists(
-    st.builds(
-        lambda ticks, what: Step(ticks, *what),
-        st.integers(0, 25),
-        st.one_of(
-            ASKED, ASKED, ASKED, DONE.map(lambda name: (name, ())), PUSHED.map(lambda name: (name, ()))
-        ),
-    ),
-    max_size=16,
+DISK = st.sampled_from(["fill", "clear"])
+
+
+def some(*done: st.SearchStrategy[str]) -> st.SearchStrategy[list[Step]]:
+    """Steps of what is asked for, and of what is `done` besides."""
+    besides = [each.map(lambda name: (name, ())) for each in done]
+    what = st.one_of(ASKED, ASKED, ASKED, *besides)
+    return st.lists(st.builds(lambda ticks, what: Step(ticks, *what), st.integers(0, 25), what), max_size=16)
+
+
+ENDS = st.sampled_from(
+    [
+        "quit",
+        "stop",
+        "stop quit",
+        "quit stop",
+        "SIGINT",
+        "SIGTERM",
+        "SIGINT SIGINT",
+        "SIGINT SIGTERM",
+        "stop SIGINT",
+        "SIGTERM stop",
+    ]
 )
-ENDS = st.sampled_from(["quit", "stop", "stop quit", "quit stop", "signal", "signal signal"])
 
 
 class Person:
-    """Plays steps, and remembers what was asked for and when."""
+    """Plays steps.
 
-    def __init__(self, small: Small) -> None:
+    Attributes:
+        old: commands of somebody who has not seen the newest stop.
+    """
+
+    def __init__(self, small: Small, ballast: Path | None) -> None:
         self.small = small
-        self.homes: list[int] = []
+        self.old: list[int] = []
+        self._ballast = ballast
 
     async def do(self, step: Step) -> None:
         small = self.small
@@ -105,15 +131,45 @@ class Person:
         what, _, device = step.name.partition(" ")
         if what in ("unplug", "plug"):
             self._device(device).unplugged = what == "unplug"
-        elif step.name == "push":
-            small.leader.hand = np.array([0.9, -0.4, 0.5, 0.3, -0.8, 0.5])
-        elif step.name == "let be":
-            small.leader.hand = np.zeros(D)
+        elif step.name in ("push", "let be"):
+            for leader in small.leaders:
+                leader.hand = np.array([0.9, -0.4, 0.5, 0.3, -0.8, 0.5]) * (step.name == "push")
+        elif step.name in ("fill", "clear"):
+            self._have_the_disk(full=step.name == "fill")
+        elif step.name == "go on":
+            await small.pass_ticks(BRAKING_TICKS)
+            for name in ("reset", "resume"):
+                small.asks(name, small.up.stopping.number)
+        elif "seen" in dict(step.args):
+            self._asks_as_seen(step.name, str(dict(step.args)["seen"]))
         else:
             small.asks(step.name, **dict(step.args))
 
+    def _asks_as_seen(self, name: str, seen: str) -> None:
+        number = self.small.up.stopping.number
+        known = {"newest": number, "before": number - 1, "none": None}[seen]
+        asked = self.small.asks(name, known)
+        if seen == "before":
+            self.old.append(asked)
+
     def _device(self, name: str) -> Any:
-        return self.small.up.drivers[name]
+        drivers = self.small.up.drivers
+        return drivers.get(name) or drivers[f"{name}s.left"]
+
+    def _have_the_disk(self, *, full: bool) -> None:
+        """Not a byte is left on it, or what was put there is gone."""
+        assert self._ballast is not None
+        if not full:
+            self._ballast.unlink(missing_ok=True)
+            return
+        with self._ballast.open("ab", buffering=0) as file:
+            for size in (1 << 16, 1 << 12):
+                while True:
+                    try:
+                        if file.write(bytes(size)) < size:
+                            break
+                    except OSError:
+                        break
 
 
 def targets_of(moments: list[Moment]) -> list[tuple[Moment, Moment, Floats]]:
@@ -130,17 +186,34 @@ def check_speed(moments: list[Moment]) -> None:
     allowed = VELOCITY
     for before, now, speed in targets_of(moments):
         allowed = max(VELOCITY * before.share, allowed - 0.9 * ACCELERATION / RATE)
-        assert np.abs(speed[:GRIPPER]).max() <= allowed + 1e-6, (int(now.record["tick"]), speed, allowed)
+        joints = speed.reshape(-1, D)[:, :GRIPPER]
+        assert np.abs(joints).max() <= allowed + 1e-6, (int(now.record["tick"]), speed, allowed)
+
+
+def check_rest(moments: list[Moment]) -> None:
+    """The arm comes to rest, and stays there; nothing is followed then."""
+    for _, now, speed in targets_of(moments[BRAKING_TICKS:]):
+        assert np.abs(speed).max() <= STILL, int(now.record["tick"])
 
 
 def check_stop(moments: list[Moment]) -> None:
-    """After a latch the arm comes to rest, and never moves again."""
-    stopped = [at for at, moment in enumerate(moments) if moment.state == "stopped"]
-    if not stopped:
-        return
-    assert all(moment.state == "stopped" for moment in moments[stopped[0] :])
-    for _, now, speed in targets_of(moments[stopped[0] + BRAKING_TICKS :]):
-        assert np.abs(speed).max() <= STILL, int(now.record["tick"])
+    """After a latch that nobody may reset the arm comes to rest, and never moves again."""
+    stopped = [at for at, each in enumerate(moments) if (each.state, each.stop) == ("stopped", "ready")]
+    if stopped:
+        assert all(moment.state == "stopped" for moment in moments[stopped[0] :])
+        check_rest(moments[stopped[0] :])
+
+
+def check_persons_stop(moments: list[Moment]) -> None:
+    """From a person's stop until somebody has the run go on the arm stands, also once the stop is reset."""
+    for waits, group in itertools.groupby(moments, lambda each: each.stop != "ready"):
+        run = list(group)
+        if not waits:
+            continue
+        check_rest(run)
+        for now in run:
+            assert now.state == ("stopped" if now.stop == "latched" else "holding") or now is run[-1]
+        assert all(now.pilot is Pilot.NOBODY for now in run[BRAKING_TICKS + 2 :])
 
 
 def check_hold(moments: list[Moment]) -> None:
@@ -182,50 +255,113 @@ def check_end(small: Small, asked: str, moments: list[Moment]) -> None:
     reason, code = small.summary["stop_reason"], small.code
     if small.summary["outcome"] == "stopped" and not reason.startswith("interrupted"):
         assert code == STOPPED, reason
-    elif asked.startswith("signal"):
-        assert (code, reason) == (NOT_DONE, "interrupted (SIGINT)")
+    elif asked.startswith("SIG"):
+        assert (code, reason) == (NOT_DONE, f"interrupted ({asked.split()[0]})")
     else:
         assert code in (OK, NOT_DONE), reason
     if "stop" in asked.split():
         assert small.summary["outcome"] == "stopped", reason
-    if not asked.startswith("signal"):
-        last = targets_of(moments[-2:])
-        assert all(np.abs(speed).max() <= STILL for _, _, speed in last), "the run ended before the arm stood"
+    last = targets_of(moments[-2:])
+    assert all(np.abs(speed).max() <= STILL for _, _, speed in last), "the run ended before the arm stood"
 
 
-def played(folder: Path, steps: list[Step], end: str, **keys: str) -> Small:
+def check_order(small: Small, old: list[int]) -> None:
+    """What was asked for before the newest stop is not done."""
+    assert all(small.answers[number] for number in old if number in small.answers)
+
+
+def check(small: Small, old: list[int], end: str) -> None:
+    moments = small.moments
+    check_speed(moments)
+    check_stop(moments)
+    check_persons_stop(moments)
+    check_hold(moments)
+    check_who_drives(moments)
+    check_leader(small)
+    check_order(small, old)
+    check_end(small, end, moments)
+
+
+def play(folder: Path, steps: list[Step], end: str, ballast: Path | None = None, **keys: str) -> Small:
+    """One run, and all that is checked of it."""
+    old: list[int] = []
+
     async def script(small: Small) -> None:
-        person = Person(small)
+        person = Person(small, ballast)
+        person.old = old
         await small.until(lambda: small.mode is not None)
         try:
             for step in steps:
                 await person.do(step)
             await small.pass_ticks(5)
             for word in end.split():
-                if word == "signal":
-                    os.kill(os.getpid(), signal.SIGINT)
+                if word.startswith("SIG"):
+                    os.kill(os.getpid(), signal.Signals[word])
                 else:
                     small.asks(word)
+            await small.pass_ticks(40)
+            small.asks("quit")  # a stop waits for somebody
             await small.pass_ticks(100)
         except NoRunError:
-            return  # it has ended by itself
+            return  # it has ended
 
-    return perform(folder, script, rollout__take_over="true", **keys)
+    given = {"control__stop_after_hold_s": "2", "rollout__take_over": "true", **keys}
+    small = perform(folder, script, **given)
+    check(small, old, end)
+    return small
+
+
+PARKED = {True: "[0.3, -1.0, 1.0, 0.5, 0.0]", False: "[]"}
 
 
 @pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
-@given(steps=STEPS, end=ENDS, park=st.booleans(), home=st.booleans())
+@given(steps=some(DONE, PUSHED), end=ENDS, park=st.booleans(), home=st.booleans())
 def test_whatever_is_asked_for_in_whatever_order(steps: list[Step], end: str, park: bool, home: bool) -> None:
-    keys = {"control__stop_after_hold_s": "2", "rollout__home": str(home).lower()}
-    if park:
-        keys["control__park_rad"] = "[0.3, -1.0, 1.0, 0.5, 0.0]"
+    keys = {"control__park_rad": PARKED[park], "rollout__home": str(home).lower()}
     with tempfile.TemporaryDirectory() as folder:
-        small = played(Path(folder), steps, end, **keys)
-        moments = small.moments
-        check_speed(moments)
-        check_stop(moments)
-        check_hold(moments)
-        check_who_drives(moments)
-        check_leader(small)
-        check_end(small, end, moments)
+        play(Path(folder), steps, end, **keys)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+@given(steps=some(DONE, PUSHED), end=ENDS, park=st.booleans(), home=st.booleans())
+def test_whatever_is_asked_of_two_arms(steps: list[Step], end: str, park: bool, home: bool) -> None:
+    both = f"{PARKED[park][:-1]}, {PARKED[park][1:]}" if park else "[]"
+    keys = {"control__park_rad": both, "rollout__home": str(home).lower(), "tables": TWO_ARMS}
+    with tempfile.TemporaryDirectory() as folder:
+        play(Path(folder), steps, end, **keys)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+@given(steps=some(DONE, PUSHED, DISK, DISK), end=ENDS)
+def test_whatever_is_asked_for_while_the_disk_is_full_now_and_then(
+    disk: Path, steps: list[Step], end: str
+) -> None:
+    """Every episode is recorded, or it is said that it is not; a run always leaves its summary."""
+    keys = {"recording__rollout": "true", "recording__min_free_mib": "1", "recording__warn_free_mib": "2"}
+    ballast = disk / "ballast"
+    with tempfile.TemporaryDirectory(dir=disk) as folder:
+        try:
+            small = play(Path(folder), steps, end, ballast, **keys)
+        finally:
+            ballast.unlink(missing_ok=True)
+        recorded = small.summary["recording"]
+        assert recorded["recorded"] == len(recorded["episodes"])
+        for episode in recorded["episodes"]:
+            assert episode["state"] in ("finished", "left"), episode

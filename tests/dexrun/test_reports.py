@@ -102,7 +102,7 @@ TROUBLED = replace(
         "head": {"timeout": 2},
     },
     episode="3/20: recording, 12.3 s (2 kept)",
-    keys="SPACE stop, s success, f failure, d discard, q end, ? help",
+    keys="SPACE end, e stop the arm, s success, f failure, d discard, q end, ? help",
 )
 
 

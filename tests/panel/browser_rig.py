@@ -72,7 +72,8 @@ class PlayedRun:
 
     Attributes:
         asked: the commands that came, ``(name, args)``. can: what it says is possible now.
-        refuse: errors by the command's name. status: what it says of itself besides.
+        refuse: errors by the command's name. status: what it says of itself besides. stops: how often it was
+            stopped. seen: the newest stop that whoever asked knew of, by command.
     """
 
     def __init__(self, folder: Path, facts: SharedFacts = FACTS) -> None:
@@ -84,6 +85,7 @@ class PlayedRun:
         self.can: list[str] = list(EVERYTHING)
         self.refuse: dict[str, str] = {}
         self.status: dict[str, Any] = {}
+        self.stops, self.seen = 0, list[int | None]()
         self.hangs = False
         self._tick = 0
 
@@ -105,9 +107,23 @@ class PlayedRun:
             error = self.refuse.get(command.name, "")
             self.shared.answer(self.clock.now_ns(), command.id, error)
             self.asked.append((command.name, dict(command.args)))
+            self.seen.append(command.seen)
             if command.name == "stop":
+                self.stops += 1
                 self.status |= {"latched": True, "state": "stopped", "reason": "a person stopped it"}
-                self.can = ["stop", "quit"]
+                self._stands("latched", ["stop", "quit", "reset"])
+            elif command.name == "reset":
+                self.status |= {"latched": False, "state": "holding", "reason": "the stop was reset"}
+                self._stands("reset", ["stop", "quit", "resume"])
+            elif command.name == "resume":
+                self.status |= {"state": "running", "reason": ""}
+                self._stands("ready", list(EVERYTHING))
+
+    def _stands(self, phase: str, can: list[str]) -> None:
+        """How its newest stop stands, and what is possible by that."""
+        self.can = can
+        if self.stops:
+            self.status["stop"] = {"number": self.stops, "phase": phase, "by": "page", "unresettable": ""}
 
     def _say(self) -> None:
         now, tick = self.clock.now_ns(), self._tick

@@ -109,11 +109,13 @@ def test_the_stop_is_always_there_and_what_cannot_be_done_says_why(tmp_path: Pat
         await page.locator("#state", has_text="STOPPED").wait_for()
         hold = page.locator("[data-do=hold]")
         assert await hold.get_attribute("aria-disabled") == "true"
+        await hold.evaluate("(node) => node.scrollIntoView({block: 'center'})")  # from under the stop
         await hold.click(force=True)
-        await page.locator("#said", has_text="the stop is latched").wait_for()
+        await page.locator("#said", has_text="the stop is latched; reset it first").wait_for()
         assert run.asked == []
         await page.click("#estop")  # once more does no harm
         await run.wait_for("stop")
+        assert run.seen[-1] == 1
         run.close()
         await page.locator("#view-live .empty").wait_for()
         assert await page.inner_text("#state") == "STOPPED"  # the run has ended, and it is said why
@@ -122,6 +124,49 @@ def test_the_stop_is_always_there_and_what_cannot_be_done_says_why(tmp_path: Pat
     visit(tmp_path, look, PHONE, has_touch=True)
 
 
+def test_a_stop_is_reset_by_a_button_of_its_own_and_the_run_goes_on_by_another(tmp_path: Path) -> None:
+    async def look(page: Any, run: PlayedRun) -> None:
+        reset, controls = page.locator("#controls [data-do=reset]"), page.locator("#controls")
+        assert not await reset.is_visible()
+        await page.click("#estop")
+        await run.wait_for("stop")
+        await reset.wait_for()
+        assert await page.evaluate(_IS_APART)
+        for key in "rg ":  # no key of the page resets, and none is pressed by the focus
+            await page.keyboard.press(key)
+        await page.click("#tabs a[data-view=data]")
+        await page.locator("#estop-note", has_text="reset it on “Live”").wait_for()
+        await page.click("#tabs a[data-view=live]")
+        assert run.asked == []
+        await reset.click()
+        assert await run.wait_for("reset") == {}
+        assert run.seen[-1] == 1
+        await page.locator("#reset-next", has_text="until you press Resume").wait_for()
+        assert not await reset.is_visible()
+        start = controls.locator("[data-do=start]")
+        await start.evaluate("(node) => node.scrollIntoView({block: 'center'})")
+        await start.click(force=True)
+        await page.locator("#said", has_text="press Resume first").wait_for()
+        await page.click("#language")
+        await page.locator("#reset-next", has_text="急停已复位").wait_for()
+        await controls.locator("[data-do=resume]").click()
+        assert await run.wait_for("resume") == {}
+        await page.locator("#reset-next").wait_for(state="hidden")
+        await page.click("#estop")
+        await run.wait_for("stop")
+        await reset.click()
+        await run.wait_for("reset")
+        assert run.seen[-1] == 2
+
+    visit(tmp_path, look, PHONE, has_touch=True)
+
+
+_IS_APART = """() => {
+  const stop = document.querySelector("#estop").getBoundingClientRect();
+  const reset = document.querySelector("#controls [data-do=reset]").getBoundingClientRect();
+  const beside = reset.right < stop.left || stop.right < reset.left;
+  return beside || reset.bottom < stop.top || stop.bottom < reset.top;
+}"""
 _STOP_IS_IN_REACH = """() => {
   const box = document.querySelector("#estop").getBoundingClientRect();
   const there = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);

@@ -21,6 +21,7 @@ from dexrun.panel.link import AttachedRun, live_runs
 from runtime.clock import RealClock
 from runtime.recording.reader import Recording
 from runtime.ring import Sample
+from runtime.tick import TickFlag
 from tests.panel.browser_rig import (
     CHROMIUM,
     DRAWING,
@@ -99,6 +100,25 @@ class Person:
                 await CLOCK.sleep_until_ns(CLOCK.now_ns() + 200 * NS_PER_MS)
         return json.loads((self.folder / "summary.json").read_text()), job["code"]
 
+    async def ends(self) -> tuple[dict[str, Any], int]:
+        """End run, of a run that is stopped; and as `hears_of_the_end`."""
+        await self.page.locator("#controls [data-do=reset]").wait_for()
+        async with asyncio.timeout(90):
+            while live_runs(self.panel.folder / "runs"):
+                await self.page.locator("#controls [data-do=quit]").click(force=True)
+                await CLOCK.sleep_until_ns(CLOCK.now_ns() + 1000 * NS_PER_MS)
+        return await self.hears_of_the_end()
+
+    def newest(self) -> int:
+        """The place of the newest tick."""
+        assert self.run is not None
+        return self.run.ticks_since(-1)[-1].index
+
+    def since(self, first: int) -> list[Sample]:
+        """The ticks from there on, as far as they are kept."""
+        assert self.run is not None
+        return self.run.ticks_since(first)
+
     async def draws(self, name: str, page: Any = None) -> None:
         """The page as it is now, for the documentation."""
         if PICTURES:
@@ -117,6 +137,14 @@ def _moving(ticks: list[Sample]) -> list[Sample]:
     """Those whose target differs from the one before."""
     pairs = itertools.pairwise(ticks)
     return [now for before, now in pairs if np.abs(now["clipped"] - before["clipped"]).max() > 1e-9]
+
+
+def _engages_slowly(ticks: list[Sample]) -> None:
+    """After the stop, until the arm has met what it follows, no joint is faster than at a run's beginning."""
+    pairs = itertools.pairwise(ticks)
+    engaging = [now["clipped"] - then["clipped"] for then, now in pairs if now["flags"] & TickFlag.BLENDING]
+    assert engaging
+    assert np.abs(engaging)[:, :5].max() * 30 <= 0.8 + 1e-6
 
 
 SHARED = """
@@ -208,10 +236,35 @@ def test_a_policy_is_paused_slowed_told_and_stopped(tmp_path: Path) -> None:
         await page.fill("#prompt", "put the green cube in the tray")
         await person.makes(lambda now: "green" in now["instruction"], lambda: page.press("#prompt", "Enter"))
         await page.locator("#instruction", has_text="green").wait_for()
+        await page.click("#estop")
+        await page.locator("#state", has_text="STOPPED").wait_for()
+        reset = controls.locator("[data-do=reset]")
+        await reset.wait_for()
+        await person.watches(1)
+        stood = await person.watches(1)
+        await person.makes(lambda now: now["stop"]["phase"] == "reset", reset.click)
+        await page.locator("#reset-next", has_text="until you press Resume").wait_for()
+        assert not await reset.is_visible()
+        stood += await person.watches(2)
+        assert not _moving(stood)
+        first = person.newest()
+        await person.makes(
+            lambda now: now["driving"] == "policy", lambda: controls.locator("[data-do=resume]").click()
+        )
+        await person.sees(lambda now: now["horizon"] > 0)
+        await person.watches(2)
+        ticks = person.since(first)
+        assert _moving(ticks)
+        _engages_slowly(ticks)
         await page.keyboard.press("Escape")
-        summary, code = await person.hears_of_the_end()
+        await page.locator("#state", has_text="STOPPED").wait_for()
+        summary, code = await person.ends()
         assert (summary["outcome"], code) == ("stopped", 3)
         assert summary["stop_reason"].startswith("stopped by page")
+        assert len(summary["stops"]) == 2
+        assert summary["stops"][0]["resumed_by"].startswith("page")
+        outcomes = [each["outcome"] for each in summary["rollout"]["episodes"]]
+        assert outcomes == ["failure", "failure"]
         await page.locator("#state", has_text="STOPPED").wait_for()
 
     sit_down(tmp_path, drive)
@@ -239,7 +292,7 @@ def test_the_table_is_seen_in_depth_beside_the_arm(tmp_path: Path) -> None:
             while _red(await canvas.screenshot(timeout=120_000)) < before + 20:
                 await CLOCK.sleep_until_ns(CLOCK.now_ns() + 200 * NS_PER_MS)
         await page.click("#estop")
-        await person.hears_of_the_end()
+        await person.ends()
 
     sit_down(tmp_path, drive, DRAWING)
 
@@ -266,7 +319,7 @@ def test_a_table_is_cleared_under_a_persons_eyes(tmp_path: Path) -> None:
                 await drawn.locator(".camera:not([data-stale])").nth(1).wait_for()
                 await person.draws("live", drawn)
         await phone.click("#estop")
-        summary, code = await person.hears_of_the_end()
+        summary, code = await person.ends()
         assert (summary["outcome"], code) == ("stopped", 3)
         assert not [line for line in said if "404" not in line]
         await page.click("#tabs a[data-view=setup]")

@@ -111,6 +111,8 @@ def test_a_stop_latches_in_the_next_tick_and_the_arm_rests_within_its_braking(
             await control.ticked()
             await control.ticked()
             assert control.state == "stopped"
+            await stage.rest(1.0)
+            run.send("quit")  # else it waits for a reset
             with contextlib.suppress(NoRunError):
                 while True:
                     last.update(run.status() or {})

@@ -45,6 +45,7 @@ def test_a_run_is_started_seen_and_stopped_from_a_page(
             await say(page, "command", id=5, name="stop")
             answer = await hear(page, "answer")
             assert (answer["id"], answer["ok"]) == (5, True)
+            await say(page, "command", id=6, name="quit")
             done = await ended(panel, job["id"])
             assert done["code"] == 3, done["output"]
             assert (await hear(page, "gone"))["reason"]

@@ -22,13 +22,16 @@ def test_any_bytes_are_taken(data: bytes) -> None:
         "pause",
         "take",
         "instruct",
+        "estop",
+        "reset",
+        "go_on",
         *(f"jog.{what}" for what in keys.JOG_KEYS.values()),
     }
 
 
 @given(
     st.lists(
-        st.sampled_from([b" ", b"s", b"f", b"d", b"q", b"e", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A"])
+        st.sampled_from([b" ", b"s", b"f", b"d", b"q", b"w", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A"])
     ),
     st.data(),
 )
@@ -56,7 +59,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 def test_keys_arrive_through_a_terminal(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = terminal
     pressed: list[str] = []
-    monkeypatch.setattr(keys, "press", lambda episodes, command, extra: pressed.append(command))
+    monkeypatch.setattr(keys, "press", lambda episodes, command, extra, stopping: pressed.append(command))
     before = termios.tcgetattr(theirs)
     clock = RealClock()
 
@@ -66,7 +69,7 @@ def test_keys_arrive_through_a_terminal(terminal: tuple[int, int], monkeypatch: 
             during = termios.tcgetattr(theirs)
             assert not during[3] & (termios.ICANON | termios.ECHO)
             assert during[3] & termios.ISIG  # Ctrl-C stays what it is
-            os.write(ours, b" e\x1b[")
+            os.write(ours, b" w\x1b[")
             os.write(ours, b"Dsq")
             while len(pressed) < 4:
                 await clock.sleep_until_ns(clock.now_ns() + 1_000_000)

@@ -13,7 +13,9 @@ export function whyNot(name) {
   if (!state.run || !status) return say("why_no_run");
   if (isStale()) return say("why_stale");
   if (!status.can || status.can.includes(name)) return "";
-  if (status.latched) return say("why_latched");
+  if (name === "reset") return status.stop?.unresettable || say("why_not_latched");
+  if (status.latched) return status.stop?.phase === "latched" ? say("why_latched") : say("why_ended");
+  if (status.stop?.phase === "reset") return say("why_reset");
   const mode = say(`mode_${state.run.mode}`);
   if (["start", "end", "label", "discard", "keep"].includes(name)) return whyNoEpisode(name, status, mode);
   if (name === "tell") return say("why_tell", {mode});
@@ -65,7 +67,7 @@ export function eStop(node) {
   node.onclick = stopNow;
   const look = () => {
     const note = !state.connected ? "estop_offline" : !state.run ? "estop_no_run"
-      : state.status?.latched ? "estop_latched" : isStale() ? "estop_stale" : "estop_key";
+      : state.status?.latched ? (state.view === "live" ? "estop_latched" : "estop_latched_elsewhere") : isStale() ? "estop_stale" : "estop_key";
     write($("estop-note"), say(note));
     node.classList.toggle("latched", Boolean(state.status?.latched) && state.connected);
   };
@@ -83,7 +85,15 @@ export async function stopNow() {
 
 function stateCard() {
   const word = h("strong", {id: "state"}), reason = h("p", {id: "reason"}), driving = h("p", {id: "driving"});
+  const reset = h("div", {class: "row", id: "reset"}, button("reset", {kind: "warn"}));
+  const next = h("p", {id: "reset-next"});
+  const offered = (phase) => {
+    reset.hidden = phase !== "latched"; // it is nowhere near the stop, and there only once that is latched
+    next.hidden = !["latched", "reset"].includes(phase);
+    write(next, next.hidden ? "" : say(phase === "latched" ? "reset_look" : "reset_done"));
+  };
   on("status", (status) => {
+    offered(status.stop?.phase);
     write(word, stateWord(status));
     mark(word, "data-state", status.latched ? "latched" : status.state);
     write(reason, status.reason || status.step);
@@ -92,6 +102,7 @@ function stateCard() {
   });
   const nothing = () => {
     if (state.run && state.status) return;
+    offered("");
     const stopped = state.connected && state.last?.latched; // what ended it matters more than that it has ended
     write(word, say(stopped ? "state_latched" : state.connected ? "state_none" : "state_unknown"));
     mark(word, "data-state", stopped ? "latched" : "none");
@@ -100,7 +111,7 @@ function stateCard() {
   };
   for (const event of ["hello", "gone", "connection", "language"]) on(event, nothing);
   nothing();
-  return card("state", word, reason, driving, h("div", {class: "row"}, button("hold"), button("resume", {kind: "go"})),
+  return card("state", word, reason, driving, next, reset, h("div", {class: "row"}, button("hold"), button("resume", {kind: "go"})),
     h("div", {class: "row"}, button("pause", {key: "p"}), button("home")),
     h("div", {class: "row"}, button("quit", {key: "q"})));
 }

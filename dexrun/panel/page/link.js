@@ -34,10 +34,11 @@ export function watch(wanted) {
 /** The next picture of this stream may come. */
 export const seen = (stream) => send({type: "seen", stream});
 
-/** Ask the run for something; resolves to `{ok, error}`, in any case. */
+/** Ask the run for something; resolves to `{ok, error}`, in any case. The run is told which stop this page knows of:
+ * what was pressed before a newer one, and comes late, has no effect. */
 export function command(name, args = {}) {
-  const id = ++numbers;
-  if (!send({type: "command", id, name, args})) return Promise.resolve({ok: false, error: "", word: "notSent"});
+  const id = ++numbers, seen = state.status?.stop?.number ?? 0;
+  if (!send({type: "command", id, name, args, seen})) return Promise.resolve({ok: false, error: "", word: "notSent"});
   return new Promise((resolve) => {
     const timer = setTimeout(() => settle(id, {ok: false, error: "", word: "noAnswer"}), ANSWER_MS);
     waiting.set(id, {resolve, timer});
@@ -121,6 +122,7 @@ function showNewest() {
     const before = state.status;
     if (before?.ticks !== status.ticks || (!status.ticks && before?.elapsed_s !== status.elapsed_s)) state.heard = began;
     state.status = status;
+    if (status.stop && status.stop.phase !== "latched") stoppedRun = "";
     emit("status", status);
   }
   if (ticks) {

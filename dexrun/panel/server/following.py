@@ -107,7 +107,7 @@ class Following:
         problem = "no run is alive"
         if self._run is not None:
             try:
-                number = self._run.send(asked.name, asked.args, page.name)
+                number = self._run.send(asked.name, asked.args, page.name, asked.seen)
                 self._answers.expect(number, page, asked.id)
                 self._beat()
                 return

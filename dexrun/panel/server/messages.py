@@ -79,11 +79,16 @@ def watched(said: Mapping[str, Any]) -> Watched:
 
 @dataclass(frozen=True, slots=True)
 class AskedCommand:
-    """What a page asks the run for; `id` is the page's own number, which the answer gets."""
+    """What a page asks the run for; `id` is the page's own number, which the answer gets.
+
+    Attributes:
+        seen: the number of the newest stop that the page shows.
+    """
 
     id: int
     name: str
     args: Mapping[str, Any]
+    seen: int | None = None
 
 
 def command(said: Mapping[str, Any]) -> AskedCommand:
@@ -99,7 +104,10 @@ def command(said: Mapping[str, Any]) -> AskedCommand:
         raise BadMessageError("name: of the command, at most 40 letters")
     if not isinstance(args, dict) or len(json.dumps(args)) > _ARGS_BYTES:
         raise BadMessageError(f"args: an object of at most {_ARGS_BYTES} bytes")
-    return AskedCommand(number, name, args)
+    seen = said.get("seen")
+    if seen is not None and (type(seen) is not int or not 0 <= seen < 1 << 53):
+        raise BadMessageError("seen: the number of a stop")
+    return AskedCommand(number, name, args, seen)
 
 
 def parsed(message: str) -> dict[str, Any]:
