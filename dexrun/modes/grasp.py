@@ -452,7 +452,8 @@ class GraspMode:
         self._sketches += 1
 
         def draw() -> None:
-            way = np.array([self._moves.arm.fk(row[self._moves.joints])[:3, 3] for row in rows])
+            arm = self._moves.arm.copy()  # the other is the loop's
+            way = np.array([arm.fk(row[self._moves.joints])[:3, 3] for row in rows])
             save_png(path, sketch(frame, step.box, mask, step.instruction, way, info))
 
         await self._clock.run_blocking(draw)

@@ -33,7 +33,8 @@ class GraspMoves:
         turns: whose turn it is.
 
     Attributes:
-        arm: a model of it, of this mode's own: moves are planned on other threads than safety runs on.
+        arm: a model of it, of this mode's own, for the loop's thread. Each move is planned on a copy, by a
+            thread that goes on beside the next one's if it is broken off.
         joints: its joints in the robot's vector.
         clear_ns: when it last stood at home, out of the cameras' view.
     """
@@ -99,7 +100,7 @@ class GraspMoves:
         self._placed += 1
         options = PlaceOptions(carry_height_m=self._options.carry_height_m, release_height_m=place_m[2])
         driven = self._turns.driven
-        while (outcome := await self._put(lambda start: spot, options)) is None:
+        while (outcome := await self._put(lambda arm, start: spot, options)) is None:
             await self._turns.wait()
             if self._turns.driven > driven and not self.holds_something():
                 return plan.Done()
@@ -119,31 +120,31 @@ class GraspMoves:
         await self._clock.sleep_until_ns(self._clock.now_ns() + round(self._options.settle_s * NS_PER_S))
         return outcome
 
-    def _way_home(self, start: Floats) -> Floats:
-        return plan_home(self.arm, start, self._home_pose(), self._limits, self._options.carry_height_m)
+    def _way_home(self, arm: ArmModel, start: Floats) -> Floats:
+        return plan_home(arm, start, self._home_pose(), self._limits, self._options.carry_height_m)
 
     async def _put_back(self) -> plan.StepResult | None:
         """Set down, where it was taken from, what the planner did not see in the gripper."""
         options = PlaceOptions(self._options.carry_height_m, release_height_m=_PUT_BACK_M)
 
-        def here(start: Floats) -> tuple[float, float]:
-            x, y = self.arm.fk(start)[:2, 3].tolist()
+        def here(arm: ArmModel, start: Floats) -> tuple[float, float]:
+            x, y = arm.fk(start)[:2, 3].tolist()
             return x, y
 
         return await self._put(here, options)
 
     async def _put(
-        self, spot: Callable[[Floats], tuple[float, float]], options: PlaceOptions
+        self, spot: Callable[[ArmModel, Floats], tuple[float, float]], options: PlaceOptions
     ) -> plan.StepResult | None:
         held = self._control.position
 
-        def planned(start: Floats) -> Floats:
+        def planned(arm: ArmModel, start: Floats) -> Floats:
             opening = None if held is None else self._fingers.openings(held[self.joints])
-            return plan_place(self.arm, start, spot(start), self._limits, options, opening).rows
+            return plan_place(arm, start, spot(arm, start), self._limits, options, opening).rows
 
         return await self._move(planned)
 
-    async def _move(self, planned: Callable[[Floats], Floats]) -> plan.StepResult | None:
+    async def _move(self, planned: Callable[[ArmModel, Floats], Floats]) -> plan.StepResult | None:
         """Plan a move from where the arm is asked to be, and make it; waits out faults that hold it.
 
         Returns:
@@ -154,7 +155,7 @@ class GraspMoves:
             await self._control.ticked()
         start, lost = self._control.target.copy(), self._turns.lost
         try:
-            rows = await self._clock.run_blocking(lambda: self._whole(start, planned))
+            rows = await self._clock.run_blocking(lambda: self._whole(self.arm.copy(), start, planned))
         except MotionError as error:
             if self._turns.lost > lost:
                 return None
@@ -171,10 +172,10 @@ class GraspMoves:
             return plan.Failed("motion", why)
         return plan.Done()
 
-    def _whole(self, start: Floats, planned: Callable[[Floats], Floats]) -> Floats:
-        """What is `planned` for the arm that works, as rows ``[T, D]`` of the whole robot."""
-        self.arm.stand(start)
-        own = planned(start[self.joints])
+    def _whole(self, arm: ArmModel, start: Floats, planned: Callable[[ArmModel, Floats], Floats]) -> Floats:
+        """What is `planned` for `arm`, which works, as rows ``[T, D]`` of the whole robot."""
+        arm.stand(start)
+        own = planned(arm, start[self.joints])
         rows = np.tile(start, (len(own), 1))
         rows[:, self.joints] = own
         return rows

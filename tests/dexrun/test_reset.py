@@ -13,11 +13,12 @@ from dexrun.episodes.actions import RunActions
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.episodes.keys import press
 from dexrun.exit_codes import NOT_DONE, STOPPED
-from dexrun.modes import homing
+from dexrun.modes import grasp_moves, homing
 from dexrun.modes.homing import way_home
+from dexrun.modes.one_episode import OneEpisode
 from dexrun.panel import commands
 from dexrun.robot import Robot
-from dexrun.stopping import StopPhase
+from policies import handling
 from runtime.clock import NS_PER_S
 from runtime.control import pilot_of
 from runtime.messages import Decision, Floats
@@ -145,7 +146,7 @@ def test_what_was_asked_for_before_the_stop_has_no_effect_after_its_reset(tmp_pa
         small.asks("reset", 1)
         assert await small.says("stop") == ""
         await small.pass_ticks(5)
-        assert small.up.stopping.phase is StopPhase.LATCHED
+        assert str(small.up.stopping.phase) == "latched"
         assert (
             await small.says("reset", 1) == "reset was asked for before the arm was stopped, and is not done"
         )
@@ -320,13 +321,13 @@ def test_the_terminals_keys_and_http_stop_reset_and_go_on(tmp_path: Path) -> Non
         await latched(small)
         for command in ("toggle", "pause", "take", "go_on"):
             key(command)
-        assert stopping.phase is StopPhase.LATCHED
+        assert str(stopping.phase) == "latched"
         assert not episodes.recording
         key("reset")
-        assert stopping.phase is StopPhase.RESET
+        assert str(stopping.phase) == "reset"
         for command in ("toggle", "pause", "take", "reset"):
             key(command)
-        assert stopping.phase is StopPhase.RESET
+        assert str(stopping.phase) == "reset"
         assert small.up.control.source is None
         key("go_on")
         await driven(small)
@@ -400,9 +401,16 @@ def test_what_lasted_too_long_is_no_persons_stop_also_on_the_way_to_where_it_par
 
 
 def test_a_grasp_that_was_stopped_has_failed_and_the_run_clears_the_table_all_the_same(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
+    planned_on: list[Any] = []
+
+    def plan_home(arm: Any, *given: Any) -> Floats:
+        planned_on.append(arm)
+        return handling.plan_home(arm, *given)
+
+    monkeypatch.setattr(grasp_moves, "plan_home", plan_home)
 
     async def script(stage: Stage) -> None:
         control, stopping = stage.up.control, stage.up.stopping
@@ -423,6 +431,9 @@ def test_a_grasp_that_was_stopped_has_failed_and_the_run_clears_the_table_all_th
 
     stage = perform_whole(tmp_path, script, mode="grasp")
     assert stage.code == 0, stage.summary["stop_reason"]
+    # A plan that was broken off is still being made while the next one is: each has a model of its own.
+    assert isinstance(stage.mode, OneEpisode)
+    assert len({id(arm) for arm in planned_on}) == len(planned_on) >= 3
     assert seen["moved"] == 0.0
     assert [each["grasped"] for each in seen["attempts"]] == [False]
     first, *more = stage.summary["attempts"]
