@@ -27,6 +27,7 @@ from dexrun.panel.link import NoRunError
 from runtime.limits import LEAST_SPEED
 from runtime.messages import Floats
 from runtime.pilot import Pilot
+from runtime.recording.reader import Recording
 from tests.dexrun.small_run import TWO_ARMS, D, Moment, Small, perform
 
 RATE = 30
@@ -250,8 +251,8 @@ def check_leader(small: Small) -> None:
             assert not any(each.held for each in list(group)[3:])
 
 
-def check_end(small: Small, asked: str, moments: list[Moment]) -> None:
-    """There is a summary, and it and the exit code say how the run ended."""
+def check_end(small: Small, asked: str, moments: list[Moment], *, stopped: bool) -> None:
+    """There is a summary, and it and the exit code say how the run ended; `stopped`, as the last thing."""
     reason, code = small.summary["stop_reason"], small.code
     if small.summary["outcome"] == "stopped" and not reason.startswith("interrupted"):
         assert code == STOPPED, reason
@@ -259,7 +260,7 @@ def check_end(small: Small, asked: str, moments: list[Moment]) -> None:
         assert (code, reason) == (NOT_DONE, f"interrupted ({asked.split()[0]})")
     else:
         assert code in (OK, NOT_DONE), reason
-    if "stop" in asked.split():
+    if stopped:
         assert small.summary["outcome"] == "stopped", reason
     last = targets_of(moments[-2:])
     assert all(np.abs(speed).max() <= STILL for _, _, speed in last), "the run ended before the arm stood"
@@ -270,7 +271,7 @@ def check_order(small: Small, old: list[int]) -> None:
     assert all(small.answers[number] for number in old if number in small.answers)
 
 
-def check(small: Small, old: list[int], end: str) -> None:
+def check(small: Small, old: list[int], end: str, *, stopped: bool) -> None:
     moments = small.moments
     check_speed(moments)
     check_stop(moments)
@@ -279,12 +280,12 @@ def check(small: Small, old: list[int], end: str) -> None:
     check_who_drives(moments)
     check_leader(small)
     check_order(small, old)
-    check_end(small, end, moments)
+    check_end(small, end, moments, stopped=stopped)
 
 
-def play(folder: Path, steps: list[Step], end: str, ballast: Path | None = None, **keys: str) -> Small:
+def play(folder: Path, steps: list[Step], end: str, ballast: Path | None = None, /, **keys: str) -> Small:
     """One run, and all that is checked of it."""
-    old: list[int] = []
+    old, stops = list[int](), list[int]()
 
     async def script(small: Small) -> None:
         person = Person(small, ballast)
@@ -298,7 +299,8 @@ def play(folder: Path, steps: list[Step], end: str, ballast: Path | None = None,
                 if word.startswith("SIG"):
                     os.kill(os.getpid(), signal.Signals[word])
                 else:
-                    small.asks(word)
+                    number = small.asks(word)
+                    stops.extend([number] if word == "stop" else [])
             await small.pass_ticks(40)
             small.asks("quit")  # a stop waits for somebody
             await small.pass_ticks(100)
@@ -307,7 +309,7 @@ def play(folder: Path, steps: list[Step], end: str, ballast: Path | None = None,
 
     given = {"control__stop_after_hold_s": "2", "rollout__take_over": "true", **keys}
     small = perform(folder, script, **given)
-    check(small, old, end)
+    check(small, old, end, stopped=any(small.answers.get(number) == "" for number in stops))
     return small
 
 
@@ -362,6 +364,11 @@ def test_whatever_is_asked_for_while_the_disk_is_full_now_and_then(
         finally:
             ballast.unlink(missing_ok=True)
         recorded = small.summary["recording"]
-        assert recorded["recorded"] == len(recorded["episodes"])
+        written = [each for each in recorded["episodes"] if each["bytes"] or not each.get("error")]
+        assert recorded["recorded"] == len(written), recorded
         for episode in recorded["episodes"]:
             assert episode["state"] in ("finished", "left"), episode
+        place = Path(recorded["folder"])
+        finished = [each["episode"] for each in written if each["state"] == "finished"]
+        with Recording(place) as recording:
+            assert [episode.index for episode in recording.episodes] == finished

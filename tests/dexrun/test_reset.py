@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dexrun.data.recorded import recorded_settings
+from dexrun.data.verify import verify
 from dexrun.episodes.actions import RunActions
 from dexrun.episodes.episodes import EpisodeError
 from dexrun.episodes.keys import press
@@ -248,6 +250,9 @@ def test_teleoperation_goes_on_slowly_from_where_the_arm_is_to_where_the_leader_
         assert flags[-1] & TickFlag.STOPPED  # it has the arm until it stands
         targets = first.array("/ticks", "clipped")
         np.testing.assert_array_equal(targets[-1], targets[-2])
+        for episode in (first, second):
+            comparison = verify(episode, recorded_settings(episode))
+            assert comparison.same, comparison.difference
     assert small.summary["recording"]["episodes"][0]["stop_reason"] == "stopped by laptop"
 
 
