@@ -24,7 +24,6 @@ from dexrun.panel.link import AttachedRun, NoRunError, live_runs
 from dexrun.robot import Robot
 from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
-from runtime.control import LoopListener
 from runtime.interfaces import ArmDriver, CameraDriver, LeaderDriver, PolicySpec
 from runtime.latest import Latest
 from runtime.messages import (
@@ -37,6 +36,7 @@ from runtime.messages import (
     PolicyAnswer,
 )
 from runtime.pilot import Pilot
+from runtime.ports import LoopListener
 from runtime.ring import Mailbox, Ring
 from tests.dexrun.rig import newest
 from tests.dexrun.test_small_setups import ARMS, WRIST

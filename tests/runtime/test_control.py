@@ -332,9 +332,12 @@ def test_a_stop_is_latched_until_it_is_reset() -> None:
     assert set(rig.requested()[4:10]) == {0.002}
 
 
+@pytest.mark.parametrize("then", ["", "idle", "rest", "follow"])
 @pytest.mark.parametrize("state", ["running", "holding", "parking", "idle"])
-def test_a_stop_that_brakes_is_latched_in_the_next_tick_and_does_not_come_back(state: str) -> None:
-    """Braked by 4 mm less a tick, as the stage says, until it stands; from whatever it did before."""
+def test_a_stop_that_brakes_is_latched_in_the_next_tick_and_does_not_come_back(state: str, then: str) -> None:
+    """Braked by 4 mm less a tick, as the stage says, until it stands; from whatever it did before, and
+    whatever is asked for in the same moment by a mode that does not know yet.
+    """
     rig = Rig(options={"park_rad": (9.0, 9.0), "park_speed_rad_s": 1.0})
     left = [0.004, 0.002]
 
@@ -353,6 +356,9 @@ def test_a_stop_that_brakes_is_latched_in_the_next_tick_and_does_not_come_back(s
         await rig.ticks(2)
         assert rig.loop.state == state
         rig.loop.stop("the panel", brakes=True)
+        {"idle": rig.loop.idle, "rest": rig.loop.rest}.get(then, str)()
+        if then == "follow":
+            rig.loop.follow(Chunks(ramp))
         await rig.ticks(1)
         assert rig.loop.state == "stopped"
         await rig.ticks(4)
@@ -396,6 +402,33 @@ def test_the_safety_stage_can_stop_the_run_where_it_says() -> None:
     rig.run(main)
     assert rig.requested()[:8] == [0.0, 0.0, 0.001, 0.002, 0.003, 0.001, 0.001, 0.001]
     assert rig.statistics.clips == {"force": 1}
+
+
+@pytest.mark.parametrize("cause", ["stage", "fault", "hold", "none"])
+def test_a_stop_that_may_be_reset_may_not_once_something_else_stops_the_arm(cause: str) -> None:
+    rig = Rig({"stop_after_hold_s": 0.05})
+
+    async def main() -> None:
+        rig.loop.follow(Chunks(ramp))
+        await rig.ticks(4)
+        rig.loop.stop("stopped by laptop", resettable=True)
+        await rig.ticks(2)
+        assert (rig.loop.latched, rig.loop.final) == ("stopped by laptop", False)
+        if cause == "stage":
+            rig.guard.rule = lambda requested: Outcome(requested.copy(), Clip.FORCE, "force above 30 N")
+        elif cause != "none":
+            rig.fault = (Decision.STOP if cause == "fault" else Decision.HOLD, "head: gone")
+        await rig.ticks(8)
+        why = {
+            "stage": "; force above 30 N",
+            "fault": "; head: gone",
+            "hold": "; head: gone (held for 0.05 s)",
+            "none": "",
+        }[cause]
+        assert (rig.loop.latched, rig.loop.final) == (f"stopped by laptop{why}", cause != "none")
+        assert rig.loop.reason == rig.loop.latched
+
+    rig.run(main)
 
 
 @pytest.mark.parametrize("decision", list(Decision))
