@@ -1,10 +1,11 @@
 """A chunk of SmolVLA beside LeRobot's own, with the same weights, pictures and noise.
 
-``python -m bench.smolvla``: random weights of the public sizes, one camera and two of 512x512, float32 on the
-CPU; with ``--device cuda`` (not run to its end yet) there, with bfloat16, compile and graphs, too: LeRobot's
-language model in bfloat16 under autocast, ours altogether. LeRobot 0.4.4 runs in its own
-environment (`make interop` makes it), in turns with ours, and medians count. Prints one JSON line: seconds a
-chunk of every variant, the largest difference from LeRobot's, and ratios; ``--size tiny`` is for a try.
+``python -m bench.smolvla``: random weights of the public sizes, one camera and two of 512x512, on the CPU as
+`dexrun` runs it in float32 (``packed``) and with ``precision = "int8"``; with ``--device cuda`` (not run to
+its end yet) there, with bfloat16, compile and graphs, too: LeRobot's language model in bfloat16 under
+autocast, ours altogether. LeRobot 0.4.4 runs in its own environment (`make interop` makes it), in turns with
+ours, and medians count. Prints one JSON line: seconds a chunk of every variant, how far it is from LeRobot's
+at most and on average (``mean_size``: how large its numbers are), and ratios; ``--size tiny`` is for a try.
 """
 
 from __future__ import annotations
@@ -54,16 +55,37 @@ TINY = SmolVlaShape(
 )
 
 
-class _LeRobot:
-    """Its process."""
+class LeRobot:
+    """Its process.
+
+    Args:
+        python: of an environment that has LeRobot. file: where it writes weights and what it is shown.
+        batch: of its training; 0: it makes chunks.
+    """
 
     def __init__(
-        self, python: Path, file: Path, shape: SmolVlaShape, device: str, precision: str, cameras: int
+        self,
+        python: Path,
+        file: Path,
+        shape: SmolVlaShape,
+        device: str,
+        precision: str,
+        cameras: int,
+        batch: int = 0,
     ) -> None:
         peer = ROOT / "tests" / "remote" / "interop" / "lerobot_smolvla_peer.py"
         sizes = json.dumps(shape.model_dump(mode="json"))
         self._process = subprocess.Popen(
-            [str(python), str(peer), str(file), device, precision, str(cameras), sizes],
+            [
+                str(python),
+                str(peer),
+                str(file),
+                device,
+                precision,
+                str(cameras),
+                sizes,
+                *([str(batch)] * bool(batch)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -78,10 +100,10 @@ class _LeRobot:
                 return dict(json.loads(line))
         raise RuntimeError("LeRobot's side ended; its script alone, with the same arguments, says why")
 
-    def chunk(self) -> dict[str, float]:
-        """Compute one; how long it took."""
+    def take(self) -> dict[str, float]:
+        """Compute one chunk, or take one step; how long it took."""
         assert self._process.stdin is not None  # noqa: S101 - a pipe
-        self._process.stdin.write("chunk\n")
+        self._process.stdin.write("go\n")
         self._process.stdin.flush()
         return self._said()
 
@@ -104,6 +126,18 @@ def variants(
 
         return chunk
 
+    def called(way: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            with torch.inference_mode():
+                return way(*inputs)
+
+        return call
+
+    if device.type == "cpu":
+        rounded = copy.deepcopy(network)
+        network.pack(flow=True)
+        rounded.pack(flow=True, int8=True)
+        return {"packed": called(chunk_of(network)), "int8": called(chunk_of(rounded))}
     ways = {"eager": chunk_of(network)}
     if device.type == "cuda":
         ways["graph"] = Replay(ways["eager"], device, enabled=True)
@@ -116,13 +150,6 @@ def variants(
             compile_each(each.post_attention_layernorm for each in layers)
             ways["compile"] = chunk_of(quick)
             ways["compile+graph"] = Replay(ways["compile"], device, enabled=True)
-
-    def called(way: Callable[..., Tensor]) -> Callable[[], Tensor]:
-        def call() -> Tensor:
-            with torch.inference_mode():
-                return way(*inputs)
-
-        return call
 
     return {name: called(way) for name, way in ways.items()}
 
@@ -139,7 +166,7 @@ def compared(options: argparse.Namespace, cameras: int, precision: str) -> dict[
     shape, device = TINY if options.size == "tiny" else SmolVlaShape(), torch.device(options.device)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         file = Path(folder) / "made.pt"
-        peer = _LeRobot(options.lerobot, file, shape, options.device, precision, cameras)
+        peer = LeRobot(options.lerobot, file, shape, options.device, precision, cameras)
         made = torch.load(file, weights_only=True, mmap=True)
         network = SmolVla(shape).eval()
         network.load_state_dict(made["weights"])
@@ -152,10 +179,13 @@ def compared(options: argparse.Namespace, cameras: int, precision: str) -> dict[
     for name, way in ways.items():
         for _ in range(2):
             _, answer = timed(way)
-        found[f"{name}_largest_difference"] = float((answer - made["chunk"]).abs().max())
+        away = (answer - made["chunk"]).abs()
+        found[f"{name}_largest_difference"] = float(away.max())
+        found[f"{name}_mean_difference"] = float(away.mean())
+    found["mean_size"] = float(made["chunk"].abs().mean())
     memory = 0.0
     for _ in range(options.repeat):
-        told = peer.chunk()
+        told = peer.take()
         seconds["lerobot"].append(told["s"])
         memory = told["gpu_mib"]
         for name, way in ways.items():

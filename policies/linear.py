@@ -9,13 +9,13 @@ device, or in another dtype, nothing changes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
-Activation = Literal["none", "relu", "gelu", "gelu_tanh"]
+from policies.int8 import Activation, Int8Weight
 
 _APPLY: dict[Activation, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -62,7 +62,7 @@ class Packed:
 class Linear(nn.Linear):
     """`torch.nn.Linear` that can be packed, with an activation that can be fused."""
 
-    packed: Packed | None = None
+    packed: Packed | Int8Weight | None = None
 
     def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
         """``activation(x @ weight.T + bias)``."""
@@ -70,10 +70,10 @@ class Linear(nn.Linear):
             return self.packed(x, activation)
         return _APPLY[activation](F.linear(x, self.weight, self.bias))
 
-    def pack(self) -> None:
-        """Pack, for inference only. The plain weight is given up."""
-        if self.packed is None and can_pack(self.weight):
-            self.packed = Packed(self.weight, self.bias)
+    def pack(self, *, int8: bool = False) -> None:
+        """Pack, for inference only; with `int8` rounded, wherever it is. The plain weight is given up."""
+        if self.packed is None and (int8 or can_pack(self.weight)):
+            self.packed = (Int8Weight if int8 else Packed)(self.weight, self.bias)
             self.weight = nn.Parameter(self.weight.detach().new_empty(0), requires_grad=False)
 
 
@@ -132,8 +132,22 @@ class MultiHead(nn.Module):
             self.in_proj_weight = nn.Parameter(empty, requires_grad=False)
 
 
-def pack_all(module: nn.Module) -> None:
-    """Pack every layer of `module` that can be. Its weights can no longer be saved afterwards."""
+def make_packable(module: nn.Module) -> None:
+    """Make torch's own linear layers in `module`, another library's, such that can be packed.
+
+    They stay the same objects, with their names, weights and hooks.
+    """
     for part in module.modules():
-        if isinstance(part, Linear | MultiHead):
+        if type(part) is nn.Linear:
+            part.__class__ = Linear
+
+
+def pack_all(module: nn.Module, *, int8: bool = False) -> None:
+    """Pack every layer of `module` that can be, with `int8` rounded to 8 bits where it is a `Linear`. Its
+    weights can no longer be saved afterwards.
+    """
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.pack(int8=int8)
+        elif isinstance(part, MultiHead):
             part.pack()

@@ -131,8 +131,12 @@ class LerobotAct(nn.Module):
         self.action_head = Linear(dim, folder.action.shape[0])
 
     def place(self, device: torch.device, precision: str) -> None:
-        """Move there, and pack."""
+        """Move there."""
         accelerate.place(self, device, precision)
+
+    def pack(self, *, guided: bool, int8: bool) -> None:
+        """Pack all its layers; nothing guides it, and none is rounded."""
+        del guided, int8
         pack_all(self)
 
     @torch.no_grad()

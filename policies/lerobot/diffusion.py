@@ -252,6 +252,9 @@ class LerobotDiffusion(nn.Module):
         """Move there."""
         accelerate.place(self, device, precision)
 
+    def pack(self, *, guided: bool, int8: bool) -> None:
+        """Nothing: it is convolutions, nearly all."""
+
     @torch.no_grad()
     def chunk(self, seen: NetworkInput) -> Tensor:
         """``[B, chunk, action]``, normalised, float32."""

@@ -18,7 +18,7 @@ LerobotLoad = Callable[[Folder, LerobotFolderOptions, torch.device], ChunkNetwor
 def _act(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
     from policies.lerobot.act import load_lerobot_act
 
-    return load_lerobot_act(folder, device, options.precision)
+    return load_lerobot_act(folder, device, options.held_in)
 
 
 def _diffusion(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
@@ -26,7 +26,7 @@ def _diffusion(folder: Folder, options: LerobotFolderOptions, device: torch.devi
 
     need(f"a {folder.kind} of LeRobot's", ("diffusers",), options.extra)
     steps, kind = options.inference_steps, options.noise_scheduler
-    return load_lerobot_diffusion(folder, device, options.precision, steps, kind)
+    return load_lerobot_diffusion(folder, device, options.held_in, steps, kind)
 
 
 def _smolvla(folder: Folder, options: LerobotFolderOptions, device: torch.device) -> ChunkNetwork:
@@ -34,7 +34,7 @@ def _smolvla(folder: Folder, options: LerobotFolderOptions, device: torch.device
     from policies.lerobot.smolvla import load_lerobot_smolvla
 
     steps = options.inference_steps
-    return load_lerobot_smolvla(folder, device, options.precision, steps, options.vlm)
+    return load_lerobot_smolvla(folder, device, options.held_in, steps, options.vlm)
 
 
 NETWORKS: Mapping[str, LerobotLoad] = {"act": _act, "diffusion": _diffusion, "smolvla": _smolvla}

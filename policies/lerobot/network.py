@@ -75,6 +75,14 @@ class ChunkNetwork(Protocol):
             PolicyError: it cannot.
         """
 
+    def pack(self, *, guided: bool, int8: bool) -> None:
+        """Make what it has ready for inference where it lies, once.
+
+        Args:
+            guided: committed rows may steer it by gradients.
+            int8: round large layers to 8 bits, where it can.
+        """
+
     def chunk(self, seen: NetworkInput) -> Tensor:
         """``[B, rows, action]``, normalised, float32."""
 

@@ -22,7 +22,8 @@ class FolderOptions(PolicyTable):
         rate_hz: rows per second that its chunks mean: the frames per second of its data set, which LeRobot's
             folder does not say.
         device: ``cpu``, ``cuda``, ``cuda:1``...
-        precision: of the network.
+        precision: of the network. ``int8``: the large layers of a SmolVLA multiply 8-bit integers, on a CPU,
+            which is faster where it has instructions for it (VNNI), and near: docs/benchmarks.md.
         threads: torch's threads on the CPU; 0 leaves them alone.
         seed: of the noise that chunks are made from, where the network needs any.
         inference_steps: of a Diffusion Policy's or SmolVLA's chunk; 0: as the folder says.
@@ -43,7 +44,7 @@ class FolderOptions(PolicyTable):
 
     rate_hz: float = Field(default=30.0, gt=0, le=1000)
     device: str = "cpu"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
     threads: int = Field(default=0, ge=0)
     seed: int = 0
     inference_steps: int = Field(default=0, ge=0, le=10_000)
@@ -105,6 +106,11 @@ class FolderOptions(PolicyTable):
 
     def other_cameras(self, cameras: Sequence[str]) -> str:
         return suggested(self.folder(), cameras)
+
+    @property
+    def held_in(self) -> str:
+        """What numbers of the network are held in, but for layers that are rounded."""
+        return "float32" if self.precision == "int8" else self.precision
 
     @property
     def remembers_episode(self) -> bool:

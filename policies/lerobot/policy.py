@@ -102,7 +102,8 @@ class FolderPolicy:
     def warm_up(self) -> None:
         """Move the network to its device and run it once."""
         set_threads(self._options.threads)
-        self._network.place(self._device, self._options.precision)
+        self._network.place(self._device, self._options.held_in)
+        self._network.pack(guided=self._guides, int8=self._options.precision == "int8")
         self._normaliser = self._normaliser.to(self._device)
         self._warm = True
         vectors = {
@@ -259,6 +260,10 @@ def _check_effect(folder: Folder, options: FolderOptions) -> None:
     """
     if options.inference_steps and folder.kind == "act":
         raise folder.error("policy.inference_steps has no effect: an ACT makes its chunk at once")
+    if options.precision == "int8" and folder.kind != "smolvla":
+        raise folder.error(f"policy.precision = 'int8' has no effect: it is a {folder.kind}")
+    if options.precision == "int8" and not options.device.startswith("cpu"):
+        raise folder.error("policy.precision = 'int8' is for device = 'cpu'; 'bfloat16' is fast on a GPU")
     if options.vlm and folder.kind != "smolvla":
         raise folder.error(f"policy.vlm has no effect: it is a {folder.kind}")
     if options.blend == "rtc" and folder.kind != "smolvla":

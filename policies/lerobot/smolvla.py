@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
+from loguru import logger
 from pydantic import Field
 from torch import Tensor, nn
 
 from policies import accelerate
 from policies.checkpoint import CheckpointError
+from policies.int8 import is_fast
 from policies.lerobot.folder import STATE, Folder, FolderError
 from policies.lerobot.network import CommittedRows, FileSaid, NetworkInput, said
 from policies.lerobot.smolvla_network import Reading, SmolVla
@@ -88,6 +90,15 @@ class LerobotSmolVla(nn.Module):
     def place(self, device: torch.device, precision: str) -> None:
         """Move there."""
         accelerate.place(self, device, precision)
+
+    def pack(self, *, guided: bool, int8: bool) -> None:
+        """Pack its large layers; what rows steer by gradients stays as it is."""
+        if int8 and not is_fast():
+            logger.warning(
+                "policy.precision = 'int8': this processor has no instructions for it (VNNI); 'float32' is "
+                "exact, and may be faster"
+            )
+        self.network.pack(flow=not guided, int8=int8)
 
     @torch.no_grad()
     def chunk(self, seen: NetworkInput) -> Tensor:

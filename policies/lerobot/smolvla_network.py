@@ -9,6 +9,7 @@ the chunk: they are computed with the reading, not once per step of the flow.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
+from policies.int8 import Activation
 from policies.lerobot.smolvla_shape import SmolVlaShape
+from policies.linear import Linear, make_packable, pack_all
 
+_FUSED: Mapping[str, Activation] = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+"""What transformers calls activations that a packed layer computes along with its product."""
 _LONGEST_WAVE = 10_000.0
 """Of the rotary positions: SmolVLA's own, whatever the language model was trained with."""
 
@@ -109,6 +114,18 @@ class SmolVla(nn.Module):
         self.action_out_proj = nn.Linear(width, shape.action_size)
         self.action_time_mlp_in = nn.Linear(2 * width, width)
         self.action_time_mlp_out = nn.Linear(width, width)
+        make_packable(self.vlm_with_expert)
+
+    def pack(self, *, flow: bool, int8: bool = False) -> None:
+        """Pack the large layers for inference on a CPU; their weights are given up.
+
+        Args:
+            flow: those that a chunk is denoised with, too; there is no gradient through them then.
+            int8: round them to 8 bits.
+        """
+        pack_all(self.vlm_with_expert.vlm.model, int8=int8)
+        if flow:
+            pack_all(self._expert, int8=int8)
 
     @property
     def _text(self) -> Any:
@@ -129,9 +146,18 @@ class SmolVla(nn.Module):
         The same as the model's own for whole square pictures, whose patches' places are known beforehand.
         """
         model = self.vlm_with_expert.vlm.model
-        vision = model.vision_model
-        patches = vision.embeddings.patch_embedding(pixels.to(vision.embeddings.patch_embedding.weight.dtype))
-        x = patches.flatten(2).transpose(1, 2) + vision.embeddings.position_embedding.weight
+        # on a CPU one after the other: what a layer makes of one picture is still near when the next reads it
+        each = [one[None] for one in pixels] if pixels.device.type == "cpu" else [pixels]
+        tokens = torch.cat([model.connector(self._looked(model.vision_model, some)) for some in each])
+        return tokens * math.sqrt(tokens.shape[-1])
+
+    @staticmethod
+    def _looked(vision: Any, pixels: Tensor) -> Tensor:
+        """Its patches, ``[N, patches, width]``."""
+        embed = vision.embeddings.patch_embedding
+        patches = F.pixel_unshuffle(pixels.to(embed.weight.dtype), embed.stride[0]).flatten(2).transpose(1, 2)
+        x = F.linear(patches, embed.weight.flatten(1), embed.bias)
+        x = x + vision.embeddings.position_embedding.weight
         for layer in vision.encoder.layers:
             attention = layer.self_attn
             h = layer.layer_norm1(x)
@@ -140,9 +166,9 @@ class SmolVla(nn.Module):
                 for project in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             x = x + attention.out_proj(_joined(F.scaled_dot_product_attention(q, k, v)))
-            x = x + layer.mlp(layer.layer_norm2(x))
-        tokens: Tensor = model.connector(vision.post_layernorm(x))
-        return tokens * math.sqrt(tokens.shape[-1])
+            x = x + _fed(layer.mlp, layer.layer_norm2(x), vision.config.hidden_act)
+        seen: Tensor = vision.post_layernorm(x)
+        return seen
 
     def read(
         self,
@@ -290,6 +316,14 @@ class SmolVla(nn.Module):
 def _feed_forward(width: int) -> int:
     """Two thirds of four times `width`, as a multiple of 256."""
     return 256 * math.ceil(4 * int(2 * width / 3) / 256)
+
+
+def _fed(mlp: Any, x: Tensor, activation: str) -> Tensor:
+    """Through a vision layer's feed-forward part, its activation fused where the first layer is packed."""
+    first, fused = mlp.fc1, _FUSED.get(activation)
+    if isinstance(first, Linear) and first.packed is not None and fused is not None:
+        return mlp.fc2(first(x, fused))  # type: ignore[no-any-return]
+    return mlp(x)  # type: ignore[no-any-return]
 
 
 def _heads(x: Tensor, size: int) -> Tensor:

@@ -60,9 +60,7 @@ class SmolVlaPolicy(FolderPolicy):
                 f"its inputs beyond LeRobot's are {has}, and policy.inputs says {wants}; its policy.json "
                 "says them: give the folder as policy.checkpoint, and leave policy.inputs out"
             )
-        network = load_lerobot_smolvla(
-            folder, device, options.precision, options.inference_steps, options.vlm
-        )
+        network = load_lerobot_smolvla(folder, device, options.held_in, options.inference_steps, options.vlm)
         network.given_rows = options.trained_delay if options.rtc == "prefix" else 0
         if inputs.names:
             network.beyond = load_extras(folder.path, inputs, network.network.state_proj.out_features)

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loguru import logger
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from policies.lerobot.config import LerobotFolderConfig  # noqa: E402
+from policies.lerobot.policy import FolderPolicy  # noqa: E402
 from runtime.interfaces import PolicyError  # noqa: E402
 from runtime.messages import Floats, Frame  # noqa: E402
-from tests.policies.lerobot_rig import DATA, Played, played  # noqa: E402
+from tests.policies.lerobot_rig import DATA, ROBOT, Played, played  # noqa: E402
 
 
 @pytest.fixture
@@ -68,7 +71,8 @@ def test_empty_cameras_are_none(smolvla: Played) -> None:
 def test_committed_rows_steer_the_flow_where_the_blend_asks_for_it(smolvla: Played) -> None:
     seen = smolvla.at(0)
     free = smolvla.policy(blend="rtc").infer(seen).rows
-    np.testing.assert_array_equal(smolvla.policy().infer(seen).rows, free)
+    plain = smolvla.policy().infer(seen).rows  # its layers are packed, those that have to be steered are not
+    np.testing.assert_allclose(plain, free, rtol=0, atol=1e-6)
     committed = free[:5] + 0.2
     bound = replace(seen, committed=committed, frozen_steps=2)
     policy = smolvla.policy(blend="rtc")
@@ -78,7 +82,7 @@ def test_committed_rows_steer_the_flow_where_the_blend_asks_for_it(smolvla: Play
     assert apart[0] < 0.2 * apart[1]
     assert np.abs(steered[5] - free[5]).max() < np.abs(steered[1] - free[1]).max()
     assert not smolvla.policy().spec.takes_prefix
-    np.testing.assert_array_equal(smolvla.policy().infer(bound).rows, free)
+    np.testing.assert_array_equal(smolvla.policy().infer(bound).rows, plain)
     both = smolvla.policy(blend="rtc").infer_batch([bound, smolvla.at(1)])
     np.testing.assert_allclose(both[0].rows, steered, rtol=0, atol=1e-6)
 
@@ -127,3 +131,38 @@ def test_the_language_models_folder(smolvla: Played, tmp_path: Path) -> None:
     (other / "tokenizer.json").write_text("{")
     with pytest.raises(PolicyError, match="the tokenizer in "):
         smolvla.policy(vlm=str(other))
+
+
+def test_in_8_bits_a_chunk_is_near_and_can_be_steered(smolvla: Played) -> None:
+    seen, known = smolvla.at(0), rows(smolvla)
+    near = rows(smolvla, precision="int8")
+    apart = np.abs(near - known).max(axis=0) / np.abs(known).max(axis=0)
+    assert 0 < apart.max() < 0.05
+    steered = smolvla.policy(precision="int8", blend="rtc")
+    committed = steered.infer(seen).rows[:5] + 0.2
+    bound = steered.infer(replace(seen, committed=committed, frozen_steps=2)).rows
+    assert np.abs(bound[:2] - committed[:2]).mean() < 0.1
+
+
+def test_8_bits_are_for_a_smolvla_on_a_cpu(smolvla: Played, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"precision = 'int8' is for device = 'cpu'; 'bfloat16' is fast"):
+        FolderPolicy(
+            LerobotFolderConfig(
+                path=str(smolvla.folder), vlm=str(DATA / "vlm"), precision="int8", device="cuda"
+            ),
+            ROBOT,
+            {},
+        )
+    with pytest.raises(PolicyError, match=r"precision = 'int8' has no effect: it is a act"):
+        played("act", tmp_path / "other").policy(precision="int8")
+
+
+def test_a_processor_without_instructions_for_8_bits_is_told(
+    smolvla: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    sink = logger.add(lambda message: told.append(message.record["message"]), level="WARNING")
+    monkeypatch.setattr("policies.lerobot.smolvla.is_fast", lambda: False)
+    smolvla.policy(precision="int8")
+    logger.remove(sink)
+    assert [each for each in told if "no instructions for it (VNNI)" in each]

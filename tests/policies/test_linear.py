@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from policies.linear import Linear, MultiHead, can_pack, pack_all
+from policies.linear import Linear, MultiHead, can_pack, make_packable, pack_all
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu", "gelu_tanh"])
@@ -34,6 +34,22 @@ def test_attention_is_torchs_with_its_names_and_padding() -> None:
         torch.testing.assert_close(ours(query, key, value, padding), expected, rtol=1e-5, atol=1e-6)
         pack_all(ours)
         torch.testing.assert_close(ours(query, key, value, padding), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_of_another_library_are_packed_under_their_own_names() -> None:
+    torch.manual_seed(0)
+    theirs = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    held, x = dict(theirs.named_parameters()), torch.randn(1, 3, 16)
+    with torch.no_grad():
+        plain = theirs.linear2(theirs.linear1(x).relu())
+        make_packable(theirs)
+        assert all(value is held[name] for name, value in theirs.named_parameters())
+        assert (
+            type(theirs.self_attn.out_proj) is not Linear
+        )  # torch's own subclass, with a forward of its own
+        theirs.linear1.pack()
+        theirs.linear2.pack()
+        torch.testing.assert_close(theirs.linear2(theirs.linear1(x, "relu")), plain, rtol=1e-5, atol=1e-6)
 
 
 def test_other_dtypes_are_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from policies.lerobot.smolvla_network import Reading, SmolVla  # noqa: E402
 from policies.lerobot.smolvla_shape import SmolVlaShape  # noqa: E402
+from policies.linear import can_pack  # noqa: E402
 from policies.smolvla.flow import drawn_times, flow_error, mean_of_real  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
@@ -64,6 +66,26 @@ def reading(network: SmolVla) -> Reading:
 def test_a_chunk_is_the_references(network: SmolVla) -> None:
     chunk = network.sample(reading(network), KNOWN["noise"])
     torch.testing.assert_close(chunk, KNOWN["chunk"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("flow", [True, False])
+def test_a_packed_networks_chunk_is_the_references(network: SmolVla, flow: bool) -> None:
+    packed = copy.deepcopy(network)
+    packed.pack(flow=flow)
+    with torch.no_grad():
+        seen = reading(packed)
+        torch.testing.assert_close(packed.sample(seen, KNOWN["noise"]), KNOWN["chunk"], rtol=0, atol=1e-5)
+    model, expert = packed.vlm_with_expert.vlm.model, packed.vlm_with_expert.lm_expert
+    given_up = [
+        each.weight.numel() == 0
+        for each in (model.vision_model.encoder.layers[0].mlp.fc1, expert.layers[0].self_attn.q_proj)
+    ]
+    can = can_pack(torch.empty(1))
+    assert given_up == [can, can and flow]
+    if not flow:  # what is guided needs the flow's gradient
+        noise = KNOWN["noise"].clone().requires_grad_(True)
+        pull = packed.velocity(noise, packed.time_part(torch.ones(1)), seen)
+        assert torch.autograd.grad(pull.sum(), noise)[0].abs().max() > 0
 
 
 @pytest.mark.usefixtures("no_gradients")
@@ -120,4 +142,4 @@ def test_pictures_are_seen_as_the_model_itself_sees_them(network: SmolVla) -> No
     model = network.vlm_with_expert.vlm.model
     pixels = KNOWN["pixels"].flatten(0, 1)
     own = model.connector(model.vision_model(pixel_values=pixels).last_hidden_state)
-    torch.testing.assert_close(network.see(pixels), own * 24**0.5, rtol=0, atol=1e-5)
+    torch.testing.assert_close(network.see(pixels), own * 24**0.5, rtol=1e-6, atol=1e-5)

@@ -1,8 +1,9 @@
 """LeRobot's own SmolVLA, for comparison; run by an interpreter that has LeRobot.
 
-``lerobot_smolvla_peer.py FILE DEVICE PRECISION CAMERAS SIZES``: makes a network with random weights, writes
-them, what it is shown and its answer to FILE, and then, for every line on the standard input, computes a
-chunk. What it took is a line of JSON on the standard output.
+``lerobot_smolvla_peer.py FILE DEVICE PRECISION CAMERAS SIZES [BATCH]``: makes a network with random weights,
+writes them, what it is shown and its answer to FILE, and then, for every line on the standard input, computes
+a chunk. What it took is a line of JSON on the standard output. With BATCH it is trained on so many
+observations: its answer is their loss, and each line asks for a step.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ def main() -> None:
     """Write, and compute what is asked for."""
     path, device, precision, cameras, sizes = sys.argv[1:6]
     shape = json.loads(sizes)
+    if len(sys.argv) > 6:
+        train(path, int(cameras), shape, int(sys.argv[6]))
+        return
     torch.manual_seed(0)
     model = made(shape, device)
     side = shape["vlm"]["vision_config"]["image_size"]
@@ -87,6 +91,43 @@ def main() -> None:
         chunk()
         took = {"s": time.perf_counter() - began, "gpu_mib": _gpu_mib()}
         print(json.dumps(took), flush=True)
+
+
+def train(path: str, cameras: int, shape: dict[str, Any], batch: int) -> None:
+    """Take steps as LeRobot's own recipe does, in float32 on the CPU: its expert alone learns."""
+    torch.manual_seed(0)
+    model = made(shape, "cpu").train()
+    side, count = shape["vlm"]["vision_config"]["image_size"], (batch, shape["chunk"], shape["action_size"])
+    shown = {
+        "pixels": torch.rand(batch, cameras, 3, side, side) * 2 - 1,
+        "words": torch.randint(0, shape["vlm"]["text_config"]["vocab_size"] - 1, (batch, WORDS)),
+        "state": torch.randn(batch, shape["state_size"]),
+        "actions": torch.randn(count),
+        "noise": torch.randn(count),
+        "times": torch.rand(batch),
+    }
+    learning = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=1e-10)
+    images = list(shown["pixels"].unbind(1))
+    masks = [torch.ones(batch, dtype=torch.bool)] * cameras
+    words, word_mask = shown["words"], torch.ones(batch, WORDS, dtype=torch.bool)
+    rest = (shown["state"], shown["actions"], shown["noise"], shown["times"])
+
+    def loss() -> Any:
+        return model.forward(images, masks, words, word_mask, *rest).mean()
+
+    with torch.no_grad():
+        first = float(loss())
+    count_of = sum(each.numel() for each in learning)
+    torch.save({"weights": model.state_dict(), "shown": shown, "loss": first, "learning": count_of}, path)
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        began, used = time.perf_counter(), time.process_time()
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(learning, 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        print(json.dumps({"s": time.perf_counter() - began, "cpu_s": time.process_time() - used}), flush=True)
 
 
 def _gpu_mib() -> float:
