@@ -9,6 +9,7 @@ import numpy as np
 from runtime.messages import Mask
 from runtime.recording.annotations import FrameMask
 from runtime.recording.config import RecorderOptions
+from runtime.recording.pictures import unfolded
 from runtime.recording.tracks import encode_color
 
 _OPTIONS = RecorderOptions()
@@ -29,10 +30,7 @@ def unpacked(png: bytes) -> Mask:
     """
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError("a mask that is no picture")
-    return (np.asarray(image) > 127).astype(np.uint8)
+    return (unfolded(png, cv2.IMREAD_GRAYSCALE) > 127).astype(np.uint8)
 
 
 def _placed(mask: Mask) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

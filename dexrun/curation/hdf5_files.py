@@ -12,7 +12,7 @@ from dexrun.curation.links import link
 from dexrun.curation.pieces import Excerpt
 from dexrun.curation.said import report_of
 from dexrun.export.hdf5 import check_room
-from policies.data.set_files import small_json
+from policies.data.noted import NOTES, notes_at
 
 REPORT = "dexrun.json"
 
@@ -21,7 +21,7 @@ def assemble_hdf5(pieces: list[Excerpt], draft: Path) -> None:
     """A folder with a file for each piece, and the report of the first source, if it has one."""
     draft.mkdir(parents=True)
     root = pieces[0].source.path
-    report = (root.parent if root.is_file() else root) / REPORT
+    about = notes_at((root.parent if root.is_file() else root) / NOTES)
     for number, piece in enumerate(pieces):
         target = draft / f"episode_{number}.hdf5"
         retold = piece.task != piece.episode.task and piece.source.format == "dexvla-hdf5"
@@ -29,10 +29,9 @@ def assemble_hdf5(pieces: list[Excerpt], draft: Path) -> None:
             link(piece.episode.path, target)
         else:
             _cut(piece, target, piece.task if retold else None)
-    about = small_json(report) if report.is_file() else {"fps": piece.source.rate_hz}
     # Of files of others, which shift their actions, nothing may be said: with a report nothing is shifted.
-    if report.is_file():
-        (draft / REPORT).write_text(json.dumps(report_of(about, pieces), indent=4), encoding="utf-8")
+    if about:
+        (draft / NOTES).write_text(json.dumps(report_of(about, pieces), indent=4), encoding="utf-8")
 
 
 def _cut(piece: Excerpt, target: Path, task: str | None) -> None:

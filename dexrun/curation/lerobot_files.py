@@ -6,7 +6,6 @@ or cut without touching it. In 2.1 a video is an episode's, from its beginning o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from dexrun.export import lerobot, lerobot_v3, lerobot_v21, stats
 from dexrun.export.lerobot_tables import episode_table, task_table
 from policies.data.dataset import DatasetError
 from policies.data.lerobot_features import SUBTASK
+from policies.data.noted import NOTES, notes_at
 from policies.data.set_files import json_lines, lerobot_file, small_json, table_of
 
 _MOST = 200_000_000
@@ -266,6 +266,5 @@ def _finish(pieces: list[Excerpt], draft: Path, made: _Made) -> None:
             "total_videos": count * len(made.videos),
         }
     lerobot.write_json(draft / "meta" / "info.json", info)
-    report = pieces[0].source.path / "meta" / _REPORT
-    about = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-    lerobot.write_json(draft / "meta" / _REPORT, report_of(about, pieces))
+    about = notes_at(pieces[0].source.path / "meta" / NOTES)
+    lerobot.write_json(draft / "meta" / NOTES, report_of(about, pieces))

@@ -28,12 +28,9 @@ def report_of(report: Mapping[str, Any], pieces: Sequence[Excerpt]) -> dict[str,
                 "rows": piece.length,
             }
         )
-    errors = [
-        sensor["largest_stamp_error_s"] for each in episodes for sensor in each.get("sensors", {}).values()
-    ]
-    gaps = sum(
-        len(sensor.get("gaps", ())) for each in episodes for sensor in each.get("sensors", {}).values()
-    )
+    sensors = [sensor for each in episodes for sensor in each.get("sensors", {}).values()]
+    errors = [sensor.get("largest_stamp_error_s", 0.0) for sensor in sensors]
+    gaps = sum(len(sensor.get("gaps", ())) for sensor in sensors)
     return {
         **report,
         "episodes": episodes,

@@ -13,6 +13,7 @@ from dexrun.curation.said import report_of
 from dexrun.export import zarr_v2
 from dexrun.export.umi_zarr import pack
 from policies.data.dataset import DatasetError
+from policies.data.noted import notes
 from policies.data.zarr_store import ZarrRows, ZarrStore
 
 
@@ -22,7 +23,7 @@ def assemble_zarr(pieces: list[Excerpt], draft: Path) -> None:
     first = stores[pieces[0].source.path]
     folder = draft.with_name(f".{draft.name}.store") if first.path.is_file() else draft
     attributes = dict(first.json(".zattrs"))
-    attributes["dexrun"] = report_of(attributes.get("dexrun", {}), pieces)
+    attributes["dexrun"] = report_of(notes(attributes.get("dexrun", {}), ".zattrs: dexrun"), pieces)
     ends = np.cumsum([each.length for each in pieces]).astype(np.int64)
     zarr_v2.replay_buffer(folder, attributes, ends)
     try:

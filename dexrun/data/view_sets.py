@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dexrun.export.errors import ExportError
+from policies.data.noted import NOTES, notes_at
 from policies.data.set_files import (
     Pictures,
     frames_per_second,
@@ -165,8 +166,7 @@ def _hdf5(path: Path) -> Iterator[SetEpisode]:
 
     files = [path] if path.is_file() else sorted(path.glob("*.hdf5"), key=lambda p: (len(p.name), p.name))
     folder = path.parent if path.is_file() else path
-    report = folder / "dexrun.json"
-    about = small_json(report) if report.is_file() else {}
+    about = notes_at(folder / NOTES)
     fps, rows = frames_per_second(about.get("fps", 50.0)), 0
     for index, file in enumerate(files):
         with h5py.File(file, "r") as root:

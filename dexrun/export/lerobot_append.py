@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from dexrun.export import lerobot
 from dexrun.export.errors import ExportError
 from dexrun.export.job import ExportPlan, report_of
+from policies.data.noted import NOTES, notes_at
 from runtime.units import Plausibility, UnitMap, translated
 
 
@@ -20,8 +20,7 @@ def read_report(meta: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    path = meta / "dexrun.json"
-    report = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    report = notes_at(meta / NOTES)
     if isinstance(report.get("units"), dict):
         report["units"] = UnitMap.model_validate(translated(report["units"])).said()
     return report
@@ -40,7 +39,7 @@ def write_report(plan: ExportPlan, of: lerobot.LerobotLayout, before: Mapping[st
         "largest_stamp_error_s": max(before.get("largest_stamp_error_s", 0.0), here["largest_stamp_error_s"]),
         "gaps": before.get("gaps", 0) + here["gaps"],
     }
-    lerobot.write_json(plan.folder / "meta" / "dexrun.json", report)
+    lerobot.write_json(plan.folder / "meta" / NOTES, report)
 
 
 def _terms(plan: ExportPlan, of: lerobot.LerobotLayout) -> dict[str, Any]:

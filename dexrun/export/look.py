@@ -10,6 +10,7 @@ import numpy as np
 from dexrun.export.contents import Content, Row, counted, size_of
 from dexrun.export.errors import ExportError
 from dexrun.export.look_sets import KINDS
+from policies.data.dataset import DatasetError
 from runtime.recording.bounds import BROKEN, one_line, reading
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def inspect(path: Path) -> Content:
         if fits(path):
             try:
                 return look(path)
+            except DatasetError as error:
+                raise ExportError(str(error)) from None
             except (*BROKEN, OSError) as error:
                 raise ExportError(f"{path}: cannot be read: {one_line(error)}") from None
     raise ExportError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,10 @@ import numpy as np
 
 from dexrun.export.contents import Content, Row, counted, size_of
 from dexrun.export.errors import ExportError
-from policies.data.set_files import SMALL_BYTES, small_json
+from policies.data.noted import NOTES, notes, notes_at
+from policies.data.replay_buffer import episode_ends
+from policies.data.set_files import frames_per_second, json_lines, small_json, table_of
+from policies.data.zarr_store import ZarrStore
 
 # --- LeRobot
 
@@ -23,8 +25,8 @@ def _is_lerobot(path: Path) -> bool:
 
 def _lerobot(path: Path) -> Content:
     info = small_json(path / "meta" / "info.json")
-    about = _report(path / "meta" / "dexrun.json")
-    fps = info["fps"]
+    about = notes_at(path / "meta" / NOTES)
+    fps = frames_per_second(info["fps"])
     content = Content(f"LeRobot {info['codebase_version']}", path, size_of(path))
     lengths = _lengths_v3(path) if info["codebase_version"] == "v3.0" else _lengths_v21(path)
     content.episodes = [_exported(n, length, fps, about) for n, length in enumerate(lengths)]
@@ -40,18 +42,12 @@ def _lerobot(path: Path) -> Content:
 
 
 def _lengths_v3(path: Path) -> list[int]:
-    import pyarrow.parquet as pq
-
-    rows: list[int] = []
-    for file in sorted((path / "meta" / "episodes").glob("*/*.parquet")):
-        with pq.ParquetFile(file) as table:
-            rows += table.read(columns=["length"]).column(0).to_pylist()
-    return rows
+    files = sorted((path / "meta" / "episodes").glob("*/*.parquet"))
+    return [int(rows) for file in files for rows in table_of(file, ["length"])["length"].to_pylist()]
 
 
 def _lengths_v21(path: Path) -> list[int]:
-    lines = (path / "meta" / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["length"] for line in lines]
+    return [int(each["length"]) for each in json_lines(path / "meta" / "episodes.jsonl")]
 
 
 def _feature(feature: Mapping[str, Any]) -> str:
@@ -60,14 +56,11 @@ def _feature(feature: Mapping[str, Any]) -> str:
     return f"{feature['dtype']} {list(feature['shape'])}{codec}"
 
 
-def _report(path: Path) -> Mapping[str, Any]:
-    return small_json(path) if path.is_file() else {}
-
-
 def _exported(number: int, length: int, fps: float, about: Mapping[str, Any]) -> Row:
     """An episode of a data set, with what the export said about it."""
     known = {entry["episode"]: entry for entry in about.get("episodes", [])}.get(number, {})
-    worst = max((s["largest_stamp_error_s"] for s in known.get("sensors", {}).values()), default=None)
+    sensors = known.get("sensors", {}).values()
+    worst = max((each.get("largest_stamp_error_s", 0.0) for each in sensors), default=None)
     return Row(
         known.get("source", f"episode {number}"),
         round(length / fps, 3),
@@ -83,8 +76,8 @@ def _exported(number: int, length: int, fps: float, about: Mapping[str, Any]) ->
 def _with_report(content: Content, about: Mapping[str, Any]) -> Content:
     if about:
         content.facts["labels"] = counted([row.label for row in content.episodes])
-        content.facts["largest_stamp_error_s"] = about["largest_stamp_error_s"]
-        content.facts["gaps"] = about["gaps"]
+        content.facts["largest_stamp_error_s"] = about.get("largest_stamp_error_s", 0.0)
+        content.facts["gaps"] = about.get("gaps", 0)
     return content
 
 
@@ -95,76 +88,29 @@ def _is_zarr(path: Path) -> bool:
     return zipfile.is_zipfile(path) if path.is_file() else (path / ".zgroup").is_file()
 
 
-class _Store:
-    """A zarr v2 store's JSON and chunks, from a folder or a zip."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._zip = zipfile.ZipFile(path) if path.is_file() else None
-
-    def read(self, name: str) -> bytes:
-        """The member `name`.
-
-        Raises:
-            ValueError: it is larger than what is looked at here.
-        """
-        size = self._zip.getinfo(name).file_size if self._zip else (self._path / name).stat().st_size
-        if size > SMALL_BYTES:
-            raise ValueError(f"{name} has {size} bytes")
-        return self._zip.read(name) if self._zip else (self._path / name).read_bytes()
-
-    def json(self, name: str) -> Any:
-        return json.loads(self.read(name)) if name in self.names() else {}
-
-    def names(self) -> list[str]:
-        if self._zip:
-            return self._zip.namelist()
-        return [p.relative_to(self._path).as_posix() for p in self._path.glob("*/*/.zarray")] + [
-            p.name for p in self._path.glob(".z*")
-        ]
-
-    def array(self, name: str) -> Any:
-        """A small array of one chunk.
-
-        Raises:
-            ValueError: it is compressed otherwise than here, or unfolds into more than it says.
-        """
-        from numcodecs import Blosc
-
-        about = self.json(f"{name}/.zarray")
-        raw = self.read(f"{name}/0")
-        if compressor := about["compressor"]:
-            if compressor["id"] != "blosc":  # among numcodecs' own is one that executes what it decodes
-                raise ValueError(f"{name} is compressed by {str(compressor['id'])[:20]!r}; expected blosc")
-            if int.from_bytes(raw[4:8], "little") > SMALL_BYTES:
-                raise ValueError(f"{name} unfolds into more than it should have")
-            raw = Blosc().decode(raw)
-        return np.frombuffer(raw, about["dtype"])[: about["shape"][0]]
-
-    def close(self) -> None:
-        if self._zip:
-            self._zip.close()
-
-
 def _zarr(path: Path) -> Content:
-    store = _Store(path)
+    store = ZarrStore(path)
     try:
-        arrays = {n.removesuffix("/.zarray"): store.json(n) for n in store.names() if n.endswith("/.zarray")}
-        if "meta/episode_ends" not in arrays:
+        data, meta = store.arrays("data"), store.arrays("meta")
+        if "episode_ends" not in meta:
             raise ExportError(f"{path}: a zarr store without meta/episode_ends; expected a replay buffer")
-        ends = store.array("meta/episode_ends")
+        ends = episode_ends(path, meta["episode_ends"], data)
         attributes = store.json(".zattrs")
     finally:
         store.close()
-    fps = attributes.get("fps", 0)
-    about = attributes.get("dexrun", {})
-    kind = "UMI replay buffer" if "data/robot0_eef_pos" in arrays else "DexGraspVLA replay buffer"
+    fps = frames_per_second(attributes["fps"]) if attributes.get("fps") else 1.0
+    about = notes(attributes.get("dexrun", {}), ".zattrs: dexrun")
+    kind = "UMI replay buffer" if "robot0_eef_pos" in data else "DexGraspVLA replay buffer"
     content = Content(kind, path, size_of(path))
     lengths = np.diff(ends, prepend=0).tolist()
-    content.episodes = [_exported(n, length, fps or 1.0, about) for n, length in enumerate(lengths)]
-    content.features = {name: f"{a['dtype']} {a['shape']}" for name, a in arrays.items()}
+    content.episodes = [_exported(n, length, fps, about) for n, length in enumerate(lengths)]
+    content.features = {
+        f"{group}/{name}": f"{array.dtype.str} {list(array.shape)}"
+        for group, arrays in (("data", data), ("meta", meta))
+        for name, array in arrays.items()
+    }
     kept = {key: value for key, value in attributes.items() if key != "dexrun"}
-    content.facts = {"rows": int(ends[-1]) if len(ends) else 0, **kept}
+    content.facts = {"rows": ends[-1] if ends else 0, **kept}
     return _with_report(content, about)
 
 
@@ -179,7 +125,7 @@ def _hdf5(path: Path) -> Content:
     import h5py
 
     files = [path] if path.is_file() else sorted(path.glob("*.hdf5"), key=lambda p: (len(p.name), p.name))
-    about = _report(path / "dexrun.json") if path.is_dir() else {}
+    about = notes_at(path / NOTES) if path.is_dir() else {}
     content = Content("ACT HDF5", path, size_of(path))
     for number, file in enumerate(files):
         with h5py.File(file, "r") as root:

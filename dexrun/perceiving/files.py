@@ -11,7 +11,7 @@ import numpy as np
 from dexrun.perceiving.errors import InputError
 from runtime.messages import ColorImage, DepthImage
 from runtime.recording.bounds import BROKEN, one_line
-from runtime.recording.pictures import picture_size
+from runtime.recording.pictures import unfolded
 
 METRES_AS = 0.0001
 """What metres in floating point are counted in."""
@@ -87,16 +87,11 @@ def _png(path: Path) -> Any:
 
 
 def _decoded(path: Path, kind: int, what: str, accepted: str) -> Any:
-    import cv2
-
     data = _bytes(path)
     try:
-        picture_size(data)
-        if (image := cv2.imdecode(np.frombuffer(data, np.uint8), kind)) is None:
-            raise ValueError("damaged")
-    except (ValueError, MemoryError, cv2.error) as error:
+        return unfolded(data, kind)
+    except (ValueError, MemoryError) as error:
         raise InputError(f"{path}: no {what} that can be read ({one_line(error)}); {accepted}") from None
-    return image
 
 
 def _bytes(path: Path) -> bytes:

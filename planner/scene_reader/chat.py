@@ -15,6 +15,7 @@ from planner.scene_reader.response import Response
 from planner.scene_reader.tasks import answer
 from runtime.jpeg_size import jpeg_size
 from runtime.messages import ColorImage
+from runtime.recording.pictures import unfolded
 
 MODEL = "scene-reader"
 MAX_PICTURE_PX = 4_096
@@ -132,10 +133,7 @@ def _jpeg(url: str) -> bytes:
 def _decode(data: bytes) -> ColorImage:
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("a picture cannot be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
+    return cv2.cvtColor(unfolded(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
 def _completion(model: str, text: str) -> dict[str, Any]:

@@ -25,9 +25,11 @@ from policies.data.dataset import (
     RowNumbers,
     Switches,
 )
+from policies.data.noted import NOTES, convention, notes_at
 from policies.data.opened import OpenDataset, gathered, known, reported
-from policies.data.set_files import frames_per_second, hdf5_array, small_json
+from policies.data.set_files import frames_per_second, hdf5_array
 from runtime.recording.bounds import BROKEN, one_line
+from runtime.recording.pictures import unfolded
 
 ACT, DEXVLA = "act-hdf5", "dexvla-hdf5"
 _USUAL_FPS = 50.0
@@ -35,7 +37,6 @@ _USUAL_FPS = 50.0
 _QPOS, _PICTURES = "observations/qpos", "observations/images"
 _SUBSTEPS, _REASONING = "substep_reasonings", "reasoning"
 _OPEN_FILES = 32
-_REPORT = "dexrun.json"
 
 
 class _Hdf5Files:
@@ -134,10 +135,9 @@ def _decoded(data: Array) -> Array:
     """A JPEG's channels, in the order in which they were given to the encoder."""
     import cv2
 
-    image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("a picture cannot be decoded")
-    return np.asarray(image)
+    if data.dtype != np.uint8 or data.ndim != 1 or not data.size:
+        raise ValueError(f"a picture is {data.dtype} {list(data.shape)}; expected the bytes of a JPEG")
+    return unfolded(data.data, cv2.IMREAD_COLOR)
 
 
 def episode_files(path: Path) -> list[Path]:
@@ -156,8 +156,7 @@ def open_hdf5(path: Path, switches: Switches) -> OpenDataset:
     for switch in ("use_depth", "use_force", "use_language_tip", "use_mask"):
         if getattr(switches, switch):
             raise DatasetError(f"{path}: {switch}, and HDF5 data sets have no such thing; switch it off")
-    report = (path.parent if path.is_file() else path) / _REPORT
-    about = small_json(report) if report.is_file() else {}
+    about = notes_at((path.parent if path.is_file() else path) / NOTES)
     said = {each["episode"]: each for each in about.get("episodes", [])}
     left_out: dict[str, str] = {}
     files = _Hdf5Files()
@@ -199,8 +198,7 @@ def _text(value: Any) -> str:
 
 
 def _features(root: Any, about: Mapping[str, Any], switches: Switches) -> dict[str, Feature]:
-    units = about.get("units", {})
-    unit = units.get("convention", "") if isinstance(units, Mapping) else str(units)
+    unit = convention(about.get("units"))
     out: dict[str, Feature] = {}
     rows = len(hdf5_array(root, "action"))
     for name, key in ((STATE, _QPOS), (ACTION, "action")):

@@ -7,7 +7,6 @@ are pictures whose ``info`` says so (``is_mask``), as `dexrun.export` writes the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,10 +26,12 @@ from policies.data.lerobot_features import (
     subtasks_of,
     subtasks_said,
 )
+from policies.data.noted import NOTES, notes_at
 from policies.data.opened import OpenDataset, gathered, known, reported
 from policies.data.set_files import frames_per_second, json_lines, lerobot_file, small_json, table_of
 from runtime.messages import Floats
 from runtime.recording.bounds import BROKEN, one_line
+from runtime.recording.pictures import unfolded
 
 VERSIONS = {"v3.0": "lerobot-v3", "v2.1": "lerobot-v2.1", "v2.0": "lerobot-v2.1"}
 _SHOWN = 127
@@ -192,11 +193,14 @@ class LerobotEpisode:
             kind = {DEPTH: cv2.IMREAD_UNCHANGED, MASKS: cv2.IMREAD_GRAYSCALE}.get(
                 picture.kind, cv2.IMREAD_COLOR
             )
-            image: Any = cv2.imdecode(np.frombuffer(encoded[row]["bytes"] or b"", np.uint8), kind)
-            if image is None or image.shape != about.shape:
-                found = "cannot be decoded" if image is None else f"is {list(image.shape)}"
+            try:
+                image = unfolded(encoded[row]["bytes"] or b"", kind)
+            except ValueError as error:
+                raise DatasetError(f"{self.name}: {feature} at row {row}: {error}") from None
+            if image.shape != about.shape:
+                found = list(image.shape)
                 raise DatasetError(
-                    f"{self.name}: {feature} at row {row} {found}; expected {list(about.shape)}"
+                    f"{self.name}: {feature} at row {row} is {found}; expected {list(about.shape)}"
                 )
             if picture.kind == DEPTH:
                 return np.asarray(image * np.float32(unit_m(picture.info)))
@@ -250,8 +254,7 @@ def open_lerobot(path: Path, switches: Switches) -> OpenDataset:
 
 def _said(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
     """What the export's report and ``info.json`` say: ``kept`` for the data set, ``episodes`` by number."""
-    report = path / "meta" / "dexrun.json"
-    found = small_json(report) if report.is_file() else {}
+    found = notes_at(path / "meta" / NOTES)
     episodes = found.pop("episodes", [])
     units = found.get("units") or info.get("units")
     kept = {**found, "robot_type": info.get("robot_type")}
@@ -305,13 +308,20 @@ def _listed_v2(
 
 
 def stored_statistics(path: Path) -> dict[str, dict[str, Floats]]:
-    """What the data set says of its vectors (``mean``, ``std``, ``min``, ``max``...); nothing in v2.1."""
+    """What the data set says of its vectors (``mean``, ``std``, ``min``, ``max``...); nothing in v2.1.
+
+    Raises:
+        DatasetError: the file holds something else.
+    """
     file = path / "meta" / "stats.json"
     if not file.is_file():
         return {}
     found: dict[str, dict[str, Floats]] = {}
-    for name, values in json.loads(file.read_text(encoding="utf-8")).items():
-        each = {key: np.asarray(value, np.float64) for key, value in values.items()}
-        if all(value.ndim <= 1 for value in each.values()):
-            found[name] = each
+    try:
+        for name, values in small_json(file).items():
+            each = {key: np.asarray(value, np.float64) for key, value in values.items()}
+            if all(value.ndim <= 1 for value in each.values()):
+                found[name] = each
+    except (*BROKEN, OSError) as error:
+        raise DatasetError(f"{file}: no statistics: {one_line(error)}") from None
     return found

@@ -19,6 +19,7 @@ from policies.data.dataset import (
     Feature,
     Switches,
 )
+from policies.data.noted import convention
 from policies.data.set_files import table_of
 
 SUBTASK = "subtask_index"
@@ -62,20 +63,25 @@ def features_of(
         if name not in said:
             raise DatasetError(f"{path}: there is no {name}; the data set has {', '.join(said)}")
     off = {FORCE: not switches.use_force, TIP: not switches.use_language_tip}
-    unit = about["kept"].get("units", {}).get("convention", "")
+    unit = convention(about["kept"].get("units"))
     units = {STATE: unit, ACTION: unit, FORCE: "N", TIP: "m"}
     columns, features = {}, {}
     for key, one in said.items():
         if one["dtype"] in ("video", "image", "string", "language") or key in _COUNTED or off.get(key):
             continue
-        shape = () if list(one["shape"]) == [1] and key not in (STATE, ACTION, FORCE) else tuple(one["shape"])
+        shape = _shape(key, one)
+        if shape == (1,) and key not in (STATE, ACTION, FORCE):
+            shape = ()
+        names = _names(one)
+        if names and len(shape) == 1 and len(names) != shape[0]:
+            raise ValueError(f"info.json: {key} has {len(names)} names for {shape[0]} numbers")
         columns[key] = key
-        features[key] = Feature(shape, one["dtype"], units.get(key, ""), _names(one))
+        features[key] = Feature(shape, one["dtype"], units.get(key, ""), names)
     pictures = _pictures(path, said, switches)
     for name, picture in pictures.items():
-        height, width = said[picture.key]["shape"][:2]
-        if list(said[picture.key].get("names") or [])[:1] == ["channels"]:
-            height, width = said[picture.key]["shape"][1:]
+        shape = _shape(picture.key, said[picture.key])
+        first = list(said[picture.key].get("names") or [])[:1]
+        height, width = shape[1:] if first == ["channels"] else shape[:2]
         features[name] = picture.feature(height, width)
     wanted = {
         "use_force": switches.use_force and FORCE not in columns and FORCE,
@@ -91,6 +97,13 @@ def features_of(
         if what:
             raise DatasetError(f"{path}: {switch}, and the data set has no {what}; switch it off")
     return columns, pictures, features
+
+
+def _shape(key: str, feature: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = tuple(feature["shape"])
+    if not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"info.json: {key} has the shape {list(shape)}; expected whole numbers above 0")
+    return shape
 
 
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ is the poses to come. Both end episodes in ``meta/episode_ends``.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from policies.data.dataset import (
     RowNumbers,
     Switches,
 )
+from policies.data.noted import convention, notes
 from policies.data.opened import OpenDataset, known, reported
 from policies.data.set_files import frames_per_second
 from policies.data.zarr_store import ZarrRows, ZarrStore
@@ -98,7 +100,7 @@ class BufferEpisode:
 
 def is_buffer(path: Path) -> bool:
     """Whether there is a zarr store at `path`."""
-    return (path / ".zgroup").is_file() or (path.is_file() and path.name.endswith(".zip"))
+    return (path / ".zgroup").is_file() or (path.is_file() and zipfile.is_zipfile(path))
 
 
 def open_buffer(path: Path, switches: Switches) -> OpenDataset:
@@ -115,9 +117,9 @@ def open_buffer(path: Path, switches: Switches) -> OpenDataset:
     needed = POSE if kind == UMI else ("action", "right_state")
     if missing := [name for name in needed if name not in arrays]:
         raise DatasetError(f"{path}: there is no data/{missing[0]}; there is: {', '.join(arrays)}")
-    ends = _ends(path, meta["episode_ends"], arrays)
+    ends = episode_ends(path, meta["episode_ends"], arrays)
     vectors, pictures, features = _features(path, kind, arrays, attributes, switches)
-    report = attributes.get("dexrun", {})
+    report = notes(attributes.get("dexrun", {}), ".zattrs: dexrun")
     said = {each["episode"]: each for each in report.get("episodes", [])}
     starts = [0, *ends[:-1]]
     episodes = []
@@ -136,7 +138,12 @@ def open_buffer(path: Path, switches: Switches) -> OpenDataset:
     return OpenDataset(path, kind, rate, features, episodes, about, {}, store.close)
 
 
-def _ends(path: Path, array: ZarrRows, arrays: Mapping[str, ZarrRows]) -> list[int]:
+def episode_ends(path: Path, array: ZarrRows, arrays: Mapping[str, ZarrRows]) -> list[int]:
+    """Where each episode ends: the number of its last row, and one.
+
+    Raises:
+        DatasetError: they do not ascend, or an array of the data is shorter.
+    """
     if len(array) > _LARGEST:
         raise DatasetError(f"{path}: {len(array)} episodes")
     ends = array.rows(np.arange(len(array))).astype(np.int64)
@@ -157,8 +164,7 @@ def _features(
         vectors: dict[str, tuple[str, ...]] = {STATE: POSE, ACTION: POSE}
         features = {name: Feature((7,), "float32", "", _POSE_NAMES) for name in vectors}
     else:
-        units = attributes.get("units", {})
-        unit = units.get("convention", "") if isinstance(units, Mapping) else ""
+        unit = convention(attributes.get("units"))
         names = tuple(attributes.get("joints", ()))
         vectors = {STATE: ("right_state",), ACTION: ("action",)}
         features = {

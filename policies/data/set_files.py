@@ -31,7 +31,7 @@ def small_json(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, RecursionError: there is none, or the file is larger than what is looked at here.
     """
-    found = json.loads(_text(path))
+    found = _object(path.name, _text(path))
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds no object")
     return found
@@ -43,13 +43,23 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         OSError, ValueError, RecursionError: there is none, or the file is larger than what is looked at here.
     """
-    return [dict(json.loads(line)) for line in _text(path).splitlines() if line.strip()]
+    return [dict(_object(path.name, line)) for line in _text(path).splitlines() if line.strip()]
+
+
+def _object(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _text(path: Path) -> str:
     if (size := path.stat().st_size) > SMALL_BYTES:
         raise ValueError(f"{path.name} has {size} bytes")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def lerobot_file(folder: Path, pattern: str, **values: Any) -> Path:

@@ -90,7 +90,10 @@ class ZarrStore:
         data = self.read(name)
         if len(data) > SMALL_BYTES:
             raise ValueError(f"{name} has {len(data)} bytes")
-        found = json.loads(data)
+        try:
+            found = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         return found if isinstance(found, dict) else {}
 
     def arrays(self, group: str) -> dict[str, ZarrRows]:

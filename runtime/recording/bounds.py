@@ -21,8 +21,8 @@ PIXELS = 64_000_000
 ROW_BYTES = 65_536
 EPISODE_S = 7 * 86_400
 
-BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, RecursionError)
-"""What code that is right raises on data that is not."""
+BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
+"""What code that is right raises on data that is not; `RuntimeError` is h5py's, and too deep a recursion."""
 
 
 class RecordingError(Exception):

@@ -35,6 +35,24 @@ def _png_size(data: memoryview) -> tuple[int, int]:
     return height, width
 
 
+def unfolded(data: bytes | memoryview, kind: int) -> NDArray[Any]:
+    """What OpenCV's ``imdecode`` of that `kind` gives of a JPEG or PNG.
+
+    Raises:
+        ValueError: it is neither, is larger than any camera's picture, or is damaged.
+    """
+    import cv2
+
+    picture_size(data)
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
+    except cv2.error as error:
+        raise ValueError(f"it cannot be decoded: {error.err}") from None
+    if image is None:
+        raise ValueError("it cannot be decoded")
+    return np.asarray(image)
+
+
 def decoded(data: bytes | memoryview, size: tuple[int, int], *, color: bool) -> NDArray[np.uint8]:
     """RGB ``[H, W, 3]`` or grey ``[H, W]`` of a picture that must be of this `size`.
 
@@ -46,10 +64,7 @@ def decoded(data: bytes | memoryview, size: tuple[int, int], *, color: bool) -> 
     if (there := picture_size(data)) != size:
         raise ValueError(f"it is {there[1]}x{there[0]}, the first one {size[1]}x{size[0]}")
     kind = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
-    try:
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ValueError(f"it cannot be decoded: {error.err}") from None
-    if image is None or image.shape[:2] != size:
+    image = unfolded(data, kind | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image.shape[:2] != size:
         raise ValueError("it cannot be decoded")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if color else image, np.uint8)
