@@ -69,14 +69,8 @@ def features_of(
     for key, one in said.items():
         if one["dtype"] in ("video", "image", "string", "language") or key in _COUNTED or off.get(key):
             continue
-        shape = _shape(key, one)
-        if shape == (1,) and key not in (STATE, ACTION, FORCE):
-            shape = ()
-        names = _names(one)
-        if names and len(shape) == 1 and len(names) != shape[0]:
-            raise ValueError(f"info.json: {key} has {len(names)} names for {shape[0]} numbers")
         columns[key] = key
-        features[key] = Feature(shape, one["dtype"], units.get(key, ""), names)
+        features[key] = _column(key, one, units.get(key, ""))
     pictures = _pictures(path, said, switches)
     for name, picture in pictures.items():
         shape = _shape(picture.key, said[picture.key])
@@ -97,6 +91,15 @@ def features_of(
         if what:
             raise DatasetError(f"{path}: {switch}, and the data set has no {what}; switch it off")
     return columns, pictures, features
+
+
+def _column(key: str, feature: Mapping[str, Any], unit: str) -> Feature:
+    shape, names = _shape(key, feature), _names(feature)
+    if shape == (1,) and key not in (STATE, ACTION, FORCE):
+        shape = ()
+    if names and len(shape) == 1 and len(names) != shape[0]:
+        raise ValueError(f"info.json: {key} has {len(names)} names for {shape[0]} numbers")
+    return Feature(shape, feature["dtype"], unit, names)
 
 
 def _shape(key: str, feature: Mapping[str, Any]) -> tuple[int, ...]:

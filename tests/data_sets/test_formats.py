@@ -219,7 +219,7 @@ def change(path: Path, **changes: Any) -> None:
 
 
 def test_a_shape_that_is_not_what_it_says_is_named(lerobot: Path) -> None:
-    change(lerobot, shape=[7])
+    change(lerobot, shape=[7], names=None)
     with pytest.raises(DatasetError, match=r"observation.state is \[6\], and info.json says \[7\]"):
         open_dataset(lerobot).episodes[0].read(STATE, rows(0))
 
