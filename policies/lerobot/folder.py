@@ -159,7 +159,7 @@ def open_folder(key: str, given: str) -> Folder:
         return _Reader(key, path, told).read()
     except FolderError:
         raise
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise FolderError(f"{told}: not as LeRobot writes it: {type(error).__name__} {error}") from None
 
 

@@ -85,7 +85,8 @@ class Normaliser:
         }
         action = _scaling(folder, folder.outward, ACTION, "ACTION", folder.action.shape, of_action)
         both = {**told, ACTION: of_action.get(ACTION, {})}
-        return cls(inputs, action, {name: ends for name in both if (ends := _ends(both[name])) is not None})
+        seen = {name: _ends(folder, name, both[name]) for name in both}
+        return cls(inputs, action, {name: ends for name, ends in seen.items() if ends is not None})
 
     def to(self, device: torch.device) -> Normaliser:
         """The same on `device`."""
@@ -155,12 +156,13 @@ def _positive(folder: Folder, name: str, divisor: Tensor) -> Tensor:
     return divisor
 
 
-def _ends(told: Mapping[str, Tensor]) -> Tensor | None:
-    if "min" in told and "max" in told:
-        return torch.stack([told["min"].flatten(), told["max"].flatten()])
-    if "mean" in told and "std" in told:
-        mean, std = told["mean"].flatten(), told["std"].flatten()
-        return torch.stack([mean - std, mean + std])
+def _ends(folder: Folder, name: str, told: Mapping[str, Tensor]) -> Tensor | None:
+    for first, second in (("min", "max"), ("mean", "std")):
+        if first in told and second in told:
+            one, other = told[first].flatten(), told[second].flatten()
+            if one.shape != other.shape:
+                raise folder.error(f"{first} and {second} of {name!r} are of different sizes")
+            return torch.stack([one, other] if first == "min" else [one - other, one + other])
     return None
 
 

@@ -249,6 +249,7 @@ OUTSIDE = {"registry_name": "normalizer_processor", "config": {}, "state_file": 
         ("policy_preprocessor.json", with_keys(steps=[STEP]), r"its step 'delta_actions_processor' is none"),
         ("policy_preprocessor.json", with_keys(steps=[OUTSIDE]), r"in '\.\./\.\./secret\.safetensors'; exp"),
         ("policy_preprocessor.json", with_keys(steps=3), r"policy_preprocessor\.json: no list of steps"),
+        ("policy_preprocessor.json", with_keys(steps=[{"config": ["x"]}]), r"not as LeRobot writes it: "),
     ],
 )
 def test_a_folder_that_cannot_run_is_told_in_a_line(
@@ -259,6 +260,14 @@ def test_a_folder_that_cannot_run_is_told_in_a_line(
         act.policy()
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"policy.path = {str(act.folder)!r}: ")
+
+
+def test_a_lowest_and_a_highest_of_different_sizes(act: Played) -> None:
+    (file,) = act.folder.glob("policy_preprocessor_step_*.safetensors")
+    told = load_file(file)
+    save_file({**told, "observation.images.wrist.max": torch.zeros(3, 2)}, file)
+    with pytest.raises(PolicyError, match=r"of 'observation\.images\.wrist'"):
+        act.policy()
 
 
 def test_files_that_are_none(act: Played) -> None:
