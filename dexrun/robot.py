@@ -85,8 +85,7 @@ class Robot:
             for key, arm in self.arms.items()
             for joint, entry in arm.calibration.items()
         }
-        limits = self.safety.limits
-        return calibrated(self.model.layout, entries).within(limits.lower, limits.upper)
+        return calibrated(self.model.layout, entries).within(self.safety.permitted)
 
     def infos(self) -> dict[str, CameraInfo]:
         """What is constant about each camera, once it is open."""

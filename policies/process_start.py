@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.clock import RealClock
-from runtime.joints import CalibratedJoint, JointLayout
+from runtime.joints import CalibratedJoint, JointLayout, Permitted
 from runtime.messages import CameraInfo, Intrinsics
 from runtime.part_context import PolicyContext
 from runtime.parts import PolicyTable
@@ -28,7 +28,7 @@ def start_message(table: PolicyTable, context: PolicyContext, body: Path) -> dic
             "names": context.joints.names,
             "ranges": context.joints.ranges.tolist(),
             "grippers": context.joints.grippers,
-            "permitted": None if context.joints.permitted is None else context.joints.permitted.tolist(),
+            "permitted": _permitted(context.joints.permitted),
             "calibration": {name: astuple(joint) for name, joint in context.joints.calibration.items()},
         },
         "cameras": {name: _camera(info) for name, info in context.cameras.items()},
@@ -53,13 +53,25 @@ def started(message: Mapping[str, Any]) -> tuple[PolicyTable, PolicyContext]:
             np.array(joints["ranges"]),
             tuple(joints["grippers"]),
             {name: CalibratedJoint(*values) for name, values in joints["calibration"].items()},
-            None if joints["permitted"] is None else np.array(joints["permitted"]),
+            _read_permitted(joints["permitted"]),
         ),
         lambda: ArmModel.load(Path(message["body"]), message["model"]),
         {name: _info(entry) for name, entry in message["cameras"].items()},
         RealClock(),
     )
     return PolicyTable.model_validate(message["table"]), context
+
+
+def _permitted(known: Permitted | None) -> dict[str, Any] | None:
+    return None if known is None else {key: np.asarray(part).tolist() for key, part in asdict(known).items()}
+
+
+def _read_permitted(entry: Mapping[str, Any] | None) -> Permitted | None:
+    if entry is None:
+        return None
+    return Permitted(
+        *(np.array(entry[key]) for key in ("ranges", "velocity", "acceleration")), table_m=entry["table_m"]
+    )
 
 
 def _camera(info: CameraInfo) -> dict[str, Any]:

@@ -34,6 +34,32 @@ class CalibratedJoint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Permitted:
+    """What the safety stage lets through as it is.
+
+    Attributes:
+        ranges: ``[D, 2]``, how much of its range each joint may use.
+        velocity, acceleration: ``[D]`` of targets, a second.
+        table_m: how near to the table, and to what stands on it, the arm may be asked to be.
+    """
+
+    ranges: Floats
+    velocity: Floats
+    acceleration: Floats
+    table_m: float = 0.0
+
+    def part(self, joints: Sequence[int]) -> Permitted:
+        """Of some of the joints."""
+        which = list(joints)
+        return replace(
+            self,
+            ranges=self.ranges[which],
+            velocity=self.velocity[which],
+            acceleration=self.acceleration[which],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class JointLayout:
     """The joints of a robot, in the order of every joint vector ``[D]``.
 
@@ -42,7 +68,7 @@ class JointLayout:
         ranges: ``[D, 2]``, in radians (metres for a joint that slides); 0 to 1 for a gripper.
         grippers: indices of the joints that are grippers, ascending; there may be none.
         calibration: by joint, as far as this very arm's servos are calibrated.
-        permitted: ``[D, 2]``, how much of its range the safety stage lets each joint use, if that is known.
+        permitted: what the safety stage lets through, if that is known.
         others: indices of the joints that are not grippers.
     """
 
@@ -50,7 +76,7 @@ class JointLayout:
     ranges: Floats
     grippers: tuple[int, ...] = ()
     calibration: Mapping[str, CalibratedJoint] = field(default_factory=dict)
-    permitted: Floats | None = None
+    permitted: Permitted | None = None
     others: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,14 +114,14 @@ class JointLayout:
         """The same joints of an arm that is calibrated so."""
         return replace(self, calibration=dict(calibration))
 
-    def within(self, lower: Floats, upper: Floats) -> JointLayout:
+    def within(self, permitted: Permitted) -> JointLayout:
         """The same joints, of which the safety stage lets no more through than this."""
-        return replace(self, permitted=np.column_stack([lower, upper]))
+        return replace(self, permitted=permitted)
 
     @property
     def usable(self) -> Floats:
         """``[D, 2]``: what may be asked for without being cut, as far as it is known."""
-        return self.ranges if self.permitted is None else self.permitted
+        return self.ranges if self.permitted is None else self.permitted.ranges
 
     def of(self, arm: str) -> tuple[int, ...]:
         """Where the joints of the arm called `arm` are; all of them for ``""``."""
@@ -115,7 +141,7 @@ class JointLayout:
         grippers = tuple(k for k, i in enumerate(where) if i in self.grippers)
         known = {short: prefixed(arm, short) for short in names}
         own = {s: self.calibration[name] for s, name in known.items() if name in self.calibration}
-        permitted = None if self.permitted is None else self.permitted[list(where)]
+        permitted = None if self.permitted is None else self.permitted.part(where)
         return JointLayout(names, self.ranges[list(where)], grippers, own, permitted)
 
 

@@ -19,6 +19,7 @@ from runtime import envelope
 from runtime.clearance import BodyModel, Margins, farthest_clear
 from runtime.envelope import JointLimits
 from runtime.force_guard import ForceGuard, largest_force
+from runtime.joints import Permitted
 from runtime.limits import LEAST_SPEED, SafetyOptions
 from runtime.messages import Clip, Floats
 from runtime.pursuit import Pursuit
@@ -80,6 +81,13 @@ class SafetyStage:
         self._pursuit = Pursuit(self._joints)
         self._last: Floats | None = None
         self._from: Floats | None = None
+
+    @property
+    def permitted(self) -> Permitted:
+        """What is let through as it is, at full speed: for who would rather not be cut."""
+        own = self._own_limits
+        ranges = np.column_stack([own.lower, own.upper])
+        return Permitted(ranges, own.velocity, own.acceleration, self._margins.table_m)
 
     def reset(self) -> None:
         """Forget speed, stalls and forces; the next target starts from rest."""

@@ -233,7 +233,7 @@ class Collector:
         if rng.random() >= noise.start_share:
             return home
         carrying = list(engine.robot.carrying)
-        low, high = engine.safety_limits
+        low, high = engine.permitted.ranges.T
         for _ in range(_TRIES):
             q = home.copy()
             q[carrying] += rng.uniform(-noise.start_rad, noise.start_rad, len(carrying))

@@ -56,6 +56,7 @@ class TableEngine:
     Attributes:
         table: the physics of the present scene; `load` makes it. eyes: its cameras.
         control: the loop; of a new attempt a new one. arm: its port.
+        permitted: what the safety stage lets through.
         watch: called at the end of every tick.
 
     Raises:
@@ -73,7 +74,7 @@ class TableEngine:
         self.model = self.robot.model(boxes=settings.fixed_boxes)
         stage = SafetyStage(settings.safety, self.model.copy())
         self.safety: Safety = stage
-        self._limits = stage.limits
+        self.permitted = stage.permitted
         self.pictures = dict(configured_pictures(settings) if pictures is None else pictures)
         self.watch: Callable[[], None] = _nobody
         self.splicing: SplicingOptions = settings.policy
@@ -92,7 +93,7 @@ class TableEngine:
         self.eyes = Eyes(self.table, self.world, self.pictures)
         self.arm = RegisterArm(self.table.bank, self._servos, self.model.layout)
         layout = calibrated(self.model.layout, self.arm.calibration)
-        self.joints: JointLayout = layout.within(*self.safety_limits)
+        self.joints: JointLayout = layout.within(self.permitted)
         self._noise = np.random.default_rng([world.seed, _SEED_OF_FORCE])
         self.force = Ring({"force": ((_CHANNELS,), "<f8"), "saturated": ((_CHANNELS,), "|u1")}, 64)
         self.clock.set(0)
@@ -123,11 +124,6 @@ class TableEngine:
         fx, fy = lens.fx / scale, lens.fy / scale
         small = replace(lens, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy)
         return replace(info, intrinsics=small)
-
-    @property
-    def safety_limits(self) -> tuple[Floats, Floats]:
-        """The range ``[D]`` that targets are held to: lower ends, upper ends."""
-        return self._limits.lower, self._limits.upper
 
     @property
     def home(self) -> Floats:

@@ -19,7 +19,7 @@ class LiftConfig(LiftOptions):
     def build(self, context: PolicyContext) -> LiftPolicy:
         from policies.lift.policy import LiftPolicy
 
-        return LiftPolicy(self, context.joints, lambda: context.cameras[self.camera])
+        return LiftPolicy(self, context.joints, lambda: context.cameras[self.camera], context.arm_model)
 
     def recipe(self, given: Mapping[str, Any]) -> LiftRecipe:
         from policies.lift.recipe import LiftRecipe

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from runtime.blends import BlendName
 from runtime.input_file import parse_json, read_small
 from runtime.options import Options
 from runtime.part_context import CameraNeed
@@ -54,6 +55,7 @@ class LiftOptions(PolicyTable):
     """``[policy] type = "lift"``.
 
     Attributes:
+        blend: its chunks go on from what is committed by themselves, as those of ``rtc`` do.
         checkpoint: ``model.safetensors``, or a checkpoint folder, or ``"shipped"``: what is installed along;
             empty: random weights.
         camera: the RGB-D camera whose mask and depth are used; it must be calibrated to the arm.
@@ -67,10 +69,11 @@ class LiftOptions(PolicyTable):
         use_force: whether the force sensor is looked at, where there is one.
         done_above: the probability from which on an attempt counts as done.
         miss_opening: jaws that were closed this far have nothing between them.
-        attempt_s: after so long without an end the attempt has failed.
-        stuck_s: an arm that stood still for so long does not get on: the attempt has failed, or is done if
-            the jaws press on something.
+        attempt_s, stuck_s: after so long without an end, or with an arm that stood still, an attempt does not
+            get on: it has failed, or is done if the jaws press on something.
         ease_rows: rows over which a chunk is faded in from what is committed.
+        table_margin_m: rows are kept so much farther off the table, and what stands on it, than the safety
+            stage wants: what is nearer would be stopped there, with jaws that do not close.
         device: ``cpu``, ``cuda``, ``cuda:1``... threads: torch's on the CPU; 0 leaves them alone.
         seed: of random weights. shape: the network.
     """
@@ -88,6 +91,7 @@ class LiftOptions(PolicyTable):
     )
 
     type: Literal["lift"] = "lift"
+    blend: BlendName = "latest"
     checkpoint: str = "shipped"
     camera: str = "head"
     rate_hz: float = Field(default=15.0, gt=0, le=1000)
@@ -103,6 +107,7 @@ class LiftOptions(PolicyTable):
     attempt_s: float = Field(default=10.0, gt=0, le=600)
     stuck_s: float = Field(default=2.0, gt=0, le=600)
     ease_rows: int = Field(default=6, ge=0, le=100)
+    table_margin_m: float = Field(default=0.002, ge=0, le=0.05)
     device: str = "cpu"
     threads: int = Field(default=0, ge=0)
     seed: int = 0

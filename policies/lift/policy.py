@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from policies.accelerate import open_device, place, set_threads
 from policies.checkpoint import CheckpointError
-from policies.lift.easing import eased
+from policies.lift.following import Following
 from policies.lift.load import load_lift, random_lift
 from policies.lift.memory import ObjectInSight, Remembered
 from policies.lift.numbers import rows_of, size, vectors
 from policies.lift.options import LiftOptions, weights_file
 from policies.lift.sight import DepthView
+from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S
 from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
 from runtime.joints import JointLayout
@@ -41,7 +42,13 @@ class LiftPolicy:
         PolicyError: checkpoint, device or robot do not fit; one line.
     """
 
-    def __init__(self, config: LiftOptions, robot: JointLayout, camera: Callable[[], CameraInfo]) -> None:
+    def __init__(
+        self,
+        config: LiftOptions,
+        robot: JointLayout,
+        camera: Callable[[], CameraInfo],
+        arm_model: Callable[[], ArmModel],
+    ) -> None:
         self._config = config
         self._camera = camera
         self._device = open_device(config.device)
@@ -70,7 +77,7 @@ class LiftPolicy:
             tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
-        self._lower, self._upper = robot.usable.T
+        self._following = Following(config, robot, arm_model)
         self._setbacks, self._done = 0, True
         self.reset()
 
@@ -113,7 +120,7 @@ class LiftPolicy:
         known = self._object.take(self._view(observation))
         if known is None:
             raise NoAnswerError("too little of the object is seen above the table")
-        if why := self._failure(observation, position):
+        if why := self._failure(position):
             return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
         chunks, likely, done = self._run(self._numbers(observation, known, position), known.crop)
         if not np.isfinite(chunks).all():  # limits would make numbers of infinity
@@ -121,16 +128,14 @@ class LiftPolicy:
         ways = np.stack([rows_of(self._shape, chunk, position) for chunk in chunks])
         rows = _chosen(ways, likely, observation.committed, self._setbacks)
         ended = done > self._config.done_above
-        if self._stuck(observation, position) and not ended:
+        if not ended and (why := self._over(observation, position)):
             gripper = self._shape.gripper
             if rows[0, gripper] > position[gripper] - _SQUEEZE:
-                why = f"the arm has not moved for {self._config.stuck_s:g} s (policy.stuck_s)"
                 return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
             ended = True  # something is held, and nothing more is done with it: whoever looks will see
         self._done = ended
         status = PolicyStatus.DONE if ended else PolicyStatus.RUNNING
-        smooth = eased(rows, observation.committed, self._config.ease_rows)
-        return PolicyAnswer(np.clip(smooth, self._lower, self._upper), status)
+        return PolicyAnswer(self._following.rows(rows, observation), status)
 
     def _view(self, observation: Observation) -> DepthView:
         name = self._config.camera
@@ -154,23 +159,26 @@ class LiftPolicy:
             return float("nan")
         return float(np.abs(force).max())
 
-    def _failure(self, observation: Observation, position: Floats) -> str:
+    def _failure(self, position: Floats) -> str:
         """Why the attempt is over without the object, if it is."""
-        if self._began_ns is None:
-            self._began_ns = observation.stamp_ns
         opening = float(position[self._shape.gripper])
         self._missed = self._missed + 1 if opening < self._config.miss_opening else 0
         if self._missed >= _MISSES:
             return f"the jaws closed to {opening:.2f} on nothing"
-        if observation.stamp_ns - self._began_ns > self._config.attempt_s * NS_PER_S:
-            return f"no grasp within {self._config.attempt_s:g} s (policy.attempt_s)"
         return ""
 
-    def _stuck(self, observation: Observation, position: Floats) -> bool:
-        """Whether the arm has stood still for `stuck_s`."""
+    def _over(self, observation: Observation, position: Floats) -> str:
+        """Why the attempt does not go on, if so: it takes too long, or the arm has stood still."""
+        now_ns = observation.stamp_ns
+        if self._began_ns is None:
+            self._began_ns = now_ns
         if self._rest is None or np.abs(position - self._rest[1]).max() > _STILL_RAD:
-            self._rest = (observation.stamp_ns, position.copy())
-        return observation.stamp_ns - self._rest[0] > self._config.stuck_s * NS_PER_S
+            self._rest = (now_ns, position.copy())
+        if now_ns - self._began_ns > self._config.attempt_s * NS_PER_S:
+            return f"no grasp within {self._config.attempt_s:g} s (policy.attempt_s)"
+        if now_ns - self._rest[0] > self._config.stuck_s * NS_PER_S:
+            return f"the arm has not moved for {self._config.stuck_s:g} s (policy.stuck_s)"
+        return ""
 
     @torch.inference_mode()
     def _run(self, numbers: NDArray[np.float32], crop: NDArray[np.float32]) -> tuple[Floats, Floats, float]:

@@ -212,6 +212,9 @@ def test_noise_is_in_what_was_sent_and_not_in_what_was_asked_for(demonstration: 
 
 def test_policies_are_told_what_the_safety_stage_lets_through(engine: TableEngine) -> None:
     engine.load(world())
-    lower, upper = engine.safety_limits
-    np.testing.assert_array_equal(engine.joints.usable, np.column_stack([lower, upper]))
-    assert (lower[:-1] > engine.joints.ranges[:-1, 0]).all()
+    known, safety = engine.joints.permitted, engine.settings.safety
+    assert known is engine.permitted
+    assert (engine.joints.usable[:-1, 0] > engine.joints.ranges[:-1, 0]).all()
+    assert (known.velocity[:-1] == safety.max_velocity_rad_s).all()
+    assert (known.acceleration[:-1] == safety.max_acceleration_rad_s2).all()
+    assert known.table_m == safety.table_clearance_m

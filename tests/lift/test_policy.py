@@ -10,14 +10,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dexrun.config.load import load  # noqa: E402
+from drivers.arms.choice import describe  # noqa: E402
 from policies.checkpoint import CheckpointError  # noqa: E402
 from policies.lift.config import LiftConfig  # noqa: E402
-from policies.lift.easing import eased  # noqa: E402
+from policies.lift.following import eased  # noqa: E402
 from policies.lift.load import load_lift, random_lift, save_lift  # noqa: E402
 from policies.lift.options import SHIPPED, WEIGHTS, LiftShape, weights_file  # noqa: E402
 from policies.lift.policy import LiftPolicy, _chosen  # noqa: E402
+from runtime.arm_model import ArmModel  # noqa: E402
 from runtime.interfaces import NoAnswerError, Policy, PolicyError  # noqa: E402
-from runtime.joints import JointLayout  # noqa: E402
+from runtime.joints import JointLayout, Permitted  # noqa: E402
 from runtime.messages import ArmState, PolicyStatus, TrackedMask  # noqa: E402
 from tests.dexrun.rig import ROOT  # noqa: E402
 from tests.geometric.synthetic import INFO, LOOK, Box, observation  # noqa: E402
@@ -30,9 +32,13 @@ HIDDEN = {"masks": {"head": TrackedMask("head", 1_000_000_000, np.zeros((300, 40
 
 def made(**changes: object) -> LiftPolicy:
     config = LiftConfig.model_validate({"checkpoint": "", "shape": SHAPE, "done_above": 0.999, **changes})
-    policy = LiftPolicy(config, JOINTS, lambda: INFO)
+    policy = LiftPolicy(config, JOINTS, lambda: INFO, no_model)
     policy.warm_up()
     return policy
+
+
+def no_model() -> ArmModel:
+    raise AssertionError("nothing is permitted: no model is needed")
 
 
 def closed(opening: float) -> dict[str, object]:
@@ -51,9 +57,10 @@ def test_it_gives_a_chunk_and_fits_the_protocol():
 
 def test_nothing_beyond_what_the_safety_stage_lets_through_is_asked_for():
     ends = np.array([1e-3] * 5 + [1.0])
-    narrow = JOINTS.within(-ends * [1, 1, 1, 1, 1, 0], ends)
+    ranges, any_speed = np.column_stack([-ends * [1, 1, 1, 1, 1, 0], ends]), np.full(6, 1e3)
+    narrow = JOINTS.within(Permitted(ranges, any_speed, any_speed))
     config = LiftConfig.model_validate({"checkpoint": "", "shape": SHAPE})
-    policy = LiftPolicy(config, narrow, lambda: INFO)
+    policy = LiftPolicy(config, narrow, lambda: INFO, describe().model)
     rows = policy.infer(observation(Box())).rows
     assert np.abs(rows[:, :5]).max() == 1e-3
 
@@ -92,9 +99,11 @@ def test_of_likely_ways_the_one_that_goes_on_with_what_is_committed_is_taken():
 def test_a_chunk_goes_on_from_what_is_committed_and_is_smooth():
     rows = np.array([[1.0], [1.0], [1.0], [3.0], [1.0], [1.0]])
     committed = np.zeros((4, 1))
-    out = eased(rows, committed, over=2)[:, 0]
+    out = eased(rows, committed, kept=0, over=2)[:, 0]
     assert out == pytest.approx([1 / 3, 2 / 3, 1.5, 2.0, 1.5, 1.0])
-    assert eased(rows, np.zeros((0, 1)), over=2)[0, 0] == 1.0
+    # what is executed before the chunk is there stays as it is, and the way over begins behind it
+    assert eased(rows, committed, kept=2, over=2)[:, 0] == pytest.approx([0.0, 0.0, 0.5, 4 / 3, 1.5, 1.0])
+    assert eased(rows, np.zeros((0, 1)), kept=2, over=2)[0, 0] == 1.0
 
 
 def test_jaws_that_close_on_nothing_end_the_attempt():
@@ -105,17 +114,21 @@ def test_jaws_that_close_on_nothing_end_the_attempt():
     assert answer.rows.shape == (0, 6)
 
 
-def test_an_attempt_without_an_end_fails():
-    policy = made(attempt_s=2.0)
-    policy.infer(observation(Box()))
-    answer = policy.infer(observation(Box(), step=62))
-    assert answer.status is PolicyStatus.FAILED
-    assert "policy.attempt_s" in answer.why
+ENDS = [(0.0, PolicyStatus.FAILED), (0.9, PolicyStatus.DONE)]
+"""The network, which nobody trained, asks for some opening between the two."""
 
 
-@pytest.mark.parametrize(("opening", "status"), [(0.0, PolicyStatus.FAILED), (0.9, PolicyStatus.DONE)])
+@pytest.mark.parametrize(("opening", "status"), ENDS)
+def test_an_attempt_without_an_end_fails_unless_the_jaws_hold_something(opening: float, status: PolicyStatus):
+    policy = made(attempt_s=2.0, miss_opening=0.0)
+    policy.infer(observation(Box(), **closed(opening)))
+    answer = policy.infer(observation(Box(), step=62, **closed(opening)))
+    assert answer.status is status
+    assert status is PolicyStatus.DONE or "policy.attempt_s" in answer.why
+
+
+@pytest.mark.parametrize(("opening", "status"), ENDS)
 def test_an_arm_that_does_not_get_on_ends_the_attempt(opening: float, status: PolicyStatus):
-    """The network, which nobody trained, asks for some opening between the two."""
     policy = made(stuck_s=1.0, miss_opening=0.0, attempt_s=60.0)
     for step in (0, 30):
         assert policy.infer(observation(Box(), step=step, **closed(opening))).status is PolicyStatus.RUNNING
@@ -176,7 +189,7 @@ def test_other_weights_and_other_arms_are_refused(tmp_path: Path):
         made(checkpoint=str(path))
     seven = JointLayout(tuple("abcdefg"), np.array([[-1.0, 1.0]] * 6 + [[0.0, 1.0]]), (6,))
     with pytest.raises(CheckpointError, match="this one has 7, gripper"):
-        LiftPolicy(LiftConfig(checkpoint="", shape=SHAPE), seven, lambda: INFO)
+        LiftPolicy(LiftConfig(checkpoint="", shape=SHAPE), seven, lambda: INFO, no_model)
 
 
 def test_the_policy_that_ships_is_a_checkpoints_folder_like_any_other() -> None:

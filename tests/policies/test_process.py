@@ -16,7 +16,9 @@ from policies.process import ProcessPolicy
 from policies.process_start import start_message, started
 from runtime.clock import RealClock
 from runtime.interfaces import Policy, PolicyError
+from runtime.limits import SafetyOptions
 from runtime.messages import ArmState, Frame, Observation, PolicyStatus, Snapshot, Thought, TrackedMask
+from runtime.safety import SafetyStage
 from tests.plugins.distribution import distribution, installed
 from tests.policies.scripted_process import ScriptOptions
 
@@ -175,8 +177,13 @@ def test_warm_up_that_fails_is_one_line() -> None:
 
 
 def test_the_process_knows_what_the_safety_stage_lets_through(tmp_path: Path) -> None:
-    ranges = CONTEXT.joints.ranges
-    for joints in (CONTEXT.joints, CONTEXT.joints.within(ranges[:, 0] + 0.1, ranges[:, 1] - 0.1)):
+    permitted = SafetyStage(SafetyOptions(), describe().model()).permitted
+    for joints in (CONTEXT.joints, CONTEXT.joints.within(permitted)):
         context = replace(CONTEXT, joints=joints)
         _, there = started(start_message(ScriptOptions(), context, tmp_path / "body.mjb"))
         np.testing.assert_array_equal(there.joints.usable, joints.usable)
+        assert (there.joints.permitted is None) == (joints.permitted is None)
+    known = there.joints.permitted
+    np.testing.assert_array_equal(known.velocity, permitted.velocity)
+    np.testing.assert_array_equal(known.acceleration, permitted.acceleration)
+    assert known.table_m == permitted.table_m
