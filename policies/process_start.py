@@ -69,9 +69,8 @@ def _permitted(known: Permitted | None) -> dict[str, Any] | None:
 def _read_permitted(entry: Mapping[str, Any] | None) -> Permitted | None:
     if entry is None:
         return None
-    return Permitted(
-        *(np.array(entry[key]) for key in ("ranges", "velocity", "acceleration")), table_m=entry["table_m"]
-    )
+    ranges, velocity, acceleration = (np.array(entry[key]) for key in ("ranges", "velocity", "acceleration"))
+    return Permitted(ranges, velocity, acceleration, entry["table_m"])
 
 
 def _camera(info: CameraInfo) -> dict[str, Any]:

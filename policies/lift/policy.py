@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from policies.accelerate import open_device, place, set_threads
 from policies.checkpoint import CheckpointError
-from policies.lift.following import Following
 from policies.lift.load import load_lift, random_lift
 from policies.lift.memory import ObjectInSight, Remembered
 from policies.lift.numbers import rows_of, size, vectors
 from policies.lift.options import LiftOptions, weights_file
+from policies.lift.shaping import RowShaping
 from policies.lift.sight import DepthView
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S
@@ -77,7 +77,7 @@ class LiftPolicy:
             tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
-        self._following = Following(config, robot, arm_model)
+        self._shaping = RowShaping(config, robot, arm_model)
         self._setbacks, self._done = 0, True
         self.reset()
 
@@ -135,7 +135,7 @@ class LiftPolicy:
             ended = True  # something is held, and nothing more is done with it: whoever looks will see
         self._done = ended
         status = PolicyStatus.DONE if ended else PolicyStatus.RUNNING
-        return PolicyAnswer(self._following.rows(rows, observation), status)
+        return PolicyAnswer(self._shaping.rows(rows, observation), status)
 
     def _view(self, observation: Observation) -> DepthView:
         name = self._config.camera

@@ -13,10 +13,10 @@ from dexrun.config.load import load  # noqa: E402
 from drivers.arms.choice import describe  # noqa: E402
 from policies.checkpoint import CheckpointError  # noqa: E402
 from policies.lift.config import LiftConfig  # noqa: E402
-from policies.lift.following import eased  # noqa: E402
 from policies.lift.load import load_lift, random_lift, save_lift  # noqa: E402
 from policies.lift.options import SHIPPED, WEIGHTS, LiftShape, weights_file  # noqa: E402
 from policies.lift.policy import LiftPolicy, _chosen  # noqa: E402
+from policies.lift.shaping import eased  # noqa: E402
 from runtime.arm_model import ArmModel  # noqa: E402
 from runtime.interfaces import NoAnswerError, Policy, PolicyError  # noqa: E402
 from runtime.joints import JointLayout, Permitted  # noqa: E402

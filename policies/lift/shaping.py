@@ -23,7 +23,7 @@ _KEPT = 1
 is already on a piece that goes on to the row behind it."""
 
 
-class Following:
+class RowShaping:
     """Makes rows that can be followed.
 
     Args:

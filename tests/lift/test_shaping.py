@@ -9,7 +9,7 @@ import pytest
 
 from drivers.arms.choice import describe
 from policies.lift.config import LiftConfig
-from policies.lift.following import Following
+from policies.lift.shaping import RowShaping
 from runtime.blends import blend_from
 from runtime.horizon import Horizon
 from runtime.joints import JointLayout
@@ -54,7 +54,7 @@ def played(layout: JointLayout, goals: list[Floats]) -> tuple[Counter[Clip], Flo
     """One chunk after the other, each asked for half-way, on an arm that is where it is asked to be."""
     stage = SafetyStage(SafetyOptions(), MODEL.copy())
     options = LiftConfig(checkpoint="")
-    following = Following(options, layout, MODEL.copy)
+    shaping = RowShaping(options, layout, MODEL.copy)
     horizon = Horizon(6, blend_from(options), rate_hz=RATE_HZ, grippers=(5,))
     clips, at = Counter[Clip](), OVER
     late: ActionChunk | None = None
@@ -63,7 +63,7 @@ def played(layout: JointLayout, goals: list[Floats]) -> tuple[Counter[Clip], Flo
             if tick == 0:
                 frozen = min(horizon.reached_in(LATE), len(horizon))
                 seen = observed(at, horizon.pending(), frozen, horizon.step)
-                rows = following.rows(towards(at, goal), seen)
+                rows = shaping.rows(towards(at, goal), seen)
                 late = ActionChunk(rows, horizon.step, horizon.epoch, rate_hz=15.0)
             if late is not None and tick >= (LATE if len(horizon) else 0):
                 assert horizon.splice(late).verdict == "spliced"
@@ -90,15 +90,15 @@ def test_nothing_of_it_is_cut(goals: list[Floats]) -> None:
 
 
 def test_where_nothing_is_said_to_be_permitted_rows_are_smoothed_alone() -> None:
-    following = Following(LiftConfig(checkpoint=""), MODEL.layout, MODEL.copy)
-    rows = following.rows(towards(OVER, IN), observed(OVER, np.zeros((0, 6)), 0))
+    shaping = RowShaping(LiftConfig(checkpoint=""), MODEL.layout, MODEL.copy)
+    rows = shaping.rows(towards(OVER, IN), observed(OVER, np.zeros((0, 6)), 0))
     assert rows[-1] == pytest.approx(IN)
 
 
 def test_what_is_executed_before_a_chunk_arrives_stays_as_it_is() -> None:
     stage = SafetyStage(SafetyOptions(), MODEL.copy())
-    following = Following(LiftConfig(checkpoint=""), MODEL.layout.within(stage.permitted), MODEL.copy)
+    shaping = RowShaping(LiftConfig(checkpoint=""), MODEL.layout.within(stage.permitted), MODEL.copy)
     committed = towards(OVER, ASIDE)[:8]
-    rows = following.rows(towards(OVER, OVER), observed(OVER, committed, 3))
+    rows = shaping.rows(towards(OVER, OVER), observed(OVER, committed, 3))
     np.testing.assert_array_equal(rows[:4], committed[:4])
     assert np.abs(rows[4] - committed[4]).max() < np.abs(rows[7] - committed[7]).max()
