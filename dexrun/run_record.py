@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dexrun.exit_codes import STOPPED
+from dexrun.exit_codes import NOT_DONE, STOPPED
 from dexrun.outcome import Outcome, stopped
 from dexrun.robot import Robot
 from drivers.world.client import WorldError
@@ -58,6 +58,12 @@ class RunRecord:
         """The run ends so, unless it is ending already."""
         if not self.decided:
             self.outcome, self.decided = outcome, True
+
+    def lack(self, what: str) -> None:
+        """What the run was thought to have done is not there: then it has not done all that was asked."""
+        if self.outcome.outcome == "completed":
+            reason = f"{self.outcome.reason}; {what}"
+            self.outcome = Outcome("incomplete", reason, self.outcome.attempts, NOT_DONE)
 
     def fail(self, error: BaseException, exit_code: int = STOPPED) -> None:
         """The run ends because of `error`; a fault on the way down does not hide what ended it."""

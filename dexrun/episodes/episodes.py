@@ -6,6 +6,7 @@ Everything here happens on the loop's thread and takes microseconds: nobody wait
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,8 +76,7 @@ class Episodes:
 
     Attributes:
         task: what is done in the next episodes.
-        recorded: kept so far. discarded: thrown away so far.
-        lost: the newest ones in a row of which nothing could be written.
+        discarded: thrown away so far.
         quitting: somebody asked to end the run.
         gate: says why no episode can begin now; empty while one can.
         ended: what else is called, in order and at once, when one is over, kept or not.
@@ -94,9 +94,7 @@ class Episodes:
         self.recorder = recorder
         self.options = options
         self.task = options.task
-        self.recorded = 0
         self.discarded = 0
-        self.lost = 0
         self.quitting = False
         self._next = first
         self._unrecorded = isinstance(recorder, Unrecorded)
@@ -107,7 +105,7 @@ class Episodes:
         self.ended: list[Callable[[], None]] = []
         self._last_label = ""
         self._on: Take | None = None
-        self._counted: Take | None = None
+        self._kept: list[Take] = []
         self._changed = anyio.Event()
 
     # --- what may be asked for
@@ -168,8 +166,6 @@ class Episodes:
         was_on = self.recorder.take is not None
         take = self.recorder.discard(reason)
         self._on = None
-        if take is self._counted:
-            self.recorded -= 1
         self.discarded += 1
         self._next = take.index
         logger.info("episode {}: discarded", take.index)
@@ -212,6 +208,19 @@ class Episodes:
     def on(self) -> Take | None:
         """The episode that is on."""
         return self.recorder.take
+
+    @property
+    def recorded(self) -> int:
+        """Kept so far; not one of which nothing could be written, which may turn out after its end."""
+        return sum(not take.draft.empty for take in self._takes())
+
+    @property
+    def lost(self) -> int:
+        """The newest ones in a row of which nothing could be written."""
+        return sum(1 for _ in itertools.takewhile(lambda take: take.draft.empty, reversed(self._takes())))
+
+    def _takes(self) -> list[Take]:
+        return [take for take in self._kept if not take.discarded]
 
     @property
     def made(self) -> str:
@@ -273,13 +282,10 @@ class Episodes:
         self._on = None
         self._next = take.index + 1
         self._last_label = take.label
+        self._kept.append(take)
         if take.draft.empty:
-            self.lost += 1
             logger.error("episode {} is not recorded: {}", take.index, take.draft.failed)
         else:
-            self.lost = 0
-            self.recorded += 1
-            self._counted = take
             logger.info("episode {}: {:.1f} s, {}", take.index, take.duration_s, take.label)
         self._notify()
         self._over()

@@ -86,12 +86,16 @@ async def open_recording(
         raise DeviceError(
             "recording", FaultKind.NOT_WRITABLE, str(where), error.strerror or str(error)
         ) from None
+    episodes = recording.episodes
     try:
         yield recording
     finally:
+        counted = episodes.recorded
         if not await boxed("recording", _CLOSE_S, recording.close):
             logger.error("recording: the disk does not take the rest; it is mended at the next start")
-        record.recording = recording.episodes.summary()
+        record.recording = episodes.summary()
+        if episodes.recorded < counted:
+            record.lack(f"of {counted - episodes.recorded} episodes nothing could be written")
 
 
 def place_of(settings: Settings, run: Path) -> tuple[Path, int]:

@@ -252,7 +252,7 @@ class RolloutMode:
         while True:
             while self._episodes.finished:  # unless the last one is discarded
                 await self._episodes.changed()
-            if not await self._ready(first=not self._tallies):
+            if self._episodes.on is None and not await self._ready(first=not self._tallies):
                 return
             while (take := self._episodes.on) is None:
                 await self._episodes.changed()

@@ -4,6 +4,7 @@ the end of the run.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -138,3 +139,26 @@ def test_a_fast_arm_is_at_rest_when_the_run_ends(tmp_path: Path, how: str) -> No
     assert np.abs(ends[-1] - ends[-2]).max() == 0.0
     change = np.diff(ends, n=2, axis=0) * RATE
     assert np.abs(change[-4:, :5]).max() <= BRAKE + 1e-9
+
+
+def test_an_episode_that_the_disk_did_not_take_is_not_counted_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended well, as far as anybody knew; what is written comes after."""
+
+    def full(descriptor: int, pieces: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def script(small: Small) -> None:
+        await small.until(lambda: small.mode is not None and mode_of(small).controls()[0].recording)
+        await small.pass_ticks(3)
+        monkeypatch.setattr(os, "writev", full)
+        assert await small.says("end", label="success") == ""
+        await small.pass_ticks(100)
+
+    keys = {"recording__rollout": "true", "recording__episodes": "1", "recording__min_free_mib": "0"}
+    small = perform(tmp_path, script, **keys)
+    recorded = small.summary["recording"]
+    assert [(each["state"], each["bytes"]) for each in recorded["episodes"]] == [("left", 0)]
+    assert recorded["recorded"] == 0
+    assert (small.code, small.summary["outcome"]) == (NOT_DONE, "incomplete")
