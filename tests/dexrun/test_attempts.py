@@ -117,7 +117,7 @@ def test_an_inference_thread_that_is_held_back_makes_no_false_attempt(
 def test_an_object_that_is_lost_from_sight_ends_its_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tracker that fails: no mask of this attempt comes any more, which is nobody's fault but its own."""
+    """A tracker that fails: no mask of this attempt comes any more, which is counted as its fault alone."""
     update: Callable[[ColorTracker, Frame], TrackedMask] = ColorTracker.update
     seen: list[int] = []
 
@@ -133,7 +133,7 @@ def test_an_object_that_is_lost_from_sight_ends_its_attempt(
     assert [a["grasped"] for a in stage.summary["attempts"]][:1] == [False]
     assert len(seen) > 10
     assert stage.summary["policy"]["failures"] == {}
-    assert stage.summary["device_faults"] == {}
+    assert stage.summary["device_faults"] == {"perception": {"error": 1}}
 
 
 def test_a_policy_slower_than_an_attempt_is_told_so_before_anything_moves(tmp_path: Path) -> None:
