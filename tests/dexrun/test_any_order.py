@@ -1,8 +1,8 @@
 """Whatever a person asks for, in whatever order, and whatever is unplugged meanwhile: what the arm is told.
 
 Commands come as a panel sends them, at any tick of a rollout with a leader that can be brought, on one arm or
-on two, with a disk that is full now and then; signals come as ever. What is looked at is every target that
-was posted.
+on two, or of a teleoperation; the disk is full now and then; signals come as ever. What is looked at is every
+target that was posted.
 """
 
 from __future__ import annotations
@@ -331,6 +331,15 @@ def test_whatever_is_asked_for_in_whatever_order(steps: list[Step], end: str, pa
 def test_whatever_is_asked_of_two_arms(steps: list[Step], end: str, park: bool, home: bool) -> None:
     both = f"{PARKED[park][:-1]}, {PARKED[park][1:]}" if park else "[]"
     keys = {"control__park_rad": both, "rollout__home": str(home).lower(), "tables": TWO_ARMS}
+    with tempfile.TemporaryDirectory() as folder:
+        play(Path(folder), steps, end, **keys)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+@given(steps=some(DONE, PUSHED, PUSHED), end=ENDS, park=st.booleans(), recorded=st.booleans())
+def test_whatever_is_asked_of_teleoperation(steps: list[Step], end: str, park: bool, recorded: bool) -> None:
+    keys = {"mode": "teleop", "control__park_rad": PARKED[park], "recording__teleop": str(recorded).lower()}
     with tempfile.TemporaryDirectory() as folder:
         play(Path(folder), steps, end, **keys)
 
