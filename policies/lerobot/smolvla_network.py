@@ -9,7 +9,7 @@ the chunk: they are computed with the reading, not once per step of the flow.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,38 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import Tensor, nn
 
-from policies.int8 import Activation
+from policies.lerobot.smolvla_layers import Rotation, attended, heads, joined, looked
 from policies.lerobot.smolvla_shape import SmolVlaShape
-from policies.linear import Linear, make_packable, pack_all
-
-_FUSED: Mapping[str, Activation] = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
-"""What transformers calls activations that a packed layer computes along with its product."""
-_LONGEST_WAVE = 10_000.0
-"""Of the rotary positions: SmolVLA's own, whatever the language model was trained with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """Cosines and sines of positions, ``[B, 1, N, H/2]``."""
-
-    cos: Tensor
-    sin: Tensor
-
-    @classmethod
-    def at(cls, positions: Tensor, head_size: int) -> Rotation:
-        """For ``positions[B, N]``."""
-        half = head_size // 2
-        exponents = torch.arange(half, device=positions.device, dtype=torch.float32) * (2.0 / head_size)
-        angles = positions[:, None, :, None].float() / _LONGEST_WAVE**exponents
-        return cls(angles.cos(), angles.sin())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """``x[B, heads, N, H]``, turned."""
-        first, second = x.float().chunk(2, dim=-1)
-        turned = torch.cat(
-            [first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1
-        )
-        return turned.to(x.dtype)
+from policies.linear import make_packable, pack_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,27 +119,8 @@ class SmolVla(nn.Module):
         model = self.vlm_with_expert.vlm.model
         # on a CPU one after the other: what a layer makes of one picture is still near when the next reads it
         each = [one[None] for one in pixels] if pixels.device.type == "cpu" else [pixels]
-        tokens = torch.cat([model.connector(self._looked(model.vision_model, some)) for some in each])
+        tokens = torch.cat([model.connector(looked(model.vision_model, some)) for some in each])
         return tokens * math.sqrt(tokens.shape[-1])
-
-    @staticmethod
-    def _looked(vision: Any, pixels: Tensor) -> Tensor:
-        """Its patches, ``[N, patches, width]``."""
-        embed = vision.embeddings.patch_embedding
-        patches = F.pixel_unshuffle(pixels.to(embed.weight.dtype), embed.stride[0]).flatten(2).transpose(1, 2)
-        x = F.linear(patches, embed.weight.flatten(1), embed.bias)
-        x = x + vision.embeddings.position_embedding.weight
-        for layer in vision.encoder.layers:
-            attention = layer.self_attn
-            h = layer.layer_norm1(x)
-            q, k, v = (
-                _heads(project(h), attention.head_dim)
-                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
-            x = x + attention.out_proj(_joined(F.scaled_dot_product_attention(q, k, v)))
-            x = x + _fed(layer.mlp, layer.layer_norm2(x), vision.config.hidden_act)
-        seen: Tensor = vision.post_layernorm(x)
-        return seen
 
     def read(
         self,
@@ -193,15 +145,19 @@ class SmolVla(nn.Module):
         said = self._text.embed_tokens(words) * math.sqrt(tokens.shape[-1])
         felt = self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
         last = felt if more is None else torch.cat([more.to(felt.dtype), felt], dim=1)
-        x = torch.cat([tokens, said.to(tokens.dtype), last.to(tokens.dtype)], dim=1)
+        known, last = torch.cat([tokens, said.to(tokens.dtype)], dim=1), last.to(tokens.dtype)
+        x = torch.cat([known, last], dim=1)
         own = last.shape[1]
         seen, positions = self._places(x, words.shape[1], own, word_mask)
         # pictures and words do not see the state, which is last; it sees everything
         mask = torch.ones(1, 1, x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
         mask[..., :-own, -own:] = False
-        keys, values = self._remembered(
-            x, mask if seen is None else mask & seen, Rotation.at(positions, self._head_size)
-        )
+        mask, turn = mask if seen is None else mask & seen, Rotation.at(positions, self._head_size)
+        if _learns_after(known, last):
+            masks = [mask[..., :-own, :-own], mask[..., -own:, :]]
+            keys, values = self._remembered([known, last], masks, turn.split(known.shape[1]))
+        else:
+            keys, values = self._remembered([x], [mask], [turn])
         rows = torch.arange(self.shape.chunk, device=x.device)[None]
         return Reading(
             keys,
@@ -229,26 +185,40 @@ class SmolVla(nn.Module):
         return there[:, None, None], there.cumsum(1) - 1
 
     def _remembered(
-        self, x: Tensor, mask: Tensor, turn: Rotation
+        self, parts: Sequence[Tensor], masks: Sequence[Tensor], turns: Sequence[Rotation]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Keys and values of `parts`, one after the other, the first of which sees itself alone."""
         keys, values = [], []
         layers = list(zip(self._text.layers, self._expert.layers, strict=True))
         for number, (layer, expert) in enumerate(layers):
             attention = layer.self_attn
-            h = layer.input_layernorm(x)
-            k = turn(_heads(attention.k_proj(h), self._head_size))
-            v = _heads(attention.v_proj(h), self._head_size)
+            normed = [layer.input_layernorm(x) for x in parts]
+            ks = [
+                turn(heads(attention.k_proj(h), self._head_size))
+                for h, turn in zip(normed, turns, strict=True)
+            ]
+            vs = [heads(attention.v_proj(h), self._head_size) for h in normed]
+            k, v = (each[0] if len(each) == 1 else torch.cat(each, dim=2) for each in (ks, vs))
             if self._attends_to_itself(number):
                 keys.append(k)
                 values.append(v)
             else:
-                keys.append(_heads(expert.self_attn.k_proj(_joined(k)), self._head_size))
-                values.append(_heads(expert.self_attn.v_proj(_joined(v)), self._head_size))
+                keys.append(heads(expert.self_attn.k_proj(joined(k)), self._head_size))
+                values.append(heads(expert.self_attn.v_proj(joined(v)), self._head_size))
             if number + 1 < len(layers):  # what the last one makes of it, nobody looks at
-                q = turn(_heads(attention.q_proj(h), self._head_size))
-                x = x + attention.o_proj(_joined(_attended(q, k, v, mask)))
-                x = x + layer.mlp(layer.post_attention_layernorm(x))
+                sees = [(ks[0], vs[0]), (k, v)]
+                each = zip(parts, normed, sees, masks, turns, strict=False)
+                parts = [self._further(layer, *one) for one in each]
         return tuple(keys), tuple(values)
+
+    def _further(
+        self, layer: Any, x: Tensor, normed: Tensor, sees: tuple[Tensor, Tensor], mask: Tensor, turn: Rotation
+    ) -> Tensor:
+        """What a layer of the language model makes of `x`."""
+        q = turn(heads(layer.self_attn.q_proj(normed), self._head_size))
+        x = x + layer.self_attn.o_proj(joined(attended(q, *sees, mask)))
+        further: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
+        return further
 
     # --- denoising
 
@@ -277,16 +247,16 @@ class SmolVla(nn.Module):
         for number, layer in enumerate(self._expert.layers):
             attention = layer.self_attn
             normed = layer.input_layernorm(h)
-            q = _heads(attention.q_proj(normed), self._head_size)
+            q = heads(attention.q_proj(normed), self._head_size)
             k, v = reading.keys[number], reading.values[number]
             if self._attends_to_itself(number):
-                own = reading.after(_heads(attention.k_proj(normed), self._head_size))
+                own = reading.after(heads(attention.k_proj(normed), self._head_size))
                 k = torch.cat([k, own], dim=2)
-                v = torch.cat([v, _heads(attention.v_proj(normed), self._head_size)], dim=2)
-                attended = _attended(reading.after(q), k, v, self._widened(reading, causal))
+                v = torch.cat([v, heads(attention.v_proj(normed), self._head_size)], dim=2)
+                found = attended(reading.after(q), k, v, self._widened(reading, causal))
             else:
-                attended = _attended(reading.own(q), k, v, reading.seen)
-            h = h + attention.o_proj(_joined(attended))
+                found = attended(reading.own(q), k, v, reading.seen)
+            h = h + attention.o_proj(joined(found))
             h = h + layer.mlp(layer.post_attention_layernorm(h))
         out, h = self.action_out_proj, self._expert.norm(h).float()
         with torch.autocast(h.device.type, enabled=False):
@@ -318,23 +288,8 @@ def _feed_forward(width: int) -> int:
     return 256 * math.ceil(4 * int(2 * width / 3) / 256)
 
 
-def _fed(mlp: Any, x: Tensor, activation: str) -> Tensor:
-    """Through a vision layer's feed-forward part, its activation fused where the first layer is packed."""
-    first, fused = mlp.fc1, _FUSED.get(activation)
-    if isinstance(first, Linear) and first.packed is not None and fused is not None:
-        return mlp.fc2(first(x, fused))  # type: ignore[no-any-return]
-    return mlp(x)  # type: ignore[no-any-return]
-
-
-def _heads(x: Tensor, size: int) -> Tensor:
-    """``[B, N, heads * H]`` to ``[B, heads, N, H]``."""
-    return x.view(*x.shape[:2], -1, size).transpose(1, 2)
-
-
-def _joined(x: Tensor) -> Tensor:
-    """And back."""
-    return x.transpose(1, 2).flatten(2)
-
-
-def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+def _learns_after(known: Tensor, last: Tensor) -> bool:
+    """Whether a gradient goes to what comes last and to nothing before it: then nothing of what comes before
+    is kept for it, and none of that is gone through backwards.
+    """
+    return torch.is_grad_enabled() and last.requires_grad and not known.requires_grad

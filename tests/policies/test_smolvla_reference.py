@@ -17,6 +17,8 @@ from policies.lerobot.smolvla_network import Reading, SmolVla  # noqa: E402
 from policies.lerobot.smolvla_shape import SmolVlaShape  # noqa: E402
 from policies.linear import can_pack  # noqa: E402
 from policies.smolvla.flow import drawn_times, flow_error, mean_of_real  # noqa: E402
+from policies.smolvla.options import SmolVlaTraining  # noqa: E402
+from policies.smolvla.parts import choose  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 SHAPE = SmolVlaShape(
@@ -111,6 +113,28 @@ def test_times_are_of_lerobots_beta() -> None:
     assert times.max() <= 1
     levels = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
     torch.testing.assert_close(times.quantile(levels), known.quantile(levels), rtol=0, atol=0.01)
+
+
+def test_what_is_frozen_is_not_gone_through_backwards(
+    network: SmolVla, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures and words come before what learns: gradients are the same without any of theirs."""
+    learning = copy.deepcopy(network)
+    choose(learning, SmolVlaTraining())
+    given = (KNOWN["actions"], KNOWN["noise"], KNOWN["time"], None)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        learning.zero_grad()
+        flow_error(learning, reading(learning), *given).mean().backward()
+        return {name: p.grad.clone() for name, p in learning.named_parameters() if p.grad is not None}
+
+    apart = gradients()
+    assert "state_proj.weight" in apart
+    monkeypatch.setattr("policies.lerobot.smolvla_network._learns_after", lambda *_: False)
+    together = gradients()
+    assert apart.keys() == together.keys()
+    for name, each in apart.items():
+        torch.testing.assert_close(each, together[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("no_gradients")
