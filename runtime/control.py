@@ -170,7 +170,11 @@ class ControlLoop:
         }
 
     def restore(self, state: State, source: Source | None) -> None:
-        """Go on from where another loop was at its `snapshot`, following `source`."""
+        """Go on from where another loop was at its `snapshot`, following `source`.
+
+        That may be one of a recording made by an earlier version: what it lacked, this one does without from
+        then on, so that its targets are the same (decision 0213).
+        """
         self._tick = state["_tick"]
         self._inputs.restore(state)
         self._supervisor.restore(state["supervisor"])
@@ -334,7 +338,7 @@ class ControlLoop:
         gap_ns = inputs.read(now_ns)
         if inputs.fresh and inputs.position is not None:
             late_s = (passed_s * rate_hz - 1 - _ROUNDING) / rate_hz
-            if not known or late_s > self._options.state_max_age_s:
+            if not known or (self._output.resumes and late_s > self._options.state_max_age_s):
                 self._output.go_on(now_ns, inputs.position, before, gap_ns)
                 self._setpoint.engage()
         self._output.look_at_goals(now_ns, fresh=inputs.fresh)

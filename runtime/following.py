@@ -106,6 +106,7 @@ class FollowedSource:
         self.refused = ""
         self._chunk_rows = 0
         self._taken: Floats | None = None
+        self._keeps = True
 
     def begin(self, source: Source) -> int:
         """Follow `source` from its beginning; returns the new epoch: what is of an older one is dropped."""
@@ -188,7 +189,8 @@ class FollowedSource:
             speed = self._timing.speed(
                 tick, horizon.step, horizon.left, self._chunk_rows, horizon.rows_per_tick
             )
-        self._taken = row = horizon.take(speed)
+        row = horizon.take(speed)
+        self._taken = row if self._keeps else None
         if row is not None or self.exhausted:
             return row, TickFlag.STRETCHED if speed < 1.0 else TickFlag.NONE
         return None, TickFlag.STARVED if self._chunk_rows else TickFlag.WAITING
@@ -221,9 +223,10 @@ class FollowedSource:
 
     def restore(self, state: State, source: Source | None) -> None:
         """Go on from where another one was at its `snapshot`, following `source`."""
-        recall(self, _STATE, state)
-        self.refused = state["_refused"]
+        self._keeps = "_taken" in state  # loops kept no row before they engaged
+        recall(self, [name for name in _STATE if name in state], state)
+        self.refused = state.get("_refused", "")
         self.horizon.restore(state["horizon"])
         self._timing.restore(state["timing"])
-        self.attempt = AttemptStatus(PolicyStatus(state["status"]))
+        self.attempt = AttemptStatus(PolicyStatus(state.get("status", PolicyStatus.RUNNING)))
         self.source = source

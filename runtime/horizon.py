@@ -23,10 +23,8 @@ from runtime.interpolation import Way
 from runtime.messages import MOST_ACTION, ActionChunk, Floats
 from runtime.snapshots import State, recall, remember
 
-_STATE = (
-    *("step", "epoch", "rows_per_tick", "discrete"),
-    *("_rows", "_count", "_next", "_last", "_progress"),
-)
+_STATE = ("step", "epoch", "_rows", "_count", "_next", "_last", "_progress")
+_STATE_OF_RATES = ("rows_per_tick", "discrete")
 _ROUNDING = 1e-9
 _MOST_ROWS_PER_TICK = 1e3
 CAPACITY = 4096
@@ -119,6 +117,7 @@ class Horizon:
         self._last: Floats | None = None
         self._progress = 0.0
         self._way = Way()
+        self._straight = False
 
     def __len__(self) -> int:
         """Rows left."""
@@ -136,7 +135,7 @@ class Horizon:
     @property
     def open_step(self) -> int:
         """The first step whose row may still be replaced: one that is on the way there is begun and stays."""
-        return self.step + (self._progress > _ROUNDING)
+        return self.step + (self._progress > _ROUNDING and not self._straight)
 
     def reached_in(self, ticks: float) -> int:
         """Rows that will have been reached or begun after `ticks` at full speed, left or not."""
@@ -171,6 +170,8 @@ class Horizon:
 
     def _between(self, progress: float) -> Floats | None:
         """The point after `progress` of the way to the next row."""
+        if self._straight and self._last is not None:
+            return np.asarray(self._last + progress * (self._rows[self._next] - self._last))
         beyond = self._rows[self._next + 1] if len(self) > 1 else None
         point = self._way.point(progress, self._rows[self._next], beyond)
         if self.discrete and self._last is not None:
@@ -188,12 +189,19 @@ class Horizon:
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
-        return {**remember(self, _STATE), "way": self._way.snapshot()}
+        return {**remember(self, (*_STATE, *_STATE_OF_RATES)), "way": self._way.snapshot()}
 
     def restore(self, state: State) -> None:
-        """Go on from where another one was at its `snapshot`."""
+        """Go on from where another one was at its `snapshot`.
+
+        Without a ``way`` that was in a recording older than rates, whose points between rows lay on straight
+        lines: they are made so again.
+        """
         recall(self, _STATE, state)
-        self._way.restore(state["way"])
+        self._straight = "way" not in state
+        if not self._straight:
+            recall(self, _STATE_OF_RATES, state)
+            self._way.restore(state["way"])
 
     def splice(self, chunk: ActionChunk) -> Splice:
         """Merge `chunk` with the rows left, or drop it and say why."""

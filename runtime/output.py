@@ -52,6 +52,7 @@ class LoopOutput:
             it, the goal that it has; ``None`` before the first.
         held: ``[D]`` those goals, as far as joints went on from them in this tick (else NaN), or ``None``.
         speed: the share of the velocity limits at which the arm may move.
+        resumes: whether it goes on after a gap from where it was; loops did not before they engaged.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class LoopOutput:
         self.target: Floats | None = None
         self.held: Floats | None = None
         self.speed = 1.0
+        self.resumes = True
+        self._timed = True
         self._arm, self._safety = arm, safety
         self._rate_hz, self._period_s = rate_hz, 1.0 / rate_hz
         self._holders = list(holders)
@@ -79,7 +82,7 @@ class LoopOutput:
 
         What is within the precision of the ticks is a whole number of periods.
         """
-        before_ns, self._before_ns = self._before_ns, now_ns
+        before_ns, self._before_ns = self._before_ns, now_ns if self._timed else -1
         rate_hz, periods = self._rate_hz, skipped + 1
         if before_ns < 0 or now_ns <= before_ns:
             return periods / rate_hz
@@ -89,7 +92,7 @@ class LoopOutput:
     def go_on(self, now_ns: int, position: Floats, before: Floats | None, gap_ns: int) -> None:
         """The arm is at `position` ``[D]`` after a gap of `gap_ns` in its state, and was at `before`."""
         target = self.target
-        if target is not None and before is not None:
+        if self.resumes and target is not None and before is not None:
             self.target = gone_on_from(position, target, before, gap_ns, self._holders)
             self._safety.interrupted()
         else:
@@ -115,7 +118,7 @@ class LoopOutput:
 
         An arm whose target came late has stopped meanwhile: no more than a period is made up for.
         """
-        dt_s = min(passed_s, self._period_s)
+        dt_s = min(passed_s, self._period_s) if self._timed else passed_s
         position, load = inputs.state["position"], inputs.state["load"]
         result = self._safety.apply(requested, position, self.previous, inputs.force_n, load, dt_s)
         if dt_s < passed_s:
@@ -127,7 +130,7 @@ class LoopOutput:
 
     def unsent(self, inputs: LoopInputs) -> str | None:
         """Nothing can be sent in this tick; returns why to stop, if a force has lasted too long meanwhile."""
-        return self._safety.unsent(inputs.force_n, self._period_s)
+        return self._safety.unsent(inputs.force_n, self._period_s) if self.resumes else None
 
     def slowing(self) -> Floats:
         """``[D]`` the next target of an arm that is braked; `previous` once it stands still."""
@@ -153,5 +156,9 @@ class LoopOutput:
         return remember(self, _STATE)
 
     def restore(self, state: State) -> None:
-        """Go on from where another one was at its `snapshot`."""
-        recall(self, _STATE, state)
+        """Go on from where another one was at its `snapshot`.
+
+        It need not have measured the time between targets, nor had its speed limited.
+        """
+        self.resumes, self._timed = "engagement" in state, "_before_ns" in state
+        recall(self, [name for name in _STATE if name in state], state)

@@ -10,7 +10,7 @@ from runtime.envelope import EPSILON, JointLimits, braking_speed
 from runtime.messages import Floats
 from runtime.snapshots import State, recall, remember
 
-_STATE = ("_place", "_speed")
+_STATE = ("_place", "_speed", "_pursues")
 _ENCODER_RAD = math.tau / 4096
 """Positions come in steps: divided by a short period, one looks like a change of speed beyond any limit."""
 
@@ -25,6 +25,7 @@ class Pursuit:
     def __init__(self, joints: int) -> None:
         self._place: Floats | None = None
         self._speed = np.zeros(joints)
+        self._pursues = True
 
     def forget(self) -> None:
         """The next target is where it all begins."""
@@ -58,6 +59,8 @@ class Pursuit:
             limits: what a joint may do.
             dt_s: since the goals were sent.
         """
+        if not self._pursues:
+            return slow
         change = np.abs((slow - start) / dt_s - velocity)
         too_hard = change > limits.acceleration * dt_s + EPSILON
         if not too_hard.any():
@@ -71,6 +74,9 @@ class Pursuit:
         """What is remembered between ticks, for `restore`."""
         return remember(self, _STATE)
 
-    def restore(self, state: State) -> None:
-        """Go on from where another one was at its `snapshot`."""
-        recall(self, _STATE, state)
+    def restore(self, state: State | None) -> None:
+        """Go on from where another one was at its `snapshot`; without one, from a stage that had none."""
+        if state is None:
+            self._pursues = False
+        else:
+            recall(self, _STATE, state)

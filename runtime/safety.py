@@ -154,12 +154,17 @@ class SafetyStage:
         }
 
     def restore(self, state: State) -> None:
-        """Go on from where another stage was at its `snapshot`."""
-        recall(self, _STATE, state)
+        """Go on from where another stage was at its `snapshot`.
+
+        One of an earlier version did not begin targets at the goals that servos have. Without a
+        ``pursuit`` it went straight at its targets: so does this one then.
+        """
+        self._from = state["_last"]
+        recall(self, [name for name in _STATE if name in state], state)
         self.limits = replace(self._own_limits, velocity=self._fastest)
         self._force.lasted_s = state["_force_s"]
         self._stall.restore(state["stall"])
-        self._pursuit.restore(state["pursuit"])
+        self._pursuit.restore(state.get("pursuit"))
 
     def apply(
         self,

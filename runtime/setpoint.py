@@ -53,6 +53,8 @@ class Setpoint:
         )
         self._anchor: Floats | None = None
         self._slows = False
+        self._fading: Fading | None = None
+        self._fade_ticks = round(options.follow_blend_s * rate_hz)
 
     @property
     def braking(self) -> bool:
@@ -61,6 +63,11 @@ class Setpoint:
 
     def engage(self) -> None:
         """What is followed is to be met anew, by every joint, from the last target on."""
+        self._begin()
+        if self._fading is not None:
+            self._fading.begin()
+
+    def _begin(self) -> None:
         self._anchor = self._output.target
         self._engagement.begin()
 
@@ -109,8 +116,11 @@ class Setpoint:
         previous, engagement = self._output.previous, self._engagement
         row, flag = self._following.row(now_ns, tick, previous, engagement)
         if row is None:
-            self.engage()
+            self._begin()
             return previous, flag
+        if self._fading is not None:
+            row, fades = self._fading.next(row, self._anchor)
+            return row, flag | TickFlag.BLENDING if fades else flag
         if not engagement.active:
             return row, flag
         row = engagement.approach(row, previous)
@@ -137,6 +147,31 @@ class Setpoint:
 
     def restore(self, state: State) -> None:
         """Go on from where another one was at its `snapshot`."""
-        recall(self, _STATE, state)
-        self._engagement.restore(state["engagement"])
+        recall(self, [name for name in _STATE if name in state], state)
+        if "engagement" in state:
+            self._engagement.restore(state["engagement"])
+        else:
+            self._fading = Fading(self._fade_ticks, state["_fade_left"])
         self._parking.left = state["parking"]
+
+
+class Fading:
+    """How loops came to what they followed before they engaged: faded in, whatever the distance.
+
+    For the verification of their recordings alone. `left` of `ticks` are to come.
+    """
+
+    def __init__(self, ticks: int, left: int) -> None:
+        self._ticks, self._left = ticks, left
+
+    def begin(self) -> None:
+        """From here on."""
+        self._left = self._ticks
+
+    def next(self, row: Floats, origin: Floats | None) -> tuple[Floats, bool]:
+        """`row` ``[D]`` faded in from `origin`, and whether it was."""
+        if not self._left or origin is None:
+            return row, False
+        share = (self._ticks - self._left + 1) / (self._ticks + 1)
+        self._left -= 1
+        return np.asarray(origin + share * (row - origin)), True

@@ -133,8 +133,8 @@ class Supervisor:
         return {**remember(self, _STATE), **patience}
 
     def restore(self, state: State) -> None:
-        """Go on from where another one was at its `snapshot`."""
-        recall(self, _STATE, state)
+        """Go on from where another one was at its `snapshot`; an earlier version knew no final stops."""
+        recall(self, [name for name in _STATE if name in state], state)
         self._holding.since_ns, self._starving.since_ns = state["holding"], state["starving"]
 
     def starved(self, starved: bool, now_ns: int) -> None:

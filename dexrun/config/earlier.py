@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 
 def times_of_stalls(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded `tables` with ``safety.stall_s`` where they have ``safety.stall_ticks``."""
@@ -19,6 +21,14 @@ def times_of_stalls(tables: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in safety.items() if key != "stall_ticks"}
     # Half a tick less: the tick that reached the number has to reach the time.
     return {**tables, "safety": {**rest, "stall_s": (ticks - 0.5) / rate_hz if rate_hz else 0.0}}
+
+
+def targets_alone(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded `tables`; where ``safety`` does not say how far ahead of the arm they may be, at any."""
+    safety = tables.get("safety")
+    if not isinstance(safety, Mapping) or "table_lag_m_per_rad" in safety:
+        return dict(tables)
+    return {**tables, "safety": {**safety, "table_lag_m_per_rad": 0.0}}
 
 
 _OF_SERVERS = {
@@ -44,3 +54,11 @@ def _lerobot_server(table: Mapping[str, Any]) -> dict[str, Any]:
     if table.get("type") != "lerobot" or "path" in table or not _OF_SERVERS & table.keys():
         return dict(table)
     return {**table, "type": "lerobot_grpc"}
+
+
+def stage_snapshot(state: Mapping[str, Any], rate_hz: float) -> dict[str, Any]:
+    """What the safety stage remembered, with times where it counted ticks."""
+    stall = dict(state["stall"])
+    if "_count" in stall:
+        stall["_pushing_s"] = np.asarray(stall.pop("_count"), np.float64) / rate_hz
+    return {**state, "stall": stall}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexrun.config.earlier import stage_snapshot
 from dexrun.data.recorded import LoopTables
 from dexrun.modes.leader import to_follower
 from drivers.arms.choice import recorded
@@ -103,7 +104,7 @@ class _RecordedGoals:
     """What the loop was told of the goals that the servos had (`runtime.written.Goals`).
 
     Attributes:
-        held: what the present tick went on from, ``[D]``; ``None`` before the first.
+        held: what the present tick went on from, ``[D]``; ``None`` in recordings made before loops did so.
     """
 
     def __init__(self) -> None:
@@ -149,7 +150,8 @@ def _verified(episode: Episode, settings: LoopTables) -> Comparison:
     inputs = _build(settings, ticks, episode)
     snapshot, commands, requested = _commands(episode)
     source = _Sources(settings, inputs, requested)
-    _go_on_from(episode, snapshot, inputs, source)
+    inputs.control.restore(from_json(snapshot["control"]), source.make(snapshot["control"]))
+    inputs.safety.restore(stage_snapshot(from_json(snapshot["safety"]), settings.control.rate_hz))
     chunks = deque(episode.samples("/chunks"))
     verdict = Comparison(episode.index)
     with inputs.clock:
@@ -167,17 +169,6 @@ def _verified(episode: Episode, settings: LoopTables) -> Comparison:
                 return verdict
             verdict.ticks += 1
     return verdict
-
-
-def _go_on_from(episode: Episode, snapshot: Mapping[str, Any], inputs: _Inputs, sources: _Sources) -> None:
-    try:
-        inputs.control.restore(from_json(snapshot["control"]), sources.make(snapshot["control"]))
-        inputs.safety.restore(from_json(snapshot["safety"]))
-    except KeyError as error:
-        raise RecordingError(
-            f"{episode.path}: its control loop was of another version, which did not remember {error}: "
-            "it cannot be verified"
-        ) from None
 
 
 def _complete(episode: Episode, ticks: NDArray[np.int64]) -> None:
@@ -306,7 +297,7 @@ def _feed(inputs: _Inputs, ticks: Mapping[str, NDArray[Any]], row: int) -> None:
         inputs.leader.push(int(ticks["leader_stamp_ns"][row]), position=ticks["leader"][row])
     if inputs.force is not None and ticks["force_stamp_ns"][row] >= 0:
         inputs.force.push(int(ticks["force_stamp_ns"][row]), force=ticks["force"][row])
-    inputs.goals.held = ticks["held"][row]
+    inputs.goals.held = ticks["held"][row] if "held" in ticks else None
     inputs.trouble[0] = int(ticks["trouble"][row])
     inputs.clock.wait_until_ns(int(ticks["stamp_ns"][row]))
 

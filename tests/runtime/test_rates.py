@@ -207,6 +207,22 @@ def test_a_snapshot_goes_on_in_the_middle_of_a_piece(
     assert played(first).tobytes() == played(second).tobytes()
 
 
+def test_a_snapshot_older_than_rates_is_played_on_straight_lines() -> None:
+    horizon, again = at_loop(), at_loop()
+    horizon.splice(chunk([0.0, 1.0, 5.0, 2.0], 0.0))
+    horizon.take()
+    state = horizon.snapshot()
+    for name in ("way", "rows_per_tick", "discrete"):
+        del state[name]
+    again.restore(state)
+    points = []
+    for speed in (0.5, 0.25, 0.5, 0.5, 0.75):
+        row = again.take(speed)
+        assert row is not None
+        points.append(float(row[0]))
+    assert points == [0.5, 0.75, 2.0, 4.0, 3.5]
+
+
 @given(st.floats(-5, 5), st.floats(-5, 5))
 def test_slopes_are_within_what_keeps_a_piece_one_way(before: float, after: float) -> None:
     slope = float(slope_between(np.array([before]), np.array([after]))[0])

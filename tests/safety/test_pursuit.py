@@ -51,6 +51,20 @@ def test_a_leader_is_caught_up_with_once(rate_hz: float) -> None:
     assert np.abs(change).max() <= options.max_acceleration_rad_s2 * (1 + 1e-9)
 
 
+def test_straight_at_it_a_joint_swings_about_its_leader() -> None:
+    """What a stage did that was recorded before: it is verified as it was."""
+    new, old = SafetyStage(SafetyOptions(), crane()), SafetyStage(SafetyOptions(), crane())
+    state = new.snapshot()
+    del state["pursuit"]
+    old.restore(from_json(to_json(state)))
+    asked, sent = follow(old, 200.0)
+    assert np.abs(asked - sent)[steady(200.0)].max() > 10 * STEP
+    assert "pursuit" in old.snapshot()
+    again = SafetyStage(SafetyOptions(), crane())
+    again.restore(from_json(to_json(old.snapshot())))
+    assert again.snapshot()["pursuit"]["_pursues"] is False
+
+
 def test_a_stage_goes_on_from_a_snapshot_to_the_last_bit() -> None:
     rate_hz, stage = 200.0, SafetyStage(SafetyOptions(), crane())
     other, target = SafetyStage(SafetyOptions(), crane()), leader(0.0)

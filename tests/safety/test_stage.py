@@ -270,13 +270,18 @@ def test_a_limited_speed_is_braked_to_within_the_acceleration_and_kept(arm: ArmM
     assert (stage.limits.velocity == SafetyStage(OPTIONS, arm).limits.velocity).all()  # to the last bit
 
 
-def test_a_limited_speed_goes_with_the_snapshot(arm: ArmModel) -> None:
+def test_a_limited_speed_goes_with_the_snapshot_and_an_old_one_has_none(arm: ArmModel) -> None:
     stage, other = SafetyStage(OPTIONS, arm), SafetyStage(OPTIONS, arm)
     stage.limit_speed(0.2)
     at, _ = driven(stage, 3, arm.middle())
     stage.rehearse(at, at, np.zeros(6), DT)
     other.restore(stage.snapshot())
     assert driven(other, 5, at)[1] == driven(stage, 5, at)[1]
+    old = SafetyStage(OPTIONS, arm).snapshot()
+    del old["_speed"], old["_fastest"]
+    fresh = SafetyStage(OPTIONS, arm)
+    fresh.restore(old)
+    assert fresh.limits.velocity[0] == OPTIONS.max_velocity_rad_s
 
 
 @pytest.mark.parametrize("share", [0.0, 0.049, 1.01, float("nan")])
