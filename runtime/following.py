@@ -15,7 +15,7 @@ from runtime.interfaces import ChunkSource, StartingSource
 from runtime.messages import ActionChunk, Floats, PolicyStatus
 from runtime.pilot import Pilot
 from runtime.requests import RequestTiming
-from runtime.snapshots import State, recall, remember
+from runtime.snapshots import State, recall_known, remember
 from runtime.statistics import RunStatistics
 from runtime.tick import TickFlag
 
@@ -224,7 +224,7 @@ class FollowedSource:
     def restore(self, state: State, source: Source | None) -> None:
         """Go on from where another one was at its `snapshot`, following `source`."""
         self._keeps = "_taken" in state  # loops kept no row before they engaged
-        recall(self, [name for name in _STATE if name in state], state)
+        recall_known(self, _STATE, state)
         self.refused = state.get("_refused", "")
         self.horizon.restore(state["horizon"])
         self._timing.restore(state["timing"])

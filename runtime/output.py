@@ -10,7 +10,7 @@ from runtime.clock import NS_PER_S
 from runtime.inputs import LoopInputs
 from runtime.messages import Floats
 from runtime.ports import ArmPort, Safety, SafetyOutcome
-from runtime.snapshots import State, recall, remember
+from runtime.snapshots import State, recall_known, remember
 from runtime.written import Goals, NoGoals, WrittenGoals, sent_ring
 
 _STATE = ("target", "speed", "_posted_ns", "_before_ns")
@@ -161,4 +161,4 @@ class LoopOutput:
         It need not have measured the time between targets, nor had its speed limited.
         """
         self.resumes, self._timed = "engagement" in state, "_before_ns" in state
-        recall(self, [name for name in _STATE if name in state], state)
+        recall_known(self, _STATE, state)

@@ -8,7 +8,7 @@ import numpy as np
 
 from runtime.envelope import EPSILON, JointLimits, braking_speed
 from runtime.messages import Floats
-from runtime.snapshots import State, recall, remember
+from runtime.snapshots import State, recall_known, remember
 
 _STATE = ("_place", "_speed", "_pursues")
 _ENCODER_RAD = math.tau / 4096
@@ -79,4 +79,4 @@ class Pursuit:
         if state is None:
             self._pursues = False
         else:
-            recall(self, _STATE, state)
+            recall_known(self, _STATE, state)

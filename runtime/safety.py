@@ -23,7 +23,7 @@ from runtime.joints import Permitted
 from runtime.limits import LEAST_SPEED, SafetyOptions
 from runtime.messages import Clip, Floats
 from runtime.pursuit import Pursuit
-from runtime.snapshots import State, recall, remember
+from runtime.snapshots import State, recall_known, remember
 from runtime.stall import StallGuard
 
 _NOMINAL_STEP_S = 1.0 / 30.0
@@ -160,7 +160,7 @@ class SafetyStage:
         ``pursuit`` it went straight at its targets: so does this one then.
         """
         self._from = state["_last"]
-        recall(self, [name for name in _STATE if name in state], state)
+        recall_known(self, _STATE, state)
         self.limits = replace(self._own_limits, velocity=self._fastest)
         self._force.lasted_s = state["_force_s"]
         self._stall.restore(state["stall"])

@@ -14,7 +14,7 @@ from runtime.messages import Floats
 from runtime.output import LoopOutput
 from runtime.parking import Parking
 from runtime.ports import SafetyOutcome
-from runtime.snapshots import State, recall, remember
+from runtime.snapshots import State, recall_known, remember
 from runtime.supervisor import Supervisor
 from runtime.tick import TickFlag
 
@@ -147,7 +147,7 @@ class Setpoint:
 
     def restore(self, state: State) -> None:
         """Go on from where another one was at its `snapshot`."""
-        recall(self, [name for name in _STATE if name in state], state)
+        recall_known(self, _STATE, state)
         if "engagement" in state:
             self._engagement.restore(state["engagement"])
         else:

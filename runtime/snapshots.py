@@ -27,6 +27,11 @@ def recall(owner: object, names: Sequence[str], state: Mapping[str, Any]) -> Non
             vars(owner)[name] = _copied(value)
 
 
+def recall_known(owner: object, names: Sequence[str], state: Mapping[str, Any]) -> None:
+    """`recall` those of `names` that are in `state`, which an earlier version may have made without some."""
+    recall(owner, [name for name in names if name in state], state)
+
+
 def _copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()

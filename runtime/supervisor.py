@@ -10,7 +10,7 @@ import anyio
 
 from runtime.clock import NS_PER_S
 from runtime.messages import Decision
-from runtime.snapshots import State, recall, remember
+from runtime.snapshots import State, recall_known, remember
 
 _STATE = ("state", "reason", "trouble", "_asked", "_latched", "_final", "_parking")
 
@@ -134,7 +134,7 @@ class Supervisor:
 
     def restore(self, state: State) -> None:
         """Go on from where another one was at its `snapshot`; an earlier version knew no final stops."""
-        recall(self, [name for name in _STATE if name in state], state)
+        recall_known(self, _STATE, state)
         self._holding.since_ns, self._starving.since_ns = state["holding"], state["starving"]
 
     def starved(self, starved: bool, now_ns: int) -> None:
