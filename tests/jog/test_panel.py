@@ -12,6 +12,7 @@ from dexrun.episodes.episodes import EpisodeError
 from dexrun.panel.commands import CommandReader
 from dexrun.panel.jogging import PanelJog
 from dexrun.panel.shared import PanelCommand
+from dexrun.stopping import StopPhase
 from runtime.ring import Mailbox
 from tests.jog.rig import HandClock
 from tests.rollout.test_hand_over import WHERE, Motorised
@@ -31,7 +32,17 @@ class Jogged(Motorised):
 def robot_of(*names: str, mode: str = "teleop") -> Any:
     leaders = {name: Jogged() for name in names}
     settings = SimpleNamespace(mode=mode)
-    return SimpleNamespace(leaders=leaders, settings=settings, clock=HandClock(), control=None, leader=None)
+    clock, control = HandClock(), SimpleNamespace(limit_speed=lambda share: None)
+    return SimpleNamespace(
+        leaders=leaders,
+        settings=settings,
+        clock=clock,
+        control=control,
+        leader=None,
+        stopping=SimpleNamespace(
+            phase=StopPhase.READY, number=0, stamp_ns=-1, hinders=lambda name: "", unresettable=lambda: ""
+        ),
+    )
 
 
 def test_a_velocity_and_a_hand_are_passed_on_with_their_stamp() -> None:
@@ -91,7 +102,6 @@ def test_a_number_beyond_any_other_is_refused_and_the_run_goes_on() -> None:
     )
     options: Any = SimpleNamespace(heartbeat_s=2.0)
     robot = robot_of("leader")
-    robot.control = SimpleNamespace(limit_speed=lambda share: None)
     CommandReader(robot, run, options, lambda why: None).look()
     assert answers == [(1, "int too large to convert to float")]
 
