@@ -298,6 +298,7 @@ def test_who_ends_the_run_before_it_has_begun_is_not_waited_for() -> None:
             _record=None,
             _plan=plan.GraspPlan("clear the table"),
             _left_s=300.0,
+            _options=SimpleNamespace(time_limit_s=300.0),
             _moves=SimpleNamespace(home=anyio.sleep_forever),
             _told="",
             _done=[],
