@@ -133,13 +133,16 @@ class MultiHead(nn.Module):
 
 
 def make_packable(module: nn.Module) -> None:
-    """Make torch's own linear layers in `module`, another library's, such that can be packed.
+    """Replace torch's own linear layers in `module`, another library's, by such as can be packed.
 
-    They stay the same objects, with their names, weights and hooks.
+    Names and weights, also those that layers share, stay; hooks of a layer do not.
     """
-    for part in module.modules():
-        if type(part) is nn.Linear:
-            part.__class__ = Linear
+    for part in list(module.modules()):
+        for name, layer in list(part.named_children()):
+            if type(layer) is nn.Linear:
+                made = Linear(layer.in_features, layer.out_features, device="meta")
+                made.weight, made.bias = layer.weight, layer.bias
+                setattr(part, name, made.train(layer.training))
 
 
 def pack_all(module: nn.Module, *, int8: bool = False) -> None:

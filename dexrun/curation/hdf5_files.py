@@ -14,8 +14,6 @@ from dexrun.curation.said import report_of
 from dexrun.export.hdf5 import check_room
 from policies.data.noted import NOTES, notes_at
 
-REPORT = "dexrun.json"
-
 
 def assemble_hdf5(pieces: list[Excerpt], draft: Path) -> None:
     """A folder with a file for each piece, and the report of the first source, if it has one."""

@@ -25,7 +25,6 @@ from policies.data.noted import NOTES, notes_at
 from policies.data.set_files import json_lines, lerobot_file, small_json, table_of
 
 _MOST = 200_000_000
-_REPORT = "dexrun.json"
 
 
 @dataclass

@@ -110,7 +110,7 @@ def _zarr(path: Path) -> Content:
         for name, array in arrays.items()
     }
     kept = {key: value for key, value in attributes.items() if key != "dexrun"}
-    content.facts = {"rows": ends[-1] if ends else 0, **kept}
+    content.facts = {"rows": ends[-1], **kept}
     return _with_report(content, about)
 
 

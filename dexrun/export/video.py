@@ -71,7 +71,7 @@ _FAST = "ctu=16:min-cu-size=16:rd=1:me=dia:subme=0"
 """Lossless noise hardly gets smaller by searching: 20 ms an image instead of 32, at the same size.
 
 Two frames at a time, since depth takes longest and is often what is left to wait for; without x265's pool of
-threads, which is slower (39 ms for 29), and with which it waited for its own lookahead for ever, once.
+threads, which is slower (39 ms for 29), and with which it once waited for its own lookahead for ever.
 """
 
 

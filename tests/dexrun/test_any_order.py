@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from runtime.messages import Floats
 from runtime.pilot import Pilot
 from runtime.recording.reader import Recording
 from tests.dexrun.small_run import TWO_ARMS, D, Moment, Small, perform
+from tests.small_disk import small_disk
 
 RATE = 30
 VELOCITY, ACCELERATION = 2.5, 20.0
@@ -347,15 +347,8 @@ def test_whatever_is_asked_of_teleoperation(steps: list[Step], end: str, park: b
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 12) as folder:
+        yield folder
 
 
 @pytest.mark.slow

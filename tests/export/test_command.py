@@ -28,6 +28,7 @@ from policies.data.recorded import describe
 from policies.data.sampled import sample
 from runtime.recording.reader import Episode
 from tests.export.synthetic import Made, S, Truth
+from tests.small_disk import small_disk as mounted
 
 Run = Callable[..., tuple[Path, list[Truth]]]
 ZEROS = ("--missing-mask", "zeros")
@@ -510,17 +511,9 @@ def test_the_configurations_table_is_used_below_the_command_line(run: Run, say: 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield folder
-    # Lazily: PyAV keeps a file open that it could not write.
-    subprocess.run(["umount", "-l", folder], check=True)
+    """A disk of 1 MB; PyAV keeps a file open that it could not write."""
+    with mounted(tmp_path / "disk", 1, lazily=True) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from runtime.clock import RealClock
 from runtime.recording.reader import Recording
 from runtime.recording.repair import mend_all
+from tests.small_disk import small_disk
 
 ROOT = Path(__file__).parents[2]
 LOST = 100
@@ -120,16 +120,8 @@ def test_a_file_that_may_not_grow_is_closed_or_left_whole(tmp_path: Path) -> Non
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False
-    ).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 8) as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_up(disk: Path) -> None:
