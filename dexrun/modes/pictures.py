@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from runtime.geometry import project
 from runtime.messages import CameraInfo, ColorImage, Floats, Frame, TrackedMask
 
 if TYPE_CHECKING:
+    from dexrun.robot import Robot
     from planner.questions.mark import BoundingBox
 
 _MASK = (255, 60, 200)
@@ -58,3 +60,23 @@ def save_png(path: Path, image: ColorImage) -> None:
     import cv2
 
     cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+
+class GraspPictures:
+    """What was about to be grasped, attempt by attempt: ``grasp-000.png`` and so on in `folder`."""
+
+    def __init__(self, robot: Robot, folder: Path) -> None:
+        self._clock = robot.clock
+        self._infos = robot.infos()
+        self._folder = folder
+        self._count = 0
+
+    async def draw(
+        self, frame: Frame, box: BoundingBox, mask: TrackedMask, label: str, way_m: Callable[[], Floats]
+    ) -> None:
+        """The next one, as `sketch` draws it, on another thread; `way_m` gives its path, there."""
+        path, camera = self._folder / f"grasp-{self._count:03d}.png", self._infos[frame.camera]
+        self._count += 1
+        await self._clock.run_blocking(
+            lambda: save_png(path, sketch(frame, box, mask, label, way_m(), camera))
+        )

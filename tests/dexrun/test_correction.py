@@ -21,6 +21,7 @@ from dexrun.episodes.unrecorded import Unrecorded
 from dexrun.exit_codes import NOT_DONE, OK
 from dexrun.modes.attempt_episodes import AttemptEpisodes
 from dexrun.modes.grasp import GraspMode
+from dexrun.modes.grasp_attempt import GraspAttempt
 from dexrun.modes.hand_over import DrivingPhase
 from dexrun.modes.perception import NotSegmentedError, Perception
 from dexrun.modes.sight_thread import PerceptionParts
@@ -108,26 +109,26 @@ def test_every_attempt_is_an_episode_from_grasping_to_the_verdict() -> None:
 def test_what_is_handed_back_is_told_by_what_the_gripper_held(
     holds_up: bool, had_up: bool, made: Any
 ) -> None:
-    mode = object.__new__(GraspMode)
+    attempt = object.__new__(GraspAttempt)
     moves = SimpleNamespace(holds_up=lambda: holds_up, height=lambda: 0.09)
-    vars(mode).update(_moves=moves, _had_up=had_up)
-    assert mode._handed_back() == made
+    vars(attempt).update(_moves=moves, _had_up=had_up)
+    assert attempt._handed_back() == made
 
 
 def test_a_gripper_that_closes_on_nothing_holds_nothing() -> None:
     """While it closes it is asked for more than it is, as if something kept it open."""
-    mode, told, phases = object.__new__(GraspMode), list[bool](), [True] * 10 + [False] + [True] * 17
-    vars(mode).update(
+    attempt, told = object.__new__(GraspAttempt), list[bool]()
+    phases = [True] * 10 + [False] + [True] * 17
+    vars(attempt).update(
         _moves=SimpleNamespace(holds_something=lambda: phases.pop(0), holds_up=lambda: True),
         _turns=SimpleNamespace(mine=False),
-        _take_over=SimpleNamespace(person_drives=False),
-        _robot=SimpleNamespace(settings=SimpleNamespace(control=SimpleNamespace(rate_hz=30.0))),
+        _rate_hz=30.0,
         _had_up=False,
         _held_ticks=0,
     )
     while phases:
-        mode._count()
-        told.append(mode._had_up)
+        attempt.look()
+        told.append(attempt._had_up)
     assert told.index(True) == 10 + 1 + 15
 
 
@@ -249,17 +250,19 @@ def test_an_attempt_that_comes_to_nothing_while_a_person_drives_leaves_him_the_a
     async def track(*_: Any) -> None:
         raise NotSegmentedError("nothing stands out")
 
-    control = Followed()
-    mode = bare(
+    control, attempt = Followed(), object.__new__(GraspAttempt)
+    vars(attempt).update(
         _control=control,
+        _step=plan.Grasp("the cube", BOX, 1),
         _marked="a picture",
+        _options=SimpleNamespace(attempt_timeout_s=25.0),
         _worker=SimpleNamespace(attempt=lambda words: SimpleNamespace(number=1)),
         _perception=SimpleNamespace(track=track, forget=lambda: None),
         _failures=SimpleNamespace(note=lambda attempt: None),
     )
 
     async def main() -> None:
-        outcome = await mode._grasp(plan.Grasp("the cube", BOX, 1))
+        outcome = await attempt.run()
         assert isinstance(outcome, plan.Failed)
 
     anyio.run(main)

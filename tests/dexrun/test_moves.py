@@ -9,7 +9,7 @@ import anyio.lowlevel
 import numpy as np
 import pytest
 
-from dexrun.modes.grasp import GraspMode
+from dexrun.modes.grasp_questions import TableQuestions
 from dexrun.modes.moves import carry_out
 from planner import plan
 from planner.questions.check_grasp import CheckGrasp
@@ -89,8 +89,8 @@ def test_a_move_that_is_held_for_a_while_is_made_afterwards() -> None:
 
 
 def asked(off: str, moved: plan.StepResult) -> tuple[Any, list[str]]:
-    """A grasp mode that is about to ask, whose arm is `off` home and goes there as `moved` says."""
-    mode, did = object.__new__(GraspMode), list[str]()
+    """What is about to ask, whose arm is `off` home and goes there as `moved` says."""
+    questions, did = object.__new__(TableQuestions), list[str]()
     state = {"off": off}
 
     async def home() -> plan.StepResult:
@@ -102,26 +102,26 @@ def asked(off: str, moved: plan.StepResult) -> tuple[Any, list[str]]:
         did.append("picture")
         raise InterruptedError
 
-    vars(mode).update(
+    vars(questions).update(
         _options=SimpleNamespace(head="head", wrist=""),
         _moves=SimpleNamespace(clear_ns=0, home=home, off_home=lambda: state["off"]),
         _see=see,
         _turns=SimpleNamespace(wait=anyio.lowlevel.checkpoint, lost=0),
     )
-    return mode, did
+    return questions, did
 
 
 @pytest.mark.anyio
 async def test_nothing_is_asked_of_a_view_that_the_arm_hides() -> None:
-    mode, did = asked("lift is 0.40 rad off", plan.Failed("motion", "the arm did not get there"))
-    answer = await mode._ask(CheckPrompt())
+    questions, did = asked("lift is 0.40 rad off", plan.Failed("motion", "the arm did not get there"))
+    answer = await questions.ask(CheckPrompt())
     assert answer == plan.Failed("view_blocked", "the arm did not get there")
     assert did == ["home"]
-    mode, did = asked("lift is 0.40 rad off", plan.Done())
+    questions, did = asked("lift is 0.40 rad off", plan.Done())
     with pytest.raises(InterruptedError):
-        await mode._ask(CheckPrompt())
+        await questions.ask(CheckPrompt())
     assert did == ["home", "picture"]
-    mode, did = asked("lift is 0.40 rad off", plan.Done())
+    questions, did = asked("lift is 0.40 rad off", plan.Done())
     with pytest.raises(InterruptedError):  # what is in the gripper is looked at where it is
-        await mode._ask(CheckGrasp("cube"))
+        await questions.ask(CheckGrasp("cube"))
     assert did == ["picture"]
