@@ -70,7 +70,7 @@ def _read_permitted(entry: Mapping[str, Any] | None) -> Permitted | None:
     if entry is None:
         return None
     ranges, velocity, acceleration = (np.array(entry[key]) for key in ("ranges", "velocity", "acceleration"))
-    return Permitted(ranges, velocity, acceleration, entry["table_m"])
+    return Permitted(ranges, velocity, acceleration, entry["table_m"], entry["force_n"])
 
 
 def _camera(info: CameraInfo) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class SplicingOptions(BlendOptions):
         request_below: a new chunk is asked for once no more than this share of the last one is left
             (LeRobot's ``chunk_size_threshold``); 1 asks at every tick, as ACT's temporal ensemble wants
             (at every step, of a policy slower than the loop).
-            It is asked for earlier where the last inferences took longer than that leaves.
+            It is asked for earlier where the last inferences took longer than that leaves, and at once where
+            the force limit begins to hold the arm back.
         execute_steps: of each chunk at most so many rows are executed from its arrival on; 0 for all.
         stretch: play the rows left slower, with points in between, where the next chunk is expected later
             than they would last; otherwise the arm stops there and waits.

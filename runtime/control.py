@@ -320,7 +320,7 @@ class ControlLoop:
         self._account(now_ns, clips, flags)
         self._record(now_ns, requested, posted, clips, flags)
         if self.state == "running":
-            self._following.ask(tick)
+            self._following.ask(tick, pressing=bool(clips & Clip.FORCE))
         if self._ticked is not None:
             self._ticked.set()
             self._ticked = None

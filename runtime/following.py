@@ -21,7 +21,7 @@ from runtime.tick import TickFlag
 
 Source = ChunkSource | LeaderSource
 
-_STATE = ("_chunk_rows", "_taken")
+_STATE = ("_chunk_rows", "_taken", "_pressing", "_anew")
 
 
 @runtime_checkable
@@ -107,11 +107,13 @@ class FollowedSource:
         self._chunk_rows = 0
         self._taken: Floats | None = None
         self._keeps = True
+        self._pressing = self._anew = False
 
     def begin(self, source: Source) -> int:
         """Follow `source` from its beginning; returns the new epoch: what is of an older one is dropped."""
         self.source, self._chunk_rows = source, 0
         self._taken, self.refused = None, ""
+        self._anew = False
         self.attempt = AttemptStatus()
         self._timing.restart()
         return self.horizon.restart()
@@ -195,8 +197,14 @@ class FollowedSource:
             return row, TickFlag.STRETCHED if speed < 1.0 else TickFlag.NONE
         return None, TickFlag.STARVED if self._chunk_rows else TickFlag.WAITING
 
-    def ask(self, tick: int) -> None:
-        """Ask for the next chunk once the horizon is short, or just lasts for the slowest late inference."""
+    def ask(self, tick: int, *, pressing: bool = False) -> None:
+        """Ask for the next chunk once the horizon is short, or just lasts for the slowest late inference.
+
+        And once the force limit has begun to change what is asked for, since something is `pressing`: what
+        was planned before does not go on from there.
+        """
+        self._anew = self._anew or (pressing and not self._pressing)
+        self._pressing = pressing
         source = self.chunks
         if source is None or self.attempt.status is not PolicyStatus.RUNNING:
             return
@@ -204,9 +212,12 @@ class FollowedSource:
         left = len(horizon)
         if left and horizon.rows_per_tick < 1.0 and self._timing.asked_at(horizon.step):
             return  # the policy counts steps, too: one request for each at most
-        if left <= max(self._options.request_below * self._chunk_rows, horizon.reached_in(delay + 1)):
+        if self._anew or left <= max(
+            self._options.request_below * self._chunk_rows, horizon.reached_in(delay + 1)
+        ):
             frozen = min(horizon.reached_in(delay), left)
             if source.request(horizon.step, horizon.epoch, horizon.pending(), frozen):
+                self._anew = False
                 self._timing.asked(tick, horizon.step)
                 self._note("request")
 

@@ -6,6 +6,7 @@ A robot has one joint vector, however many arms it has. The joints of one of sev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -41,12 +42,14 @@ class Permitted:
         ranges: ``[D, 2]``, how much of its range each joint may use.
         velocity, acceleration: ``[D]`` of targets, a second.
         table_m: how near to the table, and to what stands on it, the arm may be asked to be.
+        force_n: above it the arm gives way, and may only lift.
     """
 
     ranges: Floats
     velocity: Floats
     acceleration: Floats
     table_m: float = 0.0
+    force_n: float = math.inf
 
     def part(self, joints: Sequence[int]) -> Permitted:
         """Of some of the joints."""

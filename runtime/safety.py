@@ -87,7 +87,9 @@ class SafetyStage:
         """What is let through as it is, at full speed: for who would rather not be cut."""
         own = self._own_limits
         ranges = np.column_stack([own.lower, own.upper])
-        return Permitted(ranges, own.velocity, own.acceleration, self._margins.table_m)
+        return Permitted(
+            ranges, own.velocity, own.acceleration, self._margins.table_m, self.options.max_force_n
+        )
 
     def reset(self) -> None:
         """Forget speed, stalls and forces; the next target starts from rest."""

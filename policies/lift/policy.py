@@ -24,6 +24,8 @@ from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, Poli
 
 _MISSES = 2
 """So many answers in a row that see closed jaws end an attempt."""
+_PRESSED = 0.9
+"""Of the force that is permitted: an arm that gives way feels a little less."""
 _STILL_RAD = 0.02
 """An arm none of whose joints has moved by more stands still."""
 _SQUEEZE = 0.02
@@ -77,6 +79,7 @@ class LiftPolicy:
             tells_end=True,
             notes={"units": "radians, gripper 0 to 1"},
         )
+        self._permitted = robot.permitted
         self._shaping = RowShaping(config, robot, arm_model)
         self._setbacks, self._done = 0, True
         self.reset()
@@ -127,13 +130,12 @@ class LiftPolicy:
             raise PolicyError("lift: the network's rows are not all finite numbers")
         ways = np.stack([rows_of(self._shape, chunk, position) for chunk in chunks])
         rows = _chosen(ways, likely, observation.committed, self._setbacks)
-        ended = done > self._config.done_above
-        if not ended and (why := self._over(observation, position)):
-            gripper = self._shape.gripper
-            if rows[0, gripper] > position[gripper] - _SQUEEZE:
-                return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
-            ended = True  # something is held, and nothing more is done with it: whoever looks will see
-        self._done = ended
+        ended, gripper = done > self._config.done_above, self._shape.gripper
+        over = "" if ended else self._over(observation, position)
+        if rows[0, gripper] > position[gripper] - _SQUEEZE and (why := self._landed(observation) or over):
+            return PolicyAnswer(np.zeros((0, self._shape.joints)), PolicyStatus.FAILED, why)
+        # Where something is held, and nothing more is done with it, whoever looks will see.
+        self._done = ended = ended or bool(over)
         status = PolicyStatus.DONE if ended else PolicyStatus.RUNNING
         return PolicyAnswer(self._shaping.rows(rows, observation), status)
 
@@ -165,6 +167,16 @@ class LiftPolicy:
         self._missed = self._missed + 1 if opening < self._config.miss_opening else 0
         if self._missed >= _MISSES:
             return f"the jaws closed to {opening:.2f} on nothing"
+        return ""
+
+    def _landed(self, observation: Observation) -> str:
+        """Why the attempt is over with fingers that came down on something, if they did.
+
+        The arm is held there: it can do nothing of what the network asks for, but lift.
+        """
+        force = self._force(observation)
+        if self._permitted is not None and force > _PRESSED * self._permitted.force_n:
+            return f"the fingers press on something with {force:.0f} N"
         return ""
 
     def _over(self, observation: Observation, position: Floats) -> str:

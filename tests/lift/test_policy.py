@@ -65,6 +65,21 @@ def test_nothing_beyond_what_the_safety_stage_lets_through_is_asked_for():
     assert np.abs(rows[:, :5]).max() == 1e-3
 
 
+@pytest.mark.parametrize("limit", [25.0, np.inf])
+def test_fingers_that_came_down_on_something_end_the_attempt(limit: float):
+    any_speed = np.full(6, 1e3)
+    config = LiftConfig.model_validate({"checkpoint": "", "shape": SHAPE, "done_above": 0.999})
+    joints = JOINTS.within(Permitted(RANGES, any_speed, any_speed, force_n=limit))
+    policy = LiftPolicy(config, joints, lambda: INFO, describe().model)
+    assert policy.infer(observation(Box(), force_n=np.array([0.0, 12.0, 0.0]))).status is PolicyStatus.RUNNING
+    answer = policy.infer(observation(Box(), force_n=np.array([0.0, -26.0, 0.0])))
+    if np.isfinite(limit):
+        assert (len(answer.rows), answer.status) == (0, PolicyStatus.FAILED)
+        assert answer.why == "the fingers press on something with 26 N"
+    else:
+        assert answer.status is PolicyStatus.RUNNING
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_rows_that_are_no_numbers_move_nothing(value: float):
     policy = made()

@@ -41,11 +41,13 @@ class Loop:
         del values
         self.noted.append(kind)
 
-    def row(self, engagement: Engagement | None = None, previous: Floats = HERE) -> float | None:
+    def row(
+        self, engagement: Engagement | None = None, previous: Floats = HERE, *, pressing: bool = False
+    ) -> float | None:
         """Of the first joint."""
         self.following.drain(self.tick)
         row, self.flag = self.following.row(0, self.tick, previous, engagement or MET)
-        self.following.ask(self.tick)
+        self.following.ask(self.tick, pressing=pressing)
         self.tick += 1
         return None if row is None else float(row[0])
 
@@ -59,6 +61,18 @@ def test_rows_come_in_order_and_the_next_chunk_is_asked_for_in_time() -> None:
     loop.following.leave()
     assert (loop.row(), loop.following.source) == (None, None)
     assert loop.following.begin(Chunks(ramp)) == 3  # leaving is an epoch, too
+
+
+@pytest.mark.parametrize(("delay", "then"), [(0, [5, 9]), (6, [7, 14])])
+def test_an_arm_that_gives_way_has_its_policy_asked_at_once_and_once(delay: int, then: list[int]) -> None:
+    loop, asked = Loop(), list[int]()
+    source = Chunks(lambda step: [float(step)] * 40, delay)
+    loop.following.begin(source)
+    for tick in range(20):
+        loop.row(pressing=5 <= tick < 8 or tick == 9)
+        asked.append(len(source.requests))
+    # What presses while an answer is on its way is newer than what that answer was asked for.
+    assert [tick for tick in range(20) if asked[tick] > asked[max(0, tick - 1)]] == then
 
 
 def test_a_motion_is_exhausted_after_its_last_row_and_that_stays() -> None:
