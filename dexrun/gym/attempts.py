@@ -108,7 +108,7 @@ class Worker:
             if each is not None and not each() and not done:
                 why = why or "ended from outside"
         self.failures = source.failures
-        engine.control.idle()
+        engine.control.rest()
         return self._ended(index, ticks, done=done, why=why)
 
     def look_for(self, index: int) -> str:
@@ -209,7 +209,7 @@ class Worker:
                 break
             if control.exhausted and self._there(rows[-1]):
                 why = ""
-        control.idle()
+        control.rest()
         return why
 
     def _there(self, pose: Floats) -> bool:

@@ -97,7 +97,7 @@ class GraspAttempt:
         finally:
             self._failures.note(asked)
             if self._control.source is asked:  # and not a person, who may have taken over
-                self._control.idle()
+                self._control.rest()
             self._perception.forget()
         waits_for = self._worker.report.waits_for
         waited = f": {waits_for}" if waits_for else ""

@@ -166,7 +166,7 @@ class GraspMoves:
         why = await carry_out(self._robot, rows)
         if why is None:
             return None
-        self._control.idle()
+        self._control.rest()
         if why:
             logger.warning("{}", why)
             return plan.Failed("motion", why)

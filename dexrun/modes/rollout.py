@@ -295,7 +295,7 @@ class RolloutMode:
                 continue  # somebody paused, or had the arm, while the way was planned
             why = await carry_out(self._robot, rows)
             if why is not None:
-                self._control.idle()
+                self._control.rest()
                 if why:
                     raise MotionError(f"not home: {why}")
                 return

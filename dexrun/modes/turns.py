@@ -58,9 +58,12 @@ class ModeTurns:
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[anyio.CancelScope]:
-        """As `anyio.move_on_after`, less the time that is not the mode's turn; entered in its turn."""
+        """As `anyio.move_on_after`, less the time that is not the mode's turn."""
         with anyio.move_on_after(seconds) as limit:
             self._limits[limit] = limit.deadline
+            if not self.mine:  # what passed of the others' turn before is not given back
+                self._limits[limit] -= (self._clock.now_ns() - self._lost_ns) / NS_PER_S
+                limit.deadline = math.inf
             try:
                 yield limit
             finally:

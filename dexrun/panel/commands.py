@@ -246,7 +246,7 @@ class CommandReader:
             return
         why = await carry_out(self._robot, rows)
         if why is not None:
-            self._control.idle()
+            self._control.rest()
         if why:
             logger.warning("panel: not home: {}", why)
 

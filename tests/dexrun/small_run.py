@@ -18,10 +18,12 @@ import numpy as np
 from dexrun import app, assembly, policies
 from dexrun.config.load import load
 from dexrun.config.settings import Settings
+from dexrun.modes.hand_over import HandOver
 from dexrun.modes.mode import Mode
 from dexrun.modes.opening import open_mode
 from dexrun.panel.link import AttachedRun, NoRunError, live_runs
 from dexrun.robot import Robot
+from dexrun.run_record import RunRecord
 from runtime.beat import Beat
 from runtime.clock import NS_PER_S, Clock
 from runtime.interfaces import ArmDriver, CameraDriver, LeaderDriver, PolicySpec
@@ -39,7 +41,7 @@ from runtime.pilot import Pilot
 from runtime.ports import LoopListener
 from runtime.ring import Mailbox, Ring
 from tests.dexrun.rig import newest
-from tests.dexrun.test_small_setups import ARMS, WRIST
+from tests.dexrun.tables import ARMS, WRIST
 from tests.policies.test_grasp_mode import TINY
 
 D = 6
@@ -101,9 +103,13 @@ class Arm(Device):
             self.goal = sample["position"].copy()
             self.sent.push(now_ns, position=self.goal)
         before = self.position
-        self.position = before + (self.goal - before) / (FOLLOWS_S * DEVICE_HZ)
+        self.position = self._stopped(before + (self.goal - before) / (FOLLOWS_S * DEVICE_HZ))
         velocity = (self.position - before) * DEVICE_HZ
         self.states.push(now_ns, position=self.position, velocity=velocity, load=0.0)
+
+    def _stopped(self, position: Floats) -> Floats:
+        """How far it gets; here nothing is in its way."""
+        return position
 
 
 class Leader(Device):
@@ -224,6 +230,7 @@ class Small:
     moments: list[Moment] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     run: AttachedRun | None = None
+    record: RunRecord | None = None
     answers: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -245,6 +252,13 @@ class Small:
     def leader(self) -> Leader:
         (leader,) = self.leaders
         return leader
+
+    @property
+    def hand_over(self) -> HandOver | None:
+        """The mode's, if it is up and has one."""
+        mode = getattr(self.mode, "_mode", self.mode)  # of one episode
+        hand = getattr(getattr(mode, "_take_over", mode), "hand_over", None)
+        return hand if isinstance(hand, HandOver) else None
 
     async def until(self, condition: Callable[[], bool], most_s: float = 60.0) -> None:
         """Wait, tick by tick."""
@@ -277,8 +291,7 @@ class Small:
 
     def ticked(self) -> None:
         control, record = self.up.control, self.up.records.newest()
-        hand = getattr(self.mode, "hand_over", None)
-        phase = "" if hand is None else hand.phase.name
+        phase = "" if self.hand_over is None else self.hand_over.phase.name
         held, stop = any(each.held for each in self.leaders), str(self.up.stopping.phase)
         self.moments.append(Moment(record, control.state, control.reason, phase, control.speed, held, stop))
 
@@ -342,17 +355,19 @@ async def _no_table(*_: Any) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def _in_place(small: Small, folder: Path, script: Script, policy: Any) -> Iterator[app.Opener]:
+def _in_place(
+    small: Small, folder: Path, script: Script, policy: Any, builder: Callable[..., Builder]
+) -> Iterator[app.Opener]:
     @contextlib.asynccontextmanager
     async def mode_watched(robot: Robot, *rest: Any) -> AsyncIterator[Mode]:
-        recording = rest[-1]
+        _, small.record, recording = rest
         if recording is not None:
             robot.control.tell(Both(small, recording))
         async with open_mode(robot, *rest) as small.mode:
             yield small.mode
 
     with (
-        mock.patch.object(assembly, "_Builder", Builder),
+        mock.patch.object(assembly, "_Builder", builder),
         mock.patch.object(assembly, "open_tabletop", _no_table),
         mock.patch.object(app, "open_robot", _watched(small, folder, script)),
         mock.patch.object(policies, "build_policy", return_value=policy),
@@ -360,34 +375,13 @@ def _in_place(small: Small, folder: Path, script: Script, policy: Any) -> Iterat
         yield mode_watched
 
 
-TWO_ARMS = (
-    """
-runs = "{runs}"
-[arms.left]
-port = "world:left"
-base = {{ position_m = [0.0, 0.376, 0.0] }}
-[arms.right]
-port = "world:right"
-base = {{ position_m = [0.0, 0.0, 0.0] }}
-[leaders.left]
-port = "world:leader_left"
-[leaders.right]
-port = "world:leader_right"
-[realtime]
-clock = "stepped"
-[terminal]
-style = "none"
-[world]
-placed = {cube}
-[recording]
-api = false
-"""
-    + WRIST
-)
-
-
 def perform(
-    folder: Path, script: Script, policy: Any = None, tables: str = ARMS + WRIST, **keys: str
+    folder: Path,
+    script: Script,
+    policy: Any = None,
+    tables: str = ARMS + WRIST,
+    builder: Callable[..., Builder] = Builder,
+    **keys: str,
 ) -> Small:
     """One run in a folder of its own, with `script` beside it."""
     file, runs = folder / "config.toml", folder / "runs"
@@ -405,11 +399,11 @@ def perform(
         "policy__blend": "latest",
         **keys,
     }
-    if given["mode"] != "rollout":
+    if given["mode"] == "teleop":
         given = {name: value for name, value in given.items() if not name.startswith("policy")}
     words = [word for name, value in given.items() for word in (f"--{name.replace('__', '.')}", value)]
     small = Small()
-    with _in_place(small, runs, script, policy or Rush()) as opener:
+    with _in_place(small, runs, script, policy or Rush(), builder) as opener:
         small.code = app.run(load(["--config", str(file), "--task", "rush", *words], {}), None, opener)
     if small.errors:
         raise small.errors[0]

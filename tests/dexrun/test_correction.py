@@ -39,7 +39,7 @@ from runtime.recording.reader import Recording
 from runtime.ring import Ring
 from runtime.stepped import SteppedClock
 from tests.dexrun.rig import CUBE, Stage, assert_tame, perform
-from tests.dexrun.test_small_setups import ARMS, WRIST
+from tests.dexrun.tables import ARMS, WRIST
 
 JUMP = Clip.VELOCITY | Clip.ACCELERATION
 
@@ -70,6 +70,29 @@ def test_time_limits_run_in_the_modes_own_turns_alone() -> None:
 
     clock.run(main)
     assert ended == pytest.approx([31.0], abs=0.01)
+
+
+def test_a_time_limit_that_begins_in_somebody_elses_turn_does_not_run_until_the_modes_own() -> None:
+    """As where a person who has the run go on after a stop pauses it in the same tick."""
+    clock, ended = SteppedClock(), list[float]()
+
+    async def rest(seconds: float) -> None:
+        await clock.sleep_until_ns(clock.now_ns() + round(seconds * NS_PER_S))
+
+    async def main() -> None:
+        turns = ModeTurns(clock, SimpleNamespace(resting=True, ticked=anyio.lowlevel.checkpoint))  # type: ignore[arg-type]
+        await rest(1.0)
+        turns.changed(DrivingPhase.PAUSED)
+        await rest(5.0)
+        with turns.at_most(2.0) as limit:
+            await rest(20.0)
+            turns.changed(DrivingPhase.POLICY)
+            await rest(20.0)
+        ended.append(clock.now_ns() / NS_PER_S)
+        assert limit.cancelled_caught
+
+    clock.run(main)
+    assert ended == pytest.approx([28.0], abs=0.01)
 
 
 def test_every_attempt_is_an_episode_from_grasping_to_the_verdict() -> None:

@@ -42,6 +42,18 @@ async def latched(small: Small) -> None:
     await small.until(lambda: not small.up.stopping.unresettable(), 5)
 
 
+async def stopped(small: Small) -> None:
+    """A page stops the arm."""
+    small.asks("stop")
+    await latched(small)
+
+
+async def goes_on(small: Small, number: int) -> None:
+    """A page resets that stop, and has the run go on."""
+    for name in ("reset", "resume"):
+        assert await small.says(name, number) == "", name
+
+
 def spread(moments: list[Moment]) -> float:
     return float(np.ptp([each.target for each in moments], axis=0).max())
 
@@ -106,8 +118,7 @@ def test_a_rollout_is_stopped_looked_at_reset_and_goes_on(tmp_path: Path) -> Non
 def test_an_episode_that_was_stopped_is_a_failure_and_may_be_discarded(tmp_path: Path) -> None:
     async def script(small: Small) -> None:
         await driven(small)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         assert small.run is not None
         while not ((status := small.run.status()) and "reset" in status["can"]):
             await small.pass_ticks(1)
@@ -118,11 +129,9 @@ def test_an_episode_that_was_stopped_is_a_failure_and_may_be_discarded(tmp_path:
         assert (status["stop"]["phase"], status["stop"]["unresettable"]) == ("latched", "")
         assert status["episodes"]["last_label"] == "failure"
         assert await small.says("discard", 1) == ""
-        assert await small.says("reset", 1) == ""
-        assert await small.says("resume", 1) == ""
+        await goes_on(small, 1)
         await driven(small)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         assert await small.says("quit", 2) == ""
         await small.pass_ticks(100)
 
@@ -142,8 +151,7 @@ def test_what_was_asked_for_before_the_stop_has_no_effect_after_its_reset(tmp_pa
 
     async def script(small: Small) -> None:
         await driven(small)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         # A reset and a newer stop in one look: the stop is not undone.
         small.asks("reset", 1)
         assert await small.says("stop") == ""
@@ -186,8 +194,7 @@ def test_a_way_home_that_was_planned_before_the_stop_is_not_made_after_it(
         await small.pass_ticks(15)
         asked = small.asks("home")
         await small.pass_ticks(2)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         assert await small.says("reset", 1) == ""
         await small.pass_ticks(1)
         assert await small.says("resume", 1) == ""
@@ -217,8 +224,7 @@ def test_teleoperation_goes_on_slowly_from_where_the_arm_is_to_where_the_leader_
         small.leader.hand = np.array([0.9, 0.0, 0.0, 0.0, 0.0, 0.0])
         await small.pass_ticks(RATE)
         small.leader.hand = np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])  # while the person looks at the table
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         stands = len(small.moments)
         assert await small.says("reset", 1) == ""
         await small.pass_ticks(RATE)
@@ -263,11 +269,9 @@ def test_without_recordings_teleoperation_is_stopped_and_goes_on_for_what_is_lef
     async def script(small: Small) -> None:
         await small.until(lambda: pilot_of(small.up.control.source) is Pilot.PERSON)
         await small.pass_ticks(RATE)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         await small.pass_ticks(10 * RATE)
-        assert await small.says("reset", 1) == ""
-        assert await small.says("resume", 1) == ""
+        await goes_on(small, 1)
         await small.pass_ticks(20 * RATE)
 
     small = perform(tmp_path, script, mode="teleop", teleop__duration_s="3")
@@ -281,8 +285,7 @@ def test_a_fault_that_comes_while_a_stop_is_latched_ends_the_run_and_says_so(tmp
 
     async def script(small: Small) -> None:
         await driven(small)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         small.arm.unplugged = True
         await small.pass_ticks(5)
         refused.append(await small.says("reset", 1))
@@ -370,12 +373,10 @@ def test_a_person_who_drives_drives_no_longer_once_the_stop_is_reset(tmp_path: P
         await driven(small)
         assert await small.says("take") == ""
         await small.until(lambda: small.leader.held)
-        small.asks("stop")
-        await latched(small)
+        await stopped(small)
         await small.pass_ticks(3)
         assert not small.leader.held  # its motors let go
-        assert await small.says("reset", 1) == ""
-        assert await small.says("resume", 1) == ""
+        await goes_on(small, 1)
         await driven(small)
         small.asks("quit")
         await small.pass_ticks(100)

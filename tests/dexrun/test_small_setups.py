@@ -14,44 +14,11 @@ from dexrun.config.sources import ConfigError
 from dexrun.exit_codes import NOT_DONE, OK
 from dexrun.export.command import main as export
 from tests.dexrun.rig import CUBE, GRASPED_S, newest
+from tests.dexrun.tables import ARMS, HEAD, WRIST
 from tests.policies.test_grasp_mode import COMMON, TINY
 
-ARMS = """
-runs = "{runs}"
-[arm]
-port = "world:follower"
-state_rate_hz = 60
-[leader]
-port = "world:leader"
-role = "leader"
-[realtime]
-clock = "stepped"
-[terminal]
-style = "none"
-[world]
-placed = {cube}
-[recording]
-api = false
-"""
-HEAD = """
-[cameras.head]
-driver = "realsense"
-serial = "world:head"
-width = 320
-height = 240
-fps = 10
-extrinsics = {{ position_m = [0.05, 0.045, 0.62], look_at_m = [0.165, 0.045, 0.0] }}
-"""
 SEE_WRIST = {"policy__type": "geometric", "policy__camera": "wrist"}
 NO_DEPTH = "the geometric policy needs depth"
-WRIST = """
-[cameras.wrist]
-driver = "opencv"
-source = "world:wrist"
-width = 160
-height = 120
-fps = 10
-"""
 
 
 def play(folder: Path, tables: str, **keys: str) -> tuple[int, dict[str, Any]]:

@@ -24,8 +24,8 @@ from runtime.interfaces import PolicyError, PolicySpec
 from runtime.messages import Observation, PolicyAnswer
 from runtime.pilot import Pilot
 from runtime.recording.reader import Episode, Recording
-from tests.dexrun.rig import AS_SERVED, Stage, assert_tame, perform, staged
-from tests.dexrun.test_small_setups import ARMS, CUBE, WRIST
+from tests.dexrun.rig import AS_SERVED, CUBE, Stage, assert_tame, perform, staged
+from tests.dexrun.tables import ARMS, WRIST
 from tests.policies.test_grasp_mode import TINY
 from tests.remote.example import EXAMPLE, served
 
