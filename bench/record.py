@@ -64,7 +64,7 @@ def render(path: Path) -> None:
 
     head = HeadCameraOptions(width=WIDTH, height=HEIGHT)
     config = WorldConfig(seed=1, head=head, wrist=WristCameraOptions(width=WIDTH, height=HEIGHT))
-    prepare_environment(config.render, stepped=True)
+    prepare_environment(config.render)
     import mujoco
 
     table = Tabletop(config, draw_objects(config), describe())

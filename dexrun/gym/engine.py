@@ -64,7 +64,7 @@ class TableEngine:
     """
 
     def __init__(self, settings: Settings, pictures: Mapping[str, Shot] | None = None) -> None:
-        prepare_environment(settings.world.render.model_copy(update={"threads": 0}), stepped=True)
+        prepare_environment(settings.world.render.model_copy(update={"threads": 0}))
         table = next(iter(settings.followers().values()))
         if len(settings.followers()) > 1 or not isinstance(table, FeetechOptions):
             raise UnfitError("in one process there is one arm with Feetech servos; use the stepped clock")

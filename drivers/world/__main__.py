@@ -33,7 +33,7 @@ def _snapshot(path: Path, seed: int, model: str) -> int:
     from runtime.table_model import MeshesMissingError
 
     config = WorldConfig(seed=seed)
-    prepare_environment(config.render, stepped=True)
+    prepare_environment(config.render)
     from drivers.world.snapshot import save
 
     try:

@@ -110,9 +110,9 @@ class RenderOptions(Options):
     """The arm's looks are simplified to this detail, which halves the cost of a picture; 0 for full."""
     finger_cell_m: float | None = Field(default=None, ge=0, le=0.01)
     """The same of the fingers, which the wrist camera sees from close by; by default as the rest."""
-    threads: int | None = Field(default=None, ge=0, le=16)
-    """Extra threads of the software rasteriser (``LP_NUM_THREADS``); 0 renders on the caller's own. By
-    default 0 in real time, which costs the fewest cycles, and 2 in stepped runs, which is the fastest."""
+    threads: int = Field(default=0, ge=0, le=16)
+    """Extra threads of the software rasteriser (``LP_NUM_THREADS``); 0 renders on the caller's own, which
+    costs the fewest cycles."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -87,7 +87,7 @@ def _die_with(parent: int, channel: ControlChannel) -> None:
 
 def _serve_world(channel: ControlChannel, bell: socket.socket, hello: Message, folder: Path) -> None:
     config = WorldConfig.model_validate(hello["config"])
-    prepare_environment(config.render, stepped=hello["stepped"])
+    prepare_environment(config.render)
     from drivers.arms.choice import robot_of_all
     from drivers.force.config import ForceConfig
     from drivers.world.world import World

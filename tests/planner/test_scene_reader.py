@@ -84,7 +84,7 @@ def test_freshly_rendered_tables(seed: int) -> None:
     from drivers.world.physics import Tabletop
     from drivers.world.render import Renderer, prepare_environment
 
-    prepare_environment(RenderOptions(), stepped=True)
+    prepare_environment(RenderOptions())
     config = WorldConfig(seed=seed)
     world = Tabletop(config, draw_objects(config), describe())
     renderer = Renderer(world.model, config)

@@ -25,7 +25,7 @@ from runtime.messages import ColorImage
 from runtime.stepped import SteppedClock
 from tests.planner.test_scene_reader import rendered
 
-prepare_environment(RenderOptions(), stepped=True)
+prepare_environment(RenderOptions())
 AWAY = (3.0, 3.0, 0.02)
 
 

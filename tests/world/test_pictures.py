@@ -45,7 +45,7 @@ class _Starved(SteppedClock):
 
 def test_where_the_physics_stood_still_there_is_no_second_picture_of_that_instant(tmp_path: Path) -> None:
     config = one_object()
-    prepare_environment(config.render, stepped=True)
+    prepare_environment(config.render)
     ours, theirs = socket.socketpair()
     bell, door = socket.socketpair()
     with ours, theirs, bell, door, _Starved() as clock:
