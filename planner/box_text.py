@@ -11,13 +11,13 @@ import re
 from typing import Any
 
 from planner.grid_text import box_on_grid, refuse_point
-from planner.reply_text import ReplyError, narrow, one_object, only_json
+from planner.reply_text import ReplyError, narrow, one_object, only_json, says_nothing
 
 Corners = tuple[float, float, float, float]
 
 
 class NotedCorners(tuple[float, float, float, float]):
-    """Corners in a notation that is of one unit only: ``per_mille`` or ``fractions``."""
+    """Corners in a notation that is of one unit only: ``per_mille``, ``percent`` or ``fractions``."""
 
     unit: str
 
@@ -39,10 +39,19 @@ _NAMED = (
     ("xmin", "ymin", "xmax", "ymax"),
     ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
+    ("x0", "y0", "x1", "y1"),
+    ("min_x", "min_y", "max_x", "max_y"),
+    ("x_start", "y_start", "x_end", "y_end"),
 )
+_TWO_CORNERS = (("top_left", "bottom_right"), ("topleft", "bottomright"), ("min", "max"))
+_CALL = frozenset({"arguments", "parameters", "input"})
+"""Of a call of a tool, in which some models put whatever they say in JSON."""
+_MAX_WRAPPINGS = 4
 _SIZED = (("x", "y", "width", "height"), ("left", "top", "width", "height"), ("x", "y", "w", "h"))
 _NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?(?![\d.])")
 _NUMBERS_ONLY = re.compile(r"[\s\d.,;()\[\]+<>-]{7,100}")
+_UNIT = re.compile(r"(?<=\d)\s?(%|px\b|pixels?\b)", re.IGNORECASE)
+_BOXES = frozenset({*_KEYS, *_TOP_FIRST})
 _TOKENS = re.compile(
     r"<\|box_start\|>([^<]{1,100})(?:<\|box_end\|>|$)|<box>([^<]{1,100})(?:</box>|$)"
     r"|<\|det\|>([^<]{1,100})(?:<\|/det\|>|$)|<bbox>([^<]{1,100})(?:</bbox>|$)",
@@ -81,19 +90,21 @@ def _in_json(text: str) -> tuple[Corners | None, dict[str, Any]]:
         value = one_object(text)
     except ReplyError as error:
         return _bare(text, error), {}
-    return _of_object(value), value
+    inner = _unwrapped(value)
+    return _of_object(inner), inner
 
 
 def _bare(text: str, error: ReplyError) -> Corners | None:
     """A list of numbers without an object around it; an empty list is no object."""
-    if text.strip(" .").lower() in _NOTHING:
+    if text.strip(" .").lower() in _NOTHING or says_nothing(text):
         return None
     try:
         values = only_json(text, list)
     except ReplyError:
-        if _NUMBERS_ONLY.fullmatch(narrow(text)):
-            return corners(text)
-        raise error from None
+        try:
+            return _of_text(narrow(text))
+        except ReplyError:
+            raise error from None
     if values and not all(_is_number(each) for each in values) and not isinstance(values[0], list):
         raise error
     return corners(values)
@@ -102,7 +113,7 @@ def _bare(text: str, error: ReplyError) -> Corners | None:
 _UNREADABLE = "bbox_2d must be a list of four numbers [x1, y1, x2, y2]"
 
 
-def _of_object(value: dict[str, Any], *, inner: bool = False) -> Corners | None:
+def _of_object(value: dict[str, Any]) -> Corners | None:
     known = {str(key).lower().replace("-", "_"): each for key, each in value.items()}
     for key in _TOP_FIRST:
         if key in known:
@@ -114,27 +125,46 @@ def _of_object(value: dict[str, Any], *, inner: bool = False) -> Corners | None:
     if present and all(each == present[0] for each in present):
         return corners(present[0])
     if not present:
-        return _wrapped(known) if len(known) == 1 and not inner else _named(known)
+        return corners(next(iter(known.values()))) if _is_list_alone(known) else _named(known)
     raise ReplyError(_UNREADABLE)
 
 
-def _wrapped(value: dict[str, Any]) -> Corners | None:
-    """What stands alone under another name: ``{"objects": [{"bbox_2d": ...}]}``, ``{"red cube": [...]}``."""
-    (found,) = value.values()
-    if isinstance(found, list) and len(found) == 1:
-        found = found[0]
-    if isinstance(found, dict):
-        return _of_object(found, inner=True)
-    if isinstance(found, list):
-        return corners(found)
-    raise ReplyError(_UNREADABLE)
+def _is_list_alone(value: dict[str, Any]) -> bool:
+    """As in ``{"red cube": [...]}``."""
+    return len(value) == 1 and isinstance(next(iter(value.values())), list)
+
+
+def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
+    """What stands alone under another name, ``{"objects": [{"bbox_2d": ...}]}``, or is a tool's argument.
+
+    Raises:
+        ReplyError: there are several of it.
+    """
+    for _ in range(_MAX_WRAPPINGS):
+        known = {str(key).lower(): each for key, each in value.items()}
+        found = next(iter(known.values())) if len(known) == 1 and not known.keys() & _BOXES else None
+        if "name" in known and len(inside := known.keys() & _CALL) == 1:
+            found = known[inside.pop()]
+            if isinstance(found, str):
+                found = one_object(found)
+        if isinstance(found, list) and found and all(isinstance(each, dict) for each in found):
+            if any(each != found[0] for each in found):
+                raise ReplyError(f"exactly one box was asked for, and the reply holds {len(found)}")
+            found = found[0]
+        if not isinstance(found, dict):
+            break
+        value = found
+    return value
 
 
 def _named(value: dict[str, Any]) -> Corners | None:
-    """Corners by name, or the top left one with width and height."""
+    """Corners by name, each side of them or both as points, or the top left one with width and height."""
     for names in _NAMED:
         if all(name in value for name in names):
             return corners([value[name] for name in names])
+    for first, last in _TWO_CORNERS:
+        if first in value and last in value:
+            return corners([value[first], value[last]])
     for names in _SIZED:
         x, y, width, height = (_number(value.get(name)) for name in names)
         if x is not None and y is not None and width is not None and height is not None:
@@ -151,16 +181,39 @@ def corners(value: Any) -> Corners | None:
     if isinstance(value, str):
         if value.strip().lower() in _NOTHING:
             return None
-        value = _NUMBER.findall(narrow(value)) if _NUMBERS_ONLY.fullmatch(narrow(value)) else value
+        return _of_text(narrow(value))
     if isinstance(value, dict):
-        return _named({str(key).lower(): each for key, each in value.items()})
+        return _named({str(key).lower().replace("-", "_"): each for key, each in value.items()})
     if value is None:
         return None
     if not isinstance(value, list):
         raise ReplyError(_UNREADABLE)
     if len(value) == 1 and isinstance(value[0], list | dict | str):
         return corners(value[0])
-    return _of_list(value)
+    if len(value) == 4 and all(isinstance(each, str) for each in value):
+        return _of_text(narrow(", ".join(value)))
+    return _of_list([_point(each) for each in value])
+
+
+def _of_text(text: str) -> Corners | None:
+    """Numbers in words' places, with their unit behind each of them or none."""
+    units = {unit.lower() for unit in _UNIT.findall(text)}
+    numbers = _UNIT.sub(" ", text)
+    if len(units) > 1 or _NUMBERS_ONLY.fullmatch(numbers) is None:
+        raise ReplyError(_UNREADABLE)
+    found = _of_list(_NUMBER.findall(numbers))
+    if found is None or units != {"%"}:
+        return found
+    if len(_UNIT.findall(text)) != 4:
+        raise ReplyError(_UNREADABLE)
+    return NotedCorners(found, "percent")
+
+
+def _point(value: Any) -> Any:
+    """A point by its coordinates' names as a list; anything else as it is."""
+    if isinstance(value, dict) and {str(key).lower() for key in value} == {"x", "y"}:
+        return [each for _, each in sorted((str(key).lower(), each) for key, each in value.items())]
+    return value
 
 
 def _of_list(value: list[Any]) -> Corners | None:

@@ -68,8 +68,8 @@ class BoxUnits:
         return extent
 
     def _unit_of(self, box: Corners, width: int, height: int) -> str:
-        if isinstance(box, NotedCorners) and self._configured == "auto":
-            return box.unit
+        if isinstance(box, NotedCorners) and (self._configured == "auto" or box.unit == "percent"):
+            return box.unit  # a percent sign is no matter of what a model usually counts in
         if not self._sure and _inside(box, 1.0, 1.0) and self._unit != "fractions":
             self._unit = "fractions"  # an object of one pixel is none
             logger.info("the model's box {} is in fractions; so are the next ones ({})", _said(box), HINT)
@@ -78,6 +78,8 @@ class BoxUnits:
     def _extent(self, unit: str, width: int, height: int) -> tuple[float, float]:
         if unit == "per_mille":
             return _MILLE, _MILLE
+        if unit == "percent":
+            return 100.0, 100.0
         if unit == "fractions":
             return 1.0, 1.0
         if unit == "resized" and (width, height) != self._resized:

@@ -12,6 +12,7 @@ from planner import prompts
 from planner.background import BackgroundClosedError, BackgroundLoop
 from planner.box_text import box_of
 from planner.box_units import SHOWN, BoxUnits, shown
+from planner.completion import Completion, FailedExchange
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
 from planner.images import Picture, encode
@@ -20,7 +21,7 @@ from planner.questions.question import Canvas, Question
 from planner.questions.reply import Reply
 from planner.reply_text import ReplyError, plain
 from planner.statistics import PlannerStatistics
-from planner.transport import Completion, FailedExchange, Message, Transport
+from planner.transport import Message, Transport
 from runtime.clock import NS_PER_S, Clock
 from runtime.masking import masked, without_secrets
 from runtime.messages import ColorImage

@@ -38,22 +38,25 @@ _START = re.compile(r"[{\[]")
 _FENCE = re.compile(r"```(.*?)```", re.DOTALL)  # the language's name is no JSON, so it may stay inside
 _THOUGHT = re.compile(
     r"[<\[◁](/?)(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)[>\]▷]"
-    r"|<\|(?:(begin)|end)_of_thought\|>",
+    r"|<\|(?:(begin_of|start)|end_of|end)_(?:thought|thinking)\|>"
+    r"|(?:(<\|channel>thought)|<channel\|>)",
     re.IGNORECASE,
 )
-"""As Qwen, DeepSeek, GLM, Kimi, Magistral and Seed write them."""
+"""As Qwen, DeepSeek, GLM, Kimi, Magistral and Seed write them; Command and Gemma."""
 _CHANNEL = re.compile(r"<\|channel\|>(\w{1,20})[^<]{0,40}<\|message\|>")
 _ANSWER = re.compile(
-    r"<(/?)(?:answer|final_answer|output|result|verdict|conclusion)>|<\|(?:(begin)|end)_of_(?:box|solution)\|>",
+    r"<(/?)(?:answer|final_answer|output|result|response|verdict|conclusion)>"
+    r"|<\|(?:(begin_of|start)|end_of|end)_(?:box|solution|response|text)\|>",
     re.IGNORECASE,
 )
 _SPECIAL = re.compile(
     r"<\|(?:im_end|im_start|endoftext|end|return|eot_id|end_of_text|eom_id)\|>|</s>|<end_of_turn>|<eos>"
+    r"|<[|｜]end▁of▁sentence[|｜]>"
 )
 _WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict(
-    zip(map(ord, "\u3000。、「」【】“”„‘’"), ' .,""[]"""\'\'', strict=True)
+    zip(map(ord, "\u3000\u00a0\u202f\u200b\ufeff。、「」【】“”„‘’"), '     .,""[]"""\'\'', strict=True)
 )
-"""Full-width forms and other languages' punctuation as ASCII has them, character by character."""
+"""Full-width forms and other languages' blanks and punctuation as ASCII has them, character by character."""
 
 
 def plain(text: str) -> str:
@@ -108,8 +111,8 @@ def _without_thoughts(text: str) -> str:
 
 
 def _closes(tag: re.Match[str]) -> bool:
-    """Whether a tag is a closing one: of the form ``</x>``, or of ``<|begin_of_x|>`` and ``<|end_of_x|>``."""
-    return tag[1] == "/" or (tag[1] is None and tag[2] is None)
+    """Whether a tag is a closing one: of the form ``</x>``, or not the first of a pair."""
+    return tag[1] == "/" or (tag[1] is None and not any(tag.groups()[1:]))
 
 
 def _between_tags(text: str) -> str:
@@ -129,7 +132,7 @@ def only_json(text: str, kind: type[J]) -> J:
     """The only outermost value of type `kind` (dict or list) in the fenced block, or else in the text.
 
     Where there is none, near JSON is read: single quotes, keys without any, trailing commas, comments,
-    Python's constants and full-width punctuation.
+    Python's constants and tuples, numbers such as ``+.5`` and ``010``, and full-width punctuation.
 
     Raises:
         ReplyError: there is none, or more than one, or more than one block.
@@ -149,22 +152,35 @@ def only_json(text: str, kind: type[J]) -> J:
     return values[0]
 
 
-_NOTHING = re.compile(
-    r"null|n/a|无|没有|nil|empty"
-    r"|(?:none|nothing)(?: of (?:them|these|those|the objects))?"
-    r"(?: (?:(?:is )?left|(?:fits?|match(?:es)?)(?: (?:it|this|that|the (?:request|prompt|description)))?))?"
-    r"(?:[ ,:;(-].{0,80}\bempty\b.{0,20})?"
-    r"|(?:there (?:are|is) )?no (?:more )?(?:such )?(?:matching )?(?:objects?|targets?|items?)"
-    r"(?: (?:is |are )?(?:left|visible|found)"
-    r"| (?:that )?(?:fits?|match(?:es)?)(?: the (?:request|prompt|description))?)?"
-    r"(?: (?:on|in) the (?:table|picture|image|scene))?"
-    r"|the table is (?:already )?empty"
+_NO_OBJECT = frozenset({"null", "none", "nothing", "n/a", "nil", "empty", "无", "没有"})
+_ABOUT_NOTHING = re.compile(
+    r"(?:(?:a|all|already|an|and|any|anything|are|at|be|been|can|description|detected|empty|everything|fits?|for|"
+    r"found|further|grasp|grasped|graspable|here|i|image|in|instruction|is|it|items?|left|match|matches|matching|"
+    r"more|next|no|none|nothing|now|objects?|of|on|others?|pick|picked|picture|present|prompt|remain|remains|"
+    r"remaining|request|scene|see|seen|suitable|such|table|tabletop|targets?|that|the|them|there|these|things?|"
+    r"this|those|to|tray|up|visible|was|were|which|workspace) ){2,24}"
+)
+"""What may be said of there being nothing: with any other word it may be the name of something."""
+_NEGATION = re.compile(r"(?:there (?:is|are|was|were|remains?) |i (?:can )?see )?(?:none|nothing|no \w)")
+_EMPTY = re.compile(
+    r"(?:the )?(?:table|tabletop|workspace|scene) (?:is |was |are )?(?:now |already |all )?empty\b"
+)
+_NOTHING_CHINESE = re.compile(
+    r"(?:(?:桌子?面?|图中|图片|画面)[上中]?)?(?:已经)?(?:没有|无)(?:匹配的|符合的|剩余的?|其他|任何|可抓取的)?"
+    r"(?:物体|目标|东西|物品)?了?"
 )
 
 
 def says_nothing(text: str) -> bool:
     """Whether `text` says in words, where null or an empty list was asked for, that there is nothing."""
-    return _NOTHING.fullmatch(text.strip(" .。!").lower()) is not None
+    said = narrow(text).strip(" .!").lower()
+    if said in _NO_OBJECT or _NOTHING_CHINESE.fullmatch(said):
+        return True
+    words = re.findall(r"[^\s,.;:()!—–-]+", said)
+    joined = " ".join(words)
+    if _ABOUT_NOTHING.fullmatch(joined + " ") is None:
+        return False
+    return _NEGATION.match(joined) is not None or _EMPTY.match(joined) is not None
 
 
 def one_object(text: str) -> dict[str, Any]:
@@ -189,7 +205,7 @@ def one_object(text: str) -> dict[str, Any]:
 
 def _values(text: str) -> Iterator[Any]:
     """Every outermost JSON object or list in `text`."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)  # models break lines inside of their texts
     position = starts = 0
     while (match := _START.search(text, position)) is not None and starts < _MAX_JSON_STARTS:
         starts += 1
@@ -210,11 +226,13 @@ _NEAR = re.compile(
     r"|(?<![\w'])'((?:[^'\\\n]|\\.|'(?=\w))*+)'?"
     r"|,(?=\s*+[}\]])"
     r"|(?<!\w)([A-Za-z_]\w{0,40}+)(?=\s*+:)"
-    r"|\b(?:None|True|False)\b"
-    r"|(?<!:)//[^\n]*",
+    r"|\b(?:None|True|False|undefined)\b"
+    r"|(?<!:)//[^\n]*|\#[^\n]*|/\*[^*]{0,200}\*/"
+    r"|\(([-+\d.,\s]{1,80})\)"
+    r"|(?<![\w.])\+?(\d++(?:\.\d*+)?+|\.\d++)(?![\w.])",
     re.DOTALL,
 )
-_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
+_CONSTANTS = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 
 def _mended(text: str) -> str:
@@ -228,6 +246,11 @@ def _mended(text: str) -> str:
             return json.dumps(match[1].replace("\\'", "'"), ensure_ascii=False)
         if match[2] is not None:
             return f'"{match[2]}"'
+        if match[3] is not None:
+            return f"[{match[3]}]"
+        if (number := match[4]) is not None:
+            whole, point, part = number.partition(".")
+            return (whole.lstrip("0") or "0") + (point and f".{part or 0}")
         return _CONSTANTS.get(said, "")
 
     return _NEAR.sub(token, narrow(text))

@@ -7,17 +7,18 @@ import json
 import math
 import re
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from loguru import logger
 
+from planner.completion import Completion, ErrorWithinError, FailedExchange, message_in, read
 from planner.config import PlannerConfig
 from planner.retry_after import asked_to_wait_s
 from runtime.addresses import is_loopback
-from runtime.masking import masked, without_secrets
+from runtime.masking import masked
 
 SIMULATED_TIME_HEADER = "x-dexrun-simulated-time"
 """Request: simulated time stands still meanwhile, so tell a delay instead of taking it."""
@@ -30,31 +31,8 @@ _ADAPTATIONS = 3
 _NO_MODEL = re.compile(r"\bmodel\b.{0,200}(?:not found|not exist|unknown|not loaded|invalid)", re.I | re.S)
 _OTHER_SERVERS_TAKE = {"max_completion_tokens": "max_tokens", "temperature": ""}
 """What some servers refuse, and what they take in its place."""
-_SAID = frozenset({"text", "output_text"})
 
 Message = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The text of a reply."""
-
-    text: str
-    extra_latency_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FailedExchange:
-    """An exchange that gave no text.
-
-    `again` says whether it is worth trying once more after a while, `wait_s` how long the server asked for.
-    """
-
-    kind: str
-    detail: str
-    again: bool
-    wait_s: float = 0.0
-    extra_latency_s: float = 0.0
 
 
 class Transport:
@@ -136,14 +114,24 @@ class Transport:
                 return listed
             self.model = listed[0]
         raw = await self._client.chat.completions.with_raw_response.create(
-            model=self.model, messages=list(messages), extra_headers=self._headers, **self._sampling
+            model=self.model,
+            messages=list(messages),
+            stream=False,
+            extra_headers=self._headers,
+            **self._sampling,
         )
         later = _seconds(raw.headers.get(SIMULATED_LATENCY_HEADER))
         kind = raw.headers.get("content-type", "nothing").split(";")[0]
-        if not kind.endswith("json"):
+        if not kind.strip().lower().endswith("json") and not raw.content.lstrip().startswith(b"{"):
             detail = f"the server answered with {kind}, not a chat completion"
             return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
-        return self._answer(raw.parse(), later)
+        try:
+            answer = read(raw.content, later)
+        except ErrorWithinError as error:
+            return self._error_within(error, raw)
+        if isinstance(answer, FailedExchange):
+            return replace(answer, detail=self._redact(answer.detail))
+        return answer
 
     async def _adapted(self, status: int, message: str) -> bool:
         """Whether something of the request was changed that the server does not take."""
@@ -216,7 +204,15 @@ class Transport:
         detail = self._redact(f"host {host!r} is not known: {cause.strerror}")
         return FailedExchange("unknown_host", detail, again=cause.errno == socket.EAI_AGAIN)
 
+    def _error_within(self, error: ErrorWithinError, raw: Any) -> FailedExchange:
+        """An error that came as an answer: treated as its status says, or else as what cannot be used."""
+        if error.status:
+            return self._status(error.status, raw.headers, str(error), raw.text)
+        return FailedExchange("malformed", self._redact(f"the server reports an error: {error}"), again=False)
+
     def _status(self, status: int, headers: Any, message: str, body: str) -> FailedExchange:
+        if message == f"Error code: {status}":  # the library reads one form of errors only
+            message = ": ".join(filter(None, (message, _said(body))))
         return FailedExchange(
             f"http_{status}",
             self._redact(message) + (self._redact(self._listed) if status in (400, 404) else ""),
@@ -234,44 +230,13 @@ class Transport:
             text = text.replace(secret, "***")
         return masked(" ".join(text.split()))[:300]
 
-    def _answer(self, completion: Any, later: float) -> Completion | FailedExchange:
-        """The text of the first choice; servers are not trusted to fill in the form."""
-        choices: Any = getattr(completion, "choices", None)
-        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        if message is None:
-            detail = "a chat completion without a message"
-            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
-        reason = getattr(choices[0], "finish_reason", None)
-        refusal = getattr(message, "refusal", None)
-        if refusal or reason == "content_filter":
-            detail = self._redact(str(refusal or "filtered by the server"))
-            return FailedExchange("refused", detail, again=False, extra_latency_s=later)
-        text = _text(getattr(message, "content", None))
-        if reason == "length":
-            detail = "the reply was cut off at planner.max_completion_tokens"
-            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
-        if not text.strip():
-            thoughts = any(getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
-            detail = "the reply has thoughts and no answer" if thoughts else "the reply is empty"
-            return FailedExchange("malformed", detail, again=False, extra_latency_s=later)
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which JSON can write: no file could hold it
-            return FailedExchange("malformed", "the reply is not Unicode", again=False, extra_latency_s=later)
-        return Completion(without_secrets(text), later)  # a model may say what it was sent
 
-
-def _text(content: Any) -> str:
-    """The text of a message's content, which may come in parts, thoughts among them."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Mapping):
-        content = [content]
-    if not isinstance(content, list):
-        return ""
-    parts = (each for each in content if isinstance(each, Mapping) and each.get("type", "text") in _SAID)
-    texts = [each if isinstance(each, str) else "" for each in (part.get("text") for part in parts)]
-    return "".join(texts) or "".join(each for each in content if isinstance(each, str))
+def _said(body: str) -> str:
+    """What the body of a refusal says: a JSON error of any form, or plain text; nothing of a web page."""
+    try:
+        return message_in(json.loads(body))
+    except (ValueError, RecursionError):
+        return "" if body.lstrip().startswith(("<", "{", "[")) else body.strip()
 
 
 def _seconds(header: str | None) -> float:

@@ -13,6 +13,8 @@ from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
 from planner.reply_text import ReplyError, only_json, plain, says_nothing
 
+_NAMES = frozenset({"name", "object", "label", "description", "instruction"})
+
 
 class Decomposition(Reply):
     """The objects that a Type I prompt means, in grasping order; empty if none is in the picture."""
@@ -51,6 +53,8 @@ and nothing else, empty if nothing fits:
         """
         text = plain(said)
         objects = () if says_nothing(text) else tuple(map(_name, _list(text)))
+        if len(objects) == 1 and (objects[0] is None or says_nothing(str(objects[0]))):
+            objects = ()
         result = validated(Decomposition, {"objects": objects})
         if len(set(result.objects)) != len(result.objects):
             raise ReplyError("the list names the same object twice in the same words")
@@ -58,14 +62,22 @@ and nothing else, empty if nothing fits:
 
 
 def _list(text: str) -> list[Any]:
+    """The list that `text` holds; of one object in its place, or of a list in a list, one.
+
+    Raises:
+        ReplyError: there is none, or more than one.
+    """
     try:
         value = only_json(text, dict)
     except ReplyError:
-        return only_json(text, list)
-    lists = [each for each in value.values() if isinstance(each, list)]
-    if len(lists) != 1:
-        raise ReplyError("a list of objects was asked for, and the reply is another JSON object")
-    return lists[0]
+        found = only_json(text, list)
+    else:
+        lists = [each for each in value.values() if isinstance(each, list)]
+        alone = not lists and {str(key).lower() for key in value} & _NAMES
+        if len(lists) != 1 and not alone:
+            raise ReplyError("a list of objects was asked for, and the reply is another JSON object")
+        found = [value] if alone else lists[0]
+    return found[0] if len(found) == 1 and isinstance(found[0], list) and found[0] else found
 
 
 def _name(item: object) -> object:

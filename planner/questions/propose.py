@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
-from planner.reply_text import one_object, plain, says_nothing
+from planner.reply_text import ReplyError, one_object, plain, says_nothing
 
 _NAMES = ("name", "label", "object", "description")
 
@@ -68,8 +68,13 @@ If there is no object on the table at all, "target" is null."""
     @classmethod
     def parse(cls, said: str, canvases: Sequence[Canvas] = ()) -> Proposal:
         """A JSON object with one ``target``, which may be null; ``analysis`` as far as it is there."""
-        value = {key.lower(): each for key, each in one_object(plain(said)).items()}
-        target = value.get("target", "")
+        text = plain(said)
+        if says_nothing(text):
+            return Proposal(target=None)
+        value = {key.lower(): each for key, each in one_object(text).items()}
+        if "target" not in value:
+            raise ReplyError("target: it is missing")
+        target = value["target"]
         if isinstance(target, dict):
             target = next((each for key in _NAMES if (each := target.get(key))), "")
         if isinstance(target, list) and len(target) <= 1:

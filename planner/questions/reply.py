@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from planner.reply_text import ReplyError
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+
+def _says_something(text: str) -> str:
+    """`text` on one line.
+
+    Raises:
+        ValueError: it has no word, or is the format's own placeholder, which small models repeat.
+    """
+    if not any(map(str.isalnum, text)) or (text.startswith("<") and text.endswith(">")):
+        raise ValueError(f"{text!r} names nothing")
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=300),
+    AfterValidator(_says_something),
+]
+"""What an object is called: it is quoted to models, shown and written down."""
 
 
 class Reply(BaseModel):

@@ -39,7 +39,7 @@ class _Words:
     def __post_init__(self) -> None:
         word = f"({'|'.join(sorted(self.values, key=len, reverse=True))})"
         patterns = {
-            "alone": rf"^{_LABEL}{word}\s*[.!]?$",
+            "alone": rf"^{_LABEL}{word}\s*[.!:]?$",
             "head": rf"^{_LABEL}{word}\s*(?:[:;,.!(–—-]+)\s*(\S.*)$",
             "tail": r"^(.*?)(?:[.:;,!?)=–—>-]\s*|"
             r"\b(?:answer|conclusion|verdict|result|output|value)(?:\s+is)?\s+)"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from planner import reply_text
 from planner.box_text import box_of
-from planner.box_units import HINT, BoxUnits, shown_box
+from planner.box_units import HINT, BoxUnits, BoxUnitsName, shown_box
 from planner.questions.check_grasp import CheckGrasp
 from planner.questions.check_instruction import CheckInstruction
 from planner.questions.check_prompt import CheckPrompt
@@ -73,6 +73,11 @@ BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red
         ("<result>True</result>", True),
         ("The cube is in the jaws: True\n\nConfidence: 0.9", True),
         ("{answer: False}", False),
+        ("False:\n- cup\n- a plate of true colour", False),
+        ("True<｜end▁of▁sentence｜>", True),
+        ("<|START_THINKING|>False?<|END_THINKING|><|START_RESPONSE|>True<|END_RESPONSE|>", True),
+        ("<|channel>thought\nFalse?<channel|>True", True),
+        ("<response>\nTrue\n</response>", True),
     ],
 )
 def test_verdicts_that_are_said_clearly(text: str, value: bool) -> None:
@@ -196,6 +201,8 @@ def test_prompt_types_that_are_not_clear(text: str) -> None:
         '["the red cube on the left", "the blue cube"]',
         'Here you are:\n```json\n["the red cube on the left", "the blue cube"]\n```\nGood luck!',
         '```\n["the red cube on the left", "the blue cube"]\n```',
+        '[["the red cube on the left", "the blue cube"]]',
+        '["the red cube\non the left", "the blue cube"]',
         'The list is ["the red cube on the left", "the blue cube"].',
     ],
 )
@@ -238,6 +245,8 @@ def test_instructions() -> None:
         ({"analysis": ANALYSIS}, "target"),
         ({"analysis": ANALYSIS, "target": ""}, "target"),
         ({"analysis": ANALYSIS, "target": ["a", "b"]}, "target"),
+        ({"analysis": ANALYSIS, "target": "..."}, "target.* names nothing"),
+        ({"target": "<the object's colour, shape and position>"}, "target.* names nothing"),
     ],
 )
 def test_instructions_that_lack_something_say_what(value: object, where: str) -> None:
@@ -537,12 +546,57 @@ def test_no_draft_in_any_thought_is_read_as_the_answer(
         '{"bbox": {"left": 10, "top": 20, "width": 20, "height": 20.5}}',
         '{"bbox_2d": [[10, 20], [30, 20], [30, 40.5], [10, 40.5]]}',
         "{bbox_2d: [10, 20, 30, 40.5], label: 'red cube'}",
+        '{"bbox_2d": [10, /* left */ 20, 30, 40.5], # the cube\n "label": undefined}',
+        '{"bbox_2d": (10, 20, 30, 40.5)}',
+        '{"bbox_2d": [010, +20, 30., 040.50]}',
+        '{"bbox_2d": [１０, ２０, ３０, ４０．５]}',
+        '{\u200b"bbox_2d":\u00a0[10,\u202f20, 30, 40.5]}\ufeff',
+        '{"bbox_2d": ["10px", "20px", "30px", "40.5px"]}',
+        '{"bbox_2d": "10 px, 20 px, 30 px, 40.5 px"}',
+        '{"bbox_2d": [10, 20, 30, 40.5], "description": "on the left\nof the tray"}',
+        '{"x0": 10, "y0": 20, "x1": 30, "y1": 40.5}',
+        '{"bbox": {"top_left": {"x": 10, "y": 20}, "bottom_right": {"y": 40.5, "x": 30}}}',
+        '{"top-left": [10, 20], "bottom-right": [30, 40.5]}',
+        '{"bbox_2d": [{"x": 10, "y": 20}, {"x": 30, "y": 40.5}]}',
+        '{"result": {"objects": [{"bbox_2d": [10, 20, 30, 40.5]}]}}',
+        '<tool_call>\n{"name": "mark", "arguments": {"bbox_2d": [10, 20, 30, 40.5]}}\n</tool_call>',
+        '[TOOL_CALLS][{"name": "mark", "arguments": "{\\"bbox_2d\\": [10, 20, 30, 40.5]}"}]',
+        "The red cube is at [[010,020,030,40.5]].",
     ],
 )
 def test_boxes_as_models_write_them(text: str) -> None:
     box = Mark.parse(text, CANVASES)
     assert box is not None
     assert box.bbox_2d == (10, 20, 30, 40.5)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '["12.5%", "25%", "37.5%", "50%"]',
+        '"12.5%, 25 %, 37.5 %, 50%"',
+        '["12.5％", "25％", "37.5％", "50％"]',
+    ],
+)
+@pytest.mark.parametrize("units", ["auto", "pixels", "per_mille"])
+def test_a_percent_sign_says_what_is_counted_whatever_is_configured(said: str, units: BoxUnitsName) -> None:
+    box = Mark.parse(f'{{"bbox_2d": {said}}}', [Canvas(640, 480, 640, 480, BoxUnits(units))])
+    assert box is not None
+    assert box.bbox_2d == (80, 120, 240, 240)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '["10%", "20px", "30%", "40%"]',
+        '"10%, 20, 30, 40"',
+        '"left 10%, top 20%, 30%, 40%"',
+        '"10,5 20,5 30,5 40,5"',
+    ],
+)
+def test_mixed_units_and_words_beside_numbers_are_no_box(said: str) -> None:
+    with pytest.raises(ReplyError, match="must be a list of four numbers"):
+        Mark.parse(f'{{"bbox_2d": {said}}}', CANVASES)
 
 
 @pytest.mark.parametrize(
@@ -558,6 +612,8 @@ def test_boxes_as_models_write_them(text: str) -> None:
         "null",
         "None.",
         "{'bbox_2d': None}",
+        "No matching object found in the picture.",
+        "没有匹配的物体。",
     ],
 )
 def test_nothing_is_said_in_several_ways(text: str) -> None:
@@ -582,13 +638,21 @@ def test_nothing_is_said_in_several_ways(text: str) -> None:
             "There are no such objects in the picture.",
         ),
         *("None of the objects fit.", "没有"),
+        *('["none"]', "[null]", '["N/A"]', '{"object": "nothing"}', "桌上没有物体"),
+        "There is nothing left to grasp: the table is empty.",
     ],
 )
 def test_that_no_object_fits_is_said_in_several_ways(text: str) -> None:
     assert Decompose.parse(text).objects == ()
 
 
-@pytest.mark.parametrize("text", ["Nothing fits but the red cube", "the red cube", "No.", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Nothing fits but the red cube", "the red cube", "No.", ""),
+        *("The table is not empty", "none of the cups, the empty jar", "the empty one on the table"),
+    ],
+)
 def test_what_may_be_an_object_is_not_taken_for_none(text: str) -> None:
     with pytest.raises(ReplyError):
         Decompose.parse(text)
@@ -711,6 +775,20 @@ def test_far_outside_the_hint_is_the_persons_and_not_the_models() -> None:
         ('{"target": "the empty cup on the table"}', "the empty cup on the table"),
         ('{"analysis": {"accessibility": 3, "confidence": 1}, "target": "a"}', "a"),
         ("{'analysis': {}, 'target': None}", None),
+        *(
+            (f'{{"target": "{said}"}}', None)
+            for said in (
+                "no objects remaining",
+                "There is nothing left to grasp.",
+                "nothing on the table",
+                "None remaining",
+                "no graspable objects remain on the table",
+                "table is empty",
+                "桌子上没有物体了",
+            )
+        ),
+        ("The table is empty.", None),
+        ('{"analysis": {"accessibility": "free,\nnear"}, "target": "a\x1b[31m\u2028cube"}', "a [31m cube"),
     ],
 )
 def test_of_a_proposal_only_the_target_is_needed(text: str, target: str | None) -> None:
