@@ -26,8 +26,9 @@ STORAGES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "BFloat16Storage": "uint16",
 }
-"""Torch's storage classes that numpy has a dtype for."""
+"""Torch's storage classes, and what numpy reads them as; it has no bfloat16, the first half of a float32."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_VERSION = 1001
 _COMPARED = 1 << 20
@@ -150,7 +151,11 @@ def _storage(values: list[Any], data: memoryview) -> npy.Array:
     count = key[4]
     if type(count) is not int or int.from_bytes(data[:8], "little") != count:
         raise WireError("a tensor's storage has another length than it says", "shape")
-    return npy.view(data[8:], np.dtype(STORAGES[key[1].name[1]]).newbyteorder("<"), (count,))
+    kind = key[1].name[1]
+    stored_as = npy.view(data[8:], np.dtype(STORAGES[kind]).newbyteorder("<"), (count,))
+    if kind == "BFloat16Storage":
+        return (stored_as.astype(np.uint32) << 16).view(np.float32)
+    return stored_as
 
 
 def check_reach(offset: Any, size: Any, stride: Any, count: int) -> None:

@@ -180,7 +180,7 @@ def _frame(image: Any, quality: int) -> Any:
 
 
 def parse_actions(reply: Any, flat: bool = False) -> Mapping[str, Floats]:
-    """``[{key: float[B, T, D]}, info]`` to ``{key: [T, D]}`` of the first of the batch.
+    """``[{key: float[B, T, D]}, info]`` to ``{key: [T, D]}``: one was asked, so `B` is 1.
 
     Raises:
         WireError: kind ``shape`` or ``malformed``.
@@ -189,8 +189,10 @@ def parse_actions(reply: Any, flat: bool = False) -> Mapping[str, Floats]:
         raise WireError("get_action did not answer with [actions, info]")
     out = {}
     for key, value in reply[0].items():
-        if not isinstance(value, np.ndarray) or value.ndim != 3 or value.shape[0] < 1:
+        if not isinstance(value, np.ndarray) or value.ndim != 3 or value.shape[0] != 1 or 0 in value.shape:
             shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-            raise WireError(f"action {key!r} is {shape}; [batch, steps, size] is wanted", "shape")
+            raise WireError(f"action {key!r} is {shape}; [1, steps, size] is wanted", "shape")
+        if value.dtype.kind not in "fiu":
+            raise WireError(f"action {key!r} is {value.dtype}; numbers are wanted", "shape")
         out[str(key).removeprefix("action.") if flat else str(key)] = value[0].astype(np.float64)
     return out

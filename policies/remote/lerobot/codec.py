@@ -24,6 +24,7 @@ from runtime.messages import Floats
 HELPERS = "lerobot.async_inference.helpers"
 MAX_ACTION = 1024
 """Numbers in one step: each is copied, and a pickle may name one large tensor in thousands of steps."""
+IMAGES = "observation.images."
 MODULES = (HELPERS, "lerobot.scripts.server.helpers")
 """From version 0.4 on, and before."""
 
@@ -237,6 +238,24 @@ def _setup(args: tuple[Any, ...], state: Any) -> PolicySetup:
         device=device if isinstance(device, str) else "cpu",
         rename_map=renames if isinstance(renames, dict) else {},
     )
+
+
+def renamed_cameras(renames: Mapping[str, str]) -> dict[str, str]:
+    """A client's own names of cameras by those that it says the policy has, of its ``rename_map``.
+
+    Raises:
+        WireError: kind ``keys``: something else than cameras is renamed, or two to one.
+    """
+    odd = [f"{was!r} to {now!r}" for was, now in renames.items() if not _are_images(was, now)]
+    found = {now.removeprefix(IMAGES): was.removeprefix(IMAGES) for was, now in renames.items() if not odd}
+    if odd or len(found) != len(renames):
+        why = f"renames {odd[0][:200]}" if odd else "gives two cameras one name"
+        raise WireError(f"the client's rename_map {why}; {IMAGES}NAME to another of it is taken", "keys")
+    return found
+
+
+def _are_images(*names: object) -> bool:
+    return all(isinstance(name, str) and name.startswith(IMAGES) for name in names)
 
 
 def _feature(args: tuple[Any, ...], state: Any) -> Any:

@@ -43,13 +43,19 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Memory:
-    """One client's: the newest observation, what was predicted, and what it asked for."""
+    """One client's: the newest observation, what was predicted, and what it asked for.
+
+    Attributes:
+        steps: of a chunk, at most; 0 for all.
+        renamed: the client's own names of cameras by the policy's.
+    """
 
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     newest: _Asked | None = None
     processed: Floats | None = None
     predicted: dict[int, None] = field(default_factory=dict)
     steps: int = 0
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 class _TokenFirst(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -146,6 +152,8 @@ class LerobotFront:
         with self._service.request(client, "Ready"):
             waiting = self._memory(client)
             await self._service.reset(client)
+            # what the client asked for in its instructions holds for later episodes, too
+            client.memory[MEMORY] = _Memory(steps=waiting.steps, renamed=waiting.renamed)
             waiting.arrived.set()  # who still waits for an observation of the last episode gets none
         return b""
 
@@ -159,10 +167,11 @@ class LerobotFront:
                 raise WireError(f"actions_per_chunk {setup.actions_per_chunk}; 1 to 10000 are taken", "shape")
             memory = self._memory(client)
             memory.steps = setup.actions_per_chunk
-            self._check_features(setup.lerobot_features)
+            memory.renamed = codec.renamed_cameras(setup.rename_map)
+            self._check_features(setup.lerobot_features, memory.renamed)
         return b""
 
-    def _check_features(self, features: Mapping[str, Any]) -> None:
+    def _check_features(self, features: Mapping[str, Any], renamed: Mapping[str, str]) -> None:
         """The client's features must have what the policy wants; what it has beyond that is ignored."""
         keys = self._service.side.keys
         state = features.get("observation.state")
@@ -170,7 +179,8 @@ class LerobotFront:
         if not isinstance(named, list | tuple | dict):
             raise WireError(f"the names of observation.state are a {type(named).__name__}", "keys")
         missing = [k for k in keys.state if k not in named]
-        missing += [k for k in keys.cameras.values() if f"observation.images.{k}" not in features]
+        cameras = keys.cameras.values()
+        missing += [k for k in cameras if f"{codec.IMAGES}{renamed.get(k, k)}" not in features]
         if missing:
             raise WireError(f"the client's features lack {', '.join(missing)}", "keys")
 
@@ -184,9 +194,9 @@ class LerobotFront:
             limits = self._service.limits
             timed = await self._service.read(client.name, lambda: codec.decode_observation(body, limits))
             images = [v for v in timed.observation.values() if isinstance(v, memoryview | np.ndarray)]
-            made = await self._service.built(lambda: self._observation(timed), images)
-            asked = _Asked(timed, made)
             memory = self._memory(client)
+            made = await self._service.built(lambda: self._observation(timed, memory.renamed), images)
+            asked = _Asked(timed, made)
             if self._goes_through(asked, memory):
                 memory.newest = asked  # the latest wins
                 memory.arrived.set()
@@ -210,8 +220,9 @@ class LerobotFront:
                 return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         raise WireError("a stream of observations ended before its END")
 
-    def _observation(self, timed: codec.TimedObservation) -> Observation:
-        side, values = self._service.side, timed.observation
+    def _observation(self, timed: codec.TimedObservation, renamed: Mapping[str, str]) -> Observation:
+        side, sent = self._service.side, timed.observation
+        values = {**sent, **{now: sent[was] for now, was in renamed.items() if was in sent}}
         state = {}
         for key in side.keys.state:
             value = values.get(key)

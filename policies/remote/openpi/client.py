@@ -113,9 +113,11 @@ def parse_actions(reply: Mapping[Any, Any], keys: tuple[str, ...]) -> Mapping[st
     out = {}
     for key in keys:
         value = reply.get(key)
-        if not isinstance(value, np.ndarray) or value.ndim != 2 or not len(value):
+        if not isinstance(value, np.ndarray) or value.ndim != 2 or 0 in value.shape:
             shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
             have = ", ".join(sorted(str(k) for k in reply))[:200]
             raise WireError(f"reply {key!r} is {shape}; [steps, size] is wanted (there is: {have})", "shape")
+        if value.dtype.kind not in "fiu":
+            raise WireError(f"reply {key!r} is {value.dtype}; numbers are wanted", "shape")
         out[key] = value.astype(np.float64)
     return out
