@@ -1,6 +1,6 @@
 """What the force sensor sends, both ways: text lines, and binary frames.
 
-Text: ``K`` decimal numbers, separated, ended by a line feed (a carriage return before it is ignored).
+Text: ``K`` decimal numbers, separated, ended by a line feed, a carriage return, or both.
 
 Frames: ``header (2) | n (1) | payload (n) | check``. The payload is ``K`` int16 or float32, little endian;
 ``n`` its length in bytes. The check covers ``n`` and the payload: CRC-16/CCITT-FALSE (polynomial 0x1021,
@@ -12,6 +12,7 @@ The parsers take bytes in pieces of any size, never raise, and find their way ba
 from __future__ import annotations
 
 import binascii
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -21,6 +22,7 @@ import numpy as np
 from drivers.force.options import SerialForceOptions
 from runtime.messages import Floats
 
+_LINE_END = re.compile(rb"[\r\n]")
 LINE_LIMIT = 256
 """A line longer than this is garbage."""
 
@@ -103,7 +105,7 @@ class TextParser:
 
     def feed(self, data: bytes) -> list[Floats]:
         samples = []
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        *lines, self._buffer = _LINE_END.split(self._buffer + data)
         for line in lines:
             sample = self._parse(line) if self._begun else None
             if sample is not None:
@@ -117,11 +119,11 @@ class TextParser:
         return samples
 
     def _parse(self, line: bytes) -> Floats | None:
-        if len(line) > LINE_LIMIT:
+        if len(line) > LINE_LIMIT or b"_" in line:  # which Python allows inside of numbers
             return None
         try:
             words = line.decode("ascii").split(self._separator)
-            values = np.array([float(word) for word in words if "_" not in word])
+            values = np.array([float(word) for word in words])
         except ValueError:
             return None
         return values if len(values) == self._channels and np.isfinite(values).all() else None

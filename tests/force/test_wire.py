@@ -97,11 +97,21 @@ def test_the_torn_line_that_a_stream_begins_with_is_nobodys_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["1,2", "1,2,3,4", "a,b,c", "nan,1,2", "1e999,0,0", "1_0,2,3", "1,,3", "9" * 300]
+    "line",
+    [
+        *("1,2", "1,2,3,4", "a,b,c", "nan,1,2", "1e999,0,0", "1_0,2,3", "1,,3", "9" * 300),
+        *("F_x,1,2,3", "1_0,2,3,4", "1,5;2,5;3,5", "1,2,3N", "\x001,2,3"),
+    ],
 )
 def test_a_line_that_is_no_sample_is_counted(line: str) -> None:
     text = f"\n0,0,0\n{line}\n\n1,2,3\n"
     assert parse({"format": "text"}, text.encode(), []) == ([[0, 0, 0], [1, 2, 3]], 1)
+
+
+@given(rows, cuts, st.sampled_from([b"\r", b"\n", b"\r\n", b"\n\r", b"\r\r\n"]))
+def test_a_line_may_end_in_any_way(sent: list[list[int]], at: list[int], end: bytes) -> None:
+    data = b"torn" + end + b"".join(f"{','.join(map(str, row))}".encode() + end for row in sent)
+    assert parse({"format": "text"}, data, at) == (sent, 0)
 
 
 def test_numbers_that_are_not_finite_are_no_sample() -> None:
