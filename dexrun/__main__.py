@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -127,16 +128,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Put the null device in for a standard stream that is closed (``>&-``).
+    """Put the null device in for a standard stream that is closed (``>&-``), and let any letter be written.
 
     Whoever writes there then can, and nothing else gets its number: no port, and no socket that the processes
-    which are started here would write to.
+    which are started here would write to. What a locale without UTF-8 has no letter for is written as escape.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by number: the lowest is given
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(null, True)
             setattr(sys, name, os.fdopen(null, mode))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as the error stream does by itself
 
 
 def _leave(code: int) -> None:

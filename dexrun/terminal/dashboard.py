@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dexrun.config.mode_options import TerminalOptions
 from runtime.clock import NS_PER_S, Clock, ClockThread
-from runtime.printable import printable
+from runtime.printable import line, printable
 
 if TYPE_CHECKING:
     from rich.constrain import Constrain
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,28 +133,41 @@ def as_line(status: Status) -> str:
 def as_table(status: Status, columns: int = _VALUES) -> Table:
     """The dashboard; a value has at most two lines of so many `columns`: 80x24 leave room for the log."""
     from rich.table import Table
+    from rich.text import Text
 
     error, work = status.period_error_us, status.work_us
     table = Table(title=f"dexrun {status.mode}  {status.elapsed_s:.1f} s", show_header=False, min_width=72)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
+
+    def row(name: str, value: str) -> None:
+        table.add_row(name, Text(printable(value)))  # as it is: brackets in it are no markup
+
     if status.episode:
-        table.add_row("episode", _fitting(status.episode, columns))
+        row("episode", _fitting(status.episode, columns))
     if status.keys:
-        table.add_row("keys", _fitting(status.keys, columns))
-    table.add_row("step", _fitting(status.step, columns))
+        row("keys", _fitting(status.keys, columns))
+    row("step", _fitting(status.step, columns))
     if status.reasoning:
-        table.add_row("policy says", _fitting(status.reasoning, columns))
-    table.add_row("loop", _fitting(f"{status.state}, {status.rate_hz:.2f} Hz, {status.ticks} ticks", columns))
-    table.add_row("missed / starved", f"{status.missed} / {status.starved}")
-    table.add_row("period error", f"p50 {error.get('p50', 0):.0f} us, p99 {error.get('p99', 0):.0f} us")
-    table.add_row("work per tick", f"p50 {work.get('p50', 0):.0f} us, p99 {work.get('p99', 0):.0f} us")
-    table.add_row("horizon", f"{status.horizon} steps")
-    table.add_row("sensors (Hz)", _fitting(_rates(status.sensor_rates_hz), columns))
-    table.add_row("force", _force(status.force_n))
-    table.add_row("clips", _fitting(_counts(status.clips), columns))
-    table.add_row("faults", _fitting(summed_up(status.faults), columns))
+        row("policy says", _fitting(status.reasoning, columns))
+    row("loop", _fitting(f"{status.state}, {status.rate_hz:.2f} Hz, {status.ticks} ticks", columns))
+    row("missed / starved", f"{status.missed} / {status.starved}")
+    row("period error", f"p50 {error.get('p50', 0):.0f} us, p99 {error.get('p99', 0):.0f} us")
+    row("work per tick", f"p50 {work.get('p50', 0):.0f} us, p99 {work.get('p99', 0):.0f} us")
+    row("horizon", f"{status.horizon} steps")
+    row("sensors (Hz)", _fitting(_rates(status.sensor_rates_hz), columns))
+    row("force", _force(status.force_n))
+    row("clips", _fitting(_counts(status.clips), columns))
+    row("faults", _fitting(summed_up(status.faults), columns))
     return table
+
+
+def as_text(status: Status) -> Text:
+    """The dashboard of a terminal that has no room for names beside values."""
+    from rich.text import Text
+
+    told = f"{status.mode} {status.elapsed_s:.1f} s, {status.state}", status.episode, status.keys, status.step
+    return Text("\n".join(line(each) for each in (*told, summed_up(status.faults)) if each))
 
 
 _LEAST, _BESIDE = 20, 23
@@ -234,7 +248,7 @@ class Dashboard:
         going_on = True
         while going_on:
             going_on = self._rest(self._options.line_s)
-            self._out.write(printable(as_line(self._status())) + "\n")
+            self._out.write(line(as_line(self._status())) + "\n")
             self._out.flush()
 
     def _live(self) -> None:
@@ -270,4 +284,6 @@ class Dashboard:
         from rich.constrain import Constrain
 
         room = max(1, columns - _MARGIN)
-        return Constrain(as_table(self._status(), max(_LEAST, room - _BESIDE)), room)
+        if room < _LEAST + _BESIDE:
+            return Constrain(as_text(self._status()), room)
+        return Constrain(as_table(self._status(), room - _BESIDE), room)

@@ -32,6 +32,14 @@ def test_what_is_printed_goes_nowhere(asked: str, redirections: str, code: int, 
     assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_locale_without_the_letters_gets_escapes(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = shell("", "--config", "config.toml", "--check", "--prompt", "to \u7ea2")
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert "prompt 'to \\u7ea2'" in done.stdout
+
+
 @pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full"])
 def test_a_bad_configuration_that_nobody_is_told_of(redirections: str, tmp_path: Path) -> None:
     done = shell(redirections, *arguments(tmp_path, world__sed="7"))

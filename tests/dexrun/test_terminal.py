@@ -212,6 +212,31 @@ def test_no_value_of_the_panel_takes_more_than_two_lines_at_80_columns() -> None
     assert rows[first + 2].startswith("│ loop")
 
 
+MARKS = "the [bold]red[/bold] cube [/b] [link=http://x]y[/link] :smile: \x1b[31m\u202e"
+
+
+def test_what_the_panel_shows_is_no_markup_and_commands_nothing() -> None:
+    """A model's words, a prompt's and a policy's are shown as they are: a closing tag ended the panel."""
+    odd = replace(STATUS, step=MARKS, reasoning=MARKS, episode=MARKS, keys=MARKS, state=MARKS)
+    for columns in (200, 30):
+        console = Console(width=columns, height=60)
+        with console.capture() as shown:
+            console.print(Dashboard(SteppedClock(), TerminalOptions(), lambda: odd)._panel(columns))
+        assert "\x1b" not in shown.get()
+        assert "\u202e" not in shown.get()
+        words = "".join(shown.get().split()).replace("│", "")
+        assert words.count("".join(MARKS[:-6].split())) == (4 if columns == 30 else 5)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 9, 12, 20, 30, 44, 50, 51, 52])
+def test_a_narrow_terminal_shows_the_step_all_the_same(columns: int) -> None:
+    console = Console(width=columns, height=24)
+    board = Dashboard(SteppedClock(), TerminalOptions(), lambda: replace(STATUS, step="grasp it"))
+    with console.capture() as shown:
+        console.print(board._panel(console.width))
+    assert "graspit" in "".join(shown.get().split()).replace("│", "")
+
+
 def logged(folder: Path, options: LogOptions, *texts: str) -> None:
     with contextlib.redirect_stderr(io.StringIO()):
         sinks = open_log(folder, "INFO", options)
