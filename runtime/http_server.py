@@ -214,6 +214,7 @@ class _Connection:
 
     answering = False
     asked = False
+    _head_only = False
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: HttpLimits
@@ -238,6 +239,9 @@ class _Connection:
         head = await self._event()
         if not isinstance(head, h11.Request):
             return None
+        self._head_only = head.method == b"HEAD"
+        if head.method == b"CONNECT":
+            raise RefusedError(405, "no way through to others")
         headers: dict[str, str] = {}
         for name, value in head.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
@@ -289,7 +293,8 @@ class _Connection:
         async with asyncio.timeout(self._limits.patience_s):
             reason = HTTPStatus(response.status).phrase
             await self._write(h11.Response(status_code=response.status, headers=headers, reason=reason))
-            await self._write(h11.Data(data=response.body))
+            if not self._head_only:
+                await self._write(h11.Data(data=response.body))
             await self._write(h11.EndOfMessage())
 
     def reusable(self) -> bool:

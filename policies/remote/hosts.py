@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from urllib.parse import urlsplit
 
 from policies.remote.link import LinkError
+from runtime.masking import masked
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
@@ -22,13 +24,13 @@ def plain_host(host: str) -> str:
         return str(bare) if ipaddress.ip_address(bare.partition("%")[0]) else bare
     except ValueError:
         pass
-    scheme, found, rest = host.partition("://")
+    scheme, found, _ = host.partition("://")
     if found:
         tls = "; TLS is not spoken here: put a tunnel before the server (ssh -L, stunnel)"
-        name = rest.split("/")[0].split(":")[0]
+        name = _named_in(host)
         alone = f", as {name!r}" if name else ""
-        more = tls if scheme in ("wss", "https", "grpcs") else ""
-        raise ValueError(f"{host!r} has the scheme {scheme!r}; give the name alone{alone}{more}")
+        more = tls if scheme.lower() in ("wss", "https", "grpcs") else ""
+        raise ValueError(f"{masked(host)!r} has the scheme {scheme!r}; give the name alone{alone}{more}")
     if "/" in host:
         raise ValueError(
             f"{host!r} has a path; none is taken: give the name alone, as {host.split('/')[0]!r}"
@@ -39,6 +41,14 @@ def plain_host(host: str) -> str:
     if not _NAME.fullmatch(host) or ".." in host or len(host) > 253 or numeric:
         raise ValueError(f"{host!r} is neither a name nor an address of a host")
     return host
+
+
+def _named_in(url: str) -> str:
+    """The host of `url`; empty where it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def resolved(host: str, port: int) -> str:

@@ -31,6 +31,9 @@ from tests.remote.support import (
     [
         ("wss://gpu", "has the scheme 'wss'; give the name alone, as 'gpu'; TLS is not spoken here"),
         ("https://gpu:8000/x", "has the scheme 'https'; give the name alone, as 'gpu'; TLS"),
+        ("WSS://gpu", "has the scheme 'WSS'; give the name alone, as 'gpu'; TLS is not spoken here"),
+        ("wss://me:word@gpu/x", "'wss://***@gpu/x' has the scheme 'wss'; give the name alone, as 'gpu'; TLS"),
+        ("ws://[::1]:8000/x", "has the scheme 'ws'; give the name alone, as '::1'"),
         ("tcp://gpu:5555", "has the scheme 'tcp'; give the name alone, as 'gpu'"),
         ("gpu:5555", "has a port; give it as port, and host as 'gpu'"),
         ("gpu/policy", "has a path"),

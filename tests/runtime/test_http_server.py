@@ -191,6 +191,42 @@ def test_requests_follow_each_other_on_a_connection_that_is_kept() -> None:
     assert run(script, HttpLimits(keep_alive=True)) == [404]
 
 
+def heard_of_errors() -> list[object]:
+    """What the running loop is told of tasks that ended in an error, from now on."""
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    return told
+
+
+def test_who_asks_for_the_head_alone_gets_no_body_and_may_go_on() -> None:
+    """Monitors do, and every one of them left a traceback."""
+
+    async def script(port: int) -> None:
+        told = heard_of_errors()
+        head = b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n"
+        refused = head.replace(b"/a", b"/refuse")
+        answer = await sent(port, head + refused + request("/b", body=b"last"))
+        first, second, third = answer.split(b"HTTP/1.1 ")[1:]
+        assert (first[:3], second[:3], third[:3]) == (b"200", b"404", b"200")
+        assert b"content-length: 2\r\n" in first.lower()
+        assert first.endswith(b"\r\n\r\n")
+        assert second.endswith(b"\r\n\r\n")
+        assert third.endswith(b"last")
+        assert told == []
+
+    assert run(script, HttpLimits(keep_alive=True)) == [404]
+
+
+def test_nobody_is_let_through_to_others() -> None:
+    async def script(port: int) -> None:
+        told = heard_of_errors()
+        answer = await sent(port, b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert told == []
+
+    assert run(script) == [405]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
