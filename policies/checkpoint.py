@@ -239,8 +239,25 @@ class _Owner:
             raise WireError("its tensors are many times larger than the file", "too_large")
 
 
+_POINTER = b"version https://git-lfs.github.com/"
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Raise if the file only says where the weights are, as of a repository that was cloned without Git LFS.
+
+    Raises:
+        CheckpointError: it does. OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{path}: a pointer of Git LFS, not the file itself; get it with git lfs pull"
+            )
+
+
 def _run(path: Path, read: Callable[[], Any]) -> Any:
     try:
+        _refuse_pointer(path)
         return _Owner(8 * path.stat().st_size + SPARE_BYTES).own(read())
     except CheckpointError:
         raise

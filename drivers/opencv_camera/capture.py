@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import socket
@@ -119,20 +120,22 @@ def _flat(parameters: Mapping[int, int]) -> list[int]:
 
 
 def _fourcc(cv2: Any, capture: Any) -> str:
-    return int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False).decode("latin-1")
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF  # -1 is that there is none
+    return code.to_bytes(4, "little").decode("latin-1")
 
 
 def _check(cv2: Any, capture: Any, name: str, config: OpenCvOptions) -> None:
     size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     fps, fourcc = capture.get(cv2.CAP_PROP_FPS), _fourcc(cv2, capture)
     asked = (config.width, config.height, config.fps, config.fourcc)
-    if (*size, round(fps), fourcc) != asked:
+    rate = round(fps) if math.isfinite(fps) else 0  # V4L2's period may be 0
+    if (*size, rate, fourcc) != asked:
         raise DeviceError(
             name,
             FaultKind.NOT_GRANTED,
             str(config.source),
             f"asked for {config.width}x{config.height} {config.fourcc} at {config.fps} fps, "
-            f"the camera gives {size[0]}x{size[1]} {fourcc} at {fps:g} fps",
+            f"the camera gives {size[0]}x{size[1]} {ascii(fourcc)[1:-1]} at {fps:g} fps",
         )
 
 

@@ -222,8 +222,8 @@ class _Sampler:
         forces = self.forces()
         color = {c: self.stamps(f"/cameras/{c}/color", c) for c in cameras}
         depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in self.shape.depth_cameras}
-        series = [*arms.values(), *color.values(), *depth.values(), *([forces[0]] if forces else [])]
-        times = self.lay_grid(series)
+        named = {**arms, **color, **{f"{c} depth": stamps for c, stamps in depth.items()}}
+        times = self.lay_grid(named if forces is None else {**named, "force": forces[0]})
         ticks = resample.nearest(self.ticks, times)
         at = self.ticks[ticks]
         self.report("control", self.ticks, times, ticks)
@@ -269,15 +269,16 @@ class _Sampler:
         ]
         return np.concatenate(parts, axis=1)
 
-    def lay_grid(self, series: list[Stamps]) -> Stamps:
+    def lay_grid(self, series: Mapping[str, Stamps]) -> Stamps:
         """From the first tick at which every sensor has given something, to the last one before any ends."""
-        first = max(int(stamps[0]) for stamps in series)
-        last = min(int(stamps[-1]) for stamps in series)
+        last_to_begin, first = max(((n, int(stamps[0])) for n, stamps in series.items()), key=_second)
+        first_to_end, last = min(((n, int(stamps[-1])) for n, stamps in series.items()), key=_second)
         inside = self.ticks[(self.ticks >= first) & (self.ticks <= last)]
         if len(inside) < 2:
             raise DatasetError(
                 f"{self.ref.name}: the sensors have less than two control ticks in common; "
-                "an episode needs all of them at once"
+                "an episode needs all of them at once; "
+                f"the last to begin is {last_to_begin}, the first to end {first_to_end}"
             )
         fps, start_ns, end_ns = self.options.fps, int(inside[0]), int(inside[-1])
         rows = (end_ns - start_ns) * fps / NS_PER_S
@@ -302,6 +303,10 @@ class _Sampler:
         """The mask of exactly the frame that is shown, else the newest one before it."""
         stamps = self.stamps(f"/mask/{camera}", camera)
         return np.searchsorted(stamps, color[frames], side="right").astype(np.int64) - 1
+
+
+def _second(pair: tuple[str, int]) -> int:
+    return pair[1]
 
 
 def _relative(gap: SampleGap, start_ns: int) -> tuple[float, float]:

@@ -76,12 +76,12 @@ def test_what_says_that_it_unfolds_to_gigabytes_is_not_unfolded(monkeypatch):
 class _Granted:
     """What V4L2 reports after the request."""
 
-    def __init__(self, width: int, height: int, fps: float, fourcc: str) -> None:
+    def __init__(self, width: int, height: int, fps: float, fourcc: str | int) -> None:
         self._values = {
             cv2.CAP_PROP_FRAME_WIDTH: width,
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FPS: fps,
-            cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*fourcc),
+            cv2.CAP_PROP_FOURCC: fourcc if isinstance(fourcc, int) else cv2.VideoWriter.fourcc(*fourcc),
         }
 
     def get(self, key: int) -> float:
@@ -96,6 +96,14 @@ def test_what_is_not_granted_is_listed():
         match=r"asked for 640x480 MJPG at 30 fps, the camera gives 800x600 YUYV at 15 fps",
     ):
         _check(cv2, _Granted(800, 600, 15.0, "YUYV"), "wrist", config)
+    for fps, fourcc, said in (
+        (float("nan"), "MJPG", "MJPG at nan fps"),
+        (float("inf"), "MJPG", "MJPG at inf fps"),
+        (-1.0, -1, r"\\xff\\xff\\xff\\xff at -1 fps"),
+        (30.0, 0, r"\\x00\\x00\\x00\\x00 at 30 fps"),
+    ):
+        with pytest.raises(DeviceError, match=f"the camera gives 640x480 {said}"):
+            _check(cv2, _Granted(640, 480, fps, fourcc), "wrist", config)
 
 
 @pytest.mark.parametrize(

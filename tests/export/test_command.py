@@ -229,7 +229,7 @@ def test_an_episode_that_cannot_be_exported_costs_itself_alone(run: Run, say: An
         code, out, err = say(folder, "--format", "lerobot-v3", "--to", to, "--jobs", jobs)
         assert (code, err) == (0, "")
         for number, why in (
-            ("000001", "less than two control ticks"),
+            ("000001", "less than two control ticks in common; an episode needs all"),
             ("000002", "topic /ticks is missing"),
             ("000003", "at byte"),
             ("000004", "at byte"),

@@ -243,6 +243,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Any, says: st
 def test_files_that_are_not_weights_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("<html>404</html>")
     (tmp_path / "text.safetensors").write_text("<html>404</html>")
+    for name in ("lfs.ckpt", "lfs.safetensors"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("x/readme", "hello")
     torch.save({"epoch": 3}, tmp_path / "none.pt")
@@ -250,6 +252,8 @@ def test_files_that_are_not_weights_are_one_line(tmp_path: Path) -> None:
     for name, says in (
         ("text.ckpt", "not a zip file of torch.save"),
         ("text.safetensors", "damaged or not a weight file"),
+        ("lfs.ckpt", "a pointer of Git LFS, not the file itself; get it with git lfs pull"),
+        ("lfs.safetensors", "a pointer of Git LFS"),
         ("zip.pt", "without data.pkl"),
         ("none.pt", r"no tensors in it \(there is: epoch\)"),
         ("list.pt", "holds a list, not a table"),
