@@ -21,6 +21,7 @@ import itertools
 import selectors
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -64,13 +65,12 @@ class ClockClosed(BaseException):
 class _Thread:
     """A participant. `gate` lets it run; it parks by handing control back to the scheduler."""
 
-    def __init__(self, clock: SteppedClock, name: str, order: int, function: Callable[[], None]) -> None:
+    def __init__(self, clock: SteppedClock, name: str, function: Callable[[], None]) -> None:
         self.name = name
-        self.order = order
         self.wake_ns: int | None = clock.now_ns()
         self.runnable = False
         self.done = False
-        self.gate = threading.Semaphore(0)
+        self.gate: SimpleQueue[None] = SimpleQueue()
         self._clock = clock
         self._function = function
         self._joiners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -78,7 +78,8 @@ class _Thread:
         self.thread.start()
 
     def _main(self) -> None:
-        self.gate.acquire()
+        self.gate.get()
+        self._clock._thread_began(self)  # noqa: SLF001 - one mechanism in two classes
         try:
             if not self._clock.closed:
                 self._function()
@@ -171,13 +172,14 @@ class SteppedClock:
         self._now_ns = start_ns
         self._simulation: Simulation | None = None
         self._threads: list[_Thread] = []
-        self._orders = itertools.count()
+        """In the order of their start."""
+        self._by_ident: dict[int, _Thread] = {}
         self._wires: dict[str, _SteppedWire] = {}
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
         self._sequence = itertools.count()
         self._holds = 0
         self._hold_lock = threading.Lock()
-        self._parked = threading.Semaphore(0)
+        self._parked: SimpleQueue[None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_ident: int | None = None
         self.closed = False
@@ -195,9 +197,12 @@ class SteppedClock:
         self.closed = True
         while self._threads:
             thread = self._threads[0]
-            thread.gate.release()
-            if not self._parked.acquire(timeout=READ_GUARD_S):
-                raise SteppedClockError(f"thread {thread.name} does not end although its clock was closed")
+            thread.gate.put(None)
+            try:
+                self._parked.get(timeout=READ_GUARD_S)
+            except Empty:
+                stuck = f"thread {thread.name} does not end although its clock was closed"
+                raise SteppedClockError(stuck) from None
             thread.thread.join()
 
     # --- the Clock protocol
@@ -240,7 +245,7 @@ class SteppedClock:
     def spawn(self, name: str, function: Callable[[], None]) -> ClockThread:
         if self.closed:
             raise SteppedClockError(f"thread {name} is started on a closed clock")
-        thread = _Thread(self, name, next(self._orders), function)
+        thread = _Thread(self, name, function)
         self._threads.append(thread)
         return thread
 
@@ -299,8 +304,7 @@ class SteppedClock:
 
     def current_thread(self) -> _Thread | None:
         """The participant that calls, or ``None`` for the loop's (or a test's) own thread."""
-        ident = threading.get_ident()
-        return next((t for t in self._threads if t.thread.ident == ident), None)
+        return self._by_ident.get(threading.get_ident())
 
     def park(self, thread: _Thread, wake_ns: int | None) -> None:
         """Hand control back until `wake_ns` or until made runnable.
@@ -310,8 +314,8 @@ class SteppedClock:
         """
         if not self.closed:
             thread.wake_ns = wake_ns
-            self._parked.release()
-            thread.gate.acquire()
+            self._parked.put(None)
+            thread.gate.get()
         if self.closed:
             raise ClockClosed
 
@@ -323,17 +327,20 @@ class SteppedClock:
         with contextlib.suppress(RuntimeError):  # closed meanwhile
             loop.call_soon_threadsafe(lambda: None)
 
+    def _thread_began(self, thread: _Thread) -> None:
+        self._by_ident[threading.get_ident()] = thread
+
     def _thread_done(self, thread: _Thread) -> None:
+        del self._by_ident[threading.get_ident()]
         self._threads.remove(thread)
-        self._parked.release()
+        self._parked.put(None)
 
     def run_threads(self) -> bool:
         """Run every thread that can run now, one after the other; whether there was any."""
         ran = False
-        while ready := [t for t in self._threads if t.runnable or self._due(t)]:
-            thread = min(ready, key=lambda t: t.order)
+        while (thread := self._ready()) is not None:
             thread.runnable, thread.wake_ns = False, None
-            thread.gate.release()
+            thread.gate.put(None)
             self._await_parked()
             ran = True
         return ran
@@ -343,7 +350,7 @@ class SteppedClock:
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:
-                self._parked.acquire()
+                self._parked.get()
                 break
             except KeyboardInterrupt as error:
                 if interrupt is not None:  # the second time: whatever the thread does, it does not end
@@ -352,8 +359,13 @@ class SteppedClock:
         if interrupt is not None:
             raise interrupt
 
-    def _due(self, thread: _Thread) -> bool:
-        return thread.wake_ns is not None and thread.wake_ns <= self._now_ns
+    def _ready(self) -> _Thread | None:
+        """The first of the threads that can run now."""
+        now = self._now_ns
+        for thread in self._threads:
+            if thread.runnable or (thread.wake_ns is not None and thread.wake_ns <= now):
+                return thread
+        return None
 
     def step(self, limit_ns: int | None) -> bool:
         """Run what can run now or, if nothing can, jump to the next event, at most `limit_ns`.
