@@ -70,6 +70,7 @@ class _Client:
             trace.starved += 1
         if self._position is not None:
             trace.rows.append(self._position)
+            trace.steps.append(self.latest)
 
     def observe(self, server: _Server, tick: int) -> None:
         """Send an observation if the queue is at most half full."""

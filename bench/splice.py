@@ -1,9 +1,10 @@
-"""What a splice costs: starved ticks, seams, added acceleration and lag, by blend and inference time.
+"""What a splice costs: starved ticks, seams, accelerations, error and lag, by blend and inference time.
 
 ``python -m bench.splice`` drives the real control loop, horizon and inference worker on a stepped clock, at
-30 Hz, chunks of 50, against two policies: a synthetic one (a smooth trajectory plus a bias per chunk) and a
-recorded one (chunks from a file). Beside them, in the same run, a queue that asks again when half empty and
-blends with LeRobot's weighted average, re-created from its published rules (`lerobot_queue`).
+30 Hz, chunks of 50, against three policies: a synthetic one (a smooth trajectory plus a bias per chunk), a
+drifting one (the worse the further ahead) and a recorded one (chunks from a file). Beside them, in the same
+run, a queue that asks again when half empty and blends with LeRobot's weighted average, re-created from its
+published rules (`lerobot_queue`).
 
 Prints one JSON line per case and a last line with the claims and whether they hold.
 """
@@ -22,6 +23,7 @@ from bench.lerobot_queue import lerobot_queue
 from bench.splice_policies import CHUNK, JOINTS, POLICIES, RATE_HZ, Synthetic, Trace, ideal
 from runtime.control import ControlLoop
 from runtime.control_options import LoopOptions
+from runtime.limits import SafetyOptions
 from runtime.messages import ArmState, Clip, Floats, Observation
 from runtime.ring import Ring
 from runtime.statistics import RunStatistics
@@ -32,8 +34,11 @@ LATENCIES_S = (0.1, 0.2, 0.3, 0.8, 1.0, 1.5)
 LONGEST_S = {"recorded": 29.0}
 """Where a policy ends: past it the recording starts over, with a jump that no splice is to blame for."""
 
+LIMIT_RAD_S2 = SafetyOptions().max_acceleration_rad_s2
+"""What the safety stage, which takes no part here, would cut; counted in ticks."""
+
 STRETCHED = ("latest+stretch", "rtc+stretch")
-BLENDS = ("latest", "average", "weighted_average", "temporal_ensemble", "rtc", *STRETCHED)
+BLENDS = ("crossfade", "latest", "average", "weighted_average", "temporal_ensemble", "rtc", *STRETCHED)
 
 
 class _Targets:
@@ -129,6 +134,8 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
             committed=request.committed, frozen_steps=request.frozen_steps,
         )  # fmt: skip
 
+    steps: list[int] = []
+
     async def main() -> None:
         worker = InferenceWorker(policy, observe, clock, latency_s)
         worker.start()
@@ -138,6 +145,7 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
             group.start_soon(loop.run)
             while len(arm.sent) < ticks:
                 await loop.ticked()
+                steps.append(loop.horizon.step - 1)
             loop.close()
         worker.stop()
         await worker.join()
@@ -145,8 +153,8 @@ def ours(policy: Synthetic, blend: str, latency_s: float, ticks: int, scale: Flo
     clock.run(main)
     chunks = sum(statistics.splices.values())
     seams = [s / float(scale[0]) for s in statistics.seams]
-    rows = arm.sent[statistics.waiting : ticks]
-    return Trace(rows, statistics.starved, chunks, seams, max(0, len(rows) - loop.horizon.step))
+    rows, places = arm.sent[statistics.waiting : ticks], steps[statistics.waiting : ticks]
+    return Trace(rows, places, statistics.starved, chunks, seams, max(0, len(rows) - loop.horizon.step))
 
 
 def figures(trace: Trace, latency_s: float, scale: Floats) -> dict[str, Any]:
@@ -156,7 +164,8 @@ def figures(trace: Trace, latency_s: float, scale: Floats) -> dict[str, Any]:
     wanted = ideal(np.arange(ticks))[:, :-1]
     unavoidable = max(0.0, (latency_s * RATE_HZ - CHUNK / 2) / (latency_s * RATE_HZ))
     seams = np.array(trace.seams[1:] or [0.0])
-    added = _acceleration(rows) - _acceleration(wanted)
+    added = _rms(_accelerations(rows)) - _rms(_accelerations(wanted))
+    hardest = np.abs(_accelerations(rows)).max(axis=1, initial=0.0)
     return {
         "ticks": ticks,
         "chunks": trace.chunks,
@@ -169,13 +178,21 @@ def figures(trace: Trace, latency_s: float, scale: Floats) -> dict[str, Any]:
             "max": round(float(seams.max()) * 1e3, 2),
         },
         "added_acceleration_rad_s2": round(added, 3),
+        "max_acceleration_rad_s2": round(float(hardest.max(initial=0.0)), 2),
+        "over_the_limit_share": round(float((hardest > LIMIT_RAD_S2).mean()), 4),
+        "error_mrad": round(_rms(rows - ideal(np.array(trace.steps))[:, :-1]) * 1e3, 2),
         "lag_s": round((trace.starved if trace.behind is None else trace.behind) / RATE_HZ, 3),
     }
 
 
-def _acceleration(rows: Floats) -> float:
-    """Root mean square over ticks and joints, rad/s^2."""
-    return float(np.sqrt((np.diff(rows, n=2, axis=0) ** 2).mean())) * RATE_HZ**2
+def _accelerations(rows: Floats) -> Floats:
+    """From tick to tick, rad/s^2."""
+    return np.asarray(np.diff(rows, n=2, axis=0)) * RATE_HZ**2
+
+
+def _rms(values: Floats) -> float:
+    """Root mean square over ticks and joints."""
+    return float(np.sqrt((values**2).mean()))
 
 
 def run_case(
@@ -198,7 +215,7 @@ def claims(cases: list[dict[str, Any]], policy_name: str = "synthetic") -> dict[
     mine = [c for c in cases if c["blend"] != "lerobot" and c["policy"] == policy_name]
     fast = [c for c in mine if c["inference_s"] * RATE_HZ <= CHUNK / 2]
     slow = [c for c in mine if c["inference_s"] * RATE_HZ > CHUNK / 2]
-    over = [c["starved"] - c["unavoidable_share"] * c["ticks"] for c in slow]
+    missing = [c["starved"] - c["unavoidable_share"] * c["ticks"] for c in slow]
     seams = {(c["blend"], c["inference_s"]): c["seam_mrad"] for c in mine if c["unit"] == "rad"}
     ratios = [
         seams["rtc", d][q] / seams["latest", d][q] for d in LATENCIES_S for q in ("p50", "p99")
@@ -212,13 +229,18 @@ def claims(cases: list[dict[str, Any]], policy_name: str = "synthetic") -> dict[
         and (a["blend"], a["inference_s"]) == (b["blend"], b["inference_s"])
     ]  # fmt: skip
     stretched = [c["starved"] for c in mine if c["blend"] in STRETCHED]
+    over = {
+        blend: max((c["over_the_limit_share"] for c in fast if c["blend"] == blend), default=None)
+        for blend in ("crossfade", "weighted_average")
+    }
     return {
         "starved_up_to_half_a_chunk": max((c["starved"] for c in fast), default=0),
         "starved_ticks_per_chunk_over_the_minimum": round(
-            max((o / c["chunks"] for o, c in zip(over, slow, strict=True)), default=0.0), 3
+            max((m / c["chunks"] for m, c in zip(missing, slow, strict=True)), default=0.0), 3
         ),
         "starved_when_stretched": max(stretched, default=0),
         "worst_rtc_seam_over_latest": round(max(ratios, default=0.0), 3),
+        "over_the_limit_share_up_to_half_a_chunk": over,
         "starved_in_degrees_as_in_radians": all(a == b for a, b in units) if units else None,
     }
 

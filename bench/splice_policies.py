@@ -23,6 +23,8 @@ RECORDED = Path(__file__).parent / "data" / "diffusion_chunks.npz"
 RECORDED_STRIDE = 6
 BIAS_RAD = 0.02
 """Standard deviation of a chunk's constant error, per joint: chunks then differ by 20 to 70 mrad."""
+DRIFT_RAD = 0.06
+"""Standard deviation of a drifting chunk's error where it ends, per joint."""
 
 
 def ideal(steps: NDArray[Any]) -> Floats:
@@ -81,6 +83,20 @@ class Synthetic:
         """Nothing to do."""
 
 
+class Drifting(Synthetic):
+    """The ideal trajectory, from which a chunk goes away in a direction of its own: its first row is right,
+    and what it says of later ones is the worse the further ahead they are.
+    """
+
+    def chunk(self, step: int, committed: Floats, frozen: int) -> Floats:
+        """``[50, 6]`` in the unit that `scale` makes of radians."""
+        ahead = np.arange(CHUNK)
+        rows = ideal(step + ahead) + ahead[:, None] / CHUNK * self._rng.normal(0, DRIFT_RAD, JOINTS)
+        if self.spec.takes_prefix and len(committed):
+            rows = continue_prefix(rows, committed / self._scale, frozen)
+        return np.asarray(rows * self._scale)
+
+
 class Recorded(Synthetic):
     """Chunks of a real policy, by the step that they were observed at.
 
@@ -108,10 +124,12 @@ class Recorded(Synthetic):
 class Trace:
     """What was executed: a row per tick, and what happened at splices.
 
+    `steps` says which step each row was for, the step of the row before where none was executed.
     `behind` is by how many rows the plan is behind its clock in the end; without it, the starved ticks.
     """
 
     rows: list[Floats] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     starved: int = 0
     chunks: int = 0
     seams: list[float] = field(default_factory=list)
@@ -122,9 +140,13 @@ def _synthetic(scale: Floats, takes_prefix: bool) -> Synthetic:
     return Synthetic(1, scale, takes_prefix)
 
 
+def _drifting(scale: Floats, takes_prefix: bool) -> Synthetic:
+    return Drifting(1, scale, takes_prefix)
+
+
 def _recorded(scale: Floats, takes_prefix: bool) -> Synthetic:
     return Recorded(RECORDED, scale, takes_prefix)
 
 
 Maker = Callable[[Floats, bool], Synthetic]
-POLICIES: dict[str, Maker] = {"synthetic": _synthetic, "recorded": _recorded}
+POLICIES: dict[str, Maker] = {"synthetic": _synthetic, "drifting": _drifting, "recorded": _recorded}

@@ -1,7 +1,8 @@
 """How an arriving chunk is merged with what the horizon still holds: pure functions on arrays.
 
 A blend is called with the rows that both have an opinion on: `old` and `new`, float64 ``[n, D]``, and
-`count`, int64 ``[n]``, how many predictions `old` is made of. It returns the merged rows ``[n, D]``.
+`count`, int64 ``[n]``, how many predictions `old` is made of. It returns the merged rows ``[n, D]``. The row
+before the first is executed, or begun; behind the last come the new rows alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from runtime.options import Options
 
 RowCounts = NDArray[np.int64]
 Blend = Callable[[Floats, Floats, RowCounts], Floats]
-BlendName = Literal["latest", "average", "weighted_average", "conservative", "temporal_ensemble", "rtc"]
+BlendName = Literal[
+    "crossfade", "latest", "average", "weighted_average", "conservative", "temporal_ensemble", "rtc"
+]
 
 
 class BlendOptions(Options):
@@ -26,12 +29,15 @@ class BlendOptions(Options):
 
     Attributes:
         blend: a key of `BLENDS`.
+        crossfade_steps: within how many rows ``crossfade`` has gone over to the new ones, at most; 0: within
+            all that the old chunk still has.
         new_weight: weight of the new rows for ``weighted_average`` (LeRobot's async client: 0.7).
         ensemble_decay: ``m`` of ``temporal_ensemble``'s ``w_i = exp(-m * i)``, oldest first (ACT: 0.01);
             negative values favour the newest prediction.
     """
 
-    blend: BlendName = "weighted_average"
+    blend: BlendName = "crossfade"
+    crossfade_steps: int = Field(default=10, ge=0, le=10_000)
     new_weight: float = Field(default=0.7, ge=0, le=1)
     ensemble_decay: float = 0.01
 
@@ -78,6 +84,21 @@ def conservative(old: Floats, new: Floats, count: RowCounts) -> Floats:
     return weighted_average(old, new, count, new_weight=0.3)
 
 
+def crossfade(old: Floats, new: Floats, count: RowCounts, *, steps: int = 10) -> Floats:
+    """From the old rows over to the new ones within `steps`, or as many as both have (0: all that they have).
+
+    The new rows' weight is ``3 t^2 - 2 t^3`` ("smoothstep"): nothing at the row before the first, which is
+    executed or begun, one at the row behind the last. So position and speed go on at both ends. A fade that
+    begins before the former one has ended leaves from where that one is.
+    """
+    del count
+    span = min(steps or len(old), len(old))
+    share = np.arange(1.0, span + 1.0)[:, None] / (span + 1.0)
+    merged = new.copy()
+    merged[:span] = old[:span] + share**2 * (3.0 - 2.0 * share) * (new[:span] - old[:span])
+    return merged
+
+
 def temporal_ensemble(old: Floats, new: Floats, count: RowCounts, *, decay: float = 0.01) -> Floats:
     """ACT's exponentially weighted mean of all predictions for a row, ``w_i = exp(-decay * i)``, ``w_0`` the
     oldest (Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware").
@@ -99,6 +120,7 @@ def _geometric_sum(decay: float, count: RowCounts) -> Floats:
 
 
 BLENDS: dict[str, Callable[..., Floats]] = {
+    "crossfade": crossfade,
     "latest": latest,
     "average": average,
     "weighted_average": weighted_average,
@@ -113,6 +135,8 @@ def blend_from(options: BlendOptions) -> Blend:
     constants: dict[str, Any] = {}
     if options.blend == "weighted_average":
         constants["new_weight"] = options.new_weight
+    elif options.blend == "crossfade":
+        constants["steps"] = options.crossfade_steps
     elif options.blend == "temporal_ensemble":
         constants["decay"] = options.ensemble_decay
     function = BLENDS[options.blend]

@@ -31,6 +31,13 @@ def targets_alone(tables: Mapping[str, Any]) -> dict[str, Any]:
     return {**tables, "safety": {**safety, "table_lag_m_per_rad": 0.0}}
 
 
+def constant_weights(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded `tables`; where ``policy`` does not say how chunks are blended, as it was when nobody did."""
+    policy = tables.get("policy")
+    said = policy if isinstance(policy, Mapping) else {}
+    return {**tables, "policy": {"blend": "weighted_average", **said}}
+
+
 _OF_SERVERS = {
     *("host", "port", "token_env", "connect_timeout_s", "request_timeout_s", "setup_timeout_s"),
     *("backoff_s", "backoff_max_s", "keep_alive_s", "max_message_mib", "jpeg_quality"),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dexrun.config.addresses import in_world
-from dexrun.config.earlier import targets_alone
+from dexrun.config.earlier import constant_weights, targets_alone
 from dexrun.config.load import dump, load, load_tables, renamed
 from dexrun.config.mode_options import TeleopOptions
 from dexrun.config.scene_options import SceneOptions
@@ -67,7 +67,7 @@ def recorded_settings(episode: Episode, overrides: Sequence[str] = ()) -> LoopTa
 
 
 def _loop_tables(episode: Episode, tables: Mapping[str, Any], overrides: Sequence[str]) -> LoopTables:
-    tables = targets_alone(tables)
+    tables = constant_weights(targets_alone(tables))
     kept = {name: tables[name] for name in LoopTables.model_fields if isinstance(tables.get(name), dict)}
     kept["mode"] = str(tables.get("mode"))
     kept["simulated"] = _on_the_simulated_table(tables)

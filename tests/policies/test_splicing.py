@@ -58,7 +58,10 @@ def test_a_smooth_policy_continues_what_is_committed() -> None:
 @pytest.fixture(scope="module")
 def cases() -> list[dict]:  # type: ignore[type-arg]
     plan = [(b, d, u) for b in ("latest", "rtc") for d in (0.2, 0.8, 1.5) for u in ("rad", "deg")]
-    plan += [("weighted_average", 0.8, "rad"), ("lerobot", 0.8, "rad"), ("lerobot", 1.0, "deg")]
+    plan += [(b, d, "rad") for b in ("crossfade", "weighted_average") for d in (0.2, 0.8)] + [
+        ("lerobot", 0.8, "rad"),
+        ("lerobot", 1.0, "deg"),
+    ]
     return [run_case(blend, latency, 20.0, unit) for blend, latency, unit in plan]
 
 
@@ -68,6 +71,16 @@ def test_ours_keeps_its_claims(cases: list[dict]) -> None:  # type: ignore[type-
     assert said["starved_ticks_per_chunk_over_the_minimum"] <= 1
     assert said["worst_rtc_seam_over_latest"] <= 1 / 3
     assert said["starved_in_degrees_as_in_radians"]
+    over = said["over_the_limit_share_up_to_half_a_chunk"]
+    assert over["crossfade"] < 0.005 < 0.05 < over["weighted_average"]
+
+
+def test_where_chunks_overlap_by_more_than_a_row_nothing_is_over_the_limit(cases: list[dict]) -> None:  # type: ignore[type-arg]
+    found = {(c["blend"], c["inference_s"]): c for c in cases if c["unit"] == "rad"}
+    assert found["crossfade", 0.2]["over_the_limit_share"] == 0
+    assert found["crossfade", 0.2]["max_acceleration_rad_s2"] < 5
+    assert found["weighted_average", 0.2]["max_acceleration_rad_s2"] > 40
+    assert found["crossfade", 0.2]["error_mrad"] < found["latest", 0.2]["error_mrad"]
 
 
 def test_the_recreated_queue_starves_as_lerobots_own_was_measured_to(cases: list[dict]) -> None:  # type: ignore[type-arg]
