@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from drivers.world.config import WorldConfig
-from drivers.world.lens import base_from_camera, pinhole
 from drivers.world.look import look_of
 from drivers.world.physics import Tabletop
-from drivers.world.render import Renderer
+from drivers.world.render import Renderer, base_from_camera, pinhole
 from drivers.world.scene import calibrated_pose
 from runtime.messages import CameraInfo, ColorImage, DepthImage, Floats, Frame
 

@@ -13,11 +13,10 @@ from drivers.world.devices import Devices, wires
 from drivers.world.faults import Fault
 from drivers.world.judge import JudgeReport, judge
 from drivers.world.layout import draw_objects
-from drivers.world.lens import base_from_camera, camera_infos
 from drivers.world.look import look_of
 from drivers.world.operator import TICK_S, LeaderArm, Operator
 from drivers.world.physics import Tabletop
-from drivers.world.render import Renderer
+from drivers.world.render import Renderer, base_from_camera, camera_infos
 from drivers.world.scene import calibrated_pose
 from runtime.body import RobotDescription
 from runtime.clock import NS_PER_S

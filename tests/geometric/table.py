@@ -14,9 +14,8 @@ import numpy as np
 from drivers.arms import describe
 from drivers.world.config import WorldConfig
 from drivers.world.layout import COLORS, ObjectSpec
-from drivers.world.lens import base_from_camera, camera_infos
 from drivers.world.physics import Tabletop
-from drivers.world.render import Renderer
+from drivers.world.render import Renderer, base_from_camera, camera_infos
 from policies.geometric.policy import GeometricPolicy
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError

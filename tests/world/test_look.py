@@ -8,9 +8,9 @@ import pytest
 from drivers.arms import describe
 from drivers.world.config import LookOptions, WorldConfig
 from drivers.world.layout import COLORS, draw_objects
-from drivers.world.lens import base_from_camera
 from drivers.world.look import TABLE_RGB, look_of
 from drivers.world.physics import Tabletop
+from drivers.world.render import base_from_camera
 from drivers.world.scene import build_scene, calibrated_pose
 
 VARIED = LookOptions(vary=1.0)

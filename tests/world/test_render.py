@@ -13,11 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from drivers.arms.so100 import mesh_folder
 from drivers.world.config import HeadCameraOptions, RenderOptions, WorldConfig
-from drivers.world.depth_sensor import DepthSensor
-from drivers.world.lens import base_from_camera, pinhole
 from drivers.world.meshes import read_triangles, simplify
 from drivers.world.physics import Tabletop
-from drivers.world.render import Renderer, prepare_environment
+from drivers.world.render import DepthSensor, Renderer, base_from_camera, pinhole, prepare_environment
 from drivers.world.scene import object_body
 from drivers.world.snapshot import save
 from tests.world.rig import ROBOT, one_object, present, small, tabletop
