@@ -297,6 +297,11 @@ def read_torch(path: Path, *, lenient: bool = False) -> Any:
     import torch
 
     def read() -> Any:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: not a zip file of torch.save (it may be damaged, or in torch's format before 1.6: "
+                "load and save it once with a current torch)"
+            )
         with zipfile.ZipFile(path) as archive:
             name = next((n for n in archive.namelist() if n.endswith("/data.pkl")), None)
             if name is None:
@@ -323,11 +328,6 @@ def read_torch(path: Path, *, lenient: bool = False) -> Any:
             with archive.open(name) as file:
                 return _Reader(file, storage, lenient).built()
 
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: not a zip file of torch.save (it may be damaged, or in torch's format before 1.6: load "
-            "and save it once with a current torch)"
-        )
     return _run(path, read)
 
 
