@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -29,6 +30,12 @@ from runtime.messages import ColorImage
 R = TypeVar("R", bound=Reply)
 U = TypeVar("U")
 
+_MANY_PICTURES = re.compile(
+    r"at most \d+ (?:images?|\w{0,10}multi-?modal)|(?:only|maximum of|more than) (?:one|\d+) images?"
+    r"|too many images",
+    re.IGNORECASE,
+)
+"""As vLLM, which takes one picture at a time where nothing else is configured, and others say so."""
 _TOLD_S = 2.0
 """A wait that is told; shorter ones are within what an answer takes."""
 
@@ -88,6 +95,7 @@ class _Call(Generic[R]):
     """
 
     question: Question[R]
+    images: Sequence[ColorImage]
     asked: str
     pictures: tuple[Picture, ...]
     canvases: tuple[Canvas, ...]
@@ -118,6 +126,7 @@ class Asker:
         self._units = BoxUnits("pixels" if config.base_url is None else config.box_units)
         self._not_before_ns = clock.now_ns()
         self._refusal = ""
+        self._few_pictures = False
 
     async def ask(self, question: Question[R], images: Sequence[ColorImage]) -> R:
         """The reply to `question` about `images`.
@@ -129,10 +138,9 @@ class Asker:
         self._statistics.calls += 1
         try:
             deadline_ns = start_ns + round(self._config.deadline_s * NS_PER_S)
-            text = question.text(len(images))
-            pictures, content = await self._elsewhere(question.task, self._lay_out(text, images))
-            canvases = tuple(map(self._canvas, pictures, images))
-            call = _Call(question, text, pictures, canvases, self._messages(content), deadline_ns)
+            images = images[: len(question.views)] if self._few_pictures else images
+            call = _Call(question, images, "", (), (), [], deadline_ns)
+            await self._begin(call)
             if question.locates and self._units.to_be_shown():
                 await self._find_box_units(call)
             reply = await self._converse(call)
@@ -141,6 +149,28 @@ class Asker:
             return reply
         finally:
             self._statistics.latency((self._clock.now_ns() - start_ns) / NS_PER_S)
+
+    async def _begin(self, call: _Call[Any]) -> None:
+        """Put the question, with the call's images."""
+        text = call.question.text(len(call.images))
+        pictures, content = await self._elsewhere(call.question.task, self._lay_out(text, call.images))
+        call.asked, call.pictures, call.messages = text, pictures, self._messages(content)
+        call.canvases = tuple(map(self._canvas, pictures, call.images))
+
+    async def _asked_with_fewer(self, call: _Call[Any], outcome: FailedExchange) -> bool:
+        """Whether the server takes fewer pictures than it was shown, and can be asked with those needed."""
+        needed = len(call.question.views)
+        if not 400 <= _status(outcome) < 500 or not _MANY_PICTURES.search(outcome.detail):
+            return False
+        if len(call.images) <= needed:
+            return False
+        where = masked(self._transport.base_url)
+        logger.warning(
+            "planner: {} takes no {} pictures at once: it gets {}", where, len(call.images), needed
+        )
+        self._few_pictures, call.images = True, call.images[:needed]
+        await self._begin(call)
+        return True
 
     def failed(self, task: str, kind: str, detail: str) -> PlannerError:
         """The error to raise, counted."""
@@ -159,7 +189,7 @@ class Asker:
         question = _FindBoxUnits(SHOWN)
         text = question.text(1)
         pictures, content = await self._elsewhere(question.task, self._lay_out(text, [shown(width, height)]))
-        probe = _Call(question, text, pictures, (), self._messages(content), call.deadline_ns)
+        probe = _Call(question, (), text, pictures, (), self._messages(content), call.deadline_ns)
         asked_ns = self._clock.now_ns()
         if asked_ns < self._not_before_ns:
             return
@@ -200,6 +230,9 @@ class Asker:
             outcome = await self._once(call)
             if not isinstance(outcome, FailedExchange):
                 return outcome
+            if await self._asked_with_fewer(call, outcome):
+                self._statistics.retries += 1
+                continue
             tries += 1
             self._heed(outcome)
             resume_ns = self._clock.now_ns() + round(backoff_s * NS_PER_S)
@@ -316,6 +349,11 @@ class Asker:
                 latency_s=(self._clock.now_ns() - asked_ns) / NS_PER_S,
             )
         )
+
+
+def _status(failed: FailedExchange) -> int:
+    """The HTTP status that an exchange failed with; 0 if it was something else."""
+    return int(failed.kind.removeprefix("http_")) if failed.kind.startswith("http_") else 0
 
 
 def _times(tries: int) -> str:

@@ -32,6 +32,12 @@ _NO_MODEL = re.compile(r"\bmodel\b.{0,200}(?:not found|not exist|unknown|not loa
 _OTHER_SERVERS_TAKE = {"max_completion_tokens": "max_tokens", "temperature": ""}
 """What some servers refuse, and what they take in its place."""
 
+_NO_SYSTEM = re.compile(
+    r"\bsystem (?:role|messages?|prompts?)\b.{0,40}\bnot\b|roles must alternate|only user and assistant role",
+    re.IGNORECASE | re.DOTALL,
+)
+"""As servers say whose model's chat template knows no such role: Gemma's, Mistral's first ones."""
+
 Message = dict[str, Any]
 
 
@@ -47,6 +53,7 @@ class Transport:
         if config.temperature != "default":
             self._sampling["temperature"] = config.temperature
         self._listed = ""
+        self._has_system = True
         self._client: Any = None
         self.model = config.model
 
@@ -115,7 +122,7 @@ class Transport:
             self.model = listed[0]
         raw = await self._client.chat.completions.with_raw_response.create(
             model=self.model,
-            messages=list(messages),
+            messages=list(messages) if self._has_system else _without_system(messages),
             stream=False,
             extra_headers=self._headers,
             **self._sampling,
@@ -138,7 +145,13 @@ class Transport:
         self._listed = ""
         if status == 404 or (status == 400 and _NO_MODEL.search(message[:2000])):
             return await self._other_model()
-        if status not in (400, 422):
+        if status not in (400, 422, 500):
+            return False
+        if self._has_system and _NO_SYSTEM.search(message[:2000]):
+            self._has_system = False
+            logger.info("planner: the server at {} takes no system message", masked(self.base_url))
+            return True
+        if status == 500:
             return False
         for name, instead in _OTHER_SERVERS_TAKE.items():
             if name in self._sampling and re.search(rf"\b{name}\b", message):
@@ -229,6 +242,14 @@ class Transport:
         for secret in {self._secret, ascii(self._secret)[1:-1]} - {""}:
             text = text.replace(secret, "***")
         return masked(" ".join(text.split()))[:300]
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """The system message's text as the beginning of the first question."""
+    system, first, *rest = messages
+    text, *pictures = first["content"]
+    said = {**text, "text": f"{system['content']}\n\n{text['text']}"}
+    return [{**first, "content": [said, *pictures]}, *rest]
 
 
 def _said(body: str) -> str:

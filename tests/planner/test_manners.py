@@ -18,6 +18,7 @@ from planner.client import Planner
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
 from planner.exchange import Exchange
+from planner.questions.check_grasp import CheckGrasp
 from planner.questions.check_prompt import CheckPrompt
 from planner.questions.mark import Mark
 from planner.reply_text import ReplyError
@@ -27,7 +28,7 @@ from planner.scene_reader.vision import read
 from runtime.clock import NS_PER_S
 from runtime.http_server import HttpLimits, HttpRequest, HttpResponse, HttpServer
 from runtime.stepped import SteppedClock
-from tests.planner.test_client import JSON, SEEN, Canned, http
+from tests.planner.test_client import BOTH, JSON, SEEN, Canned, http
 
 LIMITS = HttpLimits(16_384, 8_000_000, 30.0, 32, keep_alive=True)
 Change = Callable[[str], Any]
@@ -368,6 +369,71 @@ def test_what_a_server_does_not_take_is_left_out() -> None:
     assert len(server.requests) == 4
     assert last["max_tokens"] == 1024
     assert not {"max_completion_tokens", "temperature"} & set(last)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "System role not supported"),
+        (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    ],
+)
+def test_a_model_without_a_system_role_is_told_by_the_person(status: int, said: str) -> None:
+    server = Server()
+    server.refusals = [refusal(status, body=json.dumps({"error": {"message": said}}))]
+
+    async def use(planner: Planner, _: SteppedClock) -> None:
+        await planner.ask(CheckPrompt(), SEEN)
+        await planner.ask(CheckPrompt(), SEEN)
+        assert planner.statistics()["retries"] == 0
+
+    asking(server, use)
+    first, *later = server.requests
+    assert [each["role"] for each in first["messages"]] == ["system", "user"]
+    system, (text, *pictures) = first["messages"][0]["content"], first["messages"][1]["content"]
+    for request in later:
+        (message,) = request["messages"]
+        assert message["role"] == "user"
+        assert message["content"][0]["text"] == f"{system}\n\n{text['text']}"
+        assert message["content"][1:] == pictures
+    assert len(later) == 2
+
+
+@pytest.mark.parametrize(
+    "said", ["At most 1 image(s) may be provided in one request.", "This model takes only one image"]
+)
+def test_a_server_of_one_picture_at_a_time_gets_the_one_that_is_needed(said: str) -> None:
+    """As vLLM has it where nothing else is configured; the wrist's picture was optional."""
+    server = Server()
+    log: list[Exchange] = []
+    server.refusals = [refusal(400, body=json.dumps({"error": {"message": said}}))]
+
+    async def use(planner: Planner, _: SteppedClock) -> None:
+        for _ in range(2):
+            await planner.ask(CheckGrasp("the cube"), BOTH)
+        assert planner.statistics()["errors"] == 0
+
+    asking(server, use, log)
+    shown = [
+        sum(part["type"] == "image_url" for part in each["messages"][1]["content"])
+        for each in server.requests
+    ]
+    assert shown == [2, 1, 1]
+    assert (
+        "The picture is the camera over the table." in server.requests[1]["messages"][1]["content"][0]["text"]
+    )
+    assert [len(each.images) for each in log] == [2, 1, 1]
+
+
+def test_a_server_that_takes_no_picture_at_all_is_told_of() -> None:
+    server = Server()
+    server.refusals = [refusal(400, body=json.dumps({"error": {"message": "At most 0 image(s) may be"}}))]
+
+    async def use(planner: Planner, _: SteppedClock) -> None:
+        with pytest.raises(PlannerError, match="At most 0 image"):
+            await planner.ask(CheckPrompt(), SEEN)
+
+    asking(server, use)
 
 
 @pytest.mark.parametrize(
