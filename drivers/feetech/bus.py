@@ -10,13 +10,16 @@ import scservo_sdk as scs
 
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.port import BusPort
-from drivers.feetech.registers import BITS_A_BYTE, LOCK, MODEL_NUMBER, Register
+from drivers.feetech.registers import BITS_A_BYTE, LOCK, MAX_ID, MODEL_NUMBER, Register
 from drivers.serial_port import naming_loss
 from runtime.clock import NS_PER_S
 from runtime.messages import DeviceError, FaultKind
 
 _ASKING, _ANSWERING = 8, 6
 """Bytes of a sync read's question and of an answer, besides the ids and what is read."""
+
+_ASKS_NOBODY = bytes([0xFF, 0xFF, MAX_ID, 2, scs.INST_PING, ~(MAX_ID + 2 + scs.INST_PING) & 0xFF])
+"""A ping to the last id: even a servo that has it answers otherwise."""
 
 
 class FeetechBus:
@@ -233,6 +236,17 @@ class FeetechBus:
         self._witness = servo_id
         self.alarms.note(servo_id, self.name(servo_id), error)
 
+    def _echoes(self) -> bool:
+        """Whether the line gives back what is sent, which looks like an answer to all but every question."""
+        with self._transaction():
+            self._port.drain()
+            self._port.clearPort()
+            self._port.setPacketTimeout(0)
+            self._port.writePort(list(_ASKS_NOBODY))
+            heard = self._port.readPort(len(_ASKS_NOBODY))
+            self._port.drain()
+        return heard == _ASKS_NOBODY
+
     def check_models(self, ids: Iterable[int], model: int) -> None:
         """See that every servo is there and of the right kind.
 
@@ -240,6 +254,9 @@ class FeetechBus:
             DeviceError: ``no_reply`` or ``wrong_model``, with the ids and joints concerned.
         """
         found = {servo_id: self.ping(servo_id) for servo_id in ids}
+        if any(m != model for m in found.values()) and self._echoes():
+            detail = "what is sent comes back as it is: the adapter echoes, or its lines are joined"
+            raise DeviceError(self.device, FaultKind.NO_REPLY, self.where, detail)
         silent = [f"{i} ({self.name(i)})" for i, m in found.items() if m is None]
         if silent:
             heard = ", ".join(str(i) for i, m in found.items() if m is not None) or "none"

@@ -11,6 +11,7 @@ from drivers.feetech import registers as reg
 from drivers.feetech.bus import FeetechBus
 from drivers.feetech.emulator import status_packet, take_instructions
 from drivers.feetech.port import BusPort
+from runtime.messages import DeviceError, FaultKind
 
 TIMEOUT_S = 0.02
 HELD = {reg.HOMING_OFFSET: 47, reg.MIN_POSITION_LIMIT: 874, reg.MAX_POSITION_LIMIT: 3100}
@@ -51,6 +52,32 @@ class SlowLine(BusPort):
         self._now_s = max(self._now_s, due_s)
         os.write(self._servo, answer)
         return True
+
+
+class EchoingLine(SlowLine):
+    """An adapter that gives back what is sent to it, before what a servo answers, if there is one."""
+
+    def __init__(self, model: int | None) -> None:
+        super().__init__(0.0, late=0)
+        self._model = model
+
+    def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802 - scservo_sdk's name
+        self._underway.append((self._now_s, bytes(packet)))
+        (asked,) = take_instructions(bytearray(packet))
+        if self._model is not None and asked.servo_id in (1, 2):
+            data = reg.MODEL_NUMBER.encode(self._model) if asked.parameters else b""
+            self._underway.append((self._now_s, status_packet(asked.servo_id, 0, data)))
+        return len(packet)
+
+
+@pytest.mark.parametrize("model", [None, reg.MODEL_STS3215])
+def test_an_echo_is_told_from_a_servo_of_another_model(model: int | None) -> None:
+    line = EchoingLine(model)
+    bus = FeetechBus("arm", {1: "shoulder_pan", 2: "elbow_flex"}, line, num_retry=1)
+    with pytest.raises(DeviceError, match="what is sent comes back as it is") as caught:
+        bus.check_models([1, 2], reg.MODEL_STS3215)
+    assert caught.value.kind is FaultKind.NO_REPLY
+    line.close()
 
 
 @pytest.fixture(params=[0.021, 0.025, 0.035, 0.039])
