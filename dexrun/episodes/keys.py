@@ -99,6 +99,8 @@ _BYTES = {
     ord("\t"): "take",
     **{ord(key): f"jog.{what}" for key, what in JOG_KEYS.items()},
 }
+_BYTES |= {ord(chr(key).upper()): command for key, command in _BYTES.items() if chr(key).isalpha()}
+"""Capitals as well: whoever wants the arm stopped does not look for the shift lock first."""
 
 
 class KeyParser:

@@ -102,6 +102,13 @@ class Terminal:
         self._mark({"line": text, "choices": [[*each] for each in (choices or {}).items()]})
         return self._enter().strip()
 
+    def _columns(self) -> int | None:
+        """Of the terminal; ``None`` if it does not say."""
+        try:
+            return os.get_terminal_size(self._out.fileno()).columns or None
+        except (OSError, ValueError):
+            return None
+
     def _mark(self, asked: Mapping[str, Any]) -> None:
         if self._marked:
             self._out.write(f"\x1b]{ASKED_MARK};{json.dumps(asked)}\x07")  # ASCII, and no control character
@@ -122,15 +129,16 @@ class Terminal:
 
     def watch(self, lines: Sequence[str]) -> None:
         self._calls += 1
-        lines = [printable(row) for row in lines]
-        if lines == self._drawn:
+        lines = whole = [printable(row) for row in lines]
+        if whole == self._drawn:
             return
         if self._out.isatty():
+            lines = [row[: self._columns()] for row in lines]  # a row that takes two is not drawn over
             up = f"\x1b[{len(self._drawn)}A" if self._drawn else ""
             self._out.write(up + "".join(f"\r\x1b[K{line}\n" for line in lines))
         elif self._drawn and self._calls % QUIET_SAMPLES:
             return
         else:
             self._out.write("".join(f"{line}\n" for line in lines))
-        self._drawn = lines
+        self._drawn = whole
         self._out.flush()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import pty
 import re
 import signal
+import struct
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -179,6 +183,23 @@ def test_what_changes_is_drawn_in_place_on_a_terminal_and_seldom_elsewhere() -> 
             terminal.watch(["joint", row])
     assert screen.getvalue() == "\r\x1b[Kjoint\n\r\x1b[Ka 1\n\x1b[2A\r\x1b[Kjoint\n\r\x1b[Ka 2\n"
     assert pipe.getvalue() == "joint\na 1\n"
+
+
+def test_a_row_wider_than_the_terminal_is_cut_and_drawn_over() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 20, 0, 0))
+    with open(theirs, "w", encoding="utf-8") as out:
+        terminal = Terminal(io.StringIO(), out)
+        for ticks in (1, 20, 300):
+            terminal.watch(["joint  lowest  now  highest", f"elbow_flex {ticks} ticks of many"])
+        sent = ""
+        while not sent.endswith("300 ticks\r\n"):
+            sent += os.read(ours, 4096).decode()
+    os.close(ours)
+    rows = re.findall(r"\r\x1b\[K(.*?)\r\n", sent)
+    assert rows[-2:] == ["joint  lowest  now  ", "elbow_flex 300 ticks"]
+    assert len(rows) == 6
+    assert max(map(len, rows)) == 20
 
 
 def test_a_program_at_the_terminal_is_told_what_is_asked_and_that_it_was_answered(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ KEYS = {
     "Tab": ("give", {}),
     "p": ("pause", {}),
     "q": ("quit", {}),
+    "F": ("label", {"label": "failure"}),
+    "P": ("pause", {}),
 }
 
 

@@ -48,6 +48,15 @@ def test_pieces_make_no_difference(presses: list[bytes], data: st.DataObject) ->
     assert found == [{**arrows, **simple}[each] for each in presses if each in {**arrows, **simple}]
 
 
+def test_a_locked_shift_key_makes_no_difference() -> None:
+    """To the stop above all."""
+    letters = "sfdqpergit" + "".join(each for each in keys.JOG_KEYS if each.isalpha())
+    found = KeyParser().feed(letters.upper().encode())
+    assert found[:6] == ["success", "failure", "discard", "quit", "pause", "estop"]
+    assert found == KeyParser().feed(letters.encode())
+    assert len(found) == len(letters)
+
+
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
     ours, theirs = pty.openpty()

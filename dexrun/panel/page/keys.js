@@ -39,7 +39,7 @@ function pressed(event) {
     return;
   }
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || wanted(event.key) || state.view !== "live") return;
-  const known = KEYS[event.key];
+  const known = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key]; // whatever Caps Lock says
   if (!known) return;
   event.preventDefault();
   known[1]();
