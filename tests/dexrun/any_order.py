@@ -77,7 +77,7 @@ class Person:
             await self._all(steps)
             await small.pass_ticks(5)
             for word in end.split():
-                self._end(word)
+                await self._end(word)
             await small.pass_ticks(40)
             small.asks("quit")  # a stop waits for somebody
             await small.pass_ticks(100)
@@ -88,7 +88,7 @@ class Person:
         for step in steps:
             await self.do(step)
 
-    def _end(self, word: str) -> None:
+    async def _end(self, word: str) -> None:
         if word.startswith("SIG"):
             if not (self.small.record and self.small.record.decided):
                 self.signals.append(word)

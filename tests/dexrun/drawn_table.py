@@ -27,7 +27,7 @@ from tests.dexrun.tables import ARMS, HEAD
 WIDTH, HEIGHT = 160, 120
 PIXELS_PER_M = 300.0
 """Of a picture from straight above, in which the arm is at the bottom."""
-SIZE_M = 0.03
+SIZE_M = 0.04
 HELD, NEAR_M, LOW_M = 0.25, 0.025, 0.045
 """Where the gripper stops at a cube, if the grasp point is so near to it, and so low."""
 TABLE, TRAY = 150, 40

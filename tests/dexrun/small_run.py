@@ -356,7 +356,7 @@ async def _no_table(*_: Any) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def _in_place(
-    small: Small, folder: Path, script: Script, policy: Any, builder: Callable[..., Builder]
+    small: Small, folder: Path, script: Script, policy: Any, builder: Callable[..., Builder] | None
 ) -> Iterator[app.Opener]:
     @contextlib.asynccontextmanager
     async def mode_watched(robot: Robot, *rest: Any) -> AsyncIterator[Mode]:
@@ -366,12 +366,13 @@ def _in_place(
         async with open_mode(robot, *rest) as small.mode:
             yield small.mode
 
-    with (
-        mock.patch.object(assembly, "_Builder", builder),
-        mock.patch.object(assembly, "open_tabletop", _no_table),
-        mock.patch.object(app, "open_robot", _watched(small, folder, script)),
-        mock.patch.object(policies, "build_policy", return_value=policy),
-    ):
+    with contextlib.ExitStack() as replaced:
+        replaced.enter_context(mock.patch.object(app, "open_robot", _watched(small, folder, script)))
+        if builder is not None:
+            replaced.enter_context(mock.patch.object(assembly, "_Builder", builder))
+            replaced.enter_context(mock.patch.object(assembly, "open_tabletop", _no_table))
+        if policy is not None:
+            replaced.enter_context(mock.patch.object(policies, "build_policy", return_value=policy))
         yield mode_watched
 
 
@@ -402,9 +403,21 @@ def perform(
     if given["mode"] == "teleop":
         given = {name: value for name, value in given.items() if not name.startswith("policy")}
     words = [word for name, value in given.items() for word in (f"--{name.replace('__', '.')}", value)]
+    words = ["--config", str(file), "--task", "rush", *words]
+    return watched(runs, words, script, policy or Rush(), builder)
+
+
+def watched(
+    runs: Path,
+    words: list[str],
+    script: Script,
+    policy: Any = None,
+    builder: Callable[..., Builder] | None = None,
+) -> Small:
+    """One run of a command line, with `script` beside it; by default with its own parts."""
     small = Small()
-    with _in_place(small, runs, script, policy or Rush(), builder) as opener:
-        small.code = app.run(load(["--config", str(file), "--task", "rush", *words], {}), None, opener)
+    with _in_place(small, runs, script, policy, builder) as opener:
+        small.code = app.run(load(words, {}), None, opener)
     if small.errors:
         raise small.errors[0]
     small.summary = json.loads((newest(runs) / "summary.json").read_text())
