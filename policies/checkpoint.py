@@ -23,6 +23,7 @@ from policies.pickles.arrays import NUMPY, STORAGES, check_reach
 from policies.pickles.machine import Call, Name, Named
 from policies.pickles.reader import LEAVES, Builder, build
 from policies.pickles.scan import check_program
+from runtime.input_file import POINTER, is_pointer
 from runtime.interfaces import PolicyError
 
 if TYPE_CHECKING:
@@ -239,25 +240,10 @@ class _Owner:
             raise WireError("its tensors are many times larger than the file", "too_large")
 
 
-_POINTER = b"version https://git-lfs.github.com/"
-
-
-def _refuse_pointer(path: Path) -> None:
-    """Raise if the file only says where the weights are, as of a repository that was cloned without Git LFS.
-
-    Raises:
-        CheckpointError: it does. OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise CheckpointError(
-                f"{path}: a pointer of Git LFS, not the file itself; get it with git lfs pull"
-            )
-
-
 def _run(path: Path, read: Callable[[], Any]) -> Any:
     try:
-        _refuse_pointer(path)
+        if is_pointer(path):
+            raise CheckpointError(f"{path}: {POINTER}")
         return _Owner(8 * path.stat().st_size + SPARE_BYTES).own(read())
     except CheckpointError:
         raise

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from runtime.input_file import as_found
 from runtime.interfaces import PerceptionError
 
 
@@ -52,7 +53,7 @@ def read_json(path: Path, told: str) -> Any:
     except OSError as error:
         raise PerceptionError(f"{told}: {path.name} cannot be read: {error.strerror or error}") from None
     except ValueError:
-        raise PerceptionError(f"{told}: {path.name} is not JSON") from None
+        raise PerceptionError(f"{told}: {path.name} is {as_found(path, 'not JSON')}") from None
 
 
 def parsed(data: bytes) -> Any:

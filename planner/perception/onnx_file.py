@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.perception.local_files import is_file, is_folder, located, parsed
+from runtime.input_file import POINTER, is_pointer
 from runtime.interfaces import PerceptionError
 
 _INDEX = "resources.json"
@@ -45,6 +46,8 @@ def check_network(path: Path, model: str) -> None:
     for file in _pieces(path, model) if is_folder(path) else [path]:
         if not is_file(file):
             raise PerceptionError(f"the network {path} cannot be read: {file.name} is not there")
+        if is_pointer(file):
+            raise PerceptionError(f"the network {path} cannot be read: {file.name} is {POINTER}")
 
 
 def _located(path: Path) -> Path:

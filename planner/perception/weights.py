@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.perception.local_files import is_file, is_folder, located, parsed, read_json
+from runtime.input_file import as_found
 from runtime.interfaces import PerceptionError
 
 _LONGEST_HEADER = 100_000_000
@@ -109,7 +110,8 @@ class ModelFolder:
         except OSError as error:
             raise PerceptionError(f"{self.key}: {file} cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise PerceptionError(f"{self.key}: {file} is no whole safetensors file") from None
+            found = as_found(file, "no whole safetensors file")
+            raise PerceptionError(f"{self.key}: {file} is {found}") from None
 
     def check_fits(self, item_bytes: int, free: int, device: str) -> None:
         """Whether the weights fit into `free` bytes of `device`, at `item_bytes` a number.

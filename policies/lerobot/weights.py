@@ -14,6 +14,7 @@ from torch import nn
 
 from policies.checkpoint import CheckpointError, State, check_fit, read_safetensors
 from policies.lerobot.folder import Folder, FolderError
+from runtime.input_file import as_found
 from runtime.torch_device import ITEM_BYTES, free_bytes
 
 _MOST_STATISTICS = 1 << 20
@@ -41,7 +42,7 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise CheckpointError(f"{path} is no whole safetensors file") from None
+        raise CheckpointError(f"{path} is {as_found(path, 'no whole safetensors file')}") from None
 
 
 def read_small_tensors(path: Path, names: Sequence[str] | None = None) -> State:

@@ -108,9 +108,11 @@ def test_another_kind_of_model(folder: Path) -> None:
 def test_weights_that_are_not_whole(folder: Path) -> None:
     file = folder / "model.safetensors"
     whole = file.read_bytes()
-    for data in (whole[:-1], whole[:20], b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"):
+    for data in (whole[:-1], whole[:20], b""):
         file.write_bytes(data)
         assert refusal(folder).endswith("is no whole safetensors file")
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert refusal(folder).endswith("is a pointer of Git LFS, not the file itself; get it with git lfs pull")
     file.unlink()
     assert "there is no model.safetensors" in refusal(folder)
 

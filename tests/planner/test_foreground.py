@@ -106,6 +106,9 @@ def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path: Path) -> No
     ForegroundConfig(path=folder).check_files()
     with pytest.raises(PerceptionError, match=r"none\.onnx is not there"):
         ForegroundConfig(path=tmp_path / "none.onnx").check_files()
+    (tmp_path / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(PerceptionError, match=r"pointer\.onnx is a pointer of Git LFS"):
+        ForegroundConfig(path=tmp_path / "pointer.onnx").check_files()
     next(each for each in (folder / "dist").iterdir() if each.suffix == "").unlink()
     with pytest.raises(PerceptionError, match="is not there"):
         ForegroundConfig(path=folder).check_files()

@@ -282,6 +282,16 @@ def test_files_that_are_none(act: Played) -> None:
         weights.write_bytes(held)
         with pytest.raises(PolicyError, match="no whole safetensors file"):
             act.policy()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    weights.write_bytes(pointer)
+    with pytest.raises(PolicyError, match="is a pointer of Git LFS, not the file itself"):
+        act.policy()
+    before = act.folder / "policy_preprocessor.json"
+    kept = before.read_bytes()
+    before.write_bytes(pointer)
+    with pytest.raises(PolicyError, match=r"policy_preprocessor\.json: a pointer of Git LFS"):
+        act.policy()
+    before.write_bytes(kept)
     weights.unlink()
     with pytest.raises(PolicyError, match=r"there is no model\.safetensors in it"):
         act.policy()
