@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 from dexrun.config.serve_options import ServeOptions
 from policies.encoding.limits import WireError
@@ -17,7 +18,8 @@ from policies.remote.groot import client as groot
 from policies.remote.lerobot import codec as lerobot
 from policies.remote.lerobot import rpc
 from policies.remote.openpi import client as openpi
-from tests.remote.support import EchoPolicy, serving
+from policies.remote.openpi import codec
+from tests.remote.support import GUARD_S, EchoPolicy, serving
 from tests.remote.test_serve import IMAGE, JOINTS, LerobotPeer
 
 ROWS = np.arange(12, dtype=np.float32).reshape(2, 6)
@@ -112,3 +114,21 @@ def test_what_cannot_be_renamed_is_said(renames: dict[str, str], said: str) -> N
         pytest.raises(grpc.RpcError, match=said),
     ):
         peer.call("SendPolicyInstructions", instructions(**renames))
+
+
+def test_an_openpi_client_may_send_its_state_as_a_list() -> None:
+    options = ServeOptions(protocol="openpi")
+    keys = options.resolved_keys()
+    (key,) = keys.state
+    observation: dict[str, Any] = dict.fromkeys(keys.cameras.values(), IMAGE) | {keys.instruction: "x"}
+    policy = EchoPolicy()
+    with serving(policy, options) as server, connect(f"ws://127.0.0.1:{server.port}") as peer:
+        peer.recv(GUARD_S)
+        for state in ([0, 0.5, 0, 0, 0, 1], np.array([0, 0.5, 0, 0, 0, 1])):
+            peer.send(b"".join(codec.encode({**observation, key: state})))
+            answer = peer.recv(GUARD_S)
+            assert isinstance(answer, bytes), answer
+        peer.send(b"".join(codec.encode({**observation, key: [0, "0.5", 0, 0, 0, 1]})))
+        assert f"state {key!r} is a list; an array is wanted" in str(peer.recv(GUARD_S))
+    first, second = (seen.arm.position for seen in policy.seen)
+    assert (first == second).all()

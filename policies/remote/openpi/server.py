@@ -117,7 +117,7 @@ class OpenpiFront:
             raise WireError(f"{keys.instruction!r} is a {type(text).__name__}; text is wanted", "shape")
         client.step += 1
         return self._service.side.observation(
-            {key: value[key] for key in keys.state if key in value},
+            {key: _vector(value[key]) for key in keys.state if key in value},
             images,
             text,
             step=client.step - 1 if extra.step is None else extra.step,
@@ -142,6 +142,13 @@ class OpenpiFront:
             self._server.close()
             await asyncio.gather(*(connection.close(1001) for connection in self._server.connections))
             await self._server.wait_closed()
+
+
+def _vector(value: Any) -> Any:
+    """A list of numbers as openpi's own policies take it, an array; anything else as it is."""
+    if isinstance(value, list) and all(type(each) in (int, float) for each in value):
+        return np.array(value, np.float64)
+    return value
 
 
 async def _goodbye(connection: ServerConnection, text: str) -> None:
