@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dexrun.config.sources import Path_, shortened, suggestion
+from dexrun.config.sources import ENV_PREFIX, Path_, shortened, suggestion
 from runtime.part_table import PartTable
 from runtime.plugins import PartError
 
@@ -53,7 +53,11 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
     if kind == "extra_forbidden" and name in _NOW_CALLED:
         return f"{where}: {name}: this key is gone; give {_NOW_CALLED[name]}"
     if kind == "extra_forbidden":
-        return f"{where}: {name}: unknown key{suggestion(keys[-1], _known(keys[:-1], model, tables))}"
+        known = _known(keys[:-1], model, tables)
+        meant = (_two_underscores(keys, known) if where == "environment" else "") or suggestion(
+            keys[-1], known
+        )
+        return f"{where}: {name}: unknown key{meant}"
     if kind == "missing":
         return f"{where}: {name}: this key is required"
     if kind.startswith("part_") and "key" in details:
@@ -69,6 +73,15 @@ def explain(error: Any, model: type[BaseModel], tables: Mapping[str, Any], file:
     shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f" = {shortened(repr(value))}"
     plain = _SUCH.get(str(details.get("pattern"))) or _PLAIN.get(kind)
     return f"{where}: {name}{shown}: {plain or message[:1].lower() + message[1:]}"
+
+
+def _two_underscores(keys: Path_, known: Sequence[str]) -> str:
+    """That a variable's name leads into a table by two underscores, if what it says so is one."""
+    table = next((each for each in known if keys[-1].startswith(f"{each}_")), "")
+    if not table:
+        return ""
+    inside = (*keys[:-1], table, keys[-1].removeprefix(f"{table}_"))
+    return f"; did you mean {ENV_PREFIX}{'__'.join(inside).upper()}? Two underscores lead into a table"
 
 
 def _wrong_part(details: Mapping[str, Any]) -> str:

@@ -168,6 +168,18 @@ def test_a_choice_of_numbers_is_made_on_the_command_line_and_in_the_environment(
         load([*given, "--arm.baudrate", "9600"], {})
 
 
+def test_a_variable_with_one_underscore_too_few_is_told_of_the_other() -> None:
+    given = ["--config", str(ROOT / "config.toml")]
+    with pytest.raises(
+        ConfigError, match=r"world_seed: unknown key; did you mean DEXRUN_WORLD__SEED[?] Two under"
+    ):
+        load(given, {"DEXRUN_WORLD_SEED": "3"})
+    with pytest.raises(ConfigError, match=r"did you mean DEXRUN_PLANNER__SCENE_READER__PORT[?]"):
+        load(given, {"DEXRUN_PLANNER__SCENE_READER_PORT": "3"})
+    with pytest.raises(ConfigError, match=r"planer: unknown key; did you mean 'planner'[?]"):
+        load(given, {"DEXRUN_PLANER__MODEL": "m"})
+
+
 @pytest.mark.parametrize(
     ("mode", "given", "rate_hz"),
     [
