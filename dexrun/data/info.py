@@ -70,8 +70,13 @@ def _episode(row: Row) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {one}" for key, one in value.items())
+        return ", ".join(f"{_named(str(key))}: {one}" for key, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _named(text: str) -> str:
+    """`text`, quoted where it is empty or would not stay on its line."""
+    return text if text.strip() and text.isprintable() else repr(text)
 
 
 def _size(count: int) -> str:

@@ -122,3 +122,15 @@ def test_what_a_recording_says_commands_no_terminal(
     assert not set("\x1b\x07\u202e") & set(said.out + said.err)
     assert main(["--json", str(folder)]) == 0
     assert not set("\x1b\x07\u202e") & set(capsys.readouterr().out)
+
+
+def test_a_task_of_several_lines_or_none_stays_on_its_line(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It could else say things of the recording."""
+    forged = "first\n  labels: success: 999"
+    folder, _ = run(Made(seconds=0.2, task=forged), Made(seconds=0.2, task=""))
+    assert main([str(folder)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [row for row in said if row.startswith("  tasks: ")] == [f"  tasks: {forged!r}: 1, '': 1"]
+    assert [row for row in said if row.startswith("  labels: ")] == ["  labels: success: 2"]
