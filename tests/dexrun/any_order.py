@@ -164,7 +164,7 @@ def check_speed(moments: list[Moment]) -> None:
     """No joint is faster than its limit, times what a person has limited it to, once it is braked to that."""
     allowed = VELOCITY
     for before, now, speed in targets_of(moments):
-        allowed = max(VELOCITY * before.share, allowed - 0.9 * ACCELERATION / RATE)
+        allowed = max(VELOCITY * before.share, VELOCITY * now.share, allowed - 0.9 * ACCELERATION / RATE)
         joints = speed.reshape(-1, D)[:, :GRIPPER]
         assert np.abs(joints).max() <= allowed + 1e-6, (int(now.record["tick"]), speed, allowed)
 
