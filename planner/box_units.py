@@ -27,7 +27,12 @@ _OVER = 0.05
 """By how much of the picture a box may reach beyond its edges; it is cut off there."""
 _AGREES = 0.5
 """Intersection over union with the known box, from which on a way of counting is recognised."""
+_NEARLY = 0.25
+"""The same where no scale explains the box better: of a model that counts so, and is a little off."""
 _RATIOS_AGREE = 0.1
+_SIZES_AGREE = 0.04
+"""By how much of it a box may be larger or smaller than the known one at its scale, or else by rounding."""
+_ROUNDED = 1.5
 _APART = 0.1
 """By how much more than any other way of counting the best one must overlap: at 1000 by 1000 none does."""
 _MILLE = 1000.0
@@ -44,6 +49,7 @@ class BoxUnits:
         self._scale = (1.0, 1.0)
         self._resized = (0, 0)  # the picture of which the scale is known: others are resized otherwise
         self._sure = configured != "auto"
+        self._top_first = False
 
     def to_be_shown(self) -> bool:
         """Whether the drawn picture is worth an exchange; counts as a try."""
@@ -51,6 +57,12 @@ class BoxUnits:
             return False
         self._tries -= 1
         return True
+
+    def in_order(self, box: Corners) -> Corners:
+        """`box` with the left first, as the model was asked for it."""
+        if isinstance(box, NotedCorners) or not self._top_first:
+            return box
+        return box[1], box[0], box[3], box[2]
 
     def extent(self, box: Corners, width: int, height: int) -> tuple[float, float]:
         """The size of a picture of `width` by `height` pixels in the units of `box`.
@@ -94,6 +106,19 @@ class BoxUnits:
         """Compare the model's answer to the drawn picture with what is on it."""
         if box is None or isinstance(box, NotedCorners):  # which says it every time
             return
+        if self._counted(box, width, height):
+            return
+        if self._counted((box[1], box[0], box[3], box[2]), width, height, turned=True):
+            self._top_first = True
+            logger.info("the model puts the top before the left in a box, whatever it is asked for")
+        else:
+            logger.warning("what the model counts boxes in could not be found out; {}", HINT)
+
+    def _counted(self, box: Corners, width: int, height: int, *, turned: bool = False) -> bool:
+        """Whether `box` is the known one in some way of counting, which is noted, or said to be one of two.
+
+        One that was `turned` has to be it in a common way, and well.
+        """
         known = shown_box(width, height)
         ways = {
             "pixels": (1.0, 1.0),
@@ -102,21 +127,21 @@ class BoxUnits:
         }
         overlaps = {unit: _overlap(known, _scaled(box, *scale)) for unit, scale in ways.items()}
         best, second = sorted(overlaps, key=lambda unit: overlaps[unit], reverse=True)[:2]
-        if overlaps[best] >= _AGREES:
+        scale = None if turned else _resized(known, box)
+        if overlaps[best] >= (_AGREES if turned or scale is not None else _NEARLY):
             if overlaps[best] - overlaps[second] < _APART:
                 told = "a picture of {} by {} does not tell whether the model counts boxes in {} or {}; {}"
                 logger.warning(told, width, height, best, second, HINT)
-                return
+                return True
             self._unit, self._sure = best, True
             logger.info("the model counts boxes in {}", best)
-        elif (scale := _resized(known, box)) is not None:
+        elif scale is not None:
             self._unit, self._scale, self._resized, self._sure = "resized", scale, (width, height), True
             logger.info(
                 "boxes are in pixels of {:.0f} by {:.0f}, to which the picture of {} by {} was resized",
                 *(width * scale[0], height * scale[1], width, height),
             )
-        else:
-            logger.warning("what the model counts boxes in could not be found out; {}", HINT)
+        return self._sure
 
 
 def shown_box(width: int, height: int) -> Corners:
@@ -188,5 +213,9 @@ def _resized(known: Corners, said: Corners) -> tuple[float, float] | None:
     if min(scale) <= 0.05 or max(scale) > 20 or min(said) <= 0:
         return None
     off = max(abs(ratio / scale[i % 2] - 1) for i, ratio in enumerate(ratios))
+    for at in (0, 1):  # a box that is in another place and no larger was not scaled, but moved
+        size, wanted = said[at + 2] - said[at], (known[at + 2] - known[at]) * scale[at]
+        if abs(size - wanted) > max(_ROUNDED, _SIZES_AGREE * wanted):
+            return None
     fits = off <= _RATIOS_AGREE and _overlap(known, _scaled(said, *scale)) >= _AGREES
     return scale if fits else None

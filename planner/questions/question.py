@@ -46,6 +46,7 @@ class Canvas:
         Raises:
             ReplyError: it is empty, or farther outside of the picture than a little.
         """
+        box = self.units.in_order(box)
         x1, y1, x2, y2 = box
         told = ", ".join(f"{each:g}" for each in box)
         if not (x1 < x2 and y1 < y2):

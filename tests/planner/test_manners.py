@@ -116,6 +116,15 @@ def by(x: float, y: float, digits: int = 0) -> Change:
         (by(644 / 640, 476 / 480), 4),
         (by(0.5, 0.5), 2),
         (by(1024 / 640, 1024 / 480), 1),
+        (boxes(lambda b: [b[1], b[0], b[3], b[2]]), 0.1),
+        (
+            boxes(
+                lambda b: [
+                    round(v * (1000 / 480, 1000 / 640)[i % 2]) for i, v in enumerate((b[1], b[0], b[3], b[2]))
+                ]
+            ),
+            1,
+        ),
         (boxes(lambda b: f"({b[0]},{b[1]}),({b[2]},{b[3]})"), 0.1),
         (lambda text: [{"type": "thinking", "thinking": [text]}, {"type": "text", "text": text}], 0.1),
         (lambda text: f"No closing tag yet. {text}\n</think>\n\n{text}", 0.1),
@@ -127,6 +136,8 @@ def by(x: float, y: float, digits: int = 0) -> Change:
         "multiples of 28",
         "halved",
         "of 1024",
+        "top first",
+        "top first in thousandths",
         "text",
         "parts",
         "think",
@@ -206,6 +217,30 @@ def test_of_a_picture_of_a_thousand_pixels_nothing_is_learned(side: int, off: in
         return
     with pytest.raises(ReplyError, match="may be in pixels of 640 by 480 or in thousandths"):
         units.extent((100, 100, 200, 200), 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("moved", "grown", "counts"),
+    [
+        ((10, 10), 0, "pixels"),
+        ((-4, 12), 0, "pixels"),
+        ((0, 0), 20, "pixels"),
+        ((25, 25), 0, ""),
+        ((0, 80), 0, ""),
+    ],
+    ids=["a little off", "farther down", "too large", "off", "beside a border"],
+)
+def test_a_box_that_is_off_is_no_scale(moved: tuple[int, int], grown: int, counts: str) -> None:
+    """Taken for one, every box near the other edges would be off by far more."""
+    units = BoxUnits("auto")
+    x1, y1, x2, y2 = shown_box(640, 480)
+    (x, y) = moved
+    units.learn((x1 + x - grown, y1 + y - grown, x2 + x + grown, y2 + y + grown), 640, 480)
+    if counts:
+        assert units.extent((300, 200, 350, 260), 640, 480) == (640, 480)
+        return
+    with pytest.raises(ReplyError, match="may be in pixels of 640 by 480 or in thousandths"):
+        units.extent((300, 200, 350, 260), 640, 480)
 
 
 def test_how_another_picture_is_resized_is_not_known() -> None:
