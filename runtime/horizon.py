@@ -91,7 +91,7 @@ class Horizon:
         step: rows executed so far, which is the step of the next row.
         epoch: chunks of any other epoch are dropped.
         rows_per_tick: of the present epoch's chunks, at full speed.
-        discrete: joints that stay at the row reached last until the next one is.
+        discrete: joints that stay at the row reached last until the next one is, and are not blended.
     """
 
     def __init__(
@@ -214,7 +214,10 @@ class Horizon:
         reference = old[begun] if begun < len(old) else old[-1] if len(old) else self._last
         offset = max(begun, chunk.step - self.step)
         self.rows_per_tick, self.discrete = self._rows_per_tick(chunk), list(chunk.discrete)
-        self._keep(*splice_rows(old, self._count[self._next :], new, offset, self._blend))
+        rows, count = splice_rows(old, self._count[self._next :], new, offset, self._blend)
+        # What has no value between two rows has none between two plans.
+        rows[offset:, self.discrete] = new[:, self.discrete]
+        self._keep(rows, count)
         return Splice("spliced", executed, self._seam(begun, reference))
 
     def _rows_per_tick(self, chunk: ActionChunk) -> float:

@@ -214,7 +214,8 @@ class ActionChunk:
 
     Attributes:
         rate_hz: rows per second; 0: as many as the control loop has ticks.
-        discrete: joints that have no value between two rows (a gripper that is open or closed, a mode).
+        discrete: joints that have no value between two rows or two chunks (a gripper that is open or closed,
+            a mode).
     """
 
     actions: Floats

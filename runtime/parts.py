@@ -197,7 +197,8 @@ class PolicyTable(PartTable, SplicingOptions):
     Attributes:
         rate_hz: rows per second that its chunks mean, as its training data had them; 0: as many as
             ``control.rate_hz``.
-        discrete: joints, by name, that have no value between two rows (a gripper that is open or closed).
+        discrete: joints, by name, that have no value between two rows, or two chunks (a gripper that is open
+            or closed).
         type: which part it is.
         worker: ``thread`` runs the policy on the inference thread, ``process`` in a process of its own.
         ready_timeout_s: how long its first answer may take, before anything moves and after its server has

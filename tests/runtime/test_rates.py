@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.blends import BlendOptions, blend_from
+from runtime.blends import BLENDS, BlendName, BlendOptions, blend_from
 from runtime.horizon import Horizon
 from runtime.inputs import LeaderSource
 from runtime.interpolation import limited, slope_between
@@ -167,6 +167,17 @@ def test_discrete_joints_stay_at_the_row_that_was_reached() -> None:
         assert row is not None
         assert row[2] == rows[horizon.step - 1, 2]
         assert horizon.step - before <= 1
+
+
+@pytest.mark.parametrize("blend", sorted(BLENDS))
+def test_discrete_joints_have_no_value_between_two_chunks(blend: BlendName) -> None:
+    horizon = Horizon(D, blend_from(BlendOptions(blend=blend)), 100, 30.0)
+    for step, value in ((0, 0.0), (2, 1.0)):
+        horizon.splice(ActionChunk(np.full((8, D), value), step, 0, discrete=(2,)))
+        horizon.take()
+        horizon.take()
+    assert set(horizon.pending()[:, 2].tolist()) == {1.0}
+    assert (blend in ("latest", "rtc")) == (set(horizon.pending()[:, 0].tolist()) == {1.0})
 
 
 @pytest.mark.parametrize("rate_hz", [50.0, -1.0, float("nan"), float("inf")])
