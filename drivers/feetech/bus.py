@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import scservo_sdk as scs
 
 from drivers.feetech.alarms import AlarmLog
 from drivers.feetech.port import BusPort
-from drivers.feetech.registers import BITS_A_BYTE, LOCK, MAX_ID, MODEL_NUMBER, Register
+from drivers.feetech.registers import (
+    BITS_A_BYTE,
+    LOCK,
+    MAX_ID,
+    MODEL_NUMBER,
+    RESPONSE_STATUS_LEVEL,
+    Register,
+)
 from drivers.serial_port import naming_loss
 from runtime.clock import NS_PER_S
 from runtime.messages import DeviceError, FaultKind
@@ -20,6 +27,10 @@ _ASKING, _ANSWERING = 8, 6
 
 _ASKS_NOBODY = bytes([0xFF, 0xFF, MAX_ID, 2, scs.INST_PING, ~(MAX_ID + 2 + scs.INST_PING) & 0xFF])
 """A ping to the last id: even a servo that has it answers otherwise."""
+
+
+def _where(register: Register) -> tuple[int, int]:
+    return register.address, register.size
 
 
 class FeetechBus:
@@ -49,6 +60,8 @@ class FeetechBus:
         self.where = port.path
         self.errors: Counter[str] = Counter()
         self.alarms = alarms or AlarmLog(device)
+        self.last_failure = FaultKind.NO_REPLY
+        """Whether what was last missing of a `sync_read` had not come, or had come spoiled."""
         self.last_good_ns: int | None = None
         """Stamp of the last whole state, set by the arm, for errors."""
         self._names = dict(names)
@@ -76,15 +89,37 @@ class FeetechBus:
             yield
 
     def ping(self, servo_id: int) -> int | None:
-        """A servo's model number, or ``None`` if nobody answers under this id."""
+        """A servo's model number, or ``None`` if nobody answers under this id, or not in an orderly way."""
+        return self._model_of(servo_id)[0]
+
+    def _model_of(self, servo_id: int) -> tuple[int | None, int]:
+        """As `ping`, with the SDK's result."""
+        result = scs.COMM_RX_FAIL
         self._let_late_ones_pass()
         for _ in range(1 + self._num_retry):
-            with self._transaction(), suppress(IndexError):  # a well-formed answer that is too short
-                model, result, _ = self._packets.ping(self._port, servo_id)
-                if result == scs.COMM_SUCCESS:
-                    return int(model)
+            _, result, _ = self._ask(servo_id, scs.INST_PING)
+            if result == scs.COMM_SUCCESS:
+                where = _where(MODEL_NUMBER)
+                data, result, _ = self._ask(servo_id, scs.INST_READ, *where, size=MODEL_NUMBER.size)
+            if result == scs.COMM_SUCCESS:
+                return MODEL_NUMBER.decode(data), result
             self._settle()
-        return None
+        return None, result
+
+    def _ask(self, servo_id: int, code: int, *parameters: int, size: int = 0) -> tuple[bytes, int, int]:
+        """One instruction: what was answered, the SDK's result, the error byte.
+
+        The SDK hands on whatever follows the error byte, as many bytes as were asked for: of one that is
+        too short, the checksum. An answer of another length, or with a second one behind it, is no answer.
+        """
+        instruction = [0, 0, servo_id, len(parameters) + 2, code, *parameters, 0]
+        with self._transaction():
+            answer, result, error = self._packets.txRxPacket(self._port, instruction)
+        if result != scs.COMM_SUCCESS:
+            return b"", int(result), 0
+        if answer[scs.PKT_LENGTH] != size + 2 or self._port.pending:
+            return b"", int(scs.COMM_RX_CORRUPT), 0
+        return bytes(answer[scs.PKT_PARAMETER0 : scs.PKT_PARAMETER0 + size]), int(result), int(error)
 
     def read(self, servo_id: int, register: Register) -> int:
         """One register of one servo.
@@ -95,13 +130,10 @@ class FeetechBus:
         result = scs.COMM_RX_FAIL
         self._let_late_ones_pass()
         for _ in range(1 + self._num_retry):
-            with self._transaction():
-                data, result, error = self._packets.readTxRx(
-                    self._port, servo_id, register.address, register.size
-                )
-            if result == scs.COMM_SUCCESS and len(data) == register.size:
+            data, result, error = self._ask(servo_id, scs.INST_READ, *_where(register), size=register.size)
+            if result == scs.COMM_SUCCESS:
                 self._note_alarms(servo_id, error)
-                return register.decode(bytes(data))
+                return register.decode(data)
             self._failed(servo_id, result)
             self._settle()
         raise self._error(servo_id, result, f"reading {register.name}")
@@ -113,20 +145,25 @@ class FeetechBus:
             DeviceError: as `read`.
             ValueError: `value` does not fit.
         """
-        data = list(register.encode(value))
+        data = register.encode(value)
         result = scs.COMM_RX_FAIL
         self._let_late_ones_pass()
         for _ in range(1 + self._num_retry):
-            with self._transaction():
-                result, error = self._packets.writeTxRx(
-                    self._port, servo_id, register.address, register.size, data
-                )
+            _, result, error = self._ask(servo_id, scs.INST_WRITE, register.address, *data)
             if result == scs.COMM_SUCCESS:
                 self._note_alarms(servo_id, error)
                 return
             self._failed(servo_id, result)
             self._settle()
-        raise self._error(servo_id, result, f"writing {register.name}")
+        raise self._error(servo_id, result, f"writing {register.name}{self._why_quiet(servo_id)}")
+
+    def _why_quiet(self, servo_id: int) -> str:
+        """Whether a servo acknowledges no write because it is told to, in words."""
+        level = RESPONSE_STATUS_LEVEL
+        data, result, _ = self._ask(servo_id, scs.INST_READ, *_where(level), size=level.size)
+        if result != scs.COMM_SUCCESS or level.decode(data):
+            return ""
+        return f" (its {level.name} is 0: it answers no write; it should be 1)"
 
     def sync_write(self, register: Register, values: Mapping[int, int], *, asks: bool = True) -> None:
         """Set one register of several servos in one packet, and wait until it has been carried out.
@@ -171,6 +208,7 @@ class FeetechBus:
                 break
             for servo_id in missing:
                 self._failed(servo_id, result)
+            self.last_failure = self._kind(result)
         self._unanswered |= bool(missing) and self._port.starved
         return found
 
@@ -182,17 +220,24 @@ class FeetechBus:
     def _attempt(self, ids: list[int], start: int, size: int, found: dict[int, bytes]) -> int:
         result = int(self._packets.syncReadTx(self._port, start, size, ids, len(ids)))
         worst = result
-        asked = len(ids)
+        asked, answered, spoiled = len(ids), set[int](), set[int]()
         while result in (scs.COMM_SUCCESS, scs.COMM_RX_CORRUPT) and asked and not self._port.starved:
             packet, result = self._packets.rxPacket(self._port)
             if result == scs.COMM_RX_CORRUPT:
                 worst = result
                 asked -= 1
-            elif result == scs.COMM_SUCCESS and packet[scs.PKT_ID] in ids and len(packet) == size + 6:
+            elif result == scs.COMM_SUCCESS and packet[scs.PKT_ID] in ids:
                 servo_id = packet[scs.PKT_ID]
-                asked -= servo_id not in found
-                found[servo_id] = bytes(packet[5 : 5 + size])
-                self._note_alarms(servo_id, packet[scs.PKT_ERROR])
+                asked -= servo_id not in answered
+                if servo_id in answered or packet[scs.PKT_LENGTH] != size + 2:
+                    worst = int(scs.COMM_RX_CORRUPT)
+                    spoiled.add(servo_id)  # of two answers nobody knows which is this servo's
+                else:
+                    found[servo_id] = bytes(packet[5 : 5 + size])
+                    self._note_alarms(servo_id, packet[scs.PKT_ERROR])
+                answered.add(servo_id)
+        for servo_id in spoiled:
+            found.pop(servo_id, None)
         if self._port.pending:
             # More came than was asked for: an answer from before is among these, so none can be trusted.
             self.errors["late"] += 1
@@ -251,12 +296,18 @@ class FeetechBus:
         """See that every servo is there and of the right kind.
 
         Raises:
-            DeviceError: ``no_reply`` or ``wrong_model``, with the ids and joints concerned.
+            DeviceError: ``no_reply``, ``bad_packet`` or ``wrong_model``, with the ids and joints concerned.
         """
-        found = {servo_id: self.ping(servo_id) for servo_id in ids}
+        told = {servo_id: self._model_of(servo_id) for servo_id in ids}
+        found = {servo_id: model for servo_id, (model, _) in told.items()}
         if any(m != model for m in found.values()) and self._echoes():
             detail = "what is sent comes back as it is: the adapter echoes, or its lines are joined"
             raise DeviceError(self.device, FaultKind.NO_REPLY, self.where, detail)
+        if spoiled := [f"{i} ({self.name(i)})" for i, (_, r) in told.items() if r == scs.COMM_RX_CORRUPT]:
+            detail = (
+                f"what servo {', '.join(spoiled)} answers is spoiled: do two have one id, is a cable loose?"
+            )
+            raise DeviceError(self.device, FaultKind.BAD_PACKET, self.where, detail)
         silent = [f"{i} ({self.name(i)})" for i, m in found.items() if m is None]
         if silent:
             heard = ", ".join(str(i) for i, m in found.items() if m is not None) or "none"

@@ -265,8 +265,9 @@ class FeetechArm:
         self._failing = bool(silent)
         if silent:
             if now >= self._deadline_ns:
-                detail = f"no whole state for {self._config.give_up_s:g} s; silent: {', '.join(silent)}"
-                raise DeviceError(self.name, FaultKind.NO_REPLY, bus.where, detail, self._last_good_ns)
+                how = "silent" if bus.last_failure is FaultKind.NO_REPLY else "silent or not understood"
+                detail = f"no whole state for {self._config.give_up_s:g} s; {how}: {', '.join(silent)}"
+                raise DeviceError(self.name, bus.last_failure, bus.where, detail, self._last_good_ns)
             return False
         if healthy:
             self._watch.check(bus, answers, start)

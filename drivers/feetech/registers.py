@@ -160,5 +160,6 @@ ERROR_BITS = {
 
 
 def alarm_names(error: int) -> tuple[str, ...]:
-    """The alarms that an error byte stands for."""
-    return tuple(name for bit, name in ERROR_BITS.items() if error & bit)
+    """The alarms that an error byte stands for; one without a name in the table goes by its bit."""
+    bits = [1 << at for at in range(8) if error >> at & 1]
+    return tuple(ERROR_BITS.get(bit, f"bit_{bit.bit_length() - 1}") for bit in bits)
