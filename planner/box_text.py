@@ -120,7 +120,8 @@ def _of_object(value: dict[str, Any]) -> Corners | None:
             found = corners(known[key])
             if found is None or isinstance(known[key], dict):  # corners by name have no order
                 return found
-            return NotedCorners((found[1], found[0], found[3], found[2]), "per_mille")
+            unit = found.unit if isinstance(found, NotedCorners) else "per_mille"
+            return NotedCorners((found[1], found[0], found[3], found[2]), unit)
     present = [known[key] for key in _KEYS if key in known]
     if present and all(each == present[0] for each in present):
         return corners(present[0])

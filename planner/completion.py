@@ -7,6 +7,7 @@ was broken off is named in a dozen ways, and a message may hold parts, thoughts 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +89,9 @@ def read(body: bytes, later_s: float) -> Completion | FailedExchange:
     if not found:
         return FailedExchange("malformed", "a chat completion without a message", False, 0.0, later_s)
     answers = [_of(choice, message, later_s) for choice, message in found]
+    for each in answers:
+        if isinstance(each, FailedExchange) and each.kind == "refused":
+            return each
     texts = {each.text.strip() for each in answers if isinstance(each, Completion)}
     if len(texts) > 1:
         detail = f"one reply was asked for, and the server gave {len(texts)} that differ"
@@ -112,8 +116,8 @@ def _raise_error_in(value: Any) -> None:
     if error:
         code = error.get("code") or error.get("status") if isinstance(error, Mapping) else 0
         text = str(code)
-        status = int(text) if len(text) == 3 and text.isascii() and text.isdigit() else 0
-        raise ErrorWithinError(message_in(error) or "it does not say which", status if status >= 400 else 0)
+        status = int(text) if re.fullmatch(r"[45]\d\d", text, re.ASCII) else 0
+        raise ErrorWithinError(message_in(error) or "it does not say which", status)
 
 
 def _of(choice: Mapping[str, Any], message: Mapping[str, Any], later_s: float) -> Completion | FailedExchange:

@@ -10,10 +10,10 @@ class PlannerError(Exception):
 
     Attributes:
         task: the question's, or ``start``.
-        kind: a short, countable word: ``timeout``, ``unreachable``, ``malformed``, ``refused``,
-            ``broken_off`` (by the server, in the middle of its reply), ``no_object`` (the model says that
-            what was asked for is not in the picture), ``http_<status>``, ``redirected`` (to another server,
-            which is asked nothing), ``closed``.
+        kind: a short, countable word: ``timeout``, ``unreachable``, ``unknown_host``, ``malformed``,
+            ``refused``, ``broken_off`` (by the server, in the middle of its reply), ``no_object`` (the model
+            says that what was asked for is not in the picture), ``http_<status>``, ``redirected`` (to
+            another server, which is asked nothing), ``closed``.
         detail: one line about what happened.
         where: the server's address, without credentials.
     """

@@ -215,9 +215,7 @@ class Asker:
             reason, hint = outcome.reason, f"; {outcome.hint}" if outcome.hint else ""
             if not last:
                 call.asked = call.question.ask_again(reason)
-                if outcome.text:
-                    call.messages.append({"role": "assistant", "content": outcome.text})
-                call.messages.append({"role": "user", "content": call.asked})
+                _answer(call.messages, outcome.text, call.asked)
                 self._statistics.retries += 1
         raise self.failed(call.question.task, "malformed", f"asked twice; {reason}{hint}")
 
@@ -354,6 +352,15 @@ class Asker:
 def _status(failed: FailedExchange) -> int:
     """The HTTP status that an exchange failed with; 0 if it was something else."""
     return int(failed.kind.removeprefix("http_")) if failed.kind.startswith("http_") else 0
+
+
+def _answer(messages: list[Message], reply: str, text: str) -> None:
+    """Go on with `text` after `reply`; after none within the question, since roles may have to alternate."""
+    if reply:
+        messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": text}]
+    else:
+        asked = messages[-1]
+        messages[-1] = {**asked, "content": [*asked["content"], {"type": "text", "text": text}]}
 
 
 def _times(tries: int) -> str:

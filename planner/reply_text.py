@@ -46,11 +46,12 @@ _THOUGHT = re.compile(
 _CHANNEL = re.compile(r"<\|channel\|>(\w{1,20})[^<]{0,40}<\|message\|>")
 _ANSWER = re.compile(
     r"<(/?)(?:answer|final_answer|output|result|response|verdict|conclusion)>"
-    r"|<\|(?:(begin_of|start)|end_of|end)_(?:box|solution|response|text)\|>",
+    r"|<\|(?:(begin_of|start)|end_of|end)_(?:box|solution|response)\|>|<\|(?:(start)|end)_text\|>",
     re.IGNORECASE,
 )
+"""As GLM and Command write them, among others; Llama's ``<|end_of_text|>`` ends whatever was written."""
 _SPECIAL = re.compile(
-    r"<\|(?:im_end|im_start|endoftext|end|return|eot_id|end_of_text|eom_id)\|>|</s>|<end_of_turn>|<eos>"
+    r"<\|(?:im_end|im_start|endoftext|end|return|eot_id|begin_of_text|end_of_text|eom_id)\|>|</s>|<end_of_turn>|<eos>"
     r"|<[|｜]end▁of▁sentence[|｜]>"
 )
 _WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict(

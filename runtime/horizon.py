@@ -117,7 +117,7 @@ class Horizon:
         self._last: Floats | None = None
         self._progress = 0.0
         self._way = Way()
-        self._straight = False
+        self._straight = self._blends_discrete = False
 
     def __len__(self) -> int:
         """Rows left."""
@@ -189,15 +189,18 @@ class Horizon:
 
     def snapshot(self) -> State:
         """What is remembered between ticks, for `restore`."""
-        return {**remember(self, (*_STATE, *_STATE_OF_RATES)), "way": self._way.snapshot()}
+        state = remember(self, (*_STATE, *_STATE_OF_RATES))
+        return {**state, "way": self._way.snapshot(), "blends_discrete": self._blends_discrete}
 
     def restore(self, state: State) -> None:
         """Go on from where another one was at its `snapshot`.
 
         Without a ``way`` that was in a recording older than rates, whose points between rows lay on straight
-        lines: they are made so again.
+        lines: they are made so again. Without ``blends_discrete`` it was in one whose discrete joints were
+        blended as the others.
         """
         recall(self, _STATE, state)
+        self._blends_discrete = bool(state.get("blends_discrete", True))
         self._straight = "way" not in state
         if not self._straight:
             recall(self, _STATE_OF_RATES, state)
@@ -215,8 +218,8 @@ class Horizon:
         offset = max(begun, chunk.step - self.step)
         self.rows_per_tick, self.discrete = self._rows_per_tick(chunk), list(chunk.discrete)
         rows, count = splice_rows(old, self._count[self._next :], new, offset, self._blend)
-        # What has no value between two rows has none between two plans.
-        rows[offset:, self.discrete] = new[:, self.discrete]
+        if not self._blends_discrete:  # what has no value between two rows has none between two plans
+            rows[offset:, self.discrete] = new[:, self.discrete]
         self._keep(rows, count)
         return Splice("spliced", executed, self._seam(begun, reference))
 

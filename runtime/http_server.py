@@ -302,6 +302,7 @@ class _Connection:
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
+        self._head_only = False  # the next one may be refused before it is known what it is
         return True
 
     async def another(self) -> bool:

@@ -148,6 +148,8 @@ def _escape_size(data: bytes) -> int:
         return 3 if len(data) >= 3 else 0
     if data[1] != ord("["):
         return 1  # a bare ESC, then something else
+    if data[2:3] == b"[":  # a function key of Linux's console, whose letter is no key of ours
+        return 4 if len(data) >= 4 else 0
     for end in range(2, len(data)):
         if 0x40 <= data[end] <= 0x7E:
             return end + 1

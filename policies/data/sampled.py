@@ -6,7 +6,7 @@ from after the control tick whose target is the row's action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -222,8 +222,8 @@ class _Sampler:
         forces = self.forces()
         color = {c: self.stamps(f"/cameras/{c}/color", c) for c in cameras}
         depth = {c: self.stamps(f"/cameras/{c}/depth", c) for c in self.shape.depth_cameras}
-        named = {**arms, **color, **{f"{c} depth": stamps for c, stamps in depth.items()}}
-        times = self.lay_grid(named if forces is None else {**named, "force": forces[0]})
+        series = [*arms.items(), *color.items(), *((f"{c} depth", stamps) for c, stamps in depth.items())]
+        times = self.lay_grid(series if forces is None else [*series, ("force", forces[0])])
         ticks = resample.nearest(self.ticks, times)
         at = self.ticks[ticks]
         self.report("control", self.ticks, times, ticks)
@@ -269,10 +269,10 @@ class _Sampler:
         ]
         return np.concatenate(parts, axis=1)
 
-    def lay_grid(self, series: Mapping[str, Stamps]) -> Stamps:
+    def lay_grid(self, series: Sequence[tuple[str, Stamps]]) -> Stamps:
         """From the first tick at which every sensor has given something, to the last one before any ends."""
-        last_to_begin, first = max(((n, int(stamps[0])) for n, stamps in series.items()), key=_second)
-        first_to_end, last = min(((n, int(stamps[-1])) for n, stamps in series.items()), key=_second)
+        first, last_to_begin = max((int(stamps[0]), name) for name, stamps in series)
+        last, first_to_end = min((int(stamps[-1]), name) for name, stamps in series)
         inside = self.ticks[(self.ticks >= first) & (self.ticks <= last)]
         if len(inside) < 2:
             raise DatasetError(
@@ -303,10 +303,6 @@ class _Sampler:
         """The mask of exactly the frame that is shown, else the newest one before it."""
         stamps = self.stamps(f"/mask/{camera}", camera)
         return np.searchsorted(stamps, color[frames], side="right").astype(np.int64) - 1
-
-
-def _second(pair: tuple[str, int]) -> int:
-    return pair[1]
 
 
 def _relative(gap: SampleGap, start_ns: int) -> tuple[float, float]:

@@ -107,6 +107,7 @@ def test_a_whole_reply_may_have_ended_in_any_other_way(reason: str | None) -> No
             "http_429",
             "upstream is busy",
         ),
+        (json.dumps({"error": {"message": "of its own", "code": 999}}), "malformed", "an error: of its own"),
         (
             json.dumps({"error": "model overloaded"}),
             "malformed",
@@ -132,12 +133,13 @@ def test_an_error_within_an_answer_may_ask_to_wait() -> None:
         ([choice(), {**choice(), "index": 1}], "said"),
         ([choice(""), {**choice(), "index": 1}], "said"),
         ([choice(), {**choice("False: cup"), "index": 1}], "malformed"),
+        ([choice(), {**choice(None, refusal="no, I would rather not"), "index": 1}], "refused"),
     ],
 )
 def test_of_several_candidates_that_differ_none_is_chosen(choices: list[Any], kind: str) -> None:
     found, detail, *_ = asked(http("200 OK", completion(*choices), JSON))
     assert found == kind
-    assert kind == "said" or "one reply was asked for, and the server gave 2 that differ" in detail
+    assert kind != "malformed" or "one reply was asked for, and the server gave 2 that differ" in detail
 
 
 @pytest.mark.parametrize("name", ["tool_calls", "function_call"])

@@ -434,6 +434,23 @@ def test_a_model_without_a_system_role_is_told_by_the_person(status: int, said: 
     assert len(later) == 2
 
 
+def test_roles_alternate_after_a_reply_that_was_none() -> None:
+    """Chat templates of Gemma and of Mistral's first models refuse two questions in a row."""
+    said = iter(["", "True: nothing is left"])
+    server = Server(lambda _: next(said))
+    log: list[Exchange] = []
+
+    async def use(planner: Planner, _: SteppedClock) -> None:
+        assert (await planner.ask(CheckPrompt(), SEEN)).value
+
+    asking(server, use, log)
+    first, second = (each["messages"] for each in server.requests)
+    assert [each["role"] for each in second] == ["system", "user"]
+    again = {"type": "text", "text": log[1].prompt}
+    assert second[1]["content"] == [*first[1]["content"], again]
+    assert "the reply is empty" in log[1].prompt
+
+
 @pytest.mark.parametrize(
     "said", ["At most 1 image(s) may be provided in one request.", "This model takes only one image"]
 )

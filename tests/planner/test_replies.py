@@ -75,6 +75,8 @@ BOX = {"bbox_2d": [10, 20, 30, 40.5], "label": "red cube", "description": "a red
         ("{answer: False}", False),
         ("False:\n- cup\n- a plate of true colour", False),
         ("True<｜end▁of▁sentence｜>", True),
+        ("<|begin_of_text|><answer>True</answer><|end_of_text|><|end_of_text|>", True),
+        ("<|START_THINKING|>False?<|END_THINKING|><|START_TEXT|>True<|END_TEXT|>", True),
         ("<|START_THINKING|>False?<|END_THINKING|><|START_RESPONSE|>True<|END_RESPONSE|>", True),
         ("<|channel>thought\nFalse?<channel|>True", True),
         ("<response>\nTrue\n</response>", True),
@@ -583,6 +585,12 @@ def test_a_percent_sign_says_what_is_counted_whatever_is_configured(said: str, u
     box = Mark.parse(f'{{"bbox_2d": {said}}}', [Canvas(640, 480, 640, 480, BoxUnits(units))])
     assert box is not None
     assert box.bbox_2d == (80, 120, 240, 240)
+    first, second, third, fourth = said.split(", ")
+    if said.startswith("["):
+        first, fourth = first[1:], fourth[:-1]
+        top_first = Mark.parse(f'{{"box_2d": [{second}, {first}, {fourth}, {third}]}}', CANVASES)
+        assert top_first is not None
+        assert top_first.bbox_2d == (80, 120, 240, 240)
 
 
 @pytest.mark.parametrize(

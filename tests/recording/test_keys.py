@@ -31,7 +31,9 @@ def test_any_bytes_are_taken(data: bytes) -> None:
 
 @given(
     st.lists(
-        st.sampled_from([b" ", b"s", b"f", b"d", b"q", b"w", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A"])
+        st.sampled_from(
+            [b" ", b"s", b"f", b"d", b"q", b"w", b"\x1b[C", b"\x1b[D", b"\x1bOC", b"\x1b[1;5A", b"\x1b[[D"]
+        )
     ),
     st.data(),
 )
@@ -55,6 +57,14 @@ def test_a_locked_shift_key_makes_no_difference() -> None:
     assert found[:6] == ["success", "failure", "discard", "quit", "pause", "estop"]
     assert found == KeyParser().feed(letters.encode())
     assert len(found) == len(letters)
+
+
+def test_function_keys_are_no_letters() -> None:
+    """F1 to F5 of Linux's own console end in a letter of ours: F4 would discard, F5 stop the arm."""
+    pressed = b"".join(b"\x1b[[" + letter for letter in (b"A", b"B", b"C", b"D", b"E"))
+    parser = KeyParser()
+    assert KeyParser().feed(pressed + b"s") == ["success"]
+    assert [each for at in range(len(pressed)) for each in parser.feed(pressed[at : at + 1])] == []
 
 
 @pytest.fixture

@@ -217,6 +217,18 @@ def test_who_asks_for_the_head_alone_gets_no_body_and_may_go_on() -> None:
     assert run(script, HttpLimits(keep_alive=True)) == [404]
 
 
+def test_what_is_no_request_after_one_for_the_head_is_refused_in_words() -> None:
+    async def script(port: int) -> None:
+        told = heard_of_errors()
+        answer = await sent(port, b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\nno HTTP\r\n\r\n")
+        first, second = answer.split(b"HTTP/1.1 ")[1:]
+        assert (first[:3], second[:3]) == (b"200", b"400")
+        assert b"not HTTP as it is spoken here" in second
+        assert told == []
+
+    assert run(script, HttpLimits(keep_alive=True)) == [400]
+
+
 def test_nobody_is_let_through_to_others() -> None:
     async def script(port: int) -> None:
         told = heard_of_errors()

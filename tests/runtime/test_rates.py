@@ -234,6 +234,20 @@ def test_a_snapshot_older_than_rates_is_played_on_straight_lines() -> None:
     assert points == [0.5, 0.75, 2.0, 4.0, 3.5]
 
 
+def test_a_snapshot_older_than_discrete_joints_were_apart_blends_them() -> None:
+    """As what was recorded then did."""
+    horizon, again = (Horizon(D, blend_from(BlendOptions(blend="average")), 100, 30.0) for _ in range(2))
+    horizon.splice(ActionChunk(np.zeros((8, D)), 0, 0, discrete=(2,)))
+    state = horizon.snapshot()
+    del state["blends_discrete"]
+    again.restore(state)
+    second = Horizon(D, blend_from(BlendOptions(blend="average")), 100, 30.0)
+    second.restore(again.snapshot())  # and of a snapshot that was made of it
+    for each, found in ((horizon, 1.0), (again, 0.5), (second, 0.5)):
+        each.splice(ActionChunk(np.ones((8, D)), 0, 0, discrete=(2,)))
+        assert set(each.pending()[:, 2].tolist()) == {found}
+
+
 @given(st.floats(-5, 5), st.floats(-5, 5))
 def test_slopes_are_within_what_keeps_a_piece_one_way(before: float, after: float) -> None:
     slope = float(slope_between(np.array([before]), np.array([after]))[0])
