@@ -104,8 +104,10 @@ def merge(arguments: argparse.Namespace) -> int:
 def undo_last(arguments: argparse.Namespace) -> int:
     """Take back the last edit."""
     with held(arguments.path) as path:
-        what = undo(path)
+        what, kept = undo(path)
         left = len(entries(path))
+    if kept is not None:
+        say(f"{path}: had been changed since that edit; what was there is now {kept}\n")
     say(f"{arguments.path}: taken back: {what}; {left} earlier edits can be\n")
     return OK
 

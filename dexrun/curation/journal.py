@@ -12,9 +12,12 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
+import itertools
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +111,7 @@ def replaced(path: Path, what: str, build: Callable[[Path], None]) -> None:
     try:
         build(folder / _BEFORE)
         lasting(folder)
-        note = {"what": what, "old_inode": os.stat(path).st_ino}
+        note = {"what": what, "old_inode": os.stat(path).st_ino, "made": _as_it_is(folder / _BEFORE)}
         _write(folder / _WHAT, note)
         _swap(path, folder)
     except BaseException:
@@ -116,8 +119,14 @@ def replaced(path: Path, what: str, build: Callable[[Path], None]) -> None:
         raise
 
 
-def undo(path: Path) -> str:
-    """Put back what was before the last edit of `path`, which is `held`; returns what is undone.
+def undo(path: Path) -> tuple[str, Path | None]:
+    """Put back what was before the last edit of `path`, which is `held`.
+
+    What was put there or changed since (recorded into it, annotated, another data set of this name) was no
+    edit of it, and nobody asked for its end: it is kept, whole, under a name beside it.
+
+    Returns:
+        What is undone; where that is kept.
 
     Raises:
         DatasetError: there was none.
@@ -126,11 +135,35 @@ def undo(path: Path) -> str:
     if not found:
         raise DatasetError(f"{path}: was not edited in place; there is nothing to undo")
     last = found[-1]
+    note = json.loads((last.folder / _WHAT).read_text())
+    kept = None if note.get("made") == _as_it_is(path) else _free_name(path)
     # From here on, what is at the name is the old one once the two are exchanged: then there is no such edit.
     _write(last.folder / _WHAT, {"what": last.what, "old_inode": os.stat(last.folder / _BEFORE).st_ino})
     _swap(path, last.folder)
+    if kept is not None:
+        (last.folder / _BEFORE).rename(kept)
     shutil.rmtree(last.folder)
-    return last.what
+    return last.what, kept
+
+
+def _as_it_is(path: Path) -> str:
+    """A digest of the names, sizes and times of all files at `path`: what was changed since has another."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        state = file.lstat()
+        if not stat.S_ISDIR(state.st_mode):
+            name = os.fsencode(file.relative_to(path))
+            digest.update(b"%s\0%d\0%d\0" % (name, state.st_size, state.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside `path` that nothing has."""
+    for number in itertools.count(1):
+        name = path.with_name(f"{path.stem}-replaced-{number}{path.suffix}")
+        if not os.path.lexists(name):
+            return name
+    raise AssertionError
 
 
 def mend(path: Path) -> None:

@@ -56,7 +56,10 @@ def main(arguments: list[str]) -> int:
         with Recording(options.run) as recording:
             episodes = _chosen(recording, options.episode)
             if options.verify:
-                return _verify(episodes, overrides)
+                code = _verify(episodes, overrides)
+                return _told(recording) or code if options.episode is None else code
+            if options.episode is None:
+                _begins_with(recording, episodes[0])
             with reading(episodes[0].path):
                 settings = local_settings(episodes[0], overrides)
                 _same_robot(episodes[0], settings)
@@ -102,12 +105,37 @@ def _chosen(recording: Recording, number: int | None) -> list[Episode]:
     return chosen
 
 
+def _begins_with(recording: Recording, first: Episode) -> None:
+    """See that it is the first which is the first that can be read.
+
+    Raises:
+        RecordingError: it is not: another one is nothing that anybody asked for.
+    """
+    for file, why in recording.unreadable.items():
+        if file.name < first.path.name:
+            raise RecordingError(f"{why}; --episode {first.index} sends the next one")
+
+
+def _told(recording: Recording) -> int:
+    """Say what could not be verified."""
+    for why in recording.unreadable.values():
+        complain(f"dexrun replay: not verified: {why}\n")
+    return NOT_DONE if recording.unreadable else OK
+
+
 def _verify(episodes: Sequence[Episode], overrides: Sequence[str]) -> int:
     from dexrun.data.verify import verify
 
     code = OK
     for episode in episodes:
-        verdict = verify(episode, recorded_settings(episode, overrides))
+        try:
+            verdict = verify(episode, recorded_settings(episode, overrides))
+        except RecordingError as error:
+            if len(episodes) == 1:
+                raise
+            complain(f"dexrun replay: not verified: {error}\n")  # it costs itself alone
+            code = NOT_DONE
+            continue
         if verdict.same:
             say(f"episode {verdict.episode}: {verdict.ticks} ticks, every target the same\n")
         else:

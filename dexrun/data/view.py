@@ -84,6 +84,8 @@ def _show(arguments: argparse.Namespace) -> None:
         return
     try:
         with Recording(arguments.run) as recording:
+            for why in recording.unreadable.values():
+                complain(f"left out: {why}\n")
             episodes = _chosen(recording.episodes, arguments.episode, arguments.run)
             with reading(episodes[0].path):
                 layout = blueprint(episodes[0])

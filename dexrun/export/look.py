@@ -14,6 +14,8 @@ from policies.data.dataset import DatasetError
 from runtime.recording.bounds import BROKEN, one_line, reading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runtime.recording.reader import Episode
 
 
@@ -52,8 +54,8 @@ def _recording(path: Path) -> Content:
 
     try:
         with Recording(path) as recording:
-            episodes = [_row(episode) for episode in recording.episodes]
-            first = recording.episodes[0]
+            unreadable = {file.name: why for file, why in recording.unreadable.items()}
+            episodes, first = _rows(recording.episodes, unreadable)
             content = Content("recording", path, size_of(path), episodes=episodes)
             content.features = {topic: _topic(first, topic) for topic, count in first.topics.items() if count}
             robot = first.robot
@@ -64,11 +66,34 @@ def _recording(path: Path) -> Content:
                 "labels": counted([row.label for row in episodes]),
                 "tasks": counted([row.task for row in episodes]),
             }
+            if unreadable:
+                content.facts["unreadable"] = unreadable
             if recording.unfinished:
                 content.facts["unfinished"] = [draft.name for draft in recording.unfinished]
             return content
     except RecordingError as error:
         raise ExportError(str(error)) from None
+
+
+def _rows(episodes: Sequence[Episode], unreadable: dict[str, str]) -> tuple[list[Row], Episode]:
+    """A row for each, and the first that has one; a damaged one goes to `unreadable` and costs itself alone.
+
+    Raises:
+        RecordingError: none has one.
+    """
+    from runtime.recording.reader import RecordingError
+
+    rows, first = [], None
+    for number, episode in enumerate(episodes, 1):
+        try:
+            rows.append(_row(episode))
+        except RecordingError as error:
+            if first is None and number == len(episodes):
+                raise
+            unreadable[episode.path.name] = str(error)
+        else:
+            first = first or episode
+    return rows, first or episodes[0]
 
 
 def _row(episode: Episode) -> Row:

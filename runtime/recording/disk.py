@@ -47,22 +47,23 @@ class Draft:
 def _locked(folder: Path) -> int:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
         if error.errno != errno.EWOULDBLOCK:
             raise
-        raise OSError(error.errno, "is being edited by another command") from None
+        raise OSError(error.errno, "another run records into it, or another command edits it") from None
     return lock
 
 
 class Disk:
     """Does what it is told, in order. Nothing here raises once it is made: a failure is in the draft.
 
-    Until it is closed, `folder` is locked (shared): an edit in place, which takes it away, waits for its end.
+    Until it is closed, `folder` is locked: an edit in place, which takes it away, waits for its end, and a
+    second run that goes on with the same one would give its episodes the same numbers.
 
     Raises:
-        OSError: there is no `folder`, or it is being edited.
+        OSError: there is no `folder`, it is being edited, or somebody else records into it.
 
     Attributes:
         written: bytes of batches dealt with so far, to be compared with what was handed over.

@@ -403,6 +403,7 @@ class Recording:
     Attributes:
         path: as given.
         episodes: in order of their index.
+        unreadable: of several, those that cannot be read, and why: each costs itself alone.
         unfinished: drafts that a crash left, which are not read.
     """
 
@@ -410,18 +411,20 @@ class Recording:
         """Find and open the episodes.
 
         Raises:
-            RecordingError: there is nothing to read, or one of the files cannot be read.
+            RecordingError: there is nothing to read, or nothing of it can be read.
         """
         self.path = Path(path)
         files = [self.path] if self.path.is_file() else self._find()
         self.unfinished = sorted(files[0].parent.glob(f"*.mcap{OPEN_SUFFIX}")) if self.path.is_dir() else []
         self.episodes: list[Episode] = []
-        try:
-            for file in files:
+        self.unreadable: dict[Path, str] = {}
+        for file in files:
+            try:
                 self.episodes.append(Episode(file))
-        except RecordingError:
-            self.close()
-            raise
+            except RecordingError as error:
+                if len(files) == len(self.unreadable) + 1:
+                    raise
+                self.unreadable[file] = str(error)
 
     def _find(self) -> list[Path]:
         if not self.path.exists():

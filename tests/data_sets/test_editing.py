@@ -237,7 +237,7 @@ def test_what_a_run_records_into_is_not_taken_from_under_it(make: Make, tmp_path
         assert f"{path}: a run records into it; end the run first, or give --to" in capsys.readouterr().err
     assert main(["drop", str(path), "--episodes", "0", "--to", str(tmp_path / "rest")]) == 0
     disk.close()
-    with journal.held(path), pytest.raises(OSError, match="is being edited by another command"):
+    with journal.held(path), pytest.raises(OSError, match="another command edits it"):
         Disk(path / "episodes")
     assert main(["drop", str(path), "--episodes", "0"]) == 0
 

@@ -312,6 +312,20 @@ def test_nothing_is_recorded_on_a_full_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_two_do_not_record_into_one_folder(tmp_path: Path) -> None:
+    """Two runs that go on with the same one: their episodes would have the same numbers."""
+
+    async def script(rig: Rig) -> None:
+        with pytest.raises(OSError, match="another run records into it"):
+            Rig(tmp_path)
+        rig.recorder.begin(0, "fine")
+        await rig.play(3)
+        rig.recorder.end("success")
+
+    Rig(tmp_path).run(script)
+    assert [path.name for path in tmp_path.iterdir()] == ["episode_000000.mcap"]
+
+
 def test_a_task_that_no_file_can_hold_begins_nothing(tmp_path: Path) -> None:
     async def script(rig: Rig) -> None:
         with pytest.raises(EpisodeError, match=r"task '\\ud800' cannot be written as UTF-8"):
