@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from planner.grid_text import box_on_grid, refuse_point
-from planner.reply_text import ReplyError, narrow, one_object, only_json, says_nothing
+from planner.reply_text import ReplyError, called_with, narrow, one_object, only_json, says_nothing
 
 Corners = tuple[float, float, float, float]
 
@@ -44,8 +44,6 @@ _NAMED = (
     ("x_start", "y_start", "x_end", "y_end"),
 )
 _TWO_CORNERS = (("top_left", "bottom_right"), ("topleft", "bottomright"), ("min", "max"))
-_CALL = frozenset({"arguments", "parameters", "input"})
-"""Of a call of a tool, in which some models put whatever they say in JSON."""
 _MAX_WRAPPINGS = 4
 _SIZED = (("x", "y", "width", "height"), ("left", "top", "width", "height"), ("x", "y", "w", "h"))
 _NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?(?![\d.])")
@@ -136,7 +134,7 @@ def _is_list_alone(value: dict[str, Any]) -> bool:
 
 
 def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
-    """What stands alone under another name, ``{"objects": [{"bbox_2d": ...}]}``, or is a tool's argument.
+    """What stands alone under another name, ``{"objects": [{"bbox_2d": ...}]}``.
 
     Raises:
         ReplyError: there are several of it.
@@ -144,17 +142,13 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
     for _ in range(_MAX_WRAPPINGS):
         known = {str(key).lower(): each for key, each in value.items()}
         found = next(iter(known.values())) if len(known) == 1 and not known.keys() & _BOXES else None
-        if "name" in known and len(inside := known.keys() & _CALL) == 1:
-            found = known[inside.pop()]
-            if isinstance(found, str):
-                found = one_object(found)
         if isinstance(found, list) and found and all(isinstance(each, dict) for each in found):
             if any(each != found[0] for each in found):
                 raise ReplyError(f"exactly one box was asked for, and the reply holds {len(found)}")
             found = found[0]
         if not isinstance(found, dict):
             break
-        value = found
+        value = called_with(found)
     return value
 
 

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from planner.asker import Asker
 from planner.background import BackgroundLoop
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
-from planner.exchange import Asker, ExchangeLog
+from planner.exchange import ExchangeLog
 from planner.questions.question import Question, View
 from planner.questions.reply import Reply
 from planner.statistics import PlannerStatistics

@@ -184,14 +184,19 @@ def says_nothing(text: str) -> bool:
     return _NEGATION.match(joined) is not None or _EMPTY.match(joined) is not None
 
 
+_CALL = frozenset({"arguments", "parameters", "input"})
+
+
 def one_object(text: str) -> dict[str, Any]:
     """The single JSON object of the reply; a list that holds exactly one is taken for it.
+
+    Of a call of a tool it is what that was given.
 
     Raises:
         ReplyError: there is none, or more than one.
     """
     try:
-        return only_json(text, dict)
+        return called_with(only_json(text, dict))
     except ReplyError as error:
         try:
             values = only_json(text, list)
@@ -201,7 +206,22 @@ def one_object(text: str) -> dict[str, Any]:
         values = values[:1]  # models repeat themselves
     if len(values) != 1 or not isinstance(values[0], dict):
         raise ReplyError(f"exactly one object was asked for, and the list holds {len(values)}")
-    return values[0]
+    return called_with(values[0])
+
+
+def called_with(value: dict[str, Any]) -> dict[str, Any]:
+    """What a tool was given, if `value` is a call of one, which some models make of all JSON; else `value`.
+
+    Raises:
+        ReplyError: it was given a text that holds no object.
+    """
+    known = {str(key).lower(): each for key, each in value.items()}
+    if "name" not in known or len(inside := known.keys() & _CALL) != 1:
+        return value
+    given = known[inside.pop()]
+    if isinstance(given, str):
+        given = one_object(given)
+    return given if isinstance(given, dict) else value
 
 
 def _values(text: str) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Name, Reply, validated
-from planner.reply_text import ReplyError, only_json, plain, says_nothing
+from planner.reply_text import ReplyError, called_with, only_json, plain, says_nothing
 
 _NAMES = frozenset({"name", "object", "label", "description", "instruction"})
 
@@ -71,13 +71,19 @@ def _list(text: str) -> list[Any]:
         value = only_json(text, dict)
     except ReplyError:
         found = only_json(text, list)
+        if len(found) == 1 and isinstance(found[0], dict) and (given := called_with(found[0])) != found[0]:
+            found = _list_in(given)
     else:
-        lists = [each for each in value.values() if isinstance(each, list)]
-        alone = not lists and {str(key).lower() for key in value} & _NAMES
-        if len(lists) != 1 and not alone:
-            raise ReplyError("a list of objects was asked for, and the reply is another JSON object")
-        found = [value] if alone else lists[0]
+        found = _list_in(called_with(value))
     return found[0] if len(found) == 1 and isinstance(found[0], list) and found[0] else found
+
+
+def _list_in(value: dict[str, Any]) -> list[Any]:
+    lists = [each for each in value.values() if isinstance(each, list)]
+    alone = not lists and {str(key).lower() for key in value} & _NAMES
+    if len(lists) != 1 and not alone:
+        raise ReplyError("a list of objects was asked for, and the reply is another JSON object")
+    return [value] if alone else lists[0]
 
 
 def _name(item: object) -> object:

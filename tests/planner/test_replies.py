@@ -205,6 +205,8 @@ def test_prompt_types_that_are_not_clear(text: str) -> None:
         '```\n["the red cube on the left", "the blue cube"]\n```',
         '[["the red cube on the left", "the blue cube"]]',
         '["the red cube\non the left", "the blue cube"]',
+        '{"name": "list_objects", "arguments": {"objects": ["the red cube on the left", "the blue cube"]}}',
+        '[{"name": "a", "input": "[{\\"b\\": [\\"the red cube on the left\\", \\"the blue cube\\"]}]"}]',
         'The list is ["the red cube on the left", "the blue cube"].',
     ],
 )
@@ -225,6 +227,9 @@ def test_an_empty_decomposition_is_an_answer() -> None:
         '["a"] or ["b"]',
         '["a", "b',
         '{"a": ["a"], "b": ["b"]}',
+        '{"name": "list_objects", "arguments": {}}',
+        '[{"name": "list_objects", "arguments": {"thoughts": "none of these"}}]',
+        '{"name": "list_objects", "arguments": "the red cube"}',
         "[[]]",
         "- a\n- b",
     ],
@@ -232,6 +237,16 @@ def test_an_empty_decomposition_is_an_answer() -> None:
 def test_decompositions_that_are_not(text: str) -> None:
     with pytest.raises(ReplyError):
         Decompose.parse(text)
+
+
+@pytest.mark.parametrize(
+    "said", ['{{"name": "answer", "parameters": {}}}', '[{{"name": "answer", "input": {}}}]']
+)
+def test_a_call_of_a_tool_says_what_it_was_given(said: str) -> None:
+    assert Propose.parse(said.format('{"target": "the red cube"}')).target == "the red cube"
+    assert parse_verdict(said.format('{"grasped": false}')).value is False
+    with pytest.raises(ReplyError, match="target: it is missing"):
+        Propose.parse(said.format("{}"))
 
 
 def test_instructions() -> None:
