@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from policies.data.opened import OpenDataset
 from policies.data.opening import open_dataset
 from policies.data.splitting import held_back
 
+_LONGEST_S = 1e6
 Change = Callable[[OpenDataset], list[Excerpt]]
 
 
@@ -54,6 +55,9 @@ def trim(arguments: argparse.Namespace) -> int:
 
 def _cut(piece: Excerpt, arguments: argparse.Namespace) -> Excerpt:
     rate = piece.source.rate_hz
+    for key, value in (("--begin-s", arguments.begin_s), ("--end-s", arguments.end_s or 0.0)):
+        if not abs(value) <= _LONGEST_S:
+            raise DatasetError(f"{key} {value:g}: expected seconds of an episode")
     first = round(arguments.begin_s * rate)
     end = piece.length if arguments.end_s is None else min(piece.length, round(arguments.end_s * rate))
     if not 0 <= first < end:
@@ -86,6 +90,10 @@ def split(arguments: argparse.Namespace) -> int:
     dataset = _opened(arguments.path)
     if len(dataset.episodes) < 2:
         raise DatasetError(f"{arguments.path}: a single episode is not split")
+    for to in (arguments.to, arguments.rest):
+        _clear(to, [dataset])
+    if arguments.to.resolve() == arguments.rest.resolve():
+        raise DatasetError(f"{arguments.to}: --to and --rest are the same; two data sets need two places")
     away = held_back(len(dataset.episodes), arguments.share, arguments.seed)
     every = pieces_of(dataset)
     for to, wanted in ((arguments.to, False), (arguments.rest, True)):
@@ -95,7 +103,13 @@ def split(arguments: argparse.Namespace) -> int:
 
 def merge(arguments: argparse.Namespace) -> int:
     """One data set of several."""
+    places = [path.resolve() / "episodes" for path in arguments.paths]
+    for path, place in zip(arguments.paths, places, strict=True):
+        # A run that another was gone on with has the same episodes, by a link.
+        if sum(place.resolve() == other.resolve() for other in places) > 1:
+            raise DatasetError(f"{path}: is given twice, or goes on with another of them; give it once")
     datasets = [_opened(path) for path in arguments.paths]
+    _clear(arguments.to, datasets)
     alike(datasets)
     _new([piece for dataset in datasets for piece in pieces_of(dataset)], arguments.to)
     return OK
@@ -127,6 +141,7 @@ def _opened(path: Path) -> OpenDataset:
 def _edit(arguments: argparse.Namespace, change: Change) -> int:
     if arguments.to is not None:
         dataset = _opened(arguments.path)
+        _clear(arguments.to, [dataset])
         _new(change(dataset), arguments.to)
         return OK
     with held(arguments.path) as path:
@@ -158,11 +173,28 @@ def _command(arguments: argparse.Namespace) -> str:
     return f"dexrun data {command} {path} {' '.join(options)}".strip()
 
 
+def _clear(to: Path, sources: Sequence[OpenDataset]) -> None:
+    """See that a data set can appear at `to`.
+
+    Raises:
+        DatasetError: something is there, or it is within what it would be made of.
+    """
+    target.check(to, file=_as_file(sources[0]), append=False)
+    for source in sources:
+        if to.resolve().is_relative_to(source.path.resolve()):
+            raise DatasetError(f"{to}: is inside {source.path}; give a place outside of it")
+
+
+def _as_file(source: OpenDataset) -> bool:
+    """Whether what is made of it is one file, as it is."""
+    return source.path.is_file() and source.format.endswith("-zarr")
+
+
 def _new(pieces: list[Excerpt], to: Path) -> None:
     """Put the pieces together at `to`, whole or not at all."""
     if not pieces:
         raise DatasetError("nothing would be left of the data set")
-    as_file = pieces[0].source.path.is_file() and pieces[0].source.format.endswith("-zarr")
+    as_file = _as_file(pieces[0].source)
     with target.building(to, file=as_file) as draft:
         made = draft / "whole"
         assemble(pieces, made)

@@ -38,6 +38,10 @@ class Excerpt:
         return self.end - self.first
 
 
+_DIGITS = 9
+"""Of an episode's number."""
+
+
 def pieces_of(dataset: OpenDataset) -> list[Excerpt]:
     """All episodes, as they are."""
     return [Excerpt(dataset, each, 0, each.length, each.task, each.label) for each in dataset.episodes]
@@ -52,11 +56,13 @@ def numbers(text: str, count: int) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
-            raise DatasetError(f"--episodes {text}: expected numbers and ranges, as in 3,7-9")
-        found += range(int(low), int(high or low) + 1)
-    if outside := [number for number in found if number >= count]:
-        raise DatasetError(f"--episodes {text}: there are 0 to {count - 1}, and no {outside[0]}")
+        ends = [low, high] if dash else [low]
+        whole = all(end.isdecimal() and end.isascii() and len(end) <= _DIGITS for end in ends)
+        if not whole or int(ends[-1]) < int(low):
+            raise DatasetError(f"--episodes {text:.40}: expected numbers and ranges, as in 3,7-9")
+        if int(ends[-1]) >= count:
+            raise DatasetError(f"--episodes {text:.40}: there are 0 to {count - 1}, and no {int(ends[-1])}")
+        found += range(int(low), int(ends[-1]) + 1)
     return list(dict.fromkeys(found))
 
 

@@ -253,7 +253,7 @@ def _styled(path: str) -> Any:
     group, _, rest = path.partition("/")
     name = rest.rpartition("/")[2] if group == "joints" else rest
     color = _COLORS.get(name) or _PALETTE[zlib.crc32(name.encode()) % len(_PALETTE)]
-    if name.isdigit():
+    if name.isdecimal() and len(name) < 9:
         name, color = f"channel {name}", _PALETTE[int(name) % len(_PALETTE)]
     return rr.SeriesLines(colors=color, names=name)
 

@@ -98,7 +98,8 @@ class RealSenseCamera:
         """Wait for the next complete pair and publish it, colour's stamp on it; whether there was one.
 
         Raises:
-            DeviceError: ``timeout``, no pair came in time; ``gone``, librealsense gave up on the device.
+            DeviceError: ``timeout``, no pair came in time; ``gone``, librealsense gave up on the device;
+                ``not_granted``, a picture is not as large as was asked for.
         """
         left_ns = max(self._deadline_ns - self._clock.now_ns(), 0)
         try:
@@ -151,20 +152,36 @@ class RealSenseCamera:
             self._combine.invoke(color)
             self._halves.clear()
             depth = self._align.process(self._combined.wait_for_frame().as_frameset()).get_depth_frame()
+        distances = np.asanyarray(depth.get_data())
+        pixels = self._pixels(color)
+        self._as_asked("colour", pixels, "color")
+        self._as_asked("depth", distances, "depth")
         with self.frames.write(stamp_ns) as slot:
-            self._copy_color(color, slot["color"])
-            np.copyto(slot["depth"], np.asanyarray(depth.get_data()))
+            self._copy_color(pixels, slot["color"])
+            np.copyto(slot["depth"], distances)
         self._last_good_ns = stamp_ns
 
-    def _copy_color(self, color: Any, slot: Any) -> None:
+    def _pixels(self, color: Any) -> Any:
+        """As they came: RGB ``[H, W, 3]``, or YUYV, two bytes of each pixel."""
         pixels = np.asanyarray(color.get_data())
+        if self._config.color_format == "rgb8":
+            return pixels
+        return pixels.view(np.uint8).reshape(*pixels.shape[:2], 2)
+
+    def _as_asked(self, what: str, picture: Any, field: str) -> None:
+        height, width = self.frames.layout[field][0][:2]
+        if picture.shape[:2] != (height, width):
+            given = "x".join(str(count) for count in reversed(picture.shape[:2]))
+            detail = f"asked for {width}x{height} {what}, the camera gives {given}"
+            raise self._error(FaultKind.NOT_GRANTED, detail)
+
+    def _copy_color(self, pixels: Any, slot: Any) -> None:
         if self._config.color_format == "rgb8":
             np.copyto(slot, pixels)
             return
         import cv2
 
-        packed = pixels.view(np.uint8).reshape(*pixels.shape[:2], 2)
-        cv2.cvtColor(packed, cv2.COLOR_YUV2RGB_YUY2, dst=slot)
+        cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUY2, dst=slot)
 
     # --- librealsense
 

@@ -47,8 +47,8 @@ class FrameStamps:
         offset = now_ns - device_ns
         if self._offset_ns is not None:
             creep = round(max(0, device_ns - self._last_ns) * _DRIFT)
-            # A jump back by more than a second is a camera that started again, not a fast frame.
-            if device_ns > self._last_ns - 1_000_000_000:
+            # One stream's frames come in order: a clock that went back was set again, with another offset.
+            if device_ns >= self._last_ns:
                 offset = min(offset, self._offset_ns + creep)
         self._offset_ns, self._last_ns = offset, device_ns
         return device_ns + offset

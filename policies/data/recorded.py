@@ -227,7 +227,9 @@ def open_episode(path: Path, *, afterwards: bool = True) -> Episode:
 
 
 def episode_files(runs: Iterable[Path]) -> list[Path]:
-    """Finished episodes' files of runs and single files, in order.
+    """Finished episodes' files of runs and single files, in order; each once, by whatever runs it is found.
+
+    A run that goes on with another has the other's episodes, by a link.
 
     Raises:
         DatasetError: something is neither, or a run has none.
@@ -243,7 +245,7 @@ def episode_files(runs: Iterable[Path]) -> list[Path]:
         if not files:
             raise DatasetError(f"{run}: no finished episode in it; expected episodes/episode_*.mcap")
         found.extend(files)
-    return found
+    return list({file.resolve(): file for file in reversed(found)}.values())[::-1]
 
 
 def describe(path: Path, cameras: Iterable[str] = (), *, afterwards: bool = True) -> EpisodeRef | None:

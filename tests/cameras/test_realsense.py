@@ -290,6 +290,24 @@ def test_frames_sent_before_opening_do_not_count(camera, world, clock):
     assert camera.frames.newest_stamp_ns() == START_NS + 21 * PERIOD_NS
 
 
+@pytest.mark.parametrize(
+    ("color", "depth", "says"),
+    [
+        ((24, 32), (HEIGHT, WIDTH), "asked for 64x48 colour, the camera gives 32x24"),
+        ((1, WIDTH), (HEIGHT, WIDTH), "asked for 64x48 colour, the camera gives 64x1"),
+        ((HEIGHT, WIDTH), (HEIGHT, 1), "asked for 64x48 depth, the camera gives 1x48"),
+    ],
+)
+def test_a_picture_of_another_size_is_refused_and_not_stretched(camera, color, depth, says):
+    camera.open()
+    camera._aligning = False
+    pair = [_Picture(np.zeros((*color, 3), np.uint8)), _Picture(np.zeros(depth, np.uint16))]
+    with pytest.raises(DeviceError, match=says) as caught:
+        camera._publish(*pair)
+    assert caught.value.kind == "not_granted"
+    assert camera.frames.published == 0
+
+
 def test_an_unknown_fault_is_refused(world):
     with pytest.raises(ValueError, match="'melt' is not one of freeze, gone, back, torn"):
         world.emulator.inject("melt")
@@ -356,6 +374,15 @@ class _Frame:
 
     def get_frame_timestamp_domain(self) -> object:
         return getattr(rs.timestamp_domain, self.domain)
+
+
+class _Picture(_Frame):
+    def __init__(self, pixels: np.ndarray) -> None:
+        super().__init__("hardware_clock", START_NS / 1e6)
+        self.pixels = pixels
+
+    def get_data(self) -> np.ndarray:
+        return self.pixels
 
 
 class _Half(_Frame):
@@ -429,3 +456,14 @@ def test_a_hardware_clock_is_mapped_by_the_shortest_way():
     # Stamps settle on the smallest delay seen so far, plus 100 ppm of the time since.
     assert got == pytest.approx([20e6, 7e6, 7e6, 5e6, 5e6, 5e6], abs=2 * 3334)
     assert stamps.of_hardware_ns(0, 99_000_000_000) == 99_000_000_000  # the camera started again
+
+
+@pytest.mark.parametrize("back_ms", [1, 40, 500, 5000])
+def test_a_hardware_clock_that_goes_back_makes_no_old_pictures(back_ms):
+    stamps = FrameStamps(SteppedClock(50_000_000_000), "usb-1", 0.0)
+    taken, now = 10_000_000_000, 50_000_000_000
+    for k in range(10):
+        if k == 5:
+            taken -= PERIOD_NS + back_ms * 1_000_000
+        assert stamps.of_hardware_ns(taken, now) == pytest.approx(now, abs=2 * 3334)
+        taken, now = taken + PERIOD_NS, now + PERIOD_NS

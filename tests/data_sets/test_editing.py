@@ -20,6 +20,7 @@ from dexrun.export.job import export
 from dexrun.export.options import ExportOptions
 from policies.data.dataset import ACTION, STATE, Switches
 from policies.data.opening import open_dataset
+from policies.data.recorded import episode_files
 from runtime.recording.disk import Disk
 from tests.export.synthetic import Made, write_run
 
@@ -254,19 +255,43 @@ def test_what_a_run_records_into_is_not_taken_from_under_it(make: Make, tmp_path
         (["trim", "SET", "--episodes", "0", "--begin-s", "9"], "nothing is left from 9 s"),
         (["split", "SET", "--share", "2", "--to", "a", "--rest", "b"], "--share 2: expected more than 0"),
         (["merge", "SET", "--to", "SET"], "is there already|is not empty"),
+        (["drop", "SET", "--episodes", "²"], "expected numbers and ranges, as in 3,7-9"),
+        (["drop", "SET", "--episodes", "2-1"], "expected numbers and ranges, as in 3,7-9"),
+        (["drop", "SET", "--episodes", "9" * 5000], "expected numbers and ranges, as in 3,7-9"),
+        (["drop", "SET", "--episodes", "0-999999999"], "there are 0 to 2, and no 999999999"),
+        (["trim", "SET", "--episodes", "0", "--begin-s", "nan"], "--begin-s nan: expected seconds"),
+        (["trim", "SET", "--episodes", "0", "--end-s", "inf"], "--end-s inf: expected seconds"),
+        (["split", "SET", "--to", "new", "--rest", "SET"], "is not empty"),
+        (["split", "SET", "--to", "new", "--rest", "./new"], "two data sets need two places"),
+        (["merge", "SET", "SET", "--to", "new"], "is given twice"),
+        (["merge", "SET", "--to", "SET/in"], "give a place outside of it"),
+        (["keep", "SET", "--episodes", "0", "--to", "SET/in"], "give a place outside of it"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(make: Make, arguments: list[str], told: str, capsys: Any) -> None:
+def test_what_cannot_be_done_is_one_line(
+    make: Make, arguments: list[str], told: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import re
 
+    monkeypatch.chdir(tmp_path)
     path = make("act-hdf5")
     before = content(path)
-    assert main([str(path) if each == "SET" else each for each in arguments]) == 2
+    assert main([each.replace("SET", str(path)) for each in arguments]) == 2
     error = capsys.readouterr().err
     assert re.search(told if "|" in told else re.escape(told), error), error
     assert error.count("\n") == 1
     same(content(path), before)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_run_that_was_gone_on_with_is_found_once(make: Make, tmp_path: Path, capsys: Any) -> None:
+    first = make("mcap")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "episodes").symlink_to("../set/episodes")
+    assert episode_files([first, tmp_path / "second"]) == episode_files([first])
+    assert main(["merge", str(first), str(tmp_path / "second"), "--to", str(tmp_path / "all")]) == 2
+    assert "goes on with another of them; give it once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("mcap", "umi-zarr")])
