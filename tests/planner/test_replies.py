@@ -208,6 +208,8 @@ def test_prompt_types_that_are_not_clear(text: str) -> None:
         '{"name": "list_objects", "arguments": {"objects": ["the red cube on the left", "the blue cube"]}}',
         '[{"name": "a", "input": "[{\\"b\\": [\\"the red cube on the left\\", \\"the blue cube\\"]}]"}]',
         'The list is ["the red cube on the left", "the blue cube"].',
+        "I see these (2): ['the red cube on the left', 'the blue cube']",
+        "### Objects #1 and #2: ['the red cube on the left', 'the blue cube']",
     ],
 )
 def test_decompositions(text: str) -> None:
@@ -321,6 +323,7 @@ def test_boxes_that_are_not(box: object) -> None:
         '{"label": "a", "description": "b"}',
         "<box>1 2 3 4</box><box>5 6 7 8</box>",
         "<!DOCTYPE html><p>{}</p>",
+        "The red cube is there ( ).",
     ],
 )
 def test_one_box_means_one(text: str) -> None:
