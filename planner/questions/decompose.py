@@ -10,7 +10,7 @@ from pydantic import Field
 
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
-from planner.questions.reply import Name, Reply, validated
+from planner.questions.reply import Name, Reply, name_in, validated
 from planner.reply_text import ReplyError, called_with, only_json, plain, says_nothing
 
 _NAMES = frozenset({"name", "object", "label", "description", "instruction"})
@@ -52,7 +52,7 @@ and nothing else, empty if nothing fits:
         nothing, also in a few words.
         """
         text = plain(said)
-        objects = () if says_nothing(text) else tuple(map(_name, _list(text)))
+        objects = () if says_nothing(text) else tuple(map(name_in, _list(text)))
         if len(objects) == 1 and (objects[0] is None or says_nothing(str(objects[0]))):
             objects = ()
         result = validated(Decomposition, {"objects": objects})
@@ -79,21 +79,12 @@ def _list(text: str) -> list[Any]:
 
 
 def _list_in(value: dict[str, Any]) -> list[Any]:
+    if len(value) == 1 and str(next(iter(value))).lower() in {*_NAMES, "objects"}:
+        (said,) = value.values()
+        if said is None or (isinstance(said, str) and says_nothing(said)):
+            return []
     lists = [each for each in value.values() if isinstance(each, list)]
     alone = not lists and {str(key).lower() for key in value} & _NAMES
     if len(lists) != 1 and not alone:
         raise ReplyError("a list of objects was asked for, and the reply is another JSON object")
     return [value] if alone else lists[0]
-
-
-def _name(item: object) -> object:
-    """An object's text, also where a model made an object of it: ``{"name": ..., "position": ...}``."""
-    if not isinstance(item, dict):
-        return item
-    texts = {str(key).lower(): each for key, each in item.items() if isinstance(each, str) and each.strip()}
-    whole = next((texts[key] for key in ("description", "instruction") if key in texts), None)
-    if whole is not None or len(texts) == 1:
-        return whole or next(iter(texts.values()))
-    name = next((texts[key] for key in ("name", "object", "label") if key in texts), None)
-    place = next((texts[key] for key in ("position", "location") if key in texts), None)
-    return ", ".join(each for each in (name, place) if each) if name else item

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from planner.prompts import quote
 from planner.questions.question import Canvas, Question
-from planner.questions.reply import Name, Reply, validated
+from planner.questions.reply import Name, Reply, name_in, validated
 from planner.reply_text import ReplyError, one_object, plain, says_nothing
-
-_NAMES = ("name", "label", "object", "description")
 
 
 class Analysis(Reply):
@@ -75,10 +73,9 @@ If there is no object on the table at all, "target" is null."""
         if "target" not in value:
             raise ReplyError("target: it is missing")
         target = value["target"]
-        if isinstance(target, dict):
-            target = next((each for key in _NAMES if (each := target.get(key))), "")
         if isinstance(target, list) and len(target) <= 1:
             target = target[0] if target else None
+        target = name_in(target)
         if isinstance(target, str) and says_nothing(target):
             target = None
         return validated(Proposal, {"analysis": _analysis(value.get("analysis")), "target": target})

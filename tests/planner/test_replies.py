@@ -230,6 +230,12 @@ def test_an_empty_decomposition_is_an_answer() -> None:
         '["a", "b',
         '{"a": ["a"], "b": ["b"]}',
         '{"name": "list_objects", "arguments": {}}',
+        *(
+            '["I can’t see the picture"]',
+            '{"description": "Sorry, I can\'t help with that."}',
+            '["抱歉,无法识别"]',
+        ),
+        *('{"error": null}', '{"objects": "a, b"}'),
         '[{"name": "list_objects", "arguments": {"thoughts": "none of these"}}]',
         '{"name": "list_objects", "arguments": "the red cube"}',
         "[[]]",
@@ -266,6 +272,8 @@ def test_instructions() -> None:
         ({"analysis": ANALYSIS, "target": ["a", "b"]}, "target"),
         ({"analysis": ANALYSIS, "target": "..."}, "target.* names nothing"),
         ({"target": "<the object's colour, shape and position>"}, "target.* names nothing"),
+        ({"target": "I cannot help with that."}, "target.* is no object"),
+        ({"target": {"color": "red", "size": "small"}}, "target"),
     ],
 )
 def test_instructions_that_lack_something_say_what(value: object, where: str) -> None:
@@ -665,6 +673,7 @@ def test_nothing_is_said_in_several_ways(text: str) -> None:
         ),
         *("None of the objects fit.", "没有"),
         *('["none"]', "[null]", '["N/A"]', '{"object": "nothing"}', "桌上没有物体"),
+        *('{"objects": null}', '{"objects": "none of them"}', '{"object": null}'),
         "There is nothing left to grasp: the table is empty.",
     ],
 )
@@ -786,7 +795,7 @@ def test_far_outside_the_hint_is_the_persons_and_not_the_models() -> None:
         ('{"target": "a"}', "a"),
         ('[{"target": "a", "analysis": "the nearest"}]', "a"),
         ('{"target": ["a"]}', "a"),
-        ('{"Target": {"name": "a", "position": "left"}}', "a"),
+        ('{"Target": {"name": "a", "position": "left"}}', "a, left"),
         ('{"target": []}', None),
         ('{"target": "null"}', None),
         ('{"target": "None."}', None),
