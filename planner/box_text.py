@@ -28,6 +28,10 @@ class NotedCorners(tuple[float, float, float, float]):
         return made
 
 
+class NamedCorners(tuple[float, float, float, float]):
+    """Corners whose names say which is which, whatever a model's lists begin with."""
+
+
 _KEYS = ("bbox_2d", "bbox", "box", "bounding_box", "boundingbox", "bbox2d", "coordinates", "bboxes", "boxes")
 _TOP_FIRST = ("box_2d", "box2d")
 """Gemini's: ``[ymin, xmin, ymax, xmax]``, in thousandths."""
@@ -156,14 +160,15 @@ def _named(value: dict[str, Any]) -> Corners | None:
     """Corners by name, each side of them or both as points, or the top left one with width and height."""
     for names in _NAMED:
         if all(name in value for name in names):
-            return corners([value[name] for name in names])
+            found = corners([value[name] for name in names])
+            return found if found is None or isinstance(found, NotedCorners) else NamedCorners(found)
     for first, last in _TWO_CORNERS:
         if first in value and last in value:
             return corners([value[first], value[last]])
     for names in _SIZED:
         x, y, width, height = (_number(value.get(name)) for name in names)
         if x is not None and y is not None and width is not None and height is not None:
-            return x, y, x + width, y + height
+            return NamedCorners((x, y, x + width, y + height))
     raise ReplyError(_UNREADABLE)
 
 

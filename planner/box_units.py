@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from loguru import logger
 
-from planner.box_text import Corners, NotedCorners
+from planner.box_text import Corners, NamedCorners, NotedCorners
 from planner.reply_text import ReplyError
 from runtime.messages import ColorImage
 
@@ -59,8 +59,8 @@ class BoxUnits:
         return True
 
     def in_order(self, box: Corners) -> Corners:
-        """`box` with the left first, as the model was asked for it."""
-        if isinstance(box, NotedCorners) or not self._top_first:
+        """`box` with the left first, as the model was asked for it; one that says its order has it."""
+        if isinstance(box, NotedCorners | NamedCorners) or not self._top_first:
             return box
         return box[1], box[0], box[3], box[2]
 

@@ -21,6 +21,7 @@ from planner.exchange import Exchange
 from planner.questions.check_grasp import CheckGrasp
 from planner.questions.check_prompt import CheckPrompt
 from planner.questions.mark import Mark
+from planner.questions.question import Canvas
 from planner.reply_text import ReplyError
 from planner.retry_after import asked_to_wait_s
 from planner.scene_reader import chat
@@ -432,6 +433,23 @@ def test_a_model_without_a_system_role_is_told_by_the_person(status: int, said: 
         assert message["content"][0]["text"] == f"{system}\n\n{text['text']}"
         assert message["content"][1:] == pictures
     assert len(later) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"bbox_2d": [20, 10, 40, 30]}',
+        '{"x1": 10, "y1": 20, "x2": 30, "y2": 40}',
+        '{"bbox_2d": {"x": 10, "y": 20, "width": 20, "height": 20}}',
+    ],
+)
+def test_of_a_model_that_puts_the_top_first_corners_by_name_are_what_they_are_called(said: str) -> None:
+    units = BoxUnits("auto")
+    x1, y1, x2, y2 = shown_box(640, 480)
+    units.learn((y1, x1, y2, x2), 640, 480)
+    box = Mark.parse(said, [Canvas(640, 480, 640, 480, units)])
+    assert box is not None
+    assert box.bbox_2d == (10, 20, 30, 40)
 
 
 def test_roles_alternate_after_a_reply_that_was_none() -> None:
