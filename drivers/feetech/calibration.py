@@ -67,7 +67,14 @@ def load_calibration(path: str | Path, names: Sequence[str]) -> Calibration:
     """
     try:
         data = parse_json(read_small(Path(path)))
+        if isinstance(data, dict) and "motor_names" in data:
+            raise CalibrationError(
+                f"calibration {path}: is of an earlier LeRobot (lists, by motor_names), which counted from "
+                "elsewhere; calibrate again (dexrun calibrate)"
+            )
         calibration = _FILE.validate_python(data)
+    except CalibrationError:
+        raise
     except OSError as error:
         raise CalibrationError(f"calibration {path}: {error.strerror or error}") from error
     except ValidationError as error:

@@ -90,6 +90,14 @@ def test_what_is_no_calibration_at_all_is_refused(tmp_path: Path, text: str) -> 
         load_calibration(tmp_path / "none.json", NAMES)
 
 
+def test_an_earlier_lerobots_file_is_called_that(tmp_path: Path) -> None:
+    lists = {"homing_offset": [2048] * 6, "drive_mode": [0] * 6, "start_pos": [0] * 6, "end_pos": [4095] * 6}
+    path = tmp_path / "arm.json"
+    path.write_text(json.dumps({**lists, "calib_mode": ["DEGREE"] * 6, "motor_names": list(NAMES)}))
+    with pytest.raises(CalibrationError, match=r"is of an earlier LeRobot \(lists, .*calibrate again"):
+        load_calibration(path, NAMES)
+
+
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6))
 def test_ticks_and_units_are_inverse_within_the_range(places: list[float]) -> None:
     ticks = np.rint(JOINTS.low + np.array(places) * (JOINTS.high - JOINTS.low)).astype(np.int64)

@@ -198,6 +198,28 @@ def test_what_a_job_leaves_behind_is_not_waited_for(
     assert "cannot be started: No such file" in job.tail.lines()[0]
 
 
+class _SetClock(RealClock):
+    """Whose wall time is set back by an hour each time that it is looked at, as by NTP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def wall_ns(self) -> int:
+        self.looks += 1
+        return super().wall_ns() - self.looks * 3_600_000_000_000
+
+
+def test_how_long_a_job_took_does_not_depend_on_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    job = PanelJob(1, KINDS["doctor"], {}, None, _SetClock())
+    assert 0 <= job.as_json()["seconds"] < 600
+    RealClock().run(alone, job, [])
+    told = job.as_json()
+    assert 0 <= told["seconds"] < 600
+    assert told["ended_s"] == pytest.approx(told["began_s"] + told["seconds"])
+
+
 def test_no_job_takes_the_arm_from_a_run(tmp_path: Path) -> None:
     with contextlib.closing(published(tmp_path)) as run:
 

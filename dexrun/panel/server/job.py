@@ -38,7 +38,7 @@ class PanelJob:
     Attributes:
         number: of the job. kind, given: what was asked for. folder: where its results appear, if anywhere.
         code: its exit code; ``None`` while it runs. stopped: whether it was told to end.
-        began_ns, ended_ns: since the Unix epoch; 0: not yet.
+        began_ns: since the Unix epoch.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class PanelJob:
         self.tail = OutputTail()
         self.code: int | None = None
         self.stopped = False
-        self.began_ns, self.ended_ns = clock.wall_ns(), 0
+        self.began_ns = clock.wall_ns()
         self._clock = clock
+        # How long it took is no difference of wall time, which may be set meanwhile.
+        self._since_ns, self._took_ns = clock.now_ns(), -1
         self._process: subprocess.Popen[bytes] | None = None
         self._output = -1
         self._over = anyio.Event()
@@ -69,7 +71,7 @@ class PanelJob:
             if self._output >= 0:
                 os.close(self._output)
                 self._output = -1
-            self.ended_ns = self._clock.wall_ns()
+            self._took_ns = self._clock.now_ns() - self._since_ns
             ended()
 
     def _start(self, words: Sequence[str]) -> None:
@@ -170,6 +172,7 @@ class PanelJob:
     def as_json(self) -> dict[str, Any]:
         """For a page."""
         ended = self.code is not None
+        took_ns = self._took_ns if self._took_ns >= 0 else self._clock.now_ns() - self._since_ns
         return {
             "id": self.number,
             "kind": self.kind.name,
@@ -181,6 +184,6 @@ class PanelJob:
             else "running",
             "code": self.code,
             "began_s": self.began_ns / NS_PER_S,
-            "seconds": ((self.ended_ns or self._clock.wall_ns()) - self.began_ns) / NS_PER_S,
-            "ended_s": self.ended_ns / NS_PER_S if self.ended_ns else None,
+            "seconds": took_ns / NS_PER_S,
+            "ended_s": None if self._took_ns < 0 else (self.began_ns + took_ns) / NS_PER_S,
         }
