@@ -15,7 +15,11 @@ from drivers.feetech.options import FeetechOptions
 from drivers.feetech.schedule import KeepingUp, ReadTimes
 from drivers.feetech.witness import ServoWatch
 from runtime.clock import NS_PER_S, Clock
+from runtime.messages import DeviceError, FaultKind
 from runtime.ring import Mailbox, Ring
+
+IGNORED_GOALS = 8
+"""So many in a row that a servo did not take are no lost packets."""
 
 
 class GoalWriter:
@@ -45,6 +49,10 @@ class GoalWriter:
         self._names = dict(zip(joints.ids, joints.names, strict=True))
         self._ids = np.array(joints.ids)
         self._goals: dict[int, int] = {}
+        self._written = dict[int, int]()
+        """The goals of the last packet, by servo."""
+        self._ignored: Counter[int] = Counter()
+        """How many goals in a row a servo did not take."""
         self._checked_ns, self._powered = 0, dict[int, int]()
         """When the servos were read that may get a goal, and which they are: once for each goal."""
         self._kept_up = KeepingUp(name)
@@ -59,6 +67,8 @@ class GoalWriter:
         """The arm was opened anew: what was asked before is not obeyed any more."""
         self._targets.take()
         self._goals.clear()
+        self._written = {}
+        self._ignored.clear()
         self._powered = {}
         self._kept_up.forget()
 
@@ -82,7 +92,8 @@ class GoalWriter:
         """Write the newest target, if there is one; the silent are asked `num_retry` times more (-1: usual).
 
         Raises:
-            DeviceError: ``gone``, ``no_reply``, ``torque_lost``, ``restarted``.
+            DeviceError: ``gone``, ``no_reply``, ``torque_lost``, ``restarted``; ``refused``, a servo takes
+                none of its goals.
         """
         # One that has waited is of a loop that may hold by now: nobody asks for it any more.
         sample = self._targets.take(now_ns=self._clock.now_ns(), max_age_ns=self._max_age_ns)
@@ -100,6 +111,7 @@ class GoalWriter:
             if not ok:
                 self._counts[f"{name}.over_the_end"] += 1
         lost = self._lost(powered)
+        self._see_that_goals_are_taken(bus, powered)
         obeyed = near & ~lost & np.isin(self._ids, list(powered))
         rows = {i: g for i, g, ok in zip(joints.ids, goals.tolist(), obeyed, strict=True) if ok}
         if self._clock.now_ns() - sample.stamp_ns > self._max_age_ns:
@@ -108,6 +120,7 @@ class GoalWriter:
         bus.sync_write(reg.GOAL_POSITION, rows, asks=not self._times.after_goal)
         self._times.wrote(self._clock.now_ns())
         self._goals.update(rows)
+        self._written = rows
         self._powered = {}
         goals = np.where(lost, [self._goals.get(servo_id, 0) for servo_id in joints.ids], goals)
         position = np.where(obeyed | lost, joints.to_units(self._turns.from_servo(goals)), np.nan)
@@ -120,6 +133,12 @@ class GoalWriter:
             return self._powered
         return self._watch.powered(bus, self._joints.ids, num_retry)
 
+    def _see_that_goals_are_taken(self, bus: FeetechBus, held: Mapping[int, int]) -> None:
+        """One that answers and takes no goal would be left behind by all other joints, without a word."""
+        if names := [self._names[i] for i in held if self._ignored[i] >= IGNORED_GOALS]:
+            detail = f"answers, and took none of {IGNORED_GOALS} goals in a row: {', '.join(names)}"
+            raise DeviceError(bus.device, FaultKind.REFUSED, bus.where, detail, bus.last_good_ns)
+
     def _lost(self, held: Mapping[int, int]) -> NDArray[np.bool_]:
         """Which servos have, in `held`, another goal than the last one written, ``[D]``: its packet was lost.
 
@@ -127,6 +146,8 @@ class GoalWriter:
         before: it is left out, and `sent` says what the servo has.
         """
         lost = [i for i, goal in self._goals.items() if held.get(i, goal) != goal]
+        for servo_id in self._written.keys() & held.keys():
+            self._ignored[servo_id] = self._ignored[servo_id] + 1 if servo_id in lost else 0
         for servo_id in lost:
             self._goals[servo_id] = held[servo_id]
             self._counts[f"{self._names[servo_id]}.lost_goal"] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drivers.feetech import registers as reg
@@ -98,3 +99,39 @@ def test_a_servo_that_answers_no_write_is_called_that(tmp_path: Path) -> None:
         pytest.raises(DeviceError, match=r"elbow_flex .*its Response_Status_Level is 0: it answers no write"),
     ):
         r.arm.open()
+
+
+@pytest.mark.parametrize("trust_s", [0.0, 0.02])
+def test_a_servo_that_answers_and_takes_no_goal_is_not_left_behind(tmp_path: Path, trust_s: float) -> None:
+    """Its Goal_Position stays what it was: what a lost packet looks like, and every packet looks like it."""
+    with rig(tmp_path, start=START, trust_torque_s=trust_s) as r:
+        r.arm.open()
+        r.run(3)
+
+        def follow(goals: int) -> None:
+            for number in range(goals):
+                r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 0.1 + 0.01 * number))
+                r.run(3)
+
+        follow(20)
+        assert r.arm.statistics() == {}
+        r.emulator.servos[3].write = lambda start, data: None  # type: ignore[method-assign]
+        with pytest.raises(DeviceError, match="took none of 8 goals in a row: elbow_flex") as caught:
+            follow(40)
+        assert caught.value.kind is FaultKind.REFUSED
+        assert r.arm.statistics()["elbow_flex.lost_goal"] == 8
+
+
+def test_now_and_then_a_lost_goal_is_none_that_is_refused(tmp_path: Path) -> None:
+    with rig(tmp_path, start=START) as r:
+        r.arm.open()
+        r.run(3)
+        servo = r.emulator.servos[3]
+        real, lost = servo.write, 0
+        for number in range(60):
+            drop = number % 5 != 0
+            lost += drop
+            servo.write = (lambda start, data: None) if drop else real  # type: ignore[method-assign]
+            r.arm.targets.post(r.clock.now_ns(), position=np.full(6, 0.1 + 0.01 * (number % 7)))
+            r.run(3)
+        assert r.arm.statistics()["elbow_flex.lost_goal"] > 15
