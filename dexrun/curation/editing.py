@@ -18,6 +18,7 @@ from policies.data.dataset import DatasetError
 from policies.data.opened import OpenDataset
 from policies.data.opening import open_dataset
 from policies.data.splitting import held_back
+from runtime.recording.mcap_file import OPEN_SUFFIX
 
 _LONGEST_S = 1e6
 Change = Callable[[OpenDataset], list[Excerpt]]
@@ -164,6 +165,27 @@ def _whole(dataset: OpenDataset, path: Path) -> None:
         raise DatasetError(f"{path}: is one episode of a data set; give the folder, or --to")
     if dataset.format == "mcap" and not any((*path.glob("episodes/*.mcap"), *path.glob("*.mcap"))):
         raise DatasetError(f"{path}: holds several runs; name one, or give --to for one data set of all")
+    if dataset.format == "mcap":
+        _own_and_finished(path)
+
+
+def _own_and_finished(path: Path) -> None:
+    """Whether a run's episodes are its own, and all finished.
+
+    Raises:
+        DatasetError: they are another run's, which would stay as it is; or one was not finished when the run
+            died, and would be gone before it is mended.
+    """
+    own = path / "episodes"
+    if own.is_symlink():
+        raise DatasetError(
+            f"{path}: its episodes are those of {own.resolve().parent}; edit that, or give --to"
+        )
+    if drafts := sorted((own if own.is_dir() else path).glob(f"*.mcap{OPEN_SUFFIX}")):
+        raise DatasetError(
+            f"{drafts[0]}: was not finished, and is mended at the start of the next run; edit after that, or "
+            "give --to"
+        )
 
 
 def _command(arguments: argparse.Namespace) -> str:

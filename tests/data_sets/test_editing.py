@@ -285,11 +285,26 @@ def test_what_cannot_be_done_is_one_line(
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_an_episode_that_is_still_to_be_mended_is_not_left_behind(
+    make: Make, tmp_path: Path, capsys: Any
+) -> None:
+    path = make("mcap")
+    draft = path / "episodes" / "episode_000002.mcap.open"
+    draft.with_suffix("").rename(draft)
+    assert main(["drop", str(path), "--episodes", "0"]) == 2
+    assert f"{draft}: was not finished, and is mended at the start of the next run" in capsys.readouterr().err
+    assert draft.exists()
+    assert main(["drop", str(path), "--episodes", "0", "--to", str(tmp_path / "rest")]) == 0
+    assert sorted(os.listdir(tmp_path)) == ["rest", "set"]
+
+
 def test_a_run_that_was_gone_on_with_is_found_once(make: Make, tmp_path: Path, capsys: Any) -> None:
     first = make("mcap")
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "episodes").symlink_to("../set/episodes")
     assert episode_files([first, tmp_path / "second"]) == episode_files([first])
+    assert main(["drop", str(tmp_path / "second"), "--episodes", "0"]) == 2
+    assert f"its episodes are those of {first}; edit that, or give --to" in capsys.readouterr().err
     assert main(["merge", str(first), str(tmp_path / "second"), "--to", str(tmp_path / "all")]) == 2
     assert "goes on with another of them; give it once" in capsys.readouterr().err
 
