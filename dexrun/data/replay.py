@@ -130,8 +130,8 @@ def _verify(episodes: Sequence[Episode], overrides: Sequence[str]) -> int:
     for episode in episodes:
         try:
             verdict = verify(episode, recorded_settings(episode, overrides))
-        except RecordingError as error:
-            if len(episodes) == 1:
+        except (RecordingError, ConfigError) as error:
+            if len(episodes) == 1 or (overrides and isinstance(error, ConfigError)):
                 raise
             complain(f"dexrun replay: not verified: {error}\n")  # it costs itself alone
             code = NOT_DONE

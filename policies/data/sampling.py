@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ class SamplingOptions(Options):
 
     fps: float = Field(default=30.0, gt=0, le=1000)
     action: Target | None = None
-    latency_s: dict[str, float] = Field(default_factory=dict)
+    latency_s: dict[str, Annotated[float, Field(ge=-60.0, le=60.0)]] = Field(default_factory=dict)
     cameras: tuple[str, ...] = ()
     head: str = ""
     wrist: str = ""

@@ -415,6 +415,10 @@ def test_a_missing_camera_image_topic_is_another_robot(run: Run, say: Any, tmp_p
     [
         (["--format", "rlds"], "unknown format 'rlds'; accepted: lerobot-v3"),
         (["--format", "lerobot-v3", "--fps", "0"], "export.fps = '0'"),
+        (
+            ["--format", "lerobot-v3", "--latency", "head=1e300"],
+            "export.latency_s.head = 1e+300: input should",
+        ),
         (["--format", "lerobot-v3", "--codec", "vp9"], "export.codec = 'vp9'"),
         (
             ["--format", "lerobot-v3", "--cameras", "left"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from dexrun.__main__ import main
+from tests.recording.crafted import Content
 
 GOOD = Path(__file__).parent / "data" / "teleop.mcap"
 
@@ -52,6 +54,22 @@ def test_the_others_are_verified_and_it_is_not_passed_over(run: tuple[Path, str]
     assert (
         main(["replay", "--verify", "--episode", "0", str(run[0] / "episodes" / "episode_000000.mcap")]) == 0
     )
+
+
+def test_one_of_a_newer_version_costs_itself_alone(tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "episodes"
+    folder.mkdir()
+    content = Content.of(GOOD)
+    tables = json.loads(content.records["config"]["json"])
+    tables["safety"]["max_jerk_rad_s3"] = 100.0
+    content.records["config"]["json"] = json.dumps(tables)
+    content.write(folder / "episode_000000.mcap")
+    shutil.copy(GOOD, folder / "episode_000001.mcap")
+    assert main(["replay", "--verify", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "episode 0: 510 ticks, every target the same\n"
+    assert f"{folder / 'episode_000000.mcap'}: safety.max_jerk_rad_s3: unknown key" in err
+    assert err.count("\n") == 1
 
 
 def test_where_it_is_the_first_none_is_sent_in_its_place(tmp_path: Path, capsys: Any) -> None:
