@@ -25,17 +25,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="RUN|DATASET")
     parser.add_argument("--json", action="store_true", help="for programs: one JSON line for each")
     arguments = parser.parse_args(list(argv))
+    code = OK
     for path in arguments.paths:
         try:
             content = inspect(path)
         except ExportError as error:
             fail(error)
-            return BAD_CONFIGURATION
+            code = BAD_CONFIGURATION
+            continue
         if arguments.json:
             say(json.dumps(content.as_json()) + "\n")
         else:
             say(describe(content))
-    return OK
+    return code
 
 
 def describe(content: Content) -> str:

@@ -80,6 +80,14 @@ def test_where_it_is_the_first_none_is_sent_in_its_place(tmp_path: Path, capsys:
     assert "episode_000000.mcap: not an MCAP file; --episode 0 sends the next one" in capsys.readouterr().err
 
 
+def test_of_several_paths_the_others_are_shown(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "bad.mcap").write_bytes(b"")
+    assert main(["info", str(tmp_path / "bad.mcap"), str(GOOD)]) == 2
+    out, err = capsys.readouterr()
+    assert err == f"dexrun: {tmp_path / 'bad.mcap'}: not an MCAP file\n"
+    assert out.startswith(f"{GOOD}: recording, 1 episode")
+
+
 def test_where_there_is_no_other_it_is_one_line(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "episodes").mkdir()
     (tmp_path / "episodes" / "episode_000000.mcap").write_bytes(b"")
