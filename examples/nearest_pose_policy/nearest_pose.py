@@ -49,8 +49,8 @@ class NearestPose:
     def warm_up(self) -> None: ...
 
     def infer(self, observation: Observation) -> PolicyAnswer:
-        ahead = self._states[self._here : self._here + 2 * self.spec.chunk_steps]
-        self._here += int(np.abs(ahead - observation.arm.position).sum(axis=1).argmin())
+        ahead = self._states[self._here : self._here + 2 * self.spec.chunk_steps][::-1]  # a pause: its end
+        self._here += len(ahead) - 1 - int(np.abs(ahead - observation.arm.position).sum(axis=1).argmin())
         which = np.minimum(np.arange(self._here, self._here + self.spec.chunk_steps), self._last)
         done = self._here == self._last
         return PolicyAnswer(self._actions[which], PolicyStatus.DONE if done else PolicyStatus.RUNNING)
