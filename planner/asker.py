@@ -9,21 +9,19 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
-from planner.background import BackgroundLoop
 from planner.box_text import box_of
 from planner.box_units import SHOWN, BoxUnits, shown
 from planner.completion import FailedExchange
 from planner.config import PlannerConfig
-from planner.exchange import Conversation, ExchangeLog, Exchanges
+from planner.exchange import Conversation, Exchanges
 from planner.images import Picture
 from planner.questions.mark import Mark
 from planner.questions.question import Canvas, Question
 from planner.questions.reply import Reply
 from planner.reply_text import ReplyError, plain
 from planner.statistics import PlannerStatistics
-from planner.transport import Message, Transport
+from planner.transport import Message
 from runtime.clock import NS_PER_S, Clock
-from runtime.masking import masked
 from runtime.messages import ColorImage
 
 R = TypeVar("R", bound=Reply)
@@ -58,19 +56,12 @@ class Asker:
     """Asks one server. Its coroutines run on the control loop and do nothing there but wait and parse."""
 
     def __init__(
-        self,
-        config: PlannerConfig,
-        clock: Clock,
-        background: BackgroundLoop,
-        transport: Transport,
-        statistics: PlannerStatistics,
-        log: ExchangeLog | None,
+        self, config: PlannerConfig, clock: Clock, statistics: PlannerStatistics, exchanges: Exchanges
     ) -> None:
         self._config = config
         self._clock = clock
-        self._server = masked(transport.base_url)
         self._statistics = statistics
-        self._exchanges = Exchanges(config, clock, background, transport, statistics, log)
+        self._exchanges = exchanges
         self._units = BoxUnits("pixels" if config.base_url is None else config.box_units)
         self._not_before_ns = clock.now_ns()
         self._refusal = ""
@@ -113,7 +104,7 @@ class Asker:
         if len(call.images) <= needed:
             return False
         told = "planner: {} takes no {} pictures at once: it gets {}"
-        logger.warning(told, self._server, len(call.images), needed)
+        logger.warning(told, self._exchanges.server, len(call.images), needed)
         self._few_pictures, call.images = True, call.images[:needed]
         await self._begin(call)
         return True
@@ -202,7 +193,7 @@ class Asker:
             raise self._exchanges.failed(call.question.task, self._refusal, detail)
         if left_s >= _TOLD_S:
             told = "planner: {} asks to wait ({}): waiting {:.0f} s"
-            logger.warning(told, self._server, self._refusal, left_s)
+            logger.warning(told, self._exchanges.server, self._refusal, left_s)
         call.waited_s += left_s
         call.deadline_ns += self._not_before_ns - self._clock.now_ns()
         await self._clock.sleep_until_ns(self._not_before_ns)

@@ -19,7 +19,7 @@ from planner.asker import Asker
 from planner.background import BackgroundLoop
 from planner.config import PlannerConfig
 from planner.errors import PlannerError
-from planner.exchange import ExchangeLog
+from planner.exchange import ExchangeLog, Exchanges
 from planner.questions.question import Question, View
 from planner.questions.reply import Reply
 from planner.statistics import PlannerStatistics
@@ -84,7 +84,9 @@ class Planner:
         except BaseException:
             await self.aclose()
             raise
-        self._asker = Asker(self._config, self._clock, background, transport, self._statistics, self._log)
+        config, clock, statistics = self._config, self._clock, self._statistics
+        exchanges = Exchanges(config, clock, background, transport, statistics, self._log)
+        self._asker = Asker(config, clock, statistics, exchanges)
 
     async def _start(self) -> Transport:
         """On the background loop."""

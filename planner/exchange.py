@@ -17,7 +17,7 @@ from planner.questions.reply import Reply
 from planner.statistics import PlannerStatistics
 from planner.transport import Message, Transport
 from runtime.clock import NS_PER_S, Clock
-from runtime.masking import without_secrets
+from runtime.masking import masked, without_secrets
 from runtime.messages import ColorImage
 
 R = TypeVar("R", bound=Reply)
@@ -74,7 +74,11 @@ class Conversation(Generic[R]):
 
 
 class Exchanges:
-    """With one server. Its coroutines run on the control loop and do nothing there but wait."""
+    """With one server. Its coroutines run on the control loop and do nothing there but wait.
+
+    Attributes:
+        server: its address, for people.
+    """
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class Exchanges:
         self._clock = clock
         self._background = background
         self._transport = transport
+        self.server = masked(transport.base_url)
         self._statistics = statistics
         self._log = log
 

@@ -30,6 +30,11 @@ BRAKING_TICKS = 4 + int(np.ceil(VELOCITY / (0.9 * ACCELERATION / RATE)))
 RETURN_TICKS = 30
 """After it was held an arm that was fast goes past what is held, and is back in this time."""
 STILL = 1e-9
+ENDS = (
+    *("quit", "stop", "stop quit", "quit stop", "SIGINT", "SIGTERM", "SIGINT SIGTERM", "stop SIGINT"),
+    "SIGTERM stop",
+)
+"""By commands and signals, one after the other."""
 MAY: dict[str, set[Pilot]] = {
     "NOBODY": {Pilot.NOBODY, Pilot.MOTION},
     "POLICY": {Pilot.NOBODY, Pilot.POLICY},

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_disk import small_disk
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_context() -> Iterator[None]:
@@ -29,3 +31,10 @@ def _no_temporary_left(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield
     assert sorted(path.name for path in folder.iterdir()) == []
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB."""
+    with small_disk(tmp_path / "disk", 12) as folder:
+        yield folder

@@ -8,7 +8,6 @@ target that was posted.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from hypothesis import strategies as st
 
 from runtime.limits import LEAST_SPEED
 from runtime.recording.reader import Recording
+from tests.dexrun import any_order
 from tests.dexrun.any_order import Person, Step, play
 from tests.dexrun.tables import TWO_ARMS, WRIST
-from tests.small_disk import small_disk
 
 ASKED = st.one_of(
     st.sampled_from(
@@ -60,22 +59,7 @@ def some(*done: st.SearchStrategy[str]) -> st.SearchStrategy[list[Step]]:
     return st.lists(st.builds(lambda ticks, what: Step(ticks, *what), st.integers(0, 25), what), max_size=16)
 
 
-ENDS = st.sampled_from(
-    [
-        "quit",
-        "stop",
-        "stop quit",
-        "quit stop",
-        "SIGINT",
-        "SIGTERM",
-        "SIGINT SIGINT",
-        "SIGINT SIGTERM",
-        "stop SIGINT",
-        "SIGTERM stop",
-    ]
-)
-
-
+ENDS = st.sampled_from([*any_order.ENDS, "SIGINT SIGINT"])
 PARKED = {True: "[0.3, -1.0, 1.0, 0.5, 0.0]", False: "[]"}
 
 
@@ -105,13 +89,6 @@ def test_whatever_is_asked_of_teleoperation(steps: list[Step], end: str, park: b
     keys = {"mode": "teleop", "control__park_rad": PARKED[park], "recording__teleop": str(recorded).lower()}
     with tempfile.TemporaryDirectory() as folder:
         play(Path(folder), steps, end, Person(), **keys)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MB."""
-    with small_disk(tmp_path / "disk", 12) as folder:
-        yield folder
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import anyio
@@ -38,11 +38,11 @@ from planner.scene_reader.server import SceneReader
 from runtime.limits import LEAST_SPEED
 from runtime.messages import Floats, PolicyStatus
 from runtime.recording.reader import Recording
+from tests.dexrun import any_order
 from tests.dexrun.any_order import BRAKING_TICKS, RATE, Person, Step, play
 from tests.dexrun.drawn_table import DrawnTable, Picker, perform_grasp
 from tests.dexrun.rig import arguments
 from tests.dexrun.small_run import Script, Small, watched
-from tests.small_disk import small_disk
 
 PROMPTS = ("clear the table", "put the red cube in the tray", "put the green cube in the tray")
 ASKED = st.one_of(
@@ -60,17 +60,7 @@ KEYS = st.sampled_from(["estop", "reset", "go_on", "pause", "take", "jog.up"]).m
 HTTP = st.sampled_from(
     ["/estop", "/reset", "/resume", "/reset@old", "/pause", "/take", "/give", "/tell", "/state"]
 )
-FAULTS: tuple[FaultName, ...] = (
-    "prose",
-    "html",
-    "half_json",
-    "box_outside",
-    "unknown_object",
-    "wrong",
-    "error_500",
-    "hang",
-    "slow",
-)
+FAULTS = [name for name in get_args(FaultName) if name != "none"]
 PLANNER = st.tuples(st.sampled_from(FAULTS), st.integers(1, 4)).map(
     lambda what: f"planner {what[0]} {what[1]}"
 )
@@ -99,15 +89,7 @@ def steps_of(most: int, longest: int, *besides: st.SearchStrategy[str]) -> st.Se
 
 ENDS = st.sampled_from(
     [
-        "quit",
-        "stop",
-        "stop quit",
-        "quit stop",
-        "SIGINT",
-        "SIGTERM",
-        "SIGINT SIGTERM",
-        "stop SIGINT",
-        "SIGTERM stop",
+        *any_order.ENDS,
         "key:quit",
         "key:estop key:quit",
         "/quit",
@@ -483,13 +465,6 @@ def test_whatever_is_asked_for_in_whatever_order(**drawn: Any) -> None:
 )
 def test_whatever_is_asked_for_on_the_simulated_tabletop(**drawn: Any) -> None:
     on_the_world(**drawn)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MB."""
-    with small_disk(tmp_path / "disk", 12) as folder:
-        yield folder
 
 
 @pytest.mark.slow
