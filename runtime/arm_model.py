@@ -27,6 +27,7 @@ from runtime.mujoco_calls import query
 from runtime.table_model import FIXED, TABLE, FixedBox, compiled
 
 DEFAULT_REACH_M = 0.02
+_SIGHT_M = 10.0
 _ONE_DOF = (2, 3)
 """MuJoCo's slide and hinge joints."""
 
@@ -352,6 +353,27 @@ class ArmModel:
         """``[A]``, the same of each arm."""
         self._place(q)
         return np.asarray(self.data.site_xpos[self._sites, 2])
+
+    def met(self, q: Floats, origin_m: Floats, towards: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """What the robot at `q`, or the table, shows to somebody at `origin_m` ``[3]``, in the base frame.
+
+        What else stands there is looked through.
+
+        Returns:
+            How many times ``towards[N, 3]`` it is to the first surface, NaN where there is none; and whether
+            that is the robot's, ``[N]``.
+        """
+        self._place(q)
+        mujoco, count = self._mujoco, len(towards)
+        times, geoms = np.full(count, -1.0), np.full(count, -1, np.int32)
+        through = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, FIXED)
+        along = np.ascontiguousarray(towards, np.float64).reshape(-1)
+        origin = np.array(origin_m, np.float64)
+        mujoco.mj_multiRay(
+            self.model, self.data, origin, along, None, True, through, geoms, times, None, count, _SIGHT_M
+        )
+        hit = geoms >= 0
+        return np.where(hit, times, np.nan), hit & ~self._fixed[geoms]
 
     def clearance(self, q: Floats) -> float:
         """Least distance at `q` of the arm to the table and to itself, metres, at most ``reach_m``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from policies.lift.numbers import azimuth
 from policies.lift.options import LiftOptions
 from policies.lift.sight import DepthView, Sighting, heights, look, replaced, thinned, unseen
+from runtime.messages import CameraInfo
 
 _WHOLE_SHARE = 0.85
 """With less of its first area in sight an object is not seen whole, with much more it is something else."""
@@ -17,6 +19,8 @@ _SAME_HEIGHT_M = 0.008
 _MOVED_M = 0.003
 _TURNED = 0.25
 _STRETCHED = 0.2
+
+Placing = Callable[[DepthView, CameraInfo], CameraInfo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,13 @@ class ObjectInSight:
         self._first: Sighting | None = None
         self._known: Remembered | None = None
 
-    def take(self, view: DepthView) -> Remembered | None:
+    def take(self, view: DepthView, placed: Placing | None = None) -> Remembered | None:
         """Take in a picture; ``None`` until the object has been seen.
+
+        Args:
+            view: the picture.
+            placed: says where its camera is along the table, once it is levelled; asked of the first picture
+                that shows the object.
 
         Raises:
             PolicyError: the camera has no depth scale or is not calibrated to the arm.
@@ -46,6 +55,8 @@ class ObjectInSight:
         view, known, first = thinned(view, self._options.picture_width), self._known, self._first
         if known is None or first is None:
             now = look(view, self._options)
+            if now.seen and placed is not None:
+                now = look(view, self._options, placed(view, now.info))
             if not now.seen:
                 return None
             self._before, self._first = view, now

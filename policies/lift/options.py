@@ -63,6 +63,8 @@ class LiftOptions(PolicyTable):
         picture_width: wider pictures are thinned out by a whole number until they are at most so wide.
         level: whether the camera's tilt and height are taken from the table that it sees, so that a camera
             that was nudged is measured with correctly.
+        place: whether where the camera is along the table, and how it is turned about the vertical, is taken
+            from the arm that it sees at rest as an attempt begins.
         table_height_m: of the table in the base frame.
         min_height_m, max_height_m: points of an object are so far above the table.
         min_points: fewer points than this are no object.
@@ -97,6 +99,7 @@ class LiftOptions(PolicyTable):
     rate_hz: float = Field(default=15.0, gt=0, le=1000)
     picture_width: int = Field(default=320, ge=32, le=4096)
     level: bool = True
+    place: bool = True
     table_height_m: float = 0.0
     min_height_m: float = Field(default=0.005, gt=0)
     max_height_m: float = Field(default=0.09, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,13 +15,14 @@ from policies.lift.load import load_lift, random_lift
 from policies.lift.memory import ObjectInSight, Remembered
 from policies.lift.numbers import rows_of, size, vectors
 from policies.lift.options import LiftOptions, weights_file
+from policies.lift.place import ArmInSight
 from policies.lift.shaping import RowShaping
 from policies.lift.sight import DepthView
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S
 from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec
 from runtime.joints import JointLayout
-from runtime.messages import CameraInfo, Floats, Observation, PolicyAnswer, PolicyStatus
+from runtime.messages import ArmState, CameraInfo, Floats, Observation, PolicyAnswer, PolicyStatus
 
 _MISSES = 2
 """So many answers in a row that see closed jaws end an attempt."""
@@ -81,6 +83,7 @@ class LiftPolicy:
         )
         self._permitted = robot.permitted
         self._shaping = RowShaping(config, robot, arm_model)
+        self._arm = ArmInSight(arm_model()) if config.place and self._permitted is not None else None
         self._setbacks, self._done = 0, True
         self.reset()
 
@@ -120,7 +123,7 @@ class LiftPolicy:
         position = np.asarray(observation.arm.position, np.float64)
         if position.shape != (self._shape.joints,) or not np.isfinite(position).all():
             raise PolicyError(f"lift: the arm's position is not {self._shape.joints} finite numbers")
-        known = self._object.take(self._view(observation))
+        known = self._object.take(self._view(observation), partial(self._placed, observation.arm))
         if known is None:
             raise NoAnswerError("too little of the object is seen above the table")
         if why := self._failure(position):
@@ -149,6 +152,9 @@ class LiftPolicy:
             shapes = f"{list(tracked.mask.shape)}, the depth {list(frame.depth.shape)}"
             raise PolicyError(f"lift: the mask of camera {name!r} is {shapes}")
         return DepthView(frame.depth, tracked.mask, self._camera())
+
+    def _placed(self, arm: ArmState, view: DepthView, info: CameraInfo) -> CameraInfo:
+        return info if self._arm is None else self._arm.placed(view, info, arm)
 
     def _numbers(self, observation: Observation, known: Remembered, position: Floats) -> NDArray[np.float32]:
         force = np.array([self._force(observation)])
