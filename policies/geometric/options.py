@@ -16,6 +16,8 @@ class GeometricOptions(PolicyTable):
 
     Attributes:
         camera: the RGB-D camera whose mask and depth are used; it must be calibrated to the arm.
+        nudged: whether where the camera stands is found by the table and by the arm at rest that it sees, as
+            an attempt begins; where no more than 2 mm are off, it is where it was calibrated.
         chunk_steps: rows of a chunk at most; less where the next step depends on what will be seen.
         rate_hz: rows per second that it plans; what is counted in steps here was chosen for 30.
         lead_steps: rows of the committed horizon that a new plan leaves alone at least, so that it is
@@ -58,6 +60,7 @@ class GeometricOptions(PolicyTable):
 
     type: Literal["geometric"] = "geometric"
     camera: str = "head"
+    nudged: bool = True
     chunk_steps: int = Field(default=40, ge=4, le=400)
     rate_hz: float = Field(default=30.0, gt=0, le=1000)
     lead_steps: int = Field(default=4, ge=0, le=100)

@@ -108,6 +108,7 @@ class GeometricPolicy:
             PolicyError: the arm's state is unusable.
             NoAnswerError: before there is a plan, the object cannot be found in mask and depth, is out of
                 reach or too wide.
+            NotReadyError: where the camera stands is being measured.
         """
         self._check(observation)
         start = self._start(observation)

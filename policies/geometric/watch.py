@@ -8,7 +8,10 @@ import numpy as np
 
 from policies.geometric.estimate import ObjectEstimate
 from policies.geometric.options import GeometricOptions
-from policies.geometric.view import estimate_object, hidden_share, obstacles_around
+from policies.geometric.view import estimate_object, hidden_share, masked_frame, obstacles_around
+from policies.nudged.arm import ArmInSight
+from policies.nudged.camera import standing
+from policies.nudged.view import DepthView
 from runtime.arm_model import ArmModel
 from runtime.interfaces import PolicyError
 from runtime.messages import CameraInfo, Floats, Observation
@@ -33,12 +36,14 @@ class ObjectMemory:
         self._others = list(arm.layout.others)
         self._look = np.array(config.look_rad or arm.home[self._others])
         self._camera = camera
+        self._arm = ArmInSight(arm) if config.nudged else None
         self.reset()
 
     def reset(self) -> None:
         """Forget the object."""
         self.estimate: ObjectEstimate | None = None
         self.obstacles: Floats = np.zeros((0, 3))
+        self._standing: CameraInfo | None = None
 
     def look(self, observation: Observation) -> bool:
         """Take in what is seen; whether the object turned out to be new or elsewhere.
@@ -47,9 +52,12 @@ class ObjectMemory:
 
         Raises:
             PolicyError: there is no estimate yet, and none can be made of this.
+            NotReadyError: there is none yet, and where the camera stands is being measured.
         """
         known = self.estimate
         try:
+            if known is None and self._arm is not None:
+                self._standing = self._found(observation, self._arm)
             hidden = hidden_share(observation, self._info(), self._config) > self._config.max_hidden_share
             if hidden and (known is not None or self._can_move_aside(observation)):
                 return False
@@ -65,7 +73,15 @@ class ObjectMemory:
         self.estimate = fresh
         return True
 
+    def _found(self, observation: Observation, arm: ArmInSight) -> CameraInfo:
+        _, depth, mask = masked_frame(observation, self._config)
+        view = DepthView(depth, mask, self._calibrated())
+        return standing(view, self._config.table_height_m, arm, observation.arm)
+
     def _info(self) -> CameraInfo:
+        return self._calibrated() if self._standing is None else self._standing
+
+    def _calibrated(self) -> CameraInfo:
         return self._camera() if callable(self._camera) else self._camera
 
     def _can_move_aside(self, observation: Observation) -> bool:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from policies.lift.numbers import azimuth
 from policies.lift.options import LiftOptions
-from policies.lift.sight import DepthView, Sighting, heights, look, replaced, thinned, unseen
+from policies.lift.sight import Sighting, heights, look, replaced, unseen
+from policies.nudged.view import DepthView, thinned
 from runtime.messages import CameraInfo
 
 _WHOLE_SHARE = 0.85

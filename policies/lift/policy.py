@@ -15,9 +15,9 @@ from policies.lift.load import load_lift, random_lift
 from policies.lift.memory import ObjectInSight, Remembered
 from policies.lift.numbers import rows_of, size, vectors
 from policies.lift.options import LiftOptions, weights_file
-from policies.lift.place import ArmInSight
 from policies.lift.shaping import RowShaping
-from policies.lift.sight import DepthView
+from policies.nudged.arm import ArmInSight
+from policies.nudged.view import DepthView
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S
 from runtime.interfaces import NoAnswerError, PolicyError, PolicySpec

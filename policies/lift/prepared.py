@@ -32,7 +32,8 @@ from policies.data.dataset import (
 from policies.lift.memory import ObjectInSight
 from policies.lift.numbers import size, vectors
 from policies.lift.options import LiftOptions
-from policies.lift.sight import SIGHT, DepthView
+from policies.lift.sight import SIGHT
+from policies.nudged.view import DepthView
 from runtime.messages import CameraInfo, Floats
 
 NUMBERS, CROP, DONE = "lift.numbers", "lift.crop", "lift.done"

@@ -7,15 +7,17 @@ No colours: a mask says *which* object, and how things look has no part in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.nudged.level import levelled
+from policies.nudged.view import DepthView
 from policies.points import deproject
 from runtime.mask_shape import eroded
-from runtime.messages import CameraInfo, DepthImage, Floats, Mask
+from runtime.messages import CameraInfo, Floats
 from runtime.object_point import main_part
 
 SIGHT = 10
@@ -24,10 +26,6 @@ HEIGHT_UNIT_M = 0.05
 """Heights in a picture are multiples of it."""
 _SLAB_M = 0.005
 _LEAST_SHARE = 0.25
-_LEVEL_STRIDE = 8
-_LEVEL_REACH_M = (0.04, 0.012, 0.005)
-"""Points farther off the table than this, from one fit to the next, are none of the table's."""
-_LEVEL_POINTS = 100
 
 
 class SightLimits(Protocol):
@@ -39,71 +37,6 @@ class SightLimits(Protocol):
     min_points: int
     picture_width: int
     level: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DepthView:
-    """Depth in the camera's units, the mask, and the camera that both are of."""
-
-    depth: DepthImage
-    mask: Mask
-    info: CameraInfo
-
-
-def thinned(view: DepthView, most: int) -> DepthView:
-    """Every second (third...) pixel of pictures that are wider than `most`; the camera's numbers follow."""
-    step = -(-view.depth.shape[1] // most)
-    if step <= 1:
-        return view
-    depth, mask = view.depth[::step, ::step], view.mask[::step, ::step]
-    inner = view.info.intrinsics
-    intrinsics = replace(
-        inner,
-        width=depth.shape[1],
-        height=depth.shape[0],
-        fx=inner.fx / step,
-        fy=inner.fy / step,
-        cx=inner.cx / step,
-        cy=inner.cy / step,
-    )
-    return DepthView(depth, mask, replace(view.info, intrinsics=intrinsics))
-
-
-def levelled(view: DepthView, table_height_m: float) -> CameraInfo:
-    """The camera, turned about itself and moved up or down so that the table it sees is flat at its height.
-
-    Its own numbers where too little of a table is seen. What no table tells stays as it was: where the
-    camera is sideways, and which way it is turned about the vertical.
-    """
-    info = view.info
-    if info.base_from_camera is None:
-        return info
-    sparse = np.zeros(view.depth.shape, bool)
-    sparse[::_LEVEL_STRIDE, ::_LEVEL_STRIDE] = True
-    points = deproject(view.depth, sparse & (view.mask == 0), info)
-    plane = np.array([0.0, 0.0, table_height_m])
-    for reach in _LEVEL_REACH_M:
-        off = points[:, 2] - points[:, :2] @ plane[:2] - plane[2]
-        near = points[np.abs(off) < reach]
-        if len(near) < _LEVEL_POINTS:
-            return info
-        rows = np.column_stack([near[:, :2], np.ones(len(near))])
-        plane = np.linalg.lstsq(rows, near[:, 2], rcond=None)[0]
-    return replace(info, base_from_camera=_turned(info.base_from_camera, plane, table_height_m))
-
-
-def _turned(pose: Floats, plane: Floats, height: float) -> Floats:
-    """`pose` after the smallest turn about the camera that makes ``z = plane . (x, y, 1)`` level."""
-    normal = np.array([-plane[0], -plane[1], 1.0])
-    normal /= np.linalg.norm(normal)
-    axis = np.cross(normal, [0.0, 0.0, 1.0])
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    turn = np.eye(3) + cross + cross @ cross / (1.0 + normal[2])
-    made = pose.copy()
-    made[:3, :3] = turn @ pose[:3, :3]
-    above = (pose[2, 3] - plane[0] * pose[0, 3] - plane[1] * pose[1, 3] - plane[2]) * normal[2]
-    made[2, 3] = height + above
-    return made
 
 
 @dataclass(frozen=True, slots=True)

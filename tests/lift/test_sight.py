@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from policies.lift.config import LiftConfig
-from policies.lift.sight import HEIGHT_UNIT_M, DepthView, heights, levelled, look, thinned
+from policies.lift.sight import HEIGHT_UNIT_M, heights, look
+from policies.nudged.level import levelled
+from policies.nudged.view import DepthView, thinned
 from runtime.messages import CameraInfo
 from tests.geometric.synthetic import INFO, Box, view
 

@@ -13,14 +13,18 @@ from loguru import logger
 from dexrun.gym.defaults import default_settings, lighter
 from dexrun.gym.engine import TableEngine
 from dexrun.gym.eyes import Shot
-from drivers.world.scene import HEAD_CAMERA
+from drivers.world.scene import HEAD_CAMERA, object_body
+from policies.geometric.config import GeometricConfig
+from policies.geometric.watch import ObjectMemory
 from policies.lift.config import LiftConfig
 from policies.lift.memory import ObjectInSight
-from policies.lift.place import ArmInSight
-from policies.lift.sight import DepthView, levelled
-from runtime.geometry import rays
+from policies.nudged.arm import ArmInSight
+from policies.nudged.camera import standing
+from policies.nudged.level import levelled
+from policies.nudged.view import DepthView
+from runtime.geometry import project, rays
 from runtime.inference import NotReadyError
-from runtime.messages import ArmState, CameraInfo, Floats
+from runtime.messages import ArmState, CameraInfo, Floats, Frame, Observation, TrackedMask
 
 SETTINGS = lighter(default_settings())
 PICTURES = {"head": Shot("head", 320, 240, depth=True)}
@@ -191,3 +195,47 @@ def test_an_object_is_remembered_by_the_camera_as_it_was_placed(engine: TableEng
     assert len(asked) == 1
     assert first.whole.middle - plain.whole.middle == pytest.approx([0.01, 0.0, 0.0], abs=1e-3)
     assert again.now.info is first.now.info
+
+
+def test_a_camera_stands_where_it_was_calibrated_or_where_it_is(engine: TableEngine) -> None:
+    view, arm = seen(engine, [0.0] * 3, [0.0] * 3)
+    assert standing(view, 0.0, ArmInSight(engine.model.copy()), arm) is view.info
+    for shift_m, turn_rad in (([0.004, 0.0, 0.0], [0.0] * 3), ([0.0] * 3, [0.02, 0.01, 0.0])):
+        view, arm = seen(engine, shift_m, turn_rad)
+        in_sight = ArmInSight(engine.model.copy())
+        for _ in range(30):
+            with suppress(NotReadyError):
+                found = standing(view, 0.0, in_sight, arm)
+                break
+        assert off_m(view.info, truth(engine, view.info)) > 0.0035
+        assert off_m(found, truth(engine, view.info)) < 0.0015
+
+
+@pytest.mark.parametrize("nudged", [True, False])
+def test_geometric_looks_through_the_camera_as_it_stands(engine: TableEngine, nudged: bool) -> None:
+    view, arm = seen(engine, [0.01, 0.0, 0.0], [0.0, 0.0, 0.03])
+    body = engine.table.model.body(object_body(0)).id
+    there = engine.table.data.xpos[body].copy()
+    true = truth(engine, view.info)
+    pose = true.base_from_camera
+    assert pose is not None
+    at = project(((there - pose[:3, 3]) @ pose[:3, :3])[None], true.intrinsics)[0]
+    rows, columns = np.mgrid[: view.depth.shape[0], : view.depth.shape[1]]
+    mask = (np.hypot(columns - at[0], rows - at[1]) < 12).astype(np.uint8)
+    color = np.zeros((*mask.shape, 3), np.uint8)
+    shown = Observation(
+        step=0,
+        epoch=0,
+        stamp_ns=0,
+        arm=arm,
+        frames={"head": Frame("head", 0, color, view.depth)},
+        masks={"head": TrackedMask("head", 0, mask, 1.0)},
+    )
+    memory = ObjectMemory(GeometricConfig(nudged=nudged), engine.model.copy(), view.info)
+    for _ in range(30):
+        with suppress(NotReadyError):
+            memory.look(shown)
+            break
+    assert memory.estimate is not None
+    off = float(np.linalg.norm(memory.estimate.center - there[:2]))
+    assert off < 0.002 if nudged else off > 0.008

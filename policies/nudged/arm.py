@@ -1,6 +1,6 @@
 """Where a camera is sideways: measured by the arm that it sees, which stands at a pose that is known.
 
-A table tells a camera's tilt and height (`policies.lift.sight.levelled`); where it is along the table, and
+A table tells a camera's tilt and height (`policies.nudged.level.levelled`); where it is along the table, and
 which way it is turned about the vertical, only something can tell that has edges and a known place. The arm
 is one: rays to its model say what depth the camera should read, and the move of the points that were read is
 looked for that agrees best. Registration of a depth image to a model, as in Newcombe et al., "KinectFusion"
@@ -17,7 +17,7 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from policies.lift.sight import DepthView
+from policies.nudged.view import DepthView
 from policies.points import deproject
 from runtime.arm_model import ArmModel
 from runtime.geometry import project, rays
