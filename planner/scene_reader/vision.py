@@ -31,13 +31,17 @@ _MIN_SATURATION = 110
 _MIN_VALUE = 35
 _MIN_AREA = 1.3e-4
 """Of the picture; less is a reflection, or the rim of something else (40 pixels of 640x480)."""
-_TRAY_MAX_VALUE = 85
-_TRAY_MIN_AREA = 0.02
-_TRAY_MIN_SOLIDITY = 0.55
-"""Of its outline within its hull; less than 1 where the arm reaches over it."""
+_TRAY_DARKER, _TRAY_OTHER, _ALIKE = 6, 5, 4
+_TRAY_AREA = (0.02, 0.25)
+"""Of the picture. What is larger is the table."""
+_TRAY_MIN_SOLIDITY, _TRAY_MIN_RECTANGLE = 0.55, 0.7
+"""Of its outline within its hull, and of that within a rectangle; less than 1 where the arm is over it."""
 _TABLE_TOLERANCE = 28
 _MAX_FOREIGN_RIM = 0.08
 _TOP_OF_BRIGHTEST = 0.72
+_SHADED, _SPLINTER, _SIDE_BORDER, _NEAR_PX = 0.85, 0.1, 0.6, 4
+"""A side is so much darker than the top or so much smaller, and borders on it over so much of the root of its
+area, but for so many pixels that are neither."""
 _ROUND = 0.785
 """Share of its enclosing circle that a round top fills (a square fills 0.64)."""
 _LONG = 1.22
@@ -88,9 +92,8 @@ def read(image: ColorImage) -> Scene:
 
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), dtype=np.uint8)
     tray = _find_tray(hsv)
-    objects = [
-        _describe(hsv, part, color, tray) for color, part in _colored_parts(hsv, _MIN_AREA * hsv[..., 0].size)
-    ]
+    parts = _without_sides(_colored_parts(hsv, _MIN_AREA * hsv[..., 0].size), hsv[..., 2])
+    objects = [_describe(hsv, part, color, tray) for color, part in parts]
     objects.sort(key=lambda each: (each.box[0], each.box[1]))
     box = None
     if tray is not None:
@@ -107,6 +110,51 @@ class _Part:
     y: int
     mask: Bits
     area: int
+
+
+def _without_sides(parts: list[tuple[str, _Part]], value: Bits) -> list[tuple[str, _Part]]:
+    """Without those that are a side or a splinter of what they border on, of the next hue at most."""
+    if len(parts) < 2:
+        return parts
+    light = [float(np.median(value[_box(part)][part.mask > 0])) for _, part in parts]
+    return [
+        (color, part)
+        for at, (color, part) in enumerate(parts)
+        if not any(
+            _neighbours(color, other)
+            and (light[at] < _SHADED * light[beside] or part.area < _SPLINTER * top.area)
+            and _border(part, top) > _SIDE_BORDER * math.sqrt(part.area)
+            for beside, (other, top) in enumerate(parts)
+        )
+    ]
+
+
+def _neighbours(one: str, other: str) -> bool:
+    apart = abs(COLORS.index(one) - COLORS.index(other))
+    return apart in (0, 1, len(COLORS) - 1)
+
+
+def _box(part: _Part) -> tuple[slice, slice]:
+    height, width = part.mask.shape
+    return slice(part.y, part.y + height), slice(part.x, part.x + width)
+
+
+def _border(part: _Part, other: _Part) -> int:
+    """How many pixels of `part` are next to `other`; what a JPEG blurs lies between them."""
+    import cv2
+
+    height, width = part.mask.shape
+    near = _NEAR_PX
+    here = np.zeros((height + 2 * near, width + 2 * near), np.uint8)
+    x, y = other.x - part.x + near, other.y - part.y + near
+    tall, wide = other.mask.shape
+    top, left, bottom, right = max(y, 0), max(x, 0), min(y + tall, len(here)), min(x + wide, here.shape[1])
+    if top >= bottom or left >= right:
+        return 0
+    here[top:bottom, left:right] = other.mask[top - y : bottom - y, left - x : right - x]
+    kernel = np.ones((2 * near + 1, 2 * near + 1), np.uint8)
+    wider = np.asarray(cv2.dilate(here, kernel))[near:-near, near:-near]
+    return int(((wider > 0) & (part.mask > 0)).sum())
 
 
 def color_classes(hsv: Bits) -> Bits:
@@ -203,20 +251,42 @@ def _shape(mask: Bits, value: Bits) -> str:
 
 
 def _find_tray(hsv: Bits) -> Any:
-    """The outline of the largest dark, compact area, as OpenCV's ``[N, 1, 2]``; ``None`` if there is none.
+    """The outline of the largest box that is darker than the table, or else of another grey, as OpenCV's
+    ``[N, 1, 2]``; ``None`` if there is none.
 
-    Darkness is closed over with a wide kernel first, so that things in the tray do not break it up.
+    How dark that is, the table says: it is what most of the picture shows.
     """
     import cv2
 
-    height, width = hsv.shape[:2]
-    dark = ((hsv[..., 2] <= _TRAY_MAX_VALUE) & (hsv[..., 1] < _MIN_SATURATION)).astype(np.uint8)
-    outlines, _ = cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    best, best_area = None, _TRAY_MIN_AREA * height * width
+    weak = hsv[..., 1] < _MIN_SATURATION
+    value = hsv[..., 2].astype(np.int16)
+    if not weak.any():
+        return None
+    counts = np.bincount(value[weak], minlength=256)
+    table = int(np.convolve(counts, np.ones(2 * _ALIKE + 1), "same").argmax())
+    darker = _largest_box(weak & (value <= table - _TRAY_DARKER))
+    if darker is not None:
+        return darker
+    rgb = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.int16)
+    grey = np.median(rgb[weak & (np.abs(value - table) <= 2 * _ALIKE)], axis=0)
+    other = np.abs(rgb - grey).max(axis=-1) >= _TRAY_OTHER
+    return _largest_box(weak & other & (value <= table + _TABLE_TOLERANCE))
+
+
+def _largest_box(where: NDArray[np.bool_]) -> Any:
+    """The hull of the largest part that nearly fills it, and that nearly fills the rectangle around it."""
+    import cv2
+
+    outlines, _ = cv2.findContours(where.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    best, best_area = None, _TRAY_AREA[0] * where.size
     for outline in outlines:
         hull = cv2.convexHull(outline)
         area = cv2.contourArea(hull)
-        if area > best_area and cv2.contourArea(outline) >= _TRAY_MIN_SOLIDITY * area:
+        if not best_area < area < _TRAY_AREA[1] * where.size:
+            continue
+        width, height = cv2.minAreaRect(hull)[1]
+        solid = cv2.contourArea(outline) >= _TRAY_MIN_SOLIDITY * area
+        if solid and area >= _TRAY_MIN_RECTANGLE * width * height:
             best, best_area = hull, area
     return best
 
