@@ -42,11 +42,14 @@ class ErrorWithinError(Exception):
 
     Attributes:
         status: the HTTP status that it names; 0 for none.
+        headers, body: of the answer, once that is known.
     """
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+        self.headers: Mapping[str, str] = {}
+        self.body = ""
 
 
 _CUT_OFF = frozenset(

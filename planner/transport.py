@@ -98,6 +98,8 @@ class Transport:
         except openai.APIStatusError as error:
             answer = error.response
             return self._status(error.status_code, answer.headers, error.message, answer.text)
+        except ErrorWithinError as error:
+            return self._error_within(error)
         except (openai.OpenAIError, ValueError, RecursionError) as error:
             return FailedExchange(
                 "malformed", f"not a chat completion: {self._redact(str(error))}", again=False
@@ -111,6 +113,9 @@ class Transport:
                 return await self._complete(messages)
             except openai.APIStatusError as error:
                 if not await self._adapted(error.status_code, error.response.text):
+                    raise
+            except ErrorWithinError as error:
+                if not await self._adapted(error.status or 400, str(error)):
                     raise
         return await self._complete(messages)
 
@@ -135,7 +140,8 @@ class Transport:
         try:
             answer = read(raw.content, later)
         except ErrorWithinError as error:
-            return self._error_within(error, raw)
+            error.headers, error.body = raw.headers, raw.text
+            raise
         if isinstance(answer, FailedExchange):
             return replace(answer, detail=self._redact(answer.detail))
         return answer
@@ -217,10 +223,10 @@ class Transport:
         detail = self._redact(f"host {host!r} is not known: {cause.strerror}")
         return FailedExchange("unknown_host", detail, again=cause.errno == socket.EAI_AGAIN)
 
-    def _error_within(self, error: ErrorWithinError, raw: Any) -> FailedExchange:
+    def _error_within(self, error: ErrorWithinError) -> FailedExchange:
         """An error that came as an answer: treated as its status says, or else as what cannot be used."""
         if error.status:
-            return self._status(error.status, raw.headers, str(error), raw.text)
+            return self._status(error.status, error.headers, str(error), error.body)
         return FailedExchange("malformed", self._redact(f"the server reports an error: {error}"), again=False)
 
     def _status(self, status: int, headers: Any, message: str, body: str) -> FailedExchange:

@@ -387,13 +387,18 @@ def test_a_server_elsewhere_is_told_by_its_address() -> None:
     clock.run(main)
 
 
-def test_what_a_server_does_not_take_is_left_out() -> None:
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, ""), (200, ', "code": 400'), (200, ', "code": "unsupported_value"'), (200, "")]
+)
+def test_what_a_server_does_not_take_is_left_out(status: int, code: str) -> None:
+    """Of a proxy, the refusal of what is behind it comes as an answer of status 200."""
     server = Server()
+    said = "Unsupported value: 'temperature' does not support 0"
     server.refusals = [
         refusal(
             422, body='{"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "extra_forbidden"}]}'
         ),
-        refusal(400, body='{"error": {"message": "Unsupported value: \'temperature\' does not support 0"}}'),
+        refusal(status, body=f'{{"error": {{"message": "{said}"{code}}}}}'),
     ]
 
     async def use(planner: Planner, _: SteppedClock) -> None:
@@ -412,6 +417,7 @@ def test_what_a_server_does_not_take_is_left_out() -> None:
     [
         (400, "System role not supported"),
         (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (200, "Conversation roles must alternate user/assistant/user/assistant/..."),
     ],
 )
 def test_a_model_without_a_system_role_is_told_by_the_person(status: int, said: str) -> None:
