@@ -15,15 +15,18 @@ class Beat:
     Attributes:
         origin_ns: when tick 0 is due.
         period: in nanoseconds.
+        quiet_ns: for so long before a tick the loop waits for it with Python's lock in its hands: what is to
+            be ready then must be ready before.
     """
 
     origin_ns: int
     period: Fraction
+    quiet_ns: int = 0
 
     @classmethod
-    def of(cls, origin_ns: int, rate_hz: float) -> Beat:
+    def of(cls, origin_ns: int, rate_hz: float, quiet_ns: int = 0) -> Beat:
         """Of a loop with so many ticks a second."""
-        return cls(origin_ns, NS_PER_S / Fraction(rate_hz).limit_denominator(1_000_000))
+        return cls(origin_ns, NS_PER_S / Fraction(rate_hz).limit_denominator(1_000_000), quiet_ns)
 
     @property
     def period_ns(self) -> int:

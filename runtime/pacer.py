@@ -14,7 +14,7 @@ from runtime.latest import Latest
 from runtime.statistics import RunStatistics
 
 _EARLIER_NS = 2 * NS_PER_S // 1000
-"""How long before the spin the first rehearsal begins: what it takes with cold caches under a busy GIL."""
+"""How long before the spin the rehearsal begins: what it takes with cold caches under a busy GIL."""
 _SHORT = 10
 """The spin is at most this part of a period: drivers read just before a tick, and need the GIL, too."""
 _WARM_NS = 8 * NS_PER_S // 1000
@@ -33,9 +33,8 @@ class Pacer:
     Attributes:
         tick: number of the present tick (deadlines since the start, skipped ones included).
         started_ns: when the present tick started.
-        rehearse: called once before the spin, and in the spin as often as it ends in time. Code and data that
-            lay still for a period have left the processor's caches; going over them brings them back, and the
-            tick itself then takes half the time. It must not change anything.
+        rehearse: called once before the spin. Code and data that lay still for a period have left the
+            processor's caches; going over them brings them back. It must not change anything.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Pacer:
     def start(self, origin_ns: int | None = None) -> None:
         """Fix the deadline of tick 0: `origin_ns`, or one period from now."""
         origin_ns = self._clock.now_ns() + self.period_ns if origin_ns is None else origin_ns
-        self._beat, self._started = Beat.of(origin_ns, self._rate_hz), True
+        self._beat, self._started = Beat.of(origin_ns, self._rate_hz, self._spin_ns), True
         if self._told is not None:
             self._told.post(self._beat)
         self.tick = -1
@@ -95,23 +94,20 @@ class Pacer:
         rehearses = spin_ns > 0 and self.rehearse is not None and self.period_ns > _WARM_NS
         if rehearses and early_ns > clock.now_ns():
             await clock.sleep_until_ns(early_ns)
-            self._rehearsed_before(deadline_ns)
+            self._rehearse_before(deadline_ns - spin_ns)
         await clock.sleep_until_ns(deadline_ns - spin_ns)
-        while rehearses and self._rehearsed_before(deadline_ns):
-            pass
 
-    def _rehearsed_before(self, deadline_ns: int) -> bool:
-        """Rehearse, unless that would last into the tick: worse than none. What it takes differs by half.
+    def _rehearse_before(self, spin_ns: int) -> None:
+        """Rehearse, unless that would last into the spin: worse than none. What it takes differs by half.
 
         What is counted on is the longest that one took, forgotten little by little.
         """
         began_ns, lasting_ns = self._clock.now_ns(), self._rehearsal_ns * 7 // 8
-        if self.rehearse is None or began_ns + 2 * self._rehearsal_ns >= deadline_ns:
+        if self.rehearse is None or began_ns + 2 * self._rehearsal_ns >= spin_ns:
             self._rehearsal_ns = lasting_ns
-            return False
+            return
         self.rehearse()
         self._rehearsal_ns = max(self._clock.now_ns() - began_ns, lasting_ns)
-        return True
 
     def _choose(self) -> int:
         """The next tick that can still be on time; the ones before it are counted by cause."""

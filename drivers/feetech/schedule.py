@@ -11,9 +11,9 @@ from runtime.latest import Latest
 _SPARE_NS, _STEP_NS, _LATE = NS_PER_S // 5_000, NS_PER_S // 10_000, 0.1
 """What a reading takes besides its bytes, at first; how that is corrected; how many take longer."""
 _MARGIN_NS = NS_PER_S // 1_000
-"""Added to that: the loop spins for its tick then (`runtime.clock.Clock.spin_ns`), and a thread that has
-Python's lock makes it late. Where there is time to spare it covers the rest of them; on a busy machine
-nothing does, and to begin still earlier would make every reading old for the sake of a few."""
+"""Added to that, or the loop's quiet time if that is longer: it waits for its tick (`Beat.quiet_ns`), and a
+thread that has Python's lock makes it late. Where there is time to spare it covers the rest of them; on a
+busy machine nothing does, and to begin still earlier would make every reading old for the sake of a few."""
 _SHORT_NS = 8 * NS_PER_S // 1_000
 
 
@@ -79,7 +79,7 @@ class ReadTimes:
             self.due_ns, self.before_goal = beat.at_ns(2 * beat.after(began_ns) + 1, 2), True
             return
         parts = max(1, round(self._rate_hz * beat.period_ns / NS_PER_S))
-        ahead_ns = wire_ns + round(self._spare_ns) + _MARGIN_NS
+        ahead_ns = wire_ns + round(self._spare_ns) + max(_MARGIN_NS, beat.quiet_ns)
         place = beat.after(began_ns + ahead_ns - beat.period_ns // (2 * parts), parts)
         if beat is self._followed:
             place = max(place, self._place + 1)
