@@ -92,7 +92,7 @@ def read(image: ColorImage) -> Scene:
 
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), dtype=np.uint8)
     tray = _find_tray(hsv)
-    parts = _without_sides(_colored_parts(hsv, _MIN_AREA * hsv[..., 0].size), hsv[..., 2])
+    parts = _with_their_sides(_colored_parts(hsv, _MIN_AREA * hsv[..., 0].size), hsv[..., 2])
     objects = [_describe(hsv, part, color, tray) for color, part in parts]
     objects.sort(key=lambda each: (each.box[0], each.box[1]))
     box = None
@@ -112,21 +112,30 @@ class _Part:
     area: int
 
 
-def _without_sides(parts: list[tuple[str, _Part]], value: Bits) -> list[tuple[str, _Part]]:
-    """Without those that are a side or a splinter of what they border on, of the next hue at most."""
-    if len(parts) < 2:
-        return parts
+def _with_their_sides(parts: list[tuple[str, _Part]], value: Bits) -> list[tuple[str, _Part]]:
+    """What is a side or a splinter of what it borders on, of the next hue at most, taken into that."""
     light = [float(np.median(value[_box(part)][part.mask > 0])) for _, part in parts]
-    return [
-        (color, part)
-        for at, (color, part) in enumerate(parts)
-        if not any(
-            _neighbours(color, other)
-            and (light[at] < _SHADED * light[beside] or part.area < _SPLINTER * top.area)
-            and _border(part, top) > _SIDE_BORDER * math.sqrt(part.area)
-            for beside, (other, top) in enumerate(parts)
-        )
-    ]
+    whole: dict[int, _Part] = dict(enumerate(part for _, part in parts))
+    for at, (color, part) in enumerate(parts):
+        for beside, (other, top) in enumerate(parts):
+            less = light[at] < _SHADED * light[beside] or part.area < _SPLINTER * top.area
+            if beside == at or beside not in whole or not less or not _neighbours(color, other):
+                continue
+            if _border(part, top) > _SIDE_BORDER * math.sqrt(part.area):
+                whole[beside] = _together(whole[beside], whole.pop(at))
+                break
+    return [(parts[at][0], part) for at, part in whole.items()]
+
+
+def _together(one: _Part, other: _Part) -> _Part:
+    x, y = min(one.x, other.x), min(one.y, other.y)
+    right = max(each.x + each.mask.shape[1] for each in (one, other))
+    bottom = max(each.y + each.mask.shape[0] for each in (one, other))
+    mask = np.zeros((bottom - y, right - x), np.uint8)
+    for each in (one, other):
+        tall, wide = each.mask.shape
+        mask[each.y - y : each.y - y + tall, each.x - x : each.x - x + wide] |= each.mask
+    return _Part(x, y, mask, one.area + other.area)
 
 
 def _neighbours(one: str, other: str) -> bool:
