@@ -48,9 +48,8 @@ def test_boxes_good_and_bad_give_the_object(color: str, shape: str, off: tuple[i
 def test_rendered_objects_are_cut_out_whole(name: str) -> None:
     """Lit tops and dark sides belong together; the box of the mask is the object's."""
     image = rendered(name)
-    near_px = (
-        6 if name.startswith("look") else 2
-    )  # in dim light the reader's box leaves out the foot of a side
+    # In dim light the reader's box leaves out the foot of a side.
+    near_px = 6 if name.startswith("look") else 2
     for thing in vision.read(image).objects:
         mask = CONFIG.segmenter.build().segment(image, Prompt(tuple(map(float, thing.box)))).mask
         x, y, w, h = cv2.boundingRect(mask)
