@@ -70,15 +70,22 @@ class _Thread:
         self.wake_ns: int | None = clock.now_ns()
         self.runnable = False
         self.done = False
-        self.gate: SimpleQueue[None] = SimpleQueue()
+        self.gate: SimpleQueue[int] = SimpleQueue()
+        self._took = 0
         self._clock = clock
         self._function = function
         self._joiners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self.thread = threading.Thread(target=self._main, name=name, daemon=True)
         self.thread.start()
 
+    def take_turn(self) -> None:
+        """Wait for the next turn; one that is over, or was had, is none."""
+        while (turn := self.gate.get()) != self._clock.turn or turn == self._took:
+            pass
+        self._took = turn
+
     def _main(self) -> None:
-        self.gate.get()
+        self.take_turn()
         self._clock._thread_began(self)  # noqa: SLF001 - one mechanism in two classes
         try:
             if not self._clock.closed:
@@ -179,7 +186,9 @@ class SteppedClock:
         self._sequence = itertools.count()
         self._holds = 0
         self._hold_lock = threading.Lock()
-        self._parked: SimpleQueue[None] = SimpleQueue()
+        self._parked: SimpleQueue[int] = SimpleQueue()
+        self.turn = self._back = 0
+        """Of the thread that runs, and the last that was handed back."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_ident: int | None = None
         self.closed = False
@@ -197,9 +206,11 @@ class SteppedClock:
         self.closed = True
         while self._threads:
             thread = self._threads[0]
-            thread.gate.put(None)
+            self.turn += 1
+            thread.gate.put(self.turn)
             try:
-                self._parked.get(timeout=READ_GUARD_S)
+                while self._parked.get(timeout=READ_GUARD_S) != self.turn:
+                    pass
             except Empty:
                 stuck = f"thread {thread.name} does not end although its clock was closed"
                 raise SteppedClockError(stuck) from None
@@ -314,8 +325,8 @@ class SteppedClock:
         """
         if not self.closed:
             thread.wake_ns = wake_ns
-            self._parked.put(None)
-            thread.gate.get()
+            self._hand_back()
+            thread.take_turn()
         if self.closed:
             raise ClockClosed
 
@@ -333,25 +344,34 @@ class SteppedClock:
     def _thread_done(self, thread: _Thread) -> None:
         del self._by_ident[threading.get_ident()]
         self._threads.remove(thread)
-        self._parked.put(None)
+        self._hand_back()
+
+    def _hand_back(self) -> None:
+        self._back = self.turn
+        self._parked.put(self.turn)
 
     def run_threads(self) -> bool:
         """Run every thread that can run now, one after the other; whether there was any."""
         ran = False
         while (thread := self._ready()) is not None:
             thread.runnable, thread.wake_ns = False, None
-            thread.gate.put(None)
-            self._await_parked()
+            self._run_one(thread)
             ran = True
         return ran
 
-    def _await_parked(self) -> None:
-        """Wait until the running thread has handed control back; an interrupt comes up only after that."""
+    def _run_one(self, thread: _Thread) -> None:
+        """Let `thread` run until it has handed control back; an interrupt comes up only after that.
+
+        The interrupt may come between what a queue does and the next bytecode, so that nobody knows whether
+        that was done: each turn has a number, is given again, and counts once.
+        """
+        self.turn += 1
         interrupt: KeyboardInterrupt | None = None
-        while True:
+        while self._back != self.turn:
             try:
-                self._parked.get()
-                break
+                thread.gate.put(self.turn)
+                while self._parked.get() != self.turn:
+                    pass
             except KeyboardInterrupt as error:
                 if interrupt is not None:  # the second time: whatever the thread does, it does not end
                     raise

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from queue import SimpleQueue
 from typing import Any
 
 import anyio
@@ -464,6 +465,35 @@ def test_an_interrupt_while_a_thread_runs_ends_the_process_cleanly(drive: str) -
         out, _ = child.communicate("\n", timeout=30)
     assert out == "interrupted\n1\n"
     assert child.returncode == 0
+
+
+def test_an_interrupt_right_after_a_thread_was_heard_of_holds_nothing_up() -> None:
+    """The interpreter may raise it there: what was taken from the queue is gone, and nobody was told."""
+
+    class Interrupted(SimpleQueue[int]):
+        times = 0
+
+        def get(self, block: bool = True, timeout: float | None = None) -> int:
+            item = super().get(block, 10.0 if timeout is None else timeout)
+            self.times += 1
+            if self.times == 3:
+                raise KeyboardInterrupt
+            return item
+
+    with SteppedClock() as clock:
+        clock._parked = Interrupted()
+        woke: list[int] = []
+
+        def naps() -> None:
+            for _ in range(10):
+                clock.wait_until_ns(clock.now_ns() + MS)
+                woke.append(clock.now_ns() // MS)
+
+        clock.spawn("naps", naps)
+        with pytest.raises(KeyboardInterrupt):
+            clock.wait_until_ns(20 * MS)
+        clock.wait_until_ns(20 * MS)
+        assert woke == list(range(1, 11))
 
 
 def test_at_one_instant_sleeps_end_before_the_loops_own_timers() -> None:
