@@ -30,7 +30,7 @@ class LagOptions(Options):
     """
 
     beat_s: float = Field(default=0.02, gt=0)
-    threshold_s: float = Field(default=0.005, gt=0)
+    threshold_s: float = Field(default=0.01, gt=0)
     stack_depth: int = Field(default=8, ge=1)
 
 

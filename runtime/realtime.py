@@ -38,9 +38,9 @@ class RealtimeOptions(Options):
         gc_freeze: take everything that exists at the start out of garbage collection, and collect only
             where a run pauses: between episodes, and in grasp mode while the arm rests at home. A run
             without pauses keeps the automatic collection.
-        switch_interval_s: how long a thread may keep the GIL while another wants it. A fifth of the pacer's
-            spin, so that the loop has the GIL back before its deadline even from a thread that never waits,
-            and soon after each call in a tick that gives it up; Python's own default is 5 ms. 0 leaves it
+        switch_interval_s: how long a thread may keep the GIL while another wants it. A fraction of
+            the pacer's spin, so that the loop has the GIL in time even from a thread that never waits, and
+            soon after each call in a tick that gives it up; Python's own default is 5 ms. 0 leaves it
             alone.
     """
 

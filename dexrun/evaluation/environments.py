@@ -16,11 +16,15 @@ from dexrun.evaluation.results import ResultFile, SceneResult
 from dexrun.evaluation.scenes import Candidate
 from runtime.arm_model import ArmModel
 from runtime.clock import NS_PER_S, RealClock
+from runtime.inference import NotReadyError
 from runtime.interfaces import Policy, PolicyError
 from runtime.messages import PolicyStatus
 from runtime.part_context import CameraNeed, PolicyContext
 
 Tell = Callable[[SceneResult], None]
+
+_TRIES = 100
+"""So often a policy is asked in one episode that says it is not ready yet."""
 
 
 def play_environment(asked: Evaluation, file: ResultFile, tell: Tell) -> None:
@@ -141,11 +145,15 @@ def play_episode(
     began_ns, times = clock.now_ns(), []
     policy.reset()
     seen, _ = environment.reset(seed=seed)
-    step, success, why = 0, False, ""
+    step, tries, success, why = 0, 0, False, ""
     while step < mapping.steps and not (success or why):
         asked_ns = clock.now_ns()
         try:
             answer = policy.infer(mapping.observation(seen, step, task))
+        except NotReadyError as error:
+            tries += 1
+            why = f"the policy is not ready: {error}" if tries >= _TRIES else ""
+            continue
         except PolicyError as error:
             why = str(error)
             break

@@ -16,8 +16,8 @@ from policies.remote.extras import said_as_json
 from policies.remote.serving.engine import Answer
 from policies.remote.serving.metrics import Metrics
 from runtime.clock import NS_PER_S, Clock
-from runtime.inference import InferenceFailureError, checked
-from runtime.interfaces import Policy, PolicyError
+from runtime.inference import InferenceFailureError, NotReadyError, checked
+from runtime.interfaces import NoAnswerError, Policy, PolicyError
 from runtime.messages import Observation, PolicyAnswer
 
 STOP_S = 2.0
@@ -263,12 +263,16 @@ def ask(policy: Policy, observations: Sequence[Observation]) -> list[Answer]:
     """Checked answers of `policy`, in one call if it is a `BatchPolicy`.
 
     Raises:
+        NoAnswerError: there is no action for what is seen, or none yet: no protocol has a word for that.
         PolicyError: it cannot answer, or gave no chunk.
     """
-    if len(observations) > 1 and isinstance(policy, BatchPolicy):
-        answers = list(policy.infer_batch(observations))
-    else:
-        answers = [policy.infer(o) for o in observations]
+    try:
+        if len(observations) > 1 and isinstance(policy, BatchPolicy):
+            answers = list(policy.infer_batch(observations))
+        else:
+            answers = [policy.infer(o) for o in observations]
+    except NotReadyError as error:
+        raise NoAnswerError(str(error)) from None
     tells = policy.spec.tells_end
     return [_checked(a, o, tells) for a, o in zip(answers, observations, strict=True)]
 

@@ -64,7 +64,8 @@ class LiftOptions(PolicyTable):
         level: whether the camera's tilt and height are taken from the table that it sees, so that a camera
             that was nudged is measured with correctly.
         place: whether where the camera is along the table, and how it is turned about the vertical, is taken
-            from the arm that it sees at rest as an attempt begins.
+            from the arm that it sees at rest as an attempt begins. It takes `level`, and a robot whose limits
+            are known: not one behind ``dexrun serve``, nor an environment of other people's.
         table_height_m: of the table in the base frame.
         min_height_m, max_height_m: points of an object are so far above the table.
         min_points: fewer points than this are no object.

@@ -83,7 +83,8 @@ class LiftPolicy:
         )
         self._permitted = robot.permitted
         self._shaping = RowShaping(config, robot, arm_model)
-        self._arm = ArmInSight(arm_model()) if config.place and self._permitted is not None else None
+        known = config.level and self._permitted is not None
+        self._arm = ArmInSight(arm_model()) if config.place and known else None
         self._setbacks, self._done = 0, True
         self.reset()
 
@@ -119,6 +120,7 @@ class LiftPolicy:
         Raises:
             PolicyError: a frame, its depth or the mask is missing, or the arm's position is unusable.
             NoAnswerError: the object has not been seen in this attempt yet.
+            NotReadyError: where the camera stands is being measured.
         """
         position = np.asarray(observation.arm.position, np.float64)
         if position.shape != (self._shape.joints,) or not np.isfinite(position).all():

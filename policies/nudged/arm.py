@@ -152,6 +152,15 @@ class _Expected:
         return np.clip(column, 0, wide - 1.001), np.clip(row, 0, tall - 1.001), seen[:, 2]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """Rays that are being sent from `camera` to the arm at `q`, some at each step."""
+
+    q: Floats
+    camera: CameraInfo
+    parts: Iterator[_Expected | None]
+
+
 class ArmInSight:
     """Measures where a camera is by the arm at rest that it sees.
 
@@ -162,7 +171,7 @@ class ArmInSight:
     def __init__(self, arm: ArmModel) -> None:
         self._arm = arm
         self._expected: _Expected | None = None
-        self._sending: Iterator[_Expected | None] | None = None
+        self._sending: _Sending | None = None
         self._aside: Aside | None = None
         self._told = np.zeros(3)
 
@@ -202,21 +211,25 @@ class ArmInSight:
             return
         self._aside = found
         if expected.stride > 1:
-            self._sending = self._sent(found.camera(info), q, expected)
+            camera = found.camera(info)
+            self._sending = _Sending(q, camera, self._sent(camera, q, expected))
             self._known(info, q)
         self._tell(info.name, found.move)
 
     def _known(self, info: CameraInfo, q: Floats) -> _Expected | None:
         """What the camera should see of the arm at `q`; ``None`` if that is not in the picture."""
-        if self._sending is not None:
-            if (sent := next(self._sending)) is None:
+        camera = info if self._aside is None else self._aside.camera(info)
+        sending, self._sending = self._sending, None
+        if sending is not None and _same(sending.q, q) and not _apart(sending.camera, camera):
+            if (sent := next(sending.parts)) is None:
+                self._sending = sending
                 raise NotReadyError(f"where camera {info.name} stands is being measured by the arm it sees")
-            self._expected, self._sending = sent, None
+            self._expected = sent
             return sent
         expected = self._expected
-        if expected is not None and np.abs(expected.q - q).max() < _SAME_RAD:
-            camera = info if self._aside is None else self._aside.camera(info)
-            if not _apart(expected.camera, info) or not _apart(expected.camera, camera):
+        if expected is not None and _same(expected.q, q):
+            seen_by = expected.camera
+            if not (_apart(seen_by, info) and _apart(seen_by, camera)):
                 return expected
         self._expected = self._look_for(info, q)
         return self._expected
@@ -275,6 +288,10 @@ class ArmInSight:
             abs(float(np.degrees(move[2]))),
             camera,
         )
+
+
+def _same(one: Floats, two: Floats) -> bool:
+    return bool(np.abs(one - two).max() < _SAME_RAD)
 
 
 def _apart(one: CameraInfo, two: CameraInfo) -> bool:

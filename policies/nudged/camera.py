@@ -1,4 +1,4 @@
-"""A camera where it stands, for a policy whose figures do not want to be another's for nothing."""
+"""A camera where it stands: as it was calibrated, unless it is told to be elsewhere."""
 
 from __future__ import annotations
 

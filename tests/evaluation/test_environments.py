@@ -11,6 +11,7 @@ import pytest
 from dexrun.config.sources import ConfigError
 from dexrun.evaluation.environments import _made, check_shown, play_episode
 from dexrun.evaluation.mapping import EnvironmentMapping, read_mapping
+from runtime.inference import NotReadyError
 from runtime.interfaces import PolicySpec
 from runtime.messages import Observation, PolicyAnswer, PolicyStatus
 from runtime.part_context import CameraNeed
@@ -87,6 +88,20 @@ def test_what_never_gets_there_fails_in_its_own_words():
     assert (still.success, still.why, still.duration_s) == (False, "no success in 20 steps", 2.0)
     lost = play_episode(Reaching(), Stepping(0.0, PolicyStatus.FAILED), MAPPING, "lost", 1, "")
     assert (lost.success, lost.why) == (False, "it slipped")
+
+
+@pytest.mark.parametrize("times", [3, 10**6])
+def test_a_policy_that_is_not_ready_yet_is_asked_again_and_not_for_ever(times: int):
+    class Measures(Stepping):
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            if len(self.asked) < times:
+                self.asked.append(observation)
+                raise NotReadyError("the camera is being measured")
+            return super().infer(observation)
+
+    result = play_episode(Reaching(), Measures(), MAPPING, "measures", 20, "reach")
+    assert result.success == (times == 3)
+    assert result.why == ("" if times == 3 else "the policy is not ready: the camera is being measured")
 
 
 BAD = {

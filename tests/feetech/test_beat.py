@@ -33,7 +33,7 @@ def beat_of(rate_hz: float) -> Latest[Beat]:
 
 
 @contextmanager
-def in_step(folder: Path, rate_hz: float, **options: object) -> Iterator[Rig]:
+def in_step(folder: Path, rate_hz: float, quiet_ns: int = 0, **options: object) -> Iterator[Rig]:
     """An arm that was open before its loop began, which says so then, and stands at tick 0.
 
     A follower trusts what its servos said before the tick, unless it is told not to.
@@ -43,7 +43,7 @@ def in_step(folder: Path, rate_hz: float, **options: object) -> Iterator[Rig]:
     with rig(folder, start=MIDDLES, beat=box, **options) as r:  # type: ignore[arg-type]
         r.arm.open()
         r.run(1)
-        box.post(Beat.of(BEGIN, rate_hz))
+        box.post(Beat.of(BEGIN, rate_hz, quiet_ns))
         play(r, BEGIN)
         yield r
 
@@ -87,6 +87,16 @@ def test_an_arm_is_read_just_before_each_tick(tmp_path: Path, rate_hz: float, ro
             assert wire + LATE <= beat.at_ns(tick) - stamp <= wire + LATE + MS // 5
         seconds = 0.1 + 19 / rate_hz
         assert r.arm.states.published == pytest.approx(max(100, rate_hz) * seconds, abs=2)
+
+
+def test_it_is_read_before_the_loop_keeps_the_lock_for_its_tick(tmp_path: Path) -> None:
+    with in_step(tmp_path, 25.0, quiet_ns=3 * MS, role="leader") as r:
+        beat = Beat.of(BEGIN, 25.0)
+        for tick in range(1, 20):
+            play(r, beat.at_ns(tick))
+            stamp = r.arm.states.newest_stamp_ns()
+            assert stamp is not None
+            assert 860_000 + 3 * MS <= beat.at_ns(tick) - stamp <= 860_000 + 3 * MS + MS // 5
 
 
 def test_between_a_tick_and_its_goal_the_bus_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

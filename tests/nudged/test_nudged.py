@@ -158,6 +158,27 @@ def test_it_begins_anew_where_the_arm_or_the_camera_is_another(engine: TableEngi
     assert off_m(found, truth(engine, view.info)) < 0.002
 
 
+def test_rays_that_were_on_their_way_to_an_arm_that_has_moved_on_count_for_nothing(
+    engine: TableEngine,
+) -> None:
+    view, arm = seen(engine, [0.01, 0.0, 0.0], [0.0] * 3)
+    in_sight = ArmInSight(engine.model.copy())
+    with pytest.raises(NotReadyError):
+        in_sight.placed(view, levelled(view, 0.0), arm)
+    engine.stand(arm.position - np.array([0.4, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    for _ in range(10):
+        engine.tick()
+    assert engine.eyes is not None
+    depth = engine.eyes.frame("head").depth
+    assert depth is not None
+    there = replace(arm, position=np.array(engine.records.newest()["position"]))
+    view = replace(view, depth=depth)
+    found = placed(in_sight, view, levelled(view, 0.0), there)
+    assert off_m(found, truth(engine, view.info)) < 0.002
+    assert in_sight._expected is not None
+    assert np.abs(in_sight._expected.q - there.position).max() < 0.01
+
+
 def test_what_it_found_is_said_once(engine: TableEngine) -> None:
     view, arm = seen(engine, [0.01, 0.0, 0.0], [0.0] * 3)
     lines: list[str] = []

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from policies.mapping import ImageRule, KeyMap
-from runtime.interfaces import Policy, PolicyError
+from runtime.inference import NotReadyError
+from runtime.interfaces import NoAnswerError, Policy, PolicyError
 from runtime.messages import Frame, Observation, PolicyAnswer, PolicyStatus
 from runtime.units import UnitMap
 from tests.remote.support import (
@@ -172,6 +173,23 @@ def test_one_that_does_not_tell_when_it_is_done_may_fail(protocol: str) -> None:
         answer = remote.infer(observation(1))
         assert (answer.status, answer.why) == (PolicyStatus.FAILED, "not seen for 3.1 s")
         assert not remote.spec.tells_end  # whether it is done is still to be looked at
+
+
+def test_one_that_is_not_ready_yet_has_no_action_for_this_view_and_is_asked_again(protocol: str) -> None:
+    class Measures(EchoPolicy):
+        asked = 0
+
+        def infer(self, observation: Observation) -> PolicyAnswer:
+            self.asked += 1
+            if self.asked < 3:
+                raise NotReadyError("the camera is being measured")
+            return super().infer(observation)
+
+    with both_ends(protocol, Measures()) as remote:
+        for _ in range(2):
+            with pytest.raises(NoAnswerError, match="the camera is being measured"):
+                remote.infer(observation(1))
+        assert len(remote.infer(observation(1)).rows)
 
 
 def test_what_a_policy_says_and_its_latent_cross(protocol: str) -> None:

@@ -260,3 +260,13 @@ def test_whoever_wants_to_be_ready_before_a_tick_is_told_when_they_are() -> None
     beat = box.newest()
     assert beat is not None
     assert starts == [beat.at_ns(tick) for tick in range(3)]
+
+
+@pytest.mark.parametrize(("rate_hz", "quiet_ns"), [(30, MS), (100, MS), (200, MS // 2)])
+def test_and_for_how_long_the_loop_keeps_the_lock_before_one(rate_hz: float, quiet_ns: int) -> None:
+    clock, box = Spinning(), Latest[Beat]()
+    pacer = Pacer(clock, rate_hz, RunStatistics(), box)
+    pacer.start(10 * MS)
+    beat = box.newest()
+    assert beat is not None
+    assert beat.quiet_ns == quiet_ns
