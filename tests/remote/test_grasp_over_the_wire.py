@@ -49,4 +49,4 @@ def test_a_server_that_measures_a_nudged_camera_is_asked_until_it_has(tmp_path: 
     assert stage.code == OK, stage.summary["stop_reason"]
     assert stage.summary["judge"]["success"]
     assert [each["grasped"] for each in stage.summary["attempts"]] == [True]
-    assert set(stage.summary["policy"]["failures"]) <= {"no_action", "policy_error"}
+    assert set(stage.summary["policy"]["failures"]) <= {"policy_error"}
